@@ -1,0 +1,21 @@
+"""Errors whose message tells the user what to change."""
+
+
+class SteeringError(Exception):
+    """Base of every error this package raises about the user's input or environment."""
+
+
+class ConfigError(SteeringError):
+    """A configuration value is missing, unknown or does not fit the others."""
+
+
+class DataError(SteeringError):
+    """A dataset, text or label does not have the form a stage needs."""
+
+
+class ModelError(SteeringError):
+    """A model or SAE cannot be loaded, or the two do not fit each other."""
+
+
+class StorageError(SteeringError):
+    """A stored file is missing, damaged or belongs to another configuration."""

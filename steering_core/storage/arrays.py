@@ -1,0 +1,43 @@
+"""Named numpy arrays with JSON metadata, as safetensors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from steering_core.errors import StorageError
+from steering_core.storage.atomic import atomic_path
+
+
+def save_arrays(
+    path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any] | None = None
+) -> None:
+    """Write ``arrays`` and ``metadata`` to ``path``, atomically and byte-reproducibly."""
+    # One header entry: safetensors does not keep the order of several.
+    header = {"json": json.dumps(metadata or {}, sort_keys=True)}
+    with atomic_path(path) as temporary:
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+            temporary,
+            metadata=header,
+        )
+
+
+def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what :func:`save_arrays` wrote: ``(arrays, metadata)``.
+
+    Raises:
+        StorageError: if the file is missing or damaged.
+    """
+    if not Path(path).is_file():
+        raise StorageError(f"{path} does not exist: run the stage that writes it.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = json.loads((file.metadata() or {}).get("json", "{}"))
+    except SafetensorError as error:
+        raise StorageError(f"{path} is damaged ({error}): delete it and run again.") from error
+    return arrays, metadata
