@@ -31,6 +31,7 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
 
     Raises:
         StorageError: if the file is missing or damaged.
+
     """
     if not Path(path).is_file():
         raise StorageError(f"{path} does not exist: run the stage that writes it.")

@@ -1,0 +1,45 @@
+# How little must be touched inside a language model to steer it, and what does that cost?
+#
+#   snakemake --cores 2 demo                                  a small world, no network
+#   snakemake --cores 8 results/gemma_sst2/pareto.csv         one experiment
+#   snakemake --cores 8 all                                   all of them
+#
+# Data flows one way; each rule file is one stage of it.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+report: "rules/report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/demo.smk"
+include: "rules/fetch.smk"
+include: "rules/examples.smk"
+include: "rules/activations.smk"
+include: "rules/layer.smk"
+include: "rules/probes.smk"
+include: "rules/solve.smk"
+include: "rules/generate.smk"
+include: "rules/metrics.smk"
+include: "rules/tables.smk"
+
+
+localrules:
+    all,
+    demo,
+
+
+rule all:
+    default_target: True
+    input:
+        expand("results/{experiment}/{product}", experiment=EXPERIMENTS, product=PRODUCTS),
+
+
+rule demo:
+    input:
+        expand("results/demo/{product}", product=PRODUCTS),

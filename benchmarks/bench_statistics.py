@@ -1,0 +1,134 @@
+"""Cost of the correlation accumulators at SAE sparsity, against dense sums, and their memory.
+
+``python -m benchmarks.bench_statistics [--quick]`` prints a table, writes
+``results/benchmarks/statistics.csv`` and fails if a required ratio is missed.
+"""
+
+import argparse
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from steering_core.statistics.correlation import StreamingCorrelation
+from steering_core.storage.atomic import write_text
+
+N_FEATURES, ACTIVE = 16_384, 70
+BATCHES = (4, 8, 32, 128)
+JUDGED_BATCH = 8  # The batch size of the published runs.
+REQUIRED_SPEEDUP = 10.0
+ALLOWED_GROWTH = 1.01
+STORED = 8  # Different batches that a run goes through again and again.
+OUTPUT = Path("results/benchmarks/statistics.csv")
+
+
+class DenseSums:
+    """The least the published form keeps: dense float64 sums of x, x² and x·y."""
+
+    def __init__(self, n_features: int):
+        self.x, self.xx, self.xy = np.zeros((3, n_features))
+
+    def update(self, values: np.ndarray, labels: np.ndarray) -> None:
+        """Add ``values`` (n, n_features) with ``labels`` (n,)."""
+        values = values.astype(np.float64)
+        self.x += values.sum(axis=0)
+        self.xx += (values**2).sum(axis=0)
+        self.xy += (values * labels[:, None]).sum(axis=0)
+
+
+def make_batch(rng: np.random.Generator, size: int) -> tuple[np.ndarray, ...]:
+    """CSR arrays and labels of ``size`` samples; low features fire more often, as in an SAE."""
+    weight = 1.0 / np.arange(10, N_FEATURES + 10)
+    keys = rng.exponential(size=(size, N_FEATURES)) / weight
+    indices = np.sort(np.argpartition(keys, ACTIVE, axis=1)[:, :ACTIVE], axis=1).ravel()
+    values = rng.exponential(size=indices.size).astype(np.float32)
+    labels = rng.integers(0, 2, size).astype(np.float64)
+    return np.arange(size + 1) * ACTIVE, indices, values, labels
+
+
+def to_dense(batch: tuple[np.ndarray, ...]) -> np.ndarray:
+    indptr, indices, values, labels = batch
+    dense = np.zeros((labels.size, N_FEATURES), dtype=np.float32)
+    dense[np.repeat(np.arange(labels.size), np.diff(indptr)), indices] = values
+    return dense
+
+
+def seconds(update: Callable[[int], None], n_batches: int) -> float:
+    """Time of ``n_batches`` calls of ``update``, each with the number of a stored batch."""
+    start = time.perf_counter()
+    for step in range(n_batches):
+        update(step % STORED)
+    return time.perf_counter() - start
+
+
+def compare(size: int, samples: int, repeats: int) -> dict[str, object]:
+    """Best time of ``repeats`` alternating runs over ``samples`` samples, in batches of ``size``.
+
+    A run is long enough for our queue to be folded many times, and ends with reading the result.
+    """
+    rng = np.random.default_rng(size)
+    batches = [make_batch(rng, size) for _ in range(STORED)]
+    matrices = [to_dense(batch) for batch in batches]
+    sparse, dense = StreamingCorrelation(N_FEATURES), DenseSums(N_FEATURES)
+    steps = samples // size
+    sparse_s, dense_s = [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        seconds(lambda step: sparse.update_sparse(*batches[step]), steps)
+        sparse.result()
+        sparse_s.append(time.perf_counter() - start)
+        dense_s.append(seconds(lambda step: dense.update(matrices[step], batches[step][3]), steps))
+    return {
+        "benchmark": "update",
+        "batch": size,
+        "samples": steps * size,
+        "sparse_us_per_sample": min(sparse_s) / (steps * size) * 1e6,
+        "dense_us_per_sample": min(dense_s) / (steps * size) * 1e6,
+        "ratio": min(dense_s) / min(sparse_s),
+    }
+
+
+def peak_memory(n_samples: int, size: int = JUDGED_BATCH) -> int:
+    """Peak bytes allocated while ``n_samples`` samples are accumulated and read out."""
+    batches = [make_batch(np.random.default_rng(0), size) for _ in range(8)]
+    tracemalloc.start()
+    accumulator = StreamingCorrelation(N_FEATURES)
+    for step in range(n_samples // size):
+        accumulator.update_sparse(*batches[step % len(batches)])
+    accumulator.result()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats")
+    samples, repeats = (4_096, 6) if parser.parse_args().quick else (16_384, 7)
+    rows = [compare(size, samples, repeats) for size in BATCHES]
+    sizes = (1_000, 10_000, 100_000)
+    peaks = [peak_memory(n) for n in sizes]
+    rows += [
+        {"benchmark": "memory", "samples": n, "peak_mb": peak / 1e6, "ratio": peak / peaks[0]}
+        for n, peak in zip(sizes, peaks, strict=True)
+    ]
+    table = pd.DataFrame(rows)
+    write_text(OUTPUT, table.to_csv(index=False))
+    print(table.to_string(index=False, na_rep="", float_format="%.4g"))
+    judged = table.query("batch == @JUDGED_BATCH")["ratio"].item()
+    failures = []
+    if judged < REQUIRED_SPEEDUP:
+        failures.append(f"update at batch {JUDGED_BATCH}: {judged:.1f} times, not 10.")
+    if peaks[-1] > ALLOWED_GROWTH * peaks[0]:
+        failures.append(f"peak memory grew from {peaks[0]} to {peaks[-1]} bytes.")
+    for failure in failures:
+        print("FAILED", failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+# Residual streams at every configured layer in one pass, then SAE features at the chosen one.
+rule cache_activations:
+    input:
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+    output:
+        part="results/{experiment}/activations/part-{shard}.parquet",
+    log:
+        "results/{experiment}/logs/cache_activations-{shard}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/cache_activations-{shard}.tsv"
+    threads: 2
+    params:
+        model=model,
+        settings=settings("max_tokens", "batch_tokens", "shards", "device"),
+        code=code("cache_activations.py"),
+    script:
+        "../workflow_scripts/cache_activations.py"
+
+
+rule activation_manifest:
+    input:
+        examples=rules.examples.output.examples,
+        parts=lambda wildcards: expand(
+            rules.cache_activations.output.part,
+            experiment=wildcards.experiment,
+            shard=range(experiment(wildcards).settings.shards),
+        ),
+    output:
+        manifest="results/{experiment}/activations/manifest.json",
+    log:
+        "results/{experiment}/logs/activation_manifest.log",
+    params:
+        code=code("activation_manifest.py"),
+    script:
+        "../workflow_scripts/activation_manifest.py"
+
+
+rule encode_features:
+    input:
+        resources=rules.fetch.output.resources,
+        manifest=rules.activation_manifest.output.manifest,
+        layer="results/{experiment}/layer.json",
+    output:
+        features="results/{experiment}/features.parquet",
+    log:
+        "results/{experiment}/logs/encode_features.log",
+    benchmark:
+        "results/{experiment}/benchmarks/encode_features.tsv"
+    threads: 2
+    params:
+        model=model,
+        settings=settings("device"),
+        code=code("encode_features.py"),
+    script:
+        "../workflow_scripts/encode_features.py"

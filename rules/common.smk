@@ -1,0 +1,49 @@
+# What all rules share: the validated configuration and the parameters made from it.
+from pathlib import Path
+
+from steering_core.code_digest import code_digest
+from steering_core.config import load_config, resolve
+from steering_core.config.schema import METHODS
+
+EXPERIMENTS = sorted(load_config(config)[0].experiments)
+
+#: What an experiment delivers.
+PRODUCTS = ["pareto.csv", "pareto.svg", "sweep.svg", "generations.html", "features.html", "frontier.svg"]
+
+
+wildcard_constraints:
+    experiment="|".join(EXPERIMENTS),
+    method="|".join(METHODS),
+    shard=r"\d+",
+
+
+def experiment(wildcards):
+    """The resolved experiment of a job."""
+    return resolve(config, wildcards.experiment)
+
+
+def settings(*names):
+    """A parameter with the named settings; a stage reruns when one of them changes."""
+    return lambda wildcards: {name: getattr(experiment(wildcards).settings, name) for name in names}
+
+
+def model(wildcards):
+    """The model section, without the settings that are passed by name."""
+    return experiment(wildcards).model.model_dump(exclude={"settings"})
+
+
+def task(wildcards):
+    """The task section, without the settings that are passed by name."""
+    return experiment(wildcards).task.model_dump(exclude={"settings"})
+
+
+def code(script):
+    """A digest of a script and of the modules it uses: edits of either make the rule stale."""
+    return code_digest(workflow.source_path(f"../workflow_scripts/{script}"))
+
+
+def methods_of(pattern):
+    """An input with one file for each method of the experiment."""
+    return lambda wildcards: expand(
+        pattern, experiment=wildcards.experiment, method=experiment(wildcards).settings.methods
+    )

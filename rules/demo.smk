@@ -1,0 +1,54 @@
+# The demo's own world: a corpus with known sentiment, a language model and an SAE per layer.
+DEMO = load_config(config)[0].demo_world
+
+
+rule demo_corpus:
+    output:
+        labelled="results/demo/corpus.parquet",
+        training="results/demo/training_corpus.parquet",
+        lexicon="results/demo/lexicon.json",
+        concept="results/demo/concept.yaml",
+    log:
+        "results/demo/logs/demo_corpus.log",
+    params:
+        labelled=DEMO.labelled,
+        documents=DEMO.documents,
+        seed=DEMO.seed,
+        code=code("demo_corpus.py"),
+    script:
+        "../workflow_scripts/demo_corpus.py"
+
+
+rule demo_language_model:
+    input:
+        corpus=rules.demo_corpus.output.training,
+    output:
+        model=directory("results/demo/language_model"),
+    log:
+        "results/demo/logs/demo_language_model.log",
+    benchmark:
+        "results/demo/benchmarks/demo_language_model.tsv"
+    threads: 2
+    params:
+        world=DEMO.model_dump(include={"d_model", "n_layers", "training_steps", "seed"}),
+        code=code("demo_language_model.py"),
+    script:
+        "../workflow_scripts/demo_language_model.py"
+
+
+rule demo_sparse_autoencoders:
+    input:
+        model=rules.demo_language_model.output.model,
+        corpus=rules.demo_corpus.output.training,
+    output:
+        saes=directory("results/demo/sparse_autoencoders"),
+    log:
+        "results/demo/logs/demo_sparse_autoencoders.log",
+    benchmark:
+        "results/demo/benchmarks/demo_sparse_autoencoders.tsv"
+    threads: 2
+    params:
+        world=DEMO.model_dump(include={"n_layers", "d_sae", "sae_samples", "seed"}),
+        code=code("demo_sparse_autoencoders.py"),
+    script:
+        "../workflow_scripts/demo_sparse_autoencoders.py"

@@ -1,0 +1,27 @@
+# Dataset and concept texts to one table with splits, written once.
+rule examples:
+    input:
+        resources=rules.fetch.output.resources,
+        dataset=rules.fetch.output.dataset,
+        concept=lambda wildcards: experiment(wildcards).task.concept,
+    output:
+        examples="results/{experiment}/examples.parquet",
+        summary="results/{experiment}/examples.json",
+    log:
+        "results/{experiment}/logs/examples.log",
+    params:
+        model=model,
+        task=task,
+        settings=settings(
+            "seed",
+            "rows_per_class",
+            "train_fraction",
+            "validation_fraction",
+            "test_fraction",
+            "max_tokens",
+            "long_texts",
+            "n_prompts",
+        ),
+        code=code("examples.py"),
+    script:
+        "../workflow_scripts/examples.py"

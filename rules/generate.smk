@@ -1,0 +1,31 @@
+# Continuations of the prompts under every method and strength.
+rule generate:
+    input:
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+        layer=rules.pick_layer.output.layer,
+        path=rules.solve.output.path,
+        solutions=rules.solve.output.solutions,
+        directions=rules.fit_directions.output.directions,
+    output:
+        generations="results/{experiment}/generations/{method}.parquet",
+    log:
+        "results/{experiment}/logs/generate-{method}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/generate-{method}.tsv"
+    threads: 2
+    params:
+        model=model,
+        settings=settings(
+            "seed",
+            "max_tokens",
+            "new_tokens",
+            "temperature",
+            "top_p",
+            "positions",
+            "batch_prompts",
+            "device",
+        ),
+        code=code("generate.py"),
+    script:
+        "../workflow_scripts/generate.py"

@@ -1,0 +1,65 @@
+# What steering did: to the probes, to the model's predictions, and to the text.
+rule probe_effects:
+    input:
+        examples=rules.examples.output.examples,
+        manifest=rules.activation_manifest.output.manifest,
+        layer=rules.pick_layer.output.layer,
+        path=rules.solve.output.path,
+        solutions=rules.solve.output.solutions,
+        directions=rules.fit_directions.output.directions,
+        probe=rules.fit_probes.output.probe,
+        evaluation_probe=rules.fit_probes.output.evaluation_probe,
+    output:
+        effects="results/{experiment}/probe_effects.parquet",
+    log:
+        "results/{experiment}/logs/probe_effects.log",
+    params:
+        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        code=code("probe_effects.py"),
+    script:
+        "../workflow_scripts/probe_effects.py"
+
+
+rule divergence:
+    input:
+        resources=rules.fetch.output.resources,
+        layer=rules.pick_layer.output.layer,
+        path=rules.solve.output.path,
+        solutions=rules.solve.output.solutions,
+        directions=rules.fit_directions.output.directions,
+        generations=rules.generate.output.generations,
+    output:
+        divergence="results/{experiment}/divergence/{method}.parquet",
+    log:
+        "results/{experiment}/logs/divergence-{method}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/divergence-{method}.tsv"
+    threads: 2
+    params:
+        model=model,
+        settings=settings("positions", "batch_tokens", "device"),
+        code=code("divergence.py"),
+    script:
+        "../workflow_scripts/divergence.py"
+
+
+rule judge:
+    input:
+        resources=rules.fetch.output.resources,
+        layer=rules.pick_layer.output.layer,
+        evaluation_probe=rules.fit_probes.output.evaluation_probe,
+        generations=methods_of(rules.generate.output.generations),
+    output:
+        judged="results/{experiment}/judged.parquet",
+    log:
+        "results/{experiment}/logs/judge.log",
+    benchmark:
+        "results/{experiment}/benchmarks/judge.tsv"
+    threads: 2
+    params:
+        model=model,
+        task=task,
+        settings=settings("max_tokens", "batch_tokens", "device"),
+        code=code("judge.py"),
+    script:
+        "../workflow_scripts/judge.py"

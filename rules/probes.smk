@@ -1,0 +1,32 @@
+# What the training split tells: feature correlations and the two probes.
+rule correlate_features:
+    input:
+        examples=rules.examples.output.examples,
+        features=rules.encode_features.output.features,
+    output:
+        correlation="results/{experiment}/correlation.safetensors",
+    log:
+        "results/{experiment}/logs/correlate_features.log",
+    params:
+        code=code("correlate_features.py"),
+    script:
+        "../workflow_scripts/correlate_features.py"
+
+
+rule fit_probes:
+    input:
+        examples=rules.examples.output.examples,
+        manifest=rules.activation_manifest.output.manifest,
+        layer=rules.pick_layer.output.layer,
+    output:
+        probe="results/{experiment}/probe.safetensors",
+        evaluation_probe="results/{experiment}/evaluation_probe.safetensors",
+        report="results/{experiment}/probes.json",
+    log:
+        "results/{experiment}/logs/fit_probes.log",
+    threads: 2
+    params:
+        settings=settings("seed", "probe_folds", "probe_regularisation"),
+        code=code("fit_probes.py"),
+    script:
+        "../workflow_scripts/fit_probes.py"

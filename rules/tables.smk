@@ -1,0 +1,122 @@
+# One row per (method, strength), and things to look at.
+rule pareto:
+    input:
+        layer=rules.pick_layer.output.layer,
+        probes=rules.fit_probes.output.report,
+        solutions=rules.solve.output.solutions,
+        effects=rules.probe_effects.output.effects,
+        divergence=methods_of(rules.divergence.output.divergence),
+        judged=rules.judge.output.judged,
+    output:
+        pareto="results/{experiment}/pareto.csv",
+    log:
+        "results/{experiment}/logs/pareto.log",
+    params:
+        model=model,
+        task=task,
+        task_name=lambda wildcards: experiment(wildcards).task_name,
+        settings=settings("seed", "methods", "bootstrap_resamples"),
+        code=code("pareto.py"),
+    script:
+        "../workflow_scripts/pareto.py"
+
+
+rule pareto_figure:
+    input:
+        pareto=rules.pareto.output.pareto,
+    output:
+        figure=report(
+            "results/{experiment}/pareto.svg",
+            caption="report/pareto.rst",
+            category="{experiment}",
+            labels={"what": "Pareto frontier"},
+        ),
+    log:
+        "results/{experiment}/logs/pareto_figure.log",
+    params:
+        code=code("pareto_figure.py"),
+    script:
+        "../workflow_scripts/pareto_figure.py"
+
+
+rule sweep_figure:
+    input:
+        sweep=rules.sweep_layers.output.sweep,
+    output:
+        figure=report(
+            "results/{experiment}/sweep.svg",
+            caption="report/sweep.rst",
+            category="{experiment}",
+            labels={"what": "layer sweep"},
+        ),
+    log:
+        "results/{experiment}/logs/sweep_figure.log",
+    params:
+        code=code("sweep_figure.py"),
+    script:
+        "../workflow_scripts/sweep_figure.py"
+
+
+rule generations_page:
+    input:
+        generations=methods_of(rules.generate.output.generations),
+        judged=rules.judge.output.judged,
+    output:
+        page=report(
+            "results/{experiment}/generations.html",
+            caption="report/generations.rst",
+            category="{experiment}",
+            labels={"what": "texts side by side"},
+        ),
+    log:
+        "results/{experiment}/logs/generations_page.log",
+    params:
+        code=code("generations_page.py"),
+    script:
+        "../workflow_scripts/generations_page.py"
+
+
+rule features_page:
+    input:
+        layer=rules.pick_layer.output.layer,
+        correlation=rules.correlate_features.output.correlation,
+        probe=rules.fit_probes.output.probe,
+        solutions=rules.solve.output.solutions,
+        path=rules.solve.output.path,
+    output:
+        page=report(
+            "results/{experiment}/features.html",
+            caption="report/features.rst",
+            category="{experiment}",
+            labels={"what": "top features"},
+        ),
+        table="results/{experiment}/features.csv",
+    log:
+        "results/{experiment}/logs/features_page.log",
+    params:
+        model=model,
+        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        code=code("features_page.py"),
+    script:
+        "../workflow_scripts/features_page.py"
+
+
+rule frontier_figure:
+    input:
+        path=rules.solve.output.path,
+        solutions=rules.solve.output.solutions,
+    output:
+        figure=report(
+            "results/{experiment}/frontier.svg",
+            caption="report/frontier.rst",
+            category="{experiment}",
+            labels={"what": "exact frontier of the programs"},
+        ),
+        table="results/{experiment}/frontier.csv",
+    log:
+        "results/{experiment}/logs/frontier_figure.log",
+    params:
+        settings=settings("qp_tau", "qp_lambda", "socp_tau", "socp_epsilon"),
+        code=code("frontier_figure.py"),
+    script:
+        "../workflow_scripts/frontier_figure.py"

@@ -1,0 +1,1 @@
+"""Residual streams and SAE features of the examples, on disk as Parquet."""

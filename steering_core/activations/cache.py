@@ -1,0 +1,148 @@
+"""Run the model once over the examples and stream residuals at every site to Parquet."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Bool
+
+from steering_core.errors import DataError
+from steering_core.models.language_model import LanguageModel
+from steering_core.models.residual_stream import read_residuals
+from steering_core.models.site import Site
+from steering_core.models.tokens import pad, token_batches, tokenize
+from steering_core.progress import progress
+from steering_core.storage.atomic import atomic_path
+
+log = logging.getLogger(__name__)
+
+
+def activation_schema(sites: Sequence[Site], d_model: int, metadata: dict[str, Any]) -> pa.Schema:
+    """Return the Parquet schema: where a row comes from, and one vector column per site."""
+    fields = [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("position", pa.int32(), nullable=False),
+        pa.field("token_id", pa.int32(), nullable=False),
+        pa.field("mask", pa.bool_(), nullable=False),
+    ]
+    vector = pa.list_(pa.field("element", pa.float32(), nullable=False), d_model)
+    fields += [pa.field(site.hook_name, vector, nullable=False) for site in sites]
+    return pa.schema(fields, {"steering_core": json.dumps(metadata, sort_keys=True)})
+
+
+def cache_activations(
+    lm: LanguageModel,
+    examples: pd.DataFrame,
+    sites: Sequence[Site],
+    path: str | Path,
+    *,
+    max_tokens: int,
+    batch_tokens: int,
+    shard: int = 0,
+    shards: int = 1,
+    positions: Literal["last", "all"] = "last",
+    metadata: dict[str, Any] | None = None,
+) -> int:
+    """Write the residual stream of every site, as the site sees it (centred where it is).
+
+    Batches of similar length are cut from all examples; this shard writes every ``shards``-th of
+    them, one row group each, so memory holds two batches whatever the dataset. Writing runs
+    beside the next forward pass.
+
+    Returns:
+        The number of rows written.
+
+    Raises:
+        DataError: if a residual is NaN or infinite, naming the example and the site.
+
+    """
+    if len({site.prepend_bos for site in sites}) != 1:
+        raise DataError("the SAEs of the cached layers disagree on BOS: cache them apart.")
+    bos = sites[0].prepend_bos
+    tokens = tokenize(
+        lm.tokenizer, examples["text"].tolist(), prepend_bos=bos, max_tokens=max_tokens
+    )
+    ids = examples["example_id"].tolist()
+    schema = activation_schema(sites, lm.shape.d_model, metadata or {})
+    batches = token_batches([len(row) for row in tokens], batch_tokens)[shard::shards]
+    written = 0
+    with atomic_path(path) as temporary, _background_writer(temporary, schema) as write:
+        for batch in progress(batches, "caching activations"):
+            padded = pad([tokens[i] for i in batch], lm.tokenizer, side="right", prepend_bos=bos)
+            padded = padded.to(lm.device)
+            raw = read_residuals(lm, sites, padded.ids, padded.mask)
+            row, column = _positions(padded.mask, positions)
+            values = {
+                site.hook_name: site.view(raw[site.hook_name][row, column].float().cpu().numpy())
+                for site in sites
+            }
+            names = [ids[batch[i]] for i in row.tolist()]
+            _refuse_nonfinite(values, names)
+            write(_record(schema, names, column.cpu(), padded.ids[row, column].cpu(), values))
+            written += len(names)
+    log.info("%d rows of %d sites in %s", written, len(sites), path)
+    return written
+
+
+def _positions(
+    mask: Bool[torch.Tensor, "batch seq"], which: Literal["last", "all"]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (row, column) of the wanted tokens of right-padded rows."""
+    if which == "all":
+        return mask.nonzero(as_tuple=True)
+    return torch.arange(len(mask), device=mask.device), mask.sum(dim=1) - 1
+
+
+def _record(
+    schema: pa.Schema, names: list[str], position: Any, token: Any, values: dict[str, np.ndarray]
+) -> pa.RecordBatch:
+    columns: list[pa.Array] = [
+        pa.array(names, pa.string()),
+        pa.array(position.numpy(), pa.int32()),
+        pa.array(token.numpy(), pa.int32()),
+        pa.array(np.ones(len(names), dtype=bool)),
+    ]
+    for field in list(schema)[4:]:
+        flat = pa.array(np.ascontiguousarray(values[field.name], dtype=np.float32).ravel())
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+@contextmanager
+def _background_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
+    """Yield a function that hands a record batch to a writing thread, one batch in flight."""
+    pending: list[Future] = []
+    with (
+        pq.ParquetWriter(
+            path, schema, compression="zstd", use_dictionary=False, write_page_checksum=True
+        ) as writer,
+        ThreadPoolExecutor(max_workers=1) as pool,
+    ):
+
+        def write(batch: pa.RecordBatch) -> None:
+            while pending:
+                pending.pop().result()
+            pending.append(pool.submit(writer.write_batch, batch, row_group_size=len(batch)))
+
+        yield write
+        while pending:
+            pending.pop().result()
+
+
+def _refuse_nonfinite(values: dict[str, np.ndarray], names: list[str]) -> None:
+    for site, array in values.items():
+        bad = ~np.isfinite(array).all(axis=1)
+        if bad.any():
+            raise DataError(
+                f"activations at {site} are NaN or infinite for {int(bad.sum())} rows, the first "
+                f"is {names[int(bad.argmax())]}: use dtype float32 or bfloat16 instead of float16."
+            )

@@ -1,0 +1,34 @@
+"""Residuals at the last token of texts that are not in the cache."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from steering_core.models.language_model import LanguageModel
+from steering_core.models.residual_stream import read_residuals
+from steering_core.models.site import Site
+from steering_core.models.tokens import pad, token_batches, tokenize
+
+
+def last_token_residuals(
+    lm: LanguageModel,
+    texts: Sequence[str],
+    site: Site,
+    *,
+    max_tokens: int,
+    batch_tokens: int,
+) -> Float[np.ndarray, "n d_model"]:
+    """Return the last-token residual of each text, as the site sees it."""
+    rows = tokenize(lm.tokenizer, texts, prepend_bos=site.prepend_bos, max_tokens=max_tokens)
+    out = np.empty((len(rows), lm.shape.d_model), dtype=np.float32)
+    for chosen in token_batches([len(row) for row in rows], batch_tokens):
+        batch = pad(
+            [rows[i] for i in chosen], lm.tokenizer, side="right", prepend_bos=site.prepend_bos
+        ).to(lm.device)
+        raw = read_residuals(lm, [site], batch.ids, batch.mask)[site.hook_name]
+        last = batch.mask.sum(dim=1) - 1
+        residuals = raw[torch.arange(len(chosen), device=raw.device), last]
+        out[chosen] = site.view(residuals.float().cpu().numpy())
+    return out

@@ -1,0 +1,133 @@
+"""From the raw configuration to one experiment with every setting in its place."""
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from steering_core.config.schema import Config, DemoWorld, Model, Settings, Task
+from steering_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A resolved experiment."""
+
+    name: str
+    model_name: str
+    task_name: str
+    model: Model
+    task: Task
+    settings: Settings
+
+
+def load_config(raw: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
+    """Validate ``raw`` and return ``(config, overrides)``.
+
+    ``overrides`` are the settings given at top level, which is where ``--config`` puts them; they
+    win over every section.
+
+    Raises:
+        ConfigError: naming each unknown, misspelt or misfitting key.
+
+    """
+    overrides = {key: value for key, value in raw.items() if key in Settings.model_fields}
+    rest = {key: value for key, value in raw.items() if key not in overrides}
+    config = _validated(Config, rest, "config", also=Settings)
+    for name, entry in config.experiments.items():
+        for kind, key, known in (
+            ("model", entry.model, config.models),
+            ("task", entry.task, config.tasks),
+        ):
+            if key not in known:
+                raise ConfigError(
+                    f"experiments.{name}.{kind}: there is no {kind} {key!r}{_hint(key, known)}"
+                )
+    for name in config.experiments:
+        _resolve(config, overrides, name)
+    return config, overrides
+
+
+def resolve(raw: dict[str, Any], name: str) -> Experiment:
+    """Return experiment ``name`` of ``raw``: defaults < model < task < experiment < top level.
+
+    Raises:
+        ConfigError: if the experiment is unknown or anything in ``raw`` is wrong.
+
+    """
+    config, overrides = load_config(raw)
+    if name not in config.experiments:
+        raise ConfigError(
+            f"there is no experiment {name!r}{_hint(name, config.experiments)}; "
+            f"known: {', '.join(sorted(config.experiments))}"
+        )
+    return _resolve(config, overrides, name)
+
+
+def demo_world(raw: dict[str, Any]) -> DemoWorld:
+    """Return the validated ``demo_world`` section."""
+    return load_config(raw)[0].demo_world
+
+
+def _resolve(config: Config, overrides: dict[str, Any], name: str) -> Experiment:
+    entry = config.experiments[name]
+    model, task = config.models[entry.model], config.tasks[entry.task]
+    merged: dict[str, Any] = {}
+    for where, layer in (
+        ("settings", config.settings),
+        (f"models.{entry.model}.settings", model.settings),
+        (f"tasks.{entry.task}.settings", task.settings),
+        (f"experiments.{name}.settings", entry.settings),
+        ("settings at top level", overrides),
+    ):
+        merged |= layer
+        _validated(Settings, merged, where)
+    settings = _validated(Settings, merged, f"experiments.{name}")
+    return Experiment(name, entry.model, entry.task, model, task, settings)
+
+
+def _validated(
+    schema: type[BaseModel], value: Any, where: str, also: type[BaseModel] | None = None
+) -> Any:
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            path = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                key = str(problem["loc"][-1])
+                known = _keys_at(schema, problem["loc"][:-1])
+                if also is not None and len(problem["loc"]) == 1:
+                    known = [*known, *also.model_fields]
+                message = f"unknown key{_hint(key, known)}"
+            else:
+                message = problem["msg"].removeprefix("Value error, ")
+                if isinstance(problem["input"], str | int | float):
+                    message += f" (got {problem['input']!r})"
+            lines.append(f"{path}: {message}" if path else message)
+        raise ConfigError(f"in {where}: " + "; ".join(lines)) from error
+
+
+def _keys_at(schema: type[BaseModel], location: tuple) -> list[str]:
+    """Known keys of the section at ``location``, following models through dictionaries."""
+    current: Any = schema
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(str(part))
+            current = field.annotation if field else None
+        else:
+            arguments = getattr(current, "__args__", ())
+            current = arguments[-1] if arguments else None
+        options = [a for a in getattr(current, "__args__", ()) if a is not type(None)]
+        if len(options) == 1:
+            current = options[0]
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return []
+
+
+def _hint(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

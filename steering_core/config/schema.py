@@ -1,0 +1,210 @@
+"""The closed schema of ``config.yaml``. A key that is not here is an error."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+METHODS = (
+    "no_steering",
+    "random_direction",
+    "caa_mean_diff",
+    "caa_contrastive",
+    "caa_repe",
+    "single_feature",
+    "topk_features",
+    "convex_optimal",
+    "qp_optimal",
+)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Closed(BaseModel):
+    """Base of all sections: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Settings(Closed):
+    """Everything an experiment can vary. The defaults are the published ones where those exist."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    # examples
+    rows_per_class: Count = 500
+    train_fraction: Fraction = 0.5
+    validation_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.2
+    max_tokens: Annotated[int, Field(ge=2)] = 128
+    long_texts: Literal["error", "truncate", "drop"] = "error"
+
+    # activations
+    layer: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    layers: list[Annotated[int, Field(ge=0)]] | Literal["all"] = "all"
+    shards: Count = 1
+    batch_tokens: Count = 2048
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+    # probes
+    probe_folds: Annotated[int, Field(ge=2)] = 5
+    probe_regularisation: Annotated[list[Positive], Field(min_length=1)] = [1e-4, 1e-3, 1e-2, 0.1, 1.0]
+
+    # methods
+    methods: Annotated[list[Literal[METHODS]], Field(min_length=1)] = list(METHODS)
+    strengths: Annotated[list[Positive], Field(min_length=1)] = [0.1, 0.25, 0.5, 1.0, 2.0]
+    topk: Count = 10
+    qp_tau: Annotated[list[Positive], Field(min_length=1)] = [0.5, 2.0, 4.0, 8.0]
+    qp_lambda: Annotated[list[Positive], Field(min_length=1)] = [1.0]
+    socp_tau: Annotated[list[Positive], Field(min_length=1)] = [0.5]
+    socp_epsilon: Annotated[list[Positive], Field(min_length=1)] = [1.0, 3.0, 5.0, 10.0, 20.0]
+
+    # generation
+    n_prompts: Count = 50
+    new_tokens: Count = 100
+    temperature: Positive = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    positions: Literal["last", "all"] = "last"
+    batch_prompts: Count = 50
+
+    # metrics
+    bootstrap_resamples: Count = 2000
+
+    @model_validator(mode="after")
+    def _splits_leave_room(self) -> "Settings":
+        used = self.train_fraction + self.validation_fraction + self.test_fraction
+        if used >= 1:
+            raise ValueError(
+                "train_fraction + validation_fraction + test_fraction must stay below 1: "
+                "the rest is the split of the evaluation probe"
+            )
+        return self
+
+    @field_validator("methods", "strengths", "qp_tau", "qp_lambda", "socp_tau", "socp_epsilon")
+    @classmethod
+    def _distinct(cls, values: list) -> list:
+        if len(set(values)) < len(values):
+            raise ValueError("has an entry twice")
+        return values
+
+
+class SAESource(Closed):
+    """A sae-lens SAE per layer, by release and id or by directory; ``{layer}`` is filled in."""
+
+    release: str | None = None
+    id: str | None = None
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "SAESource":
+        if (self.path is None) == (self.release is None) or (self.release is None) != (
+            self.id is None
+        ):
+            raise ValueError("give either release and id, or path")
+        if "{layer}" not in (self.path or self.id):
+            raise ValueError("the id or path must contain {layer}")
+        return self
+
+
+class Model(Closed):
+    """A Hugging Face causal language model, by hub id or local directory, with its SAEs."""
+
+    id: str
+    revision: str = "main"
+    sae: SAESource
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    settings: dict = {}
+
+
+class Classifier(Closed):
+    """What judges a completion: a text classifier and its target label, or a lexicon file."""
+
+    model: str | None = None
+    revision: str = "main"
+    label: str | None = None
+    lexicon: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Classifier":
+        if (self.lexicon is None) == (self.model is None) or (self.model is None) != (
+            self.label is None
+        ):
+            raise ValueError("give either model and label (the label of class 1), or lexicon")
+        return self
+
+
+class Task(Closed):
+    """A labelled dataset, the concept texts and the judge of completions.
+
+    Either ``text`` and ``label`` name two columns (with ``threshold``, a score is cut into two
+    classes), or ``question``, ``positive`` and ``negative`` name the columns of question–answer
+    pairs: "question positive" has label 1, "question negative" label 0, one group a question.
+    """
+
+    dataset: str
+    revision: str = "main"
+    subset: str | None = None
+    split: str = "train"
+    text: str | None = None
+    label: str | None = None
+    threshold: float | None = None
+    group: str | None = None
+    question: str | None = None
+    positive: str | None = None
+    negative: str | None = None
+    concept: str
+    target_class: Literal[0, 1] = 1
+    classifier: Classifier | None = None
+    settings: dict = {}
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Task":
+        pair = (self.question, self.positive, self.negative)
+        flat = (self.text, self.label)
+        if not ((all(pair) and not any(flat)) or (all(flat) and not any(pair))):
+            raise ValueError("give either text and label, or question, positive and negative")
+        if any(pair) and (self.group or self.threshold is not None):
+            raise ValueError("group and threshold belong to text and label")
+        return self
+
+
+class ExperimentEntry(Closed):
+    """A model and a task, by their names, with settings of their own."""
+
+    model: Name
+    task: Name
+    settings: dict = {}
+
+
+class DemoWorld(Closed):
+    """Sizes of the world that the demo writes and trains for itself."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    documents: Count = 20000
+    labelled: Count = 1000
+    d_model: Count = 64
+    n_layers: Count = 4
+    training_steps: Count = 600
+    d_sae: Count = 256
+    sae_samples: Count = 200000
+
+
+class Config(Closed):
+    """The whole of ``config.yaml`` without the settings given at top level."""
+
+    settings: dict = {}
+    models: dict[Name, Model]
+    tasks: dict[Name, Task]
+    experiments: dict[Name, ExperimentEntry]
+    demo_world: DemoWorld = DemoWorld()
+
+
+def check_relative(path: str, what: str) -> str:
+    """Return ``path`` if it stays below the working directory, else raise ValueError."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts:
+        raise ValueError(f"{what}: {path} must be a relative path without '..'")
+    return path

@@ -1,0 +1,1 @@
+"""Labelled examples, concept texts and the splits that everything downstream keeps to."""

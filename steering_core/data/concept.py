@@ -1,0 +1,58 @@
+"""The texts written for a concept: prompts, contrastive pairs, personas and neutral queries."""
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from steering_core.errors import ConfigError
+
+
+class _Texts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Pair(_Texts):
+    """Two texts that differ in the concept: ``positive`` is class 1."""
+
+    positive: Annotated[str, Field(min_length=1)]
+    negative: Annotated[str, Field(min_length=1)]
+
+
+class Concept(_Texts):
+    """A concept file.
+
+    Attributes:
+        prompts: openings for generation; seen by no probe and no direction.
+        contrast: minimal pairs for the contrastive direction.
+        personas: prefixes put before every query for the RepE direction.
+        queries: neutral texts that follow a persona.
+
+    """
+
+    concept: str
+    description: str = ""
+    prompts: Annotated[list[str], Field(min_length=1)]
+    contrast: Annotated[list[Pair], Field(min_length=2)]
+    personas: Pair
+    queries: Annotated[list[str], Field(min_length=2)]
+
+
+def read_concept(path: str | Path) -> Concept:
+    """Read a concept file.
+
+    Raises:
+        ConfigError: if it is missing or malformed, or if a prompt is also a query.
+
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"concept: there is no file {path}")
+    try:
+        concept = Concept.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise ConfigError(f"concept file {path}: {error}") from error
+    both = set(concept.prompts) & set(concept.queries)
+    if both:
+        raise ConfigError(f"concept file {path}: both a prompt and a query: {sorted(both)[0]!r}")
+    return concept

@@ -1,0 +1,61 @@
+"""Balanced subsampling and grouped splits."""
+
+import numpy as np
+import pandas as pd
+
+from steering_core.config.schema import Settings
+from steering_core.errors import DataError
+
+#: train: directions, probes, correlations. validation: selection. test: reporting.
+#: evaluation: the independent probe and nothing else.
+SPLITS = ("train", "validation", "test", "evaluation")
+
+
+def subsample(rows: pd.DataFrame, per_class: int, seed: int) -> pd.DataFrame:
+    """Keep at most ``per_class`` rows of each class, as many of one as of the other.
+
+    Whole groups are drawn in random order; a group that would push a class over its share is
+    passed over. The order of the kept rows is that of ``rows``.
+    """
+    share = min(per_class, int(rows["label"].value_counts().min()))
+    groups = rows.groupby("group", sort=True)["label"].agg(["size", "sum"])
+    order = np.random.default_rng(seed).permutation(len(groups))
+    left = {0: share, 1: share}
+    kept = []
+    for name, size, ones in groups.iloc[order].itertuples():
+        if ones <= left[1] and size - ones <= left[0]:
+            left[1] -= ones
+            left[0] -= size - ones
+            kept.append(name)
+    return rows[rows["group"].isin(kept)].reset_index(drop=True)
+
+
+def assign_splits(rows: pd.DataFrame, settings: Settings) -> pd.Series:
+    """Return the split of each row; a group is never divided.
+
+    Groups are shuffled within each make-up of labels, so every split keeps the class balance.
+
+    Raises:
+        DataError: if a split has fewer than two rows of a class.
+
+    """
+    fractions = [settings.train_fraction, settings.validation_fraction, settings.test_fraction]
+    cuts = np.cumsum(fractions)
+    counts = rows.groupby("group", sort=True)["label"].agg(["size", "sum"])
+    rng = np.random.default_rng([settings.seed, 1])
+    split_of: dict[str, str] = {}
+    for _, stratum in counts.groupby(["size", "sum"], sort=True):
+        names = stratum.index.to_numpy()[rng.permutation(len(stratum))]
+        # A random offset spreads the rounding of small strata over the splits.
+        places = (np.arange(len(names)) + rng.random()) / len(names)
+        chosen = np.searchsorted(cuts, places, side="right")
+        split_of |= {name: SPLITS[k] for name, k in zip(names, chosen, strict=True)}
+    split = rows["group"].map(split_of)
+    table = pd.crosstab(split, rows["label"]).reindex(index=SPLITS, columns=[0, 1], fill_value=0)
+    if (table < 2).any(axis=None):
+        where, label = table.stack().idxmin()
+        raise DataError(
+            f"too few rows: the {where} split has {table.loc[where, label]} of class {label}. "
+            "Raise rows_per_class or use a larger dataset."
+        )
+    return split

@@ -1,0 +1,85 @@
+"""The demo's concept file: prompts to continue and texts for the contrastive directions.
+
+The format is that of every task's concept file: `concept`, `prompts`, `contrast` (minimal pairs),
+`personas` (a prefix per polarity) and `queries` (neutral texts that follow a persona).
+"""
+
+from pathlib import Path
+
+import yaml
+
+from steering_core.demo import vocabulary as words
+from steering_core.demo.grammar import Grammar
+from steering_core.storage.atomic import write_text
+
+N_PROMPTS = 50
+N_CONTRAST = 30
+N_QUERIES = 40
+CONTEXT_SHARE = 0.4
+"""Probability that a neutral sentence precedes an opening."""
+
+PERSONAS = {
+    "positive": "the evening was wonderful and we loved the visit .",
+    "negative": "the evening was dreadful and we hated the visit .",
+}
+
+
+def write_concept(path: str | Path, seed: int) -> None:
+    """Write the demo's concept file as YAML; equal seeds give equal bytes.
+
+    The `N_PROMPTS` prompts and `N_QUERIES` queries are distinct and free of sentiment words: they
+    break off before the first one. The two texts of a contrast pair differ in one word.
+    """
+    grammar = Grammar(seed)
+    openings = _openings(grammar, N_PROMPTS + N_QUERIES)
+    concept = {
+        "concept": "sentiment",
+        "prompts": openings[:N_PROMPTS],
+        "contrast": _contrast(grammar, N_CONTRAST),
+        "personas": PERSONAS,
+        "queries": openings[N_PROMPTS:],
+    }
+    write_text(path, yaml.safe_dump(concept, sort_keys=False, width=100))
+
+
+def _openings(grammar: Grammar, n: int) -> list[str]:
+    """Return `n` distinct beginnings of a review that leave its sentiment open."""
+    found: dict[str, None] = {}
+    while len(found) < n:
+        nouns = grammar.domain()
+        noun = grammar.choose(nouns)
+        person = grammar.choose(words.PEOPLE)
+        adverb = grammar.choose(words.ADVERBS)
+        opening = grammar.choose(
+            (
+                f"the {noun} was",
+                f"the {noun} was {adverb}",
+                f"{person} found the {noun}",
+                f"{person} thought the {noun} was",
+                "it was a",
+                person,
+            )
+        )
+        if grammar.rng.random() < CONTEXT_SHARE:
+            opening = f"{grammar.neutral(nouns)} {opening}"
+        found[opening] = None
+    return list(found)
+
+
+def _contrast(grammar: Grammar, n: int) -> list[dict[str, str]]:
+    """Return `n` distinct minimal pairs, one sentiment word apart."""
+    adjective_pairs = list(zip(words.POSITIVE_ADJECTIVES, words.NEGATIVE_ADJECTIVES, strict=True))
+    verb_pairs = list(zip(words.POSITIVE_VERBS, words.NEGATIVE_VERBS, strict=True))
+    found: dict[str, dict[str, str]] = {}
+    while len(found) < n:
+        noun = grammar.choose(grammar.domain())
+        person = grammar.choose(words.PEOPLE)
+        if grammar.rng.random() < len(verb_pairs) / (len(verb_pairs) + len(adjective_pairs)):
+            frame = f"{person} {{}} the {noun} ."
+            pair = verb_pairs[int(grammar.rng.integers(len(verb_pairs)))]
+        else:
+            frame = grammar.choose((f"the {noun} was {{}} .", f"{person} found the {noun} {{}} ."))
+            pair = adjective_pairs[int(grammar.rng.integers(len(adjective_pairs)))]
+        positive, negative = (frame.format(word) for word in pair)
+        found[positive] = {"positive": positive, "negative": negative}
+    return list(found.values())

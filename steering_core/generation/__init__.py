@@ -1,0 +1,1 @@
+"""Steered generation: a vector per example, batched, seeded per example."""

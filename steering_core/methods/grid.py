@@ -1,0 +1,80 @@
+"""The strengths at which each method is run."""
+
+from dataclasses import dataclass
+
+from steering_core.config.schema import Settings
+from steering_core.methods.base import FixedDirection
+from steering_core.methods.contrastive import CAAContrastive, CAAMeanDiff, CAARepE
+from steering_core.methods.features import SingleFeature, TopKFeatures
+from steering_core.methods.optimal import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
+from steering_core.methods.reference import NoSteering, RandomDirection
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """One strength of one method. ``strength_index`` counts within the method."""
+
+    method: str
+    strength_index: int
+    strength_name: str
+    strength: float
+    tau: float | None = None
+    lam: float | None = None
+    epsilon: float | None = None
+
+
+def fixed_methods(settings: Settings) -> list[FixedDirection]:
+    """Return the configured methods that add one fixed direction, unfitted."""
+    known: list[FixedDirection] = [
+        NoSteering(),
+        RandomDirection(),
+        CAAMeanDiff(),
+        CAAContrastive(),
+        CAARepE(),
+        SingleFeature(),
+        TopKFeatures(k=settings.topk),
+    ]
+    return [method for method in known if method.name in settings.methods]
+
+
+def grid(method: str, settings: Settings) -> list[GridPoint]:
+    """Return every strength of ``method``, in the order of the configuration."""
+    if method == NoSteering.name:
+        return [GridPoint(method, 0, NoSteering.strength_name, 0.0)]
+    points = []
+    for tau, lam, epsilon in _programs(method, settings):
+        program = make_program(method, tau, lam, epsilon)
+        strength = tau if epsilon is None else epsilon
+        points.append(
+            GridPoint(method, len(points), program.strength_name, strength, tau, lam, epsilon)
+        )
+    if points:
+        return points
+    return [
+        GridPoint(method, i, FixedDirection.strength_name, strength)
+        for i, strength in enumerate(settings.strengths)
+    ]
+
+
+def make_program(
+    method: str, tau: float, lam: float | None, epsilon: float | None
+) -> OptimalSteering:
+    """Return the program of a grid point."""
+    if method == QPOptimalSteering.name and lam is not None:
+        return QPOptimalSteering(lam=lam, tau=tau)
+    if method == ConvexOptimalSteering.name and epsilon is not None:
+        return ConvexOptimalSteering(epsilon=epsilon, tau=tau)
+    raise ValueError(f"method: {method} is not a program, or its parameter is missing")
+
+
+def is_program(method: str) -> bool:
+    """Whether ``method`` is solved per input."""
+    return method in (QPOptimalSteering.name, ConvexOptimalSteering.name)
+
+
+def _programs(method: str, settings: Settings) -> list[tuple[float, float | None, float | None]]:
+    if method == QPOptimalSteering.name:
+        return [(tau, lam, None) for lam in settings.qp_lambda for tau in settings.qp_tau]
+    if method == ConvexOptimalSteering.name:
+        return [(tau, None, eps) for tau in settings.socp_tau for eps in settings.socp_epsilon]
+    return []

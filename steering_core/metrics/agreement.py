@@ -1,0 +1,184 @@
+"""What changes between two runs over the same examples, paired by example id."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from scipy.stats import binomtest
+
+from steering_core.errors import DataError
+from steering_core.metrics.bootstrap import Interval, ratio_interval
+
+
+@dataclass(frozen=True)
+class FlipRate:
+    """Share of inputs outside the target class before that are in it after.
+
+    Attributes:
+        rate: ``n_flipped / n_outside``; None if no input was outside.
+        n_flipped: number of inputs outside before and inside after.
+        n_outside: number of inputs outside before.
+    """
+
+    rate: float | None
+    n_flipped: int
+    n_outside: int
+
+
+@dataclass(frozen=True)
+class SuccessChanges:
+    """Counts of examples by success before and after.
+
+    Attributes:
+        negative: success before, failure after.
+        positive: failure before, success after.
+        kept_success: success both times.
+        kept_failure: failure both times.
+    """
+
+    negative: int
+    positive: int
+    kept_success: int
+    kept_failure: int
+
+    @property
+    def n_changed(self) -> int:
+        """Number of examples whose success changed."""
+        return self.negative + self.positive
+
+    @property
+    def side_effect_ratio(self) -> float | None:
+        """SER = negative / (negative + positive); None if nothing changed."""
+        return self.negative / self.n_changed if self.n_changed else None
+
+    @property
+    def mcnemar_p_value(self) -> float:
+        """Two-sided p-value of McNemar's exact test; 1 if nothing changed.
+
+        Under the null hypothesis a change is negative or positive with probability one half.
+        """
+        if self.n_changed == 0:
+            return 1.0
+        return float(binomtest(self.negative, self.n_changed, 0.5).pvalue)
+
+    def side_effect_interval(
+        self, *, seed: int, confidence: float = 0.95, n_resamples: int = 2000
+    ) -> Interval:
+        """SER with its bootstrap interval over the examples that changed (``n`` of them)."""
+        negative = np.repeat([1.0, 0.0], [self.negative, self.positive])
+        return ratio_interval(
+            negative,
+            np.ones_like(negative),
+            seed=seed,
+            confidence=confidence,
+            n_resamples=n_resamples,
+        )
+
+
+def flip_rate(
+    before_logits: Float[np.ndarray, " n"],
+    after_logits: Float[np.ndarray, " n"],
+    margin: float = 0.0,
+    *,
+    before_ids: Sequence[Hashable],
+    after_ids: Sequence[Hashable],
+) -> FlipRate:
+    """Count the inputs that an intervention brings into the target class.
+
+    Args:
+        before_logits: probe logits towards the target class, unsteered.
+        after_logits: the same, steered.
+        margin: an input is in the target class if its logit exceeds this, before as after.
+        before_ids: example id of each entry of ``before_logits``.
+        after_ids: example id of each entry of ``after_logits``, in any order.
+
+    Raises:
+        DataError: if the ids of the two sides do not pair up.
+        ValueError: if a logit is not finite or the lengths differ from those of the ids.
+    """
+    before, after = _paired(
+        _finite(before_logits, "before_logits"),
+        _finite(after_logits, "after_logits"),
+        before_ids,
+        after_ids,
+    )
+    outside = before <= margin
+    n_outside = int(outside.sum())
+    n_flipped = int((outside & (after > margin)).sum())
+    return FlipRate(n_flipped / n_outside if n_outside else None, n_flipped, n_outside)
+
+
+def success_changes(
+    before: Shaped[np.ndarray, " n"],
+    after: Shaped[np.ndarray, " n"],
+    *,
+    before_ids: Sequence[Hashable],
+    after_ids: Sequence[Hashable],
+) -> SuccessChanges:
+    """Count what an intervention changes in the success of examples.
+
+    Args:
+        before: success without it, booleans or 0 and 1.
+        after: success with it.
+        before_ids: example id of each entry of ``before``.
+        after_ids: example id of each entry of ``after``, in any order.
+
+    Raises:
+        DataError: if the ids of the two sides do not pair up.
+        ValueError: if a success is neither true nor false, or the lengths differ from those of
+            the ids.
+    """
+    first, second = _paired(
+        _boolean(before, "before"), _boolean(after, "after"), before_ids, after_ids
+    )
+    return SuccessChanges(
+        negative=int((first & ~second).sum()),
+        positive=int((~first & second).sum()),
+        kept_success=int((first & second).sum()),
+        kept_failure=int((~first & ~second).sum()),
+    )
+
+
+def _paired(
+    before: Shaped[np.ndarray, " n"],
+    after: Shaped[np.ndarray, " n"],
+    before_ids: Sequence[Hashable],
+    after_ids: Sequence[Hashable],
+) -> tuple[Shaped[np.ndarray, " n"], Shaped[np.ndarray, " n"]]:
+    """Both sides in the order of ``before_ids``."""
+    position = _positions(after_ids, after.shape, "after")
+    wanted = _positions(before_ids, before.shape, "before")
+    if wanted.keys() != position.keys():
+        lost = [id_ for id_ in wanted if id_ not in position]
+        new = [id_ for id_ in position if id_ not in wanted]
+        raise DataError(
+            f"examples do not pair up: {len(lost)} only before {lost[:3]}, {len(new)} only after "
+            f"{new[:3]}. Run both sides on the same examples."
+        )
+    return before, after[[position[id_] for id_ in wanted]] if wanted else after
+
+
+def _positions(ids: Sequence[Hashable], shape: tuple[int, ...], side: str) -> dict[Hashable, int]:
+    ids = list(ids)
+    if shape != (len(ids),):
+        raise ValueError(f"{side}_ids has {len(ids)} entries for values of shape {shape}.")
+    position = {id_: index for index, id_ in enumerate(ids)}
+    if len(position) != len(ids):
+        twice = next(id_ for index, id_ in enumerate(ids) if position[id_] != index)
+        raise DataError(f"example {twice!r} occurs more than once {side}: pass each example once.")
+    return position
+
+
+def _finite(values: Shaped[np.ndarray, " n"], name: str) -> Float[np.ndarray, " n"]:
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} contains NaN or infinity: leave those inputs out on both sides.")
+    return values
+
+
+def _boolean(values: Shaped[np.ndarray, " n"], name: str) -> Bool[np.ndarray, " n"]:
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isin(values, (0.0, 1.0)).all():
+        raise ValueError(f"{name} must hold only true and false (1 and 0).")
+    return values.astype(bool)

@@ -1,0 +1,199 @@
+"""Bootstrap intervals of means, ratios and perplexities over examples.
+
+Percentile bootstrap (Efron, 1979) by ``scipy.stats.bootstrap``; the same seed gives the same
+interval.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy.stats import bootstrap
+
+# Resampled values held at once: bounds the memory, not the result.
+_BATCH_VALUES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its bootstrap interval.
+
+    Attributes:
+        mean: the estimate on all examples used; None if there are none.
+        low: lower end; None if there are none.
+        high: upper end; None if there are none.
+        n: number of examples used.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+UNDEFINED = Interval(None, None, None, 0)
+
+
+def mean_interval(
+    values: Shaped[np.ndarray, " n"],
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    skip_undefined: bool = False,
+) -> Interval:
+    """Mean of ``values`` with its interval over examples.
+
+    Without values the result is an :class:`Interval` of None. For one value, or values that are
+    all equal, both ends are the mean: resampling cannot say more.
+
+    Args:
+        values: one number an example; None is read as NaN.
+        seed: of the resampling.
+        confidence: level, between 0 and 1.
+        n_resamples: number of bootstrap samples.
+        skip_undefined: leave NaNs out, and count in ``n`` what is left.
+
+    Raises:
+        ValueError: if a value is infinite, or NaN without ``skip_undefined``, or an argument is
+            out of range.
+    """
+    values = _vector(values, "values")
+    undefined = np.isnan(values)
+    if undefined.any():
+        if not skip_undefined:
+            raise ValueError(
+                f"values has {undefined.sum()} NaN of {values.size}: pass skip_undefined=True to "
+                "leave them out."
+            )
+        values = values[~undefined]
+    if np.isinf(values).any():
+        raise ValueError("values contains infinity.")
+    _check_level(confidence, n_resamples)
+    if values.size == 0:
+        return UNDEFINED
+    if (values == values[0]).all():
+        return Interval(float(values[0]), float(values[0]), float(values[0]), values.size)
+    low, high = _percentiles((values,), np.mean, seed, confidence, n_resamples)
+    return Interval(float(values.mean()), low, high, values.size)
+
+
+def ratio_interval(
+    numerators: Shaped[np.ndarray, " n"],
+    denominators: Shaped[np.ndarray, " n"],
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+) -> Interval:
+    """Σ numerators / Σ denominators, with its interval over examples, resampled as pairs.
+
+    An example with denominator zero bears on nothing and is left out; ``n`` counts the others.
+    Without any, the result is an :class:`Interval` of None; with one, or with equal ratios
+    everywhere, both ends are the estimate.
+
+    Raises:
+        ValueError: if the lengths differ, a number is not finite, a denominator is negative, or a
+            numerator stands over a denominator of zero.
+    """
+    numerators = _vector(numerators, "numerators")
+    denominators = _vector(denominators, "denominators")
+    if numerators.shape != denominators.shape:
+        raise ValueError(
+            f"numerators and denominators differ in length: {numerators.size} and "
+            f"{denominators.size}."
+        )
+    for name, values in (("numerators", numerators), ("denominators", denominators)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} contains NaN or infinity.")
+    if (denominators < 0).any():
+        raise ValueError("denominators contains a negative number.")
+    if (numerators[denominators == 0] != 0).any():
+        raise ValueError("numerators has a non-zero number where denominators is zero.")
+    _check_level(confidence, n_resamples)
+    used = denominators > 0
+    numerators, denominators = numerators[used], denominators[used]
+    if numerators.size == 0:
+        return UNDEFINED
+    estimate = float(numerators.sum() / denominators.sum())
+    ratios = numerators / denominators
+    if (ratios == ratios[0]).all():
+        return Interval(estimate, estimate, estimate, numerators.size)
+    low, high = _percentiles((numerators, denominators), _ratio, seed, confidence, n_resamples)
+    return Interval(estimate, low, high, numerators.size)
+
+
+def perplexity_interval(
+    nll_sum: Float[np.ndarray, " n"],
+    n_tokens: Shaped[np.ndarray, " n"],
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+) -> Interval:
+    """Perplexity exp(Σ nll / Σ tokens) of several texts, with its interval over texts.
+
+    A text is resampled whole, since its tokens are not independent. Texts without tokens are left
+    out.
+
+    Args:
+        nll_sum: negative log-likelihood of each text in nats, summed over its tokens.
+        n_tokens: number of tokens of each text.
+        seed: of the resampling.
+        confidence: level, between 0 and 1.
+        n_resamples: number of bootstrap samples.
+
+    Raises:
+        ValueError: as :func:`ratio_interval`.
+        OverflowError: if the perplexity exceeds float64.
+    """
+    rate = ratio_interval(
+        nll_sum, n_tokens, seed=seed, confidence=confidence, n_resamples=n_resamples
+    )
+    if rate.n == 0:
+        return rate
+    return Interval(math.exp(rate.mean), math.exp(rate.low), math.exp(rate.high), rate.n)
+
+
+def _vector(values: Any, name: str) -> Float[np.ndarray, " n"]:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, got shape {values.shape}.")
+    return values
+
+
+def _check_level(confidence: float, n_resamples: int) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}.")
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}.")
+
+
+def _ratio(
+    numerators: Float[np.ndarray, "... n"], denominators: Float[np.ndarray, "... n"], axis: int
+) -> Float[np.ndarray, "..."]:
+    return numerators.sum(axis=axis) / denominators.sum(axis=axis)
+
+
+def _percentiles(
+    samples: tuple[Float[np.ndarray, " n"], ...],
+    statistic: Callable[..., Any],
+    seed: int,
+    confidence: float,
+    n_resamples: int,
+) -> tuple[float, float]:
+    interval = bootstrap(
+        samples,
+        statistic,
+        paired=len(samples) > 1,
+        vectorized=True,
+        method="percentile",
+        confidence_level=confidence,
+        n_resamples=n_resamples,
+        batch=max(1, _BATCH_VALUES // samples[0].size),
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)

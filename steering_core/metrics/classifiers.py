@@ -1,0 +1,107 @@
+"""Judges of a completion: a text classifier, or a lexicon where the truth is known."""
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from steering_core.config.schema import Classifier
+from steering_core.errors import ConfigError, ModelError
+from steering_core.models.devices import choose_device
+from steering_core.models.hub import explain_hub_errors
+
+
+class Judge(ABC):
+    """Scores completions, never the prompt."""
+
+    @abstractmethod
+    def score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Return in [0, 1] how much each text belongs to class 1; above 0.5 it does."""
+
+
+class TextClassifier(Judge):
+    """A Hugging Face sequence classifier; ``label`` is its name of class 1.
+
+    Raises:
+        ModelError: if it cannot be loaded or has no such label.
+    """
+
+    def __init__(self, model: str, label: str, revision: str = "main", device: str = "auto"):
+        with explain_hub_errors(model):
+            self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+            loaded = AutoModelForSequenceClassification.from_pretrained(model, revision=revision)
+        labels = {str(name).lower(): index for index, name in loaded.config.id2label.items()}
+        if label.lower() not in labels:
+            raise ModelError(f"{model} has no label {label!r}; it has {sorted(labels)}.")
+        self.label = int(labels[label.lower()])
+        self.multi_label = loaded.config.problem_type == "multi_label_classification"
+        self.model = loaded.to(choose_device(device)).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Return the probability of the label: sigmoid if labels are independent, else softmax."""
+        longest = getattr(self.model.config, "max_position_embeddings", 512)
+        if self.model.config.model_type == "roberta":
+            longest -= 2  # positions start after the padding index
+        scores = []
+        for start in range(0, len(texts), 32):
+            batch = self.tokenizer(
+                list(texts[start : start + 32]),
+                padding=True,
+                truncation=True,
+                max_length=min(longest, 512),
+                return_tensors="pt",
+            ).to(self.model.device)
+            logits = self.model(**batch).logits.float()
+            probability = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
+            scores.append(probability[:, self.label].cpu().numpy())
+        return np.concatenate(scores) if scores else np.zeros(0)
+
+
+class Lexicon(Judge):
+    """Counts words of a known lexicon: {"positive": [...], "negative": [...]}.
+
+    Raises:
+        ConfigError: if the file is missing or has another form.
+    """
+
+    def __init__(self, path: str | Path):
+        if not Path(path).is_file():
+            raise ConfigError(f"classifier.lexicon: there is no file {path}")
+        words = json.loads(Path(path).read_text(encoding="utf-8"))
+        if set(words) != {"positive", "negative"}:
+            raise ConfigError(f"classifier.lexicon: {path} needs the keys positive and negative")
+        self.positive, self.negative = set(words["positive"]), set(words["negative"])
+
+    def score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Return the positive share of the lexicon words of each text; 0.5 without any."""
+        scores = []
+        for text in texts:
+            words = re.findall(r"[a-z']+", text.lower())
+            positive = sum(word in self.positive for word in words)
+            total = positive + sum(word in self.negative for word in words)
+            scores.append(positive / total if total else 0.5)
+        return np.array(scores)
+
+
+def load_judge(
+    classifier: Classifier, device: str = "auto", pinned: dict[str, Any] | None = None
+) -> Judge:
+    """Return the judge that the task configures, at the revision that was fetched."""
+    if classifier.lexicon is not None:
+        return Lexicon(classifier.lexicon)
+    assert classifier.model is not None and classifier.label is not None
+    revision = pinned["revision"] if pinned else classifier.revision
+    return TextClassifier(classifier.model, classifier.label, revision, device)
+
+
+def in_target_class(scores: Float[np.ndarray, " n"], target_class: int) -> Float[np.ndarray, " n"]:
+    """Return 1.0 where the score falls strictly on the target's side of 0.5, else 0.0."""
+    return ((scores > 0.5) if target_class == 1 else (scores < 0.5)).astype(float)

@@ -1,0 +1,116 @@
+"""How far steering moves the model's predictions, and how odd its text is to the base model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from steering_core.generation.steering import steer_positions
+from steering_core.models.language_model import LanguageModel
+from steering_core.models.site import Site
+from steering_core.models.tokens import pad, token_batches
+
+#: Logits in float32 at a time: rows × vocabulary. Bounds memory whatever the batch.
+_CHUNK_ELEMENTS = 2**25
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Sums over the generated tokens of each text.
+
+    Attributes:
+        kl_sum: Σ KL(steered ‖ base), nats.
+        base_nll_sum: Σ −log p_base(token), nats: the base model's surprise at the text.
+        n_tokens: generated tokens, the end token included.
+    """
+
+    kl_sum: Float[np.ndarray, " n"]
+    base_nll_sum: Float[np.ndarray, " n"]
+    n_tokens: Int[np.ndarray, " n"]
+
+
+@torch.no_grad()
+def divergence(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    *,
+    site: Site,
+    vectors: Float[np.ndarray, "n d_model"] | None,
+    steer_prompt: bool = False,
+    batch_tokens: int = 2048,
+) -> Divergence:
+    """Compare the steered and the base model on the same texts.
+
+    Both models read prompt and continuation; every position that predicts a generated token is
+    compared, from the last prompt token on, and no other. The same positions are steered as in
+    generation. Without ``vectors`` the KL is zero by definition and only the base pass runs.
+
+    Args:
+        lm: the model.
+        prompts: token ids of the prompts.
+        continuations: token ids of the texts generated under steering.
+        site: where to steer.
+        vectors: what was added for each text.
+        steer_prompt: whether the earlier prompt positions (not BOS) were steered too.
+        batch_tokens: padded tokens at a time.
+    """
+    rows = [[*a, *b] for a, b in zip(prompts, continuations, strict=True)]
+    kl, nll = np.zeros(len(rows)), np.zeros(len(rows))
+    for chosen in token_batches([len(row) for row in rows], batch_tokens):
+        batch = pad(
+            [rows[i] for i in chosen], lm.tokenizer, side="right", prepend_bos=site.prepend_bos
+        ).to(lm.device)
+        start = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=lm.device)[:, None]
+        place = torch.arange(batch.ids.shape[1], device=lm.device)[None]
+        predicting = (place >= start) & batch.mask & batch.mask.roll(-1, dims=1)
+        predicting[:, -1] = False
+        steered_at = batch.mask & ~batch.bos & ((place >= start) | steer_prompt)
+        base = _hidden(lm, batch.ids, batch.mask)[predicting]
+        steered = None
+        if vectors is not None:
+            added = torch.tensor(vectors[chosen])
+            with steer_positions(lm, site, added, steered_at):
+                steered = _hidden(lm, batch.ids, batch.mask)[predicting]
+        row, column = predicting.nonzero(as_tuple=True)
+        target = batch.ids[row, column + 1]
+        kl_token, nll_token = _compare(lm, steered, base, target)
+        np.add.at(kl, np.array(chosen)[row.cpu().numpy()], kl_token)
+        np.add.at(nll, np.array(chosen)[row.cpu().numpy()], nll_token)
+    return Divergence(kl, nll, np.array([len(row) for row in continuations]))
+
+
+def _hidden(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the stream after the final norm; logits are made chunk by chunk from it."""
+    return lm.model.base_model(
+        input_ids=ids, attention_mask=mask.long(), use_cache=False
+    ).last_hidden_state
+
+
+def _compare(
+    lm: LanguageModel, steered: torch.Tensor | None, base: torch.Tensor, target: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return KL(steered ‖ base) and the base model's −log p(target), per token."""
+    kl, nll = [], []
+    step = max(1, _CHUNK_ELEMENTS // lm.model.config.get_text_config().vocab_size)
+    for i in range(0, len(base), step):
+        base_log = _log_probabilities(lm, base[i : i + step])
+        nll.append(-base_log.gather(1, target[i : i + step, None])[:, 0])
+        if steered is None:
+            kl.append(torch.zeros_like(nll[-1]))
+            continue
+        steered_log = _log_probabilities(lm, steered[i : i + step])
+        kl.append((steered_log.exp() * (steered_log - base_log)).sum(dim=1))
+    if not nll:
+        return np.zeros(0), np.zeros(0)
+    return torch.cat(kl).double().cpu().numpy(), torch.cat(nll).double().cpu().numpy()
+
+
+def _log_probabilities(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
+    logits = lm.model.get_output_embeddings()(hidden).float()
+    cap = getattr(lm.model.config.get_text_config(), "final_logit_softcapping", None)
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
+    return torch.log_softmax(logits, dim=-1)

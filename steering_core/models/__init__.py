@@ -1,0 +1,1 @@
+"""Language models, SAEs, and the residual-stream site where the two meet."""

@@ -1,0 +1,22 @@
+"""Device and precision, decided in one place."""
+
+import torch
+
+from steering_core.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` prefers CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: if the device is asked for by name and absent.
+
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next((device for device, there in available.items() if there), "cpu")
+    elif not available.get(name, True):
+        raise ConfigError(f"device: {name} is not available on this machine; use auto or cpu.")
+    return torch.device(name)

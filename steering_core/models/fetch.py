@@ -1,0 +1,163 @@
+"""Resolve, download and check everything an experiment takes from outside, before any compute."""
+
+import hashlib
+import importlib.metadata
+import logging
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, snapshot_download
+from transformers import AutoConfig
+
+from steering_core.config.resolve import Experiment
+from steering_core.config.schema import Classifier, Model, SAESource
+from steering_core.errors import ConfigError, ModelError
+from steering_core.models.hub import explain_hub_errors
+from steering_core.models.language_model import ModelShape, is_local, load_shape, load_tokenizer
+from steering_core.models.sae_source import (
+    SAEShape,
+    layers_with_sae,
+    load_sae_shape,
+    sae_repository,
+)
+from steering_core.models.site import Site
+
+log = logging.getLogger(__name__)
+
+_LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "datasets", "pyarrow")
+_WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def fetch_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Download model, SAE and classifier at pinned revisions and return what was found.
+
+    Raises:
+        ConfigError: if the configuration does not fit what is there.
+        ModelError: if something cannot be loaded, with what to do.
+
+    """
+    model, settings = experiment.model, experiment.settings
+    shape = load_shape(model)
+    layers = choose_layers(experiment, shape)
+    saes = [load_sae_shape(model.sae, layer) for layer in layers]
+    for sae, layer in zip(saes, layers, strict=True):
+        _check_fit(sae, layer, shape, model)
+    if settings.max_tokens > shape.context:
+        raise ConfigError(f"max_tokens: {settings.max_tokens} exceeds the context {shape.context}.")
+    if settings.new_tokens >= shape.context:
+        raise ConfigError(f"new_tokens: {settings.new_tokens} exceeds the context {shape.context}.")
+    pinned = Model(**{**model.model_dump(), "revision": pin(model.id, model.revision)})
+    load_tokenizer(pinned)
+    if not is_local(model.id):
+        with explain_hub_errors(model.id):
+            snapshot_download(model.id, revision=pinned.revision, allow_patterns=_WEIGHTS)
+    return {
+        "model": {"id": model.id, "revision": pinned.revision, "dtype": model.dtype},
+        "shape": vars(shape),
+        "layers": layers,
+        "saes": [
+            {
+                "name": sae.name,
+                "hook_name": sae.site.hook_name,
+                **sae.site.to_dict(),
+                "d_sae": sae.d_sae,
+                "neuronpedia_id": sae.neuronpedia_id,
+            }
+            for sae in saes
+        ],
+        "sae_revision": _sae_revision(model.sae, layers[0]),
+        "classifier": _fetch_classifier(experiment.task.classifier),
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def choose_layers(experiment: Experiment, shape: ModelShape) -> list[int]:
+    """Return the layers to cache: those configured, or all that have an SAE.
+
+    Raises:
+        ConfigError: if a layer is out of range, or the steered layer is not among them.
+
+    """
+    settings = experiment.settings
+    available = layers_with_sae(experiment.model.sae, shape.n_layers)
+    layers = available if settings.layers == "all" else sorted(set(settings.layers))
+    for layer in [*layers, *([] if settings.layer == "auto" else [settings.layer])]:
+        if layer >= shape.n_layers:
+            raise ConfigError(
+                f"layer: {layer} is out of range, {experiment.model.id} has {shape.n_layers} "
+                f"(0 to {shape.n_layers - 1})."
+            )
+        if layer not in available:
+            raise ConfigError(f"layer: there is no SAE for {layer}; there are {available}.")
+    if settings.layer != "auto" and settings.layer not in layers:
+        raise ConfigError(f"layer: {settings.layer} is not in layers {layers}: add it.")
+    if not layers:
+        raise ConfigError(f"sae: no layer of {experiment.model.id} has an SAE: check the id.")
+    return layers
+
+
+def pin(repository: str, revision: str, kind: str = "model") -> str:
+    """Return the commit of a hub repository, or a digest of a local directory's contents."""
+    if is_local(repository):
+        return directory_digest(repository)
+    with explain_hub_errors(repository):
+        info = HfApi().repo_info(repository, revision=revision, repo_type=kind)
+    return str(info.sha)
+
+
+def directory_digest(directory: str | Path) -> str:
+    """Return a digest over names and contents of the files of a directory."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(directory).rglob("*")):
+        if file.is_file():
+            digest.update(file.relative_to(directory).as_posix().encode() + b"\0")
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return "sha256:" + digest.hexdigest()
+
+
+def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
+    """Return ``model`` at the revision that was fetched."""
+    return Model(**{**model.model_dump(), "revision": resources["model"]["revision"]})
+
+
+def _check_fit(sae: SAEShape, layer: int, shape: ModelShape, model: Model) -> None:
+    if sae.d_in != shape.d_model:
+        raise ModelError(
+            f"{sae.name} is for residual streams of width {sae.d_in}, {model.id} has "
+            f"{shape.d_model}: this SAE belongs to another model."
+        )
+    if sae.site.layer != layer:
+        raise ModelError(f"{sae.name} sits at {sae.site.hook_name}, not at layer {layer}.")
+
+
+def _sae_revision(source: SAESource, layer: int) -> str:
+    repository = sae_repository(source, layer)
+    if repository is None:
+        return directory_digest(str(source.path).format(layer=layer))
+    return pin(repository, "main")
+
+
+def _fetch_classifier(classifier: Classifier | None) -> dict[str, Any] | None:
+    if classifier is None:
+        return None
+    if classifier.model is None:
+        return {"lexicon": classifier.lexicon}
+    revision = pin(classifier.model, classifier.revision)
+    with explain_hub_errors(classifier.model):
+        if not is_local(classifier.model):
+            snapshot_download(classifier.model, revision=revision, allow_patterns=_WEIGHTS)
+        config = AutoConfig.from_pretrained(classifier.model, revision=revision)
+    labels = sorted(str(label) for label in config.id2label.values())
+    if str(classifier.label).lower() not in [label.lower() for label in labels]:
+        raise ConfigError(f"classifier.label: {classifier.model} has {labels}.")
+    return {"model": classifier.model, "revision": revision, "label": classifier.label}
+
+
+def site_at(sae: dict[str, Any]) -> Site:
+    """Return the site of an SAE as the fetch stage described it."""
+    return Site(**{field: sae[field] for field in ("layer", "stream", "centred", "prepend_bos")})
+
+
+def cached_sites(resources: dict[str, Any]) -> list[Site]:
+    """Return the sites of the layers to cache."""
+    return [site_at(sae) for sae in resources["saes"]]

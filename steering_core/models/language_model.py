@@ -1,0 +1,148 @@
+"""A Hugging Face causal language model with its transformer blocks found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+from transformer_lens.model_bridge.sources.transformers import (
+    determine_architecture_from_hf_config,
+    map_default_transformer_lens_config,
+)
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from steering_core.config.schema import Model
+from steering_core.errors import ModelError
+from steering_core.models.devices import DTYPES, choose_device
+from steering_core.models.hub import explain_hub_errors
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the configuration alone tells, before any weight is read.
+
+    ``blocks_path`` is where the transformer blocks are in the Hugging Face module tree; the
+    architecture adapters of TransformerLens know it for every architecture they support.
+    """
+
+    n_layers: int
+    d_model: int
+    context: int
+    blocks_path: str
+    architecture: str
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model in eval mode without gradients, and its tokenizer (which has a pad token).
+
+    The Hugging Face modules run as they are, with hooks on the blocks: this gives the same
+    residual stream as a TransformerBridge and leaves sdpa attention and ``generate`` untouched.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    shape: ModelShape
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, in order."""
+        return self.model.get_submodule(self.shape.blocks_path)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the residual stream."""
+        return self.model.dtype
+
+
+def model_shape(config: PretrainedConfig, name: str) -> ModelShape:
+    """Read the shape from a Hugging Face configuration.
+
+    Raises:
+        ModelError: if TransformerLens has no adapter for the architecture.
+
+    """
+    try:
+        architecture = determine_architecture_from_hf_config(config)
+        lens = TransformerBridgeConfig.from_dict(
+            dict(map_default_transformer_lens_config(config).__dict__)
+        )
+        lens.architecture, lens.model_name = architecture, name
+        adapter = ArchitectureAdapterFactory.select_architecture_adapter(lens)
+    except ValueError as error:
+        raise ModelError(
+            f"{name}: TransformerLens has no adapter for {config.architectures}: {error}"
+        ) from error
+    mapping = adapter.component_mapping or {}
+    if "blocks" not in mapping:
+        raise ModelError(f"{name}: {architecture} has no single stack of blocks to steer.")
+    return ModelShape(
+        n_layers=lens.n_layers,
+        d_model=lens.d_model,
+        context=lens.n_ctx,
+        blocks_path=mapping["blocks"].name,
+        architecture=architecture,
+    )
+
+
+def load_shape(model: Model) -> ModelShape:
+    """Read only the configuration of ``model``.
+
+    Raises:
+        ModelError: if it cannot be read, with what to do.
+
+    """
+    with explain_hub_errors(model.id):
+        config = AutoConfig.from_pretrained(model.id, revision=model.revision)
+    return model_shape(config, model.id)
+
+
+def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
+    """Load the tokenizer and give it a pad token (masked everywhere) if it has none.
+
+    Raises:
+        ModelError: if it cannot be read or has neither a pad nor an end token.
+
+    """
+    with explain_hub_errors(model.id):
+        tokenizer = AutoTokenizer.from_pretrained(model.id, revision=model.revision)
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"{model.id}: the tokenizer has neither a pad nor an end token.")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_language_model(model: Model, device: str = "auto") -> LanguageModel:
+    """Load ``model`` in its configured dtype.
+
+    Raises:
+        ModelError: if it cannot be loaded, with what to do.
+
+    """
+    tokenizer = load_tokenizer(model)
+    with explain_hub_errors(model.id):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model.id, revision=model.revision, dtype=DTYPES[model.dtype]
+        )
+    loaded = loaded.to(choose_device(device)).eval().requires_grad_(False)
+    return LanguageModel(loaded, tokenizer, model_shape(loaded.config, model.id))
+
+
+def is_local(model_id: str) -> bool:
+    """Whether ``model_id`` names a directory here."""
+    return Path(model_id).is_dir()

@@ -1,0 +1,99 @@
+"""Read and write the residual stream through hooks that are always removed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import nn
+
+from steering_core.errors import ModelError
+from steering_core.models.language_model import LanguageModel
+from steering_core.models.site import Site
+
+#: Maps the raw residual stream (batch, seq, d_model) at a site to what replaces it.
+Edit = Callable[
+    [Float[torch.Tensor, "batch seq d_model"]], Float[torch.Tensor, "batch seq d_model"]
+]
+
+
+class _Stop(Exception):  # noqa: N818 - control flow, never seen outside
+    """Ends a forward pass once the last site has been read."""
+
+
+@contextmanager
+def edit_residual(lm: LanguageModel, site: Site, edit: Edit) -> Iterator[None]:
+    """Apply ``edit`` at ``site`` on every forward pass inside the block.
+
+    Raises:
+        ModelError: if the layer is out of range.
+
+    """
+    block = _block(lm, site)
+    if site.stream == "pre":
+
+        def before(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            if args:
+                return (edit(args[0]), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+        handle = block.register_forward_pre_hook(before, with_kwargs=True)
+    else:
+
+        def after(module: nn.Module, args: tuple, output: Any) -> Any:
+            if isinstance(output, tuple):
+                return (edit(output[0]), *output[1:])
+            return edit(output)
+
+        handle = block.register_forward_hook(after)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def read_residuals(
+    lm: LanguageModel,
+    sites: Sequence[Site],
+    ids: torch.Tensor,
+    mask: Bool[torch.Tensor, "batch seq"],
+) -> dict[str, Float[torch.Tensor, "batch seq d_model"]]:
+    """Return the raw residual stream at every site from one forward pass, by hook name.
+
+    The pass ends after the last site: no later block, final norm or unembedding is computed.
+
+    Raises:
+        ModelError: if a layer is out of range.
+
+    """
+    read: dict[str, torch.Tensor] = {}
+    missing = {site.hook_name for site in sites}
+
+    def keep(name: str) -> Edit:
+        def edit(residual: torch.Tensor) -> torch.Tensor:
+            read[name] = residual
+            missing.discard(name)
+            if not missing:
+                raise _Stop
+            return residual
+
+        return edit
+
+    with ExitStack() as stack:
+        for site in sites:
+            stack.enter_context(edit_residual(lm, site, keep(site.hook_name)))
+        try:
+            lm.model(input_ids=ids, attention_mask=mask.long(), use_cache=False, logits_to_keep=1)
+        except _Stop:
+            pass
+    if missing:
+        raise ModelError(f"no residual stream passed {sorted(missing)}: hooks did not fire.")
+    return read
+
+
+def _block(lm: LanguageModel, site: Site) -> nn.Module:
+    if not 0 <= site.layer < lm.shape.n_layers:
+        raise ModelError(f"layer {site.layer} is out of range: the model has {lm.shape.n_layers}.")
+    return lm.blocks[site.layer]

@@ -1,0 +1,100 @@
+"""Text to padded token ids with the mask that must go with them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from transformers import PreTrainedTokenizerBase
+
+from steering_core.errors import DataError, ModelError
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Padded ids; ``mask`` is True on real tokens and ``bos`` on the BOS token of each row."""
+
+    ids: Int[torch.Tensor, "batch seq"]
+    mask: Bool[torch.Tensor, "batch seq"]
+    bos: Bool[torch.Tensor, "batch seq"]
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        """Move all three tensors."""
+        return TokenBatch(self.ids.to(device), self.mask.to(device), self.bos.to(device))
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    prepend_bos: bool,
+    max_tokens: int | None = None,
+) -> list[list[int]]:
+    """Return the token ids of each text, with exactly one BOS in front if asked for.
+
+    ``max_tokens`` (BOS included) cuts from the end; without it nothing is cut.
+
+    Raises:
+        ModelError: if BOS is asked for and the tokenizer has none.
+        DataError: if a text has no token at all.
+
+    """
+    if prepend_bos and tokenizer.bos_token_id is None:
+        raise ModelError("the SAE wants BOS in front, and the tokenizer has no BOS token.")
+    front = [tokenizer.bos_token_id] if prepend_bos else []
+    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    rows = []
+    for text, ids in zip(texts, encoded, strict=True):
+        if prepend_bos and ids[:1] == front:  # a chat template writes its own
+            ids = ids[1:]
+        if not ids:
+            raise DataError(f"a text has no tokens: {text!r}")
+        rows.append((front + ids)[:max_tokens])
+    return rows
+
+
+def pad(
+    rows: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    side: Literal["left", "right"],
+    prepend_bos: bool,
+) -> TokenBatch:
+    """Pad token rows to one length. Left for generation, right for a single pass."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), tokenizer.pad_token_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    bos = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        start = width - len(row) if side == "left" else 0
+        ids[i, start : start + len(row)] = torch.as_tensor(row, dtype=torch.long)
+        mask[i, start : start + len(row)] = True
+        bos[i, start] = prepend_bos
+    return TokenBatch(ids, mask, bos)
+
+
+def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Group row indices so that rows × longest row stays within ``batch_tokens``.
+
+    Rows are taken in order of length (ties by index), so padding is small and the grouping
+    depends on nothing else. A row longer than the budget gets a batch of its own.
+    """
+    batches: list[list[int]] = []
+    current: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if current and (len(current) + 1) * lengths[index] > batch_tokens:
+            batches.append(current)
+            current = []
+        current.append(index)
+    if current:
+        batches.append(current)
+    return batches
+
+
+def count_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], prepend_bos: bool
+) -> list[int]:
+    """Return the number of tokens of each text, BOS included; 0 for a text without any."""
+    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return [len(ids) + prepend_bos if ids else 0 for ids in encoded]

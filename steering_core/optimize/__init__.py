@@ -1,0 +1,1 @@
+"""Sparsest interventions that move a probe past its margin: exact, certified, for every input."""

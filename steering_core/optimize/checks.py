@@ -1,0 +1,73 @@
+"""Checks of the arguments of the optimiser: each failure is a ValueError naming the argument."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+
+def as_float64(name: str, value: Any, ndim: int) -> np.ndarray:
+    """``value`` (numpy, torch or nested sequence) as a C-contiguous finite float64 array.
+
+    No copy is made of an array that has this form already.
+
+    Raises:
+        ValueError: naming ``name``, if the number of dimensions differs from ``ndim``, the array
+            is empty, or a value is not a finite number.
+    """
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().to(torch.float64).numpy()
+    try:
+        array = np.ascontiguousarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not an array of numbers: {error}") from error
+    if np.ndim(value) != ndim:  # ascontiguousarray lifts a scalar to one dimension
+        raise ValueError(f"{name} must have {ndim} dimensions, not shape {np.shape(value)}.")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty.")
+    if not all(np.isfinite(rows).all() for rows in _chunks(array)):
+        raise ValueError(f"{name} holds NaN or infinite values.")
+    return array
+
+
+def as_vector(name: str, value: Any) -> Float[np.ndarray, " n"]:
+    """``value``, a number or a vector of them, as a finite float64 vector (a number gives one).
+
+    Raises:
+        ValueError: naming ``name``, if it is neither or not finite. An empty vector is allowed.
+    """
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if np.ndim(value) == 1 and np.size(value) == 0:
+        return np.zeros(0)
+    if np.ndim(value) == 0:
+        value = np.reshape(value, 1)
+    return as_float64(name, value, 1)
+
+
+def positive(name: str, value: Any, zero: bool = False) -> Float[np.ndarray, " n"]:
+    """``value`` as by :func:`as_vector`, every entry > 0 (with ``zero``: >= 0).
+
+    Raises:
+        ValueError: naming ``name``.
+    """
+    vector = as_vector(name, value)
+    if (vector < 0).any() or (not zero and (vector == 0).any()):
+        raise ValueError(f"{name} must be {'>= 0' if zero else '> 0'}, not {vector.min():g}.")
+    return vector
+
+
+def match(name: str, vector: np.ndarray, n: int) -> np.ndarray:
+    """``vector`` of length ``n``, or of length 1 repeated to it without a copy.
+
+    Raises:
+        ValueError: naming ``name``, for any other length.
+    """
+    if vector.shape[0] not in (1, n):
+        raise ValueError(f"{name} has {vector.shape[0]} values for {n} inputs: give one or {n}.")
+    return np.broadcast_to(vector, (n,))
+
+
+def _chunks(array: np.ndarray, rows: int = 1024) -> list[np.ndarray]:
+    return [array[start : start + rows] for start in range(0, array.shape[0], rows)]

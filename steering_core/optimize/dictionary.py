@@ -1,0 +1,96 @@
+"""The decoder as the optimiser sees it: float64 rows on one device, priced in blocks."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from steering_core.optimize.checks import as_float64
+
+_DIGEST_ROWS = 512
+
+
+class Dictionary:
+    """Decoder rows ``(d_sae, d_model)`` in float64 with the products the solvers need.
+
+    This is the one place that knows about devices: the two products with the whole dictionary
+    run on ``device``, their arguments and results are numpy arrays. A C-contiguous float64 numpy
+    decoder on the CPU is used without a copy.
+
+    The L1 cost of every program is on the coefficients of the rows *as given*. Rows of equal
+    norm are the caller's choice; nothing is normalised here.
+
+    Args:
+        decoder: numpy array or torch tensor, a row per feature.
+        device: where the products run, e.g. ``"cpu"`` or ``"cuda"``.
+
+    Attributes:
+        norms: Euclidean norm of each row, ``(d_sae,)``.
+
+    Raises:
+        ValueError: naming ``decoder``, if it is not a finite matrix.
+    """
+
+    def __init__(self, decoder: Any, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        host = as_float64("decoder", decoder, 2)
+        if not host.flags.writeable:
+            host = host.copy()
+        self._rows = torch.from_numpy(host).to(self.device)
+        self.norms: Float[np.ndarray, " d_sae"] = (
+            torch.linalg.vector_norm(self._rows, dim=1).cpu().numpy()
+        )
+
+    @property
+    def d_sae(self) -> int:
+        """Number of features."""
+        return self._rows.shape[0]
+
+    @property
+    def d_model(self) -> int:
+        """Length of a row."""
+        return self._rows.shape[1]
+
+    def rows(self, index: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m d_model"]:
+        """The rows ``index``, copied to the host."""
+        return self._rows[torch.as_tensor(index, device=self.device)].cpu().numpy()
+
+    def price(self, vectors: Float[np.ndarray, "... d_model"]) -> Float[np.ndarray, "d_sae ..."]:
+        """``D @ vectors.T``: the product of every row with one vector or each of several."""
+        right = torch.from_numpy(np.ascontiguousarray(vectors)).to(self.device)
+        return (self._rows @ right.T if right.ndim == 2 else self._rows @ right).cpu().numpy()
+
+    def distinct(self) -> Int[np.ndarray, " m"]:
+        """Indices of the non-zero rows, of equal rows the first; sorted.
+
+        Equal rows are interchangeable in every program, zero rows useless: leaving them out
+        changes no optimum.
+        """
+        key = self.price(np.random.default_rng(0).standard_normal(self.d_model))
+        order = np.argsort(key, kind="stable")
+        gap = np.diff(key[order]) > 1e-12 * np.abs(key).max(initial=0.0)
+        keep = self.norms > 0
+        for run in np.split(order, np.flatnonzero(gap) + 1):  # equal rows share a run
+            if run.size > 1:
+                self._drop_equal(np.sort(run), keep)
+        return np.flatnonzero(keep)
+
+    def _drop_equal(self, run: Int[np.ndarray, " m"], keep: np.ndarray) -> None:
+        _, first = np.unique(self.rows(run), axis=0, return_index=True)
+        duplicate = np.ones(run.size, dtype=bool)
+        duplicate[first] = False
+        keep[run[duplicate]] = False
+
+    def digest(self) -> str:
+        """SHA-256 of shape and float64 values, the same for equal decoders of any dtype."""
+        sha = hashlib.sha256(repr(tuple(self._rows.shape)).encode())
+        for start in range(0, self.d_sae, _DIGEST_ROWS):
+            sha.update(self._rows[start : start + _DIGEST_ROWS].cpu().numpy() + 0.0)
+        return sha.hexdigest()
+
+
+def vector_digest(vector: Float[np.ndarray, " d"]) -> str:
+    """SHA-256 of a float64 vector."""
+    return hashlib.sha256(np.ascontiguousarray(vector, dtype=np.float64) + 0.0).hexdigest()

@@ -1,0 +1,170 @@
+"""Following the path in blocks of events, each verified on the full dictionary."""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from steering_core.optimize.dictionary import Dictionary
+from steering_core.optimize.homotopy import Homotopy
+from steering_core.optimize.knots import Knots
+
+_BLOCK = 32  # events between two looks at the full dictionary
+_WORKING = 1024  # columns, at first, among which the next events are looked for
+_SAME = 1e-13  # knots nearer than this (relative) are one
+_RISES = 1e-12  # a_i below this times ‖d_i‖‖w‖ is zero
+
+Row = tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]
+
+
+class Follower:
+    """Grows the knots of a path.
+
+    Args:
+        dictionary: the decoder.
+        w: probe weight, ``(d_model,)``.
+        knots: where to go on from; default at the beginning.
+
+    Attributes:
+        knots: what is known so far; replaced, not changed, by :meth:`block`.
+    """
+
+    def __init__(
+        self, dictionary: Dictionary, w: Float[np.ndarray, " d_model"], knots: Knots | None = None
+    ) -> None:
+        self._dictionary = dictionary
+        self._a = dictionary.price(w)
+        self._bound = float(np.abs(self._a).max())
+        self._distinct = dictionary.distinct()
+        if knots is None:
+            scale = dictionary.norms * float(np.linalg.norm(w))
+            top = float(self._a.max(initial=0.0, where=self._a > _RISES * scale))
+            knots = _origin(w.size, 1.0 / top if top > 0 else np.inf)
+        self.knots = knots
+        mu = float(knots.mu[-1]) if knots.s.size > 1 else 0.0
+        self._engine = Homotopy(dictionary, w, self._a, mu, knots.active)
+        self._working = _WORKING
+
+    def block(self) -> None:
+        """Append the next block of verified knots, and the ray if the path ends.
+
+        Raises:
+            DegeneratePathError: if events pile up at one price.
+        """
+        engine, columns = self._engine, self._promising()
+        while True:
+            start = (engine.mu, list(engine.active))
+            engine.work_on(columns)
+            found = []
+            while len(found) < _BLOCK and (knot := engine.step()) is not None:
+                found.append(knot)
+            rows = [(knot.indices, knot.values) for knot in found]
+            v, s = self._products(rows)
+            mu = np.array([knot.mu for knot in found])
+            excess = self._excess(v, mu, 1.0)
+            missed = self._outside(columns, excess > 1e-10 + 1e-14 * mu * self._bound)
+            good = int(np.flatnonzero(missed.any(axis=0))[0]) if missed.any() else len(found)
+            self._append(rows[:good], v[:good], s[:good], mu[:good], excess[:, :good])
+            mu_now, active = (found[good - 1].mu, found[good - 1].active) if good else start
+            self.knots = replace(self.knots, active=np.array(active, dtype=np.int64))
+            new = np.zeros(self._a.size, dtype=bool)
+            if good < len(found):
+                new = missed[:, good]
+                self._working *= 2  # the guess which columns come next was too narrow
+            elif engine.ray is not None:
+                new = self._outside(columns, engine.rising() > 0)
+            if not new.any():
+                if engine.ray is not None:
+                    self._append_ray()
+                return
+            engine.restart(mu_now, active)
+            if good:
+                return
+            columns = np.union1d(columns, np.flatnonzero(new))
+
+    def _promising(self) -> Int[np.ndarray, " m"]:
+        if self._distinct.size <= 2 * self._working:
+            return self._distinct
+        price = self._engine.next_price()[self._distinct]
+        return np.sort(self._distinct[np.argpartition(price, self._working)[: self._working]])
+
+    def _outside(self, columns: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """``chosen`` (a mask over features, maybe of several knots) without ``columns``."""
+        mask = np.zeros(chosen.shape, dtype=bool)
+        others = np.setdiff1d(self._distinct, columns)
+        mask[others] = chosen[others]
+        return mask
+
+    def _products(
+        self, rows: list[Row]
+    ) -> tuple[Float[np.ndarray, "b d_model"], Float[np.ndarray, " b"]]:
+        """``v = Dᵀy`` and ``s = aᵀy`` of sparse y."""
+        used = np.unique(np.concatenate([index for index, _ in rows] or [[]])).astype(int)
+        dense = np.zeros((len(rows), used.size))
+        for i, (index, values) in enumerate(rows):
+            dense[i, np.searchsorted(used, index)] = values
+        return dense @ self._dictionary.rows(used), dense @ self._a[used]
+
+    def _excess(
+        self, v: Float[np.ndarray, "b d_model"], mu: Float[np.ndarray, " b"], cost: float
+    ) -> Float[np.ndarray, "d_sae b"]:
+        """``μ a − D v − cost``: dual violation where positive."""
+        return self._a[:, None] * mu - self._dictionary.price(v) - cost
+
+    def _append(self, rows: list[Row], v: np.ndarray, s: np.ndarray, mu, excess) -> None:
+        keep, last = [], float(self.knots.s[-1])
+        for i in range(len(rows)):
+            if s[i] > last * (1 + _SAME):
+                keep.append(i)
+                last = float(s[i])
+        if keep:
+            self.knots = replace(
+                _with_rows(self.knots, [rows[i] for i in keep], v[keep], mu[keep], excess[:, keep]),
+                s=np.concatenate([self.knots.s, s[keep]]),
+            )
+
+    def _append_ray(self) -> None:
+        ray = self._engine.ray
+        positive = ray.slope > 0
+        rows = [(ray.indices[positive], ray.slope[positive])]
+        v, s = self._products(rows)
+        rows = [(rows[0][0], rows[0][1] / s[0])]
+        v, mu = v / s[0], 1.0 / s
+        self.knots = _with_rows(self.knots, rows, v, mu, self._excess(v, mu, 0.0))
+
+
+def _origin(d_model: int, mu: float) -> Knots:
+    empty = np.zeros(0, dtype=np.int64)
+    return Knots(
+        s=np.zeros(1),
+        mu=np.array([mu]),
+        l1=np.zeros(1),
+        violation=np.zeros(1),
+        v=np.zeros((1, d_model)),
+        indptr=np.zeros(2, dtype=np.int64),
+        indices=empty,
+        values=np.zeros(0),
+        active=empty,
+    )
+
+
+def _with_rows(
+    knots: Knots, rows: list[Row], v: np.ndarray, mu: np.ndarray, excess: np.ndarray
+) -> Knots:
+    """``knots`` with rows (knots or the ray) appended to everything but ``s``."""
+    order = [np.argsort(index) for index, _ in rows]
+    counts = np.array([index.size for index, _ in rows])
+    return replace(
+        knots,
+        mu=np.concatenate([knots.mu, mu]),
+        l1=np.concatenate([knots.l1, [values.sum() for _, values in rows]]),
+        violation=np.concatenate([knots.violation, np.maximum(excess.max(axis=0), 0.0)]),
+        v=np.concatenate([knots.v, v]),
+        indptr=np.concatenate([knots.indptr, knots.indptr[-1] + np.cumsum(counts)]),
+        indices=np.concatenate(
+            [knots.indices, *(index[o] for (index, _), o in zip(rows, order, strict=True))]
+        ).astype(np.int64),
+        values=np.concatenate(
+            [knots.values, *(values[o] for (_, values), o in zip(rows, order, strict=True))]
+        ),
+    )

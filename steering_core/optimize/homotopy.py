@@ -1,0 +1,194 @@
+"""The parametric program followed event by event: the engine behind the steering path.
+
+The engine follows ``y(s) = argmin 1ᵀy + ½‖Dᵀy‖²  s.t. aᵀy ≥ s, y ≥ 0`` with ``a = D w`` as s
+grows from 0. It is the non-negative lasso path of w on the dictionary read in the price
+``μ = 1/α`` (``z(α) = y/μ``), where every quantity is *linear* between events:
+
+    y_A = μ p − q,   p = (D_A D_Aᵀ)⁻¹ a_A,   q = (D_A D_Aᵀ)⁻¹ 1
+    reduced cost   κ_i = 1 + d_iᵀ(Dᵀy) − μ a_i = 1 − d_iᵀ(equi + μ rho)   >= 0.
+
+An event is a κ_i or a y_i reaching zero. Events are looked for on a few columns that may come
+next; after every block of events the reduced costs of the *full* dictionary are computed at each
+new knot. They are the certificate, and a column found violated joins and its block is redone.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.optimize import nnls
+
+from steering_core.optimize.dictionary import Dictionary
+from steering_core.optimize.factor import ActiveQR
+
+_TIE = 1e-12  # reduced costs and coefficients below this (relative) are zero
+_FLAT = 1e-12  # |d_iᵀ rho| below this times ‖d_i‖‖w‖ is zero
+_STALLED = 64  # events without progress of the price before giving up
+
+
+class DegeneratePathError(ArithmeticError):
+    """The path cannot be continued in float64: too many events at one price."""
+
+
+@dataclass(frozen=True)
+class Knot:
+    """Where an event happened: price ``mu`` and the positive coefficients of y there.
+
+    ``active`` is the active set just after the event, in the order of the factorisation.
+    """
+
+    mu: float
+    indices: Int[np.ndarray, " k"]
+    values: Float[np.ndarray, " k"]
+    active: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Ray:
+    """The last, unbounded segment: ``dy/dμ`` on the active set; no event comes any more."""
+
+    indices: Int[np.ndarray, " k"]
+    slope: Float[np.ndarray, " k"]
+
+
+class Homotopy:
+    """Follows the events on a set of working columns.
+
+    Args:
+        dictionary: the decoder.
+        w: probe weight, ``(d_model,)``.
+        a: ``D w`` over the full dictionary.
+        mu, active: where to start; default at the beginning of the path.
+    """
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        w: Float[np.ndarray, " d_model"],
+        a: Float[np.ndarray, " d_sae"],
+        mu: float = 0.0,
+        active: Iterable[int] = (),
+    ) -> None:
+        self._dictionary, self._w, self._a = dictionary, w, a
+        self._flat = _FLAT * dictionary.norms * float(np.linalg.norm(w))
+        self._qr = ActiveQR(w)
+        self.restart(mu, active)
+        self.work_on(np.array(self.active, dtype=int))
+
+    def restart(self, mu: float, active: Iterable[int]) -> None:
+        """Go to a price and its active set; follow with :meth:`work_on`."""
+        self.mu, self.ray = mu, None
+        self.active = [int(index) for index in active]
+        self._qr.rebuild(self._dictionary.rows(np.array(self.active, dtype=int)))
+        self._blocked: set[int] = set()
+        self._stalled = 0
+
+    def work_on(self, columns: Int[np.ndarray, " m"]) -> None:
+        """Look for events on ``columns`` and the active ones only."""
+        self._columns = np.union1d(columns, np.array(self.active, dtype=int)).astype(int)
+        self._rows = self._dictionary.rows(self._columns)
+        self._place = {int(index): i for i, index in enumerate(self._columns)}
+        self._columns_flat = self._flat[self._columns]
+        self._reprice()
+
+    def next_price(self) -> Float[np.ndarray, " d_sae"]:
+        """The price at which each column of the full dictionary would come in, if nothing else."""
+        slope, level = self._dictionary.price(np.stack([self._qr.rho, self._qr.equi])).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            price = np.where(slope > self._flat, (1.0 - level) / slope, np.inf)
+        price[self.active] = np.inf
+        return price
+
+    def rising(self) -> Float[np.ndarray, " d_sae"]:
+        """How fast each reduced cost falls with the price, zero where it does not matter."""
+        slope = self._dictionary.price(self._qr.rho)
+        slope[self.active] = 0.0
+        return np.where(slope > self._flat, slope, 0.0)
+
+    def step(self) -> Knot | None:
+        """Go on to the next event and apply it; None (``ray`` is set) when none comes.
+
+        Raises:
+            DegeneratePathError: after many events at one price.
+        """
+        p, q = self._qr.solve()
+        come, leave = self._entries(), self._exits(p, q)
+        mu = min(come.min(initial=np.inf), leave.min(initial=np.inf))
+        if not np.isfinite(mu):
+            self.ray = Ray(np.array(self.active, dtype=int), np.maximum(p, 0.0))
+            return None
+        self._stalled = 0 if mu > self.mu * (1 + 1e-14) else self._stalled + 1
+        if self._stalled > _STALLED:
+            raise DegeneratePathError(f"{_STALLED} events at price {mu:.17g}: the path is stuck.")
+        self.mu = mu
+        y = np.maximum(mu * p - q, 0.0)
+        y[y <= _TIE * y.max(initial=0.0)] = 0.0
+        y[leave == mu] = 0.0
+        entering = self._tied(mu) | (come == mu)
+        before, zero = np.array(self.active, dtype=int), np.flatnonzero(y == 0)
+        if entering.sum() == 1 and zero.size == 0:
+            self._add(int(self._columns[entering][0]))
+        elif zero.size == 1 and not entering.any():
+            self._remove(zero)
+        else:
+            self._resolve(zero, self._columns[entering])
+        return Knot(mu, before[y > 0], y[y > 0], tuple(self.active))
+
+    def _entries(self) -> Float[np.ndarray, " m"]:
+        price = np.full(self._columns.size, np.inf)
+        able = self._outside & (self._slope > self._columns_flat)
+        price[able] = np.maximum((1.0 - self._level[able]) / self._slope[able], self.mu)
+        return price
+
+    def _exits(self, p: np.ndarray, q: np.ndarray) -> Float[np.ndarray, " m"]:
+        price = np.full(p.size, np.inf)
+        falling = p < -_TIE * np.abs(p).max(initial=0.0)
+        price[falling] = np.maximum(q[falling] / p[falling], self.mu)
+        return price
+
+    def _tied(self, mu: float) -> np.ndarray:
+        cost = 1.0 - self._level - mu * self._slope
+        return self._outside & (cost <= _TIE * (1.0 + mu * np.abs(self._a[self._columns])))
+
+    def _add(self, index: int) -> None:
+        place = self._place[index]
+        self._outside[place] = False
+        if not self._qr.append(self._rows[place]):
+            self._blocked.add(index)  # dependent on the active rows until one of them leaves
+            return
+        self.active.append(index)
+        direction, c, b = self._qr.last()
+        product = self._rows @ direction
+        self._slope -= c * product
+        self._level += b * product
+
+    def _remove(self, positions: Int[np.ndarray, " k"]) -> None:
+        for position in sorted(positions, reverse=True):
+            self._qr.remove(int(position))
+            del self.active[position]
+        self._blocked.clear()
+        self._reprice()
+
+    def _reprice(self) -> None:
+        self._slope = self._rows @ self._qr.rho
+        self._level = self._rows @ self._qr.equi
+        self._outside = ~np.isin(self._columns, [*self.active, *self._blocked])
+
+    def _resolve(self, zero: Int[np.ndarray, " k"], entering: Int[np.ndarray, " t"]) -> None:
+        """Several columns at zero at once: which move is a small non-negative least squares.
+
+        The direction p minimises ``‖D_Aᵀp − w‖`` with ``p ≥ 0`` on the tied columns and p free
+        on the others, the optimality condition of the next segment.
+        """
+        tied = np.union1d(np.array(self.active, dtype=int)[zero], entering).astype(int)
+        self._remove(zero)
+        outside = self._qr.outside(self._rows[[self._place[i] for i in tied]])
+        length = np.linalg.norm(outside, axis=1)
+        free = length > 1e-9 * self._dictionary.norms[tied]
+        target = float(np.linalg.norm(self._qr.rho))
+        if not free.any() or target == 0.0:
+            return
+        weight, _ = nnls((outside[free] / length[free, None]).T, self._qr.rho / target)
+        for index in tied[free][weight > 0]:
+            self._add(int(index))

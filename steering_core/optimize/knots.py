@@ -1,0 +1,192 @@
+"""The knots of a path: everything a query reads, and where on them a query lies."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import sparse
+
+_LIMIT = 1e-12  # a norm budget this near (relative) to the attainable infimum counts as it
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where n queries lie: ``y(s) = left · y[k] + right · y[k + 1]``, row by row.
+
+    After the last knot, row ``k + 1`` is the ray and ``right`` the distance from the knot.
+    """
+
+    k: Int[np.ndarray, " n"]
+    left: Float[np.ndarray, " n"]
+    right: Float[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Knots:
+    """``K`` knots of ``y(s)`` and, if the path is complete, the ray after the last.
+
+    ``y(s) = argmin 1ᵀy + ½‖Dᵀy‖²  s.t. aᵀy ≥ s, y ≥ 0``. Row k of each array belongs to
+    position ``s[k]``; ``s[0] = 0``, ``y[0] = 0`` and s rises strictly. Between knots ``y``,
+    ``v = Dᵀy``, ``mu`` and ``l1`` are linear in s. With a ray, a last row ``K`` of each array but
+    ``s`` holds the slopes per unit of s after the last knot.
+
+    Attributes:
+        s: positions, ``aᵀy``.
+        mu: price of the margin.
+        l1: ``1ᵀy``.
+        violation: worst dual violation ``max_i (μ a_i − d_iᵀv − 1)₊`` over the full dictionary,
+            computed at the knot. A maximum of linear functions lies below its interpolation, so
+            the interpolated value bounds it in between.
+        v: residual vectors.
+        indptr, indices, values: y in CSR form.
+        active: active set after the last knot, in the order of its factorisation.
+    """
+
+    s: Float[np.ndarray, " K"]
+    mu: Float[np.ndarray, " rows"]
+    l1: Float[np.ndarray, " rows"]
+    violation: Float[np.ndarray, " rows"]
+    v: Float[np.ndarray, "rows d_model"]
+    indptr: Int[np.ndarray, " rows_plus_1"]
+    indices: Int[np.ndarray, " nnz"]
+    values: Float[np.ndarray, " nnz"]
+    active: Int[np.ndarray, " m"]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the ray is known, so that every query is inside the range."""
+        return self.mu.size > self.s.size
+
+    @property
+    def reach(self) -> float:
+        """Largest position a query can have."""
+        return np.inf if self.complete else float(self.s[-1])
+
+    @cached_property
+    def square(self) -> Float[np.ndarray, " rows"]:
+        """``‖v‖²``."""
+        return np.einsum("kd,kd->k", self.v, self.v)
+
+    @cached_property
+    def cross(self) -> Float[np.ndarray, " rows_minus_1"]:
+        """``v[k] · v[k + 1]``."""
+        return np.einsum("kd,kd->k", self.v[:-1], self.v[1:])
+
+    @cached_property
+    def norm(self) -> Float[np.ndarray, " K_minus_1"]:
+        """``‖v‖ / s`` at the knots from the second on: falling, like ‖Dᵀu(s)‖."""
+        return np.minimum.accumulate(np.sqrt(self.square[1 : self.s.size]) / self.s[1:])
+
+    @cached_property
+    def slack_norm(self) -> float:
+        """‖Dᵀu(0⁺)‖: any norm budget above it is slack. Infinite on a path without segments."""
+        if self.norm.size:
+            return float(self.norm[0])
+        return float(np.sqrt(self.square[-1])) if self.complete else np.inf
+
+    @cached_property
+    def least_norm(self) -> float:
+        """Infimum of ``‖Dᵀu‖`` over all u with margin 1; zero while it is not known."""
+        return float(np.sqrt(self.square[-1])) if self.complete else 0.0
+
+    @cached_property
+    def l0(self) -> Int[np.ndarray, " rows"]:
+        """Coefficients that are not zero at each knot (and of the ray)."""
+        return np.diff(self.indptr).astype(np.int64)
+
+    @cached_property
+    def l0_between(self) -> Int[np.ndarray, " rows_minus_1"]:
+        """Coefficients that are not zero between knots k and k + 1."""
+        width = int(self.indices.max(initial=0)) + 1
+        ones = np.ones(self.values.size, dtype=np.int64)
+        pattern = sparse.csr_array((ones, self.indices, self.indptr), shape=(self.l0.size, width))
+        shared = pattern[:-1].multiply(pattern[1:]).sum(axis=1)
+        return self.l0[:-1] + self.l0[1:] - np.asarray(shared).ravel()
+
+    def coefficients(self, d_sae: int) -> sparse.csr_array:
+        """Y row by row (the last is the ray, if any), ``(rows, d_sae)``."""
+        return sparse.csr_array(
+            (self.values, self.indices, self.indptr), shape=(self.l0.size, d_sae)
+        )
+
+    def place(self, s: Float[np.ndarray, " n"]) -> Place:
+        """Where y(s) lies, for finite ``0 <= s <= reach``."""
+        last = self.s.size - 1
+        k = np.minimum(np.searchsorted(self.s, s, side="right") - 1, last)
+        if not self.complete:
+            k = np.minimum(k, max(last - 1, 0))
+        onward = np.minimum(k + 1, last)
+        step = np.where(k < last, self.s[onward] - self.s[k], 1.0)
+        right = (s - self.s[k]) / step
+        left = np.where(k < last, (self.s[onward] - s) / step, 1.0)
+        return Place(k, left, right)
+
+    def unit_place(self, s: Float[np.ndarray, " n"]) -> Place:
+        """Where ``u(s) = y(s)/s`` lies, for ``0 <= s <= inf``; both ends are limits.
+
+        ``u(0⁺)`` is the direction of the first segment, ``u(∞)`` that of the ray.
+        """
+        ends = (s == 0) | np.isinf(s)
+        inner = np.where(ends, self.s[1] if self.s.size > 1 else 1.0, s)
+        place = self.place(inner)
+        left, right = place.left / inner, place.right / inner
+        far = np.isinf(s)
+        last = self.s.size - 1
+        return Place(
+            np.where(far, last, place.k), np.where(far, 0.0, left), np.where(far, 1.0, right)
+        )
+
+    def at_norm(self, norm: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Position s with ``‖Dᵀu(s)‖ = norm``; 0 where the norm is slack.
+
+        On a segment this is a quadratic in Bernstein form with one sign change, solved without
+        cancellation. The norms must not be below ``least_norm`` (but for rounding), nor, on an
+        incomplete path, below the last of ``self.norm``.
+        """
+        norm = np.maximum(norm, self.least_norm)
+        k = np.searchsorted(-self.norm, -norm, side="left")  # self.norm[k] <= norm
+        slack = norm >= self.slack_norm
+        k = np.where(slack, 0, k)
+        ray = k == self.s.size - 1
+        onward = np.where(ray, k, k + 1)
+        weight = np.where(ray, 1.0, self.s[onward])  # s of the right end, or its slope
+        theta = norm**2
+        b0 = np.maximum(self.square[k] - theta * self.s[k] ** 2, 0.0)
+        b1 = self.cross[k] - theta * self.s[k] * weight
+        b2 = np.minimum(self.square[k + 1] - theta * weight**2, 0.0)
+        root = np.sqrt(b1**2 - b0 * b2)
+        rising = b1 > 0
+        top = np.where(rising, b1 + root, b0)
+        bottom = np.where(rising, -b2, root - b1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            on_ray = self.s[k] + np.where(bottom > 0, top / bottom, np.inf)
+            part = np.where(top + bottom > 0, top / (top + bottom), 1.0)
+        between = self.s[k] + part * (self.s[onward] - self.s[k])
+        return np.where(slack, 0.0, np.where(ray, on_ray, between))
+
+    def attainable(self, norm: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Whether some u of margin 1 has this norm, as far as the path knows."""
+        return norm >= self.least_norm * (1.0 - _LIMIT)
+
+    def blend(self, name: str, place: Place) -> Float[np.ndarray, " n"]:
+        """The row quantity ``name`` (``mu``, ``l1``, ``violation``), interpolated."""
+        values = getattr(self, name)
+        onward = np.minimum(place.k + 1, values.size - 1)
+        return place.left * values[place.k] + place.right * values[onward]
+
+    def blend_square(self, place: Place) -> Float[np.ndarray, " n"]:
+        """``‖v‖²``, interpolated exactly."""
+        k, left, right = place.k, place.left, place.right
+        onward = np.minimum(k + 1, self.square.size - 1)
+        between = self.cross[np.minimum(k, self.cross.size - 1)]
+        return (
+            left**2 * self.square[k] + 2 * left * right * between + right**2 * self.square[onward]
+        )
+
+    def blend_l0(self, place: Place) -> Int[np.ndarray, " n"]:
+        """Number of coefficients that are not zero."""
+        between = self.l0_between[np.minimum(place.k, self.l0_between.size - 1)]
+        at_left, at_right = place.right == 0, place.left == 0
+        onward = self.l0[np.minimum(place.k + 1, self.l0.size - 1)]
+        return np.where(at_left, self.l0[place.k], np.where(at_right, onward, between))

@@ -1,0 +1,289 @@
+"""The steering path: every QP and SOCP with one probe constraint, for every input, at once."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from steering_core.errors import StorageError
+from steering_core.optimize.checks import as_float64, as_vector, match, positive
+from steering_core.optimize.dictionary import Dictionary, vector_digest
+from steering_core.optimize.follow import Follower
+from steering_core.optimize.knots import Knots
+from steering_core.optimize.solution import (
+    INACCURATE,
+    INFEASIBLE,
+    OPTIMAL,
+    SATISFIED,
+    Program,
+    Solutions,
+)
+from steering_core.storage.arrays import load_arrays, save_arrays
+
+_CHUNK = 1 << 16
+_FORMAT = "steering-path-1"
+_ARRAYS = ("s", "mu", "l1", "violation", "v", "indptr", "indices", "values", "active")
+
+
+class PathRangeError(ValueError):
+    """A query lies beyond the fitted range of a path that has no decoder to go on with."""
+
+
+class SteeringPath:
+    """``y(s) = argmin 1ᵀy + ½‖Dᵀy‖²  s.t. aᵀy ≥ s, y ≥ 0`` (``a = D w``) for all s fitted so far.
+
+    With a shortfall r = τ − w·h − b, both programs are points of this one path:
+
+    - QP(λ, r), ``min 1ᵀδ + (λ/2)‖Dᵀδ‖² s.t. aᵀδ ≥ r, δ ≥ 0``, is ``δ = y(λr)/λ``;
+    - SOCP(ε, r), ``min 1ᵀδ s.t. aᵀδ ≥ r, ‖Dᵀδ‖ ≤ ε, δ ≥ 0``, is ``δ = r y(s)/s`` at the s where
+      ``‖Dᵀy(s)‖/s = ε/r``, infeasible if that ratio is below its limit for s → ∞.
+
+    y is piecewise linear in s. It is the non-negative lasso path of w on the dictionary,
+    ``z(α) = argmin_{z ≥ 0} ½‖Dᵀz − w‖² + α 1ᵀz``, with ``α = 1/μ`` and ``y = μ z``.
+
+    A path is fitted as far as queries need; one that needs more extends it. The L1 cost is on
+    coefficients of the rows as given: rows of another norm are other costs.
+    """
+
+    def __init__(
+        self,
+        knots: Knots,
+        d_sae: int,
+        weight: Float[np.ndarray, " d_model"],
+        follower: Follower | None = None,
+        digests: dict[str, str] | None = None,
+        dictionary: Dictionary | None = None,
+    ) -> None:
+        self._knots, self._follower, self._dictionary = knots, follower, dictionary
+        self._digests = digests
+        self.d_sae, self.weight = d_sae, weight
+
+    @classmethod
+    def fit(
+        cls,
+        decoder: Any,
+        probe_weight: Any,
+        s: float = 0.0,
+        device: str | torch.device = "cpu",
+    ) -> "SteeringPath":
+        """Start the path of a probe on a dictionary, and follow it to ``s``.
+
+        Args:
+            decoder: ``(d_sae, d_model)``, numpy or torch, any float type; or a ``Dictionary``.
+            probe_weight: ``(d_model,)``, oriented so that the target class scores higher.
+            s: position to fit to; queries extend the path by themselves.
+            device: where products with the whole dictionary run.
+
+        Raises:
+            ValueError: naming the argument, for wrong shapes and values that are not finite.
+        """
+        dictionary = decoder if isinstance(decoder, Dictionary) else Dictionary(decoder, device)
+        weight = as_float64("probe_weight", probe_weight, 1)
+        _fits(dictionary, weight)
+        follower = Follower(dictionary, weight)
+        path = cls(follower.knots, dictionary.d_sae, weight, follower, None, dictionary)
+        return path.extend(s)
+
+    @property
+    def knots(self) -> Knots:
+        """The knots known so far."""
+        return self._follower.knots if self._follower else self._knots
+
+    @property
+    def d_model(self) -> int:
+        """Length of a residual vector."""
+        return self.weight.size
+
+    @property
+    def feasible(self) -> bool:
+        """Whether any feature raises the probe; if not, every r > 0 is infeasible."""
+        return bool(np.isfinite(self.knots.mu[0]))
+
+    def extend(self, s: float = 0.0, norm: float = np.inf) -> "SteeringPath":
+        """Follow the path to position ``s``, and on until ``‖Dᵀu‖ <= norm`` unless it ends.
+
+        ``extend(np.inf)`` follows it to its end. Returns the path itself.
+
+        Raises:
+            ValueError: naming ``s`` or ``norm`` if NaN or negative.
+            PathRangeError: if the path would have to grow and has no decoder.
+            DegeneratePathError: if the path cannot be continued in float64.
+        """
+        for name, value in (("s", s), ("norm", norm)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be >= 0, not {value}.")
+        while self.feasible and not self._covers(s, norm):
+            if self._follower is None:
+                raise PathRangeError(
+                    f"The path is fitted to s = {self.knots.s[-1]:.6g} only and this query lies "
+                    "beyond: load it with its decoder, or fit it further before saving."
+                )
+            self._follower.block()
+        return self
+
+    def qp(self, shortfall: Any, lam: Any, tolerance: float = 1e-8) -> Solutions:
+        """Solve QP(λ, r) for each input.
+
+        Args:
+            shortfall: r = τ − w·h − b, a number or ``(n,)``; r <= 0 gives δ = 0.
+            lam: λ > 0, a number or ``(n,)``.
+            tolerance: a solution with a larger certified relative gap is ``"inaccurate"``.
+
+        Raises:
+            ValueError: naming the argument.
+            PathRangeError: as :meth:`extend`.
+        """
+        shortfall, lam = _queries(shortfall, "lam", positive("lam", lam))
+        position = np.maximum(shortfall, 0.0) * lam
+        if not np.isfinite(position).all():
+            raise ValueError("lam times shortfall overflows.")
+        self.extend(position.max(initial=0.0))
+        return self._solutions("qp", shortfall, position, lam, self.feasible, tolerance)
+
+    def socp(self, shortfall: Any, epsilon: Any, tolerance: float = 1e-8) -> Solutions:
+        """Solve SOCP(ε, r) for each input.
+
+        Args:
+            shortfall: r = τ − w·h − b, a number or ``(n,)``; r <= 0 gives δ = 0.
+            epsilon: ε >= 0, a number or ``(n,)``.
+            tolerance: a solution with a larger certified relative gap is ``"inaccurate"``.
+
+        Raises:
+            ValueError: naming the argument.
+            PathRangeError: as :meth:`extend`.
+        """
+        shortfall, epsilon = _queries(shortfall, "epsilon", positive("epsilon", epsilon, True))
+        needs = shortfall > 0
+        norm = np.full(shortfall.size, np.inf)
+        np.divide(epsilon, shortfall, out=norm, where=needs)
+        # ‖Dᵀu‖‖w‖ >= w·Dᵀu >= 1, whatever the dictionary.
+        possible = needs & (norm * np.linalg.norm(self.weight) >= 1.0 - 1e-12)
+        if self.feasible and possible.any():
+            self.extend(norm=float(norm[possible].min()))
+            possible &= self.knots.attainable(norm)
+        feasible = possible & self.feasible
+        position = np.zeros(shortfall.size)
+        position[feasible] = self.knots.at_norm(norm[feasible])
+        return self._solutions("socp", shortfall, position, epsilon, feasible, tolerance)
+
+    def at(
+        self,
+        position: Any,
+        shortfall: Any,
+        program: Program,
+        parameter: Any,
+        tolerance: float = 1e-8,
+    ) -> Solutions:
+        """Rebuild solutions from their coordinates.
+
+        Args:
+            position: path position s, ``(n,)``; NaN for infeasible inputs.
+            shortfall: r, ``(n,)``.
+            program: ``"qp"`` or ``"socp"``.
+            parameter: λ or ε, a number or ``(n,)``.
+            tolerance: as :meth:`qp`.
+
+        Raises:
+            ValueError: naming the argument.
+            PathRangeError: as :meth:`extend`.
+        """
+        if program not in ("qp", "socp"):
+            raise ValueError(f"program must be 'qp' or 'socp', not {program!r}.")
+        parameter = positive("parameter", parameter, zero=program == "socp")
+        shortfall, parameter = _queries(shortfall, "parameter", parameter)
+        position = np.atleast_1d(np.asarray(position, dtype=np.float64))
+        if position.shape != shortfall.shape or (position < 0).any():
+            raise ValueError(f"position must hold {shortfall.size} values >= 0 or NaN.")
+        finite = np.isfinite(position)
+        self.extend(position[finite].max(initial=0.0))
+        if np.isinf(position).any():
+            self.extend(np.inf)
+        feasible = ~np.isnan(position)
+        return self._solutions(program, shortfall, position, parameter, feasible, tolerance)
+
+    def save(self, file: str | Path) -> None:
+        """Write the fitted range to ``file`` (safetensors), with digests of decoder and weight."""
+        arrays = {name: getattr(self.knots, name) for name in _ARRAYS}
+        metadata = {"format": _FORMAT, "d_sae": self.d_sae, "digests": self.digests}
+        save_arrays(file, {**arrays, "weight": self.weight}, metadata)
+
+    @classmethod
+    def load(
+        cls, file: str | Path, decoder: Any = None, device: str | torch.device = "cpu"
+    ) -> "SteeringPath":
+        """Read a saved path; without ``decoder`` it answers inside its fitted range only.
+
+        Raises:
+            StorageError: if the file is missing or damaged, is no path, or belongs to another
+                decoder.
+        """
+        arrays, metadata = load_arrays(file)
+        if metadata.get("format") != _FORMAT or set(arrays) != {*_ARRAYS, "weight"}:
+            raise StorageError(f"{file} is not a steering path of this version: fit it again.")
+        weight = arrays.pop("weight")
+        digests = metadata["digests"]
+        if vector_digest(weight) != digests["weight"]:
+            raise StorageError(f"{file} is damaged: delete it and fit the path again.")
+        knots, dictionary, follower = Knots(**arrays), None, None
+        if decoder is not None:
+            dictionary = decoder if isinstance(decoder, Dictionary) else Dictionary(decoder, device)
+            if dictionary.digest() != digests["decoder"]:
+                raise StorageError(f"{file} was fitted on another decoder: fit it again.")
+            follower = None if knots.complete else Follower(dictionary, weight, knots)
+        return cls(knots, metadata["d_sae"], weight, follower, digests)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the ``decoder`` and of the ``weight`` the path belongs to."""
+        if self._digests is None:
+            self._digests = {
+                "decoder": self._dictionary.digest(),
+                "weight": vector_digest(self.weight),
+            }
+        return self._digests
+
+    def _covers(self, s: float, norm: float) -> bool:
+        knots = self.knots
+        if knots.complete:
+            return True
+        reached = np.inf if knots.norm.size == 0 else float(knots.norm[-1])
+        return s <= knots.reach and (norm == np.inf or reached <= norm)
+
+    def _solutions(
+        self,
+        program: Program,
+        shortfall: Float[np.ndarray, " n"],
+        position: Float[np.ndarray, " n"],
+        parameter: Float[np.ndarray, " n"],
+        feasible: np.ndarray | bool,
+        tolerance: float,
+    ) -> Solutions:
+        code = np.where(shortfall <= 0, SATISFIED, np.where(feasible, OPTIMAL, INFEASIBLE))
+        code = code.astype(np.uint8)
+        position = np.where(code == INFEASIBLE, np.nan, np.where(code == SATISFIED, 0.0, position))
+        solutions = Solutions(self, program, shortfall, position, parameter, code)
+        for start in range(0, code.size, _CHUNK):  # certify in chunks: memory stays small
+            part = slice(start, start + _CHUNK)
+            moved = code[part] == OPTIMAL
+            uncertain = moved & ~(solutions[part].relative_gap <= tolerance)
+            code[part] = np.where(uncertain, INACCURATE, code[part])
+        return solutions
+
+
+def _fits(dictionary: Dictionary, weight: np.ndarray) -> None:
+    if weight.size != dictionary.d_model:
+        raise ValueError(
+            f"probe_weight has {weight.size} values, the decoder's rows {dictionary.d_model}."
+        )
+
+
+def _queries(
+    shortfall: Any, name: str, parameter: np.ndarray
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Shortfall and parameter of one length."""
+    shortfall = as_vector("shortfall", shortfall)
+    if shortfall.size == 1 and parameter.size > 1:
+        shortfall = match("shortfall", shortfall, parameter.size)
+    return shortfall, match(name, parameter, shortfall.size)

@@ -1,0 +1,188 @@
+"""Solutions as coordinates on a path, expanded on demand."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+
+from steering_core.optimize.knots import Place
+
+if TYPE_CHECKING:
+    from steering_core.optimize.path import SteeringPath
+
+Program = Literal["qp", "socp"]
+
+#: Statuses by their code. ``beyond_range`` occurs in the lookup table only.
+STATUSES = ("optimal", "already_satisfied", "infeasible", "inaccurate", "beyond_range")
+OPTIMAL, SATISFIED, INFEASIBLE, INACCURATE, BEYOND = range(len(STATUSES))
+
+
+class Solutions:
+    """Solutions of one program for n inputs.
+
+    What is stored is a coordinate: the shortfall r and the path position s of each input; then
+    ``δ = (r/s) y(s)``. Everything else is computed from the path when it is asked for. Values of
+    infeasible inputs are NaN (``l0`` is -1), never numbers.
+
+    Args:
+        path: the path the positions refer to.
+        program: ``"qp"`` or ``"socp"``.
+        shortfall: r, ``(n,)``.
+        position: s, ``(n,)``: λr for the QP; for the SOCP the s with ``‖Dᵀu(s)‖ = ε/r``, 0 where
+            the budget is slack. 0 for inputs already satisfied, NaN for infeasible ones.
+        parameter: λ or ε, ``(n,)``.
+        code: index into ``STATUSES``, ``(n,)``, uint8.
+    """
+
+    def __init__(
+        self,
+        path: "SteeringPath",
+        program: Program,
+        shortfall: Float[np.ndarray, " n"],
+        position: Float[np.ndarray, " n"],
+        parameter: Float[np.ndarray, " n"],
+        code: Int[np.ndarray, " n"],
+    ) -> None:
+        self._path, self.program = path, program
+        self.shortfall, self.position, self.parameter = shortfall, position, parameter
+        self.code = code
+
+    def __len__(self) -> int:
+        return self.shortfall.shape[0]
+
+    @property
+    def status(self) -> np.ndarray:
+        """Status of each input as text, one of ``STATUSES``."""
+        return np.array(STATUSES)[self.code]
+
+    @property
+    def solved(self) -> np.ndarray:
+        """Mask of the inputs that have a solution (a zero one included)."""
+        return self.code != INFEASIBLE
+
+    def __getitem__(self, rows: slice | Sequence[int] | np.ndarray) -> "Solutions":
+        """The solutions of some inputs."""
+        if np.ndim(rows) == 0 and not isinstance(rows, slice):
+            rows = [rows]
+        return Solutions(
+            self._path,
+            self.program,
+            self.shortfall[rows],
+            self.position[rows],
+            self.parameter[rows],
+            self.code[rows],
+        )
+
+    @cached_property
+    def l1(self) -> Float[np.ndarray, " n"]:
+        """``1ᵀδ``."""
+        return self._scaled(self._path.knots.blend("l1", self._unit))
+
+    @cached_property
+    def residual_norm(self) -> Float[np.ndarray, " n"]:
+        """``‖Dᵀδ‖``."""
+        return self._scaled(np.sqrt(self._path.knots.blend_square(self._unit)))
+
+    @cached_property
+    def l0(self) -> Int[np.ndarray, " n"]:
+        """Number of coefficients of δ that are not zero; -1 for infeasible inputs."""
+        out = np.where(self.code == SATISFIED, 0, -1)
+        out[self._moved] = self._path.knots.blend_l0(self._unit)
+        return out
+
+    @cached_property
+    def objective(self) -> Float[np.ndarray, " n"]:
+        """``1ᵀδ + (λ/2)‖Dᵀδ‖²`` (QP) or ``1ᵀδ`` (SOCP)."""
+        if self.program == "socp":
+            return self.l1
+        return self.l1 + 0.5 * self.parameter * self.residual_norm**2
+
+    @cached_property
+    def dual_objective(self) -> Float[np.ndarray, " n"]:
+        """A lower bound of the optimum that holds in spite of the dual violation.
+
+        The multipliers at position s are μ(s) for the margin and ν = v(s) for the residual
+        vector, in both programs. With a violation ϑ, ``(μ, ν)/(1 + ϑ)`` is feasible for the dual:
+
+            QP: μ r − ‖ν‖²/(2λ)        SOCP: μ r − ε‖ν‖
+        """
+        knots, position = self._path.knots, self.position[self._moved]
+        shortfall, parameter = self.shortfall[self._moved], self.parameter[self._moved]
+        with np.errstate(invalid="ignore"):
+            place = knots.place(np.where(np.isinf(position), knots.s[-1], position))
+            shrink = 1.0 + knots.blend("violation", place)
+            margin = knots.blend("mu", place) * shortfall / shrink
+            square = knots.blend_square(place) / shrink**2
+        if self.program == "qp":
+            return self._filled(margin - square / (2 * parameter))
+        return self._filled(margin - parameter * np.sqrt(square))
+
+    @cached_property
+    def relative_gap(self) -> Float[np.ndarray, " n"]:
+        """``(objective − dual_objective) / objective``, 0 for δ = 0."""
+        moved = self._moved
+        return self._filled(1.0 - self.dual_objective[moved] / self.objective[moved])
+
+    @cached_property
+    def dual_violation(self) -> Float[np.ndarray, " n"]:
+        """Bound of ``max_i (μ a_i − (Dν)_i − 1)₊`` over the full dictionary.
+
+        Computed exactly at the two neighbouring knots and interpolated, which bounds it from
+        above because it is convex in between.
+        """
+        knots, position = self._path.knots, self.position[self._moved]
+        place = knots.place(np.where(np.isinf(position), knots.s[-1], position))
+        return self._filled(knots.blend("violation", place))
+
+    @property
+    def delta(self) -> sparse.csr_array:
+        """δ of every input, ``(n, d_sae)`` float64. Rows of infeasible inputs are empty too:
+        consult ``status``.
+        """
+        return self._weights() @ self._path.knots.coefficients(self._path.d_sae)
+
+    @property
+    def vector(self) -> Float[np.ndarray, "n d_model"]:
+        """``Dᵀδ`` of every input, float64. Rows of infeasible inputs are NaN."""
+        out = self._weights() @ self._path.knots.v
+        out[~self.solved] = np.nan
+        return out
+
+    def expand(
+        self, rows: slice | Sequence[int] | np.ndarray
+    ) -> tuple[sparse.csr_array, Float[np.ndarray, "m d_model"]]:
+        """``(delta, vector)`` of some inputs."""
+        chosen = self[rows]
+        return chosen.delta, chosen.vector
+
+    @cached_property
+    def _moved(self) -> np.ndarray:
+        return (self.code != INFEASIBLE) & (self.code != SATISFIED)
+
+    @property
+    def _unit(self) -> Place:
+        return self._path.knots.unit_place(self.position[self._moved])
+
+    def _filled(self, values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:
+        out = np.where(self.code == INFEASIBLE, np.nan, 0.0)
+        out[self._moved] = values
+        return out
+
+    def _scaled(self, values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:
+        return self._filled(values * self.shortfall[self._moved])
+
+    def _weights(self) -> sparse.csr_array:
+        """δ as combinations of the knots' y: ``(n, rows)`` with two entries a row at most."""
+        place, moved = self._unit, np.flatnonzero(self._moved)
+        scale = self.shortfall[moved]
+        rows = self._path.knots.l0.size
+        weight = np.concatenate([place.left * scale, place.right * scale])
+        column = np.concatenate([place.k, np.minimum(place.k + 1, rows - 1)])
+        matrix = sparse.coo_array(
+            (weight, (np.concatenate([moved, moved]), column)), shape=(len(self), rows)
+        ).tocsr()
+        matrix.eliminate_zeros()
+        return matrix

@@ -1,0 +1,208 @@
+"""Fitting a linear probe by logistic regression, and judging it on other rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from steering_core.errors import DataError
+from steering_core.probes.checks import check_class_sizes, check_rows, two_classes
+from steering_core.probes.linear_probe import LinearProbe
+
+REGULARISATIONS = (1e-3, 1e-2, 1e-1, 1.0)
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """How a probe does on rows it has not seen.
+
+    Attributes:
+        accuracy: share of rows predicted rightly.
+        auc: area under the ROC curve.
+        chance: share of the larger class, the accuracy of guessing it.
+        n: number of rows.
+        p_value: probability of at least this accuracy when every row is guessed rightly with
+            probability ``chance`` (binomial, rows taken as independent).
+        at_chance: whether ``p_value`` is at least 0.05.
+    """
+
+    accuracy: float
+    auc: float
+    chance: float
+    n: int
+    p_value: float
+    at_chance: bool
+
+
+def fit_probe(
+    h: Float[np.ndarray, "n d_model"],
+    labels: Shaped[np.ndarray, " n"],
+    *,
+    seed: int,
+    groups: Shaped[np.ndarray, " n"] | None = None,
+    regularisations: Sequence[float] = REGULARISATIONS,
+    n_folds: int = 5,
+    centred: bool = False,
+) -> LinearProbe:
+    """Fit L2-regularised logistic regression on standardised activations.
+
+    The inverse strength C with the best cross-validated accuracy is used for the final fit on all
+    rows (of equals the smallest), and the weights are mapped back to raw coordinates. The fold
+    scores are those the choice of C was made by, hence slightly optimistic; the p-value is
+    corrected for it. :func:`evaluate_probe` on other rows is the judge.
+
+    Args:
+        h: activations, any float type.
+        labels: two distinct values; the larger is the class of positive logits.
+        seed: of the shuffling into folds.
+        groups: rows with equal values are never on both sides of a fold.
+        regularisations: values of C to choose from.
+        n_folds: number of folds, at least 2.
+        centred: the rows of ``h`` have mean zero, as behind an SAE with centred writing weights.
+            The weight is then projected onto vectors of mean zero, which changes no logit of
+            such rows.
+
+    Raises:
+        DataError: if there are not two classes, a class has too few rows or groups, an activation
+            is not finite, or ``centred`` is set and a row is not centred.
+        ValueError: if an argument has the wrong shape or range.
+    """
+    h, labels = check_rows(h, labels)
+    classes, positive = two_classes(labels)
+    if n_folds < 2:
+        raise ValueError(f"n_folds must be at least 2, got {n_folds}.")
+    candidates = sorted(set(regularisations))
+    if not candidates or candidates[0] <= 0:
+        raise ValueError(f"regularisations must be positive numbers, got {regularisations}.")
+    if groups is not None:
+        groups = np.asarray(groups)
+        if groups.shape != labels.shape:
+            raise ValueError(f"groups must have shape {labels.shape}, got {groups.shape}.")
+    check_class_sizes(positive, groups, n_folds, classes)
+    if centred:
+        _check_centred(h)
+
+    folds = _folds(positive, groups, n_folds, seed)
+    right = _right_out_of_fold(h, positive, folds, candidates)
+    scores = np.array([[row[test].mean() for _, test in folds] for row in right])
+    best = int(scores.mean(axis=1).argmax())
+    # Bonferroni: the best of several candidates beats chance more easily than one.
+    p_value = min(1.0, len(candidates) * _chance_p_value(right[best], positive))
+
+    model = _pipeline(candidates[best]).fit(h, positive)
+    weight, bias = _raw_coordinates(model)
+    if centred:
+        weight = weight - weight.mean()
+    return LinearProbe(
+        weight_vector=weight,
+        bias=bias,
+        classes=classes,
+        regularisation=float(candidates[best]),
+        accuracy=float(scores[best].mean()),
+        fold_scores=tuple(scores[best].tolist()),
+        p_value=p_value,
+        at_chance=p_value >= SIGNIFICANCE,
+        n_train=labels.size,
+    )
+
+
+def evaluate_probe(
+    probe: LinearProbe, h: Float[np.ndarray, "n d_model"], labels: Shaped[np.ndarray, " n"]
+) -> ProbeReport:
+    """Judge ``probe`` on rows it was not fitted on.
+
+    Raises:
+        DataError: if the labels are not the probe's two classes, or an activation is not finite.
+        ValueError: if the shapes do not fit.
+    """
+    h, labels = check_rows(h, labels)
+    classes, _ = two_classes(labels)
+    if set(classes) != set(probe.classes):
+        raise DataError(f"labels are {classes}, the probe tells {probe.classes} apart.")
+    positive = labels == probe.classes[1]
+    logits = probe.decision(h)
+    right = (logits > 0) == positive
+    p_value = _chance_p_value(right, positive)
+    return ProbeReport(
+        accuracy=float(right.mean()),
+        auc=float(roc_auc_score(positive, logits)),
+        chance=_chance(positive),
+        n=labels.size,
+        p_value=p_value,
+        at_chance=p_value >= SIGNIFICANCE,
+    )
+
+
+def _pipeline(regularisation: float) -> Pipeline:
+    # With fewer rows than columns lbfgs needs well under a second at these sizes.
+    return make_pipeline(
+        StandardScaler(), LogisticRegression(C=regularisation, solver="lbfgs", max_iter=5000)
+    )
+
+
+def _raw_coordinates(model: Pipeline) -> tuple[Float[np.ndarray, " d_model"], float]:
+    scaler, regression = model[0], model[1]
+    weight = regression.coef_[0] / scaler.scale_
+    return weight, float(regression.intercept_[0] - weight @ scaler.mean_)
+
+
+def _folds(
+    positive: Bool[np.ndarray, " n"],
+    groups: Shaped[np.ndarray, " n"] | None,
+    n_folds: int,
+    seed: int,
+) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    split = splitter(n_folds, shuffle=True, random_state=seed).split(positive, positive, groups)
+    folds = list(split)
+    for train, test in folds:
+        if test.size == 0 or positive[train].all() or not positive[train].any():
+            raise DataError(
+                f"the groups cannot be divided into {n_folds} folds with both classes in each "
+                "training part: use fewer folds, more rows or smaller groups."
+            )
+    return folds
+
+
+def _logits_out_of_fold(
+    h: Float[np.ndarray, "n d_model"],
+    positive: Bool[np.ndarray, " n"],
+    folds: list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]],
+    candidates: Sequence[float],
+) -> Float[np.ndarray, "c n"]:
+    """The logit of each row when it is held out, for every C."""
+    logits = np.zeros((len(candidates), positive.size))
+    for train, test in folds:
+        scaler = StandardScaler().fit(h[train])
+        fitted, held_out = scaler.transform(h[train]), scaler.transform(h[test])
+        for row, regularisation in zip(logits, candidates, strict=True):
+            regression = _pipeline(regularisation)[1].fit(fitted, positive[train])
+            row[test] = regression.decision_function(held_out)
+    return logits
+
+
+def _chance(positive: Bool[np.ndarray, " n"]) -> float:
+    return float(max(positive.mean(), 1 - positive.mean()))
+
+
+def _chance_p_value(right: Bool[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
+    test = binomtest(int(right.sum()), right.size, _chance(positive), alternative="greater")
+    return float(test.pvalue)
+
+
+def _check_centred(h: Float[np.ndarray, "n d_model"]) -> None:
+    spread = np.sqrt(np.square(h).mean(axis=1))
+    off = np.abs(h.mean(axis=1)) > 1e-3 * spread
+    if off.any():
+        raise DataError(
+            f"{off.sum()} of {off.size} rows do not have mean zero (the first is row "
+            f"{off.argmax()}): the model's writing weights are not centred as the SAE expects."
+        )

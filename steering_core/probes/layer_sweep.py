@@ -1,0 +1,149 @@
+"""How well each layer separates the classes, and how well its SAE spans the concept.
+
+Everything here works on the rows it is given and nothing else: give it training rows only, so that
+the choice of a layer has not seen what it is later judged on.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Shaped
+
+from steering_core.errors import DataError
+from steering_core.probes.fit import REGULARISATIONS, fit_probe
+
+_CHUNK = 4096
+
+
+def best_alignment(
+    decoder: Float[np.ndarray, "d_sae d_model"], directions: Float[np.ndarray, "k d_model"]
+) -> tuple[float, int]:
+    """Bottleneck alignment min_j max_i cos²(d_i, w_j), in [0, 1], and the feature that attains it.
+
+    Decoder rows of zero length are left out.
+
+    Args:
+        decoder: a row per feature.
+        directions: concept directions w_j, of any length; their sign does not matter.
+
+    Raises:
+        ValueError: if shapes do not fit, or a direction or the whole decoder is zero.
+    """
+    decoder, directions = np.asarray(decoder), np.asarray(directions, dtype=np.float64)
+    if directions.ndim != 2 or decoder.ndim != 2 or decoder.shape[1:] != directions.shape[1:]:
+        raise ValueError(
+            f"decoder {decoder.shape} and directions {directions.shape} must be (d_sae, d_model) "
+            "and (k, d_model)."
+        )
+    lengths = np.linalg.norm(directions, axis=1)
+    if lengths.size == 0 or (lengths == 0).any():
+        raise ValueError("directions must be non-empty and none of them zero.")
+    units = (directions / lengths[:, None]).T
+    squares = np.full((decoder.shape[0], lengths.size), -1.0)
+    for start in range(0, decoder.shape[0], _CHUNK):
+        rows = decoder[start : start + _CHUNK].astype(np.float64)
+        norms = np.square(rows).sum(axis=1, keepdims=True)
+        np.divide(
+            np.square(rows @ units), norms, out=squares[start : start + _CHUNK], where=norms > 0
+        )
+    if squares.size == 0 or (squares < 0).all():
+        raise ValueError("decoder has no row of positive length.")
+    per_direction = squares.max(axis=0)
+    bottleneck = int(per_direction.argmin())
+    alignment = min(float(per_direction[bottleneck]), 1.0)
+    return alignment, int(squares[:, bottleneck].argmax())
+
+
+def sweep_layer(
+    h: Float[np.ndarray, "n d_model"],
+    labels: Shaped[np.ndarray, " n"],
+    decoder: Float[np.ndarray, "d_sae d_model"],
+    *,
+    layer: int,
+    seed: int,
+    groups: Shaped[np.ndarray, " n"] | None = None,
+    directions: Float[np.ndarray, "k d_model"] | None = None,
+    regularisations: Sequence[float] = REGULARISATIONS,
+    n_folds: int = 5,
+    centred: bool = False,
+) -> dict[str, Any]:
+    """One row of the layer-sweep table.
+
+    Args:
+        h: activations of one layer on the training split.
+        labels: two distinct values.
+        decoder: writing directions of the layer's SAE.
+        layer: number of the layer, copied into the row.
+        seed: of the folds.
+        groups: rows with equal values stay on one side of a fold.
+        directions: concept directions to align with; the probe's own weight if None.
+        regularisations: as in :func:`fit_probe`.
+        n_folds: as in :func:`fit_probe`.
+        centred: as in :func:`fit_probe`.
+
+    Returns:
+        ``layer``, ``accuracy`` (mean over folds), ``accuracy_std`` (over folds, ``ddof=1``),
+        ``accuracy_standard_error`` (that over √folds), ``fold_scores`` (list), ``alignment`` in
+        [0, 1], ``aligned_feature``, ``regularisation``, ``p_value``, ``at_chance``, ``n``.
+
+    Raises:
+        DataError, ValueError: as :func:`fit_probe` and :func:`best_alignment`.
+    """
+    probe = fit_probe(
+        h,
+        labels,
+        seed=seed,
+        groups=groups,
+        regularisations=regularisations,
+        n_folds=n_folds,
+        centred=centred,
+    )
+    if directions is None:
+        directions = probe.weight_vector[None, :]
+    alignment, feature = best_alignment(decoder, directions)
+    spread = float(np.std(probe.fold_scores, ddof=1))
+    return {
+        "layer": int(layer),
+        "accuracy": probe.accuracy,
+        "accuracy_std": spread,
+        "accuracy_standard_error": spread / len(probe.fold_scores) ** 0.5,
+        "fold_scores": list(probe.fold_scores),
+        "alignment": alignment,
+        "aligned_feature": feature,
+        "regularisation": probe.regularisation,
+        "p_value": probe.p_value,
+        "at_chance": probe.at_chance,
+        "n": probe.n_train,
+    }
+
+
+def pick_layer(table: pd.DataFrame, rule: str = "accuracy") -> int:
+    """Choose a layer from the rows of :func:`sweep_layer`.
+
+    Args:
+        table: columns ``layer``, ``accuracy``, ``accuracy_standard_error``, ``alignment``.
+        rule: "accuracy": of the layers whose accuracy is within one standard error (that of the
+            most accurate layer) of the highest, the one with the highest alignment, then the
+            lowest layer. "alignment": the highest alignment, then the lowest layer.
+
+    Raises:
+        ValueError: if ``rule`` is unknown or ``table`` lacks a column.
+        DataError: if ``table`` is empty or has an undefined accuracy or alignment.
+    """
+    needed = ["layer", "accuracy", "accuracy_standard_error", "alignment"]
+    missing = [name for name in needed if name not in table]
+    if missing:
+        raise ValueError(f"table lacks the columns {missing}.")
+    if rule not in ("accuracy", "alignment"):
+        raise ValueError(f"rule must be 'accuracy' or 'alignment', got {rule!r}.")
+    if table.empty or table[needed].isna().any(axis=None):
+        raise DataError("the layer sweep is empty or has undefined values: run it again.")
+    candidates = table
+    if rule == "accuracy":
+        ranked = table.sort_values(["accuracy", "layer"], ascending=[False, True])
+        best = ranked.iloc[0]
+        candidates = table[table["accuracy"] >= best["accuracy"] - best["accuracy_standard_error"]]
+    ordered = candidates.sort_values(["alignment", "layer"], ascending=[False, True])
+    return int(ordered["layer"].iloc[0])

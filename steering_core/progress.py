@@ -1,0 +1,29 @@
+"""Progress of long loops: a bar on a terminal, plain lines in a log."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def progress(items: Iterable[T], what: str, *, every_s: float = 20.0) -> Iterator[T]:
+    """Yield ``items``, showing how far the loop is.
+
+    On a terminal this is a tqdm bar; otherwise a line is logged at most each ``every_s`` seconds.
+    """
+    total = len(items) if isinstance(items, Sized) else None
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=what, total=total, leave=False)
+        return
+    last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - last >= every_s:
+            last = time.monotonic()
+            log.info("%s: %d of %s", what, done, total if total is not None else "?")

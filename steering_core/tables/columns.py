@@ -1,0 +1,241 @@
+"""What every column of ``pareto.csv`` means, and a check that a table keeps to it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+Kind = Literal["text", "number", "flag"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, unit, meaning, and when its cells are empty ("" for never)."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    empty_when: str = ""
+
+
+_UNSOLVED = "the program is infeasible for every test row"
+_NO_FEATURES = f"the method does not act through SAE features, or {_UNSOLVED}"
+_NO_TEXT = "no prompt could be steered, so there is no text"
+_NO_CANDIDATE = "no test row starts outside the target class"
+_LOW, _HIGH = "lower end of its bootstrap 95 % interval", "upper end of its bootstrap 95 % interval"
+
+
+def _interval(stem: str, of: str, unit: str, empty_when: str) -> tuple[Column, Column]:
+    return (
+        Column(f"{stem}_low", "number", unit, f"{of}: {_LOW}", empty_when),
+        Column(f"{stem}_high", "number", unit, f"{of}: {_HIGH}", empty_when),
+    )
+
+
+PARETO_COLUMNS: tuple[Column, ...] = (
+    Column("experiment", "text", "name", "experiment in config.yaml"),
+    Column("model", "text", "hub id or path", "language model that is steered"),
+    Column("task", "text", "name", "labelled dataset that defines the concept"),
+    Column("layer", "number", "index", "transformer block whose output is steered, from 0"),
+    Column("method", "text", "name", "steering method"),
+    Column(
+        "strength_name",
+        "text",
+        "name",
+        "what `strength` varies: `alpha` for vectors of one direction, a parameter of the program "
+        "for `qp_optimal` and `convex_optimal`",
+    ),
+    Column(
+        "strength",
+        "number",
+        "see strength_name",
+        "value of the strength; `alpha` is in units of the mean residual norm at the site, a "
+        "program's parameters are its own and nothing is multiplied afterwards",
+    ),
+    Column(
+        "tau",
+        "number",
+        "probe logit",
+        "margin τ the program asks for: w·(h + Dᵀδ) + b ≥ τ for the target class",
+        "the method is not a program",
+    ),
+    Column(
+        "lam",
+        "number",
+        "1 / residual norm",
+        "weight λ of ½‖Dᵀδ‖² against 1ᵀδ in the quadratic program",
+        "the method is not the quadratic program",
+    ),
+    Column(
+        "epsilon",
+        "number",
+        "residual norm",
+        "budget ε of the second-order cone program: ‖Dᵀδ‖ ≤ ε",
+        "the method is not the second-order cone program",
+    ),
+    Column("n_examples", "number", "rows", "test rows the probe scores and flip rates are over"),
+    Column("n_prompts", "number", "prompts", "prompts to be continued"),
+    Column(
+        "residual_norm_mean",
+        "number",
+        "residual norm",
+        "mean over test rows of ‖Dᵀδ‖, or of the norm of the vector added",
+        _UNSOLVED,
+    ),
+    *_interval("residual_norm_ci", "residual_norm_mean", "residual norm", _UNSOLVED),
+    Column(
+        "l0_mean",
+        "number",
+        "features",
+        "mean number of features with a non-zero coefficient",
+        _NO_FEATURES,
+    ),
+    Column(
+        "l1_mean",
+        "number",
+        "coefficient on unit-norm decoder rows",
+        "mean sum of absolute coefficients, each times the norm of its decoder row",
+        _NO_FEATURES,
+    ),
+    Column(
+        "probe_score_base",
+        "number",
+        "probe logit",
+        "mean logit of the fitted probe on test rows, oriented to the target class, unsteered",
+    ),
+    Column("probe_score_steered", "number", "probe logit", "the same, steered", _UNSOLVED),
+    Column(
+        "eval_probe_score_base",
+        "number",
+        "probe logit",
+        "mean logit of the independent evaluation probe, fitted on its own split that no method "
+        "sees, oriented to the target class, on test rows, unsteered",
+    ),
+    Column("eval_probe_score_steered", "number", "probe logit", "the same, steered", _UNSOLVED),
+    Column(
+        "flip_rate",
+        "number",
+        "share",
+        "share of the test rows outside the target class before that are inside it after "
+        "(margin 0), by the fitted probe: what the programs enforce, so no evidence for them",
+        _NO_CANDIDATE,
+    ),
+    *_interval("flip_ci", "flip_rate", "share", _NO_CANDIDATE),
+    Column(
+        "eval_flip_rate",
+        "number",
+        "share",
+        "the same share by the independent evaluation probe",
+        "no test row starts outside the target class by that probe",
+    ),
+    *_interval("eval_flip_ci", "eval_flip_rate", "share", "as `eval_flip_rate`"),
+    Column(
+        "kl_mean",
+        "number",
+        "nats per token",
+        "mean over prompts of the mean KL(steered ‖ base) of the next-token distributions over "
+        "the generated tokens",
+        _NO_TEXT,
+    ),
+    *_interval("kl_ci", "kl_mean", "nats per token", _NO_TEXT),
+    Column(
+        "perplexity_base",
+        "number",
+        "perplexity",
+        "perplexity under the unsteered model of the text generated without steering",
+        _NO_TEXT,
+    ),
+    Column(
+        "perplexity_steered",
+        "number",
+        "perplexity",
+        "perplexity under the unsteered model of the text generated with steering",
+        _NO_TEXT,
+    ),
+    *_interval("perplexity_ci", "perplexity_steered", "perplexity", _NO_TEXT),
+    Column(
+        "classifier_rate_base",
+        "number",
+        "share",
+        "share of the unsteered completions (without their prompts) that the judge assigns to the "
+        "target class: the downstream classifier, the demo's lexicon, or, where a task has "
+        "neither, the evaluation probe (the row's warnings say so)",
+    ),
+    Column("classifier_rate_steered", "number", "share", "the same share, steered", _NO_TEXT),
+    *_interval("classifier_ci", "classifier_rate_steered", "share", _NO_TEXT),
+    Column(
+        "feasible_fraction",
+        "number",
+        "share",
+        "share of test rows and prompts the program could solve: optimal, or already past the "
+        "margin",
+        "the method is not a program",
+    ),
+    Column(
+        "on_frontier",
+        "flag",
+        "true or false",
+        "no other row of the experiment has `kl_mean` as low and `classifier_rate_steered` as "
+        "high, one of them strictly better",
+        "`kl_mean` or `classifier_rate_steered` is empty, or some input could not be steered",
+    ),
+    Column("warnings", "text", "text", "what to know before the row is quoted", "nothing to warn"),
+)
+
+PARETO_NAMES: tuple[str, ...] = tuple(column.name for column in PARETO_COLUMNS)
+PARETO_KEY: tuple[str, ...] = ("method", "strength_name", "strength")
+
+
+def validate_pareto(df: pd.DataFrame) -> None:
+    """Check that ``df`` is a table as :data:`PARETO_COLUMNS` describes.
+
+    Raises:
+        ValueError: naming what is wrong: a column missing, unknown or out of order; an empty cell
+            in a column that is never empty; a column of the wrong kind; or two rows of one
+            experiment with the same (method, strength_name, strength).
+
+    """
+    names = list(df.columns)
+    missing = [name for name in PARETO_NAMES if name not in names]
+    unknown = [name for name in names if name not in PARETO_NAMES]
+    if missing or unknown:
+        raise ValueError(f"pareto table: missing columns {missing}, unknown columns {unknown}.")
+    if names != list(PARETO_NAMES):
+        at = next(i for i, name in enumerate(PARETO_NAMES) if names[i] != name)
+        raise ValueError(
+            f"pareto table: column {at} is {names[at]!r}, should be {PARETO_NAMES[at]!r}."
+        )
+    for column in PARETO_COLUMNS:
+        _check_cells(df[column.name], column)
+    key = ["experiment", *PARETO_KEY]
+    repeated = df[df.duplicated(key, keep=False)]
+    if len(repeated):
+        example = tuple(repeated.iloc[0][list(PARETO_KEY)])
+        raise ValueError(f"pareto table: {len(repeated)} rows repeat {PARETO_KEY}, e.g. {example}.")
+
+
+def describe_columns() -> str:
+    """Render the columns as a Markdown table: column, unit, meaning, empty when."""
+    lines = ["| column | unit | meaning | empty when |", "|---|---|---|---|"]
+    for column in PARETO_COLUMNS:
+        empty = column.empty_when or "never"
+        lines.append(f"| `{column.name}` | {column.unit} | {column.meaning} | {empty} |")
+    return "\n".join(lines) + "\n"
+
+
+def _check_cells(values: pd.Series, column: Column) -> None:
+    present = values.dropna()
+    if not column.empty_when and len(present) < len(values):
+        raise ValueError(f"pareto table: {column.name} has empty cells; it is never empty.")
+    if present.empty:
+        return
+    flag = is_bool_dtype(present) or present.map(lambda value: value in (True, False)).all()
+    fits = {
+        "flag": flag and not present.map(lambda value: isinstance(value, str)).any(),
+        "number": is_numeric_dtype(values) and not is_bool_dtype(values),
+        "text": present.map(lambda value: isinstance(value, str)).all(),
+    }
+    if not fits[column.kind]:
+        raise ValueError(f"pareto table: {column.name} must be a {column.kind} ({column.unit}).")

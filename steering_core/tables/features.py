@@ -1,0 +1,52 @@
+"""The table of the features worth looking at."""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from steering_core.probes.linear_probe import LinearProbe
+from steering_core.statistics.result import CorrelationResult
+from steering_core.tables.pages import neuronpedia_url
+
+
+def feature_table(
+    statistics: CorrelationResult,
+    probe: LinearProbe,
+    decoder: Float[np.ndarray, "d_sae d_model"],
+    coefficient_share: Float[np.ndarray, " d_sae"],
+    neuronpedia_id: str | None,
+    *,
+    top: int = 30,
+) -> pd.DataFrame:
+    """Return the ``top`` features by absolute correlation and those by share of coefficients.
+
+    Args:
+        statistics: of every feature on the training split.
+        probe: oriented to the target class.
+        decoder: unit-norm rows.
+        coefficient_share: share of the summed QP coefficients over the test rows.
+        neuronpedia_id: of the SAE, or None.
+        top: how many by each order.
+    """
+    strength = np.nan_to_num(np.abs(statistics.correlation))
+    chosen = _largest(strength, top) | _largest(coefficient_share, top)
+    features = np.array(sorted(chosen, key=lambda i: (-strength[i], i)), dtype=int)
+    direction = probe.weight_vector / np.linalg.norm(probe.weight_vector)
+    return pd.DataFrame(
+        {
+            "feature": features,
+            "correlation": statistics.correlation[features],
+            "probe_alignment": decoder[features] @ direction,
+            "active_fraction": statistics.active_fraction[features],
+            "mean_positive": statistics.mean_positive[features],
+            "mean_negative": statistics.mean_negative[features],
+            "coefficient_share": coefficient_share[features],
+            "url": [neuronpedia_url(neuronpedia_id, int(i)) for i in features],
+        }
+    )
+
+
+def _largest(values: Float[np.ndarray, " d_sae"], top: int) -> set[int]:
+    """Indices of the ``top`` largest values that are positive."""
+    order = np.argsort(-values, kind="stable")[:top]
+    return set(order[values[order] > 0].tolist())

@@ -1,0 +1,49 @@
+"""One colour and one marker per method, the same in every picture.
+
+The colours are Okabe and Ito's and Tol's muted scheme, which stay apart under the common forms of
+colour blindness; the marker says the same again for print.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_STAR = (
+    "M0,-1.1L0.26,-0.36L1.05,-0.34L0.42,0.14L0.65,0.89L0,0.45"
+    "L-0.65,0.89L-0.42,0.14L-1.05,-0.34L-0.26,-0.36Z"
+)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn: hex colour, Vega marker name or SVG path, marker area in pixels."""
+
+    colour: str
+    shape: str
+    size: int = 80
+
+
+# The two programs often reach the same point: the circle is then seen on the larger square.
+_KNOWN: dict[str, Style] = {
+    "qp_optimal": Style("#0072B2", "circle", 60),
+    "convex_optimal": Style("#D55E00", "square", 130),
+    "topk_features": Style("#009E73", "triangle-up"),
+    "single_feature": Style("#CC79A7", "diamond"),
+    "caa_mean_diff": Style("#E69F00", "cross"),
+    "caa_contrastive": Style("#56B4E9", "triangle-down"),
+    "caa_repe": Style("#882255", "triangle-left"),
+    "random_direction": Style("#8C8C8C", "triangle-right"),
+    "no_steering": Style("#000000", _STAR),
+}
+_OTHER_COLOURS = ("#332288", "#117733", "#999933", "#AA4499", "#44AA99", "#661100", "#6699CC")
+_OTHER_SHAPES = ("square", "circle", "diamond", "triangle-up", "cross")
+
+
+def method_styles(methods: Iterable[str]) -> dict[str, Style]:
+    """Give each distinct method a style, known ones first in a fixed order, then by name."""
+    present = set(methods)
+    styles = {name: style for name, style in _KNOWN.items() if name in present}
+    for index, name in enumerate(sorted(present - set(_KNOWN))):
+        styles[name] = Style(
+            _OTHER_COLOURS[index % len(_OTHER_COLOURS)], _OTHER_SHAPES[index % len(_OTHER_SHAPES)]
+        )
+    return styles

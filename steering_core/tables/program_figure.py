@@ -1,0 +1,107 @@
+"""The exact frontier of the convex programs, drawn."""
+
+import altair as alt
+import pandas as pd
+
+from steering_core.tables.charts import HEIGHT, QUIET, WIDTH, finished
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_DASHES = ([1, 0], [7, 5], [2, 3], [10, 3])
+_MOST_LABELS = 8
+_PADDED = alt.Scale(zero=False, nice=False, padding=14)
+
+
+def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.HConcatChart:
+    """Draw the programs' exact frontier, with the points of a sweep on it.
+
+    Two panels, ‖Dᵀδ‖ against L1 and against L0. A curve is drawn for each program and each value
+    of what is held fixed along it: the margin or the program's parameter, whichever takes fewer
+    values; several curves of a program are labelled with that value. If it is the parameter that
+    is held, a third panel shows what the margin costs in L1.
+
+    Args:
+        df: columns ``program``, ``parameter`` (λ or ε), ``l0``, ``l1``, ``residual_norm``,
+            ``margin`` (probe logits), a row per point of the curves.
+        grid: the same columns for the points of a sweep, or None.
+
+    """
+    programs = sorted(df["program"].unique())
+    held = _held_fixed(df)
+    other = "margin" if held == "parameter" else "parameter"
+    curves = df.sort_values(["program", held, other], kind="stable")
+    curves = curves.assign(
+        # Along a curve the rows are joined in this order, not in that of the x axis.
+        place=range(len(curves)),
+        curve=curves["program"] + " " + curves[held].astype(str),
+        label=(held if held == "margin" else curves["program"])
+        + " "
+        + curves[held].map("{:g}".format),
+    )
+    norm = ("residual_norm", "norm added to the residual stream, ‖Dᵀδ‖")
+    l1, l0 = ("l1", "L1 of δ"), ("l0", "features changed, L0")
+    axes = [(norm, l1), (norm, l0)]
+    if held == "parameter":
+        axes.append((("margin", "margin (probe logits)"), l1))
+    labelled = 1 < curves["label"].nunique() <= _MOST_LABELS
+    # Curves of one program meet in L0, so labels would collide there.
+    panels = [_panel(curves, grid, programs, x, y, labelled and y is l1) for x, y in axes]
+    # Labels stand to the right of the curves and may leave the panel.
+    return finished(alt.hconcat(*panels, spacing=90 if labelled else 30))
+
+
+def _held_fixed(df: pd.DataFrame) -> str:
+    counts = df.groupby("program")[["parameter", "margin"]].nunique().max()
+    return "margin" if counts["margin"] <= counts["parameter"] else "parameter"
+
+
+def _panel(
+    curves: pd.DataFrame,
+    grid: pd.DataFrame | None,
+    programs: list[str],
+    x: tuple[str, str],
+    y: tuple[str, str],
+    labelled: bool,
+) -> alt.LayerChart:
+    """Column ``y`` against column ``x``, each given as (name, axis title)."""
+    legend = alt.Legend(symbolType="stroke", symbolSize=500, symbolStrokeWidth=3)
+    # The programs share one path, so the later curve is dashed to leave the earlier one visible.
+    colour, dash = (
+        {"field": "program", "type": "nominal", "title": None, "legend": legend, "scale": scale}
+        for scale in (
+            alt.Scale(domain=programs, range=list(_COLOURS[: len(programs)])),
+            alt.Scale(domain=programs, range=list(_DASHES[: len(programs)])),
+        )
+    )
+    across = alt.X(x[0], type="quantitative", title=x[1], scale=_PADDED)
+    up = alt.Y(y[0], type="quantitative", title=y[1], scale=_PADDED)
+    layers = [
+        alt.Chart(curves)
+        .mark_line(strokeWidth=2.2)
+        .encode(
+            across,
+            up,
+            alt.Color(**colour),
+            alt.StrokeDash(**dash),
+            detail="curve:N",
+            order="place:Q",
+        )
+    ]
+    if grid is not None and len(grid):
+        layers.append(
+            alt.Chart(grid)
+            .mark_point(filled=True, size=65, opacity=1, stroke="black", strokeWidth=0.8)
+            .encode(
+                across,
+                up,
+                alt.Color(**colour),
+                tooltip=["program", "parameter", "margin", "l0", "l1", "residual_norm"],
+            )
+        )
+    tops = curves.sort_values(y[0], kind="stable").drop_duplicates("label", keep="last")
+    if labelled:
+        layers.append(
+            alt.Chart(tops)
+            .mark_text(align="left", dx=8, fontSize=11, color=QUIET)
+            .encode(across, up, text="label:N")
+        )
+    return alt.layer(*layers).properties(width=1.2 * WIDTH, height=HEIGHT)

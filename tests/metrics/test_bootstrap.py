@@ -1,0 +1,120 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from steering_core.metrics import bootstrap as module
+from steering_core.metrics.bootstrap import (
+    Interval,
+    mean_interval,
+    perplexity_interval,
+    ratio_interval,
+)
+
+
+def test_interval_of_a_mean_has_the_width_of_the_normal_theory():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 400)
+    interval = mean_interval(values, seed=1, n_resamples=4000)
+    assert interval.mean == pytest.approx(values.mean()) and interval.n == 400
+    half = 1.96 * values.std() / 20
+    assert_allclose(
+        [interval.low, interval.high], interval.mean + np.array([-half, half]), atol=0.03
+    )
+
+
+def test_coverage_is_near_the_confidence():
+    rng = np.random.default_rng(0)
+    for confidence in (0.5, 0.95):
+        hits = 0
+        for seed in range(200):
+            drawn = mean_interval(
+                rng.normal(1.0, 1.0, 50), seed=seed, confidence=confidence, n_resamples=300
+            )
+            hits += drawn.low <= 1.0 <= drawn.high
+        assert abs(hits / 200 - confidence) < 0.1
+
+
+def test_seed_decides_the_interval_and_batching_does_not(monkeypatch):
+    values = np.random.default_rng(0).exponential(size=100)
+    one = mean_interval(values, seed=1)
+    assert one == mean_interval(values, seed=1)
+    assert one != mean_interval(values, seed=2)
+    monkeypatch.setattr(module, "_BATCH_VALUES", 700)
+    assert one == mean_interval(values, seed=1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
+def test_interval_lies_within_the_values_around_the_mean(values):
+    interval = mean_interval(values, seed=0, n_resamples=100)
+    slack = 1e-9 * max(1.0, max(map(abs, values)))
+    assert min(values) - slack <= interval.low <= interval.high <= max(values) + slack
+    assert interval.n == len(values)
+
+
+def test_nothing_is_undefined_and_a_single_value_has_no_width():
+    assert mean_interval([], seed=0) == Interval(None, None, None, 0)
+    assert mean_interval([2.5], seed=0) == Interval(2.5, 2.5, 2.5, 1)
+    assert mean_interval([0.1] * 7, seed=0) == Interval(0.1, 0.1, 0.1, 7)
+
+
+def test_undefined_values_are_never_dropped_silently():
+    values = [1.0, None, float("nan"), 3.0]
+    with pytest.raises(ValueError, match="values has 2 NaN of 4"):
+        mean_interval(values, seed=0)
+    skipped = mean_interval(values, seed=0, skip_undefined=True)
+    assert skipped == mean_interval([1.0, 3.0], seed=0) and skipped.n == 2
+    empty = mean_interval([None, None], seed=0, skip_undefined=True)
+    assert empty == Interval(None, None, None, 0)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="infinity"):
+        mean_interval([1.0, np.inf], seed=0)
+    with pytest.raises(ValueError, match="confidence"):
+        mean_interval([1.0], seed=0, confidence=95)
+    with pytest.raises(ValueError, match="n_resamples"):
+        mean_interval([1.0], seed=0, n_resamples=0)
+    with pytest.raises(ValueError, match="one dimension"):
+        mean_interval([[1.0]], seed=0)
+
+
+def test_perplexity_weights_by_tokens_and_resamples_texts():
+    nll, tokens = np.array([10.0, 90.0, 4.0]), np.array([10, 30, 2])
+    interval = perplexity_interval(nll, tokens, seed=0)
+    assert interval.mean == pytest.approx(math.exp(104 / 42)) and interval.n == 3
+    # No resample of texts lies outside the extreme single texts, which do occur.
+    assert interval.low == pytest.approx(math.exp(1.0))
+    assert interval.high == pytest.approx(math.exp(3.0))
+
+
+def test_texts_are_clusters():
+    """Repeating the tokens of each text must not narrow the interval."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, 20, 40)
+    nll = tokens * rng.normal(2.0, 0.5, 40)
+    once = perplexity_interval(nll, tokens, seed=0)
+    longer = perplexity_interval(10 * nll, 10 * tokens, seed=0)
+    assert_allclose([once.low, once.high], [longer.low, longer.high])
+    assert once.high - once.low > 0.5
+
+
+def test_texts_without_tokens_bear_on_nothing():
+    with_empty = perplexity_interval([4.0, 0.0, 9.0], [2, 0, 3], seed=0)
+    assert with_empty == perplexity_interval([4.0, 9.0], [2, 3], seed=0)
+    assert perplexity_interval([0.0], [0], seed=0) == Interval(None, None, None, 0)
+    assert perplexity_interval([4.0], [2], seed=0).low == pytest.approx(math.exp(2))
+
+
+def test_bad_ratios_are_named():
+    with pytest.raises(ValueError, match="differ in length"):
+        ratio_interval([1.0], [1.0, 2.0], seed=0)
+    with pytest.raises(ValueError, match="numerators contains NaN"):
+        ratio_interval([np.nan], [1.0], seed=0)
+    with pytest.raises(ValueError, match="negative"):
+        ratio_interval([1.0], [-1.0], seed=0)
+    with pytest.raises(ValueError, match="non-zero number where denominators is zero"):
+        ratio_interval([1.0, 1.0], [0.0, 1.0], seed=0)

@@ -1,0 +1,85 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from table_data import pareto_table
+
+from steering_core.tables.columns import (
+    PARETO_COLUMNS,
+    PARETO_NAMES,
+    describe_columns,
+    validate_pareto,
+)
+
+
+def test_columns_are_distinct_and_described() -> None:
+    assert len(set(PARETO_NAMES)) == len(PARETO_NAMES) == 41
+    assert PARETO_NAMES[0] == "experiment" and PARETO_NAMES[-2:] == ("on_frontier", "warnings")
+    assert all(column.unit and column.meaning for column in PARETO_COLUMNS)
+    assert not any("|" in column.meaning + column.unit for column in PARETO_COLUMNS)
+
+
+def test_every_interval_has_both_ends() -> None:
+    lows = {name.removesuffix("_low") for name in PARETO_NAMES if name.endswith("_low")}
+    highs = {name.removesuffix("_high") for name in PARETO_NAMES if name.endswith("_high")}
+    assert lows == highs and len(lows) == 6
+
+
+def test_a_good_table_passes_also_after_csv() -> None:
+    df = pareto_table()
+    validate_pareto(df)
+    validate_pareto(pd.read_csv(io.StringIO(df.to_csv(index=False))))
+
+
+@pytest.mark.parametrize("column", ["kl_mean", "warnings"])
+def test_missing_column_is_named(column: str) -> None:
+    with pytest.raises(ValueError, match=rf"missing columns .*{column}"):
+        validate_pareto(pareto_table().drop(columns=column))
+
+
+def test_unknown_column_is_named() -> None:
+    with pytest.raises(ValueError, match=r"unknown columns .*speed"):
+        validate_pareto(pareto_table().assign(speed=1.0))
+
+
+def test_order_matters() -> None:
+    df = pareto_table()
+    with pytest.raises(ValueError, match="column 0 is 'warnings', should be 'experiment'"):
+        validate_pareto(df[["warnings", *df.columns[:-1]]])
+
+
+def test_repeated_row_is_an_error_even_without_strength() -> None:
+    df = pareto_table()
+    with pytest.raises(ValueError, match=r"2 rows repeat .*no_steering"):
+        validate_pareto(pd.concat([df, df.iloc[:1]]))
+
+
+def test_same_strength_in_another_experiment_is_fine() -> None:
+    df = pareto_table()
+    validate_pareto(pd.concat([df, df.assign(experiment="other")]))
+
+
+def test_empty_cell_where_never_empty() -> None:
+    df = pareto_table()
+    df.loc[2, "probe_score_base"] = np.nan
+    with pytest.raises(ValueError, match="probe_score_base has empty cells"):
+        validate_pareto(df)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "kind"),
+    [("kl_mean", "0.1", "number"), ("on_frontier", "yes", "flag"), ("method", 3, "text")],
+)
+def test_wrong_kind_is_named(column: str, value: object, kind: str) -> None:
+    df = pareto_table().astype({column: object})
+    df.loc[1, column] = value
+    with pytest.raises(ValueError, match=f"{column} must be a {kind}"):
+        validate_pareto(df)
+
+
+def test_markdown_has_a_row_per_column() -> None:
+    lines = describe_columns().splitlines()
+    assert len(lines) == len(PARETO_NAMES) + 2
+    assert all(line.count("|") == 5 for line in lines)
+    assert any(line.startswith("| `kl_mean` | nats per token |") for line in lines)

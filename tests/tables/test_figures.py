@@ -1,0 +1,150 @@
+import json
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+from table_data import frontier_table, pareto_table, sweep_table
+
+from steering_core.tables.figures import pareto_figure, sweep_figure
+from steering_core.tables.palette import method_styles
+from steering_core.tables.program_figure import frontier_figure
+
+
+def spec(chart: alt.TopLevelMixin) -> dict:
+    return chart.to_dict()
+
+
+def fields(panel: dict, channel: str) -> set[str]:
+    layers = panel.get("layer", [panel])
+    found = set()
+    for layer in layers:
+        found |= fields(layer, channel) if "layer" in layer else set()
+        if "field" in layer.get("encoding", {}).get(channel, {}):
+            found.add(layer["encoding"][channel]["field"])
+    return found
+
+
+def rows_of(chart: dict, panel: int, mark: str) -> list[dict]:
+    layers = chart["hconcat"][panel]["layer"]
+    layer = next(layer for layer in layers if layer["mark"]["type"] == mark)
+    return chart["datasets"][layer["data"]["name"]]
+
+
+def test_pareto_panels_show_the_promised_columns_and_intervals() -> None:
+    panels = spec(pareto_figure(pareto_table()))["hconcat"]
+    assert [fields(panel, "x") for panel in panels] == [
+        {"kl_mean", "kl_ci_low"},
+        {"residual_norm_mean", "residual_norm_ci_low"},
+        {"l0_mean"},
+    ]
+    rate = {"classifier_rate_steered", "classifier_ci_low", "base"}
+    assert [fields(panel, "y") for panel in panels] == [
+        rate,
+        {"eval_flip_rate", "eval_flip_ci_low"},
+        rate,
+    ]
+    assert fields(panels[0], "x2") == {"kl_ci_high"}
+    assert fields(panels[0], "y2") == {"classifier_ci_high"}
+
+
+def test_pareto_units_are_in_the_axis_titles() -> None:
+    text = json.dumps(spec(pareto_figure(pareto_table())))
+    assert "nats per token" in text and "(share)" in text
+
+
+def test_pareto_marks_the_frontier_and_only_feature_methods_have_l0() -> None:
+    df = pareto_table()
+    chart = spec(pareto_figure(df))
+    points = rows_of(chart, 0, "point")
+    assert len(points) == len(df)
+    assert sum(row["outlined"] for row in points) == df["on_frontier"].sum() > 0
+    methods = {row["method"] for row in rows_of(chart, 2, "point")}
+    assert methods == {"single_feature", "topk_features", "qp_optimal", "convex_optimal"}
+
+
+def test_two_sweeps_of_one_method_are_two_lines() -> None:
+    df = pareto_table()
+    extra = df[df["method"] == "qp_optimal"].assign(strength_name="tau, lam=10")
+    rows = rows_of(spec(pareto_figure(pd.concat([df, extra]))), 0, "point")
+    series = {row["series"] for row in rows if row["method"] == "qp_optimal"}
+    assert series == {"qp_optimal tau", "qp_optimal tau, lam=10"}
+
+
+def test_pareto_says_when_a_panel_has_nothing() -> None:
+    df = pareto_table().assign(
+        classifier_rate_steered=np.nan, classifier_rate_base=np.nan, on_frontier=pd.NA
+    )
+    chart = spec(pareto_figure(df))
+    marks = [panel.get("mark", {}).get("type") for panel in chart["hconcat"]]
+    assert marks == ["text", None, "text"]
+    assert "not defined for this experiment" in json.dumps(chart["datasets"])
+
+
+def test_pareto_reads_a_table_back_from_csv(tmp_path) -> None:
+    df = pareto_table()
+    df.to_csv(tmp_path / "pareto.csv", index=False)
+    again = spec(pareto_figure(pd.read_csv(tmp_path / "pareto.csv")))
+    direct = spec(pareto_figure(df))
+    outlined = [
+        [row["outlined"] for row in rows_of(chart, 0, "point")] for chart in (again, direct)
+    ]
+    assert outlined[0] == outlined[1]
+
+
+@pytest.mark.parametrize("names", [[], ["a", "b"]])
+def test_pareto_is_of_one_experiment(names: list[str]) -> None:
+    tables = [pareto_table().assign(experiment=name) for name in names]
+    df = pd.concat(tables) if tables else pareto_table().iloc[:0]
+    with pytest.raises(ValueError, match="one experiment"):
+        pareto_figure(df)
+
+
+def test_zero_cost_has_a_place_on_the_axis() -> None:
+    x = spec(pareto_figure(pareto_table()))["hconcat"][0]["layer"][-1]["encoding"]["x"]
+    assert x["scale"]["type"] == "symlog" and x["scale"]["domain"][0] == 0.0
+    assert x["axis"]["values"][0] == 0.0
+
+
+def test_sweep_shows_both_curves_and_the_picked_layer() -> None:
+    chart = spec(sweep_figure(sweep_table(picked=15)))
+    assert {"accuracy", "low"} <= fields(chart["hconcat"][0], "y")
+    assert fields(chart["hconcat"][1], "y") == {"alignment"}
+    assert [panel["title"]["subtitle"] for panel in chart["hconcat"]] == ["picked: layer 15"] * 2
+
+
+def test_sweep_without_a_picked_layer() -> None:
+    chart = spec(sweep_figure(sweep_table().assign(picked=False)))
+    assert chart["hconcat"][0]["title"]["subtitle"] == "no layer picked"
+
+
+def test_frontier_at_one_margin() -> None:
+    df = frontier_table()
+    chart = spec(frontier_figure(df, df.iloc[::10]))
+    panels = chart["hconcat"]
+    assert [fields(panel, "y") for panel in panels] == [{"l1"}, {"l0"}]
+    assert {row["curve"] for row in rows_of(chart, 0, "line")} == {"qp 1.0", "socp 1.0"}
+    assert len(rows_of(chart, 0, "point")) == len(df.iloc[::10])
+
+
+def test_frontier_labels_several_margins() -> None:
+    chart = spec(frontier_figure(frontier_table((0.5, 2.0))))
+    labels = {row["label"] for row in rows_of(chart, 0, "text")}
+    assert labels == {"margin 0.5", "margin 2"}
+
+
+def test_frontier_along_the_margin_has_a_third_panel() -> None:
+    margins = np.linspace(0.1, 4, 20)
+    df = pd.DataFrame({"program": "qp", "parameter": 1.0, "margin": margins})
+    df = df.assign(l0=5, l1=3 * margins, residual_norm=2 * margins)
+    panels = spec(frontier_figure(df))["hconcat"]
+    assert len(panels) == 3 and fields(panels[2], "x") == {"margin"}
+
+
+def test_styles_are_distinct_and_do_not_depend_on_company() -> None:
+    methods = list(pareto_table()["method"].unique())
+    styles = method_styles([*methods, "new_a", "new_b", "new_c"])
+    assert len({(style.colour, style.shape) for style in styles.values()}) == 12
+    assert len({style.colour for style in styles.values()}) == 12
+    assert method_styles(["qp_optimal"])["qp_optimal"] == styles["qp_optimal"]
+    assert list(styles)[-3:] == ["new_a", "new_b", "new_c"]

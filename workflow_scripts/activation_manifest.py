@@ -1,0 +1,13 @@
+"""Check the parts of a cache against each other and list them."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.activations.manifest import write_manifest
+    from steering_core.data.examples import read_examples
+
+    write_manifest(
+        snakemake.input.parts,
+        snakemake.output.manifest,
+        expected_rows=len(read_examples(snakemake.input.examples)),
+    )

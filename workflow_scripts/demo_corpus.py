@@ -1,0 +1,14 @@
+"""Write the demo's corpora, lexicon and concept texts."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.demo.concept import write_concept
+    from steering_core.demo.grammar import write_corpus, write_lexicon
+
+    seed = snakemake.params.seed
+    write_corpus(snakemake.output.labelled, snakemake.params.labelled, seed)
+    # Another stream of the same grammar: the model is not trained on the labelled rows.
+    write_corpus(snakemake.output.training, snakemake.params.documents, seed + 1)
+    write_lexicon(snakemake.output.lexicon)
+    write_concept(snakemake.output.concept, seed)

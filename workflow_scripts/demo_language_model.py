@@ -1,0 +1,19 @@
+"""Train the demo's language model."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    import torch
+
+    from steering_core.demo.language_model import train_language_model
+
+    torch.set_num_threads(snakemake.threads)
+    world = snakemake.params.world
+    train_language_model(
+        snakemake.input.corpus,
+        snakemake.output.model,
+        d_model=world["d_model"],
+        n_layers=world["n_layers"],
+        n_steps=world["training_steps"],
+        seed=world["seed"],
+    )

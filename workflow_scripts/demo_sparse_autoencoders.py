@@ -1,0 +1,19 @@
+"""Train an SAE for every layer of the demo's language model."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    import torch
+    from steering_core.demo.sparse_autoencoder import train_saes
+
+    torch.set_num_threads(snakemake.threads)
+    world = snakemake.params.world
+    train_saes(
+        snakemake.input.model,
+        snakemake.input.corpus,
+        snakemake.output.saes,
+        layers=range(world["n_layers"]),
+        d_sae=world["d_sae"],
+        n_samples=world["sae_samples"],
+        seed=world["seed"],
+    )

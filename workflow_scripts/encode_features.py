@@ -1,0 +1,22 @@
+"""SAE features of the cached residuals at the chosen layer."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.models.hub import work_offline
+
+    work_offline()
+    from steering_core.activations.features import encode_features
+    from steering_core.activations.reader import ActivationCache
+    from steering_core.config.schema import SAESource
+    from steering_core.models.devices import choose_device
+    from steering_core.models.sparse_autoencoder import load_sae
+    from steering_core.storage.json import read_json
+
+    device = choose_device(snakemake.params.settings["device"])
+    layer = read_json(snakemake.input.layer)["layer"]
+    encode_features(
+        ActivationCache(snakemake.input.manifest),
+        load_sae(SAESource(**snakemake.params.model["sae"]), layer, device),
+        snakemake.output.features,
+    )

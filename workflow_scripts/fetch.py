@@ -1,0 +1,27 @@
+"""Pin, download and check what an experiment takes from outside."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.config.resolve import Experiment
+    from steering_core.config.schema import Model, Task
+    from steering_core.config.view import SettingsView
+    from steering_core.data.datasets import fetch_table
+    from steering_core.models.fetch import fetch_experiment
+    from steering_core.storage.atomic import atomic_path, write_json
+
+    task = Task(**snakemake.params.task)
+    found = fetch_experiment(
+        Experiment(
+            name=snakemake.wildcards.experiment,
+            model_name="",
+            task_name="",
+            model=Model(**snakemake.params.model),
+            task=task,
+            settings=SettingsView(snakemake.params.settings),
+        )
+    )
+    table, dataset = fetch_table(task)
+    with atomic_path(snakemake.output.dataset) as temporary:
+        table.to_parquet(temporary, index=False)
+    write_json(snakemake.output.resources, {**found, "dataset": dataset})

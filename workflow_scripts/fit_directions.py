@@ -1,0 +1,44 @@
+"""Directions of the methods that add one fixed vector."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.models.hub import work_offline
+
+    work_offline()
+    from steering_core.activations.reader import ActivationCache
+    from steering_core.config.schema import SAESource
+    from steering_core.config.view import SettingsView
+    from steering_core.data.examples import read_examples
+    from steering_core.methods.base import FitData
+    from steering_core.methods.directions import fit_directions
+    from steering_core.methods.grid import fixed_methods
+    from steering_core.models.sparse_autoencoder import load_sae
+    from steering_core.statistics.correlation import StreamingCorrelation
+    from steering_core.storage.arrays import load_arrays
+    from steering_core.storage.json import read_json
+
+    given = SettingsView(snakemake.params.settings)
+    site = read_json(snakemake.input.layer)
+    cache = ActivationCache(snakemake.input.manifest)
+    examples = read_examples(snakemake.input.examples)
+
+    def residuals(split, label=None):
+        rows = examples[examples["split"] == split]
+        rows = rows if label is None else rows[rows["label"] == label]
+        return cache.matrix(site["hook_name"], rows["example_id"]).astype(float)
+
+    correlation, _ = load_arrays(snakemake.input.correlation)
+    data = FitData(
+        residuals=residuals("train"),
+        labels=examples.loc[examples["split"] == "train", "label"].to_numpy(dtype=int),
+        contrast_positive=residuals("contrast", 1),
+        contrast_negative=residuals("contrast", 0),
+        persona_positive=residuals("persona", 1),
+        persona_negative=residuals("persona", 0),
+        feature_correlation=StreamingCorrelation.from_arrays(correlation).result().correlation,
+        target_class=snakemake.params.target_class,
+        seed=given.seed,
+    )
+    decoder = load_sae(SAESource(**snakemake.params.model["sae"]), site["layer"]).decoder
+    fit_directions(fixed_methods(given), data, decoder, snakemake.output.directions)

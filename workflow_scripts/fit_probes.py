@@ -1,0 +1,40 @@
+"""The probe that is steered by, and an independent one that judges."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from dataclasses import asdict
+
+    from steering_core.activations.reader import ActivationCache
+    from steering_core.data.examples import read_examples
+    from steering_core.probes.fit import evaluate_probe, fit_probe
+    from steering_core.storage.atomic import write_json
+    from steering_core.storage.json import read_json
+
+    given = snakemake.params.settings
+    site = read_json(snakemake.input.layer)
+    cache = ActivationCache(snakemake.input.manifest)
+
+    def split(name):
+        rows = read_examples(snakemake.input.examples, [name])
+        residuals = cache.matrix(site["hook_name"], rows["example_id"])
+        return residuals, rows["label"].to_numpy(dtype=int), rows["group"].to_numpy()
+
+    report = {}
+    for part, path in (
+        ("train", snakemake.output.probe),
+        ("evaluation", snakemake.output.evaluation_probe),
+    ):
+        residuals, labels, groups = split(part)
+        probe = fit_probe(
+            residuals,
+            labels,
+            seed=given["seed"],
+            groups=groups,
+            regularisations=given["probe_regularisation"],
+            n_folds=given["probe_folds"],
+            centred=site["centred"],
+        )
+        probe.save(path)
+        report[part] = asdict(evaluate_probe(probe, *split("validation")[:2]))
+    write_json(snakemake.output.report, report)

@@ -1,0 +1,42 @@
+"""Judge every completion of an experiment."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.models.hub import work_offline
+
+    work_offline()
+    import pandas as pd
+
+    from steering_core.config.schema import Model, Task
+    from steering_core.metrics.classifiers import load_judge
+    from steering_core.metrics.texts import EvaluationProbeJudge, judge_texts
+    from steering_core.models.fetch import pinned_model, site_at
+    from steering_core.models.language_model import load_language_model
+    from steering_core.probes.linear_probe import LinearProbe
+    from steering_core.storage.atomic import atomic_path
+    from steering_core.storage.json import read_json
+
+    given = snakemake.params.settings
+    task = Task(**snakemake.params.task)
+    resources = read_json(snakemake.input.resources)
+    if task.classifier is not None:
+        judge = load_judge(task.classifier, given["device"], resources["classifier"])
+    else:
+        judge = EvaluationProbeJudge(
+            load_language_model(
+                pinned_model(Model(**snakemake.params.model), resources), given["device"]
+            ),
+            site_at(read_json(snakemake.input.layer)),
+            LinearProbe.load(snakemake.input.evaluation_probe),
+            max_tokens=given["max_tokens"],
+            batch_tokens=given["batch_tokens"],
+        )
+    columns = ["method", "strength_index", "example_id", "text"]
+    generations = pd.concat(
+        [pd.read_parquet(path, columns=columns) for path in snakemake.input.generations]
+    ).reset_index(drop=True)
+    with atomic_path(snakemake.output.judged) as temporary:
+        judge_texts(generations, judge, task.target_class).to_parquet(
+            temporary, index=False, compression="zstd"
+        )

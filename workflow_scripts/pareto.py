@@ -1,0 +1,38 @@
+"""Aggregate what was measured into pareto.csv."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    import pandas as pd
+
+    from steering_core.config.view import SettingsView
+    from steering_core.storage.atomic import write_text
+    from steering_core.storage.json import read_json
+    from steering_core.tables.pareto import Measured, Subject, pareto_table, probe_warnings
+
+    files = snakemake.input
+    solutions = pd.read_parquet(files.solutions)
+    texts = pd.concat([pd.read_parquet(path) for path in files.divergence]).merge(
+        pd.read_parquet(files.judged),
+        on=["method", "strength_index", "example_id"],
+        validate="one_to_one",
+    )
+    warnings = probe_warnings(read_json(files.probes))
+    if snakemake.params.task["classifier"] is None:
+        warnings.append("texts judged by the evaluation probe, which shares the representation")
+    table = pareto_table(
+        Subject(
+            experiment=snakemake.wildcards.experiment,
+            model=snakemake.params.model["id"],
+            task=snakemake.params.task_name,
+            layer=read_json(files.layer)["layer"],
+            warnings=warnings,
+        ),
+        Measured(
+            solutions=solutions[solutions["split"] != "validation"],
+            probe_effects=pd.read_parquet(files.effects, filters=[("split", "==", "test")]),
+            texts=texts,
+        ),
+        SettingsView(snakemake.params.settings),
+    )
+    write_text(snakemake.output.pareto, table.to_csv(index=False))

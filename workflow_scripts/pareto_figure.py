@@ -1,0 +1,11 @@
+"""Picture of the frontier."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    import pandas as pd
+
+    from steering_core.tables.charts import save_chart
+    from steering_core.tables.figures import pareto_figure
+
+    save_chart(pareto_figure(pd.read_csv(snakemake.input.pareto)), snakemake.output.figure)

@@ -1,0 +1,19 @@
+"""Write down the layer that is steered and how it was chosen."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    import pandas as pd
+
+    from steering_core.storage.atomic import write_json
+    from steering_core.storage.json import read_json
+
+    layer = snakemake.params.settings["layer"]
+    chosen_by = "config"
+    if layer == "auto":
+        sweep = pd.read_csv(snakemake.input.sweep[0])
+        layer = int(sweep.loc[sweep["picked"], "layer"].iloc[0])
+        chosen_by = "sweep"
+    saes = read_json(snakemake.input.resources)["saes"]
+    site = next(sae for sae in saes if sae["layer"] == layer)
+    write_json(snakemake.output.layer, {**site, "chosen_by": chosen_by})

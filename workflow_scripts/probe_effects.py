@@ -1,0 +1,34 @@
+"""Logits of both probes before and after, for every test row."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    import pandas as pd
+
+    from steering_core.activations.reader import ActivationCache
+    from steering_core.data.examples import read_examples
+    from steering_core.methods.solutions import read_interventions
+    from steering_core.metrics.probe_effects import probe_effects
+    from steering_core.probes.linear_probe import LinearProbe
+    from steering_core.storage.atomic import atomic_path
+    from steering_core.storage.json import read_json
+
+    files = snakemake.input
+    site = read_json(files.layer)
+    probe, evaluation_probe = (
+        LinearProbe.load(path).oriented(snakemake.params.target_class)
+        for path in (files.probe, files.evaluation_probe)
+    )
+    frames = []
+    rows = read_examples(files.examples, ["validation", "test"])
+    residuals = ActivationCache(files.manifest).matrix(site["hook_name"], rows["example_id"])
+    for method in pd.read_parquet(files.solutions, columns=["method"])["method"].unique():
+        interventions = read_interventions(method, files.solutions, files.directions, files.path)
+        effects = probe_effects(
+            interventions, rows["example_id"].tolist(), residuals, probe, evaluation_probe
+        )
+        frames.append(effects.assign(method=method))
+    effects = pd.concat(frames, ignore_index=True)
+    split = rows.set_index("example_id")["split"]
+    with atomic_path(snakemake.output.effects) as temporary:
+        effects.assign(split=effects["example_id"].map(split)).to_parquet(temporary, index=False)

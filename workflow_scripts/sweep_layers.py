@@ -1,0 +1,43 @@
+"""Probe accuracy and SAE alignment of every cached layer, from training rows alone."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.models.hub import work_offline
+
+    work_offline()
+    import pandas as pd
+
+    from steering_core.activations.reader import ActivationCache
+    from steering_core.config.schema import SAESource
+    from steering_core.data.examples import read_examples
+    from steering_core.models.fetch import site_at
+    from steering_core.models.sparse_autoencoder import load_sae
+    from steering_core.probes.layer_sweep import pick_layer, sweep_layer
+    from steering_core.progress import progress
+    from steering_core.storage.atomic import write_text
+    from steering_core.storage.json import read_json
+
+    given = snakemake.params.settings
+    source = SAESource(**snakemake.params.model["sae"])
+    train = read_examples(snakemake.input.examples, ["train"])
+    cache = ActivationCache(snakemake.input.manifest)
+    rows = []
+    for sae in progress(read_json(snakemake.input.resources)["saes"], "sweeping layers"):
+        site = site_at(sae)
+        rows.append(
+            sweep_layer(
+                cache.matrix(site.hook_name, train["example_id"]),
+                train["label"].to_numpy(dtype=int),
+                load_sae(source, site.layer).decoder,
+                layer=site.layer,
+                seed=given["seed"],
+                groups=train["group"].to_numpy(),
+                regularisations=given["probe_regularisation"],
+                n_folds=given["probe_folds"],
+                centred=site.centred,
+            )
+        )
+    sweep = pd.DataFrame(rows).drop(columns="fold_scores")
+    sweep["picked"] = sweep["layer"] == pick_layer(sweep)
+    write_text(snakemake.output.sweep, sweep.to_csv(index=False))
