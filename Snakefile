@@ -43,3 +43,18 @@ rule all:
 rule demo:
     input:
         expand("results/demo/{product}", product=PRODUCTS),
+
+
+# Never runs: asked for a product of an experiment that config.yaml lacks, it says so and names
+# the nearest one, where Snakemake alone would say that no rule makes the file.
+rule unknown_experiment:
+    input:
+        lambda wildcards: resolve(config, wildcards.unknown),
+    output:
+        "results/{unknown}/{product}",
+    log:
+        "results/{unknown}/logs/{product}.log",
+    conda:
+        "envs/steering.yaml"
+    shell:
+        "false &> {log}"

@@ -9,6 +9,8 @@ rule cache_activations:
         "results/{experiment}/logs/cache_activations-{shard}.log",
     benchmark:
         "results/{experiment}/benchmarks/cache_activations-{shard}.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
     params:
         model=model,
@@ -30,6 +32,8 @@ rule activation_manifest:
         manifest="results/{experiment}/activations/manifest.json",
     log:
         "results/{experiment}/logs/activation_manifest.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         code=code("activation_manifest.py"),
     script:
@@ -47,6 +51,8 @@ rule encode_features:
         "results/{experiment}/logs/encode_features.log",
     benchmark:
         "results/{experiment}/benchmarks/encode_features.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
     params:
         model=model,

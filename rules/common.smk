@@ -1,4 +1,5 @@
 # What all rules share: the validated configuration and the parameters made from it.
+import re
 from pathlib import Path
 
 from steering_core.code_digest import code_digest
@@ -8,11 +9,20 @@ from steering_core.config.schema import METHODS
 EXPERIMENTS = sorted(load_config(config)[0].experiments)
 
 #: What an experiment delivers.
-PRODUCTS = ["pareto.csv", "pareto.svg", "sweep.svg", "generations.html", "features.html", "frontier.svg"]
+PRODUCTS = [
+    "pareto.csv",
+    "pareto.svg",
+    "sweep.svg",
+    "generations.html",
+    "features.html",
+    "frontier.svg",
+]
 
 
 wildcard_constraints:
     experiment="|".join(EXPERIMENTS),
+    unknown=f"(?!({'|'.join(EXPERIMENTS)})/)[^/]+",
+    product="|".join(map(re.escape, PRODUCTS)),
     method="|".join(METHODS),
     shard=r"\d+",
 
@@ -47,3 +57,15 @@ def methods_of(pattern):
     return lambda wildcards: expand(
         pattern, experiment=wildcards.experiment, method=experiment(wildcards).settings.methods
     )
+
+
+def local_sources(wildcards):
+    """Model, SAEs, dataset and judge that are files here, perhaps made by other rules."""
+    found = experiment(wildcards)
+    sources = [found.model.id, found.model.sae.path, found.task.dataset]
+    if found.task.classifier is not None:
+        sources.append(found.task.classifier.lexicon)
+    sources = [
+        str(Path(source).parent) if "{" in source else source for source in sources if source
+    ]
+    return [source for source in sources if source.startswith("results/") or Path(source).exists()]

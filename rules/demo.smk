@@ -10,6 +10,8 @@ rule demo_corpus:
         concept="results/demo/concept.yaml",
     log:
         "results/demo/logs/demo_corpus.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         labelled=DEMO.labelled,
         documents=DEMO.documents,
@@ -28,6 +30,8 @@ rule demo_language_model:
         "results/demo/logs/demo_language_model.log",
     benchmark:
         "results/demo/benchmarks/demo_language_model.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
     params:
         world=DEMO.model_dump(include={"d_model", "n_layers", "training_steps", "seed"}),
@@ -46,6 +50,8 @@ rule demo_sparse_autoencoders:
         "results/demo/logs/demo_sparse_autoencoders.log",
     benchmark:
         "results/demo/benchmarks/demo_sparse_autoencoders.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
     params:
         world=DEMO.model_dump(include={"n_layers", "d_sae", "sae_samples", "seed"}),

@@ -9,6 +9,8 @@ rule examples:
         summary="results/{experiment}/examples.json",
     log:
         "results/{experiment}/logs/examples.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         model=model,
         task=task,

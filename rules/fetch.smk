@@ -4,16 +4,6 @@ localrules:
     fetch_sweep,
 
 
-def local_sources(wildcards):
-    """Model, SAEs, dataset and judge that are files here, perhaps made by other rules."""
-    found = experiment(wildcards)
-    sources = [found.model.id, found.model.sae.path, found.task.dataset]
-    if found.task.classifier is not None:
-        sources.append(found.task.classifier.lexicon)
-    sources = [source.split("/layer_{layer}")[0] for source in sources if source]
-    return [source for source in sources if source.startswith("results/") or Path(source).exists()]
-
-
 rule fetch:
     input:
         local_sources,
@@ -23,6 +13,8 @@ rule fetch:
     log:
         "results/{experiment}/logs/fetch.log",
     retries: 2
+    conda:
+        "../envs/steering.yaml"
     params:
         model=model,
         task=task,
@@ -40,6 +32,8 @@ rule fetch_sweep:
     log:
         "results/{experiment}/logs/fetch_sweep.log",
     retries: 2
+    conda:
+        "../envs/steering.yaml"
     params:
         model=model,
         code=code("fetch_sweep.py"),

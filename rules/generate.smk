@@ -13,6 +13,8 @@ rule generate:
         "results/{experiment}/logs/generate-{method}.log",
     benchmark:
         "results/{experiment}/benchmarks/generate-{method}.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
     params:
         model=model,

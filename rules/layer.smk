@@ -10,6 +10,8 @@ rule sweep_layers:
         "results/{experiment}/logs/sweep_layers.log",
     benchmark:
         "results/{experiment}/benchmarks/sweep_layers.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
     params:
         model=model,
@@ -31,6 +33,8 @@ rule pick_layer:
         layer="results/{experiment}/layer.json",
     log:
         "results/{experiment}/logs/pick_layer.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         settings=settings("layer"),
         code=code("pick_layer.py"),

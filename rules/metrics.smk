@@ -13,6 +13,8 @@ rule probe_effects:
         effects="results/{experiment}/probe_effects.parquet",
     log:
         "results/{experiment}/logs/probe_effects.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
         code=code("probe_effects.py"),
@@ -34,6 +36,8 @@ rule divergence:
         "results/{experiment}/logs/divergence-{method}.log",
     benchmark:
         "results/{experiment}/benchmarks/divergence-{method}.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
     params:
         model=model,
@@ -55,6 +59,8 @@ rule judge:
         "results/{experiment}/logs/judge.log",
     benchmark:
         "results/{experiment}/benchmarks/judge.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
     params:
         model=model,

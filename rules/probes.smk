@@ -7,6 +7,8 @@ rule correlate_features:
         correlation="results/{experiment}/correlation.safetensors",
     log:
         "results/{experiment}/logs/correlate_features.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         code=code("correlate_features.py"),
     script:
@@ -24,6 +26,8 @@ rule fit_probes:
         report="results/{experiment}/probes.json",
     log:
         "results/{experiment}/logs/fit_probes.log",
+    conda:
+        "../envs/steering.yaml"
     threads: 2
     params:
         settings=settings("seed", "probe_folds", "probe_regularisation"),

@@ -10,6 +10,8 @@ rule fit_directions:
         directions="results/{experiment}/directions.safetensors",
     log:
         "results/{experiment}/logs/fit_directions.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         model=model,
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
@@ -34,6 +36,8 @@ rule solve:
         "results/{experiment}/logs/solve.log",
     benchmark:
         "results/{experiment}/benchmarks/solve.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
     params:
         model=model,

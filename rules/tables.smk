@@ -11,6 +11,8 @@ rule pareto:
         pareto="results/{experiment}/pareto.csv",
     log:
         "results/{experiment}/logs/pareto.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         model=model,
         task=task,
@@ -33,6 +35,8 @@ rule pareto_figure:
         ),
     log:
         "results/{experiment}/logs/pareto_figure.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         code=code("pareto_figure.py"),
     script:
@@ -51,6 +55,8 @@ rule sweep_figure:
         ),
     log:
         "results/{experiment}/logs/sweep_figure.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         code=code("sweep_figure.py"),
     script:
@@ -70,6 +76,8 @@ rule generations_page:
         ),
     log:
         "results/{experiment}/logs/generations_page.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         code=code("generations_page.py"),
     script:
@@ -93,6 +101,8 @@ rule features_page:
         table="results/{experiment}/features.csv",
     log:
         "results/{experiment}/logs/features_page.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         model=model,
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
@@ -115,6 +125,8 @@ rule frontier_figure:
         table="results/{experiment}/frontier.csv",
     log:
         "results/{experiment}/logs/frontier_figure.log",
+    conda:
+        "../envs/steering.yaml"
     params:
         settings=settings("qp_tau", "qp_lambda", "socp_tau", "socp_epsilon"),
         code=code("frontier_figure.py"),

@@ -15,10 +15,6 @@ from steering_core.errors import DataError
 from steering_core.storage.atomic import atomic_directory
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
-import os
-
-TIE = bool(int(os.environ.get("TIE", "0")))
-INIT = float(os.environ.get("INIT", "0.02"))
 _IGNORED = -100  # label that the loss leaves out
 
 
@@ -74,8 +70,8 @@ def train_language_model(
     n_layers: int = 4,
     n_heads: int = 4,
     context_size: int = 128,
-    n_steps: int = 800,
-    batch_size: int = 64,
+    n_steps: int = 1500,
+    batch_size: int = 32,
     learning_rate: float = 4e-3,
     weight_decay: float = 0.1,
     seed: int = 0,
@@ -83,7 +79,7 @@ def train_language_model(
 ) -> float:
     """Train a causal language model on whole documents and save it as a Hugging Face directory.
 
-    AdamW with a linear warm-up over the first 5 % of the steps and a cosine to zero. Equal
+    AdamW with a linear warm-up over the first 10 % of the steps and a cosine to zero. Equal
     arguments give equal bytes on one machine with the same number of threads.
 
     Args:
@@ -123,8 +119,7 @@ def train_language_model(
                 num_attention_heads=n_heads,
                 num_key_value_heads=n_heads,
                 max_position_embeddings=context_size,
-                tie_word_embeddings=TIE,
-                initializer_range=INIT,
+                tie_word_embeddings=False,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,

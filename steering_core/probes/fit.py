@@ -91,9 +91,11 @@ def fit_probe(
         _check_centred(h)
 
     folds = _folds(positive, groups, n_folds, seed)
-    right = _right_out_of_fold(h, positive, folds, candidates)
-    scores = np.array([[row[test].mean() for _, test in folds] for row in right])
-    best = int(scores.mean(axis=1).argmax())
+    logits = _logits_out_of_fold(h, positive, folds, candidates)
+    losses = np.logaddexp(0.0, np.where(positive, -logits, logits)).mean(axis=1)
+    best = int(losses.argmin())
+    right = (logits > 0) == positive
+    scores = [right[best, test].mean() for _, test in folds]
     # Bonferroni: the best of several candidates beats chance more easily than one.
     p_value = min(1.0, len(candidates) * _chance_p_value(right[best], positive))
 
@@ -106,8 +108,8 @@ def fit_probe(
         bias=bias,
         classes=classes,
         regularisation=float(candidates[best]),
-        accuracy=float(scores[best].mean()),
-        fold_scores=tuple(scores[best].tolist()),
+        accuracy=float(np.mean(scores)),
+        fold_scores=tuple(map(float, scores)),
         p_value=p_value,
         at_chance=p_value >= SIGNIFICANCE,
         n_train=labels.size,

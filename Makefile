@@ -1,0 +1,40 @@
+# `make demo` and `make test` build .venv from the pins when it is missing or out of date.
+PYTHON ?= python3
+CORES ?= 2
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: demo test lint format bench report clean
+
+$(STAMP): pyproject.toml envs/constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --constraint envs/constraints.txt --editable '.[dev,cluster]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/snakemake --cores $(CORES) demo
+	@$(BIN)/python -m steering_core.tables.show results/demo/pareto.csv
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+report: $(STAMP)
+	$(BIN)/snakemake --report results/report.zip demo
+
+clean:
+	rm -rf results .snakemake

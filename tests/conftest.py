@@ -1,0 +1,116 @@
+"""Shared fixtures. The hub of public data is used where ``../shared/hub`` is there."""
+
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HUB = ROOT.parent / "shared" / "hub"
+
+sys.path.insert(0, str(ROOT))
+# No test may write to the user's cache or reach a network; set before transformers is imported.
+_HOME = tempfile.TemporaryDirectory(prefix="hf-home-")
+os.environ["HF_HOME"] = _HOME.name
+os.environ["WANDB_MODE"] = "disabled"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+    os.environ.pop(_name, None)
+
+
+def _serve() -> str:
+    """Start the hub on a free port and return its address; a dead one without the hub."""
+    if not (HUB / "serve.py").is_file():
+        return "http://127.0.0.1:9"
+    spec = importlib.util.spec_from_file_location("hub_serve", HUB / "serve.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return f"http://127.0.0.1:{module.serve(HUB, 0).server_address[1]}"
+
+
+os.environ["HF_ENDPOINT"] = _serve()
+
+
+@pytest.fixture(scope="session")
+def hub() -> str:
+    """Address of the hub; skips where the hub's files are absent."""
+    if not (HUB / "serve.py").is_file():
+        pytest.skip("../shared/hub is absent: no real datasets or stand-in models to run on")
+    return os.environ["HF_ENDPOINT"]
+
+
+@pytest.fixture(scope="session")
+def gpt2(hub):
+    """The GPT-2 stand-in of the hub."""
+    from steering_core.config.schema import Model, SAESource
+    from steering_core.models.language_model import load_language_model
+
+    source = SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre")
+    return load_language_model(Model(id="gpt2", sae=source), "cpu")
+
+
+@pytest.fixture(scope="session")
+def gpt2_sae(hub):
+    """Its SAE at layer 7."""
+    from steering_core.config.schema import SAESource
+    from steering_core.models.sparse_autoencoder import load_sae
+
+    return load_sae(
+        SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre"), 7
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A random four-layer Llama of width 32 with a word tokenizer, as a local directory."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{i}" for i in range(60))]
+    raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+    )
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=64,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        tie_word_embeddings=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+        # Wider than the default, so that predictions differ from token to token.
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                torch.nn.init.normal_(parameter, std=0.3)
+    path = tmp_path_factory.mktemp("tiny") / "model"
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_model):
+    """The tiny model, loaded."""
+    from steering_core.config.schema import Model, SAESource
+    from steering_core.models.language_model import load_language_model
+
+    source = SAESource(path="unused/layer_{layer}")
+    return load_language_model(Model(id=str(tiny_model), sae=source), "cpu")
