@@ -1,0 +1,276 @@
+"""Rows of pareto.csv against numbers worked out by hand."""
+
+import io
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from steering_core.config.schema import Settings
+from steering_core.tables.columns import PARETO_NAMES, validate_pareto
+from steering_core.tables.pareto import Measured, Subject, pareto_table, probe_warnings
+
+METHODS = ["no_steering", "caa_mean_diff", "convex_optimal"]
+SETTINGS = Settings(methods=METHODS, bootstrap_resamples=200)
+SUBJECT = Subject("e", "org/model", "sst2", 7, [])
+TEST, PROMPTS = ["t0", "t1", "t2", "t3"], ["p0", "p1"]
+
+#: (method, strength_index): probe logits, evaluation probe logits, sizes of test rows and prompts,
+#: statuses, and of each text kl_sum, base_nll_sum, n_tokens, judged.
+BASE = [-2.0, -1.0, 0.0, 3.0]
+EVAL_BASE = [-1.0, 1.0, -3.0, 2.0]
+NAN = float("nan")
+
+
+def solutions(method: str, index: int, name: str, strength: float, **columns) -> pd.DataFrame:
+    ids = [*TEST, *PROMPTS]
+    frame = pd.DataFrame({"example_id": ids}).assign(
+        method=method,
+        strength_index=index,
+        strength_name=name,
+        strength=strength,
+        tau=NAN,
+        lam=NAN,
+        epsilon=NAN,
+        status="fixed",
+        l0=NAN,
+        l1=NAN,
+        residual_norm=0.0,
+    )
+    return frame.assign(**columns)
+
+
+def effects(method: str, index: int, steered: list, eval_steered: list) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "method": method,
+            "strength_index": index,
+            "example_id": TEST,
+            "probe_base": BASE,
+            "probe_steered": steered,
+            "eval_probe_base": EVAL_BASE,
+            "eval_probe_steered": eval_steered,
+        }
+    )
+
+
+def texts(method: str, index: int, kl: list, nll: list, tokens: list, judged: list):
+    return pd.DataFrame(
+        {
+            "method": method,
+            "strength_index": index,
+            "example_id": PROMPTS,
+            "kl_sum": kl,
+            "base_nll_sum": nll,
+            "n_tokens": tokens,
+            "judged": judged,
+        }
+    )
+
+
+def measured() -> Measured:
+    infeasible = ["optimal", "already_satisfied", "infeasible", "optimal", "optimal", "infeasible"]
+    nothing = ["infeasible"] * 6
+    size = {"l0": [3, 0, NAN, 5, 9, NAN], "l1": [1.0, 0.0, NAN, 2.0, 9.0, NAN]}
+    return Measured(
+        solutions=pd.concat(
+            [
+                solutions("no_steering", 0, "alpha", 0.0, l0=0.0, l1=0.0),
+                solutions("caa_mean_diff", 0, "alpha", 0.5, residual_norm=4.0),
+                solutions(
+                    "convex_optimal",
+                    0,
+                    "epsilon at tau=0.5",
+                    2.0,
+                    tau=0.5,
+                    epsilon=2.0,
+                    status=infeasible,
+                    residual_norm=[1.5, 0.0, NAN, 2.0, 9.0, NAN],
+                    **size,
+                ),
+                solutions(
+                    "convex_optimal",
+                    1,
+                    "epsilon at tau=0.5",
+                    0.1,
+                    tau=0.5,
+                    epsilon=0.1,
+                    status=nothing,
+                    residual_norm=NAN,
+                ),
+                solutions(
+                    "convex_optimal",
+                    2,
+                    "epsilon at tau=0.5",
+                    9.0,
+                    tau=0.5,
+                    epsilon=9.0,
+                    status="optimal",
+                    residual_norm=3.0,
+                    l0=2.0,
+                    l1=3.0,
+                ),
+            ],
+            ignore_index=True,
+        ),
+        probe_effects=pd.concat(
+            [
+                effects("no_steering", 0, BASE, EVAL_BASE),
+                effects("caa_mean_diff", 0, [0.0, 1.0, 1.0, 4.0], [-0.5, 2.0, 1.0, 3.0]),
+                effects("convex_optimal", 0, [0.5, 0.5, NAN, 3.5], [0.5, 0.5, NAN, 3.5]),
+                effects("convex_optimal", 1, [NAN] * 4, [NAN] * 4),
+                effects("convex_optimal", 2, [0.5, 0.5, 0.5, 3.0], [0.5, 0.5, -0.5, 3.0]),
+            ],
+            ignore_index=True,
+        ),
+        texts=pd.concat(
+            [
+                texts("no_steering", 0, [0.0, 0.0], [20.0, 10.0], [10, 10], [0, 1]),
+                texts("caa_mean_diff", 0, [5.0, 12.0], [30.0, 30.0], [10, 4], [1, 1]),
+                texts("convex_optimal", 0, [2.0, NAN], [24.0, NAN], [8, 0], [1, NAN]),
+                texts("convex_optimal", 1, [NAN, NAN], [NAN, NAN], [0, 0], [NAN, NAN]),
+                texts("convex_optimal", 2, [9.0, 9.0], [24.0, 24.0], [3, 3], [1, 1]),
+            ],
+            ignore_index=True,
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return pareto_table(SUBJECT, measured(), SETTINGS)
+
+
+@pytest.fixture
+def rows(table: pd.DataFrame) -> list[pd.Series]:
+    return [row for _, row in table.iterrows()]
+
+
+def test_one_valid_row_per_method_and_strength(table: pd.DataFrame):
+    validate_pareto(table)
+    assert list(table.columns) == list(PARETO_NAMES)
+    assert list(zip(table["method"], table["strength"], strict=True)) == [
+        ("no_steering", 0.0),
+        ("caa_mean_diff", 0.5),
+        ("convex_optimal", 2.0),
+        ("convex_optimal", 0.1),
+        ("convex_optimal", 9.0),
+    ]
+    about = table[["experiment", "model", "task", "layer", "n_examples", "n_prompts"]]
+    assert about.drop_duplicates().values.tolist() == [["e", "org/model", "sst2", 7, 4, 2]]
+
+
+def test_no_steering(rows: list[pd.Series]):
+    row = rows[0]
+    assert row["kl_mean"] == row["kl_ci_low"] == row["kl_ci_high"] == 0.0
+    assert row["residual_norm_mean"] == row["l0_mean"] == row["l1_mean"] == 0.0
+    assert row["probe_score_base"] == row["probe_score_steered"] == 0.0
+    assert row["flip_rate"] == row["eval_flip_rate"] == 0.0
+    assert row["perplexity_base"] == row["perplexity_steered"] == pytest.approx(math.exp(1.5))
+    assert row["classifier_rate_base"] == row["classifier_rate_steered"] == 0.5
+    assert np.isnan(row["feasible_fraction"]) and np.isnan(row["tau"])
+
+
+def test_a_fixed_direction(rows: list[pd.Series]):
+    row = rows[1]
+    assert row["residual_norm_mean"] == row["residual_norm_ci_high"] == 4.0
+    assert np.isnan(row["l0_mean"]) and np.isnan(row["l1_mean"])
+    assert row["probe_score_steered"] == 1.5
+    assert row["eval_probe_score_base"] == -0.25
+    assert row["eval_probe_score_steered"] == 1.375
+    # Outside before: t0, t1, t2 (a logit of 0 is outside). Inside after: t1, t2.
+    assert row["flip_rate"] == pytest.approx(2 / 3)
+    # By the other probe t0 and t2 are outside; t2 comes inside.
+    assert row["eval_flip_rate"] == 0.5
+    # A mean over texts of means over tokens, not a sum over positions.
+    assert row["kl_mean"] == pytest.approx((5 / 10 + 12 / 4) / 2)
+    assert row["kl_ci_low"] == pytest.approx(0.5) and row["kl_ci_high"] == pytest.approx(3.0)
+    assert row["perplexity_base"] == pytest.approx(math.exp(30 / 20))
+    assert row["perplexity_steered"] == pytest.approx(math.exp(60 / 14))
+    assert row["classifier_rate_steered"] == 1.0
+
+
+def test_an_input_without_a_solution_is_not_flipped_and_not_averaged(rows: list[pd.Series]):
+    row = rows[2]
+    assert row["residual_norm_mean"] == pytest.approx(3.5 / 3)  # t0, t1, t3; prompts do not count
+    assert row["l0_mean"] == pytest.approx(8 / 3)
+    assert row["l1_mean"] == pytest.approx(1.0)
+    assert row["probe_score_steered"] == pytest.approx(1.5)
+    assert row["flip_rate"] == pytest.approx(2 / 3)  # of t0, t1, t2 the last has no solution
+    assert row["eval_flip_rate"] == 0.5  # of t0 and t2
+    assert row["kl_mean"] == 0.25  # of the one text there is
+    assert row["perplexity_steered"] == pytest.approx(math.exp(3))
+    assert row["classifier_rate_steered"] == 1.0
+    assert row["feasible_fraction"] == pytest.approx(4 / 6)
+    assert row["warnings"] == "2 of 6 inputs infeasible"
+    assert (row["tau"], row["epsilon"]) == (0.5, 2.0)
+
+
+def test_an_infeasible_strength_has_empty_cells_and_no_zero(rows: list[pd.Series]):
+    row = rows[3]
+    empty = ["residual_norm_mean", "l0_mean", "l1_mean", "probe_score_steered", "kl_mean"]
+    empty += ["eval_probe_score_steered", "perplexity_steered", "classifier_rate_steered"]
+    empty += ["kl_ci_low", "kl_ci_high", "perplexity_ci_low", "classifier_ci_high", "on_frontier"]
+    assert pd.isna(row[empty]).all()
+    assert row["flip_rate"] == row["eval_flip_rate"] == row["feasible_fraction"] == 0.0
+    assert row["warnings"] == "6 of 6 inputs infeasible"
+
+
+def test_frontier_is_for_rows_that_steer_every_input(rows: list[pd.Series]):
+    # convex_optimal at 2.0 has the least KL at rate 1, but left two inputs alone.
+    assert [row["on_frontier"] for row in rows[:2]] == [True, True]
+    assert rows[2]["on_frontier"] is pd.NA
+    assert rows[3]["on_frontier"] is pd.NA
+    assert not rows[4]["on_frontier"]  # KL 3 at the same rate
+
+
+def test_the_row_left_out_does_not_hide_another(table: pd.DataFrame):
+    changed = measured()
+    chosen = (changed.texts["method"] == "convex_optimal") & (changed.texts["strength_index"] == 0)
+    changed.texts.loc[chosen, "kl_sum"] = 1e-9
+    again = pareto_table(SUBJECT, changed, SETTINGS)
+    assert again["on_frontier"].tolist()[:2] == table["on_frontier"].tolist()[:2] == [True, True]
+
+
+def test_a_flip_rate_without_candidates_is_empty():
+    changed = measured()
+    changed.probe_effects["eval_probe_base"] = 1.0
+    again = pareto_table(SUBJECT, changed, SETTINGS)
+    assert again[["eval_flip_rate", "eval_flip_ci_low", "eval_flip_ci_high"]].isna().all(axis=None)
+    assert again["flip_rate"].notna().all()
+
+
+def test_csv_has_empty_cells_not_words_for_nothing(table: pd.DataFrame):
+    text = table.to_csv(index=False)
+    assert not {"nan", "None", "<NA>", "inf"} & set(text.replace("\n", ",").split(","))
+    again = pd.read_csv(io.StringIO(text))
+    assert list(again.columns) == list(PARETO_NAMES)
+    assert again["on_frontier"].isna().sum() == 2
+
+
+def test_seed_and_resamples_decide_the_intervals(table: pd.DataFrame):
+    names = ["probe_score_steered", "kl_ci_low", "flip_ci_high", "perplexity_ci_high"]
+    same = pareto_table(SUBJECT, measured(), SETTINGS)
+    pd.testing.assert_frame_equal(same, table)
+    other = pareto_table(SUBJECT, measured(), SETTINGS.model_copy(update={"seed": 9}))
+    assert other[names[0]].equals(table[names[0]])
+    assert (table["flip_ci_low"] <= table["flip_rate"]).all()
+    assert (table["flip_rate"] <= table["flip_ci_high"]).all()
+
+
+def report(at_chance: bool) -> dict:
+    return {"accuracy": 0.512, "chance": 0.5, "n": 40, "at_chance": at_chance}
+
+
+def test_a_probe_at_chance_is_warned_of_in_every_row():
+    warnings = probe_warnings({"train": report(True), "evaluation": report(False)})
+    assert warnings == [
+        "the train probe is no better than chance on validation rows "
+        "(accuracy 0.51, chance 0.50, n 40)"
+    ]
+    assert probe_warnings({"train": report(False)}) == []
+    subject = Subject("e", "m", "t", 7, warnings)
+    table = pareto_table(subject, measured(), SETTINGS)
+    assert table["warnings"].str.startswith(warnings[0]).all()
+    assert table["warnings"].iloc[2] == f"{warnings[0]}; 2 of 6 inputs infeasible"
