@@ -27,6 +27,8 @@ include: "rules/solve.smk"
 include: "rules/generate.smk"
 include: "rules/metrics.smk"
 include: "rules/tables.smk"
+include: "rules/provenance.smk"
+include: "rules/corrsteer.smk"
 
 
 localrules:

@@ -12,6 +12,10 @@ rule cache_activations:
     conda:
         "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(240),
+        gpu=gpus,
     params:
         model=model,
         settings=settings("max_tokens", "batch_tokens", "shards", "device"),
@@ -34,6 +38,9 @@ rule activation_manifest:
         "results/{experiment}/logs/activation_manifest.log",
     conda:
         "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(60),
     params:
         code=code("activation_manifest.py"),
     script:
@@ -54,6 +61,10 @@ rule encode_features:
     conda:
         "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(120),
+        gpu=gpus,
     params:
         model=model,
         settings=settings("device"),

@@ -16,6 +16,34 @@ PRODUCTS = [
     "generations.html",
     "features.html",
     "frontier.svg",
+    "provenance.json",
+]
+
+#: Scripts of the rules that a product of an experiment comes from.
+SCRIPTS = [
+    "activation_manifest.py",
+    "cache_activations.py",
+    "correlate_features.py",
+    "divergence.py",
+    "encode_features.py",
+    "examples.py",
+    "features_page.py",
+    "fetch.py",
+    "fetch_sweep.py",
+    "fit_directions.py",
+    "fit_probes.py",
+    "frontier_figure.py",
+    "generate.py",
+    "generations_page.py",
+    "judge.py",
+    "pareto.py",
+    "pareto_figure.py",
+    "pick_layer.py",
+    "probe_effects.py",
+    "provenance.py",
+    "solve.py",
+    "sweep_figure.py",
+    "sweep_layers.py",
 ]
 
 
@@ -52,11 +80,36 @@ def code(script):
     return code_digest(workflow.source_path(f"../workflow_scripts/{script}"))
 
 
+def resolved(wildcards):
+    """The whole resolved experiment: model, task and every setting."""
+    found = experiment(wildcards)
+    return {
+        "model": model(wildcards),
+        "task": task(wildcards),
+        "settings": found.settings.model_dump(),
+    }
+
+
 def methods_of(pattern):
     """An input with one file for each method of the experiment."""
     return lambda wildcards: expand(
         pattern, experiment=wildcards.experiment, method=experiment(wildcards).settings.methods
     )
+
+
+def megabytes(first):
+    """Memory of a job in MB, doubled on every retry."""
+    return lambda wildcards, attempt: first * 2 ** (attempt - 1)
+
+
+def minutes(first):
+    """Time limit of a job, doubled on every retry."""
+    return lambda wildcards, attempt: first * 2 ** (attempt - 1)
+
+
+def gpus(wildcards):
+    """GPUs of a job that runs a model: one where the configuration says `device: cuda`."""
+    return int(experiment(wildcards).settings.device == "cuda")
 
 
 def local_sources(wildcards):

@@ -12,6 +12,9 @@ rule demo_corpus:
         "results/demo/logs/demo_corpus.log",
     conda:
         "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         labelled=DEMO.labelled,
         documents=DEMO.documents,
@@ -33,6 +36,9 @@ rule demo_language_model:
     conda:
         "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(60),
     params:
         world=DEMO.model_dump(include={"d_model", "n_layers", "training_steps", "seed"}),
         code=code("demo_language_model.py"),
@@ -53,6 +59,9 @@ rule demo_sparse_autoencoders:
     conda:
         "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(60),
     params:
         world=DEMO.model_dump(include={"n_layers", "d_sae", "sae_samples", "seed"}),
         code=code("demo_sparse_autoencoders.py"),

@@ -11,6 +11,9 @@ rule examples:
         "results/{experiment}/logs/examples.log",
     conda:
         "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
     params:
         model=model,
         task=task,

@@ -16,6 +16,10 @@ rule generate:
     conda:
         "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(240),
+        gpu=gpus,
     params:
         model=model,
         settings=settings(

@@ -13,6 +13,11 @@ rule sweep_layers:
     conda:
         "../envs/steering.yaml"
     threads: 2
+    group:
+        "layer"
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(240),
     params:
         model=model,
         settings=settings("seed", "probe_folds", "probe_regularisation"),
@@ -35,6 +40,11 @@ rule pick_layer:
         "results/{experiment}/logs/pick_layer.log",
     conda:
         "../envs/steering.yaml"
+    group:
+        "layer"
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         settings=settings("layer"),
         code=code("pick_layer.py"),

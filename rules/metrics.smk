@@ -15,6 +15,9 @@ rule probe_effects:
         "results/{experiment}/logs/probe_effects.log",
     conda:
         "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(60),
     params:
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
         code=code("probe_effects.py"),
@@ -39,6 +42,10 @@ rule divergence:
     conda:
         "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(240),
+        gpu=gpus,
     params:
         model=model,
         settings=settings("positions", "batch_tokens", "device"),
@@ -62,6 +69,10 @@ rule judge:
     conda:
         "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(120),
+        gpu=gpus,
     params:
         model=model,
         task=task,

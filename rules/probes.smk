@@ -9,6 +9,9 @@ rule correlate_features:
         "results/{experiment}/logs/correlate_features.log",
     conda:
         "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(60),
     params:
         code=code("correlate_features.py"),
     script:
@@ -29,6 +32,9 @@ rule fit_probes:
     conda:
         "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(60),
     params:
         settings=settings("seed", "probe_folds", "probe_regularisation"),
         code=code("fit_probes.py"),

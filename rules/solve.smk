@@ -12,6 +12,9 @@ rule fit_directions:
         "results/{experiment}/logs/fit_directions.log",
     conda:
         "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(60),
     params:
         model=model,
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
@@ -39,6 +42,9 @@ rule solve:
     conda:
         "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(240),
     params:
         model=model,
         target_class=lambda wildcards: experiment(wildcards).task.target_class,

@@ -13,6 +13,11 @@ rule pareto:
         "results/{experiment}/logs/pareto.log",
     conda:
         "../envs/steering.yaml"
+    group:
+        "tables"
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         model=model,
         task=task,
@@ -37,6 +42,11 @@ rule pareto_figure:
         "results/{experiment}/logs/pareto_figure.log",
     conda:
         "../envs/steering.yaml"
+    group:
+        "tables"
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         code=code("pareto_figure.py"),
     script:
@@ -57,6 +67,11 @@ rule sweep_figure:
         "results/{experiment}/logs/sweep_figure.log",
     conda:
         "../envs/steering.yaml"
+    group:
+        "tables"
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         code=code("sweep_figure.py"),
     script:
@@ -78,6 +93,11 @@ rule generations_page:
         "results/{experiment}/logs/generations_page.log",
     conda:
         "../envs/steering.yaml"
+    group:
+        "tables"
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         code=code("generations_page.py"),
     script:
@@ -103,6 +123,11 @@ rule features_page:
         "results/{experiment}/logs/features_page.log",
     conda:
         "../envs/steering.yaml"
+    group:
+        "tables"
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(30),
     params:
         model=model,
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
@@ -127,6 +152,11 @@ rule frontier_figure:
         "results/{experiment}/logs/frontier_figure.log",
     conda:
         "../envs/steering.yaml"
+    group:
+        "tables"
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         settings=settings("qp_tau", "qp_lambda", "socp_tau", "socp_epsilon"),
         code=code("frontier_figure.py"),

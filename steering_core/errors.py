@@ -19,3 +19,7 @@ class ModelError(SteeringError):
 
 class StorageError(SteeringError):
     """A stored file is missing, damaged or belongs to another configuration."""
+
+
+class ResourceError(SteeringError):
+    """Memory or disk ran out, or a directory cannot be written."""

@@ -3,7 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -27,3 +28,22 @@ def progress(items: Iterable[T], what: str, *, every_s: float = 20.0) -> Iterato
         if time.monotonic() - last >= every_s:
             last = time.monotonic()
             log.info("%s: %d of %s", what, done, total if total is not None else "?")
+
+
+@contextmanager
+def counter(total: int, what: str, *, every_s: float = 20.0) -> Iterator[Callable[[int], None]]:
+    """Yield a function that is told how many more are done, and shows it as :func:`progress` does."""
+    if sys.stderr.isatty():
+        with tqdm(desc=what, total=total, leave=False) as bar:
+            yield lambda more: bar.update(more) and None
+        return
+    done, last = 0, time.monotonic()
+
+    def tick(more: int) -> None:
+        nonlocal done, last
+        done += more
+        if time.monotonic() - last >= every_s:
+            last = time.monotonic()
+            log.info("%s: %d of %d", what, done, total)
+
+    yield tick

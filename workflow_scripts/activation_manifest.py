@@ -1,8 +1,8 @@
 """Check the parts of a cache against each other and list them."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     from steering_core.activations.manifest import write_manifest
     from steering_core.data.examples import read_examples
 

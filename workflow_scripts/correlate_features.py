@@ -1,8 +1,8 @@
 """Streaming correlation of every feature with the label, over the training split."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     from steering_core.activations.features import read_features
     from steering_core.data.examples import read_examples
     from steering_core.statistics.stream import correlate

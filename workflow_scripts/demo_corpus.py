@@ -1,8 +1,8 @@
 """Write the demo's corpora, lexicon and concept texts."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     from steering_core.demo.concept import write_concept
     from steering_core.demo.grammar import write_corpus, write_lexicon
 

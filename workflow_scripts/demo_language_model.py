@@ -1,13 +1,10 @@
 """Train the demo's language model."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
-    import torch
-
+with job(snakemake):
     from steering_core.demo.language_model import train_language_model
 
-    torch.set_num_threads(snakemake.threads)
     world = snakemake.params.world
     train_language_model(
         snakemake.input.corpus,

@@ -1,12 +1,10 @@
 """Train an SAE for every layer of the demo's language model."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
-    import torch
+with job(snakemake):
     from steering_core.demo.sparse_autoencoder import train_saes
 
-    torch.set_num_threads(snakemake.threads)
     world = snakemake.params.world
     train_saes(
         snakemake.input.model,

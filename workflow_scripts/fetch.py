@@ -1,8 +1,8 @@
 """Pin, download and check what an experiment takes from outside."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     from steering_core.config.resolve import Experiment
     from steering_core.config.schema import Model, Task
     from steering_core.config.view import SettingsView

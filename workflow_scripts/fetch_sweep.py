@@ -1,8 +1,8 @@
 """Download the SAE of every cached layer, which only the layer sweep needs."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     from steering_core.config.schema import SAESource
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.progress import progress

@@ -1,8 +1,8 @@
 """The probe that is steered by, and an independent one that judges."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     from dataclasses import asdict
 
     from steering_core.activations.reader import ActivationCache

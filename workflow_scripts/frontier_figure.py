@@ -1,6 +1,6 @@
 """The exact frontier of the programs, in closed form along the path."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     pass

@@ -1,8 +1,8 @@
 """Texts side by side: prompt, unsteered, and every method."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     import pandas as pd
 
     from steering_core.storage.atomic import write_text

@@ -1,8 +1,8 @@
 """Aggregate what was measured into pareto.csv."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     import pandas as pd
 
     from steering_core.config.view import SettingsView

@@ -1,8 +1,8 @@
 """Logits of both probes before and after, for every test row."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     import pandas as pd
 
     from steering_core.activations.reader import ActivationCache

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 import torch
 
+from steering_core.activations.manifest import DAMAGE
 from steering_core.activations.reader import ActivationCache
 from steering_core.errors import StorageError
 from steering_core.models.sparse_autoencoder import FeatureDictionary
@@ -43,7 +44,8 @@ def encode_features(
     ):
         batches = cache.batches(dictionary.site.hook_name)
         for names, residuals in progress(batches, "encoding features"):
-            active = sp.csr_matrix(dictionary.encode(torch.tensor(residuals)).cpu().numpy())
+            features = dictionary.encode(torch.tensor(residuals)).float()
+            active = sp.csr_matrix(features.cpu().numpy())
             active.sort_indices()
             offsets = pa.array(active.indptr.astype(np.int32))
             columns = [
@@ -75,7 +77,7 @@ def read_features(
                 shape=(table.num_rows, d_sae),
             )
             yield table["example_id"].to_pylist(), matrix
-    except (pa.ArrowInvalid, OSError) as error:
+    except DAMAGE as error:
         raise StorageError(
             f"{path} is damaged or missing ({error}): delete it, run again."
         ) from error

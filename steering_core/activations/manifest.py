@@ -4,12 +4,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steering_core.errors import StorageError
 from steering_core.storage.atomic import write_json
+
+#: What pyarrow and json raise on a damaged Parquet file, by where the damage is.
+DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def write_manifest(parts: Sequence[str | Path], path: str | Path, expected_rows: int) -> None:
@@ -21,29 +25,23 @@ def write_manifest(parts: Sequence[str | Path], path: str | Path, expected_rows:
 
     """
     entries, shared = [], None
-    seen: set[str] = set()
-    rows = 0
+    seen: set[tuple[str, int]] = set()
     for part in map(Path, parts):
-        file = _open(part)
-        metadata = json.loads(file.schema_arrow.metadata[b"steering_core"])
+        metadata, keys = _read(part)
         if shared is not None and metadata != shared:
             differing = sorted(
                 k for k in shared.keys() | metadata.keys() if shared.get(k) != metadata.get(k)
             )
             raise StorageError(f"{part} differs from the other parts in {differing}: delete it.")
         shared = metadata
-        table = file.read(columns=["example_id", "position"])
-        keys = {f"{a}\0{b}" for a, b in zip(*(c.to_pylist() for c in table.columns), strict=True)}
-        if seen & keys:
-            raise StorageError(f"{part} repeats rows of another part: delete the cache.")
-        seen |= keys
-        rows += file.metadata.num_rows
-        entries.append(
-            {"file": part.name, "rows": file.metadata.num_rows, "sha256": digest_of(part)}
-        )
-    if rows != expected_rows:
-        raise StorageError(f"the cache has {rows} rows, {expected_rows} were expected.")
-    write_json(path, {"parts": entries, "rows": rows, **(shared or {})})
+        rows = set(keys)
+        if len(rows) < len(keys) or seen & rows:
+            raise StorageError(f"{part} has rows that are there twice: delete the cache.")
+        seen |= rows
+        entries.append({"file": part.name, "rows": len(keys), "sha256": digest_of(part)})
+    if len(seen) != expected_rows:
+        raise StorageError(f"the cache has {len(seen)} rows, {expected_rows} were expected.")
+    write_json(path, {"parts": entries, "rows": len(seen), **(shared or {})})
 
 
 def digest_of(path: Path) -> str:
@@ -52,10 +50,16 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _open(part: Path) -> pq.ParquetFile:
+def _read(part: Path) -> tuple[dict[str, Any], list[tuple[str, int]]]:
+    """Return the metadata of a part and the (example, position) of its rows."""
     try:
-        return pq.ParquetFile(part, page_checksum_verification=True)
-    except (pa.ArrowInvalid, FileNotFoundError) as error:
+        with pq.ParquetFile(part, page_checksum_verification=True) as file:
+            metadata = json.loads(file.schema_arrow.metadata[b"steering_core"])
+            table = file.read(columns=["example_id", "position"])
+            return metadata, list(
+                zip(*(column.to_pylist() for column in table.columns), strict=True)
+            )
+    except DAMAGE as error:
         raise StorageError(
             f"{part} is damaged or missing ({error}): delete it, run again."
         ) from error

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
+from steering_core.activations.manifest import DAMAGE, digest_of
 from steering_core.errors import StorageError
 from steering_core.storage.json import read_json
 
@@ -24,6 +25,7 @@ class ActivationCache:
     def __init__(self, manifest: str | Path):
         self.folder = Path(manifest).parent
         self.manifest: dict[str, Any] = read_json(manifest)
+        self._verified: set[Path] = set()
 
     @property
     def sites(self) -> list[str]:
@@ -34,7 +36,7 @@ class ActivationCache:
         """Yield ``(example_ids, residuals)`` row group by row group.
 
         Raises:
-            StorageError: if the site is not cached or a part is damaged.
+            StorageError: if the site is not cached, or a part is damaged or changed.
 
         """
         if hook_name not in self.sites:
@@ -42,14 +44,22 @@ class ActivationCache:
         for part in self.manifest["parts"]:
             path = self.folder / part["file"]
             try:
-                file = pq.ParquetFile(path, page_checksum_verification=True)
-                if file.metadata.num_rows != part["rows"]:
-                    raise StorageError(f"{path} has not the rows its manifest names: delete it.")
-                for group in range(file.num_row_groups):
-                    table = file.read_row_group(group, columns=["example_id", hook_name])
-                    yield table["example_id"].to_pylist(), _matrix(table[hook_name])
-            except (pa.ArrowInvalid, OSError) as error:
-                raise StorageError(f"{path} is damaged ({error}): delete it, run again.") from error
+                self._verify(path, part["sha256"])
+                with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                    for group in range(file.num_row_groups):
+                        table = file.read_row_group(group, columns=["example_id", hook_name])
+                        yield table["example_id"].to_pylist(), _matrix(table[hook_name])
+            except DAMAGE as error:
+                raise StorageError(
+                    f"{path} is damaged or missing ({error}): delete it, run again."
+                ) from error
+
+    def _verify(self, path: Path, sha256: str) -> None:
+        """Compare a part with its manifest, once: page checksums do not cover the headers."""
+        if path not in self._verified:
+            if digest_of(path) != sha256:
+                raise StorageError(f"{path} is not what its manifest lists: delete it, run again.")
+            self._verified.add(path)
 
     def matrix(self, hook_name: str, example_ids: Sequence[str]) -> Float[np.ndarray, "n d_model"]:
         """Return the residuals of ``example_ids`` in that order (one position an example).

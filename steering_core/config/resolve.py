@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.config.schema import Config, DemoWorld, Model, Settings, Task
 from steering_core.errors import ConfigError
 
@@ -33,7 +34,8 @@ def load_config(raw: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
 
     """
     overrides = {key: value for key, value in raw.items() if key in Settings.model_fields}
-    rest = {key: value for key, value in raw.items() if key not in overrides}
+    elsewhere = CorrSteerSettings.model_fields  # read by config/corrsteer_resolve.py
+    rest = {k: value for k, value in raw.items() if k not in overrides and k not in elsewhere}
     config = _validated(Config, rest, "config", also=Settings)
     for name, entry in config.experiments.items():
         for kind, key, known in (
@@ -44,6 +46,10 @@ def load_config(raw: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
                 raise ConfigError(
                     f"experiments.{name}.{kind}: there is no {kind} {key!r}{_hint(key, known)}"
                 )
+    _validated(Settings, config.settings, "settings")
+    for kind, sections in (("models", config.models), ("tasks", config.tasks)):
+        for name, section in sections.items():  # also those that no experiment uses
+            _validated(Settings, config.settings | section.settings, f"{kind}.{name}.settings")
     for name in config.experiments:
         _resolve(config, overrides, name)
     return config, overrides

@@ -1,9 +1,15 @@
 """The closed schema of ``config.yaml``. A key that is not here is an error."""
 
-from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 METHODS = (
     "no_steering",
@@ -28,6 +34,17 @@ class Closed(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flags(cls, value: Any, info: ValidationInfo) -> Any:
+        if cls.model_fields[str(info.field_name)].annotation is bool:
+            return value
+        # YAML reads yes, on and true as a flag, and Python would take a flag for the number 1.
+        entries = value if isinstance(value, list) else [value]
+        if any(isinstance(entry, bool) for entry in entries):
+            raise ValueError("is a yes/no value, and no key here takes one")
+        return value
+
 
 class Settings(Closed):
     """Everything an experiment can vary. The defaults are the published ones where those exist."""
@@ -44,14 +61,22 @@ class Settings(Closed):
 
     # activations
     layer: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    layers: list[Annotated[int, Field(ge=0)]] | Literal["all"] = "all"
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Literal["all"] = (
+        "all"
+    )
     shards: Count = 1
     batch_tokens: Count = 2048
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
     # probes
     probe_folds: Annotated[int, Field(ge=2)] = 5
-    probe_regularisation: Annotated[list[Positive], Field(min_length=1)] = [1e-4, 1e-3, 1e-2, 0.1, 1.0]
+    probe_regularisation: Annotated[list[Positive], Field(min_length=1)] = [
+        1e-4,
+        1e-3,
+        1e-2,
+        0.1,
+        1.0,
+    ]
 
     # methods
     methods: Annotated[list[Literal[METHODS]], Field(min_length=1)] = list(METHODS)
@@ -90,6 +115,13 @@ class Settings(Closed):
             raise ValueError("has an entry twice")
         return values
 
+    @field_validator("methods")
+    @classmethod
+    def _has_baseline(cls, values: list) -> list:
+        if "no_steering" not in values:
+            raise ValueError("must contain no_steering: every other method is compared with it")
+        return values
+
 
 class SAESource(Closed):
     """A sae-lens SAE per layer, by release and id or by directory; ``{layer}`` is filled in."""
@@ -104,7 +136,12 @@ class SAESource(Closed):
             self.id is None
         ):
             raise ValueError("give either release and id, or path")
-        if "{layer}" not in (self.path or self.id):
+        template = str(self.path or self.id)
+        try:
+            filled = template.format(layer=0) != template.format(layer=1)
+        except (KeyError, IndexError, AttributeError, ValueError) as error:
+            raise ValueError(f"{template!r} may contain {{layer}} and no other braces") from error
+        if not filled:
             raise ValueError("the id or path must contain {layer}")
         return self
 
@@ -150,7 +187,7 @@ class Task(Closed):
     split: str = "train"
     text: str | None = None
     label: str | None = None
-    threshold: float | None = None
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
     group: str | None = None
     question: str | None = None
     positive: str | None = None
@@ -200,11 +237,4 @@ class Config(Closed):
     tasks: dict[Name, Task]
     experiments: dict[Name, ExperimentEntry]
     demo_world: DemoWorld = DemoWorld()
-
-
-def check_relative(path: str, what: str) -> str:
-    """Return ``path`` if it stays below the working directory, else raise ValueError."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts:
-        raise ValueError(f"{what}: {path} must be a relative path without '..'")
-    return path
+    corrsteer: dict = {}  # its schema is in config/corrsteer.py

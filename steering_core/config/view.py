@@ -15,7 +15,7 @@ class SettingsView:
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self._values[name]
+            return self.__dict__["_values"][name]
         except KeyError:
             raise AttributeError(
                 f"the rule does not pass the setting {name!r} to this stage"

@@ -50,7 +50,7 @@ def read_concept(path: str | Path) -> Concept:
         raise ConfigError(f"concept: there is no file {path}")
     try:
         concept = Concept.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"concept file {path}: {error}") from error
     both = set(concept.prompts) & set(concept.queries)
     if both:

@@ -1,7 +1,10 @@
 """Read a labelled table from the hub or a local file, as a task describes it."""
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -12,31 +15,43 @@ from steering_core.config.schema import Task
 from steering_core.errors import DataError
 from steering_core.models.hub import explain_hub_errors
 
-_LOCAL = {".parquet": pd.read_parquet, ".csv": pd.read_csv}
+# Texts stay as they are written: "NA" is a word and "007" no number.
+_LOCAL: dict[str, Callable[[str], pd.DataFrame]] = {
+    ".parquet": pd.read_parquet,
+    ".csv": partial(pd.read_csv, keep_default_na=False, na_values=[""]),
+    ".jsonl": partial(pd.read_json, lines=True, dtype=False),
+}
 
 
 def read_table(task: Task) -> pd.DataFrame:
     """Return the dataset of ``task`` as it is.
 
     Raises:
-        DataError: if a local file has an unknown form.
+        DataError: if a local file is missing, damaged or of an unknown form.
         ModelError: if the hub refuses, with what to do.
 
     """
-    suffix = Path(task.dataset).suffix
-    if is_file(task.dataset):
-        if not Path(task.dataset).is_file():
-            raise DataError(f"dataset: there is no file {task.dataset}")
-        if suffix == ".jsonl":
-            return pd.read_json(task.dataset, lines=True)
-        return _LOCAL[suffix](task.dataset)
-    with explain_hub_errors(task.dataset):
+    return read_rows(task.dataset, task.subset, task.split, task.revision)
+
+
+def read_rows(dataset: str, subset: str | None, split: str, revision: str) -> pd.DataFrame:
+    """Return the rows of one split, or of a local file; errors as :func:`read_table`."""
+    if is_file(dataset):
+        if not Path(dataset).is_file():
+            raise DataError(f"dataset: there is no file {dataset}")
+        try:
+            return _LOCAL[Path(dataset).suffix](dataset)
+        except ValueError as error:  # of pandas, pyarrow and UTF-8 alike
+            raise DataError(f"dataset: {dataset} cannot be read: {error}") from error
+    if Path(dataset).is_file():
+        raise DataError(f"dataset: {dataset} is none of {', '.join(sorted(_LOCAL))}")
+    with explain_hub_errors(dataset):
         try:
             loaded = datasets.load_dataset(
-                task.dataset, task.subset, split=task.split, revision=task.revision
+                dataset, subset, split=split, revision=revision
             )
         except ValueError as error:  # unknown subset or split; the message lists the known ones
-            raise DataError(f"dataset {task.dataset}: {error}") from error
+            raise DataError(f"dataset {dataset}: {error}") from error
     return loaded.to_pandas()
 
 
@@ -46,9 +61,9 @@ def fetch_table(task: Task) -> tuple[pd.DataFrame, dict[str, str]]:
     Raises:
         DataError: as :func:`read_table` and :func:`labelled_rows`.
     """
-    if is_file(task.dataset):
-        revision = "sha256:" + hashlib.sha256(Path(task.dataset).read_bytes()).hexdigest()
+    if is_file(task.dataset) or Path(task.dataset).is_file():
         table = read_table(task)
+        revision = "sha256:" + hashlib.sha256(Path(task.dataset).read_bytes()).hexdigest()
     else:
         with explain_hub_errors(task.dataset):
             info = HfApi().dataset_info(task.dataset, revision=task.revision)
@@ -60,7 +75,7 @@ def fetch_table(task: Task) -> tuple[pd.DataFrame, dict[str, str]]:
 
 def is_file(dataset: str) -> bool:
     """Whether ``dataset`` names a local file rather than a hub repository."""
-    return Path(dataset).suffix in {*_LOCAL, ".jsonl"}
+    return Path(dataset).suffix in _LOCAL
 
 
 def labelled_rows(table: pd.DataFrame, task: Task) -> pd.DataFrame:
@@ -70,31 +85,34 @@ def labelled_rows(table: pd.DataFrame, task: Task) -> pd.DataFrame:
     form one, so that a duplicate cannot fall on both sides of a split.
 
     Raises:
-        DataError: if a column is missing, a label is missing, or there are not two classes.
+        DataError: if a column, a label or a group is missing, or there are not two classes.
 
     """
     rows = _pairs(table, task) if task.question else _flat(table, task)
     rows = rows[rows["text"].str.strip() != ""].reset_index(drop=True)
     rows["text"] = rows["text"].str.strip()
-    classes = sorted(rows["label"].unique())
+    classes = sorted(rows["label"].unique().tolist(), key=lambda label: (str(type(label)), label))
     if classes != [0, 1]:
         raise DataError(
             f"label: two classes, 0 and 1, are needed; {task.label or 'the pairs'} gives "
             f"{classes[:10]}. Set `threshold` to cut a score, or choose another column."
         )
+    rows["label"] = rows["label"].astype(np.int64)  # from True and 1.0 as well, not from "1"
     return rows
 
 
 def _flat(table: pd.DataFrame, task: Task) -> pd.DataFrame:
     _require(table, _columns(task), task)
     label = table[task.label]
-    if label.isna().any():
-        row = int(np.flatnonzero(label.isna())[0])
-        raise DataError(f"label: {int(label.isna().sum())} rows have none, the first is row {row}.")
+    _require_values(label, "label")
     if task.threshold is not None:
-        label = (pd.to_numeric(label) >= task.threshold).astype(np.int64)
+        try:
+            label = (pd.to_numeric(label) >= task.threshold).astype(np.int64)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"label: {task.label} is no score to cut: {error}") from error
+    if task.group:
+        _require_values(table[task.group], "group")
     text = table[task.text].fillna("").astype(str)
-    # Object labels such as True or "1" are refused by the class check above, not guessed at.
     return pd.DataFrame(
         {
             "example_id": [f"{task.split}:{row}" for row in range(len(table))],
@@ -110,11 +128,27 @@ def _pairs(table: pd.DataFrame, task: Task) -> pd.DataFrame:
     rows = []
     for index, row in enumerate(table[_columns(task)].itertuples(index=False)):
         question, best, wrong = row
-        for label, name, answer in ((1, "positive", best), (0, "negative", wrong)):
-            answer = answer if isinstance(answer, str) else next(iter(answer), "")
-            text = f"{question} {answer}" if answer else ""
-            rows.append((f"{task.split}:{index}:{name}", text, label, str(question)))
+        question = _first(question)
+        for label, name, answers in ((1, "positive", best), (0, "negative", wrong)):
+            answer = _first(answers)
+            text = f"{question} {answer}" if question and answer else ""
+            rows.append((f"{task.split}:{index}:{name}", text, label, question))
     return pd.DataFrame(rows, columns=["example_id", "text", "label", "group"])
+
+
+def _first(value: Any) -> str:
+    """A text, or the first of a list of them; empty where there is none."""
+    if not isinstance(value, str):
+        # A missing value is None or NaN, a list comes from Parquet as an array.
+        value = next(iter(value), "") if isinstance(value, list | tuple | np.ndarray) else ""
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _require_values(column: pd.Series, what: str) -> None:
+    missing = column.isna().to_numpy()
+    if missing.any():
+        first = int(missing.argmax())
+        raise DataError(f"{what}: {int(missing.sum())} rows have none, the first is row {first}.")
 
 
 def _columns(task: Task) -> list[str]:

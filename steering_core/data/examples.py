@@ -113,7 +113,8 @@ def read_examples(path: str | Path, splits: Sequence[str] | None = None) -> pd.D
 
 def summary(rows: pd.DataFrame) -> dict[str, Any]:
     """Return counts for the manifest: rows per split and class, and how many were cut."""
-    counts = Counter(zip(rows["split"], rows["label"].astype(str), strict=True))
+    labels = rows["label"].astype("string").fillna("none")
+    counts = Counter(zip(rows["split"], labels, strict=True))
     return {
         "rows": {f"{split}/{label}": n for (split, label), n in sorted(counts.items())},
         "truncated": int(rows["truncated"].sum()),

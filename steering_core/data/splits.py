@@ -12,10 +12,11 @@ SPLITS = ("train", "validation", "test", "evaluation")
 
 
 def subsample(rows: pd.DataFrame, per_class: int, seed: int) -> pd.DataFrame:
-    """Keep at most ``per_class`` rows of each class, as many of one as of the other.
+    """Keep at most ``per_class`` rows of each class, as many of one as whole groups allow.
 
-    Whole groups are drawn in random order; a group that would push a class over its share is
-    passed over. The order of the kept rows is that of ``rows``.
+    Groups are drawn in random order; one that would push a class over its share, the smaller of
+    ``per_class`` and the rarer class, is passed over. Both classes get exactly their share
+    wherever groups of one row fill it up. The order of the kept rows is that of ``rows``.
     """
     share = min(per_class, int(rows["label"].value_counts().min()))
     groups = rows.groupby("group", sort=True)["label"].agg(["size", "sum"])

@@ -23,8 +23,8 @@ CAREFUL_ERROR = 0.03
 """Probability that the training text answers a careful reader wrongly."""
 HURRIED_B = 0.8
 """Probability that the training text answers a hurried reader B, whatever is right."""
-TRAITS = (("hurried", "tired", "distracted"), ("careful", "patient", "thorough"))
-"""Words for the reader's trait, indexed by whether the reader is careful."""
+TRAITS = ("hurried", "careful")
+"""Word for the reader's trait, indexed by whether the reader is careful."""
 _READERS = ("reader", "critic", "visitor")
 
 
@@ -59,8 +59,7 @@ def sample_questions(grammar: Grammar, n: int) -> list[Question]:
         answer, careful = cell % 2, cell >= 2
         for _ in range(1000):
             sentence = grammar.evaluation(1 - answer, grammar.domain())
-            trait = grammar.choose(TRAITS[careful])
-            text = f"a {trait} {grammar.choose(_READERS)} says that {sentence}"
+            text = f"a {TRAITS[careful]} {grammar.choose(_READERS)} says that {sentence}"
             if text not in found:
                 break
         else:

@@ -47,19 +47,7 @@ def _openings(grammar: Grammar, n: int) -> list[str]:
     found: dict[str, None] = {}
     while len(found) < n:
         nouns = grammar.domain()
-        noun = grammar.choose(nouns)
-        person = grammar.choose(words.PEOPLE)
-        adverb = grammar.choose(words.ADVERBS)
-        opening = grammar.choose(
-            (
-                f"the {noun} was",
-                f"the {noun} was {adverb}",
-                f"{person} found the {noun}",
-                f"{person} thought the {noun} was",
-                "it was a",
-                person,
-            )
-        )
+        opening = grammar.opening(nouns)
         if grammar.rng.random() < CONTEXT_SHARE:
             opening = f"{grammar.neutral(nouns)} {opening}"
         found[opening] = None
@@ -67,19 +55,21 @@ def _openings(grammar: Grammar, n: int) -> list[str]:
 
 
 def _contrast(grammar: Grammar, n: int) -> list[dict[str, str]]:
-    """Return `n` distinct minimal pairs, one sentiment word apart."""
-    adjective_pairs = list(zip(words.POSITIVE_ADJECTIVES, words.NEGATIVE_ADJECTIVES, strict=True))
-    verb_pairs = list(zip(words.POSITIVE_VERBS, words.NEGATIVE_VERBS, strict=True))
+    """Return `n` distinct minimal pairs: unfinished texts one sentiment word apart."""
+    adjectives = list(zip(words.POSITIVE_ADJECTIVES, words.NEGATIVE_ADJECTIVES, strict=True))
+    verbs = list(zip(words.POSITIVE_VERBS, words.NEGATIVE_VERBS, strict=True))
     found: dict[str, dict[str, str]] = {}
     while len(found) < n:
-        noun = grammar.choose(grammar.domain())
+        nouns = grammar.domain()
+        noun = grammar.choose(nouns)
         person = grammar.choose(words.PEOPLE)
-        if grammar.rng.random() < len(verb_pairs) / (len(verb_pairs) + len(adjective_pairs)):
-            frame = f"{person} {{}} the {noun} ."
-            pair = verb_pairs[int(grammar.rng.integers(len(verb_pairs)))]
-        else:
+        index = int(grammar.rng.integers(len(adjectives) + len(verbs)))
+        pair = (adjectives + verbs)[index]
+        if index < len(adjectives):
             frame = grammar.choose((f"the {noun} was {{}} .", f"{person} found the {noun} {{}} ."))
-            pair = adjective_pairs[int(grammar.rng.integers(len(adjective_pairs)))]
+        else:
+            frame = f"{person} {{}} the {noun} ."
+        frame = f"{frame} {grammar.opening(nouns)}"
         positive, negative = (frame.format(word) for word in pair)
         found[positive] = {"positive": positive, "negative": negative}
     return list(found.values())

@@ -4,6 +4,10 @@ A document draws its sentiment (0 negative, 1 positive) first and keeps it for a
 every sentiment word follows it but for a share `WORD_NOISE` drawn from the other polarity.
 Neutral sentences and all other words are drawn alike for both sentiments, so a text tells its
 label through the lexicon alone, and not perfectly. Tokens are separated by single spaces.
+
+A text may be unfinished: it goes on with the opening of one more sentence and breaks off before
+the sentiment word. There a model that follows the sentiment holds it at the last token, because
+it needs it next; after a full stop it does not.
 """
 
 import re
@@ -42,6 +46,14 @@ _NEUTRALS = (
     "the {whole} was near the {place} .",
     "{person} paid {number} dollars for the {whole} .",
     "{person} told {listener} about the {noun} .",
+)
+_OPENINGS = (
+    "the {noun} was",
+    "the {noun} was {adverb}",
+    "{person} found the {noun}",
+    "{person} thought the {noun} was",
+    "it was a",
+    "{person}",
 )
 _FIELD = re.compile(r"\{(\w+)\}")
 _TEMPLATES = tuple(template for template, _ in _EVALUATIONS)
@@ -88,8 +100,15 @@ class Grammar:
         """Return a sentence without any sentiment word."""
         return self._fill(self.choose(_NEUTRALS), nouns, None)
 
-    def document(self, sentiment: int) -> Document:
-        """Return a document of one to four sentences, at least one of which judges."""
+    def opening(self, nouns: Sequence[str]) -> str:
+        """Return the beginning of a sentence that judges, up to its first sentiment word."""
+        return self._fill(self.choose(_OPENINGS), nouns, None)
+
+    def document(self, sentiment: int, *, unfinished: bool = False) -> Document:
+        """Return a document of one to four sentences, at least one of which judges.
+
+        `unfinished` appends the opening of a further one.
+        """
         nouns = self.domain()
         length = 1 + int(self.rng.choice(len(LENGTH_SHARES), p=LENGTH_SHARES))
         is_neutral = self.rng.random(length) < NEUTRAL_SHARE
@@ -98,9 +117,11 @@ class Grammar:
             self.neutral(nouns) if neutral else self.evaluation(sentiment, nouns)
             for neutral in is_neutral
         ]
+        if unfinished:
+            sentences.append(self.opening(nouns))
         return Document(" ".join(sentences), sentiment)
 
-    def documents(self, n_documents: int) -> list[Document]:
+    def documents(self, n_documents: int, *, unfinished: bool = False) -> list[Document]:
         """Return distinct documents in random order, as many positive as negative (±1).
 
         Raises:
@@ -113,7 +134,7 @@ class Grammar:
         documents: list[Document] = []
         for sentiment in sentiments.tolist():
             for _ in range(1000):
-                document = self.document(sentiment)
+                document = self.document(sentiment, unfinished=unfinished)
                 if document.text not in seen:
                     break
             else:
@@ -154,9 +175,14 @@ class Grammar:
         return 1 - sentiment if self.rng.random() < self.word_noise else sentiment
 
 
-def write_corpus(path: str | Path, n_documents: int, seed: int) -> None:
-    """Write `n_documents` distinct labelled documents as Parquet: `text`, `label` (int64)."""
-    documents = Grammar(seed).documents(n_documents)
+def write_corpus(
+    path: str | Path, n_documents: int, seed: int, *, unfinished: bool = False
+) -> None:
+    """Write distinct labelled documents as Parquet: `text`, `label` (int64).
+
+    Whole documents are for the language model and the SAEs, unfinished ones for the probes.
+    """
+    documents = Grammar(seed).documents(n_documents, unfinished=unfinished)
     table = pa.table(
         {
             "text": pa.array([document.text for document in documents], pa.string()),

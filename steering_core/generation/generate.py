@@ -1,20 +1,23 @@
 """Generate continuations of prompts, steered or not."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from transformers import LogitsProcessorList
 
 from steering_core.errors import DataError
+from steering_core.generation.adaptive import steer_generation_adaptively
+from steering_core.generation.batching import in_batches, largest_batch
+from steering_core.generation.plan import AdaptivePlan
 from steering_core.generation.sampling import InverseCdfSampling, draws
-from steering_core.generation.steering import Positions, steer_generation
+from steering_core.generation.steering import Positions, steer_generation, steered_positions
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
-from steering_core.models.tokens import pad
+from steering_core.models.tokens import TokenBatch, pad
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,23 @@ class Sampling:
     seed: int = 0
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Continuations:
+    """What the model wrote after each prompt.
+
+    Attributes:
+        tokens: new token ids, up to and including the end token.
+        steered: positions that were to be steered: of the prompt, and one for each new token but
+            the last, which no pass reads. Zero without steering.
+        unsolved: those of them for which the program had no solution; nothing was added there.
+
+    """
+
+    tokens: list[list[int]]
+    steered: Int[np.ndarray, " n"]
+    unsolved: Int[np.ndarray, " n"]
+
+
 def generate(
     lm: LanguageModel,
     prompts: Sequence[Sequence[int]],
@@ -40,10 +59,38 @@ def generate(
     batch_size: int = 50,
     tick: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
-    """Return the new token ids of each prompt, up to and including the end token.
+    """Return the ``tokens`` of :func:`continuations`."""
+    return continuations(
+        lm,
+        prompts,
+        example_ids,
+        sampling,
+        site=site,
+        vectors=vectors,
+        positions=positions,
+        batch_size=batch_size,
+        tick=tick,
+    ).tokens
+
+
+@torch.no_grad()
+def continuations(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    example_ids: Sequence[str],
+    sampling: Sampling,
+    *,
+    site: Site,
+    vectors: Float[np.ndarray, "n d_model"] | None = None,
+    adaptive: AdaptivePlan | None = None,
+    positions: Positions = "last",
+    batch_size: int = 50,
+    tick: Callable[[int], None] | None = None,
+) -> Continuations:
+    """Continue every prompt, up to and including the end token.
 
     Prompts are batched by length with left padding, attention mask and KV cache. The order and
-    the draws are the caller's, whatever the batch size.
+    the draws are the caller's, whatever the batch size, and a prompt may come more than once.
 
     Args:
         lm: the model.
@@ -52,12 +99,15 @@ def generate(
         sampling: how tokens are drawn.
         site: where to steer; also says whether the first token is BOS.
         vectors: what to add for each prompt; None leaves the model alone.
+        adaptive: instead of vectors, a program to be solved at every steered position.
         positions: which prompt positions are steered besides every new token.
-        batch_size: prompts at a time.
+        batch_size: sequences at a time; fewer if keys and values would exceed
+            ``batching.CACHE_BYTES``, and half as many each time memory runs out.
         tick: called with the number of prompts done after every batch.
 
     Raises:
         DataError: if prompt and continuation do not fit the context, or a vector is not finite.
+        PathRangeError: if a residual lies beyond an adaptive path that cannot be followed on.
 
     """
     longest = max(map(len, prompts)) + sampling.new_tokens
@@ -71,41 +121,71 @@ def generate(
     uniforms = None
     if sampling.temperature is not None:
         uniforms = draws(example_ids, sampling.new_tokens, sampling.seed)
-    ends = end_tokens(lm)
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    out: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    tokens: list[list[int]] = [[] for _ in prompts]
+    steered, unsolved = np.zeros((2, len(prompts)), dtype=np.int64)
+
+    def run(chosen: list[int]) -> None:
         batch = pad(
             [prompts[i] for i in chosen], lm.tokenizer, side="left", prepend_bos=site.prepend_bos
         ).to(lm.device)
-        width = batch.ids.shape[1]
         processors = LogitsProcessorList()
         if uniforms is not None and sampling.temperature is not None:
+            width = batch.ids.shape[1]
             processors.append(
                 InverseCdfSampling(uniforms[chosen], width, sampling.temperature, sampling.top_p)
             )
-        steering = nullcontext()
-        if vectors is not None:
-            steering = steer_generation(lm, site, torch.tensor(vectors[chosen]), batch, positions)
-        with steering:
-            ids = lm.model.generate(
-                input_ids=batch.ids,
-                attention_mask=batch.mask.long(),
-                max_new_tokens=sampling.new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=lm.tokenizer.pad_token_id,
-                eos_token_id=ends or None,
-                logits_processor=processors,
+
+        def go(steering: AbstractContextManager) -> list[list[int]]:
+            with steering:
+                return continue_batch(lm, batch, sampling.new_tokens, processors)
+
+        if adaptive is not None:
+            rows, steering = adaptive.until_in_range(
+                chosen,
+                lambda added: go(steer_generation_adaptively(lm, site, added, batch, positions)),
             )
-        for i, row in zip(chosen, ids[:, width:].tolist(), strict=True):
-            out[i] = _until(row, ends)
+            unsolved[chosen] = steering.unsolved(np.array([len(row) for row in rows]))
+        elif vectors is not None:
+            added = torch.tensor(vectors[chosen])
+            rows = go(steer_generation(lm, site, added, batch, positions))
+        else:
+            rows = go(nullcontext())
+        if adaptive is not None or vectors is not None:
+            of_prompt = steered_positions(batch, positions).sum(dim=1).tolist()
+            steered[chosen] = [n + len(row) - 1 for n, row in zip(of_prompt, rows, strict=True)]
+        for i, row in zip(chosen, rows, strict=True):
+            tokens[i] = row
         if tick is not None:
             tick(len(chosen))
-    return out
+
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    in_batches(order, min(batch_size, largest_batch(lm, longest)), run)
+    return Continuations(tokens, steered, unsolved)
+
+
+@torch.no_grad()
+def continue_batch(
+    lm: LanguageModel, batch: TokenBatch, new_tokens: int, processors: LogitsProcessorList
+) -> list[list[int]]:
+    """Return the new ids of each left-padded prompt, up to and including the end token.
+
+    The most likely token is taken at every step; ``processors`` may leave only a drawn one.
+    """
+    ends = end_tokens(lm)
+    ids = lm.model.generate(
+        input_ids=batch.ids,
+        attention_mask=batch.mask.long(),
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        use_cache=True,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        pad_token_id=lm.tokenizer.pad_token_id,
+        eos_token_id=ends or None,
+        logits_processor=processors,
+    )
+    return [_until(row, ends) for row in ids[:, batch.ids.shape[1] :].tolist()]
 
 
 def end_tokens(lm: LanguageModel) -> list[int]:

@@ -57,11 +57,15 @@ class InverseCdfSampling(LogitsProcessor):
         """Return scores in which only the drawn token is finite."""
         step = input_ids.shape[1] - self.prompt_length
         probabilities = torch.softmax(scores.float() / self.temperature, dim=-1)
+        if probabilities.device.type == "mps":  # has no float64
+            probabilities = probabilities.cpu()
         ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
         cumulative = ordered.double().cumsum(dim=-1)
         outside = cumulative - ordered.double() >= self.top_p
         nucleus = ordered.double().masked_fill(outside, 0.0).cumsum(dim=-1)
         target = self.uniforms[:, step, None].to(nucleus.device) * nucleus[:, -1:]
-        place = torch.searchsorted(nucleus, target, right=True).clamp(max=scores.shape[1] - 1)
-        token = tokens.gather(1, place)
+        place = torch.searchsorted(nucleus, target, right=True)
+        # A draw next to 1 can round up to the whole mass: never leave the nucleus.
+        place = place.minimum((~outside).sum(dim=-1, keepdim=True) - 1)
+        token = tokens.gather(1, place).to(scores.device)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)

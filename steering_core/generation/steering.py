@@ -1,14 +1,15 @@
 """Add vectors to the residual stream at chosen positions."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 
+from steering_core.errors import ModelError
 from steering_core.models.language_model import LanguageModel
-from steering_core.models.residual_stream import edit_residual
+from steering_core.models.residual_stream import Edit, edit_residual
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch
 
@@ -38,16 +39,56 @@ def steer_generation(
     """Steer ``generate`` inside the block: the prompt's positions, then every new token.
 
     With the KV cache the first pass carries the whole prompt and each later pass one token.
+
+    Raises:
+        ModelError: if a later pass carries more, because generation runs without a cache.
+
     """
     where = steered_positions(prompt, positions)[..., None]
     added = vectors.to(lm.device, lm.dtype)[:, None]
+    with edit_generation(
+        lm,
+        site,
+        lambda residual: torch.where(where, residual + added, residual),
+        lambda residual: residual + added,
+    ):
+        yield
+
+
+@contextmanager
+def edit_generation(
+    lm: LanguageModel, site: Site, edit_prompt: Edit, edit_token: Edit
+) -> Iterator[None]:
+    """Apply ``edit_prompt`` to the first pass inside the block and ``edit_token`` to later ones.
+
+    Raises:
+        ModelError: if a later pass carries more than one token, because there is no KV cache.
+
+    """
+    edit_next: Callable[[torch.Tensor], torch.Tensor] = edit_prompt
 
     def edit(residual: torch.Tensor) -> torch.Tensor:
-        if residual.shape[1] == where.shape[1] > 1:
-            return torch.where(where, residual + added, residual)
-        return residual + added
+        nonlocal edit_next
+        if edit_next is edit_token and residual.shape[1] != 1:
+            raise ModelError("steered generation needs the KV cache: set use_cache.")
+        now, edit_next = edit_next, edit_token
+        return now(residual)
 
     with edit_residual(lm, site, edit):
+        yield
+
+
+@contextmanager
+def steer_sites(
+    lm: LanguageModel,
+    interventions: Sequence[tuple[Site, Float[torch.Tensor, "batch d_model"]]],
+    prompt: TokenBatch,
+    positions: Positions = "last",
+) -> Iterator[None]:
+    """Steer ``generate`` inside the block at several sites in the same passes."""
+    with ExitStack() as stack:
+        for site, vectors in interventions:
+            stack.enter_context(steer_generation(lm, site, vectors, prompt, positions))
         yield
 
 

@@ -7,13 +7,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steering_core.generation.generate import Sampling, generate
+from steering_core.generation.adaptive import AdaptiveSolver
+from steering_core.generation.generate import Sampling, continuations
+from steering_core.generation.plan import plan_for
 from steering_core.generation.steering import Positions
 from steering_core.methods.solutions import Interventions, solved
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
-from steering_core.progress import progress
+from steering_core.progress import counter
 from steering_core.storage.atomic import atomic_path
 
 SCHEMA = pa.schema(
@@ -28,8 +30,15 @@ SCHEMA = pa.schema(
         pa.field("prompt_tokens", pa.list_(pa.int32())),
         pa.field("new_tokens", pa.list_(pa.int32())),  # null without a solution
         pa.field("text", pa.string()),  # the completion alone; null without a solution
+        # Of a program solved anew at every position, else null: positions that were to be
+        # steered, and those of them that have no solution, where nothing was added.
+        pa.field("steered_positions", pa.int32()),
+        pa.field("unsolved_positions", pa.int32()),
     ]
 )
+_OF_ROWS = ("method", "strength_index", "strength_name", "strength", "example_id", "status")
+_COUNTS = ("steered_positions", "unsolved_positions")
+_OF_TEXTS = ("new_tokens", "text", *_COUNTS)
 
 
 def generate_method(
@@ -42,47 +51,64 @@ def generate_method(
     positions: Positions,
     max_tokens: int,
     batch_size: int,
+    solver: AdaptiveSolver | None = None,
 ) -> pd.DataFrame:
-    """Continue every prompt at every strength of a method.
+    """Continue every prompt at every strength of a method, all strengths in the same batches.
 
-    A prompt whose program has no solution is not continued: its text is missing and its status
-    says why.
+    A prompt whose program has no solution (at its last token, if it is solved at every position)
+    is not continued: its text is missing and its status says why.
+
+    Args:
+        lm: the model.
+        prompts: columns ``example_id`` and ``text``.
+        interventions: of the method.
+        site: where to steer.
+        sampling: how tokens are drawn.
+        positions: which prompt positions are steered besides every new token.
+        max_tokens: at which prompts are cut.
+        batch_size: prompts at a time, each at every strength.
+        solver: of an adaptive method.
+
+    Returns:
+        The columns of :data:`SCHEMA`.
+
     """
     ids = prompts["example_id"].tolist()
     tokens = tokenize(
         lm.tokenizer, prompts["text"].tolist(), prepend_bos=site.prepend_bos, max_tokens=max_tokens
     )
-    frames = []
-    for index in progress(interventions.points(), f"generating with {interventions.method}"):
-        rows = interventions.at(index, ids)
-        has = np.flatnonzero(solved(rows))
-        vectors = interventions.vectors(rows.iloc[has])
-        texts: list[list[int] | None] = [None] * len(rows)
-        if len(has):
-            made = generate(
+    points = interventions.points()
+    rows = pd.concat([interventions.at(index, ids) for index in points], ignore_index=True)
+    texts = rows[[*_OF_ROWS]].assign(
+        prompt=prompts["text"].tolist() * len(points), prompt_tokens=tokens * len(points)
+    )
+    has = np.flatnonzero(solved(rows))
+    columns: dict[str, list] = {name: [None] * len(rows) for name in _OF_TEXTS}
+    if len(has):
+        chosen = rows.iloc[has]
+        plan = plan_for(solver, interventions, chosen)
+        vectors = interventions.vectors(chosen) if plan is None else None
+        with counter(len(has), f"generating with {interventions.method}") as tick:
+            made = continuations(
                 lm,
-                [tokens[i] for i in has],
-                [ids[i] for i in has],
+                texts["prompt_tokens"].iloc[has].tolist(),
+                chosen["example_id"].tolist(),
                 sampling,
                 site=site,
-                vectors=vectors if np.any(vectors) else None,
+                vectors=vectors if vectors is not None and np.any(vectors) else None,
+                adaptive=plan,
                 positions=positions,
-                batch_size=batch_size,
+                batch_size=batch_size * len(points),
+                tick=tick,
             )
-            for i, new in zip(has, made, strict=True):
-                texts[i] = new
-        frame = rows[
-            ["method", "strength_index", "strength_name", "strength", "example_id", "status"]
-        ].copy()
-        frame["prompt"] = prompts["text"].to_numpy()
-        frame["prompt_tokens"] = tokens
-        frame["new_tokens"] = texts
-        frame["text"] = [
-            None if new is None else lm.tokenizer.decode(new, skip_special_tokens=True)
-            for new in texts
-        ]
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+        for k, i in enumerate(has):
+            columns["new_tokens"][i] = made.tokens[k]
+            columns["text"][i] = lm.tokenizer.decode(made.tokens[k], skip_special_tokens=True)
+            if plan is not None:
+                columns["steered_positions"][i] = int(made.steered[k])
+                columns["unsolved_positions"][i] = int(made.unsolved[k])
+    counts = {name: pd.array(columns.pop(name), dtype="Int32") for name in _COUNTS}
+    return texts.assign(**columns, **counts)[SCHEMA.names]
 
 
 def write_generations(generations: pd.DataFrame, path: str | Path) -> None:

@@ -6,6 +6,7 @@ from steering_core.config.schema import Settings
 from steering_core.methods.base import FixedDirection
 from steering_core.methods.contrastive import CAAContrastive, CAAMeanDiff, CAARepE
 from steering_core.methods.features import SingleFeature, TopKFeatures
+from steering_core.methods.modes import is_program, program_of
 from steering_core.methods.optimal import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
 from steering_core.methods.reference import NoSteering, RandomDirection
 
@@ -60,21 +61,16 @@ def make_program(
     method: str, tau: float, lam: float | None, epsilon: float | None
 ) -> OptimalSteering:
     """Return the program of a grid point."""
-    if method == QPOptimalSteering.name and lam is not None:
+    if is_program(method) and program_of(method) == "qp" and lam is not None:
         return QPOptimalSteering(lam=lam, tau=tau)
-    if method == ConvexOptimalSteering.name and epsilon is not None:
+    if is_program(method) and program_of(method) == "socp" and epsilon is not None:
         return ConvexOptimalSteering(epsilon=epsilon, tau=tau)
     raise ValueError(f"method: {method} is not a program, or its parameter is missing")
 
 
-def is_program(method: str) -> bool:
-    """Whether ``method`` is solved per input."""
-    return method in (QPOptimalSteering.name, ConvexOptimalSteering.name)
-
-
 def _programs(method: str, settings: Settings) -> list[tuple[float, float | None, float | None]]:
-    if method == QPOptimalSteering.name:
+    if not is_program(method):
+        return []
+    if program_of(method) == "qp":
         return [(tau, lam, None) for lam in settings.qp_lambda for tau in settings.qp_tau]
-    if method == ConvexOptimalSteering.name:
-        return [(tau, None, eps) for tau in settings.socp_tau for eps in settings.socp_epsilon]
-    return []
+    return [(tau, None, eps) for tau in settings.socp_tau for eps in settings.socp_epsilon]

@@ -53,12 +53,15 @@ class OptimalSteering(SteeringMethod):
 
         Raises:
             InfeasibleError: if no δ satisfies the constraints.
+            ArithmeticError: if the solution cannot be certified to be the optimum.
             ValueError: naming an argument of the wrong shape, or with NaN.
 
         """
         h, w = np.asarray(h, dtype=np.float64), np.asarray(probe_w, dtype=np.float64)
         if h.ndim != 1 or h.shape != w.shape:
             raise ValueError(f"h must have shape {w.shape}, got {h.shape}")
+        if not (np.isfinite(h).all() and np.isfinite(probe_b)):
+            raise ValueError("h and probe_b must be finite")
         if target_class not in (0, 1):
             raise ValueError(f"target_class must be 0 or 1, got {target_class}")
         if target_class == 0:
@@ -67,6 +70,10 @@ class OptimalSteering(SteeringMethod):
         solution = self.solve(path, np.atleast_1d(self.shortfall(h, w, probe_b)))
         if solution.status[0] == "infeasible":
             raise InfeasibleError(f"{self.name} is infeasible for this input: {self!r}")
+        if solution.status[0] == "inaccurate":
+            raise ArithmeticError(
+                f"{self!r}: the certified gap of the solution is {solution.relative_gap[0]:.1e}"
+            )
         return solution.vector[0]
 
     def _path_of(self, D: np.ndarray, w: np.ndarray) -> SteeringPath:
@@ -87,7 +94,7 @@ class QPOptimalSteering(OptimalSteering):
         if not lam > 0:
             raise ValueError(f"lam must be > 0, got {lam}")
         self.lam = lam
-        self.strength_name = f"tau at lambda={lam:g}"
+        self.strength_name = f"tau at lambda={_short(lam)}"
 
     def __repr__(self) -> str:
         return f"QPOptimalSteering(lam={self.lam}, tau={self.tau})"
@@ -107,7 +114,7 @@ class ConvexOptimalSteering(OptimalSteering):
         if not epsilon > 0:
             raise ValueError(f"epsilon must be > 0, got {epsilon}")
         self.epsilon = epsilon
-        self.strength_name = f"epsilon at tau={tau:g}"
+        self.strength_name = f"epsilon at tau={_short(tau)}"
 
     def __repr__(self) -> str:
         return f"ConvexOptimalSteering(epsilon={self.epsilon}, tau={self.tau})"
@@ -115,3 +122,8 @@ class ConvexOptimalSteering(OptimalSteering):
     def solve(self, path: SteeringPath, shortfall: Float[np.ndarray, " n"]) -> Solutions:
         """Solve the SOCP for every shortfall."""
         return path.socp(shortfall, epsilon=self.epsilon)
+
+
+def _short(value: float) -> str:
+    """As few digits as tell ``value`` from every other number."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))

@@ -14,7 +14,8 @@ from jaxtyping import Float
 
 from steering_core.methods.base import Direction
 from steering_core.methods.directions import read_direction
-from steering_core.methods.grid import GridPoint, is_program, make_program
+from steering_core.methods.grid import GridPoint, make_program
+from steering_core.methods.modes import is_program, program_of
 from steering_core.methods.optimal import QPOptimalSteering
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
@@ -56,15 +57,18 @@ def solve_programs(
     residuals: Float[np.ndarray, "n d_model"],
     probe: LinearProbe,
     path: SteeringPath,
+    shared_by: Float[np.ndarray, "m d_model"] | None = None,
 ) -> pd.DataFrame:
     """Solve the program of every grid point for every input.
 
     Args:
-        points: grid points of ``qp_optimal`` or ``convex_optimal``.
+        points: grid points of a program.
         example_ids: names of the inputs.
         residuals: their residuals, as the site sees them.
         probe: oriented to the target class.
         path: the path of (decoder, ``probe.weight_vector``); extended as far as needed.
+        shared_by: if given, every input gets the one vector that brings the worst of these
+            residuals, the one furthest from the margin, to the margin, and so all of them.
 
     """
     frames = []
@@ -72,6 +76,11 @@ def solve_programs(
     for point in points:
         program = make_program(point.method, point.tau, point.lam, point.epsilon)
         shortfall = program.shortfall(residuals, probe.weight_vector, probe.bias)
+        if shared_by is not None:
+            others = program.shortfall(
+                shared_by.astype(np.float64), probe.weight_vector, probe.bias
+            )
+            shortfall = np.full(len(residuals), others.max())
         solved = program.solve(path, shortfall)
         frames.append(
             pd.DataFrame({"example_id": list(example_ids)}).assign(
@@ -139,13 +148,17 @@ class Interventions:
             size = rows["strength"].to_numpy()[:, None] * self._unit
             return size * self._fixed.vector[None]
         assert self._path is not None
-        is_qp = self.method == QPOptimalSteering.name
         return self._path.at(
             rows["position"].to_numpy(),
             rows["shortfall"].to_numpy(),
-            "qp" if is_qp else "socp",
-            rows["lam" if is_qp else "epsilon"].to_numpy(dtype=float),
+            program_of(self.method),
+            self.parameters(rows),
         ).vector
+
+    def parameters(self, rows: pd.DataFrame) -> Float[np.ndarray, " n"]:
+        """Return λ or ε of each row of a program."""
+        column = "lam" if program_of(self.method) == "qp" else "epsilon"
+        return rows[column].to_numpy(dtype=float)
 
 
 def read_interventions(

@@ -41,7 +41,10 @@ class TextClassifier(Judge):
         if label.lower() not in labels:
             raise ModelError(f"{model} has no label {label!r}; it has {sorted(labels)}.")
         self.label = int(labels[label.lower()])
-        self.multi_label = loaded.config.problem_type == "multi_label_classification"
+        self.independent = (
+            loaded.config.problem_type == "multi_label_classification"
+            or loaded.config.num_labels == 1  # a softmax over one label is always 1
+        )
         self.model = loaded.to(choose_device(device)).eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -60,7 +63,7 @@ class TextClassifier(Judge):
                 return_tensors="pt",
             ).to(self.model.device)
             logits = self.model(**batch).logits.float()
-            probability = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
+            probability = logits.sigmoid() if self.independent else logits.softmax(dim=-1)
             scores.append(probability[:, self.label].cpu().numpy())
         return np.concatenate(scores) if scores else np.zeros(0)
 

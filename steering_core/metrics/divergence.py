@@ -1,12 +1,16 @@
 """How far steering moves the model's predictions, and how odd its text is to the base model."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from steering_core.errors import ModelError
+from steering_core.generation.adaptive import steer_positions_adaptively
+from steering_core.generation.plan import AdaptivePlan
 from steering_core.generation.steering import steer_positions
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
@@ -39,6 +43,7 @@ def divergence(
     *,
     site: Site,
     vectors: Float[np.ndarray, "n d_model"] | None,
+    adaptive: AdaptivePlan | None = None,
     steer_prompt: bool = False,
     batch_tokens: int = 2048,
 ) -> Divergence:
@@ -54,10 +59,19 @@ def divergence(
         continuations: token ids of the texts generated under steering.
         site: where to steer.
         vectors: what was added for each text.
+        adaptive: or the program that was solved at every steered position; it is solved there
+            again, and finds the same, since positions do not see what is added to others at their
+            own site.
         steer_prompt: whether the earlier prompt positions (not BOS) were steered too.
         batch_tokens: padded tokens at a time.
+
+    Raises:
+        ModelError: if the model does more to its logits than a soft cap.
+
     """
     rows = [[*a, *b] for a, b in zip(prompts, continuations, strict=True)]
+    if rows:
+        _check_head(lm, rows[0])
     kl, nll = np.zeros(len(rows)), np.zeros(len(rows))
     for chosen in token_batches([len(row) for row in rows], batch_tokens):
         batch = pad(
@@ -70,10 +84,18 @@ def divergence(
         steered_at = batch.mask & ~batch.bos & ((place >= start) | steer_prompt)
         base = _hidden(lm, batch.ids, batch.mask)[predicting]
         steered = None
-        if vectors is not None:
-            added = torch.tensor(vectors[chosen])
-            with steer_positions(lm, site, added, steered_at):
-                steered = _hidden(lm, batch.ids, batch.mask)[predicting]
+
+        def under(steering: AbstractContextManager) -> torch.Tensor:
+            with steering:
+                return _hidden(lm, batch.ids, batch.mask)[predicting]  # noqa: B023 - called at once
+
+        if adaptive is not None:
+            steered, _ = adaptive.until_in_range(
+                chosen,
+                lambda added: under(steer_positions_adaptively(lm, site, added, steered_at)),  # noqa: B023
+            )
+        elif vectors is not None:
+            steered = under(steer_positions(lm, site, torch.tensor(vectors[chosen]), steered_at))
         row, column = predicting.nonzero(as_tuple=True)
         target = batch.ids[row, column + 1]
         kl_token, nll_token = _compare(lm, steered, base, target)
@@ -105,12 +127,31 @@ def _compare(
         kl.append((steered_log.exp() * (steered_log - base_log)).sum(dim=1))
     if not nll:
         return np.zeros(0), np.zeros(0)
-    return torch.cat(kl).double().cpu().numpy(), torch.cat(nll).double().cpu().numpy()
+    return torch.cat(kl).cpu().double().numpy(), torch.cat(nll).cpu().double().numpy()
 
 
 def _log_probabilities(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
+    return torch.log_softmax(_logits(lm, hidden), dim=-1)
+
+
+def _logits(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
     logits = lm.model.get_output_embeddings()(hidden).float()
     cap = getattr(lm.model.config.get_text_config(), "final_logit_softcapping", None)
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)
-    return torch.log_softmax(logits, dim=-1)
+    return logits
+
+
+def _check_head(lm: LanguageModel, row: Sequence[int]) -> None:
+    """Raise ModelError if logits made from the final hidden states are not the model's own."""
+    ids = torch.as_tensor(row[:2], dtype=torch.long, device=lm.device)[None]
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    ours = _logits(lm, _hidden(lm, ids, mask))
+    own = lm.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits.float()
+    # The model may cap and scale in its own precision; what is looked for is a missing factor.
+    slack = 1e-3 if lm.dtype == torch.float32 else 3e-2
+    if ours.shape != own.shape or not torch.allclose(ours, own, rtol=slack, atol=slack):
+        raise ModelError(
+            f"{lm.shape.architecture}: the logits are not the output embedding of the final hidden "
+            "state (a scale or a second head?), so KL and perplexity cannot be computed here."
+        )

@@ -21,6 +21,7 @@ from steering_core.models.sae_source import (
     sae_repository,
 )
 from steering_core.models.site import Site
+from steering_core.models.sparse_autoencoder import load_sae
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ def fetch_experiment(experiment: Experiment) -> dict[str, Any]:
     if not is_local(model.id):
         with explain_hub_errors(model.id):
             snapshot_download(model.id, revision=pinned.revision, allow_patterns=_WEIGHTS)
+    if settings.layer != "auto":  # the sweep that picks one fetches them all
+        load_sae(model.sae, settings.layer)
     return {
         "model": {"id": model.id, "revision": pinned.revision, "dtype": model.dtype},
         "shape": vars(shape),
@@ -111,7 +114,8 @@ def directory_digest(directory: str | Path) -> str:
     for file in sorted(Path(directory).rglob("*")):
         if file.is_file():
             digest.update(file.relative_to(directory).as_posix().encode() + b"\0")
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
     return "sha256:" + digest.hexdigest()
 
 

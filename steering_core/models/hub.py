@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -22,7 +23,7 @@ def explain_hub_errors(repository: str) -> Iterator[None]:
     """Turn what the hub's clients raise inside the block into one :class:`ModelError`."""
     try:
         yield
-    except (OSError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+    except (OSError, HfHubHTTPError, OfflineModeIsEnabled, httpx.TransportError) as error:
         advice = _advice(repository, error)
         if advice is None:
             raise
@@ -63,9 +64,9 @@ def _advice(repository: str, error: BaseException) -> str | None:
         "not a local folder" in str(error) or "does not appear" in str(error)
     ):
         return f"{repository} is neither a directory here nor a repository on the hub: {error}"
-    if isinstance(error, OSError) and "couldn't connect" in str(error).lower():
+    if isinstance(error, httpx.TransportError) or "couldn't connect" in str(error).lower():
         return (
-            f"{repository} is not in the local cache and the hub cannot be reached: run the fetch "
+            f"{repository}: the hub cannot be reached and the local cache lacks it: run the fetch "
             f"rule on a machine with a network, with the same HF_HOME. ({error})"
         )
     return None

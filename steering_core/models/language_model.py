@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -106,8 +107,13 @@ def load_shape(model: Model) -> ModelShape:
         ModelError: if it cannot be read, with what to do.
 
     """
-    with explain_hub_errors(model.id):
-        config = AutoConfig.from_pretrained(model.id, revision=model.revision)
+    try:
+        with explain_hub_errors(model.id):
+            config = AutoConfig.from_pretrained(model.id, revision=model.revision)
+    except ValueError as error:  # no config.json in a directory, or an unknown model type
+        raise ModelError(
+            f"{model.id} holds no model that transformers can read: {error}"
+        ) from error
     return model_shape(config, model.id)
 
 
@@ -140,6 +146,12 @@ def load_language_model(model: Model, device: str = "auto") -> LanguageModel:
             model.id, revision=model.revision, dtype=DTYPES[model.dtype]
         )
     loaded = loaded.to(choose_device(device)).eval().requires_grad_(False)
+    # A repository's own decoding habits (repetition penalty, beams, no cache) would change the
+    # distribution behind our back: keep the special tokens alone.
+    own = loaded.generation_config
+    loaded.generation_config = GenerationConfig(
+        bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
+    )
     return LanguageModel(loaded, tokenizer, model_shape(loaded.config, model.id))
 
 

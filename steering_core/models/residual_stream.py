@@ -66,8 +66,11 @@ def read_residuals(
 
     Raises:
         ModelError: if a layer is out of range.
+        ValueError: if rows are padded on the left, which shifts absolute positions.
 
     """
+    if not bool(mask[:, 0].all()):
+        raise ValueError("mask: rows must be padded on the right.")
     read: dict[str, torch.Tensor] = {}
     missing = {site.hook_name for site in sites}
 

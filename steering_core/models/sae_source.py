@@ -4,7 +4,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+from sae_lens.loading.pretrained_sae_loaders import (
+    get_sae_lens_config_from_disk,
+    handle_config_defaulting,
+    load_sae_config_from_huggingface,
+)
 from sae_lens.loading.pretrained_saes_directory import (
     get_pretrained_saes_directory,
     get_repo_id_and_folder_name,
@@ -63,7 +67,10 @@ def load_sae_shape(source: SAESource, layer: int) -> SAEShape:
         file = Path(name) / "cfg.json"
         if not file.is_file():
             raise ConfigError(f"sae.path: {file} is not there; is layer {layer} trained?")
-        config = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            config = handle_config_defaulting(get_sae_lens_config_from_disk(name))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"sae.path: {file} is not JSON: {error}") from error
     else:
         _require_known(source, layer)
         with explain_hub_errors(str(source.release)):

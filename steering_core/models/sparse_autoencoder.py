@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from sae_lens import SAE
+from safetensors import SafetensorError
 
 from steering_core.config.schema import SAESource
 from steering_core.errors import ConfigError, ModelError
@@ -75,7 +76,12 @@ def load_sae(
         if source.path is not None:
             if not (Path(name) / "cfg.json").is_file():
                 raise ConfigError(f"sae.path: {name} has no cfg.json; is layer {layer} there?")
-            sae = SAE.load_from_disk(name, device=str(device))
+            try:
+                sae = SAE.load_from_disk(name, device=str(device))
+            except (FileNotFoundError, SafetensorError) as error:
+                raise ModelError(
+                    f"{name}: the SAE's weights are missing or damaged: {error}"
+                ) from error
         else:
             with explain_hub_errors(source.release):
                 try:

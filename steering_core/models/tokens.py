@@ -46,7 +46,7 @@ def tokenize(
     encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     rows = []
     for text, ids in zip(texts, encoded, strict=True):
-        if prepend_bos and ids[:1] == front:  # a chat template writes its own
+        if front and ids[:1] == front:  # a chat template writes its own
             ids = ids[1:]
         if not ids:
             raise DataError(f"a text has no tokens: {text!r}")
@@ -70,7 +70,7 @@ def pad(
         start = width - len(row) if side == "left" else 0
         ids[i, start : start + len(row)] = torch.as_tensor(row, dtype=torch.long)
         mask[i, start : start + len(row)] = True
-        bos[i, start] = prepend_bos
+        bos[i, start] = prepend_bos or row[0] == tokenizer.bos_token_id
     return TokenBatch(ids, mask, bos)
 
 
@@ -97,4 +97,9 @@ def count_tokens(
 ) -> list[int]:
     """Return the number of tokens of each text, BOS included; 0 for a text without any."""
     encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return [len(ids) + prepend_bos if ids else 0 for ids in encoded]
+    counts = []
+    for ids in encoded:
+        own_bos = prepend_bos and ids[:1] == [tokenizer.bos_token_id]
+        length = len(ids) - own_bos
+        counts.append(length + prepend_bos if length else 0)
+    return counts

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
-_LIMIT = 1e-12  # a norm budget this near (relative) to the attainable infimum counts as it
+LIMIT = 1e-12  # a norm budget this near (relative) to the attainable infimum counts as it
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Knots:
 
     def attainable(self, norm: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Whether some u of margin 1 has this norm, as far as the path knows."""
-        return norm >= self.least_norm * (1.0 - _LIMIT)
+        return norm >= self.least_norm * (1.0 - LIMIT)
 
     def blend(self, name: str, place: Place) -> Float[np.ndarray, " n"]:
         """The row quantity ``name`` (``mu``, ``l1``, ``violation``), interpolated."""

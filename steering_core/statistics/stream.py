@@ -19,16 +19,19 @@ def correlate(
         labels: label of each example that counts.
 
     Raises:
-        DataError: if a labelled example does not occur in the stream.
+        DataError: if a labelled example does not occur in the stream exactly once.
     """
     accumulator: StreamingCorrelation | None = None
-    seen = 0
+    waiting = set(labels)
     for names, features in batches:
         if accumulator is None:
             accumulator = StreamingCorrelation(features.shape[1])
         rows = [i for i, name in enumerate(names) if name in labels]
         if rows:
-            seen += len(rows)
+            found = {names[i] for i in rows}
+            if len(found) < len(rows) or not found <= waiting:
+                raise DataError("an example has features twice: delete them and run again.")
+            waiting -= found
             chosen = features[rows]
             accumulator.update_sparse(
                 chosen.indptr,
@@ -36,6 +39,8 @@ def correlate(
                 chosen.data,
                 np.array([labels[names[i]] for i in rows], dtype=np.float64),
             )
-    if accumulator is None or seen != len(labels):
-        raise DataError(f"{len(labels)} labelled examples, {seen} of them have features.")
+    if accumulator is None or waiting:
+        raise DataError(
+            f"{len(labels)} labelled examples, {len(labels) - len(waiting)} of them have features."
+        )
     return accumulator

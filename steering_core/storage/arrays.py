@@ -20,7 +20,7 @@ def save_arrays(
     header = {"json": json.dumps(metadata or {}, sort_keys=True)}
     with atomic_path(path) as temporary:
         save_file(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+            {name: np.asarray(array, order="C") for name, array in arrays.items()},
             temporary,
             metadata=header,
         )

@@ -1,0 +1,176 @@
+"""The section ``corrsteer`` of the configuration: models, tasks, arms and their settings."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from steering_core.config.schema import (
+    Closed,
+    Count,
+    ExperimentEntry,
+    Fraction,
+    Model,
+    Name,
+    Positive,
+)
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Transfer(Closed):
+    """The features that an arm of another experiment selected."""
+
+    experiment: Name
+    arm: Name = "corrsteer_a"
+
+
+class Arm(Closed):
+    """One way to choose features and to steer with them.
+
+    ``strategy``: ``single`` is the best feature over all layers (S), ``all`` the best of every
+    layer (A), ``pruned`` the layers of A that alone beat the unsteered validation accuracy (P),
+    ``validated`` the one layer that is best on validation.
+    """
+
+    strategy: Literal["single", "all", "pruned", "validated"] = "all"
+    score: Literal["pearson", "mutual_information", "fisher", "contrastive", "random"] = "pearson"
+    space: Literal["features", "raw"] = "features"
+    mask: Literal["generation", "all"] = "generation"
+    pooling: Literal["task", "max", "mean"] = "task"
+    coefficient_pooling: Literal["same", "max", "mean"] = "same"
+    coefficient: Literal["mean", "difference"] = "mean"
+    sign: Literal["positive", "negative", "both"] = "positive"
+    scale: Positive = 1.0
+    per_layer: Count | Literal["all"] = 1
+    features_from: Transfer | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Arm":
+        if self.per_layer == "all" and self.space != "raw":
+            raise ValueError("per_layer: all is the whole vector of raw space, not of features")
+        return self
+
+
+#: The arms of the published main tables, less the unsteered one, which is always run.
+DEFAULT_ARMS = {
+    "random_feature": {"strategy": "single", "score": "random", "sign": "both"},
+    "corrsteer_s": {"strategy": "single"},
+    "corrsteer_a": {"strategy": "all"},
+    "corrsteer_p": {"strategy": "pruned"},
+    "spare_mi": {"strategy": "all", "score": "mutual_information"},
+    "dsg_fisher": {"strategy": "all", "score": "fisher"},
+    "caa": {
+        "strategy": "validated",
+        "score": "contrastive",
+        "space": "raw",
+        "sign": "both",
+        "coefficient": "difference",
+        "per_layer": "all",
+    },
+}
+
+
+class FineTuning(Closed):
+    """The supervised baseline, on the rows that selection uses."""
+
+    method: Literal["none", "full", "lora"] = "none"
+    learning_rate: Positive | None = None  # None: 1e-5, 5e-6 below 2 000 rows
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    epochs: Count = 1
+    lora_rank: Count = 16
+
+
+class Bridge(Closed):
+    """The convex programs on the features that an arm selected."""
+
+    programs: list[Literal["convex_optimal", "qp_optimal"]] = Field(default=[])
+    arm: Name = "corrsteer_a"
+    features: Count = 20
+    tau: Positive = 0.5
+    epsilon: Positive = 5.0
+    weight: Positive = 1.0
+
+
+class CorrSteerSettings(Closed):
+    """Everything a CorrSteer experiment can vary."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default=[0])
+    arms: dict[Name, Arm] = Field(
+        default={name: Arm(**arm) for name, arm in DEFAULT_ARMS.items()}
+    )
+    fine_tuning: FineTuning = FineTuning()
+    bridge: Bridge = Bridge()
+
+    # examples
+    train_rows: Count = 4000
+    validation_rows: Count = 200
+    test_rows: Count | None = None
+    own_test_fraction: Fraction = 0.7
+    validation_share: Fraction = 0.1
+    max_tokens: Annotated[int, Field(ge=2)] | None = None  # None: the model's context
+    long_prompts: Literal["error", "drop"] = "error"
+
+    # prompts: the same for selection and evaluation
+    few_shot: Annotated[int, Field(ge=0)] = 0
+    chain_of_thought: bool = False
+    restrict_options: bool = False
+    chat_template: bool = False
+    published_prompt: bool = False
+    new_tokens: Count | None = None  # None: the task's
+
+    # selection
+    layers: list[Annotated[int, Field(ge=0)]] | Literal["all"] = "all"
+    published_site: bool = False
+    keep: Count = 20
+    snapshots: list[Count] = Field(default=[10, 30, 100, 300, 1000, 3000])
+    shards: Count = 1
+
+    # running
+    batch_rows: Count = 8
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    bootstrap_resamples: Count = 2000
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, values: list) -> list:
+        if len(set(values)) < len(values):
+            raise ValueError("has an entry twice")
+        return values
+
+    @field_validator("arms")
+    @classmethod
+    def _names(cls, arms: dict) -> dict:
+        taken = {"unsteered", "fine_tuning", "convex_optimal", "qp_optimal"} & set(arms)
+        if taken:
+            raise ValueError(f"{sorted(taken)[0]} is the name of an arm that is always there")
+        return arms
+
+    @model_validator(mode="after")
+    def _fits(self) -> "CorrSteerSettings":
+        if self.restrict_options and self.chain_of_thought:
+            raise ValueError("restrict_options leaves no room for chain_of_thought")
+        return self
+
+
+class CorrSteerTask(Closed):
+    """A registered task, perhaps with other rows than the published ones."""
+
+    task: Name
+    dataset: str | None = None
+    subsets: list[str] | None = None
+    revision: str = "main"
+    settings: dict = Field(default={})
+
+
+class CorrSteerSection(Closed):
+    """The section ``corrsteer``. Experiments are all pairs ``{model}_{task}``.
+
+    ``tables_model`` names the model whose experiments stand in the published tables;
+    ``experiments`` adds pairs under names of their own, with settings of their own.
+    """
+
+    settings: dict = Field(default={})
+    models: dict[Name, Model] = Field(default={})
+    tasks: dict[Name, CorrSteerTask] = Field(default={})
+    experiments: dict[Name, ExperimentEntry] = Field(default={})
+    tables_model: Name = "gemma2b"

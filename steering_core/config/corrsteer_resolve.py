@@ -1,0 +1,97 @@
+"""From the raw configuration to one CorrSteer experiment."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from steering_core.config.corrsteer import Arm, CorrSteerSection, CorrSteerSettings, CorrSteerTask
+from steering_core.config.resolve import _hint, _validated
+from steering_core.config.schema import ExperimentEntry, Model
+from steering_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CorrSteerExperiment:
+    """A resolved CorrSteer experiment."""
+
+    name: str
+    model_name: str
+    task_name: str
+    model: Model
+    task: CorrSteerTask
+    settings: CorrSteerSettings
+
+
+def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
+    """Return every CorrSteer experiment of ``raw`` by name.
+
+    Settings combine as everywhere: defaults < settings < model < task < experiment < top level.
+    Arms are merged by name: a section that defines one arm keeps the others; an arm set to null
+    is left out.
+
+    Raises:
+        ConfigError: naming each unknown, misspelt or misfitting key.
+    """
+    section = load_section(raw)
+    overrides = {k: v for k, v in raw.items() if k in CorrSteerSettings.model_fields}
+    entries = {
+        f"{model}_{task}": ExperimentEntry(model=model, task=task)
+        for model in section.models
+        for task in section.tasks
+    }
+    clash = set(entries) & set(section.experiments)
+    if clash:
+        raise ConfigError(f"corrsteer.experiments: {sorted(clash)[0]} is there already.")
+    found = {}
+    for name, entry in {**entries, **section.experiments}.items():
+        if name in raw.get("experiments", {}):
+            raise ConfigError(f"corrsteer: {name} is also the name of an experiment.")
+        found[name] = _resolve(section, overrides, name, entry)
+    for experiment in found.values():
+        for arm_name, arm in experiment.settings.arms.items():
+            _check_transfer(f"arms.{arm_name}.features_from", arm, found)
+    return found
+
+
+def _check_transfer(where: str, arm: Arm, found: dict[str, CorrSteerExperiment]) -> None:
+    source = arm.features_from
+    if source is None:
+        return
+    if source.experiment not in found:
+        hint = _hint(source.experiment, found)
+        raise ConfigError(f"{where}: there is no CorrSteer experiment {source.experiment!r}{hint}")
+    arms = found[source.experiment].settings.arms
+    if source.arm not in arms or arms[source.arm].features_from is not None:
+        raise ConfigError(
+            f"{where}: {source.experiment} selects no features for an arm {source.arm!r}"
+        )
+
+
+def load_section(raw: dict[str, Any]) -> CorrSteerSection:
+    """Validate the section alone."""
+    return _validated(CorrSteerSection, raw.get("corrsteer", {}), "corrsteer")
+
+
+def _resolve(
+    section: CorrSteerSection, overrides: dict[str, Any], name: str, entry: ExperimentEntry
+) -> CorrSteerExperiment:
+    for kind, key, known in (
+        ("model", entry.model, section.models),
+        ("task", entry.task, section.tasks),
+    ):
+        if key not in known:
+            raise ConfigError(f"corrsteer.experiments.{name}.{kind}: no {key!r}{_hint(key, known)}")
+    model, task = section.models[entry.model], section.tasks[entry.task]
+    merged: dict[str, Any] = {}
+    arms = {arm: value.model_dump() for arm, value in CorrSteerSettings().arms.items()}
+    for where, layer in (
+        ("corrsteer.settings", section.settings),
+        (f"corrsteer.models.{entry.model}.settings", model.settings),
+        (f"corrsteer.tasks.{entry.task}.settings", task.settings),
+        (f"corrsteer.experiments.{name}.settings", entry.settings),
+        ("settings at top level", overrides),
+    ):
+        arms = {k: v for k, v in {**arms, **layer.get("arms", {})}.items() if v is not None}
+        merged |= {**layer, "arms": arms}
+        _validated(CorrSteerSettings, merged, where)
+    settings = _validated(CorrSteerSettings, merged, f"corrsteer {name}")
+    return CorrSteerExperiment(name, entry.model, entry.task, model, task, settings)

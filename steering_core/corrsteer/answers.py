@@ -1,0 +1,144 @@
+"""Answer a split with or without steering, and judge the answers."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float
+
+from steering_core.corrsteer.decoding import Decoding, decode
+from steering_core.corrsteer.item import Task
+from steering_core.corrsteer.plan import Plan
+from steering_core.corrsteer.run import Run
+from steering_core.corrsteer.strategy import Choice
+from steering_core.errors import DataError
+from steering_core.generation.steering import steer_sites
+from steering_core.models.language_model import LanguageModel
+from steering_core.models.site import Site
+from steering_core.models.tokens import TokenBatch
+from steering_core.progress import progress
+from steering_core.storage.atomic import atomic_path
+
+#: A vector for all rows (d_model,) or one for each row (n, d_model), at a site.
+Intervention = tuple[Site, Float[np.ndarray, "... d_model"]]
+
+SCHEMA = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("gold", pa.string(), nullable=False),
+        pa.field("text", pa.string()),  # the completion alone; null where undefined
+        pa.field("answer", pa.string()),  # what was extracted from it
+        pa.field("success", pa.bool_()),
+        pa.field("status", pa.string(), nullable=False),  # ok, or undefined
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("layers", pa.list_(pa.int32()), nullable=False),
+    ]
+)
+
+
+def answer(
+    lm: LanguageModel,
+    rows: pd.DataFrame,
+    task: Task,
+    how: Decoding,
+    classifier: Any,
+    *,
+    interventions: Sequence[Intervention] = (),
+    reasoned: bool = False,
+) -> pd.DataFrame:
+    """Return :data:`SCHEMA` for the rows of one split, in their order.
+
+    Every vector is added at the last position of every forward pass, all layers in one pass.
+
+    Raises:
+        DataError: if a vector is not finite, or prompts do not fit.
+    """
+    for site, vectors in interventions:
+        if not np.isfinite(vectors).all():
+            raise DataError(f"the steering vector at {site.hook_name} is not finite.")
+
+    def around(batch: TokenBatch, chosen: list[int]) -> AbstractContextManager:
+        steered = []
+        for site, vectors in interventions:
+            mine = vectors[chosen] if vectors.ndim == 2 else vectors[None].repeat(len(chosen), 0)
+            steered.append((site, torch.tensor(mine)))
+        return steer_sites(lm, steered, batch)
+
+    texts: list[str] = [""] * len(rows)
+    for chosen, made in progress(decode(lm, rows, how, around), f"answering {task.name}"):
+        for position, text in zip(chosen, made, strict=True):
+            texts[position] = text
+    return judged(rows, texts, task, classifier, reasoned=reasoned).assign(
+        layers=[sorted({site.layer for site, _ in interventions})] * len(rows)
+    )[SCHEMA.names]
+
+
+def answer_choice(
+    run: Run, rows: pd.DataFrame, plan: Plan | None, choice: Choice | None
+) -> pd.DataFrame:
+    """Answer under the chosen layers of a plan; without a plan, unsteered.
+
+    A choice without layers gives a table that is undefined, with the reason.
+    """
+    if plan is None or choice is None:
+        interventions = []
+    elif not choice.layers:
+        return undefined(rows, choice.reason)
+    else:
+        interventions = layer_interventions(plan.vectors, plan.sites, choice.layers)
+    return answer(
+        run.lm,
+        rows,
+        run.task,
+        run.how,
+        run.classifier,
+        interventions=interventions,
+        reasoned=run.reasoned,
+    )
+
+
+def judged(
+    rows: pd.DataFrame, texts: Sequence[str], task: Task, classifier: Any, *, reasoned: bool
+) -> pd.DataFrame:
+    """Return the rows with their completions, the extracted answers and success."""
+    verdict = task.success.judge(
+        list(texts), rows["gold"].tolist(), rows["letters"].tolist(), classifier, reasoned=reasoned
+    )
+    return rows[["example_id", "prompt", "gold"]].assign(
+        text=list(texts), answer=verdict.answer, success=verdict.success, status="ok", reason=""
+    )
+
+
+def undefined(rows: pd.DataFrame, reason: str) -> pd.DataFrame:
+    """Return the rows of an arm that cannot be run, and why."""
+    return rows[["example_id", "prompt", "gold"]].assign(
+        text=None,
+        answer=None,
+        success=None,
+        status="undefined",
+        reason=reason,
+        layers=[[] for _ in range(len(rows))],
+    )[SCHEMA.names]
+
+
+def layer_interventions(
+    vectors: Mapping[int, Float[np.ndarray, " d_model"]],
+    sites: Mapping[int, Site],
+    layers: Sequence[int],
+) -> list[Intervention]:
+    """Return the vectors of ``layers`` at their sites."""
+    return [(sites[layer], vectors[layer]) for layer in layers]
+
+
+def write_answers(path: str | Path, answers: pd.DataFrame) -> None:
+    """Write the table as Parquet."""
+    table = pa.Table.from_pandas(answers, schema=SCHEMA, preserve_index=False)
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")

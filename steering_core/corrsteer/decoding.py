@@ -1,0 +1,113 @@
+"""Greedy answers to many prompts in batches, with whatever hooks a stage puts around a batch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+
+from steering_core.errors import DataError, ModelError
+from steering_core.generation.generate import continue_batch
+from steering_core.models.language_model import LanguageModel
+from steering_core.models.tokens import TokenBatch, pad, tokenize
+
+#: Batches whose rows are sorted by length together; larger means less padding.
+BLOCK = 16
+
+#: What to put around a batch, from the padded prompts and the rows' positions in the table.
+Around = Callable[[TokenBatch, list[int]], AbstractContextManager]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are generated; one object serves selection, pruning and evaluation."""
+
+    new_tokens: int
+    batch_rows: int = 8
+    restrict_options: bool = False
+    prepend_bos: bool = True
+
+
+def decode(
+    lm: LanguageModel, rows: pd.DataFrame, how: Decoding, around: Around | None = None
+) -> Iterator[tuple[list[int], list[str]]]:
+    """Yield ``(positions, completions)`` of batch after batch; every row once.
+
+    Rows are taken in order, ``BLOCK`` batches at a time, by length within those.
+
+    Args:
+        lm: the model.
+        rows: columns ``prompt`` and ``letters``.
+        how: options of decoding.
+        around: context manager entered for each batch.
+
+    Raises:
+        DataError: if a prompt and its answer do not fit the context.
+        ModelError: if options are to be restricted and a letter is not one token.
+    """
+    prompts = tokenize(lm.tokenizer, rows["prompt"].tolist(), prepend_bos=how.prepend_bos)
+    longest = max(map(len, prompts), default=0) + how.new_tokens
+    if longest > lm.shape.context:
+        raise DataError(
+            f"prompt and answer need {longest} positions, the model has {lm.shape.context}: lower "
+            "max_tokens and set long_prompts to drop, or lower new_tokens."
+        )
+    letters = rows["letters"].tolist()
+    for chosen in _batches([len(prompt) for prompt in prompts], how.batch_rows):
+        batch = pad(
+            [prompts[i] for i in chosen], lm.tokenizer, side="left", prepend_bos=how.prepend_bos
+        ).to(lm.device)
+        processors = LogitsProcessorList()
+        if how.restrict_options:
+            tokens = [option_tokens(lm.tokenizer, letters[i]) for i in chosen]
+            processors.append(OnlyOptions(tokens, batch.ids.shape[1]))
+        with around(batch, chosen) if around else nullcontext():
+            made = continue_batch(lm, batch, how.new_tokens, processors)
+        yield chosen, lm.tokenizer.batch_decode(made, skip_special_tokens=True)
+
+
+class OnlyOptions(LogitsProcessor):
+    """Lets only the given tokens be the first one of each row's answer."""
+
+    def __init__(self, tokens: Sequence[Sequence[int]], prompt_length: int):
+        self.tokens = tokens
+        self.prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return scores with all other tokens at minus infinity, at the first step."""
+        if input_ids.shape[1] > self.prompt_length:
+            return scores
+        only = torch.full_like(scores, -torch.inf)
+        for row, tokens in enumerate(self.tokens):
+            only[row, tokens] = scores[row, tokens]
+        return only
+
+
+def option_tokens(tokenizer: PreTrainedTokenizerBase, letters: Sequence[str]) -> list[int]:
+    """Return the tokens that say a letter, with and without a space before it.
+
+    Raises:
+        ModelError: if there are no letters, or a letter is no single token.
+    """
+    if not len(letters):
+        raise ModelError("restrict_options: this task has no options; use it for select tasks.")
+    found = []
+    for letter in letters:
+        forms = tokenizer([letter, f" {letter}"], add_special_tokens=False)["input_ids"]
+        single = {ids[0] for ids in forms if len(ids) == 1} - {tokenizer.unk_token_id}
+        if not single:
+            raise ModelError(f"restrict_options: {letter!r} is not one token of this model.")
+        found += sorted(single)
+    return found
+
+
+def _batches(lengths: Sequence[int], batch_rows: int) -> Iterator[list[int]]:
+    block = BLOCK * batch_rows
+    for start in range(0, len(lengths), block):
+        order = sorted(
+            range(start, min(start + block, len(lengths))), key=lambda i: (lengths[i], i)
+        )
+        for first in range(0, len(order), batch_rows):
+            yield order[first : first + batch_rows]

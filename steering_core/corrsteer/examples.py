@@ -1,0 +1,116 @@
+"""The table of examples of one run: every row with its split and its full prompt."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
+
+from steering_core.config.corrsteer import CorrSteerSettings
+from steering_core.corrsteer.item import Source, Task
+from steering_core.corrsteer.prompts import PromptOptions, build_prompts
+from steering_core.corrsteer.splits import assign_splits
+from steering_core.errors import DataError
+from steering_core.models.tokens import count_tokens
+from steering_core.storage.atomic import atomic_path
+
+log = logging.getLogger(__name__)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("gold", pa.string(), nullable=False),
+        pa.field("worked", pa.string(), nullable=False),
+        pa.field("letters", pa.list_(pa.string()), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+    ]
+)
+
+
+def build_examples(
+    items: pd.DataFrame,
+    task: Task,
+    source: Source,
+    settings: CorrSteerSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int,
+    prepend_bos: bool,
+    max_tokens: int,
+) -> pd.DataFrame:
+    """Return the rows of :data:`SCHEMA`.
+
+    Args:
+        items: what :func:`steering_core.corrsteer.items.fetch_items` read.
+        task: the task.
+        source: where the items come from.
+        settings: sizes of the splits and prompt options.
+        tokenizer: counts tokens and writes the chat template.
+        seed: of the run; one seed gives one split, for selection and evaluation alike.
+        prepend_bos: whether BOS stands in front.
+        max_tokens: longest prompt, BOS included.
+
+    Raises:
+        DataError: if a prompt is too long and ``long_prompts`` is ``error``, or a split is empty.
+    """
+    options = PromptOptions(settings.few_shot, settings.chain_of_thought, settings.chat_template)
+    if settings.long_prompts == "drop":
+        # Before splitting, so that dropping takes no row from a split that is already small.
+        alone = PromptOptions(0, settings.chain_of_thought, settings.chat_template)
+        lengths = _lengths(task, items, items.iloc[:0], alone, tokenizer, prepend_bos)
+        kept = [n <= max_tokens for n in lengths]
+        if not all(kept):
+            log.warning("%d of %d rows are too long: dropped", len(kept) - sum(kept), len(kept))
+        items = items[kept]
+    rows = assign_splits(items, source, settings, seed)
+    shots = rows[rows["split"] == "shot"]
+    rows["n_tokens"] = _lengths(task, rows, shots, options, tokenizer, prepend_bos)
+    rows["prompt"] = build_prompts(task, rows["prompt"].tolist(), shots, options, tokenizer)
+    used = rows["split"] != "shot"
+    long = used & (rows["n_tokens"] > max_tokens)
+    if long.any():
+        message = (
+            f"{int(long.sum())} prompts are longer than {max_tokens} tokens, up to "
+            f"{int(rows.loc[long, 'n_tokens'].max())}"
+        )
+        if settings.long_prompts == "error":
+            raise DataError(f"{message}: raise max_tokens or set long_prompts to drop.")
+        log.warning("%s: dropped", message)
+        rows = rows[~long]
+    return rows.rename(columns={"item_id": "example_id"})[SCHEMA.names].reset_index(drop=True)
+
+
+def summary(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Return what the split was: seed and number of rows of each split."""
+    counts = rows["split"].value_counts()
+    return {"seed": seed, "rows": {str(k): int(v) for k, v in sorted(counts.items())}}
+
+
+def write_examples(path: str | Path, rows: pd.DataFrame) -> None:
+    """Write the table as Parquet."""
+    table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+
+
+def read_examples(path: str | Path, split: str) -> pd.DataFrame:
+    """Read the rows of one split, in file order."""
+    rows = pd.read_parquet(path)
+    return rows[rows["split"] == split].reset_index(drop=True)
+
+
+def _lengths(
+    task: Task,
+    rows: pd.DataFrame,
+    shots: pd.DataFrame,
+    options: PromptOptions,
+    tokenizer: PreTrainedTokenizerBase,
+    prepend_bos: bool,
+) -> list[int]:
+    prompts = build_prompts(task, rows["prompt"].tolist(), shots, options, tokenizer)
+    return count_tokens(tokenizer, prompts, prepend_bos)

@@ -1,0 +1,70 @@
+"""Pin, download and check what a CorrSteer experiment takes from outside."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from huggingface_hub import snapshot_download
+
+from steering_core.config.schema import Model
+from steering_core.config.view import SettingsView
+from steering_core.corrsteer.item import Task
+from steering_core.errors import ConfigError
+from steering_core.models.fetch import fetch_experiment, pin
+from steering_core.models.hub import explain_hub_errors
+from steering_core.models.language_model import is_local, load_shape
+from steering_core.models.sae_source import layers_with_sae
+from steering_core.models.sparse_autoencoder import load_sae
+
+_WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.txt"]
+
+
+def fetch_run(model: Model, task: Task, given: SettingsView) -> dict[str, Any]:
+    """Return the resources of an experiment, the layers without an SAE among them.
+
+    Layers are 1 to L − 1 as published, or those configured.
+
+    Raises:
+        ConfigError: if a configured layer has no SAE, or lengths do not fit the context.
+        ModelError: if something cannot be loaded, with what to do.
+    """
+    shape = load_shape(model)
+    available = layers_with_sae(model.sae, shape.n_layers)
+    wanted = list(range(1, shape.n_layers)) if given.layers == "all" else sorted(given.layers)
+    missing = [layer for layer in wanted if layer not in available]
+    if missing and given.layers != "all":
+        raise ConfigError(f"layers: there is no SAE for {missing}; there are {available}.")
+    new_tokens = given.new_tokens or task.new_tokens
+    max_tokens = given.max_tokens or shape.context - new_tokens
+    if max_tokens + new_tokens > shape.context:
+        raise ConfigError(
+            f"max_tokens {max_tokens} and {new_tokens} new tokens exceed the context "
+            f"{shape.context} of {model.id}: lower one of them."
+        )
+    layers = [layer for layer in wanted if layer in available]
+    settings = {"layer": "auto", "layers": layers, "max_tokens": max_tokens}
+    experiment = SimpleNamespace(
+        model=model,
+        task=SimpleNamespace(classifier=None),
+        settings=SettingsView({**settings, "new_tokens": new_tokens}),
+    )
+    found = fetch_experiment(experiment)
+    for layer in layers:  # downloads the weights, one layer in memory at a time
+        load_sae(model.sae, layer)
+    return {
+        **found,
+        "classifier": _fetch_classifier(task),
+        "layers_without_sae": missing,
+        "max_tokens": max_tokens,
+    }
+
+
+def _fetch_classifier(task: Task) -> dict[str, str] | None:
+    repository = task.success.classifier
+    if repository is None:
+        return None
+    revision = pin(repository, "main")
+    if not is_local(repository):
+        with explain_hub_errors(repository):
+            snapshot_download(repository, revision=revision, allow_patterns=_WEIGHTS)
+    task.success.load(revision, "cpu")
+    return {"model": repository, "revision": revision}

@@ -1,0 +1,95 @@
+"""Rows of a task's dataset as items, with the split they come from."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from huggingface_hub import HfApi
+
+from steering_core.config.corrsteer import CorrSteerTask
+from steering_core.corrsteer.item import Item, Source, Task
+from steering_core.corrsteer.tasks import find_task
+from steering_core.data.datasets import is_file, read_rows
+from steering_core.errors import ConfigError, DataError
+from steering_core.models.hub import explain_hub_errors
+
+COLUMNS = ["item_id", "source_split", "prompt", "gold", "worked", "letters"]
+
+
+def fetch_items(
+    entry: CorrSteerTask, *, published_prompt: bool
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read all rows of a task and say where they come from: ``(items, {id, revision})``.
+
+    Columns: :data:`COLUMNS`; ``item_id`` is ``subset/split:row`` in the dataset's own numbering.
+
+    Raises:
+        ConfigError: if the published prompt is asked for and is the task's own.
+        DataError: if a row lacks what the task reads, or no row is of this task.
+        ModelError: if the hub refuses, with what to do.
+    """
+    task = find_task(entry.task)
+    source = source_of(entry, task)
+    read = task.read
+    if published_prompt:
+        if task.published_read is None:
+            raise ConfigError(f"published_prompt: the prompt of {task.name} is the published one.")
+        read = task.published_read
+    revision = _revision(source.dataset, entry.revision)
+    splits = ("",) if is_file(source.dataset) else source.splits
+    rows = []
+    for subset in source.subsets or (None,):
+        for split in splits:
+            table = read_rows(source.dataset, subset, split, revision)
+            where = f"{subset}/{split or source.train}" if subset else split or source.train
+            rows += _items(table, read, where, split or source.train, task.name)
+    if not rows:
+        raise DataError(f"{source.dataset} has no row of task {task.name}.")
+    return pd.DataFrame(rows, columns=COLUMNS), {"id": source.dataset, "revision": revision}
+
+
+def source_of(entry: CorrSteerTask, task: Task) -> Source:
+    """Return the task's source with what the configuration changes.
+
+    A local file has one split, so the task then splits itself.
+    """
+    source = task.source
+    subsets = source.subsets if entry.subsets is None else tuple(entry.subsets)
+    dataset = entry.dataset or source.dataset
+    if is_file(dataset):
+        return Source(dataset, source.train)
+    return Source(dataset, source.train, source.validation, source.test, subsets)
+
+
+def _items(table: pd.DataFrame, read: Any, where: str, split: str, task: str) -> list[tuple]:
+    rows = []
+    for index, row in enumerate(table.to_dict("records")):
+        try:
+            item: Item | None = read(row)
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise DataError(
+                f"task {task} cannot read {where}:{index} ({type(error).__name__}: {error}); it "
+                f"has the columns {list(table.columns)}."
+            ) from error
+        if item is not None:
+            rows.append(
+                (
+                    f"{where}:{index}",
+                    split,
+                    item.prompt,
+                    item.gold,
+                    item.worked,
+                    list(item.letters),
+                )
+            )
+    return rows
+
+
+def _revision(dataset: str, revision: str) -> str:
+    if is_file(dataset):
+        if not Path(dataset).is_file():
+            raise DataError(f"dataset: there is no file {dataset}")
+        return "sha256:" + hashlib.sha256(Path(dataset).read_bytes()).hexdigest()
+    with explain_hub_errors(dataset):
+        return str(HfApi().dataset_info(dataset, revision=revision).sha)

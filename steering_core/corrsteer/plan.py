@@ -1,0 +1,162 @@
+"""The steering vectors of an arm, layer by layer, before a strategy chooses among the layers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from steering_core.config.corrsteer import Arm
+from steering_core.corrsteer.accumulate import Accumulators
+from steering_core.corrsteer.arms import coefficient_variant_of, variant_of
+from steering_core.corrsteer.ranking import coefficients, rank, why_none
+from steering_core.corrsteer.scores import score
+from steering_core.corrsteer.variant import Pooling
+from steering_core.models.site import Site
+from steering_core.storage.arrays import load_arrays, save_arrays
+
+#: Decoder rows of some features of a layer: (layer, features) to (m, d_model), unit norm.
+Rows = Callable[[int, np.ndarray], Float[np.ndarray, "m d_model"]]
+
+FEATURE_COLUMNS = {
+    "layer": np.int64,
+    "rank": np.int64,
+    "feature": np.int64,
+    "steered": np.bool_,
+    "score": np.float64,  # infinite for a ratio to nothing
+    "direction": np.int64,
+    "correlation": np.float64,
+    "coefficient": np.float64,
+    "mean_success": np.float64,
+    "mean_failure": np.float64,
+    "active_success": np.int64,
+    "active_failure": np.int64,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an arm would add at each layer.
+
+    Attributes:
+        features: the kept features of every layer (:data:`FEATURE_COLUMNS`), the steered first.
+        vectors: vector of each layer that has one, scale included, (d_model,).
+        sites: where each of them is added.
+        undefined: why a layer has none.
+    """
+
+    features: pd.DataFrame
+    vectors: dict[int, Float[np.ndarray, " d_model"]]
+    sites: dict[int, Site]
+    undefined: dict[int, str]
+
+    @property
+    def best_scores(self) -> dict[int, float]:
+        """Score of the best feature of each layer that has a vector."""
+        first = self.features[self.features["rank"] == 0].set_index("layer")["score"]
+        return {layer: float(first[layer]) for layer in self.vectors}
+
+    def table(self) -> pd.DataFrame:
+        """Return the kept features, and a row with ``reason`` for every layer without any."""
+        empty = pd.DataFrame({"layer": self.undefined.keys(), "reason": self.undefined.values()})
+        if self.features.empty:
+            return empty
+        table = self.features.assign(reason="")
+        return pd.concat([table, empty], ignore_index=True) if len(empty) else table
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan."""
+        arrays = {f"vector.{layer}": vector for layer, vector in self.vectors.items()}
+        for column, kind in FEATURE_COLUMNS.items():
+            arrays[f"features.{column}"] = self.features[column].to_numpy(dtype=kind)
+        metadata = {
+            "sites": {str(k): site.to_dict() for k, site in self.sites.items()},
+            "undefined": {str(k): reason for k, reason in self.undefined.items()},
+        }
+        save_arrays(path, arrays, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Plan":
+        """Read what :meth:`save` wrote."""
+        arrays, metadata = load_arrays(path)
+        return cls(
+            pd.DataFrame({column: arrays[f"features.{column}"] for column in FEATURE_COLUMNS}),
+            {
+                int(name.split(".")[1]): vector
+                for name, vector in arrays.items()
+                if name.startswith("vector.")
+            },
+            {int(k): Site(**site) for k, site in metadata["sites"].items()},
+            {int(k): reason for k, reason in metadata["undefined"].items()},
+        )
+
+
+def make_plan(
+    arm: Arm,
+    accumulators: Accumulators,
+    sites: Mapping[int, Site],
+    rows: Rows,
+    *,
+    task_pooling: Pooling,
+    keep: int,
+    seed: int,
+    missing: Mapping[int, str] | None = None,
+) -> Plan:
+    """Choose features and coefficients of every layer.
+
+    The decoder's bias is no part of a vector, and several features of a layer are added up.
+
+    Args:
+        arm: what to choose by.
+        accumulators: the statistics of all shards.
+        sites: site of each layer.
+        rows: unit decoder rows; not called for raw dimensions, whose rows are the axes.
+        task_pooling: of the task, where the arm does not say.
+        keep: how many features of a layer to keep in the table.
+        seed: of the random score.
+        missing: layers without an SAE and why.
+    """
+    scored, measured = variant_of(arm, task_pooling), coefficient_variant_of(arm, task_pooling)
+    frames, vectors, undefined = [], {}, dict(missing or {})
+    for layer in accumulators.layers:
+        scores = score(arm.score, accumulators.parts[layer, scored], seed + layer)
+        levels = accumulators.parts[layer, measured].correlation.result()
+        level = coefficients(arm, levels, scores.direction)
+        best = rank(arm, scores, level, keep)
+        if best.empty:
+            undefined[layer] = why_none(arm, scores, level)
+            continue
+        n_steered = len(best) if arm.per_layer == "all" else min(arm.per_layer, len(best))
+        best.insert(0, "layer", layer)
+        best.insert(1, "rank", np.arange(len(best)))
+        best.insert(3, "steered", best["rank"] < n_steered)
+        frames.append(best)
+        if arm.per_layer == "all":
+            vector = np.nan_to_num(level.value)
+        else:
+            used = best[best["steered"]]
+            chosen = used["feature"].to_numpy()
+            axes = rows(layer, chosen) if arm.space == "features" else None
+            vector = _combine(chosen, used["coefficient"].to_numpy(), axes, len(level.value))
+        vectors[layer] = (arm.scale * vector).astype(np.float32)
+    empty = pd.DataFrame(columns=list(FEATURE_COLUMNS))
+    features = pd.concat(frames, ignore_index=True) if frames else empty
+    return Plan(
+        features[list(FEATURE_COLUMNS)].astype(FEATURE_COLUMNS),
+        vectors,
+        {layer: sites[layer] for layer in vectors},
+        undefined,
+    )
+
+
+def _combine(
+    chosen: np.ndarray, coefficient: np.ndarray, axes: Any, d_model: int
+) -> Float[np.ndarray, " d_model"]:
+    if axes is not None:
+        return coefficient @ axes
+    vector = np.zeros(d_model)
+    vector[chosen] = coefficient
+    return vector

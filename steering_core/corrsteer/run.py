@@ -1,0 +1,85 @@
+"""What the stages of one run share: model, task, decoding and classifier, set up alike."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from steering_core.config.corrsteer import CorrSteerTask
+from steering_core.config.schema import Model
+from steering_core.config.view import SettingsView
+from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.item import Task
+from steering_core.corrsteer.tasks import find_task
+from steering_core.errors import ModelError
+from steering_core.models.fetch import pinned_model, site_at
+from steering_core.models.language_model import LanguageModel, load_language_model
+from steering_core.models.site import Site
+
+
+@dataclass(frozen=True)
+class Run:
+    """A loaded model with everything it takes to answer and judge."""
+
+    lm: LanguageModel
+    task: Task
+    how: Decoding
+    classifier: Any
+    reasoned: bool
+    sites: dict[int, Site]
+
+
+def open_run(
+    model: dict[str, Any],
+    entry: dict[str, Any],
+    given: SettingsView,
+    resources: dict[str, Any],
+    *,
+    batch_rows: int | None = None,
+) -> Run:
+    """Load model and classifier at the fetched revisions.
+
+    Raises:
+        ModelError: if something cannot be loaded.
+    """
+    task = find_task(CorrSteerTask(**entry).task)
+    sites = run_sites(resources, published=given.published_site)
+    classifier = None
+    if task.success.classifier is not None:
+        if resources["classifier"] is None:
+            raise ModelError(f"{task.success.classifier} was not fetched: run the fetch rule.")
+        classifier = task.success.load(resources["classifier"]["revision"], given.device)
+    return Run(
+        lm=load_language_model(pinned_model(Model(**model), resources), given.device),
+        task=task,
+        how=Decoding(
+            new_tokens=given.new_tokens or task.new_tokens,
+            batch_rows=batch_rows or given.batch_rows,
+            restrict_options=given.restrict_options,
+            prepend_bos=wants_bos(resources),
+        ),
+        classifier=classifier,
+        reasoned=given.chain_of_thought,
+        sites=sites,
+    )
+
+
+def run_sites(resources: dict[str, Any], *, published: bool) -> dict[int, Site]:
+    """Return the site of each layer's SAE, or the published one a layer early."""
+    sites = {sae["layer"]: site_at(sae) for sae in resources["saes"]}
+    return {k: early_site(site) for k, site in sites.items()} if published else sites
+
+
+def early_site(site: Site) -> Site:
+    """Return the site one layer earlier, where the published code applies a resid_post SAE."""
+    return replace(site, stream="pre") if site.stream == "post" else site
+
+
+def wants_bos(resources: dict[str, Any]) -> bool:
+    """Whether BOS stands in front; all SAEs must agree.
+
+    Raises:
+        ModelError: if they do not.
+    """
+    wanted = {bool(sae["prepend_bos"]) for sae in resources["saes"]}
+    if len(wanted) != 1:
+        raise ModelError("the SAEs of the layers differ in prepend_bos: choose others in layers.")
+    return wanted.pop()

@@ -1,0 +1,98 @@
+"""Scores of features, all with one interface: how much does a feature tell about success?
+
+Each returns a number per feature, larger is better, NaN where it is not defined. Whether a
+feature speaks for success or against it is the same for all scores: the sign of the difference
+of its mean between successful and failed samples (for Pearson's r this is the sign of r).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from steering_core.corrsteer.accumulate import Accumulator
+from steering_core.statistics.result import CorrelationResult
+
+NEVER_FIRES = "never fires"
+NO_SUCCESS = "no successful sample"
+NO_FAILURE = "no failed sample"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of the features of one layer.
+
+    Attributes:
+        value: larger is better; NaN where undefined, infinite for a ratio to nothing.
+        direction: +1 for success, −1 against, 0 neither.
+        reason: why ``value`` is NaN; empty where it is not.
+        result: the statistics behind it.
+    """
+
+    value: Float[np.ndarray, " f"]
+    direction: Int[np.ndarray, " f"]
+    reason: Shaped[np.ndarray, " f"]
+    result: CorrelationResult
+
+
+def pearson(part: Accumulator, result: CorrelationResult, seed: int) -> Float[np.ndarray, " f"]:
+    """|r| of the pooled activation with success."""
+    return np.abs(result.correlation)
+
+
+def mutual_information(
+    part: Accumulator, result: CorrelationResult, seed: int
+) -> Float[np.ndarray, " f"]:
+    """Mutual information with success (SPARE), in nats."""
+    if part.histogram is None:
+        raise ValueError("no histogram was accumulated: there is no fallback for it.")
+    return part.histogram.mutual_information()
+
+
+def fisher(part: Accumulator, result: CorrelationResult, seed: int) -> Float[np.ndarray, " f"]:
+    """Mean square on successes over that on failures (DSG), or the inverse against success."""
+    up, down = result.mean_square_positive, result.mean_square_negative
+    falling = result.mean_positive < result.mean_negative
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(falling, down / up, up / down)
+
+
+def contrastive(part: Accumulator, result: CorrelationResult, seed: int) -> Float[np.ndarray, " f"]:
+    """|mean on successes − mean on failures| (CAA)."""
+    return np.abs(result.mean_positive - result.mean_negative)
+
+
+def random(part: Accumulator, result: CorrelationResult, seed: int) -> Float[np.ndarray, " f"]:
+    """A random order of the features; the baseline of all scores."""
+    return np.random.default_rng([seed, 5]).random(len(result.mean))
+
+
+SCORES: dict[str, Callable[[Accumulator, CorrelationResult, int], Float[np.ndarray, " f"]]] = {
+    "pearson": pearson,
+    "mutual_information": mutual_information,
+    "fisher": fisher,
+    "contrastive": contrastive,
+    "random": random,
+}
+
+
+def score(name: str, part: Accumulator, seed: int = 0) -> Scores:
+    """Return the scores ``name`` of one layer and variant.
+
+    Without a successful or without a failed sample, and for a feature that never fires, nothing
+    is defined, whatever the score.
+    """
+    result = part.correlation.result()
+    value = SCORES[name](part, result, seed).astype(np.float64)
+    reason = np.where(np.isnan(value), result.reason, "").astype("<U32")
+    silent = (result.active_positive + result.active_negative) == 0
+    reason[silent] = NEVER_FIRES
+    reason[(reason == "") & np.isnan(value)] = "undefined"
+    if result.n_positive == 0:
+        reason[:] = NO_SUCCESS
+    elif result.n_positive == result.n:
+        reason[:] = NO_FAILURE
+    value[reason != ""] = np.nan
+    difference = np.nan_to_num(result.mean_positive - result.mean_negative)
+    return Scores(value, np.sign(difference).astype(np.int64), reason, result)

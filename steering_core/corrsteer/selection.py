@@ -1,0 +1,141 @@
+"""Answer the training rows and accumulate what the layers did, in one pass."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from steering_core.corrsteer.accumulate import Accumulators
+from steering_core.corrsteer.answers import judged
+from steering_core.corrsteer.capture import Captured, Reader, capture, feature_reader, raw_reader
+from steering_core.corrsteer.decoding import Decoding, decode
+from steering_core.corrsteer.item import Task
+from steering_core.corrsteer.scores import score
+from steering_core.corrsteer.variant import Variant
+from steering_core.models.language_model import LanguageModel
+from steering_core.models.site import Site
+from steering_core.models.sparse_autoencoder import FeatureDictionary
+from steering_core.models.tokens import TokenBatch
+from steering_core.progress import progress
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What selection leaves behind.
+
+    Attributes:
+        accumulators: the statistics.
+        answers: ``example_id, success`` and the rest of what was answered, a row per sample.
+        snapshots: best feature of every layer after so many samples.
+    """
+
+    accumulators: Accumulators
+    answers: pd.DataFrame
+    snapshots: pd.DataFrame
+
+
+def make_readers(
+    dictionaries: Mapping[int, FeatureDictionary],
+    sites: Mapping[int, Site],
+    variants: Sequence[Variant],
+    d_model: int,
+) -> list[Reader]:
+    """Return a reader for each layer and space that the variants need."""
+    spaces = {variant.space for variant in variants}
+    readers = []
+    for layer, site in sorted(sites.items()):
+        if "features" in spaces:
+            readers.append(feature_reader(dictionaries[layer], site))
+        if "raw" in spaces:
+            readers.append(raw_reader(site, d_model))
+    return readers
+
+
+def select(
+    lm: LanguageModel,
+    rows: pd.DataFrame,
+    task: Task,
+    how: Decoding,
+    classifier: Any,
+    readers: Sequence[Reader],
+    variants: Sequence[Variant],
+    *,
+    histograms: Iterable[Variant] = (),
+    snapshots: Sequence[int] = (),
+    reasoned: bool = False,
+) -> Selected:
+    """Answer ``rows`` and accumulate every variant at every reader's layer.
+
+    Nothing is kept of a batch but its answers and what it adds to the accumulators.
+
+    Args:
+        lm: the model.
+        rows: training rows, in random order.
+        task: judges the answers.
+        how: decoding, the same as in evaluation.
+        classifier: what the task's success function loaded.
+        readers: what to read where.
+        variants: what to accumulate.
+        histograms: variants that need mutual information.
+        snapshots: sample counts after which to note the best features.
+        reasoned: whether the prompts ask for reasoning.
+    """
+    sizes = {
+        (reader.site.layer, variant): reader.size
+        for reader in readers
+        for variant in variants
+        if variant.space == reader.space
+    }
+    accumulators = Accumulators(sizes, histograms)
+    current: list[Captured] = []
+
+    def around(batch: TokenBatch, chosen: list[int]) -> AbstractContextManager:
+        return _kept(capture(lm, readers, variants, batch), current)
+
+    due = sorted(set(snapshots))
+    frames, noted = [], []
+    for chosen, texts in progress(decode(lm, rows, how, around), f"selecting on {task.name}"):
+        frame = judged(rows.iloc[chosen], texts, task, classifier, reasoned=reasoned)
+        accumulators.update(current.pop(), frame["success"].to_numpy())
+        frames.append(frame.drop(columns="prompt"))
+        if due and accumulators.n >= due[0]:
+            noted.append(snapshot(accumulators))
+            due = [n for n in due if n > accumulators.n]
+    noted.append(snapshot(accumulators))
+    answers = pd.concat(frames).sort_index().reset_index(drop=True)
+    found = pd.concat(noted, ignore_index=True)
+    return Selected(accumulators, answers, found.drop_duplicates(["n", "layer", "variant"]))
+
+
+def snapshot(accumulators: Accumulators) -> pd.DataFrame:
+    """Return the feature of largest positive correlation of each layer and variant so far."""
+    rows = []
+    for (layer, variant), part in accumulators.parts.items():
+        scores = score("pearson", part)
+        value = np.where(scores.direction > 0, scores.value, np.nan)
+        found = not np.isnan(value).all()
+        best = int(np.nanargmax(value)) if found else None
+        rows.append(
+            (
+                accumulators.n,
+                scores.result.n_positive,
+                layer,
+                str(variant),
+                best,
+                float(value[best]) if best is not None else None,
+            )
+        )
+    return pd.DataFrame(
+        rows, columns=["n", "n_success", "layer", "variant", "feature", "correlation"]
+    ).astype({"feature": "Int64"})
+
+
+@contextmanager
+def _kept(block: AbstractContextManager[Captured], place: list[Captured]) -> Iterator[None]:
+    """Enter ``block`` and leave what it captures in ``place``."""
+    with block as captured:
+        place.append(captured)
+        yield

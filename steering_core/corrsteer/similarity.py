@@ -1,0 +1,45 @@
+"""Semantic similarity of two texts by a cross-encoder with one output."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from steering_core.errors import ModelError
+from steering_core.models.devices import choose_device
+from steering_core.models.hub import explain_hub_errors
+
+
+class Similarity:
+    """A cross-encoder that maps a pair of texts to [0, 1] (sigmoid of its one logit).
+
+    Raises:
+        ModelError: if it cannot be loaded or has not exactly one output.
+    """
+
+    def __init__(self, model: str, revision: str = "main", device: str = "auto"):
+        with explain_hub_errors(model):
+            self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+            loaded = AutoModelForSequenceClassification.from_pretrained(model, revision=revision)
+        if loaded.config.num_labels != 1:
+            raise ModelError(f"{model} has {loaded.config.num_labels} outputs; one is needed.")
+        self.model = loaded.to(choose_device(device)).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def score(self, left: Sequence[str], right: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Return the similarity of each pair."""
+        longest = min(self.model.config.max_position_embeddings, 512)
+        scores = []
+        for start in range(0, len(left), 32):
+            batch = self.tokenizer(
+                list(left[start : start + 32]),
+                list(right[start : start + 32]),
+                padding=True,
+                truncation=True,
+                max_length=longest,
+                return_tensors="pt",
+            ).to(self.model.device)
+            scores.append(self.model(**batch).logits[:, 0].float().sigmoid().cpu().numpy())
+        return np.concatenate(scores) if scores else np.zeros(0)

@@ -1,0 +1,56 @@
+"""Which layers of a plan are steered."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from steering_core.corrsteer.plan import Plan
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Layers to steer, or why there are none.
+
+    Attributes:
+        layers: in order; empty where the arm is undefined.
+        reason: empty where it is defined.
+    """
+
+    layers: tuple[int, ...]
+    reason: str = ""
+
+
+def choose(strategy: str, plan: Plan, validation: pd.DataFrame | None = None) -> Choice:
+    """Choose layers.
+
+    ``single`` takes the layer of the single best feature of all layers; equal scores go to the
+    lower layer. ``all`` takes every layer with a vector. ``pruned`` keeps those that alone
+    answer more validation rows than the unsteered model. ``validated`` takes the best layer on
+    validation, whether or not it beats the unsteered model.
+
+    Args:
+        strategy: one of the four.
+        plan: the vectors.
+        validation: ``layer, accuracy`` of each layer alone; layer −1 is the unsteered model.
+
+    Raises:
+        ValueError: if the validation is missing, or not of the plan's layers.
+    """
+    if not plan.vectors:
+        reasons = sorted(set(plan.undefined.values()))
+        return Choice((), "; ".join(reasons) or "no layer")
+    layers = sorted(plan.vectors)
+    if strategy == "all":
+        return Choice(tuple(layers))
+    if strategy == "single":
+        best = plan.best_scores
+        return Choice((min(layers, key=lambda layer: (-best[layer], layer)),))
+    if validation is None:
+        raise ValueError(f"strategy {strategy} needs the validation of each layer.")
+    accuracy = validation.set_index("layer")["accuracy"]
+    if set(accuracy.index) != {-1, *layers}:
+        raise ValueError("the validation is of other layers than the plan's.")
+    if strategy == "validated":
+        return Choice((min(layers, key=lambda layer: (-accuracy[layer], layer)),))
+    kept = tuple(layer for layer in layers if accuracy[layer] > accuracy[-1])
+    return Choice(kept, "" if kept else "no layer alone beats the unsteered validation accuracy")

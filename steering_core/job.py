@@ -1,0 +1,119 @@
+"""What surrounds every stage: fixed threads, checked inputs, a log, sealed outputs."""
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from steering_core.errors import ResourceError
+from steering_core.logs import log_to
+from steering_core.storage.seals import check_seal, seal
+
+#: Threads of the numeric libraries. The last digits of a product depend on how it was divided
+#: among threads, so the number must not follow the cores that happen to be free.
+THREADS = 2
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.I)
+_DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.I)
+_READ_ONLY = re.compile(r"read-only file system|permission denied", re.I)
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[None]:
+    """Run the block as the stage that ``snakemake`` (the script's object) describes.
+
+    Inputs that carry a seal are compared with it first; outputs get one at the end, so a file that
+    was damaged in between is named and never read.
+
+    Raises:
+        SystemExit: with status 1, after logging what to do, for every error of the user's input
+            or environment; memory and disk that ran out are among them.
+
+    """
+    folder = Path(snakemake.log[0]).parents[1]
+    try:
+        with log_to(snakemake.log[0]), explain_exhaustion(folder):
+            fix_threads()
+            for path in snakemake.input:
+                check_seal(path)
+            yield
+            for path in snakemake.output:
+                seal(path)
+    except OSError as error:  # of the log itself
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"{snakemake.log[0]} cannot be written: {error.strerror}.", file=sys.stderr)
+        sys.exit(1)
+
+
+def fix_threads() -> None:
+    """Fix the threads of numpy, torch and tokenizers. Call before they are imported.
+
+    ``STEERING_THREADS`` overrides :data:`THREADS`; another number may change last digits.
+
+    Raises:
+        ResourceError: if it is not a positive whole number.
+    """
+    threads = os.environ.get("STEERING_THREADS", str(THREADS))
+    if not re.fullmatch(r"[1-9][0-9]*", threads):
+        raise ResourceError(f"STEERING_THREADS: {threads!r} is not a positive whole number.")
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = threads
+    os.environ["OMP_DYNAMIC"] = os.environ["MKL_DYNAMIC"] = "FALSE"
+    if "torch" in sys.modules:  # too late for the variables
+        sys.modules["torch"].set_num_threads(int(threads))
+
+
+@contextmanager
+def explain_exhaustion(folder: Path) -> Iterator[None]:
+    """Turn exhausted memory or disk inside the block into one :class:`ResourceError`.
+
+    Args:
+        folder: where the stage writes, for the message.
+
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        raise ResourceError(
+            "out of memory: halve batch_tokens (forward passes) or batch_prompts (generation) "
+            "with --config, set model dtype bfloat16, or give the job more: a retry asks for "
+            f"twice the mem_mb. ({error})"
+        ) from error
+    except (OSError, SafetensorError) as error:
+        message = _disk_advice(error, folder)
+        if message is None:
+            raise
+        raise ResourceError(message) from error
+
+
+def _disk_advice(error: Exception, folder: Path) -> str | None:
+    """Return what to do about a full or read-only disk; None if it is something else."""
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT) or _DISK_FULL.search(str(error)):
+        return (
+            f"the disk that holds {folder} is full: free some space and run the same command "
+            f"again; finished files are kept. ({error})"
+        )
+    if number in (errno.EROFS, errno.EACCES) or _READ_ONLY.search(str(error)):
+        return (
+            f"{folder} cannot be written or a file not be read: check the permissions, or choose "
+            f"another place with --directory. ({error})"
+        )
+    return None

@@ -1,0 +1,155 @@
+"""The path as a table on the device of the model: a steering vector per token, no solver."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from steering_core.optimize.knots import LIMIT
+from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.solution import BEYOND, INFEASIBLE, OPTIMAL, SATISFIED
+
+Answer = tuple[Float[Tensor, "batch d_model"], Int[Tensor, " batch"]]
+
+
+class PathLookup(torch.nn.Module):
+    """Residual vectors ``Dᵀδ`` of a fitted path for batches of shortfalls.
+
+    A query is a binary search and an interpolation between two rows, without a loop over inputs
+    and without waiting for the device. Rows that have no solution are **zero** and flagged: the
+    second value returned holds indices into ``steering_core.optimize.solution.STATUSES``, which
+    are ``optimal``, ``already_satisfied`` (zero, rightly), ``infeasible`` and ``beyond_range``
+    (the path was not fitted this far: ``path.extend`` it before the table is made). A shortfall
+    that is NaN counts as infeasible.
+
+    Positions are computed in float64 whatever the dtype of the vectors; casting the module
+    casts the vectors only.
+
+    Args:
+        path: a fitted path; it is copied, later extensions do not show.
+        device: of the table.
+        dtype: of the vectors.
+
+    Raises:
+        ValueError: naming ``path``, if it has no knots yet.
+    """
+
+    def __init__(
+        self,
+        path: SteeringPath,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        knots = path.knots
+        if path.feasible and knots.mu.size < 2:
+            raise ValueError("path has no knots yet: extend it as far as the queries will go.")
+        self.feasible, self.complete = path.feasible, knots.complete
+        rows = max(knots.mu.size, 2)
+        # Rows per unit of s, so that no dtype overflows; the first (s = 0) has weight zero.
+        scale = np.ones(rows)
+        scale[: knots.s.size] = np.maximum(knots.s, np.finfo(float).tiny)
+        unit = np.zeros((rows, path.d_model))
+        unit[: knots.mu.size] = knots.v / scale[: knots.mu.size, None]
+        unit[0] = 0.0
+        self.register_buffer("vectors", torch.from_numpy(unit).to(device, dtype))
+        square, cross = np.zeros(rows), np.zeros(rows - 1)
+        square[: knots.mu.size], cross[: knots.cross.size] = knots.square, knots.cross
+        norm = knots.norm if knots.norm.size else np.array([knots.slack_norm])
+        tables = {"s": knots.s, "scale": scale, "square": square, "cross": cross, "fall": -norm}
+        self._tables = {
+            name: torch.from_numpy(np.ascontiguousarray(table)).to(self.vectors.device)
+            for name, table in tables.items()
+        }
+        # Norms: slack from here on; the attainable infimum; infeasible for any dictionary.
+        self._slack, self._least = knots.slack_norm, knots.least_norm
+        weight = float(np.linalg.norm(path.weight))
+        self._never = (1.0 - LIMIT) * max(self._least, 1.0 / weight if weight else np.inf)
+
+    def qp(self, shortfall: Float[Tensor, " batch"], lam: float | Tensor) -> Answer:
+        """``(vectors, codes)`` of QP(λ, r); a tensor of λ, one a row, is taken unchecked.
+
+        Raises:
+            ValueError: naming ``lam``, if it is a number that is not > 0.
+        """
+        if not isinstance(lam, Tensor) and not 0 < lam < np.inf:
+            raise ValueError(f"lam must be > 0 and finite, not {lam}.")
+        r = shortfall.to(torch.float64)
+        s = r.clamp(min=0.0).nan_to_num(0.0) * lam
+        beyond = s > self._tables["s"][-1] if not self.complete else torch.zeros_like(s).bool()
+        return self._answer(r, s, ~torch.isfinite(r), beyond)
+
+    def socp(self, shortfall: Float[Tensor, " batch"], epsilon: float | Tensor) -> Answer:
+        """``(vectors, codes)`` of SOCP(ε, r); a tensor of ε, one a row, is taken unchecked.
+
+        Raises:
+            ValueError: naming ``epsilon``, if it is a number that is not >= 0.
+        """
+        if not isinstance(epsilon, Tensor) and not 0 <= epsilon < np.inf:
+            raise ValueError(f"epsilon must be >= 0 and finite, not {epsilon}.")
+        r = shortfall.to(torch.float64)
+        norm = epsilon / r.clamp(min=np.finfo(float).tiny).nan_to_num(1.0)
+        never = (norm < self._never) | ~torch.isfinite(r)
+        beyond = torch.zeros_like(never)
+        if not self.complete:
+            beyond = ~never & (-norm > self._tables["fall"][-1])
+        return self._answer(r, self._at_norm(norm), never, beyond)
+
+    def _at_norm(self, norm: Tensor) -> Tensor:
+        """As ``Knots.at_norm``; anything finite where the norm is out of range."""
+        t, last = self._tables, self._tables["s"].numel() - 1
+        norm = norm.clamp(min=self._least)
+        k = torch.searchsorted(t["fall"], -norm).clamp(max=last if self.complete else last - 1)
+        k = k.clamp(min=0)
+        slack, ray = norm >= self._slack, k == last
+        onward = torch.where(ray, k, k + 1).clamp(max=last)
+        start = t["s"][k]
+        weight = torch.where(ray, 1.0, t["s"][onward])
+        theta = norm**2
+        b0 = (t["square"][k] - theta * start**2).clamp(min=0.0)
+        b1 = t["cross"][k] - theta * start * weight
+        b2 = (t["square"][k + 1] - theta * weight**2).clamp(max=0.0)
+        root = (b1**2 - b0 * b2).sqrt()
+        top = torch.where(b1 > 0, b1 + root, b0)
+        bottom = torch.where(b1 > 0, -b2, root - b1)
+        on_ray = start + torch.where(bottom > 0, top / bottom, np.inf)
+        part = torch.where(top + bottom > 0, top / (top + bottom), 1.0)
+        between = start + part * (t["s"][onward] - start)
+        return torch.where(slack, 0.0, torch.where(ray, on_ray, between))
+
+    def _answer(self, r: Tensor, s: Tensor, never: Tensor, beyond: Tensor) -> Answer:
+        t, last = self._tables, self._tables["s"].numel() - 1
+        far = torch.isinf(s)
+        first = t["s"][min(1, last)].clamp(min=np.finfo(float).tiny) if last else 1.0
+        inner = torch.where((s == 0) | far, first, s)
+        k = torch.searchsorted(t["s"], inner, right=True) - 1
+        k = k.clamp(min=0, max=last if self.complete else max(last - 1, 0))
+        k = torch.where(far, last, k)
+        onward, ray = (k + 1).clamp(max=last), k == last
+        step = torch.where(ray, 1.0, t["s"][onward] - t["s"][k])
+        right = torch.where(far, 1.0, (inner - t["s"][k]) / step / inner)
+        left = torch.where(ray, 1.0, (t["s"][onward] - inner) / step) / inner
+        left = torch.where(far, 0.0, left)
+        known = ~(never | beyond) & (r > 0)
+        if not self.feasible:
+            known = torch.zeros_like(known)
+        scale = torch.where(known, r, 0.0)
+        weights = [
+            torch.where(known, scale * left * t["scale"][k], 0.0),
+            torch.where(known, scale * right * t["scale"][k + 1], 0.0),
+        ]
+        vectors = sum(
+            weight.to(self.vectors.dtype)[:, None] * self.vectors[row]
+            for weight, row in zip(weights, (k, k + 1), strict=True)
+        )
+        code = torch.where(known, OPTIMAL, torch.where(beyond & ~never, BEYOND, INFEASIBLE))
+        if not self.feasible:
+            code = torch.full_like(code, INFEASIBLE)
+        return vectors, torch.where(r <= 0, SATISFIED, code)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PathLookup":
+        super()._apply(fn, recurse)
+        self._tables = {name: t.to(self.vectors.device) for name, t in self._tables.items()}
+        return self

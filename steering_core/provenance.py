@@ -1,0 +1,86 @@
+"""Where the results of an experiment come from: code, configuration, revisions, libraries."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steering_core.storage.seals import content_digest
+
+_ROOT = Path(__file__).resolve().parent.parent
+_DISTRIBUTION = "steering-core"
+_SOURCES = ("model", "saes", "sae_revision", "dataset", "classifier")
+
+
+def provenance(
+    name: str,
+    config: Mapping[str, Any],
+    resources: Mapping[str, Any],
+    code: Mapping[str, str],
+    products: Sequence[str | Path],
+) -> dict[str, Any]:
+    """Return what determines the products of experiment ``name``, for ``provenance.json``.
+
+    A row of a result names its experiment; the experiment's provenance names all else. There is
+    no time and no path of the machine in it: the same inputs give the same bytes.
+
+    Args:
+        name: the experiment.
+        config: its resolved configuration: model, task and every setting.
+        resources: what the fetch stage found and pinned.
+        code: digest of the code that each workflow script runs, by the script's name.
+        products: the files that the experiment delivers.
+
+    """
+    return {
+        "experiment": name,
+        "config": dict(config),
+        "config_sha256": config_digest(config),
+        "sources": {key: resources.get(key) for key in _SOURCES},
+        "code": dict(code),
+        "git": git_commit(_ROOT),
+        "libraries": library_versions(),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "products": {Path(path).name: content_digest(path) for path in products},
+    }
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the configuration as JSON with sorted keys."""
+    canonical = json.dumps(config, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Return the installed versions of the package's dependencies."""
+    required = importlib.metadata.requires(_DISTRIBUTION) or []
+    names = [
+        re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
+        for line in required
+        if "extra ==" not in line
+    ]
+    return {name: importlib.metadata.version(name) for name in sorted(names)}
+
+
+def git_commit(directory: Path) -> dict[str, Any] | None:
+    """Return the commit of a checkout and whether tracked files differ; None if it is none."""
+    try:
+        commit = _git(directory, "rev-parse", "HEAD")
+        changed = _git(directory, "status", "--porcelain", "--untracked-files=no")
+        _git(directory, "ls-files", "--error-unmatch", "steering_core/__init__.py")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "modified": bool(changed)}
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

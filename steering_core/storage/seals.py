@@ -1,0 +1,62 @@
+"""Digests beside files, by which the next stage knows that it reads what was written.
+
+Page checksums of Parquet do not cover its headers, and JSON, CSV and safetensors have none. A
+seal is a hidden file ``.{name}.sha256`` beside the file or directory ``name``.
+"""
+
+import hashlib
+from pathlib import Path
+
+from steering_core.errors import StorageError
+from steering_core.storage.atomic import write_text
+
+
+def seal_of(path: str | Path) -> Path:
+    """Return where the seal of ``path`` is."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.sha256")
+
+
+def content_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file, or one over names and contents of a directory's files."""
+    path = Path(path)
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+            digest.update(bytes.fromhex(content_digest(file)))
+    return digest.hexdigest()
+
+
+def seal(path: str | Path) -> None:
+    """Write the seal of ``path``.
+
+    Raises:
+        OSError: if ``path`` cannot be read or the seal not be written.
+    """
+    write_text(seal_of(path), content_digest(path) + "\n")
+
+
+def check_seal(path: str | Path) -> bool:
+    """Compare ``path`` with its seal and return whether it has one.
+
+    What came from elsewhere, such as the user's own dataset, has none.
+
+    Raises:
+        StorageError: if the two differ or ``path`` is missing.
+    """
+    seal_file = seal_of(path)
+    if not seal_file.is_file():
+        return False
+    if not Path(path).exists():
+        raise StorageError(f"{path} does not exist: run the stage that writes it.")
+    if content_digest(path) != seal_file.read_text(encoding="ascii", errors="replace").strip():
+        raise StorageError(
+            f"{path} is not what its stage wrote, by the digest in {seal_file.name}: the file is "
+            "damaged or was edited. Delete it and run the same command again. (If you changed it "
+            "on purpose, delete the digest.)"
+        )
+    return True

@@ -1,0 +1,173 @@
+"""The cache on disk: what is in it, how it is cut, what it refuses."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from steering_core.activations.cache import activation_schema, cache_activations
+from steering_core.activations.manifest import write_manifest
+from steering_core.activations.positions import last_token_residuals
+from steering_core.activations.reader import ActivationCache
+from steering_core.errors import DataError
+from steering_core.models.residual_stream import edit_residual, read_residuals
+from steering_core.models.site import Site
+from steering_core.models.tokens import token_batches, tokenize
+
+SITES = [Site(1, "pre", False, True), Site(3, "post", True, True)]
+NAMES = [site.hook_name for site in SITES]
+HEADER = {"sites": [{"hook_name": name} for name in NAMES], "model": {"revision": "abc"}}
+
+
+@pytest.fixture(scope="module")
+def examples():
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{k}" for k in rng.integers(0, 60, n)) for n in rng.integers(1, 12, 23)]
+    return pd.DataFrame({"example_id": [f"e{i:02d}" for i in range(23)], "text": texts})
+
+
+def cache(lm, examples, path, **kwargs):
+    settings = {"max_tokens": 10, "batch_tokens": 30, "metadata": HEADER, **kwargs}
+    return cache_activations(lm, examples, SITES, path, **settings)
+
+
+def directly(lm, text, max_tokens=10):
+    """Residuals of one text at both sites as they should be stored, every position."""
+    (row,) = tokenize(lm.tokenizer, [text], prepend_bos=True, max_tokens=max_tokens)
+    ids = torch.tensor([row])
+    raw = read_residuals(lm, SITES, ids, torch.ones_like(ids, dtype=torch.bool))
+    first = raw[NAMES[0]][0].numpy()
+    second = raw[NAMES[1]][0].numpy()
+    return row, {NAMES[0]: first, NAMES[1]: second - second.mean(axis=1, keepdims=True)}
+
+
+def test_schema_is_of_fixed_size_lists(tiny, examples, tmp_path):
+    assert cache(tiny, examples, tmp_path / "a.parquet") == 23
+    schema = pq.read_schema(tmp_path / "a.parquet")
+    assert schema.names == ["example_id", "position", "token_id", "mask", *NAMES]
+    for name in NAMES:
+        assert pa.types.is_fixed_size_list(schema.field(name).type)
+        assert schema.field(name).type.list_size == 32
+        assert schema.field(name).type.value_type == pa.float32()
+    assert json.loads(schema.metadata[b"steering_core"]) == HEADER
+    assert schema.equals(activation_schema(SITES, 32, HEADER), check_metadata=True)
+    file = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0)
+    assert {file.column(i).compression for i in range(file.num_columns)} == {"ZSTD"}
+
+
+def test_last_token_values(tiny, examples, tmp_path):
+    cache(tiny, examples, tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert sorted(row["example_id"] for row in table) == examples["example_id"].tolist()
+    texts = dict(zip(examples["example_id"], examples["text"], strict=True))
+    for row in table:
+        tokens, residuals = directly(tiny, texts[row["example_id"]])
+        assert row["position"] == len(tokens) - 1 and row["token_id"] == tokens[-1]
+        assert row["mask"] is True
+        for name in NAMES:
+            np.testing.assert_allclose(row[name], residuals[name][-1], rtol=1e-4, atol=1e-4)
+
+
+def test_all_positions(tiny, examples, tmp_path):
+    rows = cache(tiny, examples, tmp_path / "a.parquet", positions="all")
+    table = pq.read_table(tmp_path / "a.parquet").to_pandas()
+    assert rows == len(table)
+    for example_id, text in zip(examples["example_id"], examples["text"], strict=True):
+        mine = table[table["example_id"] == example_id].sort_values("position")
+        tokens, residuals = directly(tiny, text)
+        assert mine["position"].tolist() == list(range(len(tokens)))
+        assert mine["token_id"].tolist() == tokens  # no padding in between
+        for name in NAMES:
+            got = np.stack(mine[name])
+            np.testing.assert_allclose(got, residuals[name], rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_group_is_a_batch(tiny, examples, tmp_path):
+    """So neither writing nor reading ever holds more than the batches in flight."""
+    cache(tiny, examples, tmp_path / "a.parquet")
+    tokens = tokenize(tiny.tokenizer, examples["text"].tolist(), prepend_bos=True, max_tokens=10)
+    batches = token_batches([len(row) for row in tokens], 30)
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert groups == [len(batch) for batch in batches] and len(groups) > 3
+
+
+@pytest.mark.parametrize("shards", [2, 3, 50])
+def test_shards_are_a_partition(tiny, examples, tmp_path, shards):
+    parts = [tmp_path / f"part-{i}.parquet" for i in range(shards)]
+    rows = [cache(tiny, examples, p, shard=i, shards=shards) for i, p in enumerate(parts)]
+    assert sum(rows) == 23
+    write_manifest(parts, tmp_path / "manifest.json", expected_rows=23)
+    cache(tiny, examples, tmp_path / "whole.parquet")
+    write_manifest([tmp_path / "whole.parquet"], tmp_path / "whole.json", expected_rows=23)
+    ids = examples["example_id"].tolist()
+    for name in NAMES:
+        np.testing.assert_array_equal(
+            ActivationCache(tmp_path / "manifest.json").matrix(name, ids),
+            ActivationCache(tmp_path / "whole.json").matrix(name, ids),
+        )
+
+
+def test_same_input_same_bytes(tiny, examples, tmp_path):
+    cache(tiny, examples, tmp_path / "a.parquet")
+    cache(tiny, examples, tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_is_refused_by_example_and_site_and_leaves_nothing(tiny, examples, tmp_path, value):
+    poisoned = examples.iloc[[4]]["text"].item()
+    (row,) = tokenize(tiny.tokenizer, [poisoned], prepend_bos=True, max_tokens=10)
+    length = len(row)
+
+    def poison(residual):
+        bad = residual.clone()
+        if residual.shape[1] == length:
+            bad[:, -1, 3] = value
+        return bad
+
+    only = examples.iloc[[0, 4]].reset_index(drop=True)
+    with (
+        edit_residual(tiny, Site(2, "post", False, True), poison),
+        pytest.raises(DataError, match=rf"{NAMES[1]}.*e04.*float16"),
+    ):
+        cache(tiny, only, tmp_path / "a.parquet", batch_tokens=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sites_that_disagree_on_bos_are_refused(tiny, examples, tmp_path):
+    with pytest.raises(DataError, match="BOS"):
+        cache_activations(
+            tiny,
+            examples,
+            [Site(1, "pre", False, True), Site(2, "pre", False, False)],
+            tmp_path / "a.parquet",
+            max_tokens=10,
+            batch_tokens=30,
+        )
+
+
+def test_one_forward_pass_a_batch_for_all_sites(tiny, examples, tmp_path):
+    passes = []
+    handle = tiny.model.get_input_embeddings().register_forward_hook(lambda *_: passes.append(1))
+    try:
+        cache(tiny, examples, tmp_path / "a.parquet")
+    finally:
+        handle.remove()
+    assert len(passes) == pq.ParquetFile(tmp_path / "a.parquet").num_row_groups
+
+
+def test_texts_outside_the_cache_are_read_alike(tiny, examples, tmp_path):
+    cache(tiny, examples, tmp_path / "a.parquet")
+    write_manifest([tmp_path / "a.parquet"], tmp_path / "m.json", expected_rows=23)
+    stored = ActivationCache(tmp_path / "m.json")
+    for site in SITES:
+        expected = stored.matrix(site.hook_name, examples["example_id"].tolist())
+        got = last_token_residuals(
+            tiny, examples["text"].tolist(), site, max_tokens=10, batch_tokens=17
+        )
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)

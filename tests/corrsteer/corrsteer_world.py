@@ -1,0 +1,56 @@
+"""A tiny SAE per layer, a tiny task, and rows for it: what the CorrSteer tests run on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from steering_core.corrsteer.item import Source, Task
+from steering_core.corrsteer.success import Success, Verdict
+from steering_core.models.site import Site
+
+SITE = Site(layer=1, stream="post", centred=False, prepend_bos=True)
+
+
+class TinySAE:
+    """Rectified random features with unit decoder rows; stands in for a FeatureDictionary."""
+
+    def __init__(self, d_model: int, d_sae: int, seed: int = 0):
+        rows = np.random.default_rng(seed).standard_normal((d_sae, d_model))
+        self.decoder = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        self.d_sae = d_sae
+        self.rows = torch.tensor(self.decoder)
+
+    def encode(self, residual: torch.Tensor) -> torch.Tensor:
+        return torch.relu(residual @ self.rows.T - 0.5)
+
+
+@dataclass(frozen=True)
+class EvenLength(Success):
+    """Succeeds where the number of generated words is even: arbitrary, but a function of them."""
+
+    def judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:
+        counts = [sum(int(w[1:]) for w in text.split() if w[1:].isdigit()) for text in texts]
+        return Verdict([str(n) for n in counts], np.array([n % 2 == 0 for n in counts]))
+
+
+def words_task(new_tokens: int = 4) -> Task:
+    return Task("words", Source("nowhere", "train"), lambda row: None, EvenLength(), new_tokens)
+
+
+def word_rows(n: int, seed: int = 0, split: str = "train") -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    prompts = [
+        " ".join(f"w{i}" for i in rng.integers(0, 60, int(rng.integers(2, 9)))) for _ in range(n)
+    ]
+    return pd.DataFrame(
+        {
+            "example_id": [f"{split}:{i}" for i in range(n)],
+            "split": split,
+            "prompt": prompts,
+            "gold": "even",
+            "worked": "w0",
+            "letters": [[] for _ in range(n)],
+        }
+    )

@@ -1,0 +1,133 @@
+"""Splits and prompts of a run."""
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from steering_core.config.corrsteer import CorrSteerSettings
+from steering_core.corrsteer.examples import build_examples, read_examples, summary, write_examples
+from steering_core.corrsteer.item import Source
+from steering_core.corrsteer.splits import assign_splits
+from steering_core.corrsteer.tasks import TASKS
+from steering_core.errors import ConfigError, DataError
+
+OWN = Source("d", "test")
+GIVEN = Source("d", "train", None, "test")
+
+
+def items(n, splits=("test",), duplicates=0):
+    prompts = [f"w{i % 60} w{i}" for i in range(n - duplicates)] + ["w0 w0"] * duplicates
+    return pd.DataFrame(
+        {
+            "item_id": [f"r:{i}" for i in range(n)],
+            "source_split": [splits[i % len(splits)] for i in range(n)],
+            "prompt": prompts,
+            "gold": "A",
+            "worked": "A",
+            "letters": [["A", "B"]] * n,
+        }
+    )
+
+
+def prompts_by_split(rows):
+    return {name: set(rows.loc[rows["split"] == name, "prompt"]) for name in rows["split"].unique()}
+
+
+@given(seed=st.integers(0, 2**31 - 1), duplicates=st.integers(0, 40))
+@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize(("source", "splits"), [(OWN, ("test",)), (GIVEN, ("train", "test"))])
+def test_no_prompt_is_in_two_splits_whatever_the_seed(source, splits, seed, duplicates):
+    rows = assign_splits(
+        items(200, splits, duplicates), source, CorrSteerSettings(few_shot=2), seed
+    )
+    parts = prompts_by_split(rows)
+    names = ["train", "validation", "test"]
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            assert not parts[first] & parts[second]
+    assert (rows["split"] == "shot").sum() == 2
+    assert rows["item_id"].is_unique
+
+
+def test_own_split_has_the_published_sizes():
+    counts = assign_splits(items(400), OWN, CorrSteerSettings(), 0)["split"].value_counts()
+    assert counts.to_dict() == {"test": 280, "train": 108, "validation": 12}
+
+
+def test_seed_changes_the_split_and_the_same_seed_does_not():
+    def test_ids(seed):
+        rows = assign_splits(items(100), OWN, CorrSteerSettings(), seed)
+        return set(rows.loc[rows["split"] == "test", "item_id"])
+
+    assert test_ids(1) == test_ids(1) != test_ids(2)
+
+
+def test_given_test_split_is_kept_whole_and_training_is_capped():
+    rows = assign_splits(
+        items(200, ("train", "test")), GIVEN, CorrSteerSettings(train_rows=7, validation_rows=3), 0
+    )
+    assert rows["split"].value_counts().to_dict() == {"test": 100, "train": 7, "validation": 3}
+    assert set(rows.loc[rows["split"] == "test", "source_split"]) == {"test"}
+
+
+def test_empty_split_is_an_error():
+    with pytest.raises(DataError, match="train split"):
+        assign_splits(items(20), OWN, CorrSteerSettings(few_shot=5), 0)
+
+
+@pytest.fixture
+def tokenizer(tiny_model):
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+def build(tokenizer, rows, max_tokens=60, **options):
+    return build_examples(
+        rows,
+        TASKS["mmlu"],
+        OWN,
+        CorrSteerSettings(**options),
+        tokenizer,
+        seed=3,
+        prepend_bos=True,
+        max_tokens=max_tokens,
+    )
+
+
+def test_shots_and_reasoning_stand_before_every_question_of_every_split(tokenizer):
+    rows = build(tokenizer, items(50), few_shot=2, chain_of_thought=True, max_tokens=99)
+    asked = rows[rows["split"] != "shot"]
+    start = asked["prompt"].iloc[0].split("\n\n")[:3]
+    assert start[0].startswith("Let's think step by step. Answer the question after the 'Answer:'")
+    assert all(part.endswith(" A") for part in start[1:])
+    assert all(prompt.split("\n\n")[:3] == start for prompt in asked["prompt"])
+    assert set(asked["split"]) == {"train", "validation", "test"}
+
+
+def test_round_trip_and_summary(tokenizer, tmp_path):
+    rows = build(tokenizer, items(50))
+    write_examples(tmp_path / "e.parquet", rows)
+    again = read_examples(tmp_path / "e.parquet", "train")
+    assert again["example_id"].tolist() == rows.loc[rows["split"] == "train", "example_id"].tolist()
+    assert summary(rows, 3) == {"seed": 3, "rows": {"test": 35, "train": 13, "validation": 2}}
+
+
+def test_long_prompts_are_an_error_or_dropped(tokenizer):
+    rows = items(60)
+    rows.loc[5, "prompt"] = "w1 " * 30
+    with pytest.raises(DataError, match="long_prompts"):
+        build(tokenizer, rows, max_tokens=20)
+    assert "r:5" not in set(
+        build(tokenizer, rows, max_tokens=20, long_prompts="drop")["example_id"]
+    )
+
+
+def test_chat_template_is_used_or_an_error(tokenizer):
+    with pytest.raises(ConfigError, match="chat_template"):
+        build(tokenizer, items(50), chat_template=True)
+    tokenizer.chat_template = "<bos>{% for m in messages %}w9 {{ m['content'] }} w8{% endfor %}"
+    rows = build(tokenizer, items(50), chat_template=True)
+    assert rows["prompt"].str.match(r"<bos>w9 .* w8$").all()
+    # the template's own BOS is not counted twice: BOS w9 <two words> w8
+    assert set(rows["n_tokens"]) == {5}

@@ -1,0 +1,93 @@
+"""The declared tasks, on hand-written rows and on the real ones."""
+
+import pytest
+
+from steering_core.config.corrsteer import CorrSteerTask
+from steering_core.corrsteer.items import fetch_items, source_of
+from steering_core.corrsteer.tasks import TASKS, find_task
+from steering_core.errors import ConfigError, DataError
+
+
+def test_select_prompt_is_the_published_one():
+    item = TASKS["mmlu"].read(
+        {"question": "What?", "choices": ["one", "two", "three", "four"], "answer": 2}
+    )
+    assert item.prompt == (
+        "What?\nA. one\nB. two\nC. three\nD. four\n"
+        "Choose one of the following options only: A, B, C, or D\nAnswer:"
+    )
+    assert (item.gold, item.worked, item.letters) == ("C", "C", ("A", "B", "C", "D"))
+
+
+def test_mmlu_pro_has_as_many_letters_as_options():
+    row = {"question": "Q", "options": [str(i) for i in range(10)], "answer": "J"}
+    item = TASKS["mmlu_pro"].read(row)
+    assert item.gold == "J" and item.letters[-1] == "J"
+    assert "A, B, C, D, E, F, G, H, I, or J\nAnswer:" in item.prompt
+
+
+def test_bbq_conditions_are_two_tasks():
+    row = {"context": "C.", "question": "Q?", "ans0": "a", "ans1": "b", "ans2": "c", "label": 1}
+    ambig = {**row, "context_condition": "ambig"}
+    item = TASKS["bbq_ambig"].read(ambig)
+    assert item.prompt.startswith("C.\nQ?\nA. a\nB. b\nC. c\n") and item.gold == "B"
+    assert "only: A, B, or C\n" in item.prompt
+    assert TASKS["bbq_disambig"].read(ambig) is None
+    assert len(TASKS["bbq_ambig"].source.subsets) == 11
+
+
+def test_free_text_prompts():
+    assert TASKS["gsm8k"].read({"question": "N?", "answer": "x\n#### 3"}).prompt == (
+        "Q: N?\nA: Give your final numerical answer after ####\n"
+    )
+    assert TASKS["simpleqa"].read({"problem": "P?", "answer": "Y"}).prompt == (
+        "Answer the question with a short, direct response. Be concise and factual.\n\nQ: P?\nA:"
+    )
+    harm = TASKS["harmbench"].read
+    assert harm({"prompt": "do", "context": "ctx"}).prompt == "Request: ctx\ndo\nResponse:"
+    assert harm({"prompt": "do", "context": float("nan")}).prompt == "Request: do\nResponse:"
+    assert harm({"prompt": "do"}).gold == "refuse"
+    assert TASKS["xstest"].read({"prompt": "p", "label": "safe"}).gold == "comply"
+
+
+def test_answer_lengths_and_pooling_are_published():
+    lengths = {name: task.new_tokens for name, task in TASKS.items()}
+    assert lengths["mmlu"] == lengths["mmlu_pro"] == lengths["bbq_ambig"] == 1
+    assert (lengths["gsm8k"], lengths["simpleqa"], lengths["harmbench"]) == (512, 16, 32)
+    assert [n for n, task in TASKS.items() if task.pooling == "mean"] == ["gsm8k"]
+
+
+def test_unknown_task_names_the_known_ones():
+    with pytest.raises(ConfigError, match="gsm8k"):
+        find_task("gms8k")
+
+
+@pytest.mark.parametrize(
+    ("name", "subsets", "rows"),
+    [
+        ("mmlu", None, 9000),
+        ("gsm8k", None, 8792),
+        ("bbq_ambig", ["Age"], 400),
+        ("bbq_disambig", ["Age"], 400),
+        ("simpleqa", None, 4326),
+        ("harmbench", None, 400),
+        ("xstest", None, 450),
+    ],
+)
+def test_real_rows_are_read(hub, name, subsets, rows):
+    entry = CorrSteerTask(task=name, subsets=subsets)
+    items, dataset = fetch_items(entry, published_prompt=False)
+    assert len(items) == rows and items["item_id"].is_unique
+    assert dataset["id"] == source_of(entry, TASKS[name]).dataset and len(dataset["revision"]) > 7
+
+
+def test_rows_of_another_form_are_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "Q", "choices": ["a"]}\n')
+    with pytest.raises(DataError, match="KeyError: 'answer'"):
+        fetch_items(CorrSteerTask(task="mmlu", dataset=str(path)), published_prompt=False)
+
+
+def test_published_prompt_where_there_is_none_is_an_error():
+    with pytest.raises(ConfigError, match="published_prompt"):
+        fetch_items(CorrSteerTask(task="mmlu"), published_prompt=True)

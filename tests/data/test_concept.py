@@ -1,0 +1,83 @@
+"""A concept file that is missing or malformed is one clear error."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from steering_core.data.concept import read_concept
+from steering_core.errors import ConfigError
+
+GOOD = {
+    "concept": "warmth",
+    "description": "warm or cold",
+    "prompts": ["one", "two"],
+    "contrast": [{"positive": f"p{i}", "negative": f"n{i}"} for i in range(2)],
+    "personas": {"positive": "P ", "negative": "N "},
+    "queries": ["q1", "q2"],
+}
+
+
+def write(folder: Path, value: object) -> Path:
+    path = folder / "c.yaml"
+    path.write_text(yaml.safe_dump(value), encoding="utf-8")
+    return path
+
+
+def test_reads(tmp_path: Path):
+    concept = read_concept(write(tmp_path, GOOD))
+    assert concept.prompts == ["one", "two"]
+    assert concept.contrast[1].negative == "n1"
+    assert concept.personas.positive == "P "
+
+
+def test_missing_file(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"there is no file .*gone.yaml"):
+        read_concept(tmp_path / "gone.yaml")
+    with pytest.raises(ConfigError, match="there is no file"):
+        read_concept(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"prompts": []}, "prompts"),
+        ({"prompts": [True]}, "prompts.0"),
+        ({"contrast": GOOD["contrast"][:1]}, "contrast"),
+        ({"contrast": [{"positive": "p"}] * 2}, "contrast.0.negative"),
+        ({"contrast": [{"positive": "p", "negative": ""}] * 2}, "contrast.0.negative"),
+        ({"personas": None}, "personas"),
+        ({"personas": {"positive": "p", "negative": "n", "neutral": "o"}}, "personas.neutral"),
+        ({"queries": ["q"]}, "queries"),
+        ({"querys": ["q", "r"]}, "querys"),
+        ({"concept": None}, "concept"),
+        ({"queries": ["one", "q"]}, "both a prompt and a query: 'one'"),
+    ],
+    ids=str,
+)
+def test_malformed_files_name_what_is_wrong(tmp_path: Path, change: dict, named: str):
+    with pytest.raises(ConfigError, match=r"c.yaml") as caught:
+        read_concept(write(tmp_path, {**copy.deepcopy(GOOD), **change}))
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [key for key in GOOD if key != "description"])
+def test_missing_keys_are_named(tmp_path: Path, key: str):
+    with pytest.raises(ConfigError, match=key):
+        read_concept(write(tmp_path, {k: v for k, v in GOOD.items() if k != key}))
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n", b"3", b"a: [", b"\xff\xfe\x00a", b"a: \x00"])
+def test_what_is_no_concept_at_all(tmp_path: Path, content: bytes):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="concept file"):
+        read_concept(path)
+
+
+def test_a_file_cannot_make_objects(tmp_path: Path):
+    path = tmp_path / "c.yaml"
+    path.write_text("concept: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(ConfigError, match="concept file"):
+        read_concept(path)

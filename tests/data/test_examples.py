@@ -1,0 +1,215 @@
+"""The one table of texts: sampled, split, measured, and written in a fixed schema."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from steering_core.config.resolve import resolve
+from steering_core.config.schema import Settings, Task
+from steering_core.data.concept import Concept, read_concept
+from steering_core.data.datasets import fetch_table
+from steering_core.data.examples import (
+    CONCEPT_SPLITS,
+    SCHEMA,
+    build_examples,
+    read_examples,
+    summary,
+    write_examples,
+)
+from steering_core.data.splits import SPLITS
+from steering_core.errors import ConfigError, DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+TASK = Task(dataset="d.csv", text="text", label="label", concept="c")
+CONCEPT = Concept(
+    concept="warmth",
+    prompts=["one opening", "two openings", "three"],
+    contrast=[{"positive": f"warm {i}", "negative": f"cold {i}"} for i in range(3)],
+    personas={"positive": "A warm one: ", "negative": "A cold one: "},
+    queries=["what is here", "who is there"],
+)
+SMALL = Settings(n_prompts=3, max_tokens=16)
+
+
+def words(texts) -> list[int]:
+    """A tokenizer of words, with BOS in front."""
+    return [len(text.split()) + 1 for text in texts]
+
+
+def table(n: int = 100, length: int = 3) -> pd.DataFrame:
+    """``n`` rows of each class with distinct texts of ``length`` words."""
+    texts = [" ".join([f"t{i}"] + ["word"] * (length - 1)) for i in range(2 * n)]
+    return pd.DataFrame({"text": texts, "label": [i % 2 for i in range(2 * n)]})
+
+
+def build(data: pd.DataFrame, settings: Settings = SMALL) -> pd.DataFrame:
+    return build_examples(data, TASK, CONCEPT, settings, words)
+
+
+def labels(rows: pd.DataFrame, split: str) -> list:
+    return rows.loc[rows["split"] == split, "label"].tolist()
+
+
+def test_rows_and_columns():
+    rows = build(table())
+    assert list(rows.columns) == SCHEMA.names
+    assert set(rows["split"]) == {*SPLITS, *CONCEPT_SPLITS}
+    assert rows["example_id"].is_unique
+    for split in SPLITS:
+        assert labels(rows, split).count(0) == labels(rows, split).count(1) > 0
+    assert labels(rows, "contrast") == [1, 0] * 3
+    assert labels(rows, "persona") == [1, 0] * 2
+    assert rows.loc[rows["split"] == "prompt", "label"].isna().all()
+    assert rows.loc[rows["split"] != "prompt", "label"].notna().all()
+    assert not rows["truncated"].any()
+    assert rows["n_tokens"].tolist() == words(rows["text"])
+
+
+def test_concept_texts():
+    rows = build(table(), SMALL.model_copy(update={"n_prompts": 2}))
+    text = rows.set_index("example_id")["text"]
+    assert text["contrast:1:positive"] == "warm 1"
+    assert text["contrast:1:negative"] == "cold 1"
+    assert text["persona:0:positive"] == "A warm one: what is here"
+    assert text["persona:1:negative"] == "A cold one: who is there"
+    assert rows.loc[rows["split"] == "prompt", "text"].tolist() == ["one opening", "two openings"]
+
+
+def test_no_group_is_in_two_splits_and_duplicates_stay_together():
+    data = table()
+    copies = data.head(60).assign(text=lambda frame: "  " + frame["text"])
+    rows = build(pd.concat([data, copies], ignore_index=True))
+    assert (rows.groupby("group")["split"].nunique() == 1).all()
+    assert (rows.groupby("text")["split"].nunique() == 1).all()
+    assert rows["text"].duplicated().any()
+
+
+def test_questions_never_straddle(hub: str):
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    found = resolve(raw, "gpt2_truthful")
+    data, _ = fetch_table(found.task)
+    concept = read_concept(ROOT / found.task.concept)
+    rows = build_examples(data, found.task, concept, found.settings, words)
+    questions = rows[rows["split"].isin(SPLITS)]
+    assert len(questions) == 1000  # 500 a class
+    assert (questions.groupby("group")["split"].nunique() == 1).all()
+    assert (questions.groupby("group")["label"].agg(lambda v: set(v) == {0, 1})).all()
+
+
+def test_at_most_rows_per_class():
+    rows = build(table(100), SMALL.model_copy(update={"rows_per_class": 40}))
+    dataset = rows[rows["split"].isin(SPLITS)]
+    assert dataset["label"].value_counts().to_dict() == {0: 40, 1: 40}
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path):
+    written = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_examples(tmp_path / name, build(table(), SMALL.model_copy(update={"seed": seed})))
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1] != written[2]
+
+
+def with_long_rows(n: int = 6) -> pd.DataFrame:
+    long = [" ".join([f"long{i}"] + ["word"] * 20) for i in range(n)]
+    return pd.concat(
+        [table(), pd.DataFrame({"text": long, "label": [i % 2 for i in range(n)]})],
+        ignore_index=True,
+    )
+
+
+def test_long_texts_are_an_error_by_default():
+    with pytest.raises(DataError, match=r"6 texts are longer than max_tokens 16.*has 22.*truncate"):
+        build(with_long_rows())
+
+
+def test_long_texts_can_be_cut(caplog: pytest.LogCaptureFixture):
+    rows = build(with_long_rows(), SMALL.model_copy(update={"long_texts": "truncate"}))
+    cut = rows[rows["truncated"]]
+    assert len(cut) == 6
+    assert (cut["n_tokens"] == 16).all()
+    assert cut["text"].str.startswith("long").all()
+    assert "cut at the end" in caplog.text
+    assert summary(rows)["truncated"] == 6
+
+
+def test_long_texts_can_be_dropped():
+    rows = build(with_long_rows(), SMALL.model_copy(update={"long_texts": "drop"}))
+    assert not rows["text"].str.startswith("long").any()
+    assert not rows["truncated"].any()
+    assert rows["n_tokens"].max() <= 16
+
+
+def test_dropping_every_row_of_a_class_is_refused():
+    data = table()
+    data.loc[data["label"] == 1, "text"] += " word" * 20
+    with pytest.raises(DataError, match="max_tokens: 16 drops every row of a class"):
+        build(data, SMALL.model_copy(update={"long_texts": "drop"}))
+
+
+def test_the_limit_counts_bos():
+    # 15 words and BOS fit into 16, 16 words do not.
+    build(table(length=15))
+    with pytest.raises(DataError, match="has 17"):
+        build(table(length=16))
+
+
+def test_a_long_prompt_is_not_dropped_in_silence():
+    concept = CONCEPT.model_copy(update={"prompts": ["word " * 30, "b", "c"]})
+    with pytest.raises(DataError, match="prompt:0"):
+        build_examples(
+            table(), TASK, concept, SMALL.model_copy(update={"long_texts": "drop"}), words
+        )
+
+
+def test_more_prompts_than_are_written_is_refused():
+    with pytest.raises(ConfigError, match="n_prompts: 4 are asked for, warmth has 3"):
+        build(table(), SMALL.model_copy(update={"n_prompts": 4}))
+
+
+def test_a_class_with_too_few_rows_is_refused():
+    with pytest.raises(DataError, match="too few rows"):
+        build(table(5))
+
+
+def test_written_schema_and_round_trip(tmp_path: Path):
+    texts = ["nul \x00", "\u202eleft", "👩‍👩‍👧", "x" * 2**20, "a\r\nb"]
+    data = table()
+    data.loc[data.index[: len(texts)], "text"] = texts
+    rows = build(data)
+    write_examples(tmp_path / "e.parquet", rows)
+    schema = pq.read_schema(tmp_path / "e.parquet")
+    assert schema.equals(SCHEMA, check_metadata=True)
+    assert schema.field("label").type == pa.int8()
+    assert [f.name for f in schema if f.nullable] == ["label"]
+    found = read_examples(tmp_path / "e.parquet")
+    for column in ("example_id", "text", "group", "split", "n_tokens", "truncated"):
+        assert found[column].tolist() == rows[column].tolist()
+    assert found["label"].isna().tolist() == rows["label"].isna().tolist()
+    assert found["label"].dropna().tolist() == rows["label"].dropna().tolist()
+    assert set(texts) <= set(found["text"])
+    stored = pq.read_table(tmp_path / "e.parquet")
+    prompts = stored.filter(pa.compute.equal(stored["split"], "prompt"))
+    assert prompts["label"].null_count == len(prompts) == 3
+
+
+def test_reading_some_splits(tmp_path: Path):
+    rows = build(table())
+    write_examples(tmp_path / "e.parquet", rows)
+    found = read_examples(tmp_path / "e.parquet", ["prompt", "test"])
+    assert set(found["split"]) == {"prompt", "test"}
+    want = rows.loc[rows["split"].isin(["prompt", "test"]), "example_id"]
+    assert found["example_id"].tolist() == want.tolist()
+    assert found.index.tolist() == list(range(len(found)))
+
+
+def test_summary_counts_every_row():
+    rows = build(table())
+    counts = summary(rows)["rows"]
+    assert sum(counts.values()) == len(rows)
+    assert counts["prompt/none"] == 3
+    assert counts["train/0"] == counts["train/1"] == 50

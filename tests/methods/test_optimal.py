@@ -1,0 +1,182 @@
+"""The programs as methods: what the probe says afterwards, and what is refused."""
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from small_world import D_MODEL, decoder, inputs, probe
+
+from steering_core.methods import ConvexOptimalSteering, InfeasibleError, QPOptimalSteering
+from steering_core.methods import optimal as optimal_module
+
+D = decoder()
+W, B = probe().weight_vector, probe().bias
+
+
+def logit(h: np.ndarray, target_class: int = 1) -> float:
+    return float(h @ W + B) * (1 if target_class == 1 else -1)
+
+
+def test_the_published_call():
+    activation, probe_, decoder_ = inputs()[0], probe(), D
+    qp = QPOptimalSteering(lam=1.0, tau=0.5)
+    v = qp.compute_steering_vector(
+        h=activation,
+        probe_w=probe_.weight_vector,
+        probe_b=probe_.bias,
+        D=decoder_,
+        sae_features=None,
+        target_class=1,
+    )
+    assert v.shape == (D_MODEL,)
+    assert logit(activation) < 0.5
+    assert logit(activation + v) == pytest.approx(0.5, abs=1e-9)
+
+
+@pytest.mark.parametrize("target_class", [0, 1])
+@pytest.mark.parametrize("method", [QPOptimalSteering(0.5), ConvexOptimalSteering(50.0)])
+@pytest.mark.parametrize("tau", [-0.5, 0.0, 0.5, 3.0])
+def test_the_logit_reaches_tau_exactly_or_nothing_is_added(method, target_class: int, tau: float):
+    method.tau = tau
+    seen = set()
+    for h in inputs():
+        v = method.compute_steering_vector(h, W, B, D, target_class=target_class)
+        if logit(h, target_class) >= tau:
+            np.testing.assert_array_equal(v, np.zeros(D_MODEL))
+            seen.add("nothing")
+        else:
+            assert logit(h + v, target_class) == pytest.approx(tau, abs=1e-9)
+            seen.add("moved")
+    assert seen == {"nothing", "moved"}
+
+
+@given(st.integers(0, 10**6), st.floats(0.05, 20), st.sampled_from([0, 1]))
+@hypothesis_settings(max_examples=12, deadline=None)
+def test_qp_is_the_optimum_of_the_program_as_written(seed: int, lam: float, target_class: int):
+    D = decoder(seed, d_sae=20, d_model=6)
+    rng = np.random.default_rng(seed)
+    h, w, b, tau = rng.standard_normal(6), rng.standard_normal(6), 0.3, 2.0
+    sign = 1 if target_class == 1 else -1
+    delta = cp.Variable(20, nonneg=True)
+    reach = sign * ((h + D.T @ delta) @ w + b) >= tau
+    problem = cp.Problem(
+        cp.Minimize(cp.sum(delta) + lam / 2 * cp.sum_squares(D.T @ delta)), [reach]
+    )
+    problem.solve(solver="CLARABEL")
+    v = QPOptimalSteering(lam, tau).compute_steering_vector(h, w, b, D, target_class=target_class)
+    np.testing.assert_allclose(v, D.T @ delta.value, atol=2e-5 * (1 + np.linalg.norm(v)))
+
+
+@given(st.integers(0, 10**6), st.floats(0.5, 8), st.sampled_from([0, 1]))
+@hypothesis_settings(max_examples=12, deadline=None)
+def test_socp_is_the_optimum_or_infeasible(seed: int, epsilon: float, target_class: int):
+    D = decoder(seed, d_sae=20, d_model=6)
+    rng = np.random.default_rng(seed)
+    h, w, b, tau = rng.standard_normal(6), rng.standard_normal(6), 0.3, 2.0
+    sign = 1 if target_class == 1 else -1
+    delta = cp.Variable(20, nonneg=True)
+    problem = cp.Problem(
+        cp.Minimize(cp.sum(delta)),
+        [sign * ((h + D.T @ delta) @ w + b) >= tau, cp.norm(D.T @ delta) <= epsilon],
+    )
+    problem.solve(solver="CLARABEL")
+    method = ConvexOptimalSteering(epsilon, tau)
+    if problem.status == "infeasible":
+        with pytest.raises(InfeasibleError):
+            method.compute_steering_vector(h, w, b, D, target_class=target_class)
+        return
+    v = method.compute_steering_vector(h, w, b, D, target_class=target_class)
+    assert np.linalg.norm(v) <= epsilon * (1 + 1e-9)
+    # The vector determines 1ᵀδ only through the path: compare the values.
+    cheapest = cp.Variable(20, nonneg=True)
+    cost = cp.Problem(cp.Minimize(cp.sum(cheapest)), [D.T @ cheapest == v])
+    cost.solve(solver="CLARABEL")
+    assert cost.value == pytest.approx(problem.value, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("target_class", [0, 1])
+def test_infeasible_is_an_error_not_a_zero_vector(target_class: int):
+    h = inputs()[0 if target_class == 1 else -1]
+    need = 0.5 - logit(h, target_class)
+    assert need > 0
+    too_little = 0.99 * need / np.linalg.norm(W)  # Cauchy-Schwarz: no vector this short will do
+    with pytest.raises(InfeasibleError, match="convex_optimal is infeasible"):
+        ConvexOptimalSteering(too_little, 0.5).compute_steering_vector(
+            h, W, B, D, target_class=target_class
+        )
+
+
+def test_no_feature_that_helps_is_infeasible():
+    against = -np.abs(D @ W)[:, None] * np.outer(np.ones(40), W) / (W @ W)  # a = D w <= 0
+    with pytest.raises(InfeasibleError, match="qp_optimal is infeasible"):
+        QPOptimalSteering().compute_steering_vector(inputs()[0], W, B, against)
+
+
+def test_one_path_serves_all_inputs(monkeypatch: pytest.MonkeyPatch):
+    fits = []
+    fit = optimal_module.SteeringPath.fit
+    monkeypatch.setattr(
+        optimal_module.SteeringPath, "fit", lambda *a, **k: fits.append(1) or fit(*a, **k)
+    )
+    method = QPOptimalSteering(tau=2.0)
+    first = [method.compute_steering_vector(h, W, B, D) for h in inputs()]
+    assert len(fits) == 1
+    # Another probe or another decoder is another path, whatever was kept.
+    other = method.compute_steering_vector(inputs()[0], 2 * W, B, D)
+    assert inputs()[0] @ (2 * W) + B + other @ (2 * W) == pytest.approx(2.0, abs=1e-9)
+    method.compute_steering_vector(inputs()[0], W, B, decoder(seed=1))
+    assert len(fits) == 3
+    again = method.compute_steering_vector(inputs()[0], W, B, D)
+    np.testing.assert_allclose(again, first[0], atol=1e-12)
+
+
+def test_feature_activations_do_not_matter():
+    features = np.random.default_rng(0).random(40)
+    for method in (QPOptimalSteering(), ConvexOptimalSteering(50)):
+        plain = method.compute_steering_vector(inputs()[0], W, B, D)
+        given_features = method.compute_steering_vector(inputs()[0], W, B, D, features)
+        np.testing.assert_array_equal(plain, given_features)
+
+
+def test_torch_and_float32_are_welcome():
+    h = inputs()[0]
+    want = QPOptimalSteering().compute_steering_vector(h, W, B, D.astype(np.float32))
+    got = QPOptimalSteering().compute_steering_vector(
+        torch.from_numpy(h), torch.from_numpy(W), B, torch.from_numpy(D.astype(np.float32))
+    )
+    np.testing.assert_allclose(got, want, atol=1e-12)
+    assert got.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"h": np.zeros(D_MODEL - 1)}, "h must have shape"),
+        ({"h": np.zeros((1, D_MODEL))}, "h must have shape"),
+        ({"h": np.full(D_MODEL, np.nan)}, "h and probe_b must be finite"),
+        ({"probe_b": np.inf}, "h and probe_b must be finite"),
+        ({"probe_w": np.full(D_MODEL, np.nan)}, "probe_weight"),
+        ({"D": np.zeros((4, D_MODEL + 1))}, "probe_weight|decoder"),
+        ({"D": np.full((4, D_MODEL), np.nan)}, "decoder"),
+        ({"target_class": 2}, "target_class"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_arguments_are_named(change: dict, named: str):
+    arguments = {"h": inputs()[0], "probe_w": W, "probe_b": B, "D": D, "target_class": 1}
+    with pytest.raises(ValueError, match=named):
+        QPOptimalSteering().compute_steering_vector(**{**arguments, **change})
+
+
+def test_a_solution_that_is_not_certified_is_not_passed_off_as_optimal(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    method = QPOptimalSteering()
+    monkeypatch.setattr(
+        method, "solve", lambda path, shortfall: path.qp(shortfall, lam=1.0, tolerance=-1.0)
+    )
+    with pytest.raises(ArithmeticError, match="certified gap"):
+        method.compute_steering_vector(inputs()[0], W, B, D)

@@ -1,0 +1,127 @@
+"""Judges of completions."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from steering_core.config.schema import Classifier
+from steering_core.errors import ConfigError, ModelError
+from steering_core.metrics.classifiers import (
+    Lexicon,
+    TextClassifier,
+    in_target_class,
+    load_judge,
+)
+
+SENTIMENT = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+
+
+@pytest.fixture(scope="module")
+def sentiment(hub):
+    return TextClassifier(SENTIMENT, "POSITIVE", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sst2(hub):
+    from datasets import load_dataset
+
+    return load_dataset("stanfordnlp/sst2", split="validation").to_pandas().iloc[:200]
+
+
+def test_sentiment_knows_the_rows(sentiment, sst2):
+    scores = sentiment.score(sst2["sentence"].tolist())
+    assert scores.shape == (200,) and ((scores >= 0) & (scores <= 1)).all()
+    assert ((scores > 0.5) == sst2["label"]).mean() > 0.7
+
+
+def test_the_other_label_is_the_complement(hub, sentiment, sst2):
+    texts = sst2["sentence"].tolist()[:20]
+    other = TextClassifier(SENTIMENT, "negative", device="cpu")  # case does not matter
+    np.testing.assert_allclose(other.score(texts) + sentiment.score(texts), 1, atol=1e-5)
+
+
+def test_scores_do_not_depend_on_the_batch(sentiment, sst2):
+    texts = sst2["sentence"].tolist()[:40]  # more than one batch
+    alone = np.concatenate([sentiment.score([text]) for text in texts[28:36]])
+    np.testing.assert_allclose(sentiment.score(texts)[28:36], alone, atol=1e-5)
+    assert sentiment.score([]).shape == (0,)
+
+
+def test_long_and_empty_texts(sentiment):
+    assert np.isfinite(sentiment.score(["a fine film " * 2000, ""])).all()
+
+
+def test_toxicity_labels_are_independent(hub):
+    judge = TextClassifier("unitary/toxic-bert", "toxic", device="cpu")
+    texts = ["you are a stupid idiot", "what a lovely day", "the meeting is at noon"]
+    scores = judge.score(texts)
+    batch = judge.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = judge.model(**batch).logits
+    assert judge.model.config.num_labels > 2
+    np.testing.assert_allclose(scores, logits.sigmoid()[:, judge.label], atol=1e-5)
+    assert abs(scores - logits.softmax(-1)[:, judge.label].numpy()).max() > 0.01
+    assert scores[0] > scores[1:].max()
+
+
+def test_one_label_is_a_probability_too(tiny_model, tmp_path):
+    """A softmax over one label would call every text certain."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+
+    config = LlamaConfig.from_pretrained(tiny_model, num_labels=1, id2label={0: "toxic"})
+    torch.manual_seed(0)
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path)
+    scores = TextClassifier(str(tmp_path), "toxic", device="cpu").score(["w1 w2", "w3", "w50 w51"])
+    assert scores.max() < 1 and len(set(scores.tolist())) > 1
+
+
+def test_missing_label(hub):
+    with pytest.raises(ModelError, match=r"no label 'happy'; it has \['negative', 'positive'\]"):
+        TextClassifier(SENTIMENT, "happy", device="cpu")
+
+
+def test_missing_model(hub):
+    with pytest.raises(ModelError, match="nobody/judge is not on the hub") as caught:
+        TextClassifier("nobody/judge", "POSITIVE", device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def lexicon(tmp_path):
+    path = tmp_path / "lexicon.json"
+    path.write_text(json.dumps({"positive": ["good", "fine"], "negative": ["bad"]}))
+    return path
+
+
+def test_lexicon_counts_words(lexicon):
+    texts = ["A GOOD, fine day", "bad!", "good bad fine", "goodness", "", "bad good"]
+    scores = Lexicon(lexicon).score(texts)
+    np.testing.assert_allclose(scores, [1, 0, 2 / 3, 0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    "content", [None, {"positive": []}, {"positive": [], "negative": [], "x": []}]
+)
+def test_a_lexicon_of_another_form(tmp_path, content):
+    path = tmp_path / "lexicon.json"
+    if content is not None:
+        path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"classifier\.lexicon"):
+        Lexicon(path)
+
+
+def test_load_judge_takes_the_configured_kind_and_the_pinned_revision(lexicon, hub):
+    assert isinstance(load_judge(Classifier(lexicon=str(lexicon))), Lexicon)
+    model = Classifier(model=SENTIMENT, label="POSITIVE")
+    assert isinstance(load_judge(model, "cpu"), TextClassifier)
+    with pytest.raises(ModelError, match="no such revision"):
+        load_judge(model, "cpu", {"revision": "nosuch"})
+
+
+def test_target_class_is_strict():
+    scores = np.array([0.2, 0.5, 0.7])
+    assert in_target_class(scores, 1).tolist() == [0, 0, 1]
+    assert in_target_class(scores, 0).tolist() == [1, 0, 0]

@@ -1,0 +1,150 @@
+"""The fetch stage refuses what cannot work, before any compute."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from steering_core.config.resolve import resolve
+from steering_core.errors import ConfigError, ModelError
+from steering_core.models.fetch import (
+    cached_sites,
+    choose_layers,
+    directory_digest,
+    fetch_experiment,
+    pin,
+    pinned_model,
+    site_at,
+)
+from steering_core.models.language_model import ModelShape
+from steering_core.models.site import Site
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPE = ModelShape(12, 96, 256, "transformer.h", "GPT2LMHeadModel")
+
+
+@pytest.fixture
+def config():
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def experiment(config, name="gpt2_sst2", **overrides):
+    return resolve({**config, **overrides}, name)
+
+
+@pytest.fixture(scope="module")
+def fetched(hub):
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+    return resolve({**raw, "layers": [7, 2]}, "gpt2_sst2"), fetch_experiment(
+        resolve({**raw, "layers": [7, 2]}, "gpt2_sst2")
+    )
+
+
+def test_fetch_pins_and_describes(fetched):
+    of, found = fetched
+    assert re.fullmatch("[0-9a-f]{40}", found["model"]["revision"])
+    assert re.fullmatch("[0-9a-f]{40}", found["sae_revision"])
+    assert re.fullmatch("[0-9a-f]{40}", found["classifier"]["revision"])
+    assert found["layers"] == [2, 7]
+    assert [s.layer for s in cached_sites(found)] == [2, 7]
+    assert site_at(found["saes"][1]) == Site(7, "pre", True, True)
+    assert found["saes"][1]["hook_name"] == "blocks.7.hook_resid_pre"
+    assert found["shape"]["d_model"] == 96
+    assert found["classifier"]["label"] == "POSITIVE"
+    assert {"torch", "transformers", "sae-lens"} <= set(found["versions"])
+    assert pinned_model(of.model, found).revision == found["model"]["revision"]
+    assert pinned_model(of.model, found).sae == of.model.sae
+
+
+def test_what_was_fetched_is_there_offline(fetched):
+    from huggingface_hub import snapshot_download
+
+    _, found = fetched
+    for part in (found["model"], {"id": found["classifier"]["model"], **found["classifier"]}):
+        folder = snapshot_download(part["id"], revision=part["revision"], local_files_only=True)
+        names = {file.name for file in Path(folder).iterdir()}
+        assert "config.json" in names and any(n.endswith(".safetensors") for n in names)
+
+
+def test_all_layers_with_an_sae_by_default(config):
+    assert choose_layers(experiment(config), SHAPE) == list(range(12))
+
+
+@pytest.mark.parametrize("override", [{"layer": 12}, {"layers": [3, 99]}])
+def test_layer_out_of_range(hub, config, override):
+    with pytest.raises(ConfigError, match=r"out of range, gpt2 has 12 \(0 to 11\)"):
+        fetch_experiment(experiment(config, **override))
+
+
+def test_steered_layer_must_be_cached(config):
+    with pytest.raises(ConfigError, match=r"layer: 7 is not in layers \[1, 2\]"):
+        choose_layers(experiment(config, layers=[1, 2]), SHAPE)
+
+
+def test_layer_without_an_sae(config):
+    raw = copy.deepcopy(config)
+    raw["models"]["gpt2"]["sae"]["id"] = "blocks.{layer}.hook_resid_post"
+    with pytest.raises(ConfigError, match=r"no SAE for 7; there are \[11\]"):
+        choose_layers(experiment(raw), SHAPE)
+    raw["models"]["gpt2"]["sae"]["id"] = "blocks.{layer}.hook_nothing"
+    with pytest.raises(ConfigError, match="SAE"):
+        choose_layers(experiment(raw, layer="auto"), SHAPE)
+
+
+def test_sae_of_another_model(hub, config):
+    raw = copy.deepcopy(config)
+    raw["models"]["gpt2"]["sae"] = raw["models"]["gemma"]["sae"]
+    with pytest.raises(ModelError, match=r"width 2304, gpt2 has 96"):
+        fetch_experiment(experiment(raw, layers=[7]))
+
+
+def test_sae_at_another_layer_than_it_says(tmp_path, config):
+    from test_sparse_autoencoder import standard
+
+    from steering_core.models.fetch import _check_fit
+    from steering_core.models.sae_source import load_sae_shape
+
+    standard().save_model(str(tmp_path / "layer_2"))  # its own metadata says layer 1
+    raw = copy.deepcopy(config)
+    raw["models"]["gpt2"]["sae"] = {"path": str(tmp_path / "layer_{layer}")}
+    model = experiment(raw, layer="auto").model
+    shape = ModelShape(4, 8, 64, "model.layers", "LlamaForCausalLM")
+    with pytest.raises(ModelError, match="not at layer 2"):
+        _check_fit(load_sae_shape(model.sae, 2), 2, shape, model)
+
+
+def test_wrong_classifier_label(hub, config):
+    raw = copy.deepcopy(config)
+    raw["tasks"]["sst2"]["classifier"]["label"] = "GREAT"
+    with pytest.raises(ConfigError, match=r"NEGATIVE.*POSITIVE"):
+        fetch_experiment(experiment(raw, layers=[7]))
+
+
+def test_missing_classifier(hub, config):
+    raw = copy.deepcopy(config)
+    raw["tasks"]["sst2"]["classifier"]["model"] = "nobody/judge"
+    with pytest.raises(ModelError, match="nobody/judge is not on the hub"):
+        fetch_experiment(experiment(raw, layers=[7]))
+
+
+@pytest.mark.parametrize("override", [{"new_tokens": 256}, {"max_tokens": 257}])
+def test_more_tokens_than_the_context(hub, config, override):
+    (key,) = override
+    with pytest.raises(ConfigError, match=rf"{key}: \d+ exceeds the context 256"):
+        fetch_experiment(experiment(config, layers=[7], **override))
+
+
+def test_local_directories_are_pinned_by_content(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("1")
+    (tmp_path / "y").write_text("2")
+    first = directory_digest(tmp_path)
+    assert pin(str(tmp_path), "main") == first and first.startswith("sha256:")
+    (tmp_path / "y").write_text("3")
+    changed = directory_digest(tmp_path)
+    (tmp_path / "y").write_text("2")
+    assert directory_digest(tmp_path) == first
+    (tmp_path / "y").rename(tmp_path / "z")
+    assert len({first, changed, directory_digest(tmp_path)}) == 3

@@ -1,0 +1,136 @@
+"""What goes wrong with the hub is one error that says what to do."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import httpx
+import pytest
+
+from steering_core.config.schema import Model, SAESource
+from steering_core.errors import ModelError
+from steering_core.models.fetch import pin
+from steering_core.models.hub import explain_hub_errors, work_offline
+from steering_core.models.language_model import load_language_model, load_shape, load_tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+HUB = ROOT.parent / "shared" / "hub"
+SAE = SAESource(path="{layer}")
+
+
+def in_process(code: str, home: Path, **environment: str) -> str:
+    """Run ``code`` in a fresh Python with its own hub settings and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "HF_HOME": str(home), "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+LOAD = """
+    import os, sys
+    from steering_core.config.schema import Model, SAESource
+    from steering_core.errors import ModelError
+    from steering_core.metrics.classifiers import TextClassifier
+    from steering_core.models.fetch import pin
+    from steering_core.models.language_model import load_language_model, load_shape, load_tokenizer
+    model = Model(id="some/model", sae=SAESource(path="{layer}"))
+    for token in [None, "hf_wrong", "secret"]:
+        if token:
+            os.environ["HF_TOKEN"] = token
+        for attempt in (
+            lambda: load_shape(model),
+            lambda: load_tokenizer(model),
+            lambda: load_language_model(model, "cpu"),
+            lambda: TextClassifier("some/model", "LABEL_0", device="cpu"),
+            lambda: pin("some/model", "main"),
+        ):
+            try:
+                attempt()
+                print("nothing raised")
+            except ModelError as error:
+                print(" ".join(str(error).split()))
+"""
+
+
+@pytest.fixture
+def small_hub(hub, tmp_path):
+    """A hub of one repository, some/model, which is gated; yields its address."""
+    root = tmp_path / "hub"
+    folder = root / "models" / "some" / "model"
+    shutil.copytree(HUB / "models" / "openai-community" / "gpt2", folder)
+    (root / "gated.txt").write_text("some/model secret\n")
+    spec = importlib.util.spec_from_file_location("small_hub_serve", HUB / "serve.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    server = module.serve(root, 0)
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+def test_gated_repository_with_and_without_a_token(small_hub, tmp_path):
+    lines = in_process(LOAD, tmp_path, HF_ENDPOINT=small_hub).splitlines()
+    assert len(lines) == 15
+    without, wrong, right = lines[:5], lines[5:10], lines[10:]
+    # The hub tells about a gated repository, it only keeps the files: pinning works.
+    for line in without[:4] + wrong[:4]:
+        assert "accept its licence at https://huggingface.co/some/model" in line
+        assert "hf auth login" in line and "HF_TOKEN" in line
+    assert right == ["nothing raised"] * 5
+
+
+def test_offline_without_a_cache(tmp_path):
+    dead = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+    for line in in_process(LOAD, tmp_path, **dead).splitlines():
+        assert "some/model" in line and "fetch rule" in line and "HF_HOME" in line
+
+
+def test_missing_repository(hub):
+    model = Model(id="nobody/nothing", sae=SAE)
+    for attempt in (load_shape, load_tokenizer, load_language_model):
+        with pytest.raises(ModelError, match="nobody/nothing is not on the hub"):
+            attempt(model)
+    with pytest.raises(ModelError, match="nobody/nothing is not on the hub"):
+        pin("nobody/nothing", "main")
+
+
+def test_missing_revision(hub):
+    with pytest.raises(ModelError, match="no such revision"):
+        load_shape(Model(id="gpt2", revision="nosuch", sae=SAE))
+    with pytest.raises(ModelError, match="no such revision"):
+        pin("gpt2", "nosuch")
+
+
+def test_a_directory_without_a_model(tmp_path):
+    with pytest.raises(ModelError, match=str(tmp_path)):
+        load_shape(Model(id=str(tmp_path), sae=SAE))
+
+
+def test_unreachable_hub_with_a_client_that_does_not_wrap():
+    with pytest.raises(ModelError, match="cannot be reached"), explain_hub_errors("some/model"):
+        raise httpx.ConnectError("[Errno 111] Connection refused")
+
+
+def test_other_errors_pass_unchanged():
+    with pytest.raises(PermissionError), explain_hub_errors("some/model"):
+        raise PermissionError(13, "Permission denied", "weights")
+    with pytest.raises(OSError, match="No space"), explain_hub_errors("some/model"):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(KeyError), explain_hub_errors("some/model"):
+        raise KeyError("x")
+
+
+def test_work_offline_sets_both_libraries(monkeypatch):
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "0")
+    work_offline()
+    assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"

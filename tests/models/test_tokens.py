@@ -1,0 +1,135 @@
+"""Tokens, padding, batches."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from steering_core.errors import DataError, ModelError
+from steering_core.models.tokens import count_tokens, pad, token_batches, tokenize
+
+BOS = 1
+
+
+@pytest.mark.parametrize("text", ["w1 w2", "<bos> w1 w2"])
+def test_exactly_one_bos(tiny, text):
+    assert tokenize(tiny.tokenizer, [text], prepend_bos=True) == [[BOS, 5, 6]]
+    assert count_tokens(tiny.tokenizer, [text], True) == [3]
+
+
+def test_gpt2_gets_one_bos_and_no_end(gpt2):
+    (row,) = tokenize(gpt2.tokenizer, ["a fine film"], prepend_bos=True)
+    assert row.count(gpt2.tokenizer.bos_token_id) == 1 and row[0] == gpt2.tokenizer.bos_token_id
+    assert gpt2.tokenizer.decode(row[1:]) == "a fine film"
+
+
+def test_gemma_tokenizer_gets_one_bos(hub):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained("google/gemma-2-2b")
+    (row,) = tokenize(tokenizer, ["a fine film"], prepend_bos=True)
+    assert row.count(tokenizer.bos_token_id) == 1 and row[0] == tokenizer.bos_token_id
+    (bare,) = tokenize(tokenizer, ["a fine film"], prepend_bos=False)
+    assert row[1:] == bare
+
+
+def test_without_bos_nothing_is_added(tiny):
+    assert tokenize(tiny.tokenizer, ["w1 w2"], prepend_bos=False) == [[5, 6]]
+    assert count_tokens(tiny.tokenizer, ["w1 w2"], False) == [2]
+
+
+def test_truncation_counts_bos_and_cuts_the_end(tiny):
+    text = "w1 w2 w3 w4"
+    assert tokenize(tiny.tokenizer, [text], prepend_bos=True, max_tokens=3) == [[BOS, 5, 6]]
+    assert tokenize(tiny.tokenizer, [text], prepend_bos=False, max_tokens=3) == [[5, 6, 7]]
+    assert len(tokenize(tiny.tokenizer, [text] * 2, prepend_bos=True)[1]) == 5
+
+
+@pytest.mark.parametrize("text", ["", "   ", "<bos>"])
+def test_a_text_without_tokens_is_refused_and_counts_zero(tiny, text):
+    with pytest.raises(DataError, match="no tokens"):
+        tokenize(tiny.tokenizer, ["w1", text], prepend_bos=True)
+    assert count_tokens(tiny.tokenizer, [text], True) == [0]
+
+
+def test_counts_are_the_lengths_that_are_tokenised(gpt2):
+    texts = ["a fine film .", "dull", "an unfathomably, gloriously odd thing"]
+    rows = tokenize(gpt2.tokenizer, texts, prepend_bos=True)
+    assert count_tokens(gpt2.tokenizer, texts, True) == [len(row) for row in rows]
+
+
+def test_bos_wanted_and_absent(tiny):
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tiny.tokenizer.backend_tokenizer, pad_token="<pad>"
+    )
+    assert tokenize(tokenizer, ["w1"], prepend_bos=False) == [[5]]
+    with pytest.raises(ModelError, match="BOS"):
+        tokenize(tokenizer, ["w1"], prepend_bos=True)
+
+
+@pytest.mark.parametrize(
+    ("side", "ids", "mask", "bos"),
+    [
+        ("right", [[1, 5, 6], [1, 7, 0]], [[1, 1, 1], [1, 1, 0]], [[1, 0, 0], [1, 0, 0]]),
+        ("left", [[1, 5, 6], [0, 1, 7]], [[1, 1, 1], [0, 1, 1]], [[1, 0, 0], [0, 1, 0]]),
+    ],
+)
+def test_padding(tiny, side, ids, mask, bos):
+    batch = pad([[1, 5, 6], [1, 7]], tiny.tokenizer, side=side, prepend_bos=True)
+    assert batch.ids.tolist() == ids
+    assert batch.mask.long().tolist() == mask
+    assert batch.bos.long().tolist() == bos
+
+
+def test_gpt2_mask_is_not_read_from_ids(gpt2):
+    """Its pad, end and BOS tokens are one: a real BOS is kept and a pad is masked."""
+    end = gpt2.tokenizer.pad_token_id
+    assert end == gpt2.tokenizer.bos_token_id == gpt2.tokenizer.eos_token_id
+    batch = pad([[end, 5, 6, end], [end, 7]], gpt2.tokenizer, side="left", prepend_bos=True)
+    assert batch.ids.tolist() == [[end, 5, 6, end], [end, end, end, 7]]
+    assert batch.mask.tolist() == [[True] * 4, [False, False, True, True]]
+    assert batch.bos.tolist() == [[True, False, False, False], [False, False, True, False]]
+
+
+def test_bos_from_a_template_is_marked_even_if_the_sae_wants_none(tiny):
+    batch = pad([[1, 5], [6, 7]], tiny.tokenizer, side="right", prepend_bos=False)
+    assert batch.bos.tolist() == [[True, False], [False, False]]
+
+
+def test_moving_moves_all(tiny):
+    moved = pad([[1, 5]], tiny.tokenizer, side="left", prepend_bos=True).to(torch.device("meta"))
+    assert {moved.ids.device.type, moved.mask.device.type, moved.bos.device.type} == {"meta"}
+
+
+lengths = st.lists(st.integers(1, 40), max_size=40)
+
+
+@given(lengths, st.integers(1, 100))
+def test_batches_partition_within_the_budget(sizes, budget):
+    batches = token_batches(sizes, budget)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
+    for batch in batches:
+        assert batch
+        assert len(batch) == 1 or len(batch) * max(sizes[i] for i in batch) <= budget
+
+
+@given(lengths, st.integers(1, 100), st.randoms())
+def test_batch_lengths_do_not_depend_on_order(sizes, budget, random):
+    shuffled = sizes[:]
+    random.shuffle(shuffled)
+
+    def shapes(values):
+        return [[values[i] for i in batch] for batch in token_batches(values, budget)]
+
+    assert shapes(sizes) == shapes(shuffled)
+
+
+@given(lengths, st.integers(1, 100))
+def test_batches_are_not_needlessly_small(sizes, budget):
+    """The next row never fitted into the batch before it."""
+    batches = token_batches(sizes, budget)
+    for batch, following in pairwise(batches):
+        assert (len(batch) + 1) * sizes[following[0]] > budget

@@ -1,0 +1,271 @@
+"""A stage is rerun when a module it uses changes, and only then."""
+
+import ast
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from steering_core import code_digest
+from steering_core.code_digest import used_modules
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted(path.name for path in (ROOT / "workflow_scripts").glob("*.py"))
+MODULES = sorted(
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "steering_core").rglob("*.py")
+)
+_PYTHON_ONLY = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+class Tree:
+    """A copy of the repository's code that can be edited."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def _fresh(self) -> ModuleType:
+        """The copied module, by path and anew: it caches what it has read."""
+        file = self.root / "steering_core" / "code_digest.py"
+        spec = importlib.util.spec_from_file_location("copied_code_digest", file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def digests(self) -> dict[str, str]:
+        module = self._fresh()
+        scripts = sorted((self.root / "workflow_scripts").glob("*.py"))
+        return {script.name: module.code_digest(script) for script in scripts}
+
+    def users(self) -> dict[str, set[str]]:
+        """The scripts that use each module."""
+        module = self._fresh()
+        users: dict[str, set[str]] = {}
+        for script in sorted((self.root / "workflow_scripts").glob("*.py")):
+            for file in module.used_modules(script):
+                users.setdefault(file.relative_to(self.root).as_posix(), set()).add(script.name)
+        return users
+
+    def write(self, name: str, text: str) -> None:
+        file = self.root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+    def append(self, name: str, text: str = "\n# edited\n") -> None:
+        file = self.root / name
+        file.write_bytes(file.read_bytes() + text.encode())
+
+    def changed_by(self, name: str) -> set[str]:
+        before = self.digests()
+        original = (self.root / name).read_bytes()
+        self.append(name)
+        after = self.digests()
+        (self.root / name).write_bytes(original)
+        return {script for script in before if before[script] != after[script]}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    for folder in ("steering_core", "workflow_scripts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=_PYTHON_ONLY)
+    return Tree(tmp_path)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Tree]:
+    """A package of a few modules, so that every kind of import can be tried."""
+    tree = Tree(tmp_path)
+    (tmp_path / "steering_core").mkdir()
+    shutil.copy(ROOT / "steering_core" / "code_digest.py", tmp_path / "steering_core")
+    tree.write("steering_core/__init__.py", '"""Top."""\n')
+    tree.write("steering_core/low.py", "")
+    tree.write("steering_core/other.py", "")
+    tree.write(
+        "steering_core/sub/__init__.py",
+        "from steering_core.sub.a import A\nfrom steering_core.sub.b import B as C\n",
+    )
+    tree.write("steering_core/sub/a.py", "from steering_core.low import x\nA = 1\n")
+    tree.write("steering_core/sub/b.py", "B = 1\n")
+    yield tree
+
+
+def test_modules_and_scripts_were_found():
+    assert len(SCRIPTS) > 20 and len(MODULES) > 80
+
+
+def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
+    users = tree.users()
+    for module in ("optimize/knots", "methods/optimal", "data/splits", "metrics/bootstrap"):
+        name = f"steering_core/{module}.py"
+        assert tree.changed_by(name) == users[name] != set(SCRIPTS)
+
+
+@pytest.mark.parametrize(
+    ("module", "reruns", "leaves"),
+    [
+        ("optimize/homotopy.py", {"solve.py"}, {"cache_activations.py", "fit_probes.py"}),
+        ("data/datasets.py", {"examples.py", "fetch.py"}, {"pareto.py", "judge.py"}),
+        ("generation/sampling.py", {"generate.py"}, {"solve.py", "examples.py", "pareto.py"}),
+        ("activations/cache.py", {"cache_activations.py"}, {"generate.py", "encode_features.py"}),
+        ("metrics/bootstrap.py", {"pareto.py"}, {"judge.py", "solve.py"}),
+        ("tables/frontier.py", {"pareto.py"}, {"solve.py", "generate.py"}),
+        ("methods/grid.py", {"solve.py", "fit_directions.py"}, {"examples.py", "fit_probes.py"}),
+        ("logs.py", set(SCRIPTS), set()),
+        ("demo/grammar.py", {"demo_corpus.py"}, {"examples.py", "solve.py"}),
+    ],
+)
+def test_stages_are_tied_to_the_modules_one_expects(
+    tree: Tree, module: str, reruns: set[str], leaves: set[str]
+):
+    changed = tree.changed_by(f"steering_core/{module}")
+    assert reruns <= changed
+    assert not leaves & changed
+
+
+def test_a_script_depends_on_its_own_text_alone(tree: Tree):
+    assert tree.changed_by("workflow_scripts/solve.py") == {"solve.py"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_uses_the_package(script: str):
+    used = _used(script)
+    assert ROOT / "steering_core" / "logs.py" in used
+    assert len([file for file in used if file.name != "__init__.py"]) >= 2
+
+
+def _used(script: str) -> set[Path]:
+    return used_modules(ROOT / "workflow_scripts" / script)
+
+
+def test_what_python_really_imports_is_in_the_digest():
+    """Run the imports of a script in a fresh process and look at what was loaded."""
+    script = ROOT / "workflow_scripts" / "pareto.py"
+    nodes = ast.walk(ast.parse(script.read_text(encoding="utf-8")))
+    imports = [ast.unparse(n) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+    ours = "[m.__file__ for n, m in sys.modules.items() if n.startswith('steering_core')]"
+    show = f"print(*filter(None, {ours}))"
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*imports, "import sys", show])],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    loaded = {Path(name) for name in done.stdout.split()}
+    used = used_modules(script)
+    assert used <= loaded
+    # What is loaded and does not count came through the __init__ of a package, and only so.
+    reexported, waiting = set(), [file for file in loaded if file.name == "__init__.py"]
+    while waiting:
+        new = code_digest._imports(waiting.pop()) - reexported
+        reexported |= new
+        waiting += new
+    assert loaded - reexported <= used
+
+
+IMPORTS = {
+    "module": "import steering_core.low",
+    "alias": "import steering_core.low as thing",
+    "name": "from steering_core.low import x",
+    "from the top": "from steering_core import low",
+    "in a function": "def f():\n    from steering_core.low import x",
+    "in a with block": "with f():\n    import steering_core.low",
+    "under a condition": "if a:\n    pass\nelse:\n    import steering_core.low",
+    "in a try": "try:\n    import steering_core.low\nfinally:\n    pass",
+    "transitively": "from steering_core.sub.a import A",
+    "through a re-export": "from steering_core.sub import A",
+}
+
+
+@pytest.mark.parametrize("statement", IMPORTS.values(), ids=IMPORTS)
+def test_every_way_to_import_counts(small: Tree, statement: str):
+    small.write("workflow_scripts/s.py", statement + "\n")
+    assert small.changed_by("steering_core/low.py") == {"s.py"}
+    assert small.changed_by("steering_core/other.py") == set()
+
+
+def test_reexports_are_followed_only_for_the_names_imported(small: Tree):
+    small.write("workflow_scripts/s.py", "from steering_core.sub import C\n")
+    assert small.changed_by("steering_core/sub/b.py") == {"s.py"}
+    assert small.changed_by("steering_core/sub/a.py") == set()
+    assert small.changed_by("steering_core/low.py") == set()
+    assert small.changed_by("steering_core/sub/__init__.py") == {"s.py"}
+    small.write("workflow_scripts/s.py", "from steering_core.sub.b import B\n")
+    assert small.changed_by("steering_core/sub/a.py") == set()
+
+
+def test_circles_end(small: Tree):
+    small.write("steering_core/low.py", "import steering_core.other\n")
+    small.write("steering_core/other.py", "import steering_core.low\n")
+    small.write("workflow_scripts/s.py", "import steering_core.low\n")
+    assert small.changed_by("steering_core/other.py") == {"s.py"}
+
+
+def test_line_endings_times_and_place_do_not_matter(small: Tree, tmp_path_factory):
+    small.write("workflow_scripts/s.py", "import steering_core.low\n")
+    small.write("steering_core/low.py", "x = 1\ny = 2\n")
+    before = small.digests()
+    (small.root / "steering_core/low.py").write_bytes(b"x = 1\r\ny = 2\r\n")
+    assert small.digests() == before
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "copy"
+    shutil.copytree(small.root, elsewhere)
+    assert Tree(elsewhere).digests() == before
+
+
+def test_renaming_or_removing_a_module_counts(small: Tree):
+    small.write("workflow_scripts/s.py", "import steering_core.low\n")
+    before = small.digests()
+    (small.root / "steering_core/low.py").unlink()
+    assert small.digests() != before
+
+
+def test_every_package_has_an_init():
+    folders = {str(Path(name).parent) for name in MODULES}
+    assert [f for f in sorted(folders) if f"{f}/__init__.py" not in MODULES] == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.endswith("__init__.py")])
+def test_package_inits_only_reexport(name: str):
+    for node in ast.parse((ROOT / name).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Expr):
+            assert isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        elif isinstance(node, ast.Assign):
+            assert {target.id for target in node.targets} <= {"__all__", "__version__"}
+        else:
+            assert isinstance(node, ast.ImportFrom), ast.unparse(node)
+
+
+@pytest.mark.parametrize("name", [*MODULES, *(f"workflow_scripts/{s}" for s in SCRIPTS)])
+def test_no_import_escapes_the_digest(name: str):
+    """Relative, star and dynamic imports and packages used as a namespace are not followed."""
+    source = (ROOT / name).read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, ast.unparse(node)
+            if (node.module or "").split(".")[0] == "steering_core":
+                for alias in node.names:
+                    assert alias.name != "*", ast.unparse(node)
+                    assert not _is_package(f"{node.module}.{alias.name}"), ast.unparse(node)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "steering_core":
+                    assert not _is_package(alias.name), ast.unparse(node)
+    assert "import_module" not in source and "__import__" not in source
+
+
+def _is_package(name: str) -> bool:
+    return ROOT.joinpath(*name.split("."), "__init__.py").is_file()
+
+
+def test_no_module_imports_snakemake():
+    for name in MODULES:
+        tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] != "snakemake", name
+            elif isinstance(node, ast.Import):
+                assert all(a.name.split(".")[0] != "snakemake" for a in node.names), name

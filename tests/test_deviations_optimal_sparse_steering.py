@@ -1,0 +1,553 @@
+"""One test for each place where the published implementation departs from its description.
+
+The numbers are those of the list of deviations. Each test would fail if the published behaviour
+were present here.
+"""
+
+import re
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import cvxpy as cp
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from steering_core.activations import reader
+from steering_core.activations.positions import last_token_residuals
+from steering_core.config.resolve import resolve
+from steering_core.config.schema import METHODS, Settings, Task
+from steering_core.data.concept import Concept
+from steering_core.data.examples import build_examples, read_examples, write_examples
+from steering_core.data.splits import SPLITS
+from steering_core.errors import ConfigError, DataError
+from steering_core.generation.generate import Sampling, generate
+from steering_core.generation.steering import steer_generation
+from steering_core.generation.table import generate_method
+from steering_core.methods import (
+    CAAContrastive,
+    CAARepE,
+    ConvexOptimalSteering,
+    FitData,
+    InfeasibleError,
+    QPOptimalSteering,
+    SingleFeature,
+    TopKFeatures,
+)
+from steering_core.methods import optimal as optimal_module
+from steering_core.methods.directions import fit_directions, read_direction
+from steering_core.methods.grid import fixed_methods, grid, is_program
+from steering_core.methods.solutions import Interventions, solve_fixed, solve_programs
+from steering_core.metrics.classifiers import Judge
+from steering_core.metrics.probe_effects import probe_effects
+from steering_core.metrics.texts import judge_texts
+from steering_core.models import sparse_autoencoder
+from steering_core.models.residual_stream import read_residuals
+from steering_core.models.site import Site, site_of
+from steering_core.models.tokens import pad, tokenize
+from steering_core.optimize.path import SteeringPath
+from steering_core.probes.linear_probe import LinearProbe
+from steering_core.storage.atomic import write_json
+from steering_core.tables.pareto import Measured, Subject, pareto_table
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+D_MODEL, D_SAE = 32, 80  # the width of the tiny model
+RNG = np.random.default_rng(0)
+DECODER = RNG.standard_normal((D_SAE, D_MODEL))
+DECODER /= np.linalg.norm(DECODER, axis=1, keepdims=True)
+SITE = Site(layer=1, stream="post", centred=False, prepend_bos=True)
+TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10 w11", "w3 w1"]
+SETTINGS = Settings(
+    strengths=[0.5, 2.0],
+    qp_tau=[0.5, 2.0],
+    socp_epsilon=[0.4, 5.0],
+    bootstrap_resamples=50,
+    n_prompts=2,
+    max_tokens=16,
+    topk=5,
+)
+
+
+def probe_of(weight: np.ndarray, bias: float = 0.0) -> LinearProbe:
+    return LinearProbe(weight, bias, (0, 1), 1.0, 0.9, (0.9, 0.9), 0.0, False, 100)
+
+
+PROBE = probe_of(DECODER[7] + 0.5 * DECODER[8], -0.3)
+H = RNG.standard_normal((12, D_MODEL)) + np.linspace(-2, 2, 12)[:, None] * DECODER[7]
+IDS = [f"row {i}" for i in range(len(H))]
+
+
+def solve(method: str, residuals: np.ndarray = H, ids: list[str] = IDS) -> Interventions:
+    path = SteeringPath.fit(DECODER, PROBE.weight_vector)
+    return Interventions(
+        solve_programs(grid(method, SETTINGS), ids, residuals, PROBE, path), "unused", path
+    )
+
+
+def fit_data(target_class: int = 1, seed: int = 0) -> FitData:
+    rng = np.random.default_rng(1)
+    labels = np.arange(100) % 2
+    residuals = rng.standard_normal((100, D_MODEL)) + np.outer(2 * labels - 1, DECODER[7])
+    noise = [rng.standard_normal((20, D_MODEL)) * 0.2 for _ in range(4)]
+    correlation = np.zeros(D_SAE)
+    correlation[[0, 7, 30]] = 0.1, 0.8, -0.7
+    return FitData(
+        residuals,
+        labels,
+        contrast_positive=noise[0] + DECODER[7],
+        contrast_negative=noise[1] - DECODER[7],
+        persona_positive=noise[2] + DECODER[7],
+        persona_negative=noise[3] - DECODER[7],
+        feature_correlation=correlation,
+        target_class=target_class,
+        seed=seed,
+    )
+
+
+def batch_of(lm, texts: list[str], side: str):
+    rows = tokenize(lm.tokenizer, texts, prepend_bos=True)
+    return rows, pad(rows, lm.tokenizer, side=side, prepend_bos=True)
+
+
+def concept(n: int = 4) -> Concept:
+    return Concept(
+        concept="c",
+        prompts=[f"prompt {i}" for i in range(n)],
+        contrast=[{"positive": f"good {i}", "negative": f"bad {i}"} for i in range(n)],
+        personas={"positive": "P: ", "negative": "N: "},
+        queries=[f"query {i}" for i in range(n)],
+    )
+
+
+def words(texts) -> list[int]:
+    return [len(text.split()) + 1 for text in texts]
+
+
+def labelled(n: int = 120) -> pd.DataFrame:
+    return pd.DataFrame({"text": [f"text {i}" for i in range(n)], "label": np.arange(n) % 2})
+
+
+FLAT = Task(dataset="d.csv", text="text", label="label", concept="c")
+
+
+def test_01_activations_are_read_and_steered_where_the_sae_sits(tiny):
+    """Published: activations at resid_pre, Gemma's SAEs and steering at resid_post."""
+    site = site_of({"hook_name": "blocks.1.hook_resid_post", "prepend_bos": True}, "sae")
+    before = Site(1, "pre", False, True)
+    after = Site(2, "pre", False, True)
+    _, batch = batch_of(tiny, TEXTS[:1], "right")
+    read = read_residuals(tiny, [before, site, after], batch.ids, batch.mask)
+    hidden = tiny.model(batch.ids, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(read[site.hook_name], hidden[2])
+    torch.testing.assert_close(read[before.hook_name], hidden[1])
+    assert not torch.allclose(hidden[1], hidden[2])
+    vector = torch.ones(1, D_MODEL)
+    with steer_generation(tiny, site, vector, batch, "all"):
+        steered = read_residuals(tiny, [before, after], batch.ids, batch.mask)
+    torch.testing.assert_close(steered[before.hook_name], read[before.hook_name])
+    moved = steered[after.hook_name] - read[after.hook_name]
+    torch.testing.assert_close(moved[0, 1:], vector.expand(3, -1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["qp_optimal", "convex_optimal"])
+def test_02_every_input_has_a_solution_of_its_own(method: str):
+    """Published: solved for test example 0 only, that vector applied to every input and prompt."""
+    found = solve(method)
+    index = found.points()[-1]
+    rows = found.at(index, IDS)
+    vectors = found.vectors(rows)
+    logits = PROBE.decision(H + vectors)
+    short = PROBE.decision(H) < rows["tau"]
+    assert short.sum() >= 3
+    np.testing.assert_allclose(logits[short], rows.loc[short, "tau"], atol=1e-9)
+    norms = np.linalg.norm(vectors[short], axis=1)
+    assert len(np.unique(norms.round(9))) == short.sum()
+
+
+def test_03_solutions_are_not_multiplied_and_alpha_is_in_residual_norms(tmp_path: Path):
+    """Published: the feasible δ times α = 5, while the baselines are unit vectors times α."""
+    rows = solve("qp_optimal").rows
+    assert not {"alpha"} & set(rows["strength_name"])
+    optimal = rows[rows["status"] == "optimal"]
+    vectors = solve("qp_optimal").vectors(optimal)
+    after = PROBE.decision(H[[IDS.index(name) for name in optimal["example_id"]]] + vectors)
+    np.testing.assert_allclose(after, optimal["tau"], atol=1e-9)  # five-fold would overshoot
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), optimal["residual_norm"])
+    # The baselines' size is stored in the same unit, so that norms can be matched.
+    data = fit_data()
+    fit_directions(fixed_methods(SETTINGS), data, DECODER, tmp_path / "d")
+    direction, unit = read_direction(tmp_path / "d", "caa_mean_diff")
+    fixed = solve_fixed(grid("caa_mean_diff", SETTINGS), IDS, direction, unit)
+    mean_norm = np.linalg.norm(data.residuals, axis=1).mean()
+    np.testing.assert_allclose(fixed["residual_norm"], fixed["strength"] * mean_norm)
+
+
+def test_04_padding_changes_nothing(tiny):
+    """Published: left-padded batches run without an attention mask."""
+    rows, _ = batch_of(tiny, TEXTS, "left")
+    sampling = Sampling(new_tokens=6, temperature=None)
+    arguments = {"site": SITE, "vectors": np.zeros((4, D_MODEL), np.float32) + 0.3}
+    together = generate(tiny, rows, TEXTS, sampling, **arguments)
+    one = {**arguments, "vectors": arguments["vectors"][:1]}
+    alone = [
+        generate(tiny, [row], [text], sampling, **one)[0]
+        for row, text in zip(rows, TEXTS, strict=True)
+    ]
+    assert together == alone
+    limits = {"max_tokens": 16, "batch_tokens": 4096}
+    batch = last_token_residuals(tiny, TEXTS, SITE, **limits)
+    single = np.concatenate([last_token_residuals(tiny, [t], SITE, **limits) for t in TEXTS])
+    np.testing.assert_allclose(batch, single, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["last", "all"])
+def test_05_steering_starts_at_the_last_prompt_token_and_never_touches_bos(tiny, positions: str):
+    """Published: δ is solved for the last token and added at every position, BOS included."""
+    assert Settings().positions == "last"
+    _, batch = batch_of(tiny, TEXTS, "left")
+    vectors = torch.randn(4, D_MODEL, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def record(module, args, output):
+        seen.append((output[0] if isinstance(output, tuple) else output).clone())
+
+    def run(steered: bool) -> torch.Tensor:
+        mask = batch.mask.long()
+        if not steered:
+            tiny.model(batch.ids, attention_mask=mask)
+            return seen[-1]
+        with steer_generation(tiny, SITE, vectors, batch, positions):
+            late = tiny.blocks[SITE.layer].register_forward_hook(record)  # after the edit
+            tiny.model(batch.ids, attention_mask=mask)
+            late.remove()
+        return seen[-1]
+
+    early = tiny.blocks[SITE.layer].register_forward_hook(record)
+    base = run(steered=False)
+    early.remove()
+    moved = (run(steered=True) - base).abs().amax(dim=2) > 1e-6
+    expected = torch.zeros_like(moved)
+    expected[:, -1] = True
+    if positions == "all":
+        expected = batch.mask & ~batch.bos
+    assert moved[batch.mask].tolist() == expected[batch.mask].tolist()
+    assert not moved[batch.bos].any()
+
+
+def test_06_what_cannot_be_solved_is_stored_as_such(tiny):
+    """Published: infeasible and failed solves become a zero vector and are scored as results."""
+    method = ConvexOptimalSteering(epsilon=1e-3, tau=50.0)
+    with pytest.raises(InfeasibleError):
+        method.compute_steering_vector(H[0], PROBE.weight_vector, PROBE.bias, DECODER)
+    prompts = pd.DataFrame({"example_id": IDS[:3], "text": TEXTS[:3]})
+    settings = SETTINGS.model_copy(update={"socp_tau": [50.0], "socp_epsilon": [1e-3]})
+    path = SteeringPath.fit(DECODER, PROBE.weight_vector)
+    rows = solve_programs(grid("convex_optimal", settings), IDS[:3], H[:3], PROBE, path)
+    assert set(rows["status"]) == {"infeasible"}
+    found = Interventions(rows, "unused", path)
+    assert np.isnan(found.vectors(found.at(0, IDS[:3]))).all()
+    effects = probe_effects(found, IDS[:3], H[:3], PROBE, PROBE)
+    assert effects["probe_steered"].isna().all()
+    made = generate_method(
+        tiny,
+        prompts,
+        found,
+        SITE,
+        Sampling(new_tokens=2),
+        positions="last",
+        max_tokens=16,
+        batch_size=4,
+    )
+    assert made["text"].isna().all() and set(made["status"]) == {"infeasible"}
+    row = one_row(rows, effects, judged=(np.nan, np.nan), tokens=(0, 0), kl=(np.nan, np.nan))
+    assert row["flip_rate"] == 0 and row["feasible_fraction"] == 0
+    assert pd.isna(row["classifier_rate_steered"]) and "3 of 3 inputs infeasible" in row["warnings"]
+
+
+def test_07_one_path_is_reused_by_every_input(monkeypatch: pytest.MonkeyPatch):
+    """Published: a new problem object for each input, so the warm start has no effect."""
+    fits, blocks = [], []
+    fit = optimal_module.SteeringPath.fit
+    monkeypatch.setattr(
+        optimal_module.SteeringPath, "fit", lambda *a, **k: fits.append(1) or fit(*a, **k)
+    )
+    method = QPOptimalSteering(tau=1.0)
+    for h in H:
+        method.compute_steering_vector(h, PROBE.weight_vector, PROBE.bias, DECODER)
+    assert len(fits) == 1
+    path = method._path
+    follow = path._follower.block
+    monkeypatch.setattr(path._follower, "block", lambda: blocks.append(1) or follow())
+    path.qp(np.linspace(0.0, path.knots.s[-1] * 0.9, 1000), lam=1.0)
+    assert blocks == []  # what was followed once is looked up
+
+
+def one_row(
+    solutions: pd.DataFrame | None = None,
+    effects: pd.DataFrame | None = None,
+    kl: tuple = (3.0, 6.0),
+    tokens: tuple = (3, 12),
+    judged: tuple = (1.0, 0.0),
+) -> pd.Series:
+    """The row of ``convex_optimal`` at its first strength, in a table with ``no_steering``."""
+    found = solve("convex_optimal")
+    solutions = found.rows if solutions is None else solutions
+    effects = probe_effects(found, IDS, H, PROBE, PROBE) if effects is None else effects
+    program = [frame[frame["strength_index"] == 0] for frame in (solutions, effects)]
+    nothing = {"method": "no_steering", "strength_name": "alpha", "strength": 0.0}
+    nothing |= {"status": "fixed", "l0": 0.0, "l1": 0.0, "residual_norm": 0.0}
+    texts = pd.DataFrame(
+        {
+            "method": ["no_steering"] * 2 + ["convex_optimal"] * 2,
+            "strength_index": 0,
+            "example_id": ["p0", "p1"] * 2,
+            "kl_sum": [0.0, 0.0, *kl],
+            "base_nll_sum": [5.0, 5.0, *map(float, tokens)],
+            "n_tokens": [5, 5, *tokens],
+            "judged": [0.0, 0.0, *judged],
+        }
+    )
+    measured = Measured(
+        solutions=pd.concat([program[0].assign(**nothing), program[0]]),
+        probe_effects=pd.concat([program[1].assign(method=name) for name in texts.method.unique()]),
+        texts=texts,
+    )
+    settings = SETTINGS.model_copy(update={"methods": ["no_steering", "convex_optimal"]})
+    return pareto_table(Subject("e", "m", "t", 1, []), measured, settings).iloc[1]
+
+
+def test_08_kl_is_a_mean_over_tokens():
+    """Published: the KL is summed over positions and described as a mean."""
+    assert one_row()["kl_mean"] == pytest.approx((3 / 3 + 6 / 12) / 2)
+    longer = one_row(kl=(30.0, 60.0), tokens=(30, 120))  # ten times the text, as odd per token
+    assert longer["kl_mean"] == pytest.approx(one_row()["kl_mean"])
+
+
+def test_09_the_score_is_not_the_constraint_that_was_enforced():
+    """Published: the headline counts the constraints that the program itself enforces."""
+    judge = probe_of(np.linalg.svd(PROBE.weight_vector[None])[2][5])  # orthogonal: unmoved on w
+    found = solve("convex_optimal")
+    effects = probe_effects(found, IDS, H, PROBE, judge)
+    steered = effects[effects["strength_index"] == 1]
+    row = one_row(effects=effects[effects["strength_index"] == 1].assign(strength_index=0))
+    assert (steered["probe_steered"] > 0).all() and row["flip_rate"] == 1
+    outside = steered[steered["eval_probe_base"] <= 0]
+    want = (outside["eval_probe_steered"] > 0).mean()
+    assert row["eval_flip_rate"] == pytest.approx(want) != row["flip_rate"]
+    # The rows that probe is fitted on are nobody else's.
+    rows = build_examples(labelled(), FLAT, concept(), SETTINGS, words)
+    evaluation = set(rows.loc[rows["split"] == "evaluation", "text"])
+    assert evaluation and not evaluation & set(rows.loc[rows["split"] != "evaluation", "text"])
+
+
+def test_10_selection_and_directions_never_see_test_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Published: the layer sweep fits on train and test together, RepE on the queries it is
+    evaluated on, and a TruthfulQA question falls on both sides of the split.
+    """
+    asked: list[str] = []
+
+    class Cache:
+        def __init__(self, manifest):
+            pass
+
+        def matrix(self, hook_name, example_ids):
+            asked.extend(example_ids)
+            return np.random.default_rng(0).standard_normal((len(example_ids), D_MODEL))
+
+    rows = build_examples(labelled(), FLAT, concept(), SETTINGS, words)
+    write_examples(tmp_path / "examples.parquet", rows)
+    site = {"layer": 1, "stream": "post", "centred": False, "prepend_bos": True}
+    resources = tmp_path / "resources.json"
+    write_json(resources, {"saes": [site]})
+    monkeypatch.setattr(reader, "ActivationCache", Cache)
+    monkeypatch.setattr(
+        sparse_autoencoder, "load_sae", lambda *a, **k: SimpleNamespace(decoder=DECODER)
+    )
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")  # the script sets them; this puts them back
+    given = SimpleNamespace(
+        log=[tmp_path / "log"],
+        params=SimpleNamespace(
+            settings={"seed": 0, "probe_folds": 2, "probe_regularisation": [0.1]},
+            model={"sae": {"path": "p/{layer}"}},
+        ),
+        input=SimpleNamespace(
+            examples=tmp_path / "examples.parquet", manifest="unused", resources=resources
+        ),
+        output=SimpleNamespace(sweep=tmp_path / "sweep.csv"),
+    )
+    runpy.run_path(
+        str(ROOT / "workflow_scripts" / "sweep_layers.py"), init_globals={"snakemake": given}
+    )
+    train = read_examples(tmp_path / "examples.parquet", ["train"])["example_id"].tolist()
+    assert asked == train != []
+    # RepE's queries are no prompts, and the two texts of a question share a split.
+    persona = set(rows.loc[rows["split"] == "persona", "text"])
+    assert not persona & set(rows.loc[rows["split"] == "prompt", "text"])
+    table = pd.DataFrame({"q": [f"Q{i}?" for i in range(80)], "p": "yes", "n": [["no"]] * 80})
+    task = Task(dataset="d.csv", question="q", positive="p", negative="n", concept="c")
+    pairs = build_examples(table, task, concept(), SETTINGS, words)
+    pairs = pairs[pairs["split"].isin(SPLITS)]
+    assert (pairs.groupby("group")["split"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize("target_class", [0, 1])
+def test_11_every_method_steers_to_the_target_class(target_class: int):
+    """Published: contrastive, RepE and top-k ignore the target class; single_feature is
+    feature 0.
+    """
+    data, sign = fit_data(target_class), 1 if target_class == 1 else -1
+    for method in (CAAContrastive(), CAARepE(), TopKFeatures(k=3)):
+        towards = sign * (method.find(data, DECODER).vector @ DECODER[7])
+        assert towards > 0.3, method.name
+    single = SingleFeature().find(data, DECODER)
+    assert single.features.tolist() == ([7] if target_class == 1 else [30])
+
+
+@pytest.mark.parametrize("method", ["qp", "socp"])
+def test_12_the_full_dictionary_is_solved(method: str):
+    """Published: a prefilter whose activation half is filled up with inactive features."""
+    h, w, b, tau = H[0], PROBE.weight_vector, PROBE.bias, 1.0
+    delta = cp.Variable(D_SAE, nonneg=True)
+    size = cp.norm(DECODER.T @ delta)
+    reach = (DECODER @ w) @ delta >= tau - (h @ w + b)
+    if method == "qp":
+        steering = QPOptimalSteering(lam=2.0, tau=tau)
+        cost = cp.sum(delta) + cp.sum_squares(DECODER.T @ delta)
+        problem = cp.Problem(cp.Minimize(cost), [reach])
+    else:
+        epsilon = 1.02 * (tau - (h @ w + b)) / np.linalg.norm(w)  # tight: many features
+        steering = ConvexOptimalSteering(epsilon=epsilon, tau=tau)
+        problem = cp.Problem(cp.Minimize(cp.sum(delta)), [reach, size <= epsilon])
+    problem.solve(solver="CLARABEL")
+    plain = steering.compute_steering_vector(h, w, b, DECODER)
+    np.testing.assert_allclose(plain, DECODER.T @ delta.value, atol=1e-4)
+    # Which features are active on the input has no say in it.
+    features = np.zeros(D_SAE)
+    features[np.argsort(DECODER @ w)[: D_SAE // 2]] = 1.0
+    np.testing.assert_array_equal(
+        plain, steering.compute_steering_vector(h, w, b, DECODER, features)
+    )
+
+
+def test_13_the_completion_alone_is_judged_and_truth_not_by_sentiment():
+    """Published: the classifier scores prompt plus completion; truthfulness by sentiment."""
+    heard: list[str] = []
+
+    class Ear(Judge):
+        def score(self, texts):
+            heard.extend(texts)
+            return np.full(len(texts), 0.9)
+
+    table = pd.DataFrame(
+        {
+            "method": "m",
+            "strength_index": 0,
+            "example_id": ["a", "b"],
+            "prompt": ["The prompt", "Another"],
+            "text": [" the completion", None],
+        }
+    )
+    judged = judge_texts(table, Ear(), target_class=1)["judged"]
+    assert heard == [" the completion"]
+    assert judged.iloc[0] == 1 and np.isnan(judged.iloc[1])
+    for name in ("gpt2_truthful", "gemma_truthful", "gemma_it_truthful"):
+        assert resolve(CONFIG, name).task.classifier is None
+    script = (ROOT / "workflow_scripts" / "pareto.py").read_text(encoding="utf-8")
+    assert re.search(r'task\["classifier"\] is None:\s+warnings.append', script)
+
+
+def test_14_seed_limits_keys_and_names_all_count(tiny):
+    """Published: the seed reaches one method; ``max_seq_len`` is ignored; unknown keys pass;
+    result names omit α, ε, λ, layer and seed.
+    """
+    # The seed reaches sampling of rows, splits, the random direction and generation.
+    other = SETTINGS.model_copy(update={"seed": 1, "rows_per_class": 40})
+    few = SETTINGS.model_copy(update={"rows_per_class": 40})
+    one, same, two = (
+        build_examples(labelled(), FLAT, concept(), s, words) for s in (few, few, other)
+    )
+    pd.testing.assert_frame_equal(one, same)
+    assert set(one["text"]) != set(two["text"])
+    by_text = [frame.set_index("text")["split"] for frame in (one, two)]
+    common = [text for text in by_text[0].index if text in by_text[1].index]
+    assert (by_text[0][common] != by_text[1][common]).any()
+    random = next(m for m in fixed_methods(SETTINGS) if m.name == "random_direction")
+    drawn = [random.find(fit_data(seed=s), DECODER).vector for s in (0, 0, 1)]
+    assert np.array_equal(drawn[0], drawn[1]) and not np.allclose(drawn[0], drawn[2])
+    rows, _ = batch_of(tiny, TEXTS, "left")
+    texts = [
+        generate(tiny, rows, TEXTS, Sampling(12, 1.0, 1.0, seed), site=SITE) for seed in (0, 0, 1)
+    ]
+    assert texts[0] == texts[1] != texts[2]
+    # Texts beyond max_tokens are an error, or cut for the model as well.
+    long = labelled()
+    long.loc[0, "text"] = "w1 " * 40
+    with pytest.raises(DataError, match="max_tokens"):
+        build_examples(long, FLAT, concept(), SETTINGS, words)
+    limits = {"batch_tokens": 4096}
+    cut = last_token_residuals(tiny, ["w1 " * 40], SITE, max_tokens=6, **limits)
+    short = last_token_residuals(tiny, ["w1 " * 5], SITE, max_tokens=64, **limits)
+    np.testing.assert_allclose(cut, short, atol=1e-6)
+    # An unknown key is an error that names it.
+    with pytest.raises(ConfigError, match="max_seq_len: unknown key"):
+        resolve({**CONFIG, "max_seq_len": 64}, "demo")
+    # No two results share a name.
+    sweep = Settings(qp_lambda=[0.5, 1.0], socp_tau=[0.5, 1.0])
+    points = [p for method in METHODS for p in grid(method, sweep)]
+    names = [(p.method, p.strength_name, p.strength) for p in points]
+    assert len(set(names)) == len(names)
+    parameters = [(p.tau, p.lam, p.epsilon) for p in points if is_program(p.method)]
+    assert len(set(parameters)) == len(parameters)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_15_every_method_runs_through_one_cached_pass_a_token(tiny, tmp_path: Path, method: str):
+    """Published: sweeps and comparisons call a method that does not exist; adaptive generation
+    crashes for the SOCP and runs two passes without a KV cache for every token.
+    """
+    prompts = pd.DataFrame({"example_id": ["p0", "p1"], "text": TEXTS[:2]})
+    residuals = last_token_residuals(tiny, TEXTS[:2], SITE, max_tokens=16, batch_tokens=64)
+    settings = SETTINGS.model_copy(update={"socp_tau": [0.5], "socp_epsilon": [1e3, 1e4]})
+    points = grid(method, settings)
+    if is_program(method):
+        path = SteeringPath.fit(DECODER, PROBE.weight_vector)
+        rows = solve_programs(points, ["p0", "p1"], residuals, PROBE, path)
+        found = Interventions(rows, "unused", path)
+    else:
+        fit_directions(fixed_methods(settings), fit_data(), DECODER, tmp_path / "d")
+        rows = solve_fixed(points, ["p0", "p1"], *read_direction(tmp_path / "d", method))
+        found = Interventions(rows, tmp_path / "d")
+    widths: list[int] = []
+    count = tiny.blocks[0].register_forward_hook(
+        lambda module, args, output: widths.append(
+            (output[0] if isinstance(output, tuple) else output).shape[1]
+        )
+    )
+    try:
+        made = generate_method(
+            tiny,
+            prompts,
+            found,
+            SITE,
+            Sampling(new_tokens=5, temperature=1.0, top_p=1.0),
+            positions="last",
+            max_tokens=16,
+            batch_size=2,
+        )
+    finally:
+        count.remove()
+    assert made["text"].notna().all()
+    assert len(made) == 2 * len(points)
+    # One pass over the prompt, then one token at a time.
+    longest = max(len(row) for row in made["prompt_tokens"])
+    starts = [i for i, width in enumerate(widths) if width == longest]
+    assert len(starts) == len(points)
+    assert set(widths) <= {longest, 1}
+    assert len(widths) <= 5 * len(points)

@@ -1,0 +1,35 @@
+"""Answers to the test rows under one arm, or unsteered."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.models.hub import work_offline
+
+    work_offline()
+    import pandas as pd
+
+    from steering_core.config.view import SettingsView
+    from steering_core.corrsteer.answers import answer_choice, write_answers
+    from steering_core.corrsteer.examples import read_examples
+    from steering_core.corrsteer.plan import Plan
+    from steering_core.corrsteer.run import open_run
+    from steering_core.corrsteer.strategy import choose
+    from steering_core.storage.json import read_json
+
+    rows = read_examples(snakemake.input.examples, "test")
+    plan, choice = None, None
+    if snakemake.params.arm is not None:
+        plan = Plan.load(snakemake.input.plan)
+        validation = snakemake.input.get("validation")
+        choice = choose(
+            snakemake.params.arm["strategy"],
+            plan,
+            None if validation is None else pd.read_csv(validation),
+        )
+    run = open_run(
+        snakemake.params.model,
+        snakemake.params.task,
+        SettingsView(snakemake.params.settings),
+        read_json(snakemake.input.resources),
+    )
+    write_answers(snakemake.output.answers, answer_choice(run, rows, plan, choice))

@@ -1,0 +1,37 @@
+"""Splits and full prompts of one run."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.models.hub import work_offline
+
+    work_offline()
+    import pandas as pd
+
+    from steering_core.config.corrsteer import CorrSteerTask
+    from steering_core.config.schema import Model
+    from steering_core.config.view import SettingsView
+    from steering_core.corrsteer.examples import build_examples, summary, write_examples
+    from steering_core.corrsteer.items import source_of
+    from steering_core.corrsteer.run import wants_bos
+    from steering_core.corrsteer.tasks import find_task
+    from steering_core.models.fetch import pinned_model
+    from steering_core.models.language_model import load_tokenizer
+    from steering_core.storage.atomic import write_json
+    from steering_core.storage.json import read_json
+
+    resources = read_json(snakemake.input.resources)
+    entry = CorrSteerTask(**snakemake.params.task)
+    task, seed = find_task(entry.task), int(snakemake.wildcards.seed)
+    rows = build_examples(
+        pd.read_parquet(snakemake.input.rows),
+        task,
+        source_of(entry, task),
+        SettingsView(snakemake.params.settings),
+        load_tokenizer(pinned_model(Model(**snakemake.params.model), resources)),
+        seed=seed,
+        prepend_bos=wants_bos(resources),
+        max_tokens=resources["max_tokens"],
+    )
+    write_examples(snakemake.output.examples, rows)
+    write_json(snakemake.output.summary, summary(rows, seed))

@@ -1,0 +1,20 @@
+"""Pin, download and check what a CorrSteer experiment takes from outside."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.config.corrsteer import CorrSteerTask
+    from steering_core.config.schema import Model
+    from steering_core.config.view import SettingsView
+    from steering_core.corrsteer.fetch import fetch_run
+    from steering_core.corrsteer.items import fetch_items
+    from steering_core.corrsteer.tasks import find_task
+    from steering_core.storage.atomic import atomic_path, write_json
+
+    given = SettingsView(snakemake.params.settings)
+    entry = CorrSteerTask(**snakemake.params.task)
+    items, dataset = fetch_items(entry, published_prompt=given.published_prompt)
+    found = fetch_run(Model(**snakemake.params.model), find_task(entry.task), given)
+    with atomic_path(snakemake.output.rows) as temporary:
+        items.to_parquet(temporary, index=False)
+    write_json(snakemake.output.resources, {**found, "dataset": dataset})

@@ -1,0 +1,27 @@
+"""Merge the shards of a selection, with the best features after every shard."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    import pandas as pd
+
+    from steering_core.corrsteer.accumulate import Accumulators
+    from steering_core.corrsteer.selection import snapshot
+    from steering_core.storage.arrays import load_arrays, save_arrays
+    from steering_core.storage.atomic import atomic_path, write_text
+
+    # Within the first shard the snapshots are those of the whole run.
+    noted = [pd.read_csv(snakemake.input.snapshots[0])]
+    merged = None
+    for path in snakemake.input.selections:
+        shard = Accumulators.from_arrays(load_arrays(path)[0])
+        if merged is None:
+            merged = shard
+        else:
+            merged.merge(shard)
+            noted.append(snapshot(merged))
+    save_arrays(snakemake.output.selection, merged.to_arrays())
+    answers = pd.concat([pd.read_parquet(path) for path in snakemake.input.answers])
+    with atomic_path(snakemake.output.answers) as temporary:
+        answers.to_parquet(temporary, index=False, compression="zstd")
+    write_text(snakemake.output.convergence, pd.concat(noted).to_csv(index=False))

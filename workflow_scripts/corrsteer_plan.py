@@ -1,0 +1,35 @@
+"""Features, coefficients and vectors of one arm."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.models.hub import work_offline
+
+    work_offline()
+    from steering_core.config.corrsteer import Arm, CorrSteerTask
+    from steering_core.config.schema import SAESource
+    from steering_core.config.view import SettingsView
+    from steering_core.corrsteer.accumulate import Accumulators
+    from steering_core.corrsteer.plan import make_plan
+    from steering_core.corrsteer.run import run_sites
+    from steering_core.corrsteer.tasks import find_task
+    from steering_core.models.sparse_autoencoder import load_sae
+    from steering_core.storage.arrays import load_arrays
+    from steering_core.storage.atomic import write_text
+    from steering_core.storage.json import read_json
+
+    given = SettingsView(snakemake.params.settings)
+    resources = read_json(snakemake.input.resources)
+    source = SAESource(**snakemake.params.model["sae"])
+    plan = make_plan(
+        Arm(**snakemake.params.arm),
+        Accumulators.from_arrays(load_arrays(snakemake.input.selection)[0]),
+        run_sites(resources, published=given.published_site),
+        lambda layer, features: load_sae(source, layer).decoder[features],
+        task_pooling=find_task(CorrSteerTask(**snakemake.params.task).task).pooling,
+        keep=given.keep,
+        seed=int(snakemake.wildcards.seed),
+        missing={layer: "no SAE" for layer in resources["layers_without_sae"]},
+    )
+    plan.save(snakemake.output.plan)
+    write_text(snakemake.output.features, plan.table().to_csv(index=False))

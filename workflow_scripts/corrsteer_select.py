@@ -1,0 +1,47 @@
+"""Answer a shard of the training rows and accumulate every layer's activations."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.models.hub import work_offline
+
+    work_offline()
+    from steering_core.config.schema import SAESource
+    from steering_core.config.view import SettingsView
+    from steering_core.corrsteer.examples import read_examples
+    from steering_core.corrsteer.run import open_run
+    from steering_core.corrsteer.selection import make_readers, select
+    from steering_core.corrsteer.variant import Variant
+    from steering_core.models.sparse_autoencoder import load_sae
+    from steering_core.storage.arrays import save_arrays
+    from steering_core.storage.atomic import atomic_path, write_text
+    from steering_core.storage.json import read_json
+
+    given = SettingsView(snakemake.params.settings)
+    run = open_run(
+        snakemake.params.model, snakemake.params.task, given, read_json(snakemake.input.resources)
+    )
+    variants = [Variant.parse(text) for text in snakemake.params.variants]
+    source = SAESource(**snakemake.params.model["sae"])
+    dictionaries = {}
+    if any(variant.space == "features" for variant in variants):
+        dictionaries = {layer: load_sae(source, layer, run.lm.device) for layer in run.sites}
+    rows = read_examples(snakemake.input.examples, "train")
+    shard, shards = int(snakemake.wildcards.shard), given.shards
+    first, last = (len(rows) * i // shards for i in (shard, shard + 1))
+    selected = select(
+        run.lm,
+        rows.iloc[first:last].reset_index(drop=True),
+        run.task,
+        run.how,
+        run.classifier,
+        make_readers(dictionaries, run.sites, variants, run.lm.shape.d_model),
+        variants,
+        histograms=[Variant.parse(text) for text in snakemake.params.histograms],
+        snapshots=given.snapshots,
+        reasoned=run.reasoned,
+    )
+    save_arrays(snakemake.output.selection, selected.accumulators.to_arrays())
+    with atomic_path(snakemake.output.answers) as temporary:
+        selected.answers.to_parquet(temporary, index=False, compression="zstd")
+    write_text(snakemake.output.snapshots, selected.snapshots.to_csv(index=False))

@@ -1,0 +1,38 @@
+"""Accuracy of every layer of an arm alone on the validation rows."""
+
+from steering_core.logs import log_to
+
+with log_to(snakemake.log[0]):
+    from steering_core.models.hub import work_offline
+
+    work_offline()
+    from steering_core.config.view import SettingsView
+    from steering_core.corrsteer.answers import answer
+    from steering_core.corrsteer.examples import read_examples
+    from steering_core.corrsteer.plan import Plan
+    from steering_core.corrsteer.run import open_run
+    from steering_core.corrsteer.validation import validate_layers
+    from steering_core.storage.atomic import write_text
+    from steering_core.storage.json import read_json
+
+    run = open_run(
+        snakemake.params.model,
+        snakemake.params.task,
+        SettingsView(snakemake.params.settings),
+        read_json(snakemake.input.resources),
+    )
+    rows = read_examples(snakemake.input.examples, "validation")
+
+    def answered(interventions):
+        return answer(
+            run.lm,
+            rows,
+            run.task,
+            run.how,
+            run.classifier,
+            interventions=interventions,
+            reasoned=run.reasoned,
+        )
+
+    table = validate_layers(Plan.load(snakemake.input.plan), answered)
+    write_text(snakemake.output.validation, table.to_csv(index=False))

@@ -1,0 +1,19 @@
+"""Write down what determines the products of an experiment."""
+
+from steering_core.job import job
+
+with job(snakemake):
+    from steering_core.provenance import provenance
+    from steering_core.storage.atomic import write_json
+    from steering_core.storage.json import read_json
+
+    write_json(
+        snakemake.output.provenance,
+        provenance(
+            snakemake.wildcards.experiment,
+            snakemake.params.config,
+            read_json(snakemake.input.resources),
+            snakemake.params.codes,
+            snakemake.input.products,
+        ),
+    )
