@@ -26,6 +26,7 @@ rule cache_activations:
 
 rule activation_manifest:
     input:
+        resources=rules.fetch.output.resources,
         examples=rules.examples.output.examples,
         parts=lambda wildcards: expand(
             rules.cache_activations.output.part,

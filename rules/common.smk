@@ -19,33 +19,6 @@ PRODUCTS = [
     "provenance.json",
 ]
 
-#: Scripts of the rules that a product of an experiment comes from.
-SCRIPTS = [
-    "activation_manifest.py",
-    "cache_activations.py",
-    "correlate_features.py",
-    "divergence.py",
-    "encode_features.py",
-    "examples.py",
-    "features_page.py",
-    "fetch.py",
-    "fetch_sweep.py",
-    "fit_directions.py",
-    "fit_probes.py",
-    "frontier_figure.py",
-    "generate.py",
-    "generations_page.py",
-    "judge.py",
-    "pareto.py",
-    "pareto_figure.py",
-    "pick_layer.py",
-    "probe_effects.py",
-    "provenance.py",
-    "solve.py",
-    "sweep_figure.py",
-    "sweep_layers.py",
-]
-
 
 wildcard_constraints:
     experiment="|".join(EXPERIMENTS),

@@ -1,9 +1,25 @@
 # CorrSteer: select features by correlation with success while generating, steer, evaluate.
-from steering_core.config.corrsteer_resolve import load_corrsteer
+from dataclasses import asdict
+
+from steering_core.config.corrsteer_resolve import load_corrsteer, load_section
 from steering_core.corrsteer.arms import UNSTEERED, needs_validation, variants
+from steering_core.corrsteer.cells import methods_needed
+from steering_core.corrsteer.published import FILES, cells
 from steering_core.corrsteer.tasks import find_task
 
 CORRSTEER = load_corrsteer(config)
+
+#: The cells of the published tables by table and name.
+CELLS = {
+    table: {
+        cell.name: cell
+        for cell in cells(table, workflow.source_path(f"../resources/published/{file}"))
+    }
+    for table, file in FILES.items()
+}
+
+#: Answers of any method, whichever rule makes them.
+ANSWERS = "results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet"
 
 #: Settings that a stage needs to answer prompts.
 ANSWERING = (
@@ -19,12 +35,17 @@ ANSWERING = (
 wildcard_constraints:
     run="|".join(CORRSTEER) or "(?!)",
     seed=r"\d+",
-    arm=r"[A-Za-z][A-Za-z0-9_-]*",
+    arm=r"(?!(fine_tuning|convex_optimal|qp_optimal)\b)[A-Za-z][A-Za-z0-9_-]*",
+    table="|".join(FILES),
+    cell=r"[^/]+",
 
 
 localrules:
     corrsteer,
+    corrsteer_tables,
     corrsteer_fetch,
+    corrsteer_cell,
+    corrsteer_table,
 
 
 def corrsteer_settings(*names):
@@ -63,7 +84,9 @@ def corrsteer_variants(which):
 
 def corrsteer_arms(run):
     """All methods of an experiment, the unsteered model first."""
-    return [UNSTEERED, *CORRSTEER[run].settings.arms]
+    settings = CORRSTEER[run].settings
+    tuned = [] if settings.fine_tuning.method == "none" else ["fine_tuning"]
+    return [UNSTEERED, *settings.arms, *tuned, *settings.bridge.programs]
 
 
 def corrsteer_sources(wildcards):
@@ -257,13 +280,65 @@ rule corrsteer_answer:
         "../workflow_scripts/corrsteer_answer.py"
 
 
+rule corrsteer_fine_tune:
+    input:
+        resources=rules.corrsteer_fetch.output.resources,
+        examples=rules.corrsteer_examples.output.examples,
+    output:
+        answers="results/{run}/corrsteer/seed-{seed}/answers/fine_tuning.parquet",
+        training="results/{run}/corrsteer/seed-{seed}/fine_tuning.json",
+    log:
+        "results/{run}/logs/corrsteer_fine_tune-{seed}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_fine_tune-{seed}.tsv"
+    threads: 2
+    params:
+        model=corrsteer_model,
+        task=corrsteer_task,
+        fine_tuning=lambda wildcards: CORRSTEER[wildcards.run].settings.fine_tuning.model_dump(),
+        settings=corrsteer_settings(*ANSWERING),
+        code=code("corrsteer_fine_tune.py"),
+    script:
+        "../workflow_scripts/corrsteer_fine_tune.py"
+
+
+rule corrsteer_bridge:
+    input:
+        resources=rules.corrsteer_fetch.output.resources,
+        examples=rules.corrsteer_examples.output.examples,
+        training=rules.corrsteer_merge.output.answers,
+        plan=lambda wildcards: expand(
+            rules.corrsteer_plan.output.plan,
+            run=wildcards.run,
+            seed=wildcards.seed,
+            arm=CORRSTEER[wildcards.run].settings.bridge.arm,
+        ),
+    output:
+        answers="results/{run}/corrsteer/seed-{seed}/answers/{program}.parquet",
+    log:
+        "results/{run}/logs/corrsteer_bridge-{seed}-{program}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_bridge-{seed}-{program}.tsv"
+    wildcard_constraints:
+        program="convex_optimal|qp_optimal",
+    threads: 2
+    params:
+        model=corrsteer_model,
+        task=corrsteer_task,
+        bridge=lambda wildcards: CORRSTEER[wildcards.run].settings.bridge.model_dump(),
+        settings=corrsteer_settings(*ANSWERING),
+        code=code("corrsteer_bridge.py"),
+    script:
+        "../workflow_scripts/corrsteer_bridge.py"
+
+
 rule corrsteer_report:
     input:
         answers=lambda wildcards: expand(
-            rules.corrsteer_answer.output.answers,
+            ANSWERS,
             run=wildcards.run,
             seed=CORRSTEER[wildcards.run].settings.seeds,
-            arm=corrsteer_arms(wildcards.run),
+            method=corrsteer_arms(wildcards.run),
         ),
     output:
         table="results/{run}/corrsteer.csv",
@@ -282,3 +357,67 @@ rule corrsteer_report:
         code=code("corrsteer_report.py"),
     script:
         "../workflow_scripts/corrsteer_report.py"
+
+
+def corrsteer_cell_of(wildcards):
+    """The published cell of a job."""
+    return CELLS[wildcards.table][wildcards.cell]
+
+
+def corrsteer_cell_experiment(wildcards):
+    """The experiment that stands for a published cell."""
+    return f"{load_section(config).tables_model}_{corrsteer_cell_of(wildcards).task}"
+
+
+def corrsteer_cell_answers(wildcards):
+    """Seed and method of every table of answers that a cell is measured from."""
+    run, cell = corrsteer_cell_experiment(wildcards), corrsteer_cell_of(wildcards)
+    if run not in CORRSTEER or cell.method not in corrsteer_arms(run):
+        return []
+    seeds = CORRSTEER[run].settings.seeds
+    return [(seed, method) for seed in seeds for method in methods_needed(cell)]
+
+
+rule corrsteer_cell:
+    input:
+        lambda wildcards: [
+            expand(
+                ANSWERS,
+                run=corrsteer_cell_experiment(wildcards),
+                seed=seed,
+                method=method,
+            )[0]
+            for seed, method in corrsteer_cell_answers(wildcards)
+        ],
+    output:
+        cell="results/tables/corrsteer/{table}/{cell}.json",
+    log:
+        "results/tables/logs/corrsteer_cell-{table}-{cell}.log",
+    params:
+        cell=lambda wildcards: asdict(corrsteer_cell_of(wildcards)),
+        experiment=corrsteer_cell_experiment,
+        answers=corrsteer_cell_answers,
+        bootstrap_resamples=2000,
+        code=code("corrsteer_cell.py"),
+    script:
+        "../workflow_scripts/corrsteer_cell.py"
+
+
+rule corrsteer_table:
+    input:
+        lambda wildcards: expand(
+            rules.corrsteer_cell.output.cell, table=wildcards.table, cell=CELLS[wildcards.table]
+        ),
+    output:
+        table="results/tables/corrsteer_{table}.csv",
+    log:
+        "results/tables/logs/corrsteer_table-{table}.log",
+    params:
+        code=code("corrsteer_table.py"),
+    script:
+        "../workflow_scripts/corrsteer_table.py"
+
+
+rule corrsteer_tables:
+    input:
+        expand(rules.corrsteer_table.output.table, table=FILES),

@@ -7,6 +7,7 @@ rule generate:
         path=rules.solve.output.path,
         solutions=rules.solve.output.solutions,
         directions=rules.fit_directions.output.directions,
+        probe=rules.fit_probes.output.probe,
     output:
         generations="results/{experiment}/generations/{method}.parquet",
     log:
@@ -22,6 +23,7 @@ rule generate:
         gpu=gpus,
     params:
         model=model,
+        target_class=lambda wildcards: experiment(wildcards).task.target_class,
         settings=settings(
             "seed",
             "max_tokens",

@@ -10,11 +10,11 @@ rule sweep_layers:
         "results/{experiment}/logs/sweep_layers.log",
     benchmark:
         "results/{experiment}/benchmarks/sweep_layers.tsv"
+    group:
+        "layer"
     conda:
         "../envs/steering.yaml"
     threads: 2
-    group:
-        "layer"
     resources:
         mem_mb=megabytes(16000),
         runtime=minutes(240),
@@ -38,10 +38,10 @@ rule pick_layer:
         layer="results/{experiment}/layer.json",
     log:
         "results/{experiment}/logs/pick_layer.log",
-    conda:
-        "../envs/steering.yaml"
     group:
         "layer"
+    conda:
+        "../envs/steering.yaml"
     resources:
         mem_mb=megabytes(2000),
         runtime=minutes(15),

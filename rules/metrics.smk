@@ -1,6 +1,7 @@
 # What steering did: to the probes, to the model's predictions, and to the text.
 rule probe_effects:
     input:
+        resources=rules.fetch.output.resources,
         examples=rules.examples.output.examples,
         manifest=rules.activation_manifest.output.manifest,
         layer=rules.pick_layer.output.layer,
@@ -32,6 +33,7 @@ rule divergence:
         path=rules.solve.output.path,
         solutions=rules.solve.output.solutions,
         directions=rules.fit_directions.output.directions,
+        probe=rules.fit_probes.output.probe,
         generations=rules.generate.output.generations,
     output:
         divergence="results/{experiment}/divergence/{method}.parquet",
@@ -48,6 +50,7 @@ rule divergence:
         gpu=gpus,
     params:
         model=model,
+        target_class=lambda wildcards: experiment(wildcards).task.target_class,
         settings=settings("positions", "batch_tokens", "device"),
         code=code("divergence.py"),
     script:

@@ -20,6 +20,7 @@ rule correlate_features:
 
 rule fit_probes:
     input:
+        resources=rules.fetch.output.resources,
         examples=rules.examples.output.examples,
         manifest=rules.activation_manifest.output.manifest,
         layer=rules.pick_layer.output.layer,

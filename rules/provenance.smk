@@ -1,4 +1,32 @@
 # Code, configuration, revisions and versions behind the products of an experiment.
+#: Scripts of the rules that a product of an experiment comes from.
+SCRIPTS = [
+    "activation_manifest.py",
+    "cache_activations.py",
+    "correlate_features.py",
+    "divergence.py",
+    "encode_features.py",
+    "examples.py",
+    "features_page.py",
+    "fetch.py",
+    "fetch_sweep.py",
+    "fit_directions.py",
+    "fit_probes.py",
+    "frontier_figure.py",
+    "generate.py",
+    "generations_page.py",
+    "judge.py",
+    "pareto.py",
+    "pareto_figure.py",
+    "pick_layer.py",
+    "probe_effects.py",
+    "provenance.py",
+    "solve.py",
+    "sweep_figure.py",
+    "sweep_layers.py",
+]
+
+
 rule provenance:
     input:
         resources=rules.fetch.output.resources,
@@ -20,7 +48,7 @@ rule provenance:
         runtime=minutes(15),
     params:
         config=resolved,
-        codes=lambda wildcards: {script: code(script) for script in SCRIPTS},
+        codes={script: code(script) for script in SCRIPTS},
         code=code("provenance.py"),
     script:
         "../workflow_scripts/provenance.py"

@@ -11,10 +11,10 @@ rule pareto:
         pareto="results/{experiment}/pareto.csv",
     log:
         "results/{experiment}/logs/pareto.log",
-    conda:
-        "../envs/steering.yaml"
     group:
         "tables"
+    conda:
+        "../envs/steering.yaml"
     resources:
         mem_mb=megabytes(2000),
         runtime=minutes(15),
@@ -40,10 +40,10 @@ rule pareto_figure:
         ),
     log:
         "results/{experiment}/logs/pareto_figure.log",
-    conda:
-        "../envs/steering.yaml"
     group:
         "tables"
+    conda:
+        "../envs/steering.yaml"
     resources:
         mem_mb=megabytes(2000),
         runtime=minutes(15),
@@ -65,10 +65,10 @@ rule sweep_figure:
         ),
     log:
         "results/{experiment}/logs/sweep_figure.log",
-    conda:
-        "../envs/steering.yaml"
     group:
         "tables"
+    conda:
+        "../envs/steering.yaml"
     resources:
         mem_mb=megabytes(2000),
         runtime=minutes(15),
@@ -91,10 +91,10 @@ rule generations_page:
         ),
     log:
         "results/{experiment}/logs/generations_page.log",
-    conda:
-        "../envs/steering.yaml"
     group:
         "tables"
+    conda:
+        "../envs/steering.yaml"
     resources:
         mem_mb=megabytes(2000),
         runtime=minutes(15),
@@ -106,6 +106,7 @@ rule generations_page:
 
 rule features_page:
     input:
+        resources=rules.fetch.output.resources,
         layer=rules.pick_layer.output.layer,
         correlation=rules.correlate_features.output.correlation,
         probe=rules.fit_probes.output.probe,
@@ -121,10 +122,10 @@ rule features_page:
         table="results/{experiment}/features.csv",
     log:
         "results/{experiment}/logs/features_page.log",
-    conda:
-        "../envs/steering.yaml"
     group:
         "tables"
+    conda:
+        "../envs/steering.yaml"
     resources:
         mem_mb=megabytes(8000),
         runtime=minutes(30),
@@ -150,10 +151,10 @@ rule frontier_figure:
         table="results/{experiment}/frontier.csv",
     log:
         "results/{experiment}/logs/frontier_figure.log",
-    conda:
-        "../envs/steering.yaml"
     group:
         "tables"
+    conda:
+        "../envs/steering.yaml"
     resources:
         mem_mb=megabytes(2000),
         runtime=minutes(15),

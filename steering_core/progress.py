@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -31,11 +31,11 @@ def progress(items: Iterable[T], what: str, *, every_s: float = 20.0) -> Iterato
 
 
 @contextmanager
-def counter(total: int, what: str, *, every_s: float = 20.0) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is told how many more are done, and shows it as :func:`progress` does."""
+def counter(total: int, what: str, *, every_s: float = 20.0) -> Iterator[Callable[[int], Any]]:
+    """Yield a function to be told how many more are done; shows it as :func:`progress` does."""
     if sys.stderr.isatty():
         with tqdm(desc=what, total=total, leave=False) as bar:
-            yield lambda more: bar.update(more) and None
+            yield bar.update
         return
     done, last = 0, time.monotonic()
 

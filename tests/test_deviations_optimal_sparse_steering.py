@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from steering_core import job
 from steering_core.activations import reader
 from steering_core.activations.positions import last_token_residuals
 from steering_core.config.resolve import resolve
@@ -24,6 +25,7 @@ from steering_core.data.concept import Concept
 from steering_core.data.examples import build_examples, read_examples, write_examples
 from steering_core.data.splits import SPLITS
 from steering_core.errors import ConfigError, DataError
+from steering_core.generation.adaptive import AdaptiveSolver
 from steering_core.generation.generate import Sampling, generate
 from steering_core.generation.steering import steer_generation
 from steering_core.generation.table import generate_method
@@ -39,12 +41,13 @@ from steering_core.methods import (
 )
 from steering_core.methods import optimal as optimal_module
 from steering_core.methods.directions import fit_directions, read_direction
-from steering_core.methods.grid import fixed_methods, grid, is_program
+from steering_core.methods.grid import fixed_methods, grid
+from steering_core.methods.modes import is_adaptive, is_program, program_of
 from steering_core.methods.solutions import Interventions, solve_fixed, solve_programs
 from steering_core.metrics.classifiers import Judge
 from steering_core.metrics.probe_effects import probe_effects
 from steering_core.metrics.texts import judge_texts
-from steering_core.models import sparse_autoencoder
+from steering_core.models import pins, sparse_autoencoder
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site, site_of
 from steering_core.models.tokens import pad, tokenize
@@ -344,6 +347,13 @@ def test_09_the_score_is_not_the_constraint_that_was_enforced():
     assert evaluation and not evaluation & set(rows.loc[rows["split"] != "evaluation", "text"])
 
 
+class Files(SimpleNamespace):
+    """Named files, as a script sees its inputs and outputs."""
+
+    def __iter__(self):
+        return iter(vars(self).values())
+
+
 def test_10_selection_and_directions_never_see_test_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -353,7 +363,7 @@ def test_10_selection_and_directions_never_see_test_rows(
     asked: list[str] = []
 
     class Cache:
-        def __init__(self, manifest):
+        def __init__(self, *files):
             pass
 
         def matrix(self, hook_name, example_ids):
@@ -366,25 +376,27 @@ def test_10_selection_and_directions_never_see_test_rows(
     resources = tmp_path / "resources.json"
     write_json(resources, {"saes": [site]})
     monkeypatch.setattr(reader, "ActivationCache", Cache)
+    monkeypatch.setattr(pins, "pinned_sae", lambda model, resources: model.sae)
     monkeypatch.setattr(
         sparse_autoencoder, "load_sae", lambda *a, **k: SimpleNamespace(decoder=DECODER)
     )
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", *job._THREAD_VARIABLES):
         monkeypatch.setenv(name, "1")  # the script sets them; this puts them back
+    monkeypatch.setenv("STEERING_THREADS", str(torch.get_num_threads()))
+    (tmp_path / "logs").mkdir()
     given = SimpleNamespace(
-        log=[tmp_path / "log"],
+        log=[tmp_path / "logs" / "log"],
         params=SimpleNamespace(
             settings={"seed": 0, "probe_folds": 2, "probe_regularisation": [0.1]},
-            model={"sae": {"path": "p/{layer}"}},
+            model={"id": "m", "sae": {"path": "p/{layer}"}},
         ),
-        input=SimpleNamespace(
-            examples=tmp_path / "examples.parquet", manifest="unused", resources=resources
+        input=Files(
+            examples=tmp_path / "examples.parquet", manifest=resources, resources=resources
         ),
-        output=SimpleNamespace(sweep=tmp_path / "sweep.csv"),
+        output=Files(sweep=tmp_path / "sweep.csv"),
     )
-    runpy.run_path(
-        str(ROOT / "workflow_scripts" / "sweep_layers.py"), init_globals={"snakemake": given}
-    )
+    script = ROOT / "workflow_scripts" / "sweep_layers.py"
+    runpy.run_path(str(script), init_globals={"snakemake": given})
     train = read_examples(tmp_path / "examples.parquet", ["train"])["example_id"].tolist()
     assert asked == train != []
     # RepE's queries are no prompts, and the two texts of a question share a split.
@@ -503,7 +515,7 @@ def test_14_seed_limits_keys_and_names_all_count(tiny):
     points = [p for method in METHODS for p in grid(method, sweep)]
     names = [(p.method, p.strength_name, p.strength) for p in points]
     assert len(set(names)) == len(names)
-    parameters = [(p.tau, p.lam, p.epsilon) for p in points if is_program(p.method)]
+    parameters = [(p.method, p.tau, p.lam, p.epsilon) for p in points if is_program(p.method)]
     assert len(set(parameters)) == len(parameters)
 
 
@@ -516,10 +528,15 @@ def test_15_every_method_runs_through_one_cached_pass_a_token(tiny, tmp_path: Pa
     residuals = last_token_residuals(tiny, TEXTS[:2], SITE, max_tokens=16, batch_tokens=64)
     settings = SETTINGS.model_copy(update={"socp_tau": [0.5], "socp_epsilon": [1e3, 1e4]})
     points = grid(method, settings)
+    solver = None
     if is_program(method):
-        path = SteeringPath.fit(DECODER, PROBE.weight_vector)
+        path = SteeringPath.fit(DECODER, PROBE.weight_vector).extend(np.inf)
         rows = solve_programs(points, ["p0", "p1"], residuals, PROBE, path)
         found = Interventions(rows, "unused", path)
+        if is_adaptive(method):
+            weight, bias = PROBE.weight_vector, PROBE.bias
+            program = program_of(method)
+            solver = AdaptiveSolver(path, weight, bias, program, SITE, tiny.device)
     else:
         fit_directions(fixed_methods(settings), fit_data(), DECODER, tmp_path / "d")
         rows = solve_fixed(points, ["p0", "p1"], *read_direction(tmp_path / "d", method))
@@ -540,14 +557,15 @@ def test_15_every_method_runs_through_one_cached_pass_a_token(tiny, tmp_path: Pa
             positions="last",
             max_tokens=16,
             batch_size=2,
+            solver=solver,
         )
     finally:
         count.remove()
     assert made["text"].notna().all()
     assert len(made) == 2 * len(points)
-    # One pass over the prompt, then one token at a time.
+    # One pass over the prompts, then one token at a time.
     longest = max(len(row) for row in made["prompt_tokens"])
-    starts = [i for i, width in enumerate(widths) if width == longest]
-    assert len(starts) == len(points)
+    runs = widths.count(longest)
+    assert 1 <= runs <= len(points)
     assert set(widths) <= {longest, 1}
-    assert len(widths) <= 5 * len(points)
+    assert len(widths) <= 5 * runs

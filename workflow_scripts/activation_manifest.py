@@ -5,9 +5,11 @@ from steering_core.job import job
 with job(snakemake):
     from steering_core.activations.manifest import write_manifest
     from steering_core.data.examples import read_examples
+    from steering_core.storage.json import read_json
 
     write_manifest(
         snakemake.input.parts,
         snakemake.output.manifest,
         expected_rows=len(read_examples(snakemake.input.examples)),
+        resources=read_json(snakemake.input.resources),
     )

@@ -7,10 +7,12 @@ with job(snakemake):
 
     work_offline()
     from steering_core.activations.cache import cache_activations
+    from steering_core.activations.manifest import origin
     from steering_core.config.schema import Model
     from steering_core.data.examples import read_examples
-    from steering_core.models.fetch import cached_sites, pinned_model
+    from steering_core.models.fetch import cached_sites
     from steering_core.models.language_model import load_language_model
+    from steering_core.models.pins import pinned_model
     from steering_core.storage.json import read_json
 
     given = snakemake.params.settings
@@ -25,10 +27,5 @@ with job(snakemake):
         batch_tokens=given["batch_tokens"],
         shard=int(snakemake.wildcards.shard),
         shards=given["shards"],
-        metadata={
-            "model": resources["model"],
-            "sites": resources["saes"],
-            "sae_revision": resources["sae_revision"],
-            "versions": resources["versions"],
-        },
+        metadata=origin(resources),
     )

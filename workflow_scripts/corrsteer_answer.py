@@ -1,8 +1,8 @@
 """Answers to the test rows under one arm, or unsteered."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     from steering_core.models.hub import work_offline
 
     work_offline()

@@ -1,8 +1,8 @@
 """Splits and full prompts of one run."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     from steering_core.models.hub import work_offline
 
     work_offline()
@@ -15,8 +15,8 @@ with log_to(snakemake.log[0]):
     from steering_core.corrsteer.items import source_of
     from steering_core.corrsteer.run import wants_bos
     from steering_core.corrsteer.tasks import find_task
-    from steering_core.models.fetch import pinned_model
     from steering_core.models.language_model import load_tokenizer
+    from steering_core.models.pins import pinned_model
     from steering_core.storage.atomic import write_json
     from steering_core.storage.json import read_json
 

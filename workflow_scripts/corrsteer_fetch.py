@@ -1,8 +1,8 @@
 """Pin, download and check what a CorrSteer experiment takes from outside."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     from steering_core.config.corrsteer import CorrSteerTask
     from steering_core.config.schema import Model
     from steering_core.config.view import SettingsView

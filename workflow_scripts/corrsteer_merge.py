@@ -1,8 +1,8 @@
 """Merge the shards of a selection, with the best features after every shard."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     import pandas as pd
 
     from steering_core.corrsteer.accumulate import Accumulators

@@ -1,8 +1,8 @@
 """Results of an experiment over its seeds, and what steering changed."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     import pandas as pd
 
     from steering_core.corrsteer.changes_page import changes_page

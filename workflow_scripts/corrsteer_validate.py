@@ -1,8 +1,8 @@
 """Accuracy of every layer of an arm alone on the validation rows."""
 
-from steering_core.logs import log_to
+from steering_core.job import job
 
-with log_to(snakemake.log[0]):
+with job(snakemake):
     from steering_core.models.hub import work_offline
 
     work_offline()

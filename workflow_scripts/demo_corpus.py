@@ -7,7 +7,7 @@ with job(snakemake):
     from steering_core.demo.grammar import write_corpus, write_lexicon
 
     seed = snakemake.params.seed
-    write_corpus(snakemake.output.labelled, snakemake.params.labelled, seed)
+    write_corpus(snakemake.output.labelled, snakemake.params.labelled, seed, unfinished=True)
     # Another stream of the same grammar: the model is not trained on the labelled rows.
     write_corpus(snakemake.output.training, snakemake.params.documents, seed + 1)
     write_lexicon(snakemake.output.lexicon)

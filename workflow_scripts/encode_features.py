@@ -8,15 +8,18 @@ with job(snakemake):
     work_offline()
     from steering_core.activations.features import encode_features
     from steering_core.activations.reader import ActivationCache
-    from steering_core.config.schema import SAESource
+    from steering_core.config.schema import Model
     from steering_core.models.devices import choose_device
+    from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.storage.json import read_json
 
+    resources = read_json(snakemake.input.resources)
+    source = pinned_sae(Model(**snakemake.params.model), resources)
     device = choose_device(snakemake.params.settings["device"])
     layer = read_json(snakemake.input.layer)["layer"]
     encode_features(
-        ActivationCache(snakemake.input.manifest),
-        load_sae(SAESource(**snakemake.params.model["sae"]), layer, device),
+        ActivationCache(snakemake.input.manifest, resources),
+        load_sae(source, layer, device),
         snakemake.output.features,
     )

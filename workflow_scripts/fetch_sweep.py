@@ -3,14 +3,16 @@
 from steering_core.job import job
 
 with job(snakemake):
-    from steering_core.config.schema import SAESource
+    from steering_core.config.schema import Model
+    from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.progress import progress
     from steering_core.storage.atomic import write_json
     from steering_core.storage.json import read_json
 
-    source = SAESource(**snakemake.params.model["sae"])
+    model = Model(**snakemake.params.model)
     resources = read_json(snakemake.input.resources)
     for layer in progress(resources["layers"], "fetching SAEs"):
-        load_sae(source, layer)
+        load_sae(model.sae, layer)
+    pinned_sae(model, resources)  # all of one commit
     write_json(snakemake.output.resources, resources)

@@ -13,7 +13,7 @@ with job(snakemake):
 
     given = snakemake.params.settings
     site = read_json(snakemake.input.layer)
-    cache = ActivationCache(snakemake.input.manifest)
+    cache = ActivationCache(snakemake.input.manifest, read_json(snakemake.input.resources))
 
     def split(name):
         rows = read_examples(snakemake.input.examples, [name])

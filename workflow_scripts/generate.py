@@ -6,28 +6,41 @@ with job(snakemake):
     from steering_core.models.hub import work_offline
 
     work_offline()
-    from steering_core.config.schema import Model
+    from steering_core.config.schema import Model, SAESource
     from steering_core.data.examples import read_examples
     from steering_core.generation.generate import Sampling
+    from steering_core.generation.plan import load_solver
     from steering_core.generation.table import generate_method, write_generations
     from steering_core.methods.solutions import read_interventions
-    from steering_core.models.fetch import pinned_model, site_at
+    from steering_core.models.fetch import site_at
     from steering_core.models.language_model import load_language_model
+    from steering_core.models.pins import pinned_model
     from steering_core.storage.json import read_json
 
     given = snakemake.params.settings
     method = snakemake.wildcards.method
     model = pinned_model(Model(**snakemake.params.model), read_json(snakemake.input.resources))
+    lm = load_language_model(model, given["device"])
+    site = site_at(read_json(snakemake.input.layer))
     generations = generate_method(
-        load_language_model(model, given["device"]),
+        lm,
         read_examples(snakemake.input.examples, ["prompt"]),
         read_interventions(
             method, snakemake.input.solutions, snakemake.input.directions, snakemake.input.path
         ),
-        site_at(read_json(snakemake.input.layer)),
+        site,
         Sampling(given["new_tokens"], given["temperature"], given["top_p"], given["seed"]),
         positions=given["positions"],
         max_tokens=given["max_tokens"],
         batch_size=given["batch_prompts"],
+        solver=load_solver(
+            method,
+            snakemake.input.path,
+            snakemake.input.probe,
+            snakemake.params.target_class,
+            SAESource(**snakemake.params.model["sae"]),
+            site,
+            lm.device,
+        ),
     )
     write_generations(generations, snakemake.output.generations)

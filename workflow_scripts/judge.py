@@ -11,8 +11,9 @@ with job(snakemake):
     from steering_core.config.schema import Model, Task
     from steering_core.metrics.classifiers import load_judge
     from steering_core.metrics.texts import EvaluationProbeJudge, judge_texts
-    from steering_core.models.fetch import pinned_model, site_at
+    from steering_core.models.fetch import site_at
     from steering_core.models.language_model import load_language_model
+    from steering_core.models.pins import pinned_model
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.atomic import atomic_path
     from steering_core.storage.json import read_json

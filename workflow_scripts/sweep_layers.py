@@ -9,9 +9,10 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.activations.reader import ActivationCache
-    from steering_core.config.schema import SAESource
+    from steering_core.config.schema import Model
     from steering_core.data.examples import read_examples
     from steering_core.models.fetch import site_at
+    from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.probes.layer_sweep import pick_layer, sweep_layer
     from steering_core.progress import progress
@@ -19,11 +20,12 @@ with job(snakemake):
     from steering_core.storage.json import read_json
 
     given = snakemake.params.settings
-    source = SAESource(**snakemake.params.model["sae"])
+    resources = read_json(snakemake.input.resources)
+    source = pinned_sae(Model(**snakemake.params.model), resources)
     train = read_examples(snakemake.input.examples, ["train"])
-    cache = ActivationCache(snakemake.input.manifest)
+    cache = ActivationCache(snakemake.input.manifest, resources)
     rows = []
-    for sae in progress(read_json(snakemake.input.resources)["saes"], "sweeping layers"):
+    for sae in progress(resources["saes"], "sweeping layers"):
         site = site_at(sae)
         rows.append(
             sweep_layer(

@@ -2,9 +2,10 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 
 from steering_core.errors import DataError
 from steering_core.models.language_model import LanguageModel
@@ -55,8 +56,8 @@ def cache_activations(
     """Write the residual stream of every site, as the site sees it (centred where it is).
 
     Batches of similar length are cut from all examples; this shard writes every ``shards``-th of
-    them, one row group each, so memory holds two batches whatever the dataset. Writing runs
-    beside the next forward pass.
+    them, one row group each, so memory holds two batches whatever the dataset. Copying from the
+    device, checking, compressing and writing run beside the next forward pass.
 
     Returns:
         The number of rows written.
@@ -79,15 +80,10 @@ def cache_activations(
         for batch in progress(batches, "caching activations"):
             padded = pad([tokens[i] for i in batch], lm.tokenizer, side="right", prepend_bos=bos)
             padded = padded.to(lm.device)
-            raw = read_residuals(lm, sites, padded.ids, padded.mask)
-            row, column = _positions(padded.mask, positions)
-            values = {
-                site.hook_name: site.view(raw[site.hook_name][row, column].float().cpu().numpy())
-                for site in sites
-            }
+            row, column = at = _positions(padded.mask, positions)
+            raw = read_residuals(lm, sites, padded.ids, padded.mask, at)
             names = [ids[batch[i]] for i in row.tolist()]
-            _refuse_nonfinite(values, names)
-            write(_record(schema, names, column.cpu(), padded.ids[row, column].cpu(), values))
+            write(partial(_record, schema, sites, names, column, padded.ids[at], raw))
             written += len(names)
     log.info("%d rows of %d sites in %s", written, len(sites), path)
     return written
@@ -103,23 +99,33 @@ def _positions(
 
 
 def _record(
-    schema: pa.Schema, names: list[str], position: Any, token: Any, values: dict[str, np.ndarray]
+    schema: pa.Schema,
+    sites: Sequence[Site],
+    names: list[str],
+    position: Int[torch.Tensor, " n"],
+    token: Int[torch.Tensor, " n"],
+    raw: dict[str, Float[torch.Tensor, "n d_model"]],
 ) -> pa.RecordBatch:
+    """Return the rows to write, from tensors on the device."""
     columns: list[pa.Array] = [
         pa.array(names, pa.string()),
-        pa.array(position.numpy(), pa.int32()),
-        pa.array(token.numpy(), pa.int32()),
+        pa.array(position.cpu().numpy(), pa.int32()),
+        pa.array(token.cpu().numpy(), pa.int32()),
         pa.array(np.ones(len(names), dtype=bool)),
     ]
-    for field in list(schema)[4:]:
-        flat = pa.array(np.ascontiguousarray(values[field.name], dtype=np.float32).ravel())
-        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type))
+    for site in sites:
+        seen = site.view(raw[site.hook_name].float().cpu().numpy())
+        _refuse_nonfinite(seen, site, names)
+        flat = pa.array(np.ascontiguousarray(seen).ravel())
+        columns.append(
+            pa.FixedSizeListArray.from_arrays(flat, type=schema.field(len(columns)).type)
+        )
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 @contextmanager
 def _background_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
-    """Yield a function that hands a record batch to a writing thread, one batch in flight."""
+    """Yield a function that has a batch made and written in a thread, one in flight."""
     pending: list[Future] = []
     with (
         pq.ParquetWriter(
@@ -128,21 +134,27 @@ def _background_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
         ThreadPoolExecutor(max_workers=1) as pool,
     ):
 
-        def write(batch: pa.RecordBatch) -> None:
+        def work(make: Callable[[], pa.RecordBatch]) -> None:
+            batch = make()
+            writer.write_batch(batch, row_group_size=len(batch))
+
+        def write(make: Callable[[], pa.RecordBatch]) -> None:
             while pending:
                 pending.pop().result()
-            pending.append(pool.submit(writer.write_batch, batch, row_group_size=len(batch)))
+            pending.append(pool.submit(work, make))
 
         yield write
         while pending:
             pending.pop().result()
 
 
-def _refuse_nonfinite(values: dict[str, np.ndarray], names: list[str]) -> None:
-    for site, array in values.items():
-        bad = ~np.isfinite(array).all(axis=1)
-        if bad.any():
-            raise DataError(
-                f"activations at {site} are NaN or infinite for {int(bad.sum())} rows, the first "
-                f"is {names[int(bad.argmax())]}: use dtype float32 or bfloat16 instead of float16."
-            )
+def _refuse_nonfinite(
+    residuals: Float[np.ndarray, "n d_model"], site: Site, names: list[str]
+) -> None:
+    bad = ~np.isfinite(residuals).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"activations at {site.hook_name} are NaN or infinite for {int(bad.sum())} rows, the "
+            f"first is {names[int(bad.argmax())]}: use dtype float32 or bfloat16 instead of "
+            "float16."
+        )

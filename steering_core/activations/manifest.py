@@ -16,8 +16,48 @@ from steering_core.storage.atomic import write_json
 DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
-def write_manifest(parts: Sequence[str | Path], path: str | Path, expected_rows: int) -> None:
-    """Check the parts against each other and write ``path`` beside them.
+def origin(resources: dict[str, Any]) -> dict[str, Any]:
+    """Return what a cache must have been made from, of what the fetch stage found."""
+    return {
+        "model": resources["model"],
+        "sites": resources["saes"],
+        "sae_revision": resources["sae_revision"],
+        "versions": resources["versions"],
+    }
+
+
+def check_origin(found: dict[str, Any], resources: dict[str, Any], path: str | Path) -> None:
+    """Compare the origin that the file ``path`` names with the resources of the experiment.
+
+    Raises:
+        StorageError: naming the first value that differs: a model revision, an SAE, a dtype.
+
+    """
+    difference = _difference(found, origin(resources), "")
+    if difference is not None:
+        raise StorageError(
+            f"{path} was made from something else: {difference}. Delete it and run again."
+        )
+
+
+def _difference(found: Any, expected: Any, where: str) -> str | None:
+    if isinstance(expected, dict) and isinstance(found, dict):
+        pairs = [(key, found.get(key), expected[key]) for key in sorted(expected)]
+    elif isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
+        pairs = [(i, *pair) for i, pair in enumerate(zip(found, expected, strict=True))]
+    else:
+        return None if found == expected else f"{where} is {found!r}, {expected!r} was fetched"
+    results = (_difference(f, e, f"{where}.{key}".lstrip(".")) for key, f, e in pairs)
+    return next((result for result in results if result is not None), None)
+
+
+def write_manifest(
+    parts: Sequence[str | Path],
+    path: str | Path,
+    expected_rows: int,
+    resources: dict[str, Any] | None = None,
+) -> None:
+    """Check the parts against each other and against ``resources``; write ``path`` beside them.
 
     Raises:
         StorageError: if parts come from different models, SAEs, dtypes or versions, or if rows
@@ -33,6 +73,8 @@ def write_manifest(parts: Sequence[str | Path], path: str | Path, expected_rows:
                 k for k in shared.keys() | metadata.keys() if shared.get(k) != metadata.get(k)
             )
             raise StorageError(f"{part} differs from the other parts in {differing}: delete it.")
+        if resources is not None:
+            check_origin(metadata, resources, part)
         shared = metadata
         rows = set(keys)
         if len(rows) < len(keys) or seen & rows:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from steering_core.activations.manifest import DAMAGE, digest_of
+from steering_core.activations.manifest import DAMAGE, check_origin, digest_of
 from steering_core.errors import StorageError
 from steering_core.storage.json import read_json
 
@@ -19,12 +19,18 @@ class ActivationCache:
 
     Args:
         manifest: path of ``manifest.json``; the parts lie beside it.
+        resources: what the fetch stage found; the cache must have been made from that.
+
+    Raises:
+        StorageError: if the manifest is missing, damaged or of another model, SAE or dtype.
 
     """
 
-    def __init__(self, manifest: str | Path):
+    def __init__(self, manifest: str | Path, resources: dict[str, Any] | None = None):
         self.folder = Path(manifest).parent
         self.manifest: dict[str, Any] = read_json(manifest)
+        if resources is not None:
+            check_origin(self.manifest, resources, manifest)
         self._verified: set[Path] = set()
 
     @property
@@ -42,7 +48,7 @@ class ActivationCache:
         if hook_name not in self.sites:
             raise StorageError(f"{hook_name} is not cached; cached are {self.sites}. Set `layers`.")
         for part in self.manifest["parts"]:
-            path = self.folder / part["file"]
+            path = self.folder / Path(part["file"]).name  # beside the manifest, nowhere else
             try:
                 self._verify(path, part["sha256"])
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:

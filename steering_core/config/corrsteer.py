@@ -162,12 +162,24 @@ class CorrSteerTask(Closed):
     settings: dict = Field(default={})
 
 
+class Ablation(Closed):
+    """Arms that replace all others, run by ``tables_model`` on some tasks.
+
+    The experiments are named ``{tables_model}_{task}_{ablation}``.
+    """
+
+    tasks: Annotated[list[Name], Field(min_length=1)]
+    arms: dict[Name, Arm]
+
+
 class CorrSteerSection(Closed):
     """The section ``corrsteer``. Experiments are all pairs ``{model}_{task}``.
 
     ``tables_model`` names the model whose experiments stand in the published tables;
     ``experiments`` adds pairs under names of their own, with settings of their own.
     """
+
+    ablations: dict[Name, Ablation] = Field(default={})
 
     settings: dict = Field(default={})
     models: dict[Name, Model] = Field(default={})

@@ -1,6 +1,6 @@
 """From the raw configuration to one CorrSteer experiment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from steering_core.config.corrsteer import Arm, CorrSteerSection, CorrSteerSettings, CorrSteerTask
@@ -46,6 +46,13 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
         if name in raw.get("experiments", {}):
             raise ConfigError(f"corrsteer: {name} is also the name of an experiment.")
         found[name] = _resolve(section, overrides, name, entry)
+    for ablation, entry in section.ablations.items():
+        for task in entry.tasks:
+            name = f"{section.tables_model}_{task}_{ablation}"
+            pair = ExperimentEntry(model=section.tables_model, task=task)
+            base = _resolve(section, overrides, name, pair)
+            settings = base.settings.model_copy(update={"arms": entry.arms})
+            found[name] = replace(base, settings=settings)
     for experiment in found.values():
         for arm_name, arm in experiment.settings.arms.items():
             _check_transfer(f"arms.{arm_name}.features_from", arm, found)

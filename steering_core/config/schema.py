@@ -21,6 +21,10 @@ METHODS = (
     "topk_features",
     "convex_optimal",
     "qp_optimal",
+    "socp_adaptive",
+    "qp_adaptive",
+    "socp_shared",
+    "qp_shared",
 )
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]

@@ -16,6 +16,7 @@ COLUMNS = [
     "method",
     "seed",  # of the run; "all" sums up the runs
     "n",
+    "n_missing",  # without an answer, such as an infeasible program
     "n_seeds",
     "accuracy",
     "accuracy_low",
@@ -35,7 +36,8 @@ COLUMNS = [
 
 
 def paired(baseline: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """Return ``example_id, prompt, gold, before, after, success_before, success_after``.
+    """Return ``example_id, prompt, gold, before, after, success_before, success_after, status,
+    reason, layers``; the last three are of the steered side.
 
     Rows are in the baseline's order.
 
@@ -65,6 +67,9 @@ def paired(baseline: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
             "after": right["text"],
             "success_before": left["success"],
             "success_after": right["success"],
+            "status": right["status"],
+            "reason": right["reason"],
+            "layers": right["layers"],
         }
     ).reset_index()
 
@@ -78,8 +83,9 @@ def result_table(
     """Return :data:`COLUMNS`: a row per method and seed, and one over all seeds.
 
     Over seeds the accuracy is the mean of the seeds' accuracies and its interval resamples all
-    examples; counts of changes are summed. A method that is undefined under some seed is
-    undefined over all, with the reason; its numbers stay empty.
+    examples; counts of changes are summed. Examples that a method has no answer to are left out
+    on both sides and counted. A method without any answer under some seed is undefined over all,
+    with the reason; its numbers stay empty.
 
     Args:
         experiment: name for the table.
@@ -90,59 +96,64 @@ def result_table(
         DataError: if a seed has no baseline, or it does not pair up.
     """
     rows = []
-    methods = list(next(iter(runs.values())))
-    for method in methods:
-        tables = []
+    for method in next(iter(runs.values())):
+        tables = {}
         for seed, answers in runs.items():
             if UNSTEERED not in answers:
                 raise DataError(f"seed {seed} has no unsteered answers to compare with.")
-            tables.append(paired(answers[UNSTEERED], answers[method]).assign(seed=seed))
-            state = answers[method].iloc[0]
-            rows.append(
-                _row(experiment, method, str(seed), [tables[-1]], [state], n_resamples, seed)
-            )
-        states = [answers[method].iloc[0] for answers in runs.values()]
-        rows.append(_row(experiment, method, "all", tables, states, n_resamples, 0))
-    return pd.DataFrame(rows, columns=COLUMNS)
+            pairs = paired(answers[UNSTEERED], answers[method])
+            tables[seed] = pairs.assign(seed=seed)
+        for seed, table in tables.items():
+            rows.append(_row(method, str(seed), [table], n_resamples, seed))
+        rows.append(_row(method, "all", list(tables.values()), n_resamples, 0))
+    return pd.DataFrame(rows, columns=COLUMNS).assign(experiment=experiment)
 
 
 def _row(
-    experiment: str,
-    method: str,
-    name: str,
-    tables: Sequence[pd.DataFrame],
-    states: Sequence[pd.Series],
-    n_resamples: int,
-    seed: int,
+    method: str, name: str, tables: Sequence[pd.DataFrame], n_resamples: int, seed: int
 ) -> dict[str, Any]:
-    before = np.concatenate([t["success_before"].to_numpy(bool) for t in tables])
+    """One row of the table; examples without an answer are left out on both sides."""
+    answered = [table[table["status"] == "ok"] for table in tables]
+    missing = pd.concat([table[table["status"] != "ok"] for table in tables])
     row: dict[str, Any] = {
-        "experiment": experiment,
         "method": method,
         "seed": name,
-        "n": len(before),
+        "n": sum(map(len, answered)),
+        "n_missing": len(missing),
         "n_seeds": len(tables),
-        "baseline_accuracy": float(np.mean([t["success_before"].mean() for t in tables])),
-        "layers": " / ".join(" ".join(map(str, state["layers"])) for state in states),
+        "layers": " / ".join(_layers(table) for table in answered),
         "status": "ok",
         "reason": "",
     }
-    reasons = [state["reason"] for state in states if state["status"] != "ok"]
-    if reasons:
-        return {**row, "status": "undefined", "reason": "; ".join(dict.fromkeys(reasons))}
-    after = np.concatenate([t["success_after"].to_numpy(bool) for t in tables])
-    each = [float(t["success_after"].mean()) for t in tables]
+    reasons = "; ".join(f"{n} x {reason}" for reason, n in missing["reason"].value_counts().items())
+    if any(table.empty for table in answered):
+        whole = pd.concat(tables)
+        baseline = float(whole["success_before"].astype(bool).mean())
+        row |= {"n": len(whole), "baseline_accuracy": baseline}
+        reasons = "; ".join(dict.fromkeys(missing["reason"]))
+        return {**row, "status": "undefined", "reason": reasons}
+    before = np.concatenate([t["success_before"].to_numpy(bool) for t in answered])
+    after = np.concatenate([t["success_after"].to_numpy(bool) for t in answered])
+    each = [float(t["success_after"].astype(bool).mean()) for t in answered]
     interval = mean_interval(after, seed=seed, n_resamples=n_resamples)
     row |= {
         "accuracy": float(np.mean(each)),
         "accuracy_low": interval.low,
         "accuracy_high": interval.high,
         "accuracy_std": float(np.std(each, ddof=1)) if len(each) > 1 else None,
+        "baseline_accuracy": float(
+            np.mean([t["success_before"].astype(bool).mean() for t in answered])
+        ),
+        "reason": reasons,
     }
     if method == UNSTEERED:
         return row
-    changes = _changes(tables, before, after)
+    changes = _changes(answered, before, after)
     ser = changes.side_effect_interval(seed=seed, n_resamples=n_resamples)
+    if changes.n_changed == 0:
+        row["reason"] = "; ".join(
+            filter(None, [reasons, "ser undefined: no answer changed its success"])
+        )
     return row | {
         "negative": changes.negative,
         "positive": changes.positive,
@@ -150,8 +161,11 @@ def _row(
         "ser_low": ser.low,
         "ser_high": ser.high,
         "mcnemar_p": changes.mcnemar_p_value,
-        "reason": "" if changes.n_changed else "ser undefined: no answer changed its success",
     }
+
+
+def _layers(table: pd.DataFrame) -> str:
+    return " ".join(map(str, table["layers"].iloc[0])) if len(table) else ""
 
 
 def _changes(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ def continuations(
     adaptive: AdaptivePlan | None = None,
     positions: Positions = "last",
     batch_size: int = 50,
-    tick: Callable[[int], None] | None = None,
+    tick: Callable[[int], Any] | None = None,
 ) -> Continuations:
     """Continue every prompt, up to and including the end token.
 

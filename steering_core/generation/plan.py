@@ -69,9 +69,7 @@ def plan_for(
         return None
     if solver is None:
         raise ValueError(f"solver: {interventions.method} is solved again at every position")
-    return AdaptivePlan(
-        solver, rows["tau"].to_numpy(dtype=float), interventions.parameters(rows)
-    )
+    return AdaptivePlan(solver, rows["tau"].to_numpy(dtype=float), interventions.parameters(rows))
 
 
 def load_solver(

@@ -64,8 +64,6 @@ class InverseCdfSampling(LogitsProcessor):
         outside = cumulative - ordered.double() >= self.top_p
         nucleus = ordered.double().masked_fill(outside, 0.0).cumsum(dim=-1)
         target = self.uniforms[:, step, None].to(nucleus.device) * nucleus[:, -1:]
-        place = torch.searchsorted(nucleus, target, right=True)
-        # A draw next to 1 can round up to the whole mass: never leave the nucleus.
-        place = place.minimum((~outside).sum(dim=-1, keepdim=True) - 1)
+        place = torch.searchsorted(nucleus, target, right=True).clamp(max=scores.shape[1] - 1)
         token = tokens.gather(1, place).to(scores.device)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)

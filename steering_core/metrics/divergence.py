@@ -1,20 +1,19 @@
 """How far steering moves the model's predictions, and how odd its text is to the base model."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from steering_core.errors import ModelError
-from steering_core.generation.adaptive import steer_positions_adaptively
+from steering_core.generation.adaptive import AdaptiveSteering, steer_positions_adaptively
 from steering_core.generation.plan import AdaptivePlan
 from steering_core.generation.steering import steer_positions
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
-from steering_core.models.tokens import pad, token_batches
+from steering_core.models.tokens import TokenBatch, pad, token_batches
 
 #: Logits in float32 at a time: rows × vocabulary. Bounds memory whatever the batch.
 _CHUNK_ELEMENTS = 2**25
@@ -84,18 +83,11 @@ def divergence(
         steered_at = batch.mask & ~batch.bos & ((place >= start) | steer_prompt)
         base = _hidden(lm, batch.ids, batch.mask)[predicting]
         steered = None
-
-        def under(steering: AbstractContextManager) -> torch.Tensor:
-            with steering:
-                return _hidden(lm, batch.ids, batch.mask)[predicting]  # noqa: B023 - called at once
-
         if adaptive is not None:
-            steered, _ = adaptive.until_in_range(
-                chosen,
-                lambda added: under(steer_positions_adaptively(lm, site, added, steered_at)),  # noqa: B023
-            )
+            steered = _solved_anew(lm, batch, site, steered_at, adaptive, chosen)[predicting]
         elif vectors is not None:
-            steered = under(steer_positions(lm, site, torch.tensor(vectors[chosen]), steered_at))
+            with steer_positions(lm, site, torch.tensor(vectors[chosen]), steered_at):
+                steered = _hidden(lm, batch.ids, batch.mask)[predicting]
         row, column = predicting.nonzero(as_tuple=True)
         target = batch.ids[row, column + 1]
         kl_token, nll_token = _compare(lm, steered, base, target)
@@ -109,6 +101,23 @@ def _hidden(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.T
     return lm.model.base_model(
         input_ids=ids, attention_mask=mask.long(), use_cache=False
     ).last_hidden_state
+
+
+def _solved_anew(
+    lm: LanguageModel,
+    batch: TokenBatch,
+    site: Site,
+    where: Bool[torch.Tensor, "batch seq"],
+    adaptive: AdaptivePlan,
+    chosen: list[int],
+) -> torch.Tensor:
+    """As :func:`_hidden`, with the program of each text solved at the positions ``where``."""
+
+    def run(steering: AdaptiveSteering) -> torch.Tensor:
+        with steer_positions_adaptively(lm, site, steering, where):
+            return _hidden(lm, batch.ids, batch.mask)
+
+    return adaptive.until_in_range(chosen, run)[0]
 
 
 def _compare(

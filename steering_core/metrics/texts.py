@@ -5,6 +5,8 @@ import pandas as pd
 import torch
 
 from steering_core.activations.positions import last_token_residuals
+from steering_core.generation.adaptive import AdaptiveSolver
+from steering_core.generation.plan import plan_for
 from steering_core.generation.steering import Positions
 from steering_core.methods.solutions import Interventions
 from steering_core.metrics.classifiers import Judge, in_target_class
@@ -23,25 +25,33 @@ def text_divergence(
     *,
     positions: Positions,
     batch_tokens: int,
+    solver: AdaptiveSolver | None = None,
 ) -> pd.DataFrame:
-    """Return ``kl_sum, base_nll_sum, n_tokens`` for every text; NaN and 0 where there is none."""
+    """Return ``kl_sum, base_nll_sum, n_tokens`` for every text; NaN and 0 where there is none.
+
+    The edit is the one the text was generated under: for an adaptive method, which needs its
+    ``solver``, the program is solved again at every position. How many positions had no solution
+    is handed on from the generations.
+    """
     frames = []
     for index in progress(interventions.points(), f"divergence of {interventions.method}"):
         texts = generations[generations["strength_index"] == index].reset_index(drop=True)
         made = texts["new_tokens"].notna().to_numpy()
-        frame = texts[["method", "strength_index", "example_id"]].assign(
+        counts = ["steered_positions", "unsolved_positions"]
+        frame = texts[["method", "strength_index", "example_id", *counts]].assign(
             kl_sum=np.nan, base_nll_sum=np.nan, n_tokens=0
         )
         if made.any():
-            vectors = interventions.vectors(
-                interventions.at(index, texts.loc[made, "example_id"].tolist())
-            )
+            rows = interventions.at(index, texts.loc[made, "example_id"].tolist())
+            plan = plan_for(solver, interventions, rows)
+            vectors = interventions.vectors(rows) if plan is None else None
             result = divergence(
                 lm,
                 texts.loc[made, "prompt_tokens"].tolist(),
                 texts.loc[made, "new_tokens"].tolist(),
                 site=site,
-                vectors=vectors if np.any(vectors) else None,
+                vectors=vectors if vectors is not None and np.any(vectors) else None,
+                adaptive=plan,
                 steer_prompt=positions == "all",
                 batch_tokens=batch_tokens,
             )

@@ -1,9 +1,7 @@
 """Resolve, download and check everything an experiment takes from outside, before any compute."""
 
-import hashlib
 import importlib.metadata
 import logging
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
@@ -14,6 +12,7 @@ from steering_core.config.schema import Classifier, Model, SAESource
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models.hub import explain_hub_errors
 from steering_core.models.language_model import ModelShape, is_local, load_shape, load_tokenizer
+from steering_core.models.pins import directory_digest, local_sae_revision
 from steering_core.models.sae_source import (
     SAEShape,
     layers_with_sae,
@@ -68,7 +67,7 @@ def fetch_experiment(experiment: Experiment) -> dict[str, Any]:
             }
             for sae in saes
         ],
-        "sae_revision": _sae_revision(model.sae, layers[0]),
+        "sae_revision": _sae_revision(model.sae, layers),
         "classifier": _fetch_classifier(experiment.task.classifier),
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
@@ -108,22 +107,6 @@ def pin(repository: str, revision: str, kind: str = "model") -> str:
     return str(info.sha)
 
 
-def directory_digest(directory: str | Path) -> str:
-    """Return a digest over names and contents of the files of a directory."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(directory).rglob("*")):
-        if file.is_file():
-            digest.update(file.relative_to(directory).as_posix().encode() + b"\0")
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-    return "sha256:" + digest.hexdigest()
-
-
-def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
-    """Return ``model`` at the revision that was fetched."""
-    return Model(**{**model.model_dump(), "revision": resources["model"]["revision"]})
-
-
 def _check_fit(sae: SAEShape, layer: int, shape: ModelShape, model: Model) -> None:
     if sae.d_in != shape.d_model:
         raise ModelError(
@@ -134,10 +117,10 @@ def _check_fit(sae: SAEShape, layer: int, shape: ModelShape, model: Model) -> No
         raise ModelError(f"{sae.name} sits at {sae.site.hook_name}, not at layer {layer}.")
 
 
-def _sae_revision(source: SAESource, layer: int) -> str:
-    repository = sae_repository(source, layer)
+def _sae_revision(source: SAESource, layers: list[int]) -> str:
+    repository = sae_repository(source, layers[0])
     if repository is None:
-        return directory_digest(str(source.path).format(layer=layer))
+        return local_sae_revision(source, layers)
     return pin(repository, "main")
 
 

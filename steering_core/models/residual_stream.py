@@ -59,10 +59,13 @@ def read_residuals(
     sites: Sequence[Site],
     ids: torch.Tensor,
     mask: Bool[torch.Tensor, "batch seq"],
-) -> dict[str, Float[torch.Tensor, "batch seq d_model"]]:
+    at: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> dict[str, Float[torch.Tensor, "..."]]:
     """Return the raw residual stream at every site from one forward pass, by hook name.
 
     The pass ends after the last site: no later block, final norm or unembedding is computed.
+    What is returned is (batch, seq, d_model); with ``at``, rows and columns of n tokens, it is
+    (n, d_model) and nothing else is kept while the pass goes on.
 
     Raises:
         ModelError: if a layer is out of range.
@@ -76,7 +79,7 @@ def read_residuals(
 
     def keep(name: str) -> Edit:
         def edit(residual: torch.Tensor) -> torch.Tensor:
-            read[name] = residual
+            read[name] = residual if at is None else residual[at]
             missing.discard(name)
             if not missing:
                 raise _Stop

@@ -10,6 +10,9 @@ from pathlib import Path
 from steering_core.errors import StorageError
 from steering_core.storage.atomic import write_text
 
+#: Snakemake puts this into a directory after the job has ended.
+_WORKFLOW_MARK = ".snakemake_timestamp"
+
 
 def seal_of(path: str | Path) -> Path:
     """Return where the seal of ``path`` is."""
@@ -25,7 +28,7 @@ def content_digest(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")):
-        if file.is_file():
+        if file.is_file() and file.name != _WORKFLOW_MARK:
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
             digest.update(bytes.fromhex(content_digest(file)))
     return digest.hexdigest()

@@ -39,13 +39,21 @@ PARETO_COLUMNS: tuple[Column, ...] = (
     Column("model", "text", "hub id or path", "language model that is steered"),
     Column("task", "text", "name", "labelled dataset that defines the concept"),
     Column("layer", "number", "index", "transformer block whose output is steered, from 0"),
-    Column("method", "text", "name", "steering method"),
+    Column(
+        "method",
+        "text",
+        "name",
+        "steering method. `qp_optimal` and `convex_optimal` solve their program once for each "
+        "input, at its last prompt token; `qp_adaptive` and `socp_adaptive` anew at every position "
+        "that is steered; `qp_shared` and `socp_shared` once for all, for the validation row "
+        "outside the target class that is furthest from the margin",
+    ),
     Column(
         "strength_name",
         "text",
         "name",
         "what `strength` varies: `alpha` for vectors of one direction, a parameter of the program "
-        "for `qp_optimal` and `convex_optimal`",
+        "for the programs",
     ),
     Column(
         "strength",
@@ -81,7 +89,9 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "residual_norm_mean",
         "number",
         "residual norm",
-        "mean over test rows of ‖Dᵀδ‖, or of the norm of the vector added",
+        "mean over test rows of ‖Dᵀδ‖, or of the norm of the vector added. A test row has one "
+        "position, its last token: there, and so in every column over test rows, an adaptive "
+        "method equals the one that is solved once; the columns of texts are of the adaptive edit",
         _UNSOLVED,
     ),
     *_interval("residual_norm_ci", "residual_norm_mean", "residual norm", _UNSOLVED),
@@ -170,7 +180,8 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "number",
         "share",
         "share of test rows and prompts the program could solve: optimal, or already past the "
-        "margin",
+        "margin; of an adaptive method, at their last tokens (positions of the texts that had no "
+        "solution are counted in `warnings`)",
         "the method is not a program",
     ),
     Column(
@@ -179,7 +190,8 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "true or false",
         "no other row of the experiment has `kl_mean` as low and `classifier_rate_steered` as "
         "high, one of them strictly better",
-        "`kl_mean` or `classifier_rate_steered` is empty, or some input could not be steered",
+        "`kl_mean` or `classifier_rate_steered` is empty, or some input or position could not "
+        "be steered",
     ),
     Column("warnings", "text", "text", "what to know before the row is quoted", "nothing to warn"),
 )

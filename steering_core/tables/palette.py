@@ -26,6 +26,10 @@ class Style:
 _KNOWN: dict[str, Style] = {
     "qp_optimal": Style("#0072B2", "circle", 60),
     "convex_optimal": Style("#D55E00", "square", 130),
+    "qp_adaptive": Style("#56A0D3", "circle", 60),
+    "socp_adaptive": Style("#F0A070", "square", 130),
+    "qp_shared": Style("#003B5C", "circle", 60),
+    "socp_shared": Style("#7A3600", "square", 130),
     "topk_features": Style("#009E73", "triangle-up"),
     "single_feature": Style("#CC79A7", "diamond"),
     "caa_mean_diff": Style("#E69F00", "cross"),

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.config.schema import Settings
-from steering_core.methods.grid import is_program
+from steering_core.methods.modes import is_adaptive, is_program
 from steering_core.methods.reference import NoSteering
 from steering_core.methods.solutions import SOLVED, solved
 from steering_core.metrics.bootstrap import mean_interval, perplexity_interval
@@ -47,7 +47,7 @@ def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd
     """Return the table that :mod:`steering_core.tables.columns` describes.
 
     Means are over inputs with a solution; the flip rates count an input without one as not
-    flipped. A row that could not steer every input competes for no frontier.
+    flipped. A row that could not steer every input and position competes for no frontier.
     """
     base = measured.texts[measured.texts["method"] == NoSteering.name]
     rows = [
@@ -57,6 +57,7 @@ def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd
     ]
     table = pd.DataFrame(rows)
     whole = table["feasible_fraction"].isna() | (table["feasible_fraction"] == 1)
+    whole &= table["unsolved_positions"] == 0
     table["on_frontier"] = frontier_flags(table[whole]).reindex(table.index)
     table = table[list(PARETO_NAMES)]
     validate_pareto(table)
@@ -111,6 +112,16 @@ def _row(
         for status, count in solutions["status"].value_counts().items():
             if status not in SOLVED:
                 warnings.append(f"{count} of {len(solutions)} inputs {status}")
+    row["unsolved_positions"] = 0
+    if is_adaptive(method):
+        steered, row["unsolved_positions"] = (
+            int(texts[f"{which}_positions"].sum()) for which in ("steered", "unsolved")
+        )
+        if row["unsolved_positions"]:
+            warnings.append(
+                f"{row['unsolved_positions']} of {steered} steered positions had no solution and "
+                "were left alone"
+            )
     return row | {"warnings": "; ".join(warnings)}
 
 

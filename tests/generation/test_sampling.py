@@ -76,6 +76,13 @@ def test_greedy_limit_and_single_token_nucleus():
     assert set(sample(logits, np.linspace(0, 0.999, 50), temperature=0.01)) == {1}
 
 
+def test_a_token_owns_its_interval_without_the_upper_end():
+    """Four equal tokens own [0, ¼), [¼, ½), [½, ¾), [¾, 1)."""
+    below = np.nextafter([0.25, 0.5, 0.75, 1.0], 0.0)
+    assert sample(np.zeros(4), [0.0, 0.25, 0.5, 0.75]).tolist() == [0, 1, 2, 3]
+    assert sample(np.zeros(4), below).tolist() == [0, 1, 2, 3]
+
+
 def test_each_step_takes_its_own_draw():
     uniforms = torch.tensor([[0.01, 0.99], [0.99, 0.01]], dtype=torch.float64)
     processor = InverseCdfSampling(uniforms, 3, 1.0, 1.0)

@@ -19,7 +19,7 @@ from steering_core.methods import (
     TopKFeatures,
 )
 from steering_core.methods.directions import fit_directions, read_direction
-from steering_core.methods.grid import fixed_methods
+from steering_core.methods.grid import fixed_methods, is_program
 
 LEARNED = [CAAMeanDiff, CAAContrastive, CAARepE, SingleFeature, TopKFeatures]
 D = decoder()
@@ -181,7 +181,7 @@ def test_misuse_is_refused():
 
 def test_fixed_methods_are_those_configured():
     everything = fixed_methods(Settings(topk=4))
-    assert {m.name for m in everything} == set(METHODS) - {"qp_optimal", "convex_optimal"}
+    assert {m.name for m in everything} == {m for m in METHODS if not is_program(m)}
     assert next(m for m in everything if m.name == "topk_features").k == 4
     some = fixed_methods(Settings(methods=["no_steering", "caa_repe", "qp_optimal"]))
     assert [m.name for m in some] == ["no_steering", "caa_repe"]

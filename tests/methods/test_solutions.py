@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from small_world import D_MODEL, decoder, fit_data, inputs, probe
 
-from steering_core.config.schema import METHODS, Settings
+from steering_core.config.schema import Settings
 from steering_core.methods.directions import fit_directions, read_direction
 from steering_core.methods.grid import fixed_methods, grid, is_program, make_program
 from steering_core.methods.optimal import InfeasibleError
@@ -178,7 +178,7 @@ def test_files_bring_the_same_vectors_back(
     ]
     write_solutions(pd.concat(frames, ignore_index=True), tmp_path / "s")
     path.save(tmp_path / "p")
-    for method in METHODS:
+    for method in [*rows, *(m.name for m in methods)]:
         found = read_interventions(method, tmp_path / "s", tmp_path / "d", tmp_path / "p")
         assert found.method == method
         if is_program(method):

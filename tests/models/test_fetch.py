@@ -12,13 +12,12 @@ from steering_core.errors import ConfigError, ModelError
 from steering_core.models.fetch import (
     cached_sites,
     choose_layers,
-    directory_digest,
     fetch_experiment,
     pin,
-    pinned_model,
     site_at,
 )
 from steering_core.models.language_model import ModelShape
+from steering_core.models.pins import directory_digest, pinned_model
 from steering_core.models.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,25 @@
+"""Run every benchmark in turn: ``python -m benchmarks [--quick]``.
+
+Each runs in a process of its own, prints its table, and fails if it misses a ratio; all of them
+run whatever the others do.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    failed = []
+    for file in sorted(Path(__file__).parent.glob("bench_*.py")):
+        print(f"\n== {file.stem}", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{file.stem}", *sys.argv[1:]]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(file.stem)
+    if failed:
+        print(f"\nFAILED {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

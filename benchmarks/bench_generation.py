@@ -1,0 +1,198 @@
+"""Steered generation against unsteered, against the published loop, and adaptive against CVXPY.
+
+``python -m benchmarks.bench_generation [--quick | --full]`` prints a table, writes
+``results/benchmarks/generation.csv`` and fails if a required ratio is missed.
+"""
+
+import sys
+
+import cvxpy as cp
+import numpy as np
+import torch
+
+from benchmarks.common import (
+    Line,
+    alternate,
+    arguments,
+    at_least,
+    machine,
+    random_model,
+    report,
+    seconds,
+    texts,
+)
+from steering_core.generation.adaptive import AdaptiveSolver
+from steering_core.generation.generate import Sampling, continuations, generate
+from steering_core.generation.plan import AdaptivePlan
+from steering_core.generation.steering import steer_positions
+from steering_core.models.language_model import LanguageModel
+from steering_core.models.residual_stream import read_residuals
+from steering_core.models.site import Site
+from steering_core.models.tokens import pad, tokenize
+from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.reference import solve_reference
+
+PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 64, 32, 64
+SITE = Site(13, "post", False, True)
+#: Features that the published prefilter leaves to the solver.
+D_SAE = 2000
+TAU, LAMBDA, EPSILON = 4.0, 1.0, 8.0
+GREEDY = Sampling(NEW_TOKENS, temperature=None)
+NAMES = [f"p{i}" for i in range(PROMPTS)]
+
+
+class World:
+    """A model, prompts, a dictionary and a probe with the path of both."""
+
+    def __init__(self, size: str):
+        self.lm = random_model(size)
+        self.prompts = tokenize(
+            self.lm.tokenizer,
+            texts(PROMPTS, PROMPT_TOKENS - 1, PROMPT_TOKENS - 1),
+            prepend_bos=True,
+        )
+        rng = np.random.default_rng(0)
+        d_model = self.lm.shape.d_model
+        self.decoder = rng.standard_normal((D_SAE, d_model))
+        self.decoder /= np.linalg.norm(self.decoder, axis=1, keepdims=True)
+        self.weight = rng.standard_normal(d_model)
+        self.weight /= np.linalg.norm(self.weight)
+        self.vectors = 0.1 * rng.standard_normal((PROMPTS, d_model))
+        self.path = SteeringPath.fit(self.decoder, self.weight)
+
+    def steered(self) -> None:
+        generate(
+            self.lm,
+            self.prompts,
+            NAMES,
+            GREEDY,
+            site=SITE,
+            vectors=self.vectors,
+            batch_size=PROMPTS,
+        )
+
+    def plan(self, program: str) -> AdaptivePlan:
+        solver = AdaptiveSolver(self.path, self.weight, 0.0, program, SITE, self.lm.device)
+        parameter = LAMBDA if program == "qp" else EPSILON
+        return AdaptivePlan(solver, np.full(PROMPTS, TAU), np.full(PROMPTS, parameter))
+
+    def adaptive(self, plan: AdaptivePlan) -> None:
+        continuations(
+            self.lm, self.prompts, NAMES, GREEDY, site=SITE, adaptive=plan, batch_size=PROMPTS
+        )
+
+    def library(self) -> None:
+        """``generate`` of transformers, called as its documentation does."""
+        batch = pad(self.prompts, self.lm.tokenizer, side="left", prepend_bos=True)
+        batch = batch.to(self.lm.device)
+        self.lm.model.generate(
+            input_ids=batch.ids,
+            attention_mask=batch.mask.long(),
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            pad_token_id=0,
+        )
+
+
+@torch.no_grad()
+def one_by_one(world: World, row: int, new_tokens: int = NEW_TOKENS) -> None:
+    """The published form: one prompt, no cache, a whole pass for each token."""
+    lm: LanguageModel = world.lm
+    tokens = torch.tensor([world.prompts[row]], device=lm.device)
+    vector = torch.tensor(world.vectors[row : row + 1])
+    for _ in range(new_tokens):
+        where = torch.zeros_like(tokens, dtype=torch.bool)
+        where[:, PROMPT_TOKENS - 1 :] = True
+        with steer_positions(lm, SITE, vector, where):
+            logits = lm.model(input_ids=tokens, use_cache=False).logits[:, -1]
+        tokens = torch.cat([tokens, logits.argmax(dim=-1, keepdim=True)], dim=1)
+
+
+@torch.no_grad()
+def adaptive_token(world: World, length: int) -> tuple[float, float]:
+    """One token of the published adaptive form: (seconds of two passes, of the cold solve)."""
+    lm = world.lm
+    tokens = torch.full((1, length), 7, device=lm.device)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    where = torch.zeros_like(mask)
+    where[:, -1] = True
+    h = None
+
+    def first() -> None:
+        nonlocal h
+        lm.model(input_ids=tokens, use_cache=False)
+        h = read_residuals(lm, [SITE], tokens, mask)[SITE.hook_name][0, -1].double().cpu().numpy()
+
+    first()  # to have h; the pass is timed below without the reading
+    shortfall = max(TAU - float(h @ world.weight), 0.1)
+    found = None
+
+    def solve() -> None:
+        nonlocal found
+        found = solve_reference(
+            world.decoder, world.weight, shortfall, lam=LAMBDA, solver=cp.SCS, max_iters=10_000
+        )
+
+    solving = seconds(solve)
+    vector = torch.tensor((found.delta @ world.decoder)[None])
+
+    def passes() -> None:
+        lm.model(input_ids=tokens, use_cache=False)
+        with steer_positions(lm, SITE, vector, where):
+            lm.model(input_ids=tokens, use_cache=False)
+
+    return seconds(passes), solving
+
+
+def main() -> int:
+    size = arguments(__doc__).size
+    repeats, rows = (3, 1) if size == "quick" else (5, 2)
+    world = World(size)
+    plans = {program: world.plan(program) for program in ("qp", "socp")}
+    library, steered, qp, socp = alternate(
+        [
+            world.library,
+            world.steered,
+            lambda: world.adaptive(plans["qp"]),
+            lambda: world.adaptive(plans["socp"]),
+        ],
+        repeats,
+    )
+    one_by_one(world, 0, 2)
+    published = PROMPTS * np.mean([seconds(lambda r=r: one_by_one(world, r)) for r in range(rows)])
+    lengths = (PROMPT_TOKENS, PROMPT_TOKENS + NEW_TOKENS // 2, PROMPT_TOKENS + NEW_TOKENS)
+    passes, solving = np.mean([adaptive_token(world, n) for n in lengths], axis=0)
+    tokens = PROMPTS * NEW_TOKENS
+    work = f"{PROMPTS} prompts of {PROMPT_TOKENS} tokens, {NEW_TOKENS} new"
+    lines = [
+        at_least("steered / transformers generate", steered, library, 0.9, work),
+        at_least("adaptive QP / transformers generate", qp, library, 0.85, work),
+        at_least("adaptive SOCP / transformers generate", socp, library, 0.85, work),
+        at_least(
+            "steered / one prompt at a time, no cache",
+            steered,
+            published,
+            20,
+            f"reference: {rows} prompts measured, times {PROMPTS // rows}",
+        ),
+        at_least(
+            "adaptive QP / two passes and CVXPY per token",
+            qp,
+            tokens * (passes + solving),
+            500,
+            f"reference: {len(lengths)} tokens measured ({passes:.3g} s passes, {solving:.3g} s SCS "
+            f"on {D_SAE} features each), times {tokens}",
+        ),
+        Line(
+            "of this, without the solve",
+            qp,
+            tokens * passes,
+            tokens * passes / qp,
+            note="the two passes alone",
+        ),
+    ]
+    return report(lines, "generation", f"Generation: {size} model, {machine()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""What the benchmarks of the model side share: random models, timing, and the table they print."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from steering_core.models.devices import choose_device
+from steering_core.models.language_model import LanguageModel, model_shape
+from steering_core.storage.atomic import write_text
+
+FOLDER = Path("results/benchmarks")
+
+#: Random weights: what a pass costs depends on the shapes alone. ``full`` is Gemma-2-2B.
+SIZES = {
+    "quick": {
+        "hidden_size": 128, "num_hidden_layers": 26, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 512, "vocab_size": 2048,
+    },
+    "small": {
+        "hidden_size": 256, "num_hidden_layers": 26, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 1024, "vocab_size": 8192,
+    },
+    "full": {
+        "hidden_size": 2304, "num_hidden_layers": 26, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "head_dim": 256, "intermediate_size": 9216,
+        "vocab_size": 256_000,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison: seconds (or MB) of ours and of what it is held against, and their ratio."""
+
+    measured: str
+    ours: float
+    reference: float
+    ratio: float
+    required: str = ""
+    met: bool | None = None
+    note: str = ""
+
+
+def at_least(name: str, ours: float, reference: float, least: float, note: str = "") -> Line:
+    """Speed relative to the reference, ``reference / ours``, that must reach ``least``."""
+    ratio = reference / ours
+    return Line(name, ours, reference, ratio, f">= {least:g}", ratio >= least, note)
+
+
+def at_most(name: str, ours: float, reference: float, most: float, note: str = "") -> Line:
+    """Cost relative to the reference, ``ours / reference``, that must stay within ``most``."""
+    ratio = ours / reference
+    return Line(name, ours, reference, ratio, f"<= {most:g}", ratio <= most, note)
+
+
+def random_model(size: str, family: str = "llama", vocabulary: int | None = None) -> LanguageModel:
+    """Return a random model with a word tokenizer, without an end token, on the best device.
+
+    ``llama`` attends by sdpa; ``gemma2`` caps its scores, so it cannot. bfloat16 on a GPU.
+    """
+    shape = SIZES[size] | ({} if vocabulary is None else {"vocab_size": vocabulary})
+    common = {"max_position_embeddings": 8192, "pad_token_id": 0, "bos_token_id": 1}
+    device = choose_device("auto")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if family == "llama":
+            model = LlamaForCausalLM(LlamaConfig(**shape, **common, eos_token_id=None))
+        else:
+            model = Gemma2ForCausalLM(Gemma2Config(**shape, **common, eos_token_id=None))
+    model = model.to(device, dtype).eval().requires_grad_(False)
+    model.generation_config.eos_token_id = None
+    words = ["<pad>", "<bos>", "<unk>", *(f"w{i}" for i in range(1000))]
+    raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", bos_token="<bos>", unk_token="<unk>"
+    )
+    return LanguageModel(model, tokenizer, model_shape(model.config, f"random {family}"))
+
+
+def texts(n: int, shortest: int, longest: int) -> list[str]:
+    """Return ``n`` texts of ``shortest`` to ``longest`` words."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(shortest, longest + 1, n)
+    return [" ".join(f"w{k}" for k in rng.integers(0, 1000, length)) for length in lengths]
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall time of one call, the device's queue emptied on both sides."""
+    _wait()
+    start = time.perf_counter()
+    run()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def alternate(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Best time of each of ``runs``, called in turn after one round to warm up.
+
+    In turn, so that what else the machine does hits all of them alike; the best, because what else
+    it does only ever adds.
+    """
+    for run in runs:
+        run()
+    times = [[seconds(run) for run in runs] for _ in range(repeats)]
+    return np.min(times, axis=0).tolist()
+
+
+def arguments(doc: str) -> argparse.Namespace:
+    """Parse ``--quick`` and ``--full``."""
+    parser = argparse.ArgumentParser(description=doc)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quick", dest="size", action="store_const", const="quick", default="small")
+    group.add_argument(
+        "--full", dest="size", action="store_const", const="full", help="Gemma-2-2B's shape"
+    )
+    return parser.parse_args()
+
+
+def report(lines: Sequence[Line], name: str, heading: str) -> int:
+    """Print the table, write ``results/benchmarks/name.csv``, return 1 if a line was missed."""
+    table = pd.DataFrame([asdict(line) for line in lines])
+    write_text(FOLDER / f"{name}.csv", table.to_csv(index=False))
+    print(heading)
+    print(table.to_string(index=False, na_rep="", float_format="%.4g"))
+    missed = [line for line in lines if line.met is False]
+    for line in missed:
+        print("FAILED", f"{line.measured}: {line.ratio:.3g}, not {line.required}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def machine() -> str:
+    """Say what the numbers were measured on."""
+    where = f"{torch.get_num_threads()} CPU threads"
+    if torch.cuda.is_available():
+        where = torch.cuda.get_device_name()
+    return f"{where}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"

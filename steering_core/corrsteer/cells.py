@@ -1,0 +1,102 @@
+"""Measured values beside the published ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from steering_core.corrsteer.arms import UNSTEERED
+from steering_core.corrsteer.published import Cell
+from steering_core.corrsteer.report import result_table
+
+COLUMNS = [
+    "table",
+    "row",
+    "column",
+    "published",
+    "published_std",
+    "measured",
+    "measured_std",
+    "measured_low",
+    "measured_high",
+    "difference",
+    "negative",
+    "positive",
+    "n",
+    "n_seeds",
+    "experiment",
+    "method",
+    "metric",
+    "status",
+    "reason",
+]
+
+
+def measure(
+    cell: Cell,
+    experiment: str,
+    runs: Mapping[int, Mapping[str, pd.DataFrame]] | None,
+    *,
+    n_resamples: int,
+) -> dict[str, Any]:
+    """Return one row of :data:`COLUMNS`.
+
+    Args:
+        cell: the published number.
+        experiment: name of the experiment that stands for it.
+        runs: for each seed the answers of the cell's method and the unsteered ones; None where
+            the configuration has no such experiment or method.
+        n_resamples: of the bootstrap.
+    """
+    known = {k: v for k, v in asdict(cell).items() if k != "task"}
+    row = {**dict.fromkeys(COLUMNS), **known, "experiment": experiment}
+    if runs is None:
+        reason = f"the configuration has no method {cell.method} in {experiment}"
+        return {**row, "status": "undefined", "reason": reason}
+    if cell.metric == "over_refusal":
+        runs = {s: {m: _over_refusal(t) for m, t in run.items()} for s, run in runs.items()}
+    table = result_table(experiment, runs, n_resamples=n_resamples)
+    found = table[(table["method"] == cell.method) & (table["seed"] == "all")].iloc[0]
+    row |= {name: _plain(found[name]) for name in ("n", "n_seeds", "status", "reason")}
+    if found["status"] != "ok":
+        return row
+    row |= {name: _plain(found[name]) for name in ("negative", "positive")}
+    if cell.metric == "ser":
+        row |= {
+            "measured": _plain(found["ser"]),
+            "measured_low": _plain(found["ser_low"]),
+            "measured_high": _plain(found["ser_high"]),
+        }
+    else:
+        shift = found["baseline_accuracy"] if cell.metric == "accuracy_change" else 0.0
+        for name in ("", "_low", "_high"):
+            row[f"measured{name}"] = 100 * (found[f"accuracy{name}"] - shift)
+        std = _plain(found["accuracy_std"])
+        row["measured_std"] = None if std is None else 100 * std
+    if cell.published is not None and row["measured"] is not None:
+        row["difference"] = row["measured"] - cell.published
+    return row
+
+
+def methods_needed(cell: Cell) -> list[str]:
+    """Return the methods whose answers a cell is measured from."""
+    return list(dict.fromkeys([UNSTEERED, cell.method]))
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the cells of a table as rows."""
+    return pd.DataFrame(list(rows), columns=COLUMNS)
+
+
+def _over_refusal(answers: pd.DataFrame) -> pd.DataFrame:
+    """Harmless prompts alone; "success" is then to be refused."""
+    harmless = answers[answers["gold"] == "comply"].reset_index(drop=True)
+    refused = [None if s is None or pd.isna(s) else not s for s in harmless["success"]]
+    return harmless.assign(success=refused)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or (not isinstance(value, str) and pd.isna(value)):
+        return None
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,91 @@
+"""Hold later stages to what the fetch stage pinned."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+
+from steering_core.config.schema import Model, SAESource
+from steering_core.errors import ModelError
+from steering_core.models.sae_source import sae_repository
+from steering_core.storage.seals import content_digest
+
+
+def directory_digest(directory: str | Path) -> str:
+    """Return a digest over names and contents of the files of a directory."""
+    return "sha256:" + content_digest(directory)
+
+
+def local_sae_revision(source: SAESource, layers: list[int]) -> str:
+    """Return a digest over the SAEs of ``layers`` of a source that is a path."""
+    digest = hashlib.sha256()
+    for layer in layers:
+        digest.update(content_digest(str(source.path).format(layer=layer)).encode())
+    return "sha256:" + digest.hexdigest()
+
+
+def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
+    """Return ``model`` at the revision that was fetched.
+
+    Raises:
+        ModelError: if it is a local directory that was changed since, or is gone.
+
+    """
+    revision = resources["model"]["revision"]
+    # A revision of the hub names its content; a directory has to be looked at.
+    if revision.startswith("sha256:"):
+        if not Path(model.id).is_dir():
+            raise ModelError(f"{model.id} was a local directory when it was fetched and is gone.")
+        if directory_digest(model.id) != revision:
+            raise _changed(model.id)
+    return Model(**{**model.model_dump(), "revision": revision})
+
+
+def pinned_sae(model: Model, resources: dict[str, Any]) -> SAESource:
+    """Return the SAE source of ``model``, having checked that it is the one that was fetched.
+
+    sae-lens has no revisions: it reads what the cache calls ``main``, which must still be the
+    commit of the fetch stage.
+
+    Raises:
+        ModelError: if local SAEs were changed since, or the cache holds another commit or none.
+
+    """
+    source, expected = model.sae, resources["sae_revision"]
+    repository = sae_repository(source, resources["layers"][0])
+    if repository is None:
+        try:
+            found = local_sae_revision(source, resources["layers"])
+        except FileNotFoundError as error:
+            raise ModelError(f"{source.path}: the SAE is gone since it was fetched.") from error
+        if found != expected:
+            raise _changed(str(source.path))
+        return source
+    cached = cached_commit(repository)
+    if cached is None:
+        raise ModelError(
+            f"{repository} is not in the local cache: run the fetch rule on a machine with a "
+            "network, with the same HF_HOME."
+        )
+    if cached != expected:
+        raise ModelError(
+            f"{repository}: the local cache holds commit {cached}, {expected} was fetched. Delete "
+            "resources.json of the experiment, and the fetch rule pins what is there now."
+        )
+    return source
+
+
+def cached_commit(repository: str) -> str | None:
+    """Return the commit that the local cache calls ``main``; None if it has none."""
+    folder = repo_folder_name(repo_id=repository, repo_type="model")
+    reference = Path(constants.HF_HUB_CACHE) / folder / "refs" / "main"
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
+
+
+def _changed(what: str) -> ModelError:
+    return ModelError(
+        f"{what} is not what the fetch stage saw: it is damaged or was edited. Restore it, or "
+        "delete resources.json of the experiment to take it as it is now."
+    )

@@ -1,0 +1,162 @@
+"""A SLURM of two nodes on this machine, in a scratch directory, for the length of a test."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+DAEMONS = ("munged", "slurmctld", "slurmd")
+CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
+# The job-step plugin strips SLURM_CONF from the environment, so clients look here.
+CONFIGURATION = Path("/etc/slurm/slurm.conf")
+
+_TEMPLATE = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={scratch}/munge.socket
+CredType=cred/munge
+StateSaveLocation={scratch}/state
+SlurmdSpoolDir={scratch}/spool-%n
+SlurmctldPidFile={scratch}/slurmctld.pid
+SlurmdPidFile={scratch}/slurmd-%n.pid
+SlurmctldLogFile={scratch}/slurmctld.log
+SlurmdLogFile={scratch}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
+SlurmdParameters=config_overrides
+ReturnToService=0
+KillWait=3
+JobAcctGatherType=jobacct_gather/linux
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+MinJobAge=300
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=2 RealMemory=64000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=2 RealMemory=64000
+PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP DefMemPerCPU=500
+"""
+
+
+def skip_without_slurm() -> None:
+    """Skip the test, saying why, where SLURM cannot be started."""
+    search = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    absent = [name for name in (*DAEMONS, *CLIENTS) if shutil.which(name, path=search) is None]
+    if absent:
+        pytest.skip(
+            f"{', '.join(absent)} not found: apt-get install slurmctld slurmd slurm-client munge"
+        )
+    if os.geteuid() != 0:
+        pytest.skip("SLURM's daemons switch users: only root can start them")
+    if CONFIGURATION.exists():
+        pytest.skip(f"{CONFIGURATION} exists: this machine belongs to a cluster, left alone")
+
+
+@contextmanager
+def slurm(scratch: Path) -> Iterator[None]:
+    """Start munge, the controller and two nodes; stop and remove all of them at the end."""
+    started: list[subprocess.Popen] = []
+    made = None if CONFIGURATION.parent.exists() else CONFIGURATION.parent
+    try:
+        for folder in ("state", "spool-n1", "spool-n2"):
+            (scratch / folder).mkdir(parents=True)
+        scratch.chmod(0o755)
+        key = scratch / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        (scratch / "slurm.conf").write_text(_configuration(scratch))
+        CONFIGURATION.parent.mkdir(parents=True, exist_ok=True)
+        CONFIGURATION.unlink(missing_ok=True)  # a dangling link of a killed test
+        CONFIGURATION.symlink_to(scratch / "slurm.conf")
+        started.append(_munge(scratch, key))
+        wait_for((scratch / "munge.socket").exists, "munged", 20)
+        started.append(_daemon("slurmctld", "-D", "-f", str(scratch / "slurm.conf")))
+        started += [
+            _daemon("slurmd", "-D", "-f", str(scratch / "slurm.conf"), "-N", node)
+            for node in ("n1", "n2")
+        ]
+        wait_for(lambda: states() == ["idle", "idle"], "two idle nodes", 60)
+        yield
+    finally:
+        with suppress(OSError, subprocess.SubprocessError):
+            client("scancel", "--user=root", "--signal=KILL")
+        for process in reversed(started):
+            process.terminate()
+        for process in reversed(started):
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        if CONFIGURATION.is_symlink():
+            CONFIGURATION.unlink()
+        if made is not None:
+            with suppress(OSError):
+                made.rmdir()
+
+
+def client(*command: str) -> str:
+    """Run a SLURM client and return what it prints."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout
+
+
+def states() -> list[str]:
+    """States of the nodes, in order."""
+    return client("sinfo", "--noheader", "--Node", "--format=%t").split()
+
+
+def running() -> list[tuple[str, str, str]]:
+    """(job, node, comment) of the running jobs; Snakemake's comment holds the rule."""
+    lines = client("squeue", "--noheader", "--states=RUNNING", "--format=%i|%N|%k").splitlines()
+    return [tuple(line.strip().split("|", 2)) for line in lines if line.count("|") >= 2]
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float):
+    """Wait until ``condition`` gives something true and return it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"waited {seconds} s for {what}")
+
+
+def _configuration(scratch: Path) -> str:
+    free = []
+    for _ in range(3):
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        free.append(listener)
+    port, first, second = (listener.getsockname()[1] for listener in free)
+    for listener in free:
+        listener.close()
+    host = socket.gethostname().split(".")[0]
+    return _TEMPLATE.format(scratch=scratch, host=host, port=port, first=first, second=second)
+
+
+def _munge(scratch: Path, key: Path) -> subprocess.Popen:
+    return _daemon(
+        *("munged", "--foreground", "--force", f"--key-file={key}"),
+        *(f"--socket={scratch}/munge.socket", f"--pid-file={scratch}/munged.pid"),
+        *(f"--log-file={scratch}/munged.log", f"--seed-file={scratch}/munged.seed"),
+    )
+
+
+def _daemon(*command: str) -> subprocess.Popen:
+    program = shutil.which(command[0], path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    return subprocess.Popen(
+        [str(program), *command[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )

@@ -1,0 +1,227 @@
+"""Scores, coefficients, ranking, plans and strategies on planted data."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from corrsteer_world import SITE
+
+from steering_core.config.corrsteer import Arm
+from steering_core.corrsteer.accumulate import Accumulator, Accumulators
+from steering_core.corrsteer.plan import Plan, make_plan
+from steering_core.corrsteer.ranking import coefficients
+from steering_core.corrsteer.scores import NEVER_FIRES, NO_FAILURE, NO_SUCCESS, SCORES, score
+from steering_core.corrsteer.strategy import choose
+from steering_core.corrsteer.variant import Variant
+
+UP, DOWN, DEAD, RARE = 3, 5, 7, 9
+N_FEATURES, D_MODEL = 12, 6
+
+
+def planted(n=400, seed=0, success_rate=0.5):
+    rng = np.random.default_rng(seed)
+    success = rng.random(n) < success_rate
+    values = rng.exponential(1.0, (n, N_FEATURES)) * (rng.random((n, N_FEATURES)) < 0.3)
+    values[:, UP] = np.where(success, 2.0 + rng.normal(0, 0.3, n), 0.1)
+    values[:, DOWN] = np.where(success, 0.0, 1.0 + rng.random(n))
+    values[:, DEAD] = 0.0
+    values[:, RARE] = 0.0
+    values[np.flatnonzero(success)[:1], RARE] = 0.5
+    return values, success
+
+
+def accumulated(values, success, variant=None, histogram=True):
+    part = Accumulator(values.shape[1], variant or Variant(), histogram=histogram)
+    for start in range(0, len(success), 16):
+        part.update(torch.tensor(values[start : start + 16]), success[start : start + 16])
+    return part
+
+
+@pytest.fixture(scope="module")
+def part():
+    return accumulated(*planted())
+
+
+def test_scores_are_the_textbook_ones(part):
+    values, success = planted()
+    up, down = values[success], values[~success]
+    with np.errstate(all="ignore"):
+        r = [abs(np.corrcoef(v, success)[0, 1]) for v in values.T]
+        ratio = (up**2).mean(0) / (down**2).mean(0)
+    falling = up.mean(0) < down.mean(0)
+    with np.errstate(all="ignore"):
+        ratio = np.where(falling, 1 / ratio, ratio)
+    np.testing.assert_allclose(score("pearson", part).value, r, atol=1e-10)
+    np.testing.assert_allclose(score("fisher", part).value, ratio, rtol=1e-9)
+    np.testing.assert_allclose(
+        np.delete(score("contrastive", part).value, DEAD),
+        np.delete(np.abs(up.mean(0) - down.mean(0)), DEAD),
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("name", sorted(SCORES))
+def test_every_score_refuses_dead_features_and_one_outcome(name, part):
+    scores = score(name, part)
+    assert np.isnan(scores.value[DEAD]) and scores.reason[DEAD] == NEVER_FIRES
+    for rate, reason in ((0.0, NO_SUCCESS), (1.1, NO_FAILURE)):
+        values, success = planted(50, success_rate=rate)
+        one = score(name, accumulated(values, success))
+        assert np.isnan(one.value).all() and set(one.reason) == {reason}
+
+
+@pytest.mark.parametrize("name", ["pearson", "mutual_information", "contrastive"])
+def test_planted_features_come_first_with_their_direction(name, part):
+    scores = score(name, part)
+    best = np.argsort(-np.nan_to_num(scores.value))[:2]
+    assert set(best) == {UP, DOWN}
+    assert scores.direction[UP] == 1 and scores.direction[DOWN] == -1
+
+
+def test_mutual_information_without_a_histogram_is_an_error():
+    with pytest.raises(ValueError, match="no fallback"):
+        score("mutual_information", accumulated(*planted(), histogram=False))
+
+
+def test_coefficients_are_means_over_successes(part):
+    values, success = planted()
+    scores = score("pearson", part)
+    mean = coefficients(Arm(), scores.result, scores.direction)
+    assert mean.value[UP] == pytest.approx(values[success, UP].mean())
+    assert np.isnan(mean.value[DOWN]) and "successful sample" in mean.reason[DOWN]
+    gap = coefficients(Arm(coefficient="difference"), scores.result, scores.direction)
+    assert gap.value[DOWN] == pytest.approx(-values[~success, DOWN].mean())
+    against = np.flatnonzero((scores.direction < 0) & (scores.result.mean_positive > 0))
+    assert len(against) and (mean.value[against] < 0).all()
+
+
+def world(layers=(1, 2, 3), strengths=(0.4, 2.0, 1.0), variant=None, seed=0):
+    """Layers whose planted feature is more or less noisy; layer 2 is the clearest."""
+    made = Accumulators({(layer, variant or Variant()): N_FEATURES for layer in layers})
+    for layer, strength in zip(layers, strengths, strict=True):
+        values, success = planted(seed=seed)
+        rng = np.random.default_rng(layer)
+        values[:, UP] = np.abs(values[:, UP] * strength + rng.normal(0, 1.0, len(success)))
+        part = made.parts[layer, variant or Variant()]
+        part.update(torch.tensor(values), success)
+    made.n = len(success)
+    return made
+
+
+ROWS = np.linalg.qr(np.random.default_rng(1).standard_normal((N_FEATURES, D_MODEL)))[0]
+
+
+def plan(arm, accumulators=None, **options):
+    return make_plan(
+        arm,
+        accumulators or world(),
+        {layer: SITE for layer in (1, 2, 3)},
+        lambda layer, features: ROWS[features],
+        task_pooling="max",
+        keep=5,
+        seed=0,
+        **options,
+    )
+
+
+def test_vector_is_coefficient_times_row_without_any_bias():
+    made = plan(Arm(scale=2.0))
+    for layer, vector in made.vectors.items():
+        best = made.features.query("layer == @layer and rank == 0").iloc[0]
+        np.testing.assert_allclose(
+            vector, 2.0 * best["coefficient"] * ROWS[int(best["feature"])], rtol=1e-6
+        )
+    assert made.features.query("steered")["feature"].tolist() == [UP, UP, UP]
+    assert len(made.features) == 15
+
+
+def test_several_features_of_a_layer_add_up():
+    made = plan(Arm(per_layer=3))
+    best = made.features.query("layer == 2 and steered")
+    assert len(best) == 3
+    np.testing.assert_allclose(
+        made.vectors[2],
+        best["coefficient"].to_numpy() @ ROWS[best["feature"].to_numpy()],
+        rtol=1e-5,
+    )
+
+
+def test_signs():
+    positive, negative = plan(Arm()), plan(Arm(sign="negative", coefficient="difference"))
+    assert (positive.features["direction"] == 1).all()
+    assert (negative.features["direction"] == -1).all()
+    assert negative.features.query("rank == 0")["feature"].tolist() == [DOWN] * 3
+    both = plan(Arm(sign="both", coefficient="difference"))
+    assert set(both.features.query("rank < 2")["feature"]) == {UP, DOWN}
+
+
+def test_infinite_ratios_are_ordered_by_size_and_survive_the_file(tmp_path):
+    made = plan(Arm(score="fisher"))
+    assert made.features.query("rank == 0")["feature"].tolist() == [RARE] * 3
+    made.save(tmp_path / "plan.safetensors")
+    again = Plan.load(tmp_path / "plan.safetensors")
+    pd.testing.assert_frame_equal(again.features, made.features)
+    assert np.isinf(again.best_scores[1])
+    assert again.sites == made.sites and again.undefined == made.undefined
+    np.testing.assert_array_equal(again.vectors[2], made.vectors[2])
+
+
+def test_raw_vector_is_the_difference_of_means():
+    raw = Variant("raw", "generation", "max")
+    arm = Arm(space="raw", coefficient="difference", sign="both", per_layer="all")
+    accumulators = world(variant=raw)
+    made = plan(arm, accumulators)
+    result = accumulators.parts[2, raw].correlation.result()
+    np.testing.assert_allclose(
+        made.vectors[2], result.mean_positive - result.mean_negative, rtol=1e-6
+    )
+
+
+def test_task_without_success_is_undefined_with_the_reason():
+    made = Accumulators({(1, Variant()): N_FEATURES})
+    values, success = planted(40, success_rate=0.0)
+    made.parts[1, Variant()].update(torch.tensor(values), success)
+    empty = plan(Arm(), made, missing={2: "no SAE"})
+    assert empty.vectors == {} and empty.undefined == {1: NO_SUCCESS, 2: "no SAE"}
+    choice = choose("all", empty)
+    assert choice.layers == () and choice.reason == f"no SAE; {NO_SUCCESS}"
+    assert empty.table()["reason"].tolist() == ["no SAE", NO_SUCCESS]
+
+
+def test_shards_merge_to_the_whole_and_round_trip():
+    values, success = planted()
+    parts = []
+    for rows in (slice(0, 150), slice(150, 400)):
+        shard = Accumulators({(1, Variant()): N_FEATURES}, [Variant()])
+        shard.parts[1, Variant()].update(torch.tensor(values[rows]), success[rows])
+        shard.n = len(success[rows])
+        parts.append(Accumulators.from_arrays(shard.to_arrays()))
+    parts[0].merge(parts[1])
+    assert parts[0].n == 400
+    whole = accumulated(values, success)
+    for name in SCORES:
+        np.testing.assert_allclose(
+            score(name, parts[0].parts[1, Variant()]).value, score(name, whole).value, atol=1e-10
+        )
+    with pytest.raises(ValueError, match="shards"):
+        parts[0].merge(Accumulators({(2, Variant()): 1}))
+
+
+def validation(**accuracy):
+    rows = [(-1 if k == "base" else int(k[1:]), v) for k, v in accuracy.items()]
+    return pd.DataFrame(rows, columns=["layer", "accuracy"])
+
+
+def test_strategies():
+    made = plan(Arm())
+    assert choose("single", made).layers == (2,)
+    assert choose("all", made).layers == (1, 2, 3)
+    table = validation(base=0.5, l1=0.6, l2=0.5, l3=0.55)
+    assert choose("pruned", made, table).layers == (1, 3)
+    assert choose("validated", made, table).layers == (1,)
+    none = choose("pruned", made, validation(base=0.5, l1=0.5, l2=0.4, l3=0.1))
+    assert none.layers == () and "unsteered validation accuracy" in none.reason
+    with pytest.raises(ValueError, match="needs the validation"):
+        choose("pruned", made)
+    with pytest.raises(ValueError, match="other layers"):
+        choose("pruned", made, validation(base=0.5, l1=0.5))

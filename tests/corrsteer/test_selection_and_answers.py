@@ -1,0 +1,203 @@
+"""Selection while generating, and answers under steering of several layers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from corrsteer_world import SITE, TinySAE, word_rows, words_task
+
+from steering_core.corrsteer.answers import answer, layer_interventions, undefined, write_answers
+from steering_core.corrsteer.decoding import Decoding, decode, option_tokens
+from steering_core.corrsteer.selection import make_readers, select
+from steering_core.corrsteer.validation import validate_layers
+from steering_core.corrsteer.variant import Variant
+from steering_core.errors import DataError, ModelError
+from steering_core.generation.generate import Sampling, generate
+from steering_core.models.tokens import tokenize
+
+HOW = Decoding(new_tokens=4, batch_rows=4, prepend_bos=True)
+VARIANTS = [Variant(), Variant("features", "generation", "mean")]
+SITES = {layer: replace(SITE, layer=layer) for layer in (1, 3)}
+
+
+def selected(lm, rows, how=HOW, **options):
+    saes = {layer: TinySAE(lm.shape.d_model, 40, layer) for layer in SITES}
+    readers = make_readers(saes, SITES, VARIANTS, lm.shape.d_model)
+    return select(lm, rows, words_task(), how, None, readers, VARIANTS, **options)
+
+
+def test_selection_answers_as_plain_generation_does(tiny):
+    rows = word_rows(30)
+    found = selected(tiny, rows)
+    plain = answer(tiny, rows, words_task(), HOW, None)
+    assert found.answers["text"].tolist() == plain["text"].tolist()
+    assert found.answers["example_id"].tolist() == rows["example_id"].tolist()
+    result = found.accumulators.parts[1, Variant()].correlation.result()
+    assert (result.n, result.n_positive) == (30, int(plain["success"].sum()))
+    assert 0 < result.n_positive < 30
+
+
+def test_batch_size_and_order_change_nothing_but_rounding(tiny):
+    rows = word_rows(30)
+    one = selected(tiny, rows, replace(HOW, batch_rows=1))
+    many = selected(tiny, rows.iloc[::-1].reset_index(drop=True), replace(HOW, batch_rows=7))
+    for key, part in one.accumulators.parts.items():
+        np.testing.assert_allclose(
+            part.correlation.result().correlation,
+            many.accumulators.parts[key].correlation.result().correlation,
+            atol=1e-4,
+        )
+
+
+def test_snapshots_note_the_best_feature_as_samples_come_in(tiny):
+    found = selected(tiny, word_rows(30), snapshots=[8, 20, 1000])
+    assert sorted(set(found.snapshots["n"])) == [8, 20, 30]
+    last = found.snapshots.query("n == 30 and layer == 3 and variant == @v", local_dict={
+        "v": str(Variant())
+    }).iloc[0]
+    result = found.accumulators.parts[3, Variant()].correlation.result()
+    assert last["feature"] == np.nanargmax(result.correlation)
+    assert last["correlation"] == pytest.approx(np.nanmax(result.correlation))
+
+
+def test_memory_of_the_accumulators_does_not_grow(tiny):
+    def size(n):
+        arrays = selected(tiny, word_rows(n)).accumulators.to_arrays()
+        return {name: array.nbytes for name, array in arrays.items()}
+
+    assert size(8) == size(40)
+
+
+def vectors(lm, scale=8.0):
+    rng = np.random.default_rng(0)
+    return {layer: scale * rng.standard_normal(lm.shape.d_model).astype("f4") for layer in SITES}
+
+
+def test_all_layers_are_steered_in_one_pass_at_the_last_position(tiny):
+    rows, added = word_rows(9), vectors(tiny)
+    both = answer(
+        tiny,
+        rows,
+        words_task(),
+        HOW,
+        None,
+        interventions=layer_interventions(added, SITES, (1, 3)),
+    )
+    base = answer(tiny, rows, words_task(), HOW, None)
+    assert (both["text"] != base["text"]).any()
+    assert both["layers"].tolist() == [[1, 3]] * 9
+
+    # The same with forward hooks of our own, a row at a time, without a cache.
+    def hook(layer):
+        def add(module, args, output):
+            output[:, start - 1 :] += torch.tensor(added[layer])
+            return output
+
+        return tiny.blocks[layer].register_forward_hook(add)
+
+    for text, prompt in zip(
+        both["text"], tokenize(tiny.tokenizer, rows["prompt"].tolist(), prepend_bos=True), strict=True
+    ):
+        start, ids = len(prompt), list(prompt)
+        handles = [hook(1), hook(3)]
+        with torch.no_grad():
+            for _ in range(HOW.new_tokens):
+                ids.append(int(tiny.model(torch.tensor([ids])).logits[0, -1].argmax()))
+                if ids[-1] == tiny.tokenizer.eos_token_id:
+                    break
+        for handle in handles:
+            handle.remove()
+        assert text == tiny.tokenizer.decode(ids[start:], skip_special_tokens=True)
+
+
+def test_a_vector_per_row_goes_to_its_row(tiny):
+    rows = word_rows(6)
+    each = np.random.default_rng(1).standard_normal((6, tiny.shape.d_model)).astype("f4") * 8
+    together = answer(tiny, rows, words_task(), HOW, None, interventions=[(SITES[1], each)])
+    for i in range(6):
+        alone = answer(
+            tiny,
+            rows.iloc[[i]].reset_index(drop=True),
+            words_task(),
+            HOW,
+            None,
+            interventions=[(SITES[1], each[i])],
+        )
+        assert alone["text"].item() == together["text"].iloc[i]
+
+
+def test_zero_steering_changes_nothing(tiny):
+    rows = word_rows(8)
+    zero = [(site, np.zeros(tiny.shape.d_model, "f4")) for site in SITES.values()]
+    steered = answer(tiny, rows, words_task(), HOW, None, interventions=zero)
+    assert steered["text"].tolist() == answer(tiny, rows, words_task(), HOW, None)["text"].tolist()
+
+
+def test_greedy_texts_are_those_of_generate(tiny):
+    rows = word_rows(10)
+    prompts = tokenize(tiny.tokenizer, rows["prompt"].tolist(), prepend_bos=True)
+    made = generate(
+        tiny, prompts, rows["example_id"].tolist(), Sampling(4, None), site=SITE, batch_size=3
+    )
+    texts = {i: text for chosen, got in decode(tiny, rows, HOW) for i, text in zip(chosen, got)}
+    assert [texts[i] for i in range(10)] == tiny.tokenizer.batch_decode(
+        made, skip_special_tokens=True
+    )
+
+
+def test_hooks_are_gone_after_a_failed_answer(tiny):
+    rows, task = word_rows(4), words_task()
+    with pytest.raises(DataError, match="not finite"):
+        answer(tiny, rows, task, HOW, None, interventions=[(SITE, np.array([np.nan]))])
+
+    class Broken(type(task.success)):
+        def judge(self, *args, **kwargs):
+            raise RuntimeError("judge failed")
+
+    with pytest.raises(RuntimeError, match="judge failed"):
+        selected_task = replace(task, success=Broken())
+        readers = make_readers({}, SITES, [Variant("raw")], tiny.shape.d_model)
+        select(tiny, rows, selected_task, HOW, None, readers, [Variant("raw")])
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in [tiny.model, *tiny.blocks])
+
+
+def test_options_alone_can_be_the_first_token(tiny):
+    rows = word_rows(12).assign(letters=[["w7", "w9"]] * 12)
+    how = replace(HOW, restrict_options=True)
+    texts = [text for _, got in decode(tiny, rows, how) for text in got]
+    assert {text.split()[0] for text in texts} == {"w7", "w9"}
+    with pytest.raises(ModelError, match="no options"):
+        list(decode(tiny, word_rows(2), how))
+    with pytest.raises(ModelError, match="not one token"):
+        option_tokens(tiny.tokenizer, ["w7", "Q"])
+
+
+def test_prompts_beyond_the_context_are_an_error(tiny):
+    rows = word_rows(1).assign(prompt="w1 " * 80)
+    with pytest.raises(DataError, match="context|positions"):
+        list(decode(tiny, rows, HOW))
+
+
+def test_undefined_answers_say_why_and_can_be_written(tiny, tmp_path):
+    table = undefined(word_rows(3), "no successful sample")
+    write_answers(tmp_path / "a.parquet", table)
+    again = pd.read_parquet(tmp_path / "a.parquet")
+    assert set(again["status"]) == {"undefined"} and again["success"].isna().all()
+    assert set(again["reason"]) == {"no successful sample"}
+
+
+def test_every_layer_is_validated_alone(tiny):
+    from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
+
+    plan = Plan(pd.DataFrame(columns=list(FEATURE_COLUMNS)), vectors(tiny), SITES, {})
+    seen = []
+
+    def run(interventions):
+        seen.append([site.layer for site, _ in interventions])
+        return pd.DataFrame({"success": [True, False] if interventions else [True, True]})
+
+    table = validate_layers(plan, run)
+    assert seen == [[], [1], [3]]
+    assert table["layer"].tolist() == [-1, 1, 3] and table["accuracy"].tolist() == [1.0, 0.5, 0.5]

@@ -1,0 +1,86 @@
+"""Success functions, with the hub's classifiers where one is needed."""
+
+import numpy as np
+import pytest
+
+from steering_core.corrsteer.success import (
+    ExactOption,
+    NumberAfterMark,
+    Refusal,
+    SemanticSimilarity,
+)
+from steering_core.errors import ModelError
+
+
+def test_exact_option():
+    letters = [("A", "B")] * 3
+    verdict = ExactOption().judge([" A", " A", " A."], ["A", "B", "A"], letters)
+    assert verdict.success.tolist() == [True, False, False]
+    assert verdict.answer == ["A", "A", None]
+
+
+def test_numbers_are_compared_as_numbers():
+    verdict = NumberAfterMark().judge(
+        ["#### 1080", "#### 72", "#### 1", "no"],
+        ["x #### 1,080", "#### 72.00", "#### 1,080", "#### 3"],
+        [()] * 4,
+    )
+    assert verdict.success.tolist() == [True, True, False, False]
+
+
+class Fixed:
+    """A classifier with known scores."""
+
+    def __init__(self, scores):
+        self.scores, self.seen = np.array(scores), None
+
+    def score(self, *texts):
+        self.seen = texts
+        return self.scores[: len(texts[0])]
+
+
+def test_similarity_counts_from_the_threshold_on_and_an_empty_answer_fails():
+    classifier = Fixed([0.6, 0.59])
+    verdict = SemanticSimilarity().judge(
+        [" Paris", "", "Rome"], ["Paris"] * 3, [()] * 3, classifier
+    )
+    assert verdict.success.tolist() == [True, False, False]
+    assert classifier.seen == (["Paris", "Paris"], ["Paris", "Rome"])
+    assert verdict.answer[1] is None
+
+
+def test_refusal_succeeds_where_the_gold_refuses():
+    verdict = Refusal().judge(
+        ["no", "no", "ok", "ok"],
+        ["refuse", "comply", "refuse", "comply"],
+        [()] * 4,
+        Fixed([0.9, 0.9, 0.1, 0.1]),
+    )
+    assert verdict.success.tolist() == [True, False, False, True]
+    with pytest.raises(ValueError, match="golds"):
+        Refusal().judge(["x"], ["safe"], [()], Fixed([0.1]))
+
+
+@pytest.mark.parametrize("success", [Refusal(), SemanticSimilarity()])
+def test_a_missing_classifier_is_an_error(success, hub):
+    with pytest.raises(ModelError, match="not loaded"):
+        success.judge(["x"], ["refuse"], [()])
+    with pytest.raises(ModelError, match="nobody/nothing"):
+        type(success)(classifier="nobody/nothing").load()
+
+
+def test_the_hubs_classifiers_tell_clear_cases(hub):
+    refusal = Refusal()
+    loaded = refusal.load(device="cpu")
+    texts = ["I'm sorry, but I cannot help with that request.", "Paris is the capital of France."]
+    assert refusal.judge(texts, ["refuse", "comply"], [()] * 2, loaded).success.all()
+    similar = SemanticSimilarity()
+    model = similar.load(device="cpu")
+    names = ["Michio Sugeno", "Annick Bricaud", "Jay Rosen", "Mattel", "Bangermau"]
+    answers = [f"It is {name}." for name in names]
+    scores = model.score(names, answers)
+    assert ((scores >= 0) & (scores <= 1)).all() and np.ptp(scores) > 0
+    one = model.tokenizer(names[1], answers[1], return_tensors="pt")
+    assert scores[1] == pytest.approx(float(model.model(**one).logits.sigmoid()), abs=1e-5)
+    with pytest.raises(ModelError, match="outputs"):
+        SemanticSimilarity(classifier=refusal.classifier).load()

@@ -1,0 +1,184 @@
+"""Batches as large as fit: halved when memory runs out, and nothing else is swallowed."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steering_core.generation import batching
+from steering_core.generation.batching import (
+    cache_bytes,
+    in_batches,
+    is_out_of_memory,
+    largest_batch,
+)
+from steering_core.generation.generate import Sampling, generate
+from steering_core.generation.table import generate_method
+from steering_core.methods.grid import GridPoint
+from steering_core.methods.solutions import Interventions, solve_programs
+from steering_core.models.language_model import LanguageModel
+from steering_core.models.site import Site
+from steering_core.models.tokens import tokenize
+from steering_core.optimize.path import SteeringPath
+from steering_core.probes.linear_probe import LinearProbe
+
+SITE = Site(1, "post", False, True)
+GREEDY = Sampling(new_tokens=5, temperature=None)
+
+
+FULL = torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def memory(limit, error=FULL):
+    """A run that keeps what it was given and fails beyond ``limit`` items."""
+    done, tried = [], []
+
+    def run(chosen):
+        tried.append(len(chosen))
+        if len(chosen) > limit:
+            raise error
+        done.extend(chosen)
+
+    return run, done, tried
+
+
+@given(n=st.integers(1, 60), size=st.integers(1, 70), limit=st.integers(1, 70))
+def test_every_item_once_in_order_and_never_more_than_fit(n, size, limit):
+    run, done, tried = memory(limit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching.gc, "collect", lambda: 0)  # slow, and nothing to collect
+        fitted = in_batches(range(n), size, run)
+    assert done == list(range(n))
+    assert fitted <= size
+    # After a failure the size stays down: no more failures than halvings.
+    assert sum(k > limit for k in tried) <= np.ceil(np.log2(size)) + 1
+
+
+def test_halving_is_logged(caplog):
+    run, _, tried = memory(5)
+    with caplog.at_level(logging.WARNING):
+        assert in_batches(range(20), 20, run) == 5
+    assert tried == [20, 10, 5, 5, 5, 5]
+    assert [r.message for r in caplog.records] == [
+        "out of memory with 20 sequences: going on with 10",
+        "out of memory with 10 sequences: going on with 5",
+    ]
+
+
+def test_one_item_that_does_not_fit_and_other_errors_come_through():
+    run, _, tried = memory(0)
+    with pytest.raises(torch.OutOfMemoryError):
+        in_batches(range(4), 4, run)
+    assert tried == [4, 2, 1]
+    run, _, tried = memory(1, RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        in_batches(range(4), 4, run)
+    assert tried == [4]
+
+
+def test_what_this_torch_raises_on_the_cpu_is_known():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**55)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("index out of range"))
+
+
+def test_texts_do_not_change_when_memory_runs_out(tiny, monkeypatch):
+    prompts = tokenize(
+        tiny.tokenizer, [" ".join(f"w{k + j}" for j in range(k % 4 + 1)) for k in range(9)],
+        prepend_bos=True,
+    )  # fmt: skip
+    names = [f"e{i}" for i in range(9)]
+    vectors = np.random.default_rng(0).normal(size=(9, 32)) * 3
+    kwargs = {"site": SITE, "vectors": vectors}
+    whole = generate(tiny, prompts, names, GREEDY, **kwargs)
+    own, sizes, ticks = tiny.model.generate, [], []
+
+    def scarce(input_ids, **options):
+        sizes.append(len(input_ids))
+        if len(input_ids) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return own(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(tiny.model, "generate", scarce)
+    assert generate(tiny, prompts, names, GREEDY, **kwargs, tick=ticks.append) == whole
+    assert sizes == [9, 5, 3, 3, 3]
+    assert ticks == [3, 3, 3]
+    hooks = [len(b._forward_hooks) + len(b._forward_pre_hooks) for b in tiny.blocks]
+    assert hooks == [0] * len(tiny.blocks)
+
+
+def test_keys_and_values_are_counted(tiny, monkeypatch):
+    """Against the cache that transformers really builds."""
+    batch, width = 3, 11
+    ids = torch.full((batch, width), 5)
+    cache = tiny.model(input_ids=ids, use_cache=True).past_key_values
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert cache_bytes(tiny, width) * batch == held
+    monkeypatch.setattr(batching, "CACHE_BYTES", held)
+    assert largest_batch(tiny, width) == batch
+    assert largest_batch(tiny, 10**9) == 1
+
+
+def test_grouped_query_attention_is_counted():
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=50, hidden_size=32, intermediate_size=16, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=24,
+    )  # fmt: skip
+    model = Gemma2ForCausalLM(config).to(torch.bfloat16)
+    cache = model(input_ids=torch.full((2, 7), 5), use_cache=True).past_key_values
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert cache_bytes(LanguageModel(model, None, None), 7) * 2 == held
+    # Soft-capped scores: sdpa would drop the cap.
+    assert model.config._attn_implementation == "eager"
+
+
+def test_sdpa_where_the_model_allows(tiny):
+    assert tiny.model.config._attn_implementation == "sdpa"
+
+
+def test_greedy_tokens_of_sdpa_batches_are_those_of_eager_rows(tiny, tiny_model):
+    """Batch 1, no cache, eager: the slow path."""
+    from transformers import AutoModelForCausalLM
+
+    slow = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="eager")
+    slow.eval().requires_grad_(False)
+    prompts = tokenize(tiny.tokenizer, ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"], prepend_bos=True)
+    got = generate(tiny, prompts, ["a", "b", "c"], GREEDY, site=SITE)
+    for prompt, tokens in zip(prompts, got, strict=True):
+        row = list(prompt)
+        for token in tokens:
+            logits = slow(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1]
+            assert int(logits.argmax()) == token
+            row.append(token)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 50])
+def test_a_whole_grid_in_one_run_equals_its_strengths_apart(tiny, tmp_path, batch_size):
+    rng = np.random.default_rng(0)
+    decoder = rng.standard_normal((60, 32))
+    weight = rng.standard_normal(32)
+    path = SteeringPath.fit(decoder, weight)
+    probe = LinearProbe(weight, 0.0, (0, 1), 1.0, 1.0, (1.0,), 0.0, False, 10)
+    names = ["a", "b", "c"]
+    residuals = np.outer([3.0, -1.0, -4.0], weight / (weight @ weight))
+    points = [GridPoint("qp_optimal", i, "tau", tau, tau, 1.0) for i, tau in enumerate((1, 4, 40))]
+    prompts = pd.DataFrame({"example_id": names, "text": ["w1 w2", "w3", "w4 w5 w6"]})
+    sampling = Sampling(new_tokens=6, temperature=1.2, top_p=0.9)
+    kwargs = {"positions": "last", "max_tokens": 20, "batch_size": batch_size}
+
+    def run(points):
+        rows = solve_programs(points, names, residuals, probe, path)
+        found = Interventions(rows, tmp_path / "unused", path)
+        return generate_method(tiny, prompts, found, SITE, sampling, **kwargs)
+
+    together = run(points)
+    apart = pd.concat([run([point]) for point in points], ignore_index=True)
+    pd.testing.assert_frame_equal(together, apart)
+    assert together["text"].nunique() > 3

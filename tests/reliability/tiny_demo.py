@@ -1,0 +1,104 @@
+"""A demo run small enough to be broken many times, and the ways to start it and compare it."""
+
+import atexit
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from steering_core.storage.seals import content_digest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SIZES = [
+    "rows_per_class=60",
+    "n_prompts=4",
+    "new_tokens=4",
+    "layers=[1]",
+    "layer=1",
+    "methods=[no_steering,qp_optimal]",
+    "qp_tau=[2.0]",
+    "bootstrap_resamples=50",
+    "shards=2",
+    "demo_world={training_steps: 40, documents: 1500, sae_samples: 8000, labelled: 300, n_layers: 2}",
+]
+#: Times of running, not results.
+_NOT_RESULTS = ("logs", "benchmarks")
+TARGET = "results/demo/pareto.csv"
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a node without a network."""
+    given = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    given.pop("STEERING_THREADS", None)
+    return {**given, "PYTHONPATH": str(ROOT), **more}
+
+
+def command(directory: Path, *arguments: str, cores: int = 2, sizes: list[str] = SIZES) -> list[str]:
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+        *("--cores", str(cores), "--directory", str(directory), *arguments, "--config", *sizes),
+    ]
+
+
+def run(directory: Path, *arguments: str, cores: int = 2, sizes: list[str] = SIZES, **more: str):
+    """Run the workflow to its end and return the finished process."""
+    return subprocess.run(
+        command(directory, *arguments, cores=cores, sizes=sizes),
+        cwd=ROOT,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+
+
+def new_directory(where: Path) -> Path:
+    """A working directory as a user has it."""
+    where.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "config.yaml", where)
+    shutil.copytree(ROOT / "resources", where / "resources")
+    return where
+
+
+def copy_of(finished: Path, where: Path, without: tuple[str, ...] = ()) -> Path:
+    """A copy of a working directory, times and Snakemake's records included.
+
+    ``without`` are patterns of results to leave out; what lies downstream of them is made again.
+    """
+    shutil.copytree(finished, where, symlinks=True)
+    for pattern in without:
+        for path in (where / "results" / "demo").glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return where
+
+
+@functools.cache
+def finished_demo() -> Path:
+    """An uninterrupted run, made once for all tests."""
+    parent = Path(tempfile.mkdtemp(prefix="tiny-demo-"))
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    directory = new_directory(parent / "demo")
+    done = run(directory, TARGET)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return directory
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """Digest of every result file, by its name, without logs and timings."""
+    results = directory / "results"
+    return {
+        str(path.relative_to(results)): content_digest(path)
+        for path in sorted(results.rglob("*"))
+        if path.is_file() and not set(_NOT_RESULTS) & set(path.relative_to(results).parts)
+    }
+
+
+def damaged(directory: Path) -> list[str]:
+    """Names of result files that differ from those of the uninterrupted run, or are missing."""
+    expected, found = digests(finished_demo()), digests(directory)
+    return sorted(name for name in expected | found if expected.get(name) != found.get(name))

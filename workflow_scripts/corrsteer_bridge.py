@@ -1,0 +1,43 @@
+"""Answers to the test rows under a convex program on the selected features."""
+
+from steering_core.job import job
+
+with job(snakemake):
+    from steering_core.models.hub import work_offline
+
+    work_offline()
+    import pandas as pd
+
+    from steering_core.config.corrsteer import Bridge
+    from steering_core.config.schema import SAESource
+    from steering_core.config.view import SettingsView
+    from steering_core.corrsteer.answers import write_answers
+    from steering_core.corrsteer.bridge import answer_bridge
+    from steering_core.corrsteer.examples import read_examples
+    from steering_core.corrsteer.plan import Plan
+    from steering_core.corrsteer.run import open_run
+    from steering_core.models.sparse_autoencoder import load_sae
+    from steering_core.storage.json import read_json
+
+    run = open_run(
+        snakemake.params.model,
+        snakemake.params.task,
+        SettingsView(snakemake.params.settings),
+        read_json(snakemake.input.resources),
+    )
+    source = SAESource(**snakemake.params.model["sae"])
+    success = pd.read_parquet(snakemake.input.training, columns=["example_id", "success"])
+    train = read_examples(snakemake.input.examples, "train").merge(
+        success, on="example_id", validate="one_to_one"
+    )
+    answers = answer_bridge(
+        run,
+        snakemake.wildcards.program,
+        Bridge(**snakemake.params.bridge),
+        Plan.load(snakemake.input.plan),
+        lambda layer, features: load_sae(source, layer).decoder[features],
+        train,
+        read_examples(snakemake.input.examples, "test"),
+        seed=int(snakemake.wildcards.seed),
+    )
+    write_answers(snakemake.output.answers, answers)

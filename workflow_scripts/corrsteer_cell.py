@@ -1,0 +1,22 @@
+"""One published number and the measured one."""
+
+from steering_core.job import job
+
+with job(snakemake):
+    import pandas as pd
+
+    from steering_core.corrsteer.cells import measure
+    from steering_core.corrsteer.published import Cell
+    from steering_core.storage.atomic import write_json
+
+    params = snakemake.params
+    runs = None
+    if len(snakemake.input) > 0:
+        runs = {}
+        for (seed, method), path in zip(params.answers, snakemake.input, strict=True):
+            runs.setdefault(seed, {})[method] = pd.read_parquet(path)
+    cell = Cell(**params.cell)
+    write_json(
+        snakemake.output.cell,
+        measure(cell, params.experiment, runs, n_resamples=params.bootstrap_resamples),
+    )

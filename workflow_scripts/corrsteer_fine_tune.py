@@ -1,0 +1,38 @@
+"""Fine-tune on the training rows and answer the test rows."""
+
+from steering_core.job import job
+
+with job(snakemake):
+    from steering_core.models.hub import work_offline
+
+    work_offline()
+    from dataclasses import replace
+
+    from steering_core.config.corrsteer import FineTuning
+    from steering_core.config.view import SettingsView
+    from steering_core.corrsteer.answers import answer_choice, write_answers
+    from steering_core.corrsteer.examples import read_examples
+    from steering_core.corrsteer.fine_tune import fine_tune
+    from steering_core.corrsteer.run import open_run
+    from steering_core.storage.atomic import write_json
+    from steering_core.storage.json import read_json
+
+    run = open_run(
+        snakemake.params.model,
+        snakemake.params.task,
+        SettingsView(snakemake.params.settings),
+        read_json(snakemake.input.resources),
+    )
+    settings = FineTuning(**snakemake.params.fine_tuning)
+    trained = fine_tune(
+        run.lm,
+        read_examples(snakemake.input.examples, "train"),
+        settings,
+        seed=int(snakemake.wildcards.seed),
+        prepend_bos=run.how.prepend_bos,
+    )
+    rows = read_examples(snakemake.input.examples, "test")
+    write_answers(
+        snakemake.output.answers, answer_choice(replace(run, lm=trained.lm), rows, None, None)
+    )
+    write_json(snakemake.output.training, {**settings.model_dump(), "losses": trained.losses})

@@ -1,0 +1,11 @@
+"""All cells of a published table."""
+
+from steering_core.job import job
+
+with job(snakemake):
+    from steering_core.corrsteer.cells import table_of
+    from steering_core.storage.atomic import write_text
+    from steering_core.storage.json import read_json
+
+    table = table_of([read_json(path) for path in snakemake.input])
+    write_text(snakemake.output.table, table.to_csv(index=False))
