@@ -57,11 +57,13 @@ class Work:
 
     @torch.no_grad()
     def bare(self, blocks: nn.Module) -> None:
+        """Pass all batches through ``blocks`` and keep nothing."""
         for batch in self.batches:
             ids, mask = batch.ids.to(self.lm.device), batch.mask.to(self.lm.device)
             blocks(input_ids=ids, attention_mask=mask.long(), use_cache=False)
 
     def cache(self, layers: list[int], positions: str) -> None:
+        """Cache the outputs of ``layers``."""
         cache_activations(
             self.lm,
             self.examples,
@@ -75,7 +77,7 @@ class Work:
 
 def main() -> int:
     size = arguments(__doc__).size
-    n_texts, repeats = {"quick": (160, 3), "small": (320, 5), "full": (2000, 5)}[size]
+    n_texts, repeats = {"quick": (60, 5), "small": (120, 5), "full": (2000, 5)}[size]
     lm = random_model(size, "gemma2")
     last = lm.shape.n_layers - 1
     middle = last // 2

@@ -61,6 +61,7 @@ class World:
         self.path = SteeringPath.fit(self.decoder, self.weight)
 
     def steered(self) -> None:
+        """Generate with a fixed vector for each prompt."""
         generate(
             self.lm,
             self.prompts,
@@ -72,11 +73,13 @@ class World:
         )
 
     def plan(self, program: str) -> AdaptivePlan:
+        """The program for every prompt."""
         solver = AdaptiveSolver(self.path, self.weight, 0.0, program, SITE, self.lm.device)
         parameter = LAMBDA if program == "qp" else EPSILON
         return AdaptivePlan(solver, np.full(PROMPTS, TAU), np.full(PROMPTS, parameter))
 
     def adaptive(self, plan: AdaptivePlan) -> None:
+        """Generate with a new optimum at every token."""
         continuations(
             self.lm, self.prompts, NAMES, GREEDY, site=SITE, adaptive=plan, batch_size=PROMPTS
         )
@@ -180,8 +183,8 @@ def main() -> int:
             qp,
             tokens * (passes + solving),
             500,
-            f"reference: {len(lengths)} tokens measured ({passes:.3g} s passes, {solving:.3g} s SCS "
-            f"on {D_SAE} features each), times {tokens}",
+            f"reference: {len(lengths)} tokens measured (each {passes:.3g} s of passes, "
+            f"{solving:.3g} s of SCS on {D_SAE} features), times {tokens}",
         ),
         Line(
             "of this, without the solve",

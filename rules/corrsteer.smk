@@ -312,7 +312,7 @@ rule corrsteer_bridge:
             run=wildcards.run,
             seed=wildcards.seed,
             arm=CORRSTEER[wildcards.run].settings.bridge.arm,
-        ),
+        )[0],
     output:
         answers="results/{run}/corrsteer/seed-{seed}/answers/{program}.parquet",
     log:

@@ -12,7 +12,6 @@ rule fetch:
         dataset="results/{experiment}/dataset.parquet",
     log:
         "results/{experiment}/logs/fetch.log",
-    retries: 2
     conda:
         "../envs/steering.yaml"
     params:
@@ -31,7 +30,6 @@ rule fetch_sweep:
         resources="results/{experiment}/sweep_resources.json",
     log:
         "results/{experiment}/logs/fetch_sweep.log",
-    retries: 2
     conda:
         "../envs/steering.yaml"
     params:

@@ -159,7 +159,7 @@ rule frontier_figure:
         mem_mb=megabytes(2000),
         runtime=minutes(15),
     params:
-        settings=settings("qp_tau", "qp_lambda", "socp_tau", "socp_epsilon"),
+        settings=settings("qp_tau"),
         code=code("frontier_figure.py"),
     script:
         "../workflow_scripts/frontier_figure.py"

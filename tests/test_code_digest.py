@@ -108,7 +108,8 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
     ("module", "reruns", "leaves"),
     [
         ("optimize/homotopy.py", {"solve.py"}, {"cache_activations.py", "fit_probes.py"}),
-        ("data/datasets.py", {"examples.py", "fetch.py"}, {"pareto.py", "judge.py"}),
+        ("data/datasets.py", {"examples.py", "fetch.py"}, {"cache_activations.py", "solve.py"}),
+        ("data/splits.py", {"examples.py"}, {"solve.py", "generate.py", "fetch.py"}),
         ("generation/sampling.py", {"generate.py"}, {"solve.py", "examples.py", "pareto.py"}),
         ("activations/cache.py", {"cache_activations.py"}, {"generate.py", "encode_features.py"}),
         ("metrics/bootstrap.py", {"pareto.py"}, {"judge.py", "solve.py"}),

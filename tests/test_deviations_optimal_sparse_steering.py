@@ -21,8 +21,9 @@ from steering_core.activations import reader
 from steering_core.activations.positions import last_token_residuals
 from steering_core.config.resolve import resolve
 from steering_core.config.schema import METHODS, Settings, Task
+from steering_core.data.build import build_examples
 from steering_core.data.concept import Concept
-from steering_core.data.examples import build_examples, read_examples, write_examples
+from steering_core.data.examples import read_examples, write_examples
 from steering_core.data.splits import SPLITS
 from steering_core.errors import ConfigError, DataError
 from steering_core.generation.adaptive import AdaptiveSolver

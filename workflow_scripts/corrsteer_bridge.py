@@ -9,23 +9,25 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.config.corrsteer import Bridge
-    from steering_core.config.schema import SAESource
+    from steering_core.config.schema import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.answers import write_answers
     from steering_core.corrsteer.bridge import answer_bridge
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.plan import Plan
     from steering_core.corrsteer.run import open_run
+    from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.storage.json import read_json
 
+    resources = read_json(snakemake.input.resources)
     run = open_run(
         snakemake.params.model,
         snakemake.params.task,
         SettingsView(snakemake.params.settings),
-        read_json(snakemake.input.resources),
+        resources,
     )
-    source = SAESource(**snakemake.params.model["sae"])
+    source = pinned_sae(Model(**snakemake.params.model), resources)
     success = pd.read_parquet(snakemake.input.training, columns=["example_id", "success"])
     train = read_examples(snakemake.input.examples, "train").merge(
         success, on="example_id", validate="one_to_one"

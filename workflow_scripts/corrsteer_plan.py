@@ -7,12 +7,13 @@ with job(snakemake):
 
     work_offline()
     from steering_core.config.corrsteer import Arm, CorrSteerTask
-    from steering_core.config.schema import SAESource
+    from steering_core.config.schema import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.accumulate import Accumulators
     from steering_core.corrsteer.plan import make_plan
     from steering_core.corrsteer.run import run_sites
     from steering_core.corrsteer.tasks import find_task
+    from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.storage.arrays import load_arrays
     from steering_core.storage.atomic import write_text
@@ -20,7 +21,7 @@ with job(snakemake):
 
     given = SettingsView(snakemake.params.settings)
     resources = read_json(snakemake.input.resources)
-    source = SAESource(**snakemake.params.model["sae"])
+    source = pinned_sae(Model(**snakemake.params.model), resources)
     plan = make_plan(
         Arm(**snakemake.params.arm),
         Accumulators.from_arrays(load_arrays(snakemake.input.selection)[0]),

@@ -6,23 +6,25 @@ with job(snakemake):
     from steering_core.models.hub import work_offline
 
     work_offline()
-    from steering_core.config.schema import SAESource
+    from steering_core.config.schema import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.run import open_run
     from steering_core.corrsteer.selection import make_readers, select
     from steering_core.corrsteer.variant import Variant
+    from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.storage.arrays import save_arrays
     from steering_core.storage.atomic import atomic_path, write_text
     from steering_core.storage.json import read_json
 
     given = SettingsView(snakemake.params.settings)
+    resources = read_json(snakemake.input.resources)
     run = open_run(
-        snakemake.params.model, snakemake.params.task, given, read_json(snakemake.input.resources)
+        snakemake.params.model, snakemake.params.task, given, resources
     )
     variants = [Variant.parse(text) for text in snakemake.params.variants]
-    source = SAESource(**snakemake.params.model["sae"])
+    source = pinned_sae(Model(**snakemake.params.model), resources)
     dictionaries = {}
     if any(variant.space == "features" for variant in variants):
         dictionaries = {layer: load_sae(source, layer, run.lm.device) for layer in run.sites}

@@ -10,8 +10,9 @@ with job(snakemake):
 
     from steering_core.config.schema import Model, Task
     from steering_core.config.view import SettingsView
+    from steering_core.data.build import build_examples
     from steering_core.data.concept import read_concept
-    from steering_core.data.examples import build_examples, summary, write_examples
+    from steering_core.data.examples import summary, write_examples
     from steering_core.models.language_model import load_tokenizer
     from steering_core.models.pins import pinned_model
     from steering_core.models.tokens import count_tokens

@@ -8,20 +8,20 @@ with job(snakemake):
     from steering_core.config.view import SettingsView
     from steering_core.data.datasets import fetch_table
     from steering_core.models.fetch import fetch_experiment
+    from steering_core.models.hub import persistently
     from steering_core.storage.atomic import atomic_path, write_json
 
     task = Task(**snakemake.params.task)
-    found = fetch_experiment(
-        Experiment(
-            name=snakemake.wildcards.experiment,
-            model_name="",
-            task_name="",
-            model=Model(**snakemake.params.model),
-            task=task,
-            settings=SettingsView(snakemake.params.settings),
-        )
+    experiment = Experiment(
+        name=snakemake.wildcards.experiment,
+        model_name="",
+        task_name="",
+        model=Model(**snakemake.params.model),
+        task=task,
+        settings=SettingsView(snakemake.params.settings),
     )
-    table, dataset = fetch_table(task)
+    found = persistently(lambda: fetch_experiment(experiment))
+    table, dataset = persistently(lambda: fetch_table(task))
     with atomic_path(snakemake.output.dataset) as temporary:
         table.to_parquet(temporary, index=False)
     write_json(snakemake.output.resources, {**found, "dataset": dataset})

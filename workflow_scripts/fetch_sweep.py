@@ -3,7 +3,10 @@
 from steering_core.job import job
 
 with job(snakemake):
+    from functools import partial
+
     from steering_core.config.schema import Model
+    from steering_core.models.hub import persistently
     from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.progress import progress
@@ -13,6 +16,6 @@ with job(snakemake):
     model = Model(**snakemake.params.model)
     resources = read_json(snakemake.input.resources)
     for layer in progress(resources["layers"], "fetching SAEs"):
-        load_sae(model.sae, layer)
+        persistently(partial(load_sae, model.sae, layer))
     pinned_sae(model, resources)  # all of one commit
     write_json(snakemake.output.resources, resources)

@@ -42,6 +42,7 @@ with job(snakemake):
         feature_correlation=StreamingCorrelation.from_arrays(correlation).result().correlation,
         target_class=snakemake.params.target_class,
         seed=given.seed,
+        centred=site["centred"],
     )
     decoder = load_sae(source, site["layer"]).decoder
     fit_directions(fixed_methods(given), data, decoder, snakemake.output.directions)

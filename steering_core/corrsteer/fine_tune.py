@@ -124,7 +124,7 @@ def fine_tune(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     if settings.method == "lora":
         model = model.merge_and_unload()
     model = model.to(dtype).eval().requires_grad_(False)

@@ -59,7 +59,7 @@ class Cell:
 
 def cells(table: str, path: str | Path) -> list[Cell]:
     """Return the cells of a published table from its file."""
-    frame = pd.read_csv(path, float_precision="round_trip")
+    frame = pd.read_csv(path)
     return list(_READERS[table](frame))
 
 

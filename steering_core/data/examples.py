@@ -1,8 +1,11 @@
-"""The one table of texts that an experiment reads: examples and concept texts, with splits."""
+"""The one table of texts that an experiment reads: its schema, written and read.
 
-import logging
+Every later stage reads it; how it is built is in :mod:`steering_core.data.build`, so that by the
+code digest an edit there reruns the stage that builds it and not all that read it.
+"""
+
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steering_core.config.schema import Settings, Task
-from steering_core.data.concept import Concept
-from steering_core.data.datasets import labelled_rows
-from steering_core.data.splits import assign_splits, subsample
-from steering_core.errors import ConfigError, DataError
 from steering_core.storage.atomic import atomic_path
-
-log = logging.getLogger(__name__)
 
 SCHEMA = pa.schema(
     [
@@ -33,69 +29,6 @@ SCHEMA = pa.schema(
 
 #: Splits of the concept texts, beside those of the dataset.
 CONCEPT_SPLITS = ("contrast", "persona", "prompt")
-
-
-def build_examples(
-    table: pd.DataFrame,
-    task: Task,
-    concept: Concept,
-    settings: Settings,
-    count_tokens: Callable[[Sequence[str]], list[int]],
-) -> pd.DataFrame:
-    """Return the rows of :data:`SCHEMA`: the sampled, split dataset and the concept texts.
-
-    ``count_tokens`` gives the length of each text as the model will read it, BOS included.
-
-    Raises:
-        DataError: if texts are too long for ``max_tokens`` and ``long_texts`` is ``error``, or
-            the dataset does not fit the task.
-        ConfigError: if fewer prompts are written than ``n_prompts`` asks for.
-
-    """
-    rows = labelled_rows(table, task)
-    rows["n_tokens"] = count_tokens(rows["text"].tolist())
-    if settings.long_texts == "drop":
-        rows = rows[rows["n_tokens"] <= settings.max_tokens].reset_index(drop=True)
-        if rows["label"].nunique() < 2:
-            raise DataError(f"max_tokens: {settings.max_tokens} drops every row of a class.")
-    rows = subsample(rows, settings.rows_per_class, settings.seed)
-    rows["split"] = assign_splits(rows, settings)
-    texts = concept_rows(concept, settings)
-    texts["n_tokens"] = count_tokens(texts["text"].tolist())
-    rows = pd.concat([rows, texts], ignore_index=True)
-    rows["truncated"] = rows["n_tokens"] > settings.max_tokens
-    if rows["truncated"].any():
-        worst = rows.loc[rows["n_tokens"].idxmax()]
-        message = (
-            f"{int(rows['truncated'].sum())} texts are longer than max_tokens "
-            f"{settings.max_tokens}; the longest, {worst['example_id']}, has {worst['n_tokens']}"
-        )
-        if settings.long_texts != "truncate":
-            raise DataError(f"{message}. Raise max_tokens, or set long_texts to truncate or drop.")
-        log.warning("%s: cut at the end", message)
-    rows["n_tokens"] = rows["n_tokens"].clip(upper=settings.max_tokens)
-    rows["label"] = rows["label"].astype("Int8")
-    return rows[SCHEMA.names]
-
-
-def concept_rows(concept: Concept, settings: Settings) -> pd.DataFrame:
-    """Return contrastive pairs, persona texts and the first ``n_prompts`` prompts as rows."""
-    if settings.n_prompts > len(concept.prompts):
-        raise ConfigError(
-            f"n_prompts: {settings.n_prompts} are asked for, {concept.concept} has "
-            f"{len(concept.prompts)}. Write more or lower it."
-        )
-    rows: list[tuple[str, str, int | None, str, str]] = []
-    for i, pair in enumerate(concept.contrast):
-        rows.append((f"contrast:{i}:positive", pair.positive, 1, f"contrast:{i}", "contrast"))
-        rows.append((f"contrast:{i}:negative", pair.negative, 0, f"contrast:{i}", "contrast"))
-    for i, query in enumerate(concept.queries):
-        for label, prefix in ((1, concept.personas.positive), (0, concept.personas.negative)):
-            name = "positive" if label else "negative"
-            rows.append((f"persona:{i}:{name}", prefix + query, label, f"persona:{i}", "persona"))
-    for i, prompt in enumerate(concept.prompts[: settings.n_prompts]):
-        rows.append((f"prompt:{i}", prompt, None, f"prompt:{i}", "prompt"))
-    return pd.DataFrame(rows, columns=["example_id", "text", "label", "group", "split"])
 
 
 def write_examples(path: str | Path, rows: pd.DataFrame) -> None:

@@ -23,6 +23,7 @@ class FitData:
             split; NaN where a feature is constant.
         target_class: the class to steer to.
         seed: of the random direction.
+        centred: the site removes the mean over d_model, so directions must have none.
 
     """
 
@@ -35,6 +36,7 @@ class FitData:
     feature_correlation: Float[np.ndarray, " d_sae"]
     target_class: Literal[0, 1] = 1
     seed: int = 0
+    centred: bool = False
 
     @property
     def sign(self) -> float:

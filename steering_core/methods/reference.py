@@ -29,4 +29,6 @@ class RandomDirection(FixedDirection):
     def find(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Direction:
         """Draw the direction; it has no sign to orient."""
         draw = np.random.default_rng(data.seed).standard_normal(data.residuals.shape[1])
+        if data.centred:
+            draw -= draw.mean()
         return Direction(unit(draw, self.name))

@@ -26,12 +26,13 @@ T = TypeVar("T")
 
 # huggingface_hub speaks through httpx2, other libraries through httpx.
 _TRANSPORT = (httpx.TransportError, httpx2.TransportError)
+_BROKEN_OFF = "consistency check failed"
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 #: Seconds before each further attempt.
 BACKOFF = (2.0, 8.0, 30.0)
 
 
-class HubUnavailable(ModelError):
+class HubUnavailableError(ModelError):
     """The hub did not answer, or not now: worth another attempt."""
 
 
@@ -41,13 +42,13 @@ def persistently(fetch: Callable[[], T], backoff: tuple[float, ...] = BACKOFF) -
     What was downloaded before the fault is in the cache and not downloaded again.
 
     Raises:
-        HubUnavailable: of the last attempt.
+        HubUnavailableError: of the last attempt.
 
     """
     for pause in backoff:
         try:
             return fetch()
-        except HubUnavailable as error:
+        except HubUnavailableError as error:
             log.warning("%s Trying again in %g s.", error, pause)
             time.sleep(pause)
     return fetch()
@@ -63,7 +64,7 @@ def explain_hub_errors(repository: str) -> Iterator[None]:
         advice = _advice(repository, error, chain)
         if advice is None:
             raise
-        kind = HubUnavailable if _is_transient(chain) else ModelError
+        kind = HubUnavailableError if _is_transient(chain) else ModelError
         raise kind(advice) from error
 
 
@@ -87,7 +88,7 @@ def _is_transient(chain: list[BaseException]) -> bool:
             return response.status_code in _TRANSIENT_STATUS
     # A download that ended early is an OSError about sizes, without a response.
     return any(
-        isinstance(link, _TRANSPORT) or "consistency check failed" in str(link).lower()
+        isinstance(link, (*_TRANSPORT, ConnectionError)) or _BROKEN_OFF in str(link).lower()
         for link in chain
     )
 
@@ -121,7 +122,7 @@ def _advice(repository: str, error: BaseException, chain: list[BaseException]) -
         "not a local folder" in str(error) or "does not appear" in str(error)
     ):
         return f"{repository} is neither a directory here nor a repository on the hub: {error}"
-    if "consistency check failed" in str(error).lower():
+    if _BROKEN_OFF in str(error).lower():
         return f"{repository}: a download broke off: {error}"
     if isinstance(error, _TRANSPORT) or "couldn't connect" in str(error).lower():
         return (

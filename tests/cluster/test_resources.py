@@ -18,9 +18,12 @@ def requests(request, tmp_path_factory):
     for name in ("config.yaml", "resources"):
         (directory / name).symlink_to(ROOT / name)
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--dry-run", "--directory", str(directory)]
-        + ["--workflow-profile", str(ROOT / "profiles" / "slurm"), "results/demo/provenance.json"]
-        + ["--config", f"device={request.param}", "methods=[no_steering,qp_optimal]"],
+        [
+            *(sys.executable, "-m", "snakemake", "--dry-run", "--directory", str(directory)),
+            *("--workflow-profile", str(ROOT / "profiles" / "slurm")),
+            *("results/demo/provenance.json", "--config", f"device={request.param}"),
+            "methods=[no_steering,qp_optimal]",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

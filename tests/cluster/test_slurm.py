@@ -71,9 +71,10 @@ def test_cancelled_jobs_and_a_lost_node(cluster, tmp_path):
             run.terminate()
             run.wait(60)
         client("scontrol", "update", "nodename=n1,n2", "state=resume")
-    assert digests(directory)[Path(target).relative_to("results").as_posix()] == digests(
-        finished_demo()
-    )["demo/probe.safetensors"]
+    assert (
+        digests(directory)[Path(target).relative_to("results").as_posix()]
+        == digests(finished_demo())["demo/probe.safetensors"]
+    )
     expected = digests(finished_demo())
     parts = {name: digest for name, digest in digests(directory).items() if "activations" in name}
     assert len(parts) >= 3 and all(expected[name] == digest for name, digest in parts.items())

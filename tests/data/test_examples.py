@@ -10,12 +10,12 @@ import yaml
 
 from steering_core.config.resolve import resolve
 from steering_core.config.schema import Settings, Task
+from steering_core.data.build import build_examples
 from steering_core.data.concept import Concept, read_concept
 from steering_core.data.datasets import fetch_table
 from steering_core.data.examples import (
     CONCEPT_SPLITS,
     SCHEMA,
-    build_examples,
     read_examples,
     summary,
     write_examples,

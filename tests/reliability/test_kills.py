@@ -72,7 +72,6 @@ def finished_parts(directory: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-
 @pytest.mark.timeout(1200)
 def test_final_files_are_those_of_an_uninterrupted_run(tmp_path):
     expected = finished_demo()
@@ -84,7 +83,12 @@ def test_final_files_are_those_of_an_uninterrupted_run(tmp_path):
         before = finished_parts(directory)
         with (tmp_path / f"run-{kills}.log").open("w") as log:
             process = subprocess.Popen(
-                command(directory, TARGET), cwd=directory, env=environment(), stdout=log, stderr=log
+                # The number of cores must not show in any file.
+                command(directory, TARGET, cores=chance.choice([1, 2])),
+                cwd=directory,
+                env=environment(),
+                stdout=log,
+                stderr=log,
             )
             try:
                 process.wait(chance.uniform(4, 20) if kills < KILLS else 600)

@@ -23,7 +23,8 @@ SIZES = [
     "qp_tau=[2.0]",
     "bootstrap_resamples=50",
     "shards=2",
-    "demo_world={training_steps: 40, documents: 1500, sae_samples: 8000, labelled: 300, n_layers: 2}",
+    "demo_world={n_layers: 2, training_steps: 40, documents: 1500, sae_samples: 8000, "
+    "labelled: 300}",
 ]
 #: Times of running, not results.
 _NOT_RESULTS = ("logs", "benchmarks")
@@ -37,7 +38,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**given, "PYTHONPATH": str(ROOT), **more}
 
 
-def command(directory: Path, *arguments: str, cores: int = 2, sizes: list[str] = SIZES) -> list[str]:
+def command(
+    directory: Path, *arguments: str, cores: int = 2, sizes: list[str] = SIZES
+) -> list[str]:
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
         *("--cores", str(cores), "--directory", str(directory), *arguments, "--config", *sizes),

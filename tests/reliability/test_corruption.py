@@ -1,0 +1,217 @@
+"""Damaged, foreign, read-only or half-written files: named, nothing lost, no wrong number."""
+
+import os
+import random
+import shutil
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from ledger import record
+from tiny_demo import copy_of, digests, finished_demo, run
+
+from steering_core.activations.reader import ActivationCache
+from steering_core.errors import ModelError, StorageError
+from steering_core.models.pins import pinned_model, pinned_sae
+from steering_core.storage.json import read_json
+from steering_core.storage.seals import check_seal, content_digest, seal_of
+
+DEMO = Path("results/demo")
+
+
+def flip_bit(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at // 8 % len(content)] ^= 1 << at % 8
+    path.write_bytes(content)
+
+
+def sealed(directory: Path) -> list[Path]:
+    """Everything in the results that carries a seal."""
+    seals = directory.rglob(".*.sha256")
+    return sorted(seal.with_name(seal.name[1:].removesuffix(".sha256")) for seal in seals)
+
+
+def test_every_output_of_every_stage_is_sealed():
+    directory = finished_demo() / DEMO
+    loose = {
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file()
+        and not path.name.startswith(".")
+        and not {"logs", "benchmarks"} & set(path.relative_to(directory).parts)
+        and not any(path == thing or thing in path.parents for thing in sealed(directory))
+    }
+    assert loose == set()
+
+
+@pytest.mark.parametrize("fault", ["bit flipped", "truncated"])
+def test_damage_to_any_file_is_named(tmp_path, fault):
+    """Every file that a stage reads, several times at random places, headers included."""
+    directory = copy_of(finished_demo(), tmp_path / "demo")
+    chance = random.Random(7)
+    injected = 0
+    for path in sealed(directory):
+        files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
+        files = [f for f in files if f.stat().st_size and f.name != ".snakemake_timestamp"]
+        for file in files:
+            original = file.read_bytes()
+            for _ in range(8):
+                if fault == "truncated":
+                    file.write_bytes(original[: chance.randrange(len(original))])
+                else:
+                    flip_bit(file, chance.randrange(8 * len(original)))
+                with pytest.raises(StorageError, match=path.name):
+                    check_seal(path)
+                injected += 1
+                file.write_bytes(original)
+        assert check_seal(path)
+    assert injected > 100
+    record(f"a file is {fault}", injected=injected, survived=injected, bytes_lost=0)
+
+
+def test_a_damaged_shard_stops_the_run_and_is_made_again(tmp_path):
+    directory = copy_of(finished_demo(), tmp_path / "demo", ("features.parquet",))
+    part = directory / DEMO / "activations/part-0.parquet"
+    times = part.stat()
+    flip_bit(part, 8 * (part.stat().st_size // 2))
+    os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))  # as bad disks do it
+    target = f"{DEMO}/features.parquet"
+    done = run(directory, target)
+    assert done.returncode != 0
+    log = (directory / DEMO / "logs/encode_features.log").read_text()
+    assert "part-0.parquet" in log and "delete it" in log and "Traceback" not in log
+    assert not (directory / target).exists()
+    part.unlink()
+    done = run(directory, target)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found, expected = digests(directory), digests(finished_demo())
+    for name in ("demo/activations/part-0.parquet", "demo/features.parquet"):
+        assert found[name] == expected[name]
+    record("a damaged shard in a run", injected=1, survived=1, bytes_lost=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda r: r["model"].update(revision="0" * 40), "model.revision"),
+        (lambda r: r["model"].update(dtype="bfloat16"), "model.dtype"),
+        (lambda r: r["saes"][0].update(name="another"), "sites.0.name"),
+        (lambda r: r.update(sae_revision="1" * 40), "sae_revision"),
+        (lambda r: r["versions"].update(torch="0.1"), "versions.torch"),
+        (lambda r: r["saes"].append(r["saes"][0]), "sites"),
+    ],
+)
+def test_a_cache_of_something_else_is_refused(change, named):
+    demo = finished_demo() / DEMO
+    resources = read_json(demo / "resources.json")
+    ActivationCache(demo / "activations/manifest.json", resources)
+    change(resources)
+    with pytest.raises(StorageError, match=rf"manifest.json was made from something else: {named}"):
+        ActivationCache(demo / "activations/manifest.json", resources)
+    record(f"a cache of another {named}", injected=1, survived=1, bytes_lost=0)
+
+
+def test_a_manifest_cannot_point_elsewhere(tmp_path):
+    demo = copy_of(finished_demo(), tmp_path / "demo") / DEMO
+    manifest = demo / "activations/manifest.json"
+    text = manifest.read_text().replace("part-0.parquet", "../../outside/part-0.parquet")
+    manifest.write_text(text)
+    (demo.parent / "outside").mkdir()
+    (demo / "activations/part-0.parquet").rename(demo.parent / "outside/part-0.parquet")
+    cache = ActivationCache(manifest)
+    with pytest.raises(StorageError, match=r"activations/part-0.parquet is damaged or missing"):
+        list(cache.batches(cache.sites[0]))
+
+
+def test_local_models_and_saes_are_those_that_were_fetched(tmp_path, monkeypatch):
+    from steering_core.config.schema import Model, SAESource
+
+    directory = copy_of(finished_demo(), tmp_path / "demo")
+    monkeypatch.chdir(directory)
+    resources = read_json(DEMO / "resources.json")
+    sae = SAESource(path=f"{DEMO}/sparse_autoencoders/layer_{{layer}}")
+    model = Model(id=f"{DEMO}/language_model", sae=sae)
+    assert pinned_model(model, resources).revision == resources["model"]["revision"]
+    assert pinned_sae(model, resources) == sae
+    flip_bit(DEMO / "language_model/model.safetensors", 8 * 5000)
+    with pytest.raises(ModelError, match="language_model is not what the fetch stage saw"):
+        pinned_model(model, resources)
+    flip_bit(next((DEMO / "sparse_autoencoders").rglob("*.safetensors")), 8 * 5000)
+    with pytest.raises(ModelError, match="is not what the fetch stage saw"):
+        pinned_sae(model, resources)
+
+
+@contextmanager
+def mounted(where: Path, *options: str):
+    """A tmpfs, or skip where mounting is not permitted."""
+    where.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(where)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(where)], check=True)
+
+
+def test_a_full_disk(tmp_path):
+    """The disk fills up while a stage writes; after making room the same command goes on."""
+    directory = copy_of(finished_demo(), tmp_path / "demo", ("activations", "features.parquet"))
+    target = f"{DEMO}/activations/manifest.json"
+    kept = tmp_path / "kept"
+    shutil.move(directory / "results", kept)
+    size = sum(f.stat().st_size + 8192 for f in kept.rglob("*") if f.is_file())
+    with mounted(directory / "results", "-o", f"size={(size + 400_000) // 1024}k"):
+        shutil.copytree(kept, directory / "results", symlinks=True, dirs_exist_ok=True)
+        ballast = directory / "results" / "ballast"
+        free = shutil.disk_usage(ballast.parent).free
+        part = (finished_demo() / DEMO / "activations/part-0.parquet").stat().st_size
+        ballast.write_bytes(b"\0" * max(0, free - part // 2))
+        before = digests(directory)
+        done = run(directory, target)
+        assert done.returncode != 0
+        logs = (directory / DEMO / "logs").glob("cache_activations-*.log")
+        told = "".join(log.read_text() for log in logs) + done.stdout + done.stderr
+        assert "No space left" in told or "is full" in told
+        after = digests(directory)
+        assert {name: after.get(name) for name in before} == before
+        assert not list((directory / "results").rglob("part-*.parquet"))
+        ballast.unlink()
+        subprocess.run(["mount", "-o", "remount,size=200m", str(directory / "results")], check=True)
+        run(directory, "--unlock")
+        done = run(directory, target)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found, expected = digests(directory), digests(finished_demo())
+        parts = [name for name in expected if "activations" in name]
+        assert parts and all(found[name] == expected[name] for name in parts)
+    record("full disk", injected=1, survived=1, bytes_lost=0)
+
+
+def test_a_read_only_results_directory(tmp_path):
+    directory = copy_of(finished_demo(), tmp_path / "demo", ("features.parquet",))
+    kept = tmp_path / "kept"
+    shutil.move(directory / "results", kept)
+    with mounted(directory / "results"):
+        shutil.copytree(kept, directory / "results", symlinks=True, dirs_exist_ok=True)
+        before = digests(directory)
+        subprocess.run(["mount", "-o", "remount,ro", str(directory / "results")], check=True)
+        done = run(directory, f"{DEMO}/features.parquet")
+        assert done.returncode != 0
+        assert "Read-only file system" in done.stdout + done.stderr
+        assert "results" in done.stdout + done.stderr
+        assert digests(directory) == before
+    record("read-only results directory", injected=1, survived=1, bytes_lost=0)
+
+
+def test_a_seal_of_something_missing(tmp_path):
+    path = tmp_path / "file"
+    assert not check_seal(path)  # neither the file nor a seal: not ours
+    seal_of(path).write_text("0" * 64)
+    with pytest.raises(StorageError, match="does not exist"):
+        check_seal(path)
+    path.write_bytes(b"")
+    seal_of(path).write_bytes(b"\xff\x00")
+    with pytest.raises(StorageError, match="is not what its stage wrote"):
+        check_seal(path)
+    assert content_digest(path).startswith("e3b0c442")

@@ -1,0 +1,143 @@
+"""Odd data and hostile configuration: an answer or one error of ours, and nothing unsafe."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steering_core.activations.features import read_features
+from steering_core.config.resolve import load_config, resolve
+from steering_core.config.schema import Task
+from steering_core.data.datasets import labelled_rows
+from steering_core.errors import ConfigError, DataError, SteeringError
+from steering_core.storage.arrays import load_arrays
+from steering_core.storage.json import read_json
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+TASK = Task(dataset="x.parquet", text="text", label="label", concept="c.yaml")
+
+ODD = st.sampled_from(
+    [
+        "",
+        "   ",
+        "\0",
+        "a\0b",
+        "\u202eabc",
+        "שלום עולם",
+        "🙂👩‍👩‍👧",
+        "x" * 2**20,
+        "\ufeff",
+        "\n\n",
+        "NA",
+    ]
+)
+TEXTS = st.one_of(ODD, st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+LABELS = st.one_of(
+    st.sampled_from([0, 1, 0.0, 1.0, True, False, float("nan"), None, "1", 2, -1, float("inf")])
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(TEXTS, LABELS), max_size=12))
+def test_any_table_gives_clean_rows_or_one_error(rows):
+    table = pd.DataFrame(rows, columns=["text", "label"])
+    try:
+        found = labelled_rows(table, TASK)
+    except DataError as error:
+        assert str(error)
+        return
+    assert set(found["label"]) == {0, 1} and found["label"].dtype.kind == "i"
+    assert found["example_id"].is_unique
+    assert (found["text"].str.strip() != "").all()
+    # Duplicates share a group, so they cannot be on both sides of a split.
+    assert (found.groupby("text")["group"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [([1, 1, 1, 1], "two classes"), ([0, 1, float("nan"), 1], "row 2"), ([0, 1, 2, 3], "classes")],
+)
+def test_labels_that_cannot_serve(labels, named):
+    table = pd.DataFrame({"text": ["a", "b", "c", "d"], "label": labels})
+    with pytest.raises(DataError, match=named):
+        labelled_rows(table, TASK)
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+PATHS = [
+    (section, key)
+    for section in ("settings", "models", "tasks", "experiments", "demo_world")
+    for key in [*CONFIG[section], "unknown"]
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(PATHS), VALUES)
+def test_any_configuration_is_taken_or_refused_in_our_words(where, value):
+    section, key = where
+    raw = {**CONFIG, section: {**CONFIG[section], key: value}}
+    try:
+        load_config(raw)
+    except ConfigError as error:
+        assert section.rstrip("s") in str(error) or str(key) in str(error)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "/etc/x", ".", "..", "a\n", "a\0", "", "-x", "a b"]
+)
+@pytest.mark.parametrize("section", ["models", "tasks", "experiments"])
+def test_no_name_leads_out_of_the_results_directory(section, name):
+    first = next(iter(CONFIG[section].values()))
+    with pytest.raises(ConfigError):
+        load_config({**CONFIG, section: {**CONFIG[section], name: first}})
+    with pytest.raises(ConfigError):
+        resolve(CONFIG, name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_refused_in_our_words(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("bytes") / "file"
+    path.write_bytes(content)
+    for read in (read_json, load_arrays, lambda p: list(read_features(p))):
+        try:
+            read(path)
+        except SteeringError as error:
+            assert "file" in str(error)
+
+
+FORBIDDEN = {
+    "pickle": r"\bpickle\b|joblib|\bdill\b|allow_pickle\s*=\s*True|\.(?:pkl|pt|pth)\b",
+    "code of a repository": r"trust_remote_code\s*=\s*True|\btorch\.load\(|torch\.save\(",
+    "unsafe YAML": r"yaml\.(?:load|unsafe_load|full_load)\(",
+    "evaluation of text": r"(?<![\w.])(?:eval|exec)\(|os\.system\(|shell\s*=\s*True",
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_the_code_has_no(what):
+    found = []
+    for folder in ("steering_core", "workflow_scripts", "rules"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".smk"):
+                for number, line in enumerate(path.read_text().splitlines(), start=1):
+                    if re.search(FORBIDDEN[what], line) and "never pickle" not in line.lower():
+                        found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert found == []
+
+
+def test_every_script_runs_as_a_job():
+    """The wrapper checks inputs, seals outputs and fixes threads; none may go without it."""
+    for path in (ROOT / "workflow_scripts").glob("*.py"):
+        assert "with job(snakemake):" in path.read_text(), path.name

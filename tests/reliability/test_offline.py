@@ -1,0 +1,103 @@
+"""One stage has a network. All others run on nodes without one, and leak no token."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from ledger import record
+from tiny_demo import ROOT, command, environment, new_directory
+
+TOKEN = "hf_" + "Secret0Token1Never2Logged3" * 2
+SMALL = ["rows_per_class=40", "layers=[7]", "layer=7", "n_prompts=4", "new_tokens=4"]
+RESULTS = "results/gpt2_sst2"
+
+
+def snakemake(directory: Path, target: str, env: dict[str, str]) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(directory, f"{RESULTS}/{target}", sizes=SMALL),
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def without_network(home: Path) -> dict[str, str]:
+    return environment(HF_HOME=str(home))
+
+
+@pytest.fixture(scope="module")
+def fetched(hub, tmp_path_factory):
+    """A directory after the fetch stage, its HF_HOME, and everything that was printed."""
+    directory = new_directory(tmp_path_factory.mktemp("offline") / "run")
+    home = directory.parent / "hf"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(home), "HF_TOKEN": TOKEN}
+    done = snakemake(directory, "resources.json", env)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return directory, home, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(fetched):
+    directory, home, printed = fetched
+    done = snakemake(directory, "features.parquet", without_network(home))
+    assert done.returncode == 0, done.stderr[-4000:]
+    return directory, home, printed + done.stdout + done.stderr
+
+
+def test_later_stages_need_no_network(finished):
+    directory, _, _ = finished
+    assert (directory / RESULTS / "features.parquet").is_file()
+    record("node without a network", injected=1, survived=1, bytes_lost=0)
+
+
+def test_tokens_are_nowhere(finished):
+    directory, home, printed = finished
+    assert TOKEN not in printed
+    for path in [*directory.rglob("*"), *home.rglob("*")]:
+        if path.is_file() and not path.is_symlink():
+            assert TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_a_file_that_is_missing_is_named_at_once(finished, tmp_path):
+    """The weights are gone from the cache, as where HF_HOME is not shared with the node."""
+    directory, home, _ = finished
+    other = tmp_path / "hf"
+    shutil.copytree(home, other, symlinks=True)
+    gone = [path for path in other.rglob("model.safetensors") if "gpt2" in str(path)]
+    assert gone
+    for path in gone:
+        path.unlink()
+    copy = tmp_path / "run"
+    shutil.copytree(directory, copy, symlinks=True)
+    shutil.rmtree(copy / RESULTS / "activations")
+    (copy / RESULTS / "features.parquet").unlink()
+    done = snakemake(copy, "activations/part-0.parquet", without_network(other))
+    assert done.returncode != 0
+    log = (copy / RESULTS / "logs/cache_activations-0.log").read_text()
+    assert "gpt2" in log and "fetch rule" in log and "HF_HOME" in log
+    assert "Traceback" not in log
+    record("a file is missing offline", injected=1, survived=1, bytes_lost=0)
+
+
+def test_an_sae_of_another_commit_is_refused(finished, tmp_path, monkeypatch):
+    from steering_core.config.schema import Model, SAESource
+    from steering_core.errors import ModelError
+    from steering_core.models.pins import pinned_sae
+    from steering_core.storage.json import read_json
+
+    directory, home, _ = finished
+    monkeypatch.setattr("steering_core.models.pins.constants.HF_HUB_CACHE", str(home / "hub"))
+    resources = read_json(directory / RESULTS / "resources.json")
+    sae = SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre")
+    model = Model(id="gpt2", sae=sae)
+    assert pinned_sae(model, resources) == sae
+    with pytest.raises(ModelError, match="holds commit"):
+        pinned_sae(model, {**resources, "sae_revision": "0" * 40})
+    monkeypatch.setattr("steering_core.models.pins.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="not in the local cache"):
+        pinned_sae(model, resources)
