@@ -4,7 +4,7 @@ CORES ?= 2
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: demo test lint format bench report clean
+.PHONY: demo test stress lint format bench report clean
 
 $(STAMP): pyproject.toml envs/constraints.txt
 	$(PYTHON) -m venv .venv
@@ -18,6 +18,12 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Many more kills, from an empty directory each; renews the table in docs/reliability.md.
+stress: $(STAMP)
+	STEERING_KILLS=40 STEERING_KILLS_FROM_NOTHING=1 \
+		$(BIN)/python -m pytest tests/reliability tests/cluster --timeout 7200
+	$(BIN)/python tests/reliability/render_table.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

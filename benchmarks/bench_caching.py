@@ -77,7 +77,7 @@ class Work:
 
 def main() -> int:
     size = arguments(__doc__).size
-    n_texts, repeats = {"quick": (60, 5), "small": (120, 5), "full": (2000, 5)}[size]
+    n_texts, repeats = {"quick": (60, 9), "small": (120, 7), "full": (2000, 5)}[size]
     lm = random_model(size, "gemma2")
     last = lm.shape.n_layers - 1
     middle = last // 2

@@ -55,6 +55,7 @@ rule encode_features:
         layer="results/{experiment}/layer.json",
     output:
         features="results/{experiment}/features.parquet",
+        decoder="results/{experiment}/decoder.safetensors",
     log:
         "results/{experiment}/logs/encode_features.log",
     benchmark:

@@ -221,9 +221,7 @@ rule corrsteer_plan:
 def corrsteer_plan_of(wildcards):
     """The plan of an arm: its own, or that of the experiment whose features it takes."""
     source = CORRSTEER[wildcards.run].settings.arms[wildcards.arm].features_from
-    run, arm = (
-        (wildcards.run, wildcards.arm) if source is None else (source.experiment, source.arm)
-    )
+    run, arm = (wildcards.run, wildcards.arm) if source is None else (source.experiment, source.arm)
     return expand(rules.corrsteer_plan.output.plan, run=run, seed=wildcards.seed, arm=arm)[0]
 
 

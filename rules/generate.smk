@@ -1,6 +1,7 @@
 # Continuations of the prompts under every method and strength.
 rule generate:
     input:
+        decoder=rules.encode_features.output.decoder,
         resources=rules.fetch.output.resources,
         examples=rules.examples.output.examples,
         layer=rules.pick_layer.output.layer,

@@ -28,6 +28,7 @@ rule probe_effects:
 
 rule divergence:
     input:
+        decoder=rules.encode_features.output.decoder,
         resources=rules.fetch.output.resources,
         layer=rules.pick_layer.output.layer,
         path=rules.solve.output.path,

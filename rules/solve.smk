@@ -1,6 +1,7 @@
 # Directions of the fixed methods, the homotopy path of the programs, and a solve for every input.
 rule fit_directions:
     input:
+        decoder=rules.encode_features.output.decoder,
         resources=rules.fetch.output.resources,
         examples=rules.examples.output.examples,
         manifest=rules.activation_manifest.output.manifest,
@@ -16,7 +17,6 @@ rule fit_directions:
         mem_mb=megabytes(8000),
         runtime=minutes(60),
     params:
-        model=model,
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
         settings=settings("seed", "methods", "topk"),
         code=code("fit_directions.py"),
@@ -26,6 +26,7 @@ rule fit_directions:
 
 rule solve:
     input:
+        decoder=rules.encode_features.output.decoder,
         resources=rules.fetch.output.resources,
         examples=rules.examples.output.examples,
         manifest=rules.activation_manifest.output.manifest,
@@ -46,7 +47,6 @@ rule solve:
         mem_mb=megabytes(16000),
         runtime=minutes(240),
     params:
-        model=model,
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
         settings=settings(
             "methods",

@@ -106,6 +106,7 @@ rule generations_page:
 
 rule features_page:
     input:
+        decoder=rules.encode_features.output.decoder,
         resources=rules.fetch.output.resources,
         layer=rules.pick_layer.output.layer,
         correlation=rules.correlate_features.output.correlation,
@@ -130,7 +131,6 @@ rule features_page:
         mem_mb=megabytes(8000),
         runtime=minutes(30),
     params:
-        model=model,
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
         code=code("features_page.py"),
     script:

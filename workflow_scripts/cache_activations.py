@@ -8,18 +8,14 @@ with job(snakemake):
     work_offline()
     from steering_core.activations.cache import cache_activations
     from steering_core.activations.manifest import origin
-    from steering_core.config.schema import Model
     from steering_core.data.examples import read_examples
-    from steering_core.models.fetch import cached_sites
-    from steering_core.models.language_model import load_language_model
-    from steering_core.models.pins import pinned_model
+    from steering_core.models.fetched import cached_sites, fetched_model
     from steering_core.storage.json import read_json
 
     given = snakemake.params.settings
     resources = read_json(snakemake.input.resources)
-    model = pinned_model(Model(**snakemake.params.model), resources)
     cache_activations(
-        load_language_model(model, given["device"]),
+        fetched_model(snakemake.params.model, resources, given["device"]),
         read_examples(snakemake.input.examples),
         cached_sites(resources),
         snakemake.output.part,

@@ -20,9 +20,7 @@ with job(snakemake):
 
     given = SettingsView(snakemake.params.settings)
     resources = read_json(snakemake.input.resources)
-    run = open_run(
-        snakemake.params.model, snakemake.params.task, given, resources
-    )
+    run = open_run(snakemake.params.model, snakemake.params.task, given, resources)
     variants = [Variant.parse(text) for text in snakemake.params.variants]
     source = pinned_sae(Model(**snakemake.params.model), resources)
     dictionaries = {}

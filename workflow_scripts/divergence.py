@@ -8,20 +8,17 @@ with job(snakemake):
     work_offline()
     import pandas as pd
 
-    from steering_core.config.schema import Model, SAESource
     from steering_core.generation.plan import load_solver
     from steering_core.methods.solutions import read_interventions
     from steering_core.metrics.texts import text_divergence
-    from steering_core.models.fetch import site_at
-    from steering_core.models.language_model import load_language_model
-    from steering_core.models.pins import pinned_model
+    from steering_core.models.fetched import fetched_model, site_at
     from steering_core.storage.atomic import atomic_path
     from steering_core.storage.json import read_json
 
     given = snakemake.params.settings
-    model = pinned_model(Model(**snakemake.params.model), read_json(snakemake.input.resources))
     method = snakemake.wildcards.method
-    lm = load_language_model(model, given["device"])
+    resources = read_json(snakemake.input.resources)
+    lm = fetched_model(snakemake.params.model, resources, given["device"])
     site = site_at(read_json(snakemake.input.layer))
     rows = text_divergence(
         lm,
@@ -40,7 +37,7 @@ with job(snakemake):
             snakemake.input.path,
             snakemake.input.probe,
             snakemake.params.target_class,
-            SAESource(**snakemake.params.model["sae"]),
+            snakemake.input.decoder,
             site,
             lm.device,
         ),

@@ -12,14 +12,17 @@ with job(snakemake):
     from steering_core.models.devices import choose_device
     from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
+    from steering_core.storage.decoder import save_decoder
     from steering_core.storage.json import read_json
 
     resources = read_json(snakemake.input.resources)
     source = pinned_sae(Model(**snakemake.params.model), resources)
     device = choose_device(snakemake.params.settings["device"])
     layer = read_json(snakemake.input.layer)["layer"]
+    dictionary = load_sae(source, layer, device)
+    save_decoder(snakemake.output.decoder, dictionary.decoder, dictionary.description)
     encode_features(
         ActivationCache(snakemake.input.manifest, resources),
-        load_sae(source, layer, device),
+        dictionary,
         snakemake.output.features,
     )

@@ -3,24 +3,18 @@
 from steering_core.job import job
 
 with job(snakemake):
-    from steering_core.models.hub import work_offline
-
-    work_offline()
     from steering_core.activations.reader import ActivationCache
-    from steering_core.config.schema import Model
     from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
     from steering_core.methods.base import FitData
     from steering_core.methods.directions import fit_directions
     from steering_core.methods.grid import fixed_methods
-    from steering_core.models.pins import pinned_sae
-    from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.statistics.correlation import StreamingCorrelation
     from steering_core.storage.arrays import load_arrays
+    from steering_core.storage.decoder import load_decoder
     from steering_core.storage.json import read_json
 
     resources = read_json(snakemake.input.resources)
-    source = pinned_sae(Model(**snakemake.params.model), resources)
     given = SettingsView(snakemake.params.settings)
     site = read_json(snakemake.input.layer)
     cache = ActivationCache(snakemake.input.manifest, resources)
@@ -44,5 +38,5 @@ with job(snakemake):
         seed=given.seed,
         centred=site["centred"],
     )
-    decoder = load_sae(source, site["layer"]).decoder
+    decoder = load_decoder(snakemake.input.decoder)
     fit_directions(fixed_methods(given), data, decoder, snakemake.output.directions)

@@ -6,21 +6,18 @@ with job(snakemake):
     from steering_core.models.hub import work_offline
 
     work_offline()
-    from steering_core.config.schema import Model, SAESource
     from steering_core.data.examples import read_examples
     from steering_core.generation.generate import Sampling
     from steering_core.generation.plan import load_solver
     from steering_core.generation.table import generate_method, write_generations
     from steering_core.methods.solutions import read_interventions
-    from steering_core.models.fetch import site_at
-    from steering_core.models.language_model import load_language_model
-    from steering_core.models.pins import pinned_model
+    from steering_core.models.fetched import fetched_model, site_at
     from steering_core.storage.json import read_json
 
     given = snakemake.params.settings
     method = snakemake.wildcards.method
-    model = pinned_model(Model(**snakemake.params.model), read_json(snakemake.input.resources))
-    lm = load_language_model(model, given["device"])
+    resources = read_json(snakemake.input.resources)
+    lm = fetched_model(snakemake.params.model, resources, given["device"])
     site = site_at(read_json(snakemake.input.layer))
     generations = generate_method(
         lm,
@@ -38,7 +35,7 @@ with job(snakemake):
             snakemake.input.path,
             snakemake.input.probe,
             snakemake.params.target_class,
-            SAESource(**snakemake.params.model["sae"]),
+            snakemake.input.decoder,
             site,
             lm.device,
         ),

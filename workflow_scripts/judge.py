@@ -8,12 +8,10 @@ with job(snakemake):
     work_offline()
     import pandas as pd
 
-    from steering_core.config.schema import Model, Task
+    from steering_core.config.schema import Task
     from steering_core.metrics.classifiers import load_judge
     from steering_core.metrics.texts import EvaluationProbeJudge, judge_texts
-    from steering_core.models.fetch import site_at
-    from steering_core.models.language_model import load_language_model
-    from steering_core.models.pins import pinned_model
+    from steering_core.models.fetched import fetched_model, site_at
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.atomic import atomic_path
     from steering_core.storage.json import read_json
@@ -25,9 +23,7 @@ with job(snakemake):
         judge = load_judge(task.classifier, given["device"], resources["classifier"])
     else:
         judge = EvaluationProbeJudge(
-            load_language_model(
-                pinned_model(Model(**snakemake.params.model), resources), given["device"]
-            ),
+            fetched_model(snakemake.params.model, resources, given["device"]),
             site_at(read_json(snakemake.input.layer)),
             LinearProbe.load(snakemake.input.evaluation_probe),
             max_tokens=given["max_tokens"],

@@ -3,35 +3,29 @@
 from steering_core.job import job
 
 with job(snakemake):
-    from steering_core.models.hub import work_offline
-
-    work_offline()
     import pandas as pd
 
     from steering_core.activations.reader import ActivationCache
-    from steering_core.config.schema import Model
     from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
     from steering_core.methods.directions import read_direction
     from steering_core.methods.grid import grid
     from steering_core.methods.modes import is_program, mode_of
     from steering_core.methods.solutions import solve_fixed, solve_programs, write_solutions
-    from steering_core.models.pins import pinned_sae
-    from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.optimize.path import SteeringPath
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.progress import progress
+    from steering_core.storage.decoder import load_decoder
     from steering_core.storage.json import read_json
 
     resources = read_json(snakemake.input.resources)
-    source = pinned_sae(Model(**snakemake.params.model), resources)
     given = SettingsView(snakemake.params.settings)
     site = read_json(snakemake.input.layer)
     examples = read_examples(snakemake.input.examples, ["validation", "test", "prompt"])
     ids = examples["example_id"].tolist()
     residuals = ActivationCache(snakemake.input.manifest, resources).matrix(site["hook_name"], ids)
     probe = LinearProbe.load(snakemake.input.probe).oriented(snakemake.params.target_class)
-    decoder = load_sae(source, site["layer"]).decoder
+    decoder = load_decoder(snakemake.input.decoder)
     path = SteeringPath.fit(decoder, probe.weight_vector)
     # What a shared vector is fitted to: neither test rows nor prompts.
     validation = (examples["split"] == "validation").to_numpy()

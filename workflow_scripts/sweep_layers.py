@@ -11,7 +11,7 @@ with job(snakemake):
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.schema import Model
     from steering_core.data.examples import read_examples
-    from steering_core.models.fetch import site_at
+    from steering_core.models.fetched import site_at
     from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.probes.layer_sweep import pick_layer, sweep_layer

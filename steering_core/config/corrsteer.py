@@ -95,9 +95,7 @@ class CorrSteerSettings(Closed):
     """Everything a CorrSteer experiment can vary."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default=[0])
-    arms: dict[Name, Arm] = Field(
-        default={name: Arm(**arm) for name, arm in DEFAULT_ARMS.items()}
-    )
+    arms: dict[Name, Arm] = Field(default={name: Arm(**arm) for name, arm in DEFAULT_ARMS.items()})
     fine_tuning: FineTuning = FineTuning()
     bridge: Bridge = Bridge()
 

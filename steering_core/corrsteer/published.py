@@ -85,9 +85,7 @@ def _ser(frame: pd.DataFrame) -> Iterator[Cell]:
 def _ablation(table: str, frame: pd.DataFrame) -> Iterator[Cell]:
     for task, values in frame.set_index("task").iterrows():
         for column, value in values.items():
-            yield Cell(
-                table, task, column, value, None, f"{task}_{table}", _method(str(column))
-            )
+            yield Cell(table, task, column, value, None, f"{task}_{table}", _method(str(column)))
 
 
 def _pooling(frame: pd.DataFrame) -> Iterator[Cell]:

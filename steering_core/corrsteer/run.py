@@ -10,9 +10,8 @@ from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.item import Task
 from steering_core.corrsteer.tasks import find_task
 from steering_core.errors import ModelError
-from steering_core.models.fetch import site_at
+from steering_core.models.fetched import pinned_model, site_at
 from steering_core.models.language_model import LanguageModel, load_language_model
-from steering_core.models.pins import pinned_model
 from steering_core.models.site import Site
 
 

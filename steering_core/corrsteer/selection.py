@@ -15,6 +15,7 @@ from steering_core.corrsteer.decoding import Decoding, decode
 from steering_core.corrsteer.item import Task
 from steering_core.corrsteer.scores import score
 from steering_core.corrsteer.variant import Variant
+from steering_core.errors import ModelError
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.sparse_autoencoder import FeatureDictionary
@@ -43,8 +44,15 @@ def make_readers(
     variants: Sequence[Variant],
     d_model: int,
 ) -> list[Reader]:
-    """Return a reader for each layer and space that the variants need."""
+    """Return a reader for each layer and space that the variants need.
+
+    Raises:
+        ModelError: if features are wanted and a layer has no SAE.
+    """
     spaces = {variant.space for variant in variants}
+    missing = sorted(set(sites) - set(dictionaries))
+    if "features" in spaces and missing:
+        raise ModelError(f"there is no SAE for the layers {missing}: leave them out of layers.")
     readers = []
     for layer, site in sorted(sites.items()):
         if "features" in spaces:

@@ -47,9 +47,7 @@ def read_rows(dataset: str, subset: str | None, split: str, revision: str) -> pd
         raise DataError(f"dataset: {dataset} is none of {', '.join(sorted(_LOCAL))}")
     with explain_hub_errors(dataset):
         try:
-            loaded = datasets.load_dataset(
-                dataset, subset, split=split, revision=revision
-            )
+            loaded = datasets.load_dataset(dataset, subset, split=split, revision=revision)
         except ValueError as error:  # unknown subset or split; the message lists the known ones
             raise DataError(f"dataset {dataset}: {error}") from error
     return loaded.to_pandas()

@@ -11,14 +11,13 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from steering_core.config.schema import SAESource
 from steering_core.generation.adaptive import AdaptiveSolver, AdaptiveSteering
 from steering_core.methods.modes import is_adaptive, program_of
 from steering_core.methods.solutions import Interventions
 from steering_core.models.site import Site
-from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
+from steering_core.storage.decoder import load_decoder
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ def load_solver(
     path: str | Path,
     probe: str | Path,
     target_class: Literal[0, 1],
-    sae: SAESource,
+    decoder: str | Path,
     site: Site,
     device: torch.device,
 ) -> AdaptiveSolver | None:
@@ -89,7 +88,7 @@ def load_solver(
         return None
     oriented = LinearProbe.load(probe).oriented(target_class)
     return AdaptiveSolver(
-        SteeringPath.load(path, load_sae(sae, site.layer).decoder),
+        SteeringPath.load(path, load_decoder(decoder)),
         oriented.weight_vector,
         oriented.bias,
         program_of(method),

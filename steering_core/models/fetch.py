@@ -10,16 +10,21 @@ from transformers import AutoConfig
 from steering_core.config.resolve import Experiment
 from steering_core.config.schema import Classifier, Model, SAESource
 from steering_core.errors import ConfigError, ModelError
+from steering_core.models.fetched import directory_digest
 from steering_core.models.hub import explain_hub_errors
-from steering_core.models.language_model import ModelShape, is_local, load_shape, load_tokenizer
-from steering_core.models.pins import directory_digest, local_sae_revision
+from steering_core.models.language_model import (
+    ModelShape,
+    is_local,
+    load_shape,
+    load_tokenizer,
+)
+from steering_core.models.pins import local_sae_revision
 from steering_core.models.sae_source import (
     SAEShape,
     layers_with_sae,
     load_sae_shape,
     sae_repository,
 )
-from steering_core.models.site import Site
 from steering_core.models.sparse_autoencoder import load_sae
 
 log = logging.getLogger(__name__)
@@ -138,13 +143,3 @@ def _fetch_classifier(classifier: Classifier | None) -> dict[str, Any] | None:
     if str(classifier.label).lower() not in [label.lower() for label in labels]:
         raise ConfigError(f"classifier.label: {classifier.model} has {labels}.")
     return {"model": classifier.model, "revision": revision, "label": classifier.label}
-
-
-def site_at(sae: dict[str, Any]) -> Site:
-    """Return the site of an SAE as the fetch stage described it."""
-    return Site(**{field: sae[field] for field in ("layer", "stream", "centred", "prepend_bos")})
-
-
-def cached_sites(resources: dict[str, Any]) -> list[Site]:
-    """Return the sites of the layers to cache."""
-    return [site_at(sae) for sae in resources["saes"]]

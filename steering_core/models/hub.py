@@ -118,9 +118,13 @@ def _advice(repository: str, error: BaseException, chain: list[BaseException]) -
     ):  # fmt: skip
         if any(isinstance(link, kind) for link in chain):
             return advice
-    if isinstance(error, OSError) and (
-        "not a local folder" in str(error) or "does not appear" in str(error)
-    ):
+    if isinstance(error, OSError) and "does not appear to have a file" in str(error):
+        return (
+            f"{repository} lacks a file that is needed ({error}). If the hub has it, it is missing "
+            "from the local cache: run the fetch rule where there is a network, with the same "
+            "HF_HOME."
+        )
+    if isinstance(error, OSError) and "not a local folder" in str(error):
         return f"{repository} is neither a directory here nor a repository on the hub: {error}"
     if _BROKEN_OFF in str(error).lower():
         return f"{repository}: a download broke off: {error}"

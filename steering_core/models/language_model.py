@@ -5,12 +5,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformer_lens.config import TransformerBridgeConfig
-from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
-from transformer_lens.model_bridge.sources.transformers import (
-    determine_architecture_from_hf_config,
-    map_default_transformer_lens_config,
-)
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -77,6 +71,14 @@ def model_shape(config: PretrainedConfig, name: str) -> ModelShape:
         ModelError: if TransformerLens has no adapter for the architecture.
 
     """
+    # TransformerLens takes seconds to import, and stages after the fetch know the shape already.
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+    from transformer_lens.model_bridge.sources.transformers import (
+        determine_architecture_from_hf_config,
+        map_default_transformer_lens_config,
+    )
+
     try:
         architecture = determine_architecture_from_hf_config(config)
         lens = TransformerBridgeConfig.from_dict(
@@ -133,8 +135,10 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_language_model(model: Model, device: str = "auto") -> LanguageModel:
-    """Load ``model`` in its configured dtype.
+def load_language_model(
+    model: Model, device: str = "auto", shape: ModelShape | None = None
+) -> LanguageModel:
+    """Load ``model`` in its configured dtype; ``shape`` is what :func:`load_shape` found, if known.
 
     Raises:
         ModelError: if it cannot be loaded, with what to do.
@@ -152,7 +156,7 @@ def load_language_model(model: Model, device: str = "auto") -> LanguageModel:
     loaded.generation_config = GenerationConfig(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
-    return LanguageModel(loaded, tokenizer, model_shape(loaded.config, model.id))
+    return LanguageModel(loaded, tokenizer, shape or model_shape(loaded.config, model.id))
 
 
 def is_local(model_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""Hold later stages to what the fetch stage pinned."""
+"""Hold later stages to the SAEs that the fetch stage pinned."""
 
 import hashlib
 from pathlib import Path
@@ -9,13 +9,9 @@ from huggingface_hub.file_download import repo_folder_name
 
 from steering_core.config.schema import Model, SAESource
 from steering_core.errors import ModelError
+from steering_core.models.fetched import changed
 from steering_core.models.sae_source import sae_repository
 from steering_core.storage.seals import content_digest
-
-
-def directory_digest(directory: str | Path) -> str:
-    """Return a digest over names and contents of the files of a directory."""
-    return "sha256:" + content_digest(directory)
 
 
 def local_sae_revision(source: SAESource, layers: list[int]) -> str:
@@ -24,23 +20,6 @@ def local_sae_revision(source: SAESource, layers: list[int]) -> str:
     for layer in layers:
         digest.update(content_digest(str(source.path).format(layer=layer)).encode())
     return "sha256:" + digest.hexdigest()
-
-
-def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
-    """Return ``model`` at the revision that was fetched.
-
-    Raises:
-        ModelError: if it is a local directory that was changed since, or is gone.
-
-    """
-    revision = resources["model"]["revision"]
-    # A revision of the hub names its content; a directory has to be looked at.
-    if revision.startswith("sha256:"):
-        if not Path(model.id).is_dir():
-            raise ModelError(f"{model.id} was a local directory when it was fetched and is gone.")
-        if directory_digest(model.id) != revision:
-            raise _changed(model.id)
-    return Model(**{**model.model_dump(), "revision": revision})
 
 
 def pinned_sae(model: Model, resources: dict[str, Any]) -> SAESource:
@@ -61,7 +40,7 @@ def pinned_sae(model: Model, resources: dict[str, Any]) -> SAESource:
         except FileNotFoundError as error:
             raise ModelError(f"{source.path}: the SAE is gone since it was fetched.") from error
         if found != expected:
-            raise _changed(str(source.path))
+            raise changed(str(source.path))
         return source
     cached = cached_commit(repository)
     if cached is None:
@@ -82,10 +61,3 @@ def cached_commit(repository: str) -> str | None:
     folder = repo_folder_name(repo_id=repository, repo_type="model")
     reference = Path(constants.HF_HUB_CACHE) / folder / "refs" / "main"
     return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
-
-
-def _changed(what: str) -> ModelError:
-    return ModelError(
-        f"{what} is not what the fetch stage saw: it is damaged or was edited. Restore it, or "
-        "delete resources.json of the experiment to take it as it is now."
-    )

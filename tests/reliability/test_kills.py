@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 from ledger import record
-from tiny_demo import TARGET, command, copy_of, damaged, environment, finished_demo, run
+from tiny_demo import (
+    TARGET,
+    command,
+    copy_of,
+    damaged,
+    environment,
+    finished_demo,
+    new_directory,
+    run,
+)
 
 #: Kills of one run; `make stress` asks for more.
 KILLS = int(os.environ.get("STEERING_KILLS", "6"))
@@ -75,7 +84,10 @@ def finished_parts(directory: Path) -> dict[str, tuple[int, int]]:
 @pytest.mark.timeout(1200)
 def test_final_files_are_those_of_an_uninterrupted_run(tmp_path):
     expected = finished_demo()
-    directory = copy_of(expected, tmp_path / "demo", PIPELINE)
+    if os.environ.get("STEERING_KILLS_FROM_NOTHING"):
+        directory = new_directory(tmp_path / "demo")
+    else:
+        directory = copy_of(expected, tmp_path / "demo", PIPELINE)
     seed = int(os.environ.get("STEERING_SEED", "20240601"))
     chance = random.Random(seed)
     kills = 0

@@ -1,0 +1,183 @@
+"""Cost of selection: throughput against plain generation, and memory of the accumulators.
+
+``python -m benchmarks.bench_corrsteer [--quick]`` prints a table, writes
+``results/benchmarks/corrsteer.csv`` and fails if a required ratio is missed. The model is random,
+with a JumpReLU SAE of sixteen times its width at every layer; both sides answer the same prompts
+in the same batches, in alternating runs.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from steering_core.corrsteer.accumulate import Accumulators
+from steering_core.corrsteer.decoding import Decoding, decode
+from steering_core.corrsteer.item import Source, Task
+from steering_core.corrsteer.selection import make_readers, select
+from steering_core.corrsteer.success import Success, Verdict
+from steering_core.corrsteer.variant import Variant
+from steering_core.demo.language_model import word_tokenizer
+from steering_core.models.language_model import LanguageModel, model_shape
+from steering_core.models.site import Site
+from steering_core.storage.atomic import write_text
+
+REQUIRED_THROUGHPUT = 0.85
+ALLOWED_GROWTH = 1.01
+D_MODEL, N_LAYERS, EXPANSION, ACTIVE = 256, 8, 16, 70
+PROMPT_TOKENS = 100
+OUTPUT = Path("results/benchmarks/corrsteer.csv")
+
+
+@dataclass(frozen=True)
+class Longer(Success):
+    """Any cheap function of the answer."""
+
+    def judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:
+        """Succeed where the first word is even."""
+        return Verdict(list(texts), np.array([len(text) % 2 == 0 for text in texts]))
+
+
+class RandomSAE:
+    """About ``ACTIVE`` features fire on a random residual."""
+
+    def __init__(self, d_model: int, d_sae: int, threshold: float, seed: int):
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randn(d_model, d_sae, generator=generator)
+        self.encoder = rows / rows.norm(dim=0)
+        self.d_sae, self.threshold = d_sae, threshold
+
+    @torch.no_grad()
+    def encode(self, residual: torch.Tensor) -> torch.Tensor:
+        """Return activations (n, d_sae)."""
+        before = residual @ self.encoder
+        level = residual.norm(dim=-1, keepdim=True) * self.threshold
+        return before * (before > level)
+
+
+def build() -> tuple[LanguageModel, dict[int, RandomSAE], dict[int, Site]]:
+    """Return a random model, an SAE for each layer and their sites."""
+    tokenizer = word_tokenizer([f"w{i}" for i in range(4000)], context_size=256)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=D_MODEL,
+        intermediate_size=4 * D_MODEL,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=256,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    model.generation_config.eos_token_id = None
+    tokenizer.eos_token = None
+    # A coordinate of a random direction is normal with deviation 1/sqrt(d): cut its upper tail.
+    share = ACTIVE / (EXPANSION * D_MODEL)
+    cut = float(torch.special.ndtri(torch.tensor(1 - share))) / D_MODEL**0.5
+    layers = range(1, N_LAYERS)
+    saes = {i: RandomSAE(D_MODEL, EXPANSION * D_MODEL, cut, i) for i in layers}
+    sites = {i: Site(i, "post", False, True) for i in layers}
+    return LanguageModel(model, tokenizer, model_shape(config, "random")), saes, sites
+
+
+def questions(n: int) -> pd.DataFrame:
+    """Return ``n`` prompts of about ``PROMPT_TOKENS`` words."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(PROMPT_TOKENS - 20, PROMPT_TOKENS + 20, n)
+    prompts = [" ".join(f"w{i}" for i in rng.integers(0, 4000, size)) for size in lengths]
+    return pd.DataFrame(
+        {
+            "example_id": [str(i) for i in range(n)],
+            "prompt": prompts,
+            "gold": "",
+            "letters": [[] for _ in range(n)],
+        }
+    )
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return the time of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> dict[str, object]:
+    """Return the throughput of selection over that of plain generation."""
+    lm, saes, sites = build()
+    rows, how = questions(n_rows), Decoding(new_tokens, batch_rows=8)
+    task = Task("bench", Source("-", "-"), lambda row: None, Longer(), new_tokens)
+    variants = [Variant()]
+    readers = make_readers(saes, sites, variants, D_MODEL)
+
+    def selecting() -> None:
+        select(lm, rows, task, how, None, readers, variants)
+
+    def plain() -> None:
+        for _ in decode(lm, rows, how):
+            pass
+
+    plain(), selecting()
+    times = [(seconds(plain), seconds(selecting)) for _ in range(repeats)]
+    ratios = sorted(p / s for p, s in times)
+    return {
+        "what": f"selection / plain generation, {name}",
+        "value": ratios[len(ratios) // 2],
+        "required": REQUIRED_THROUGHPUT,
+        "met": ratios[len(ratios) // 2] >= REQUIRED_THROUGHPUT,
+        "detail": f"{min(t for t, _ in times):.2f} s plain, {min(t for _, t in times):.2f} s",
+    }
+
+
+def memory(samples: tuple[int, int]) -> dict[str, object]:
+    """Return the state's size after many samples over that after few."""
+    d_sae, batch = 16_384, 500
+    rng = np.random.default_rng(0)
+    sizes = []
+    for n in samples:
+        made = Accumulators({(1, Variant()): d_sae}, [Variant()])
+        part = made.parts[1, Variant()]
+        for _ in range(n // batch):
+            columns = rng.integers(0, d_sae, (batch, ACTIVE))
+            values = torch.zeros(batch, d_sae)
+            values[torch.arange(batch)[:, None], torch.tensor(columns)] = 1.0
+            part.update(values, rng.random(batch) < 0.5)
+        state = part.correlation._state.nbytes + part.correlation._queue._values.nbytes
+        sizes.append(state + sum(a.nbytes for a in made.to_arrays().values()))
+    growth = sizes[1] / sizes[0]
+    return {
+        "what": f"accumulators after {samples[1]} samples / after {samples[0]}",
+        "value": growth,
+        "required": ALLOWED_GROWTH,
+        "met": growth <= ALLOWED_GROWTH,
+        "detail": f"{sizes[1] / 2**20:.1f} MiB a layer",
+    }
+
+
+def main(quick: bool) -> int:
+    """Run all comparisons; return how many missed their requirement."""
+    rows, repeats = (64, 3) if quick else (160, 5)
+    table = pd.DataFrame(
+        [
+            throughput("one token (select tasks)", 1, rows, repeats),
+            throughput("32 tokens (free text)", 32, rows // 2, repeats),
+            memory((1_000, 20_000) if quick else (1_000, 100_000)),
+        ]
+    )
+    print(table.to_string(index=False))
+    write_text(OUTPUT, table.to_csv(index=False))
+    return int((~table["met"]).sum())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer samples and repeats")
+    sys.exit(main(parser.parse_args().quick) > 0)

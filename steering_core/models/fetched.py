@@ -1,0 +1,56 @@
+"""What the fetch stage found, taken up by the stages after it. Imports no sae-lens."""
+
+from pathlib import Path
+from typing import Any
+
+from steering_core.config.schema import Model
+from steering_core.errors import ModelError
+from steering_core.models.language_model import LanguageModel, ModelShape, load_language_model
+from steering_core.models.site import Site
+from steering_core.storage.seals import content_digest
+
+
+def directory_digest(directory: str | Path) -> str:
+    """Return a digest over names and contents of the files of a directory."""
+    return "sha256:" + content_digest(directory)
+
+
+def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
+    """Return ``model`` at the revision that was fetched.
+
+    Raises:
+        ModelError: if it is a local directory that was changed since, or is gone.
+
+    """
+    revision = resources["model"]["revision"]
+    # A revision of the hub names its content; a directory has to be looked at.
+    if revision.startswith("sha256:"):
+        if not Path(model.id).is_dir():
+            raise ModelError(f"{model.id} was a local directory when it was fetched and is gone.")
+        if directory_digest(model.id) != revision:
+            raise changed(model.id)
+    return Model(**{**model.model_dump(), "revision": revision})
+
+
+def fetched_model(model: dict[str, Any], resources: dict[str, Any], device: str) -> LanguageModel:
+    """Load the model of the configuration at the revision that was fetched."""
+    pinned = pinned_model(Model(**model), resources)
+    return load_language_model(pinned, device, ModelShape(**resources["shape"]))
+
+
+def site_at(sae: dict[str, Any]) -> Site:
+    """Return the site of an SAE as the fetch stage described it."""
+    return Site(**{field: sae[field] for field in ("layer", "stream", "centred", "prepend_bos")})
+
+
+def cached_sites(resources: dict[str, Any]) -> list[Site]:
+    """Return the sites of the layers to cache."""
+    return [site_at(sae) for sae in resources["saes"]]
+
+
+def changed(what: str) -> ModelError:
+    """Return the error about a local source that is not what was fetched."""
+    return ModelError(
+        f"{what} is not what the fetch stage saw: it is damaged or was edited. Restore it, or "
+        "delete resources.json of the experiment to take it as it is now."
+    )

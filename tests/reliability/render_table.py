@@ -1,0 +1,47 @@
+"""Put the ledger of the reliability tests into docs/reliability.md.
+
+python tests/reliability/render_table.py
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from ledger import ledger_path, read_ledger  # noqa: E402
+
+from steering_core.storage.atomic import write_text  # noqa: E402
+
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def table(rows: dict[str, dict[str, str]]) -> str:
+    """Return the ledger as a Markdown table with its totals."""
+    lines = ["| fault | injected | survived | bytes lost |", "|---|---:|---:|---:|"]
+    keys = ("injected", "survived", "bytes_lost")
+    for fault in sorted(rows):
+        lines.append("| " + " | ".join([fault, *(rows[fault][key] for key in keys)]) + " |")
+    totals = [str(sum(int(row[key]) for row in rows.values())) for key in keys]
+    lines.append("| " + " | ".join(["**all**", *(f"**{total}**" for total in totals)]) + " |")
+    return "\n".join(lines)
+
+
+def rendered(page: str, rows: dict[str, dict[str, str]]) -> str:
+    """Return ``page`` with the table between its marks replaced."""
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n{table(rows)}\n{END}{after}"
+
+
+def main() -> None:
+    rows = read_ledger(ledger_path())
+    if not rows:
+        sys.exit(f"{ledger_path()} is empty: run the reliability tests first.")
+    page = PAGE.read_text(encoding="utf-8")
+    write_text(PAGE, rendered(page, rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What surrounds every stage."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from steering_core.errors import ResourceError
+from steering_core.job import explain_exhaustion, fix_threads, job
+from steering_core.storage.seals import check_seal, seal, seal_of
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """The script's object of a stage with one input and one output."""
+    (tmp_path / "in").write_text("input")
+    log = tmp_path / "logs" / "stage.log"
+    return SimpleNamespace(
+        input=[str(tmp_path / "in")], output=[str(tmp_path / "out")], log=[str(log)]
+    )
+
+
+def log_of(stage) -> str:
+    return Path(stage.log[0]).read_text()
+
+
+def test_outputs_are_sealed_and_sealed_inputs_checked(stage):
+    seal(stage.input[0])
+    with job(stage):
+        Path(stage.output[0]).write_text("output")
+    assert check_seal(stage.output[0])
+    Path(stage.input[0]).write_text("inpuT")
+    with pytest.raises(SystemExit) as caught, job(stage):
+        raise AssertionError("must not run")
+    assert caught.value.code == 1
+    assert "is not what its stage wrote" in log_of(stage) and "Traceback" not in log_of(stage)
+
+
+def test_a_stage_that_fails_seals_nothing(stage):
+    with pytest.raises(ZeroDivisionError), job(stage):
+        Path(stage.output[0]).write_text("output")
+        _ = 1 / 0
+    assert not seal_of(stage.output[0]).exists()
+
+
+class FakeCudaError(RuntimeError):
+    """torch.OutOfMemoryError is a RuntimeError."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("4 GiB"),
+        FakeCudaError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_says_which_number_to_set(stage, error):
+    with pytest.raises(SystemExit), job(stage):
+        raise error
+    assert "batch_tokens" in log_of(stage) and "batch_prompts" in log_of(stage)
+    assert "Traceback" not in log_of(stage)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "is full"),
+        (OSError("[Errno 28] Error writing bytes to file: No space left on device"), "is full"),
+        (OSError(errno.EROFS, "Read-only file system"), "cannot be written"),
+        (PermissionError(errno.EACCES, "Permission denied"), "cannot be written"),
+    ],
+)
+def test_disk_trouble_is_named(tmp_path, error, told):
+    with pytest.raises(ResourceError, match=told), explain_exhaustion(tmp_path):
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError("odd"), KeyError("k")])
+def test_other_errors_pass_through(tmp_path, error):
+    with pytest.raises(type(error)) as caught, explain_exhaustion(tmp_path):
+        raise error
+    assert caught.value is error
+
+
+def test_a_log_that_cannot_be_written(stage, monkeypatch, capsys):
+    def refuse(*_args, **_kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("steering_core.logs.logging.FileHandler", refuse)
+    with pytest.raises(SystemExit), job(stage):
+        raise AssertionError("must not run")
+    assert "cannot be written: Read-only file system" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "threads"), [(None, 2), ("1", 1), ("3", 3)])
+def test_threads_do_not_follow_the_cores(given, threads):
+    code = (
+        "from steering_core.job import fix_threads; fix_threads()\n"
+        "import torch; print(torch.get_num_threads())"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    env.pop("STEERING_THREADS", None)
+    if given is not None:
+        env["STEERING_THREADS"] = given
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == threads
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "two", "1.5", ""])
+def test_threads_that_are_none(monkeypatch, given):
+    monkeypatch.setenv("STEERING_THREADS", given)
+    with pytest.raises(ResourceError, match="STEERING_THREADS"):
+        fix_threads()
