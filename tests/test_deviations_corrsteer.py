@@ -59,11 +59,13 @@ def test_01_an_sae_reads_and_writes_at_its_own_site(tiny):
     resources = {"saes": [SAE_POST]}
     site = run_sites(resources, published=False)[2]
     early = run_sites(resources, published=True)[2]
-    assert (site.hook_name, early.hook_name) == ("blocks.2.hook_resid_post", "blocks.2.hook_resid_pre")
+    assert (site.hook_name, early.hook_name) == (
+        "blocks.2.hook_resid_post",
+        "blocks.2.hook_resid_pre",
+    )
     assert CorrSteerSettings().published_site is False
     prompt = [1, 5, 6, 7]
     reader = raw_reader(site, tiny.shape.d_model)
-    values, _ = captured(tiny, reader, Variant("raw", "generation", "max"), [prompt])
     batch = pad([prompt], tiny.tokenizer, side="left", prepend_bos=True)
     with capture(tiny, [reader], [Variant("raw")], batch) as found:
         continue_batch(tiny, batch, 1, [])
@@ -129,7 +131,9 @@ def plan(arm, accumulators=None):
 
 
 def test_05_signs_and_strategies_do_what_their_names_say():
-    best = {sign: plan(Arm(sign=sign)).features.query("rank == 0") for sign in ("positive", "negative")}
+    best = {
+        sign: plan(Arm(sign=sign)).features.query("rank == 0") for sign in ("positive", "negative")
+    }
     assert best["positive"]["feature"].tolist() == [1, 1]
     assert best["negative"]["feature"].tolist() == [2, 2]
     made = plan(Arm())
@@ -187,7 +191,13 @@ def test_08_a_failed_evaluation_leaves_no_hook(tiny):
     reader = raw_reader(SITE, tiny.shape.d_model)
     with pytest.raises(RuntimeError, match="broken"):
         select(
-            tiny, word_rows(4), replace(task, success=Broken()), HOW, None, [reader], [Variant("raw")]
+            tiny,
+            word_rows(4),
+            replace(task, success=Broken()),
+            HOW,
+            None,
+            [reader],
+            [Variant("raw")],
         )
     with pytest.raises(RuntimeError):
         answer(tiny, word_rows(4), task, HOW, None, interventions=[(SITE, np.ones(7, "f4"))])
@@ -254,7 +264,9 @@ def test_11_training_rows_prompts_and_chat_template(tiny, tiny_model):
 def test_12_every_setting_is_a_parameter_of_some_rule():
     """Snakemake reruns what another setting would change, so results of two never mix."""
     rules = (ROOT / "rules/corrsteer.smk").read_text()
-    absent = [n for n in CorrSteerSettings.model_fields if f'"{n}"' not in rules and f".{n}" not in rules]
+    absent = [
+        n for n in CorrSteerSettings.model_fields if f'"{n}"' not in rules and f".{n}" not in rules
+    ]
     assert absent == []
     assert "seed-{seed}" in rules and "{arm}" in rules
 

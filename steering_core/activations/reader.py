@@ -13,6 +13,9 @@ from steering_core.activations.manifest import DAMAGE, check_origin, digest_of
 from steering_core.errors import StorageError
 from steering_core.storage.json import read_json
 
+# Snakemake looks for a part only if the manifest is missing too.
+_ADVICE = "delete it and manifest.json beside it, and run again; the other parts are kept."
+
 
 class ActivationCache:
     """The cache that a manifest describes.
@@ -56,15 +59,13 @@ class ActivationCache:
                         table = file.read_row_group(group, columns=["example_id", hook_name])
                         yield table["example_id"].to_pylist(), _matrix(table[hook_name])
             except DAMAGE as error:
-                raise StorageError(
-                    f"{path} is damaged or missing ({error}): delete it, run again."
-                ) from error
+                raise StorageError(f"{path} is damaged or missing ({error}): {_ADVICE}") from error
 
     def _verify(self, path: Path, sha256: str) -> None:
         """Compare a part with its manifest, once: page checksums do not cover the headers."""
         if path not in self._verified:
             if digest_of(path) != sha256:
-                raise StorageError(f"{path} is not what its manifest lists: delete it, run again.")
+                raise StorageError(f"{path} is not what its manifest lists: {_ADVICE}")
             self._verified.add(path)
 
     def matrix(self, hook_name: str, example_ids: Sequence[str]) -> Float[np.ndarray, "n d_model"]:

@@ -224,13 +224,13 @@ class DemoWorld(Closed):
     """Sizes of the world that the demo writes and trains for itself."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    documents: Count = 20000
+    documents: Count = 30000
     labelled: Count = 1000
     d_model: Count = 64
     n_layers: Count = 4
-    training_steps: Count = 600
+    training_steps: Count = 1600
     d_sae: Count = 256
-    sae_samples: Count = 200000
+    sae_samples: Count = 120000
 
 
 class Config(Closed):

@@ -26,11 +26,14 @@ class Pool:
     ) -> None:
         """Add positions; those not ``alive`` do not count."""
         self.count = self.count + alive.sum(dim=0)
+        whole = bool(alive.all())  # then no copy of the values is needed
         if "max" in self.poolings:
-            top = values.masked_fill(~alive[..., None], -torch.inf).amax(dim=0)
+            real = values if whole else values.masked_fill(~alive[..., None], -torch.inf)
+            top = real.amax(dim=0)
             self._max = top if self._max is None else torch.maximum(self._max, top)
         if "mean" in self.poolings:
-            total = (values * alive[..., None]).sum(dim=0, dtype=torch.float32)
+            real = values if whole else values.masked_fill(~alive[..., None], 0.0)
+            total = real.sum(dim=0, dtype=torch.float32)
             self._sum = total if self._sum is None else self._sum + total
 
     def top(self) -> Float[torch.Tensor, "rows f"]:

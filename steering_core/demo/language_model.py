@@ -72,7 +72,7 @@ def train_language_model(
     context_size: int = 128,
     n_steps: int = 1500,
     batch_size: int = 32,
-    learning_rate: float = 4e-3,
+    learning_rate: float = 1.5e-3,
     weight_decay: float = 0.1,
     seed: int = 0,
     device: str = "cpu",

@@ -47,7 +47,7 @@ def test_training_rows_start_with_bos_and_set_no_line_break_before_the_answer(ti
 def test_training_teaches_the_answer_and_leaves_the_dtype(tiny_model, method):
     source = SAESource(path="unused/layer_{layer}")
     lm = load_language_model(Model(id=str(tiny_model), sae=source), "cpu")
-    rows = word_rows(40).assign(worked="w5")
+    rows = word_rows(25).assign(worked="w5")
     settings = FineTuning(method=method, learning_rate=1e-2, epochs=3)
     trained = fine_tune(lm, rows, settings, seed=0, prepend_bos=True)
     assert np.mean(trained.losses[-10:]) < 0.5 * np.mean(trained.losses[:5])

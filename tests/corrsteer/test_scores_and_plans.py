@@ -127,7 +127,8 @@ def plan(arm, accumulators=None, **options):
 def test_vector_is_coefficient_times_row_without_any_bias():
     made = plan(Arm(scale=2.0))
     for layer, vector in made.vectors.items():
-        best = made.features.query("layer == @layer and rank == 0").iloc[0]
+        at = (made.features["layer"] == layer) & (made.features["rank"] == 0)
+        best = made.features[at].iloc[0]
         np.testing.assert_allclose(
             vector, 2.0 * best["coefficient"] * ROWS[int(best["feature"])], rtol=1e-6
         )

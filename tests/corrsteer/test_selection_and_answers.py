@@ -54,9 +54,9 @@ def test_batch_size_and_order_change_nothing_but_rounding(tiny):
 def test_snapshots_note_the_best_feature_as_samples_come_in(tiny):
     found = selected(tiny, word_rows(30), snapshots=[8, 20, 1000])
     assert sorted(set(found.snapshots["n"])) == [8, 20, 30]
-    last = found.snapshots.query("n == 30 and layer == 3 and variant == @v", local_dict={
-        "v": str(Variant())
-    }).iloc[0]
+    last = found.snapshots.query(
+        "n == 30 and layer == 3 and variant == @v", local_dict={"v": str(Variant())}
+    ).iloc[0]
     result = found.accumulators.parts[3, Variant()].correlation.result()
     assert last["feature"] == np.nanargmax(result.correlation)
     assert last["correlation"] == pytest.approx(np.nanmax(result.correlation))
@@ -98,7 +98,9 @@ def test_all_layers_are_steered_in_one_pass_at_the_last_position(tiny):
         return tiny.blocks[layer].register_forward_hook(add)
 
     for text, prompt in zip(
-        both["text"], tokenize(tiny.tokenizer, rows["prompt"].tolist(), prepend_bos=True), strict=True
+        both["text"],
+        tokenize(tiny.tokenizer, rows["prompt"].tolist(), prepend_bos=True),
+        strict=True,
     ):
         start, ids = len(prompt), list(prompt)
         handles = [hook(1), hook(3)]
@@ -141,7 +143,11 @@ def test_greedy_texts_are_those_of_generate(tiny):
     made = generate(
         tiny, prompts, rows["example_id"].tolist(), Sampling(4, None), site=SITE, batch_size=3
     )
-    texts = {i: text for chosen, got in decode(tiny, rows, HOW) for i, text in zip(chosen, got)}
+    texts = {
+        i: text
+        for chosen, got in decode(tiny, rows, HOW)
+        for i, text in zip(chosen, got, strict=False)
+    }
     assert [texts[i] for i in range(10)] == tiny.tokenizer.batch_decode(
         made, skip_special_tokens=True
     )
@@ -176,7 +182,7 @@ def test_options_alone_can_be_the_first_token(tiny):
 
 def test_prompts_beyond_the_context_are_an_error(tiny):
     rows = word_rows(1).assign(prompt="w1 " * 80)
-    with pytest.raises(DataError, match="context|positions"):
+    with pytest.raises(DataError, match="positions"):
         list(decode(tiny, rows, HOW))
 
 

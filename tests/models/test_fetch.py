@@ -16,8 +16,8 @@ from steering_core.models.fetch import (
     pin,
     site_at,
 )
-from steering_core.models.language_model import ModelShape
 from steering_core.models.fetched import directory_digest, pinned_model
+from steering_core.models.language_model import ModelShape
 from steering_core.models.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]

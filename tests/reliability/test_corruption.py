@@ -81,11 +81,17 @@ def test_a_damaged_shard_stops_the_run_and_is_made_again(tmp_path):
     done = run(directory, target)
     assert done.returncode != 0
     log = (directory / DEMO / "logs/encode_features.log").read_text()
-    assert "part-0.parquet" in log and "delete it" in log and "Traceback" not in log
+    assert (
+        "part-0.parquet" in log and "delete it and manifest.json" in log and "Traceback" not in log
+    )
     assert not (directory / target).exists()
-    part.unlink()
+    other = directory / DEMO / "activations/part-1.parquet"
+    whole = other.stat()
+    part.unlink()  # as the message says
+    (directory / DEMO / "activations/manifest.json").unlink()
     done = run(directory, target)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert (other.stat().st_ino, other.stat().st_mtime_ns) == (whole.st_ino, whole.st_mtime_ns)
     found, expected = digests(directory), digests(finished_demo())
     for name in ("demo/activations/part-0.parquet", "demo/features.parquet"):
         assert found[name] == expected[name]

@@ -1,0 +1,110 @@
+"""Peak memory of caching and of KL, which must not grow with the data.
+
+``python -m benchmarks.bench_memory [--quick]`` prints a table, writes
+``results/benchmarks/memory.csv`` and fails if memory grows. Each peak is that of a process of its
+own, less what the process held before the stage began.
+"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.common import arguments, at_most, machine, random_model, report, texts
+from steering_core.activations.cache import cache_activations
+from steering_core.metrics.divergence import divergence
+from steering_core.models.site import Site
+from steering_core.models.tokens import tokenize
+
+BATCH_TOKENS = 2048
+VOCABULARY = 256_000
+#: What may differ between runs: the allocator's caches, and the texts themselves.
+ALLOWED_GROWTH = 1.15
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def caching(n_texts: int) -> None:
+    """Cache every token of all layers."""
+    lm = random_model("quick")
+    sites = [Site(layer, "post", False, True) for layer in range(lm.shape.n_layers)]
+    examples = pd.DataFrame(
+        {"example_id": [f"e{i}" for i in range(n_texts)], "text": texts(n_texts, 60, 60)}
+    )
+    before = peak_mb()
+    with tempfile.TemporaryDirectory() as folder:
+        cache_activations(
+            lm,
+            examples,
+            sites,
+            Path(folder) / "part.parquet",
+            max_tokens=128,
+            batch_tokens=BATCH_TOKENS,
+            positions="all",
+        )
+    print(peak_mb() - before)
+
+
+def kl(n_texts: int) -> None:
+    """KL of texts of 62 new tokens, over a vocabulary of Gemma's size."""
+    lm = random_model("quick", vocabulary=VOCABULARY)
+    rows = tokenize(lm.tokenizer, texts(n_texts, 63, 63), prepend_bos=True)
+    vectors = np.random.default_rng(0).standard_normal((n_texts, lm.shape.d_model))
+    before = peak_mb()
+    divergence(
+        lm,
+        [row[:2] for row in rows],
+        [row[2:] for row in rows],
+        site=Site(13, "post", False, True),
+        vectors=vectors,
+        batch_tokens=BATCH_TOKENS,
+    )
+    print(peak_mb() - before)
+
+
+def peak_of(stage: str, n_texts: int) -> float:
+    """Peak MB that ``stage`` adds, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.bench_memory", stage, str(n_texts)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> int:
+    few = 2 * BATCH_TOKENS // 64  # two batches
+    many = few * (3 if arguments(__doc__).size == "quick" else 6)
+    cached = {n: peak_of("caching", n) for n in (4 * few, 4 * many)}
+    compared = {n: peak_of("kl", n) for n in (few, many)}
+    logits = 2 * BATCH_TOKENS * VOCABULARY * 4 / 2**20
+    lines = [
+        at_most(
+            f"caching {4 * many} texts / {4 * few} texts (MB)",
+            cached[4 * many],
+            cached[4 * few],
+            ALLOWED_GROWTH,
+            "26 layers, every token",
+        ),
+        at_most(
+            f"KL of {many} texts / {few} texts (MB)", compared[many], compared[few], ALLOWED_GROWTH
+        ),
+        at_most(
+            "KL / float32 logits of one batch, both passes (MB)",
+            compared[many],
+            logits,
+            0.5,
+            f"{BATCH_TOKENS} tokens, vocabulary {VOCABULARY}",
+        ),
+    ]
+    return report(lines, "memory", f"Peak memory: {machine()}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        {"caching": caching, "kl": kl}[sys.argv[1]](int(sys.argv[2]))
+    else:
+        sys.exit(main())

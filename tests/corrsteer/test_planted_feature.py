@@ -1,0 +1,175 @@
+"""A model whose errors have one known cause: the whole chain must find it and repair it.
+
+The residual stream of this Llama is the embedding of the last token, unchanged by its layers. The
+answer is A where the stream's component along ``CAUSE`` exceeds the one along ``RIVAL``, else B.
+A is always right; half of the words lack the cause.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from corrsteer_world import SITE
+
+from steering_core.config.corrsteer import Arm, Bridge
+from steering_core.config.schema import Model, SAESource
+from steering_core.corrsteer.answers import answer, layer_interventions
+from steering_core.corrsteer.bridge import answer_bridge
+from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.item import Source, Task
+from steering_core.corrsteer.plan import make_plan
+from steering_core.corrsteer.report import result_table
+from steering_core.corrsteer.run import Run
+from steering_core.corrsteer.selection import make_readers, select
+from steering_core.corrsteer.strategy import choose
+from steering_core.corrsteer.success import ExactOption
+from steering_core.corrsteer.validation import validate_layers
+from steering_core.corrsteer.variant import Variant
+from steering_core.models.language_model import load_language_model
+
+CAUSE, RIVAL = 4, 9
+LETTERS = ("w58", "w59")
+HOW = Decoding(new_tokens=1, batch_rows=8)
+TASK = Task("planted", Source("-", "-"), lambda row: None, ExactOption(), 1)
+SITES = {layer: replace(SITE, layer=layer) for layer in (1, 2, 3)}
+VARIANTS = [Variant(), Variant("raw")]
+ARMS = {
+    "corrsteer_s": Arm(strategy="single"),
+    "corrsteer_a": Arm(strategy="all"),
+    "corrsteer_p": Arm(strategy="pruned"),
+    "spare_mi": Arm(score="mutual_information"),
+    "dsg_fisher": Arm(score="fisher"),
+    "caa": Arm(
+        strategy="validated",
+        score="contrastive",
+        space="raw",
+        coefficient="difference",
+        per_layer="all",
+        sign="both",
+    ),
+}
+BASIS = np.linalg.qr(np.random.default_rng(3).standard_normal((32, 32)))[0].astype("f4")
+
+
+class BasisSAE:
+    """One feature per direction of a basis."""
+
+    d_sae, decoder = 32, BASIS
+
+    def encode(self, residual: torch.Tensor) -> torch.Tensor:
+        return torch.relu(residual @ torch.tensor(BASIS.T) - 0.05)
+
+
+@pytest.fixture(scope="module")
+def lm(tiny_model):
+    loaded = load_language_model(
+        Model(id=str(tiny_model), sae=SAESource(path="unused/layer_{layer}")), "cpu"
+    )
+    rng = np.random.default_rng(0)
+    weights = 0.3 * rng.standard_normal((64, 32))
+    weights[:, CAUSE], weights[:, RIVAL] = 0.0, 1.0
+    weights[4:34, CAUSE] = 2.0  # w0 to w29
+    head = np.zeros((64, 32))
+    tokens = loaded.tokenizer.convert_tokens_to_ids(list(LETTERS))
+    head[tokens[0], CAUSE] = head[tokens[1], RIVAL] = 1.0
+    with torch.no_grad():
+        for block in loaded.blocks:
+            block.self_attn.o_proj.weight.zero_()
+            block.mlp.down_proj.weight.zero_()
+        loaded.model.model.embed_tokens.weight.copy_(torch.tensor(weights @ BASIS))
+        loaded.model.lm_head.weight.copy_(torch.tensor(head @ BASIS))
+    return loaded
+
+
+def rows(n, seed, split):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "example_id": [f"{split}:{i}" for i in range(n)],
+            "prompt": [f"w{a} w{b}" for a, b in rng.integers(0, 58, (n, 2))],
+            "gold": LETTERS[0],
+            "letters": [list(LETTERS)] * n,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def chain(lm):
+    saes = dict.fromkeys(SITES, BasisSAE())
+    readers = make_readers(saes, SITES, VARIANTS, 32)
+    found = select(
+        lm, rows(160, 0, "train"), TASK, HOW, None, readers, VARIANTS, histograms=[Variant()]
+    )
+    validation, test = rows(40, 1, "validation"), rows(60, 2, "test")
+
+    def run(interventions):
+        return answer(lm, validation, TASK, HOW, None, interventions=interventions)
+
+    answers, plans = {"unsteered": answer(lm, test, TASK, HOW, None)}, {}
+    for name, arm in ARMS.items():
+        plan = plans[name] = make_plan(
+            arm,
+            found.accumulators,
+            SITES,
+            lambda layer, features: BASIS[features],
+            task_pooling="max",
+            keep=10,
+            seed=0,
+        )
+        table = validate_layers(plan, run) if arm.strategy in ("pruned", "validated") else None
+        layers = choose(arm.strategy, plan, table).layers
+        steering = layer_interventions(plan.vectors, plan.sites, layers)
+        answers[name] = answer(lm, test, TASK, HOW, None, interventions=steering)
+    return found, plans, answers
+
+
+def test_the_world_is_as_described(chain):
+    found, _, answers = chain
+    last = answers["unsteered"]["prompt"].str.split().str[-1].str[1:].astype(int)
+    assert (answers["unsteered"]["success"] == (last < 30)).all()
+    assert 0.3 < found.answers["success"].mean() < 0.7
+
+
+@pytest.mark.parametrize("name", [name for name in ARMS if name != "caa"])
+def test_every_score_finds_the_cause_at_every_layer(chain, name):
+    best = chain[1][name].features.query("rank == 0")
+    assert best["feature"].tolist() == [CAUSE] * 3
+    if ARMS[name].score == "pearson":
+        assert (best["score"] > 0.999).all()
+
+
+def test_coefficient_is_the_level_of_the_cause_on_successes(chain):
+    best = chain[1]["corrsteer_a"].features.query("rank == 0")
+    np.testing.assert_allclose(best["coefficient"], 1.95, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_steering_repairs_every_failure_and_breaks_nothing(chain, name):
+    answers = chain[2]
+    table = result_table("planted", {0: answers}, n_resamples=100)
+    row = table[(table["method"] == name) & (table["seed"] == "0")].iloc[0]
+    assert row["accuracy"] == 1.0 > row["baseline_accuracy"]
+    assert row["ser"] == 0.0 and row["positive"] >= 15 and row["mcnemar_p"] < 1e-3
+    wanted = {"corrsteer_s": "1", "corrsteer_a": "1 2 3", "corrsteer_p": "1 2 3"}
+    assert row["layers"] == wanted.get(name, row["layers"])
+
+
+@pytest.mark.parametrize("program", ["qp_optimal", "convex_optimal"])
+def test_the_convex_programs_repair_them_on_the_selected_features(lm, chain, program):
+    found, plans, answers = chain
+    train = rows(160, 0, "train").merge(found.answers[["example_id", "success"]], on="example_id")
+    table = answer_bridge(
+        Run(lm, TASK, HOW, None, False, SITES),
+        program,
+        Bridge(tau=2.0, epsilon=50.0, features=5),
+        plans["corrsteer_s"],
+        lambda layer, features: BASIS[features],
+        train,
+        rows(60, 2, "test"),
+        seed=0,
+    )
+    runs = {0: {"unsteered": answers["unsteered"], program: table}}
+    row = result_table("e", runs, n_resamples=50).iloc[-1]
+    assert row["accuracy"] > 0.95 and row["negative"] == 0

@@ -1,0 +1,94 @@
+"""Real rows through selection, S, A and P: one select task and one free-text task."""
+
+import pytest
+
+from steering_core.config.corrsteer import Arm, CorrSteerSettings, CorrSteerTask
+from steering_core.config.schema import SAESource
+from steering_core.corrsteer.answers import answer, layer_interventions, undefined
+from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.examples import build_examples
+from steering_core.corrsteer.items import fetch_items, source_of
+from steering_core.corrsteer.plan import make_plan
+from steering_core.corrsteer.report import result_table
+from steering_core.corrsteer.selection import make_readers, select
+from steering_core.corrsteer.strategy import choose
+from steering_core.corrsteer.tasks import TASKS
+from steering_core.corrsteer.validation import validate_layers
+from steering_core.corrsteer.variant import Variant
+from steering_core.models.sparse_autoencoder import load_sae
+
+LAYERS = (4, 7)
+ARMS = {
+    "corrsteer_s": Arm(strategy="single"),
+    "corrsteer_a": Arm(strategy="all", scale=20.0),
+    "corrsteer_p": Arm(strategy="pruned", scale=20.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "new_tokens", "few_shot"), [("bbq_disambig", 1, 1), ("xstest", 4, 0)]
+)
+def test_a_real_task_runs_through_every_strategy(gpt2, name, new_tokens, few_shot):
+    task = TASKS[name]
+    entry = CorrSteerTask(task=name, subsets=["Age"] if name.startswith("bbq") else None)
+    settings = CorrSteerSettings(
+        train_rows=28, validation_rows=8, test_rows=12, few_shot=few_shot, long_prompts="drop"
+    )
+    items, _ = fetch_items(entry, published_prompt=False)
+    rows = build_examples(
+        items,
+        task,
+        source_of(entry, task),
+        settings,
+        gpt2.tokenizer,
+        seed=1,
+        prepend_bos=True,
+        max_tokens=gpt2.shape.context - new_tokens,
+    )
+    split = {key: part.reset_index(drop=True) for key, part in rows.groupby("split")}
+    source = SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre")
+    saes = {layer: load_sae(source, layer) for layer in LAYERS}
+    sites = {layer: sae.site for layer, sae in saes.items()}
+    assert all(site.centred and site.stream == "pre" for site in sites.values())
+    how = Decoding(new_tokens, batch_rows=8, restrict_options=task.is_select)
+    classifier = task.success.load(device="cpu")
+    found = select(
+        gpt2,
+        split["train"],
+        task,
+        how,
+        classifier,
+        make_readers(saes, sites, [Variant()], gpt2.shape.d_model),
+        [Variant()],
+    )
+    assert 0 < found.answers["success"].sum() < len(split["train"])
+
+    def run(interventions, rows=split["validation"]):
+        return answer(gpt2, rows, task, how, classifier, interventions=interventions)
+
+    answers = {"unsteered": run([], split["test"])}
+    for arm_name, arm in ARMS.items():
+        plan = make_plan(
+            arm,
+            found.accumulators,
+            sites,
+            lambda layer, features: saes[layer].decoder[features],
+            task_pooling=task.pooling,
+            keep=20,
+            seed=1,
+        )
+        assert sorted(plan.vectors) == list(LAYERS) and len(plan.features) <= 40
+        validation = validate_layers(plan, run) if arm.strategy == "pruned" else None
+        choice = choose(arm.strategy, plan, validation)
+        if not choice.layers:
+            answers[arm_name] = undefined(split["test"], choice.reason)
+            continue
+        steering = layer_interventions(plan.vectors, plan.sites, choice.layers)
+        answers[arm_name] = run(steering, split["test"])
+    table = result_table(name, {1: answers}, n_resamples=100).query("seed == 'all'")
+    table = table.set_index("method")
+    assert set(table.index) == {"unsteered", *ARMS}
+    defined = table[table["status"] == "ok"]
+    assert defined["accuracy"].between(0, 1).all() and (defined["n"] == len(split["test"])).all()
+    assert len(table.loc["corrsteer_a", "layers"].split()) == 2
+    assert (table.loc[table["status"] != "ok", "reason"].str.contains("unsteered")).all()
