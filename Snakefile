@@ -28,6 +28,7 @@ include: "rules/generate.smk"
 include: "rules/metrics.smk"
 include: "rules/tables.smk"
 include: "rules/provenance.smk"
+include: "rules/corrsteer_common.smk"
 include: "rules/corrsteer.smk"
 
 

@@ -1,110 +1,10 @@
 # CorrSteer: select features by correlation with success while generating, steer, evaluate.
-from dataclasses import asdict
-
-from steering_core.config.corrsteer_resolve import load_corrsteer, load_section
-from steering_core.corrsteer.arms import UNSTEERED, needs_validation, variants
-from steering_core.corrsteer.cells import methods_needed
-from steering_core.corrsteer.published import FILES, cells
-from steering_core.corrsteer.tasks import find_task
-
-CORRSTEER = load_corrsteer(config)
-
-#: The cells of the published tables by table and name.
-CELLS = {
-    table: {
-        cell.name: cell
-        for cell in cells(table, workflow.source_path(f"../resources/published/{file}"))
-    }
-    for table, file in FILES.items()
-}
-
-#: Answers of any method, whichever rule makes them.
-ANSWERS = "results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet"
-
-#: Settings that a stage needs to answer prompts.
-ANSWERING = (
-    "new_tokens",
-    "restrict_options",
-    "chain_of_thought",
-    "published_site",
-    "batch_rows",
-    "device",
-)
-
-
-wildcard_constraints:
-    run="|".join(CORRSTEER) or "(?!)",
-    seed=r"\d+",
-    arm=r"(?!(fine_tuning|convex_optimal|qp_optimal)\b)[A-Za-z][A-Za-z0-9_-]*",
-    table="|".join(FILES),
-    cell=r"[^/]+",
-
-
 localrules:
     corrsteer,
     corrsteer_tables,
     corrsteer_fetch,
     corrsteer_cell,
     corrsteer_table,
-
-
-def corrsteer_settings(*names):
-    """A parameter with the named settings of a CorrSteer experiment."""
-    return lambda wildcards: {
-        name: getattr(CORRSTEER[wildcards.run].settings, name) for name in names
-    }
-
-
-def corrsteer_model(wildcards):
-    """The model section, without the settings that are passed by name."""
-    return CORRSTEER[wildcards.run].model.model_dump(exclude={"settings"})
-
-
-def corrsteer_task(wildcards):
-    """The task section, without the settings that are passed by name."""
-    return CORRSTEER[wildcards.run].task.model_dump(exclude={"settings"})
-
-
-def corrsteer_arm(wildcards):
-    """The definition of an arm; None for the unsteered model."""
-    if wildcards.arm == UNSTEERED:
-        return None
-    return CORRSTEER[wildcards.run].settings.arms[wildcards.arm].model_dump()
-
-
-def corrsteer_variants(which):
-    """What selection accumulates (0), or what needs histograms (1)."""
-
-    def found(wildcards):
-        experiment = CORRSTEER[wildcards.run]
-        return variants(experiment.settings.arms, find_task(experiment.task.task).pooling)[which]
-
-    return found
-
-
-def corrsteer_arms(run):
-    """All methods of an experiment, the unsteered model first."""
-    settings = CORRSTEER[run].settings
-    tuned = [] if settings.fine_tuning.method == "none" else ["fine_tuning"]
-    return [UNSTEERED, *settings.arms, *tuned, *settings.bridge.programs]
-
-
-def corrsteer_sources(wildcards):
-    """Model, SAEs and dataset that are files here, perhaps made by other rules."""
-    found = CORRSTEER[wildcards.run]
-    dataset = found.task.dataset or find_task(found.task.task).source.dataset
-    sources = [found.model.id, (found.model.sae.path or "").split("/layer_{layer}")[0], dataset]
-    return [s for s in sources if s and (s.startswith("results/") or Path(s).exists())]
-
-
-def corrsteer_shards(pattern):
-    """An input with one file a shard."""
-    return lambda wildcards: expand(
-        pattern,
-        run=wildcards.run,
-        seed=wildcards.seed,
-        shard=range(CORRSTEER[wildcards.run].settings.shards),
-    )
 
 
 rule corrsteer:
@@ -121,6 +21,11 @@ rule corrsteer_fetch:
     log:
         "results/{run}/logs/corrsteer_fetch.log",
     retries: 2
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
     params:
         model=corrsteer_model,
         task=corrsteer_task,
@@ -139,6 +44,11 @@ rule corrsteer_examples:
         summary="results/{run}/corrsteer/seed-{seed}/examples.json",
     log:
         "results/{run}/logs/corrsteer_examples-{seed}.log",
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
     params:
         model=corrsteer_model,
         task=corrsteer_task,
@@ -170,7 +80,13 @@ rule corrsteer_select:
         "results/{run}/logs/corrsteer_select-{seed}-{shard}.log",
     benchmark:
         "results/{run}/benchmarks/corrsteer_select-{seed}-{shard}.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(24000),
+        runtime=minutes(240),
+        gpu=corrsteer_gpus,
     params:
         model=corrsteer_model,
         task=corrsteer_task,
@@ -193,6 +109,11 @@ rule corrsteer_merge:
         convergence="results/{run}/corrsteer/seed-{seed}/convergence.csv",
     log:
         "results/{run}/logs/corrsteer_merge-{seed}.log",
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
     params:
         code=code("corrsteer_merge.py"),
     script:
@@ -208,6 +129,11 @@ rule corrsteer_plan:
         features="results/{run}/corrsteer/seed-{seed}/plans/{arm}.csv",
     log:
         "results/{run}/logs/corrsteer_plan-{seed}-{arm}.log",
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
     params:
         model=corrsteer_model,
         task=corrsteer_task,
@@ -216,13 +142,6 @@ rule corrsteer_plan:
         code=code("corrsteer_plan.py"),
     script:
         "../workflow_scripts/corrsteer_plan.py"
-
-
-def corrsteer_plan_of(wildcards):
-    """The plan of an arm: its own, or that of the experiment whose features it takes."""
-    source = CORRSTEER[wildcards.run].settings.arms[wildcards.arm].features_from
-    run, arm = (wildcards.run, wildcards.arm) if source is None else (source.experiment, source.arm)
-    return expand(rules.corrsteer_plan.output.plan, run=run, seed=wildcards.seed, arm=arm)[0]
 
 
 rule corrsteer_validate:
@@ -236,7 +155,13 @@ rule corrsteer_validate:
         "results/{run}/logs/corrsteer_validate-{seed}-{arm}.log",
     benchmark:
         "results/{run}/benchmarks/corrsteer_validate-{seed}-{arm}.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(24000),
+        runtime=minutes(240),
+        gpu=corrsteer_gpus,
     params:
         model=corrsteer_model,
         task=corrsteer_task,
@@ -244,16 +169,6 @@ rule corrsteer_validate:
         code=code("corrsteer_validate.py"),
     script:
         "../workflow_scripts/corrsteer_validate.py"
-
-
-def corrsteer_steering(wildcards):
-    """What an arm needs beside the examples."""
-    if wildcards.arm == UNSTEERED:
-        return {}
-    found = {"plan": corrsteer_plan_of(wildcards)}
-    if needs_validation(CORRSTEER[wildcards.run].settings.arms[wildcards.arm]):
-        found["validation"] = expand(rules.corrsteer_validate.output.validation, **wildcards)[0]
-    return found
 
 
 rule corrsteer_answer:
@@ -267,7 +182,13 @@ rule corrsteer_answer:
         "results/{run}/logs/corrsteer_answer-{seed}-{arm}.log",
     benchmark:
         "results/{run}/benchmarks/corrsteer_answer-{seed}-{arm}.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(24000),
+        runtime=minutes(240),
+        gpu=corrsteer_gpus,
     params:
         model=corrsteer_model,
         task=corrsteer_task,
@@ -289,7 +210,13 @@ rule corrsteer_fine_tune:
         "results/{run}/logs/corrsteer_fine_tune-{seed}.log",
     benchmark:
         "results/{run}/benchmarks/corrsteer_fine_tune-{seed}.tsv"
+    conda:
+        "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(24000),
+        runtime=minutes(240),
+        gpu=corrsteer_gpus,
     params:
         model=corrsteer_model,
         task=corrsteer_task,
@@ -319,7 +246,13 @@ rule corrsteer_bridge:
         "results/{run}/benchmarks/corrsteer_bridge-{seed}-{program}.tsv"
     wildcard_constraints:
         program="convex_optimal|qp_optimal",
+    conda:
+        "../envs/steering.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes(24000),
+        runtime=minutes(240),
+        gpu=corrsteer_gpus,
     params:
         model=corrsteer_model,
         task=corrsteer_task,
@@ -348,6 +281,11 @@ rule corrsteer_report:
         ),
     log:
         "results/{run}/logs/corrsteer_report.log",
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
     params:
         seeds=lambda wildcards: CORRSTEER[wildcards.run].settings.seeds,
         arms=lambda wildcards: corrsteer_arms(wildcards.run),
@@ -355,25 +293,6 @@ rule corrsteer_report:
         code=code("corrsteer_report.py"),
     script:
         "../workflow_scripts/corrsteer_report.py"
-
-
-def corrsteer_cell_of(wildcards):
-    """The published cell of a job."""
-    return CELLS[wildcards.table][wildcards.cell]
-
-
-def corrsteer_cell_experiment(wildcards):
-    """The experiment that stands for a published cell."""
-    return f"{load_section(config).tables_model}_{corrsteer_cell_of(wildcards).task}"
-
-
-def corrsteer_cell_answers(wildcards):
-    """Seed and method of every table of answers that a cell is measured from."""
-    run, cell = corrsteer_cell_experiment(wildcards), corrsteer_cell_of(wildcards)
-    if run not in CORRSTEER or cell.method not in corrsteer_arms(run):
-        return []
-    seeds = CORRSTEER[run].settings.seeds
-    return [(seed, method) for seed in seeds for method in methods_needed(cell)]
 
 
 rule corrsteer_cell:
@@ -391,6 +310,11 @@ rule corrsteer_cell:
         cell="results/tables/corrsteer/{table}/{cell}.json",
     log:
         "results/tables/logs/corrsteer_cell-{table}-{cell}.log",
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
     params:
         cell=lambda wildcards: asdict(corrsteer_cell_of(wildcards)),
         experiment=corrsteer_cell_experiment,
@@ -410,6 +334,11 @@ rule corrsteer_table:
         table="results/tables/corrsteer_{table}.csv",
     log:
         "results/tables/logs/corrsteer_table-{table}.log",
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
     params:
         code=code("corrsteer_table.py"),
     script:

@@ -58,9 +58,14 @@ def answer(
     Every vector is added at the last position of every forward pass, all layers in one pass.
 
     Raises:
-        DataError: if a vector is not finite, or prompts do not fit.
+        DataError: if a vector is not finite or of another width, or prompts do not fit.
     """
     for site, vectors in interventions:
+        if vectors.shape[-1] != lm.shape.d_model:
+            raise DataError(
+                f"the steering vector at {site.hook_name} has {vectors.shape[-1]} dimensions, the "
+                f"model {lm.shape.d_model}: its features are of another model."
+            )
         if not np.isfinite(vectors).all():
             raise DataError(f"the steering vector at {site.hook_name} is not finite.")
 

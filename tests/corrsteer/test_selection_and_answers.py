@@ -156,7 +156,9 @@ def test_greedy_texts_are_those_of_generate(tiny):
 def test_hooks_are_gone_after_a_failed_answer(tiny):
     rows, task = word_rows(4), words_task()
     with pytest.raises(DataError, match="not finite"):
-        answer(tiny, rows, task, HOW, None, interventions=[(SITE, np.array([np.nan]))])
+        answer(tiny, rows, task, HOW, None, interventions=[(SITE, np.full(32, np.nan))])
+    with pytest.raises(DataError, match="another model"):
+        answer(tiny, rows, task, HOW, None, interventions=[(SITE, np.ones(7))])
 
     class Broken(type(task.success)):
         def judge(self, *args, **kwargs):

@@ -195,8 +195,15 @@ def test_a_full_disk(tmp_path):
     record("full disk", injected=1, survived=1, bytes_lost=0)
 
 
-def test_a_read_only_results_directory(tmp_path):
-    directory = copy_of(finished_demo(), tmp_path / "demo", ("features.parquet",))
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        (("features.parquet", "decoder.safetensors"), "Read-only file system"),
+        (("features.parquet",), "Write-protected output"),
+    ],
+)
+def test_a_read_only_results_directory(tmp_path, missing, told):
+    directory = copy_of(finished_demo(), tmp_path / "demo", missing)
     kept = tmp_path / "kept"
     shutil.move(directory / "results", kept)
     with mounted(directory / "results"):
@@ -205,7 +212,7 @@ def test_a_read_only_results_directory(tmp_path):
         subprocess.run(["mount", "-o", "remount,ro", str(directory / "results")], check=True)
         done = run(directory, f"{DEMO}/features.parquet")
         assert done.returncode != 0
-        assert "Read-only file system" in done.stdout + done.stderr
+        assert told in done.stdout + done.stderr
         assert "results" in done.stdout + done.stderr
         assert digests(directory) == before
     record("read-only results directory", injected=1, survived=1, bytes_lost=0)

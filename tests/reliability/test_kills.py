@@ -25,7 +25,14 @@ from tiny_demo import (
 KILLS = int(os.environ.get("STEERING_KILLS", "6"))
 #: The trained world stays, to spend the time on the stages of the pipeline.
 PIPELINE = (
-    *("resources.json", "dataset.parquet", "examples.*", "activations", "features.parquet"),
+    *(
+        "resources.json",
+        "dataset.parquet",
+        "examples.*",
+        "activations",
+        "features.parquet",
+        "decoder.*",
+    ),
     *("layer.json", "probe*", "evaluation_probe*", "correlation*", "directions*", "path*"),
     *("solutions*", "generations", "divergence", "judged*", "pareto*"),
 )

@@ -1,0 +1,145 @@
+# What the rules of CorrSteer share: its experiments, cells, and the parameters made from them.
+from dataclasses import asdict
+
+from steering_core.config.corrsteer_resolve import load_corrsteer, load_section
+from steering_core.corrsteer.arms import UNSTEERED, needs_validation, variants
+from steering_core.corrsteer.cells import methods_needed
+from steering_core.corrsteer.published import FILES, cells
+from steering_core.corrsteer.tasks import find_task
+
+CORRSTEER = load_corrsteer(config)
+
+#: The cells of the published tables by table and name.
+CELLS = {
+    table: {
+        cell.name: cell
+        for cell in cells(table, workflow.source_path(f"../resources/published/{file}"))
+    }
+    for table, file in FILES.items()
+}
+
+#: Answers of any method, whichever rule makes them.
+ANSWERS = "results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet"
+
+#: Vectors of an arm, and the accuracy of its layers alone.
+PLAN = "results/{run}/corrsteer/seed-{seed}/plans/{arm}.safetensors"
+VALIDATION = "results/{run}/corrsteer/seed-{seed}/validation/{arm}.csv"
+
+#: Settings that a stage needs to answer prompts.
+ANSWERING = (
+    "new_tokens",
+    "restrict_options",
+    "chain_of_thought",
+    "published_site",
+    "batch_rows",
+    "device",
+)
+
+
+wildcard_constraints:
+    run="|".join(CORRSTEER) or "(?!)",
+    seed=r"\d+",
+    arm=r"(?!(fine_tuning|convex_optimal|qp_optimal)\b)[A-Za-z][A-Za-z0-9_-]*",
+    table="|".join(FILES),
+    cell=r"[^/]+",
+
+
+def corrsteer_settings(*names):
+    """A parameter with the named settings of a CorrSteer experiment."""
+    return lambda wildcards: {
+        name: getattr(CORRSTEER[wildcards.run].settings, name) for name in names
+    }
+
+
+def corrsteer_model(wildcards):
+    """The model section, without the settings that are passed by name."""
+    return CORRSTEER[wildcards.run].model.model_dump(exclude={"settings"})
+
+
+def corrsteer_task(wildcards):
+    """The task section, without the settings that are passed by name."""
+    return CORRSTEER[wildcards.run].task.model_dump(exclude={"settings"})
+
+
+def corrsteer_arm(wildcards):
+    """The definition of an arm; None for the unsteered model."""
+    if wildcards.arm == UNSTEERED:
+        return None
+    return CORRSTEER[wildcards.run].settings.arms[wildcards.arm].model_dump()
+
+
+def corrsteer_variants(which):
+    """What selection accumulates (0), or what needs histograms (1)."""
+
+    def found(wildcards):
+        experiment = CORRSTEER[wildcards.run]
+        return variants(experiment.settings.arms, find_task(experiment.task.task).pooling)[which]
+
+    return found
+
+
+def corrsteer_arms(run):
+    """All methods of an experiment, the unsteered model first."""
+    settings = CORRSTEER[run].settings
+    tuned = [] if settings.fine_tuning.method == "none" else ["fine_tuning"]
+    return [UNSTEERED, *settings.arms, *tuned, *settings.bridge.programs]
+
+
+def corrsteer_sources(wildcards):
+    """Model, SAEs and dataset that are files here, perhaps made by other rules."""
+    found = CORRSTEER[wildcards.run]
+    dataset = found.task.dataset or find_task(found.task.task).source.dataset
+    named = [source for source in (found.model.id, found.model.sae.path, dataset) if source]
+    sources = [str(Path(source).parent) if "{" in source else source for source in named]
+    return [s for s in sources if s.startswith("results/") or Path(s).exists()]
+
+
+def corrsteer_gpus(wildcards):
+    """GPUs of a job that runs a model: one where the configuration says `device: cuda`."""
+    return int(CORRSTEER[wildcards.run].settings.device == "cuda")
+
+
+def corrsteer_shards(pattern):
+    """An input with one file a shard."""
+    return lambda wildcards: expand(
+        pattern,
+        run=wildcards.run,
+        seed=wildcards.seed,
+        shard=range(CORRSTEER[wildcards.run].settings.shards),
+    )
+
+
+def corrsteer_plan_of(wildcards):
+    """The plan of an arm: its own, or that of the experiment whose features it takes."""
+    source = CORRSTEER[wildcards.run].settings.arms[wildcards.arm].features_from
+    run, arm = (wildcards.run, wildcards.arm) if source is None else (source.experiment, source.arm)
+    return expand(PLAN, run=run, seed=wildcards.seed, arm=arm)[0]
+
+
+def corrsteer_steering(wildcards):
+    """What an arm needs beside the examples."""
+    if wildcards.arm == UNSTEERED:
+        return {}
+    found = {"plan": corrsteer_plan_of(wildcards)}
+    if needs_validation(CORRSTEER[wildcards.run].settings.arms[wildcards.arm]):
+        found["validation"] = expand(VALIDATION, **wildcards)[0]
+    return found
+
+
+def corrsteer_cell_of(wildcards):
+    """The published cell of a job."""
+    return CELLS[wildcards.table][wildcards.cell]
+
+
+def corrsteer_cell_experiment(wildcards):
+    """The experiment that stands for a published cell."""
+    return f"{load_section(config).tables_model}_{corrsteer_cell_of(wildcards).task}"
+
+
+def corrsteer_cell_answers(wildcards):
+    """Seed and method of every table of answers that a cell is measured from."""
+    run, cell = corrsteer_cell_experiment(wildcards), corrsteer_cell_of(wildcards)
+    if run not in CORRSTEER or cell.method not in corrsteer_arms(run):
+        return []
+    seeds = CORRSTEER[run].settings.seeds
+    return [(seed, method) for seed in seeds for method in methods_needed(cell)]

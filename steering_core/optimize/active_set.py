@@ -1,0 +1,191 @@
+"""Exact finishing of an approximate solution: the active set, then its linear equations.
+
+First-order and interior-point solvers leave coefficients at their tolerance. Here the set of
+coefficients that are free, zero or at their cap is read off such a solution and corrected by
+block principal pivoting until the optimality conditions hold to rounding; zeros are then exact.
+
+The program is ``min 1ᵀx + ½ xᵀGx  s.t. A x ≥ s, 0 ≤ x ≤ c`` with ``G = E Eᵀ``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.linalg import cho_factor, cho_solve
+
+_ZERO = 1e-10  # relative tolerance of the optimality conditions
+_PATIENCE = 8  # block pivots without fewer violations before single ones
+
+
+@dataclass(frozen=True)
+class ActiveSet:
+    """Which columns are free or at their cap (the rest is zero), which margins are tight."""
+
+    free: Bool[np.ndarray, " n"]
+    capped: Bool[np.ndarray, " n"]
+    tight: Bool[np.ndarray, " k"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Data of the program on the working columns: G, A and the caps c (infinite allowed)."""
+
+    gram: Float[np.ndarray, "n n"]
+    margins: Float[np.ndarray, "k n"]
+    caps: Float[np.ndarray, " n"]
+
+    def scaled(self, factor: float) -> "Program":
+        """The same with caps times ``factor``."""
+        return Program(self.gram, self.margins, self.caps * factor)
+
+
+def guess(
+    program: Program, x: Float[np.ndarray, " n"], mu: Float[np.ndarray, " k"]
+) -> ActiveSet:
+    """Active set of an approximate primal and dual solution."""
+    small = 1e-6 * max(float(x.max(initial=0.0)), 1e-300)
+    usable = program.caps > 0
+    capped = usable & (x >= program.caps - small)
+    return ActiveSet(
+        usable & ~capped & (x > small), capped, mu > 1e-7 * max(float(mu.max(initial=0.0)), 1e-300)
+    )
+
+
+def affine(
+    program: Program, active: ActiveSet, margin: Float[np.ndarray, "k m"], cap: Float[np.ndarray, " m"],
+    cost: Float[np.ndarray, " m"],
+) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "k m"]] | None:
+    """Solve the equations of an active set for several right-hand sides.
+
+    Column i: caps times ``cap[i]``, margins ``margin[:, i]``, linear cost ``cost[i]``. Returns
+    ``(x, mu)``, or None if the free columns are linearly dependent.
+    """
+    free, tight = active.free, active.tight
+    x = np.zeros((program.caps.size, cap.size))
+    x[active.capped] = program.caps[active.capped, None] * cap
+    mu = np.zeros((tight.size, cap.size))
+    if not free.any():
+        return x, mu
+    gram, a = program.gram[np.ix_(free, free)], program.margins[np.ix_(tight, free)]
+    push = -cost - program.gram[free][:, active.capped] @ x[active.capped]
+    try:
+        factor = cho_factor(gram, check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+    base = cho_solve(factor, push, check_finite=False)
+    if tight.any():
+        lift = cho_solve(factor, a.T, check_finite=False)
+        need = margin[tight] - program.margins[np.ix_(tight, active.capped)] @ x[active.capped]
+        mu[tight] = np.linalg.lstsq(a @ lift, need - a @ base, rcond=1e-13)[0]
+        base = base + lift @ mu[tight]
+    x[free] = base
+    return x, mu
+
+
+def violations(
+    program: Program, active: ActiveSet, s: np.ndarray, x: np.ndarray, mu: np.ndarray
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " k"]]:
+    """By how much each column and each margin breaks its condition; zeros when optimal."""
+    cost = 1.0 + program.gram @ x - mu @ program.margins
+    scale = 1.0 + np.abs(mu) @ np.abs(program.margins)
+    size = max(float(np.abs(x).max(initial=0.0)), 1e-300)
+    column = np.where(active.capped, cost, -cost) / scale
+    free = np.maximum(-x, x - program.caps) / size
+    column = np.where(active.free, free, column)
+    column[program.caps <= 0] = 0.0
+    gap = s - program.margins @ x
+    margin = np.where(active.tight, -mu / max(np.abs(mu).max(initial=0.0), 1e-300), gap / _size(s))
+    return np.where(column > _ZERO, column, 0.0), np.where(margin > _ZERO, margin, 0.0)
+
+
+def finish_qp(
+    program: Program, s: Float[np.ndarray, " k"], active: ActiveSet
+) -> tuple[np.ndarray, np.ndarray, ActiveSet] | None:
+    """Exact ``(x, mu, active set)`` of the QP, starting from a guessed active set.
+
+    None if the pivots do not settle or meet dependent columns: keep the approximate solution.
+    """
+    fewest, patience = np.inf, _PATIENCE
+    one = np.ones(1)
+    for _ in range(50 + 4 * program.caps.size):
+        solved = affine(program, active, s[:, None], one, one)
+        if solved is None:
+            return None
+        x, mu = solved[0][:, 0], solved[1][:, 0]
+        columns, margins = violations(program, active, s, x, mu)
+        bad = np.concatenate([columns, margins])
+        count = np.count_nonzero(bad)
+        if count == 0:
+            x[active.free] = np.maximum(x[active.free], 0.0)
+            return x, mu, active
+        if count < fewest:
+            fewest, patience = count, _PATIENCE
+        else:
+            patience -= 1
+        if patience < 0:  # Murty's rule: one at a time, the last one
+            only = np.flatnonzero(bad)[-1]
+            bad = np.zeros_like(bad)
+            bad[only] = 1.0
+        active = _pivot(program, active, x, bad)
+    return None
+
+
+def finish_cone(
+    program: Program, r: Float[np.ndarray, " k"], epsilon: float, eta: float, active: ActiveSet
+) -> tuple[np.ndarray, np.ndarray, float] | None:
+    """Exact ``(x', mu, eta)`` of ``min 1ᵀx s.t. A x ≥ r, ‖Eᵀx‖ ≤ ε, 0 ≤ x ≤ c``, budget tight.
+
+    With the multiplier η of the budget the solution is that of the QP with ``s = η r`` and caps
+    ``η c``, ``x' = η x``. On an active set x' is affine in η, so the budget is a quadratic in η.
+    None as :func:`finish_qp`, or if the budget cannot be met on the active set.
+    """
+    sides = np.stack([np.zeros_like(r), r], axis=1)
+    for _ in range(60):
+        solved = affine(program, active, sides, np.array([0.0, 1.0]), np.array([1.0, 0.0]))
+        if solved is None:
+            return None
+        (x0, x1), (mu0, mu1) = solved[0].T, solved[1].T
+        root = _nearest_root(
+            x1 @ program.gram @ x1 - epsilon**2, x0 @ program.gram @ x1, x0 @ program.gram @ x0, eta
+        )
+        if root is None:
+            return None
+        eta = root
+        x, mu, now = x0 + eta * x1, mu0 + eta * mu1, program.scaled(eta)
+        columns, margins = violations(now, active, eta * r, x, mu)
+        if not columns.any() and not margins.any():
+            x[active.free] = np.maximum(x[active.free], 0.0)
+            return x, mu, eta
+        settled = finish_qp(now, eta * r, active)
+        if settled is None:
+            return None
+        active = settled[2]
+    return None
+
+
+def _pivot(program: Program, active: ActiveSet, x: np.ndarray, bad: np.ndarray) -> ActiveSet:
+    n = program.caps.size
+    column, margin = bad[:n] > 0, bad[n:] > 0
+    to_cap = column & active.free & (x > program.caps)
+    leaves = column & active.free
+    enters = column & ~active.free
+    return ActiveSet(
+        (active.free & ~leaves) | enters,
+        (active.capped & ~enters) | to_cap,
+        active.tight ^ margin,
+    )
+
+
+def _nearest_root(a: float, half_b: float, c: float, near: float) -> float | None:
+    """Positive root of ``a t² + 2 half_b t + c`` nearest to ``near``."""
+    under = half_b**2 - a * c
+    if under < 0:
+        return None
+    q = -(half_b + np.copysign(np.sqrt(under), half_b))
+    roots = [q / a if a else np.inf, c / q if q else np.inf]
+    roots = [root for root in roots if 0 < root < np.inf]
+    return min(roots, key=lambda root: abs(np.log(root / near))) if roots else None
+
+
+def _size(s: np.ndarray) -> float:
+    return max(float(np.abs(s).max(initial=0.0)), 1e-300)
