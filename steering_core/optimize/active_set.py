@@ -39,9 +39,7 @@ class Program:
         return Program(self.gram, self.margins, self.caps * factor)
 
 
-def guess(
-    program: Program, x: Float[np.ndarray, " n"], mu: Float[np.ndarray, " k"]
-) -> ActiveSet:
+def guess(program: Program, x: Float[np.ndarray, " n"], mu: Float[np.ndarray, " k"]) -> ActiveSet:
     """Active set of an approximate primal and dual solution."""
     small = 1e-6 * max(float(x.max(initial=0.0)), 1e-300)
     usable = program.caps > 0
@@ -52,7 +50,10 @@ def guess(
 
 
 def affine(
-    program: Program, active: ActiveSet, margin: Float[np.ndarray, "k m"], cap: Float[np.ndarray, " m"],
+    program: Program,
+    active: ActiveSet,
+    margin: Float[np.ndarray, "k m"],
+    cap: Float[np.ndarray, " m"],
     cost: Float[np.ndarray, " m"],
 ) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "k m"]] | None:
     """Solve the equations of an active set for several right-hand sides.

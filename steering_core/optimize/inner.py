@@ -7,7 +7,7 @@ import clarabel
 import numpy as np
 import osqp
 import scs
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.optimize import linprog
 
@@ -40,58 +40,64 @@ class Inner:
     eta: float = 1.0
 
 
-class OSQPInner:
-    """``min 1ᵀx + ½ xᵀGx  s.t. A x ≥ s, 0 ≤ x ≤ c``, set up once and updated input by input.
+class WarmOSQP:
+    """``min 1ᵀx + ½ xᵀGx  s.t. A x ≥ s, 0 ≤ x ≤ c`` on a set of columns, input after input.
 
-    Only the bounds and the linear term change between inputs, so the factorisation stays, and
-    each solve starts from the last one's solution (``warm``).
+    While the columns stay the same, only bounds and the linear term change: the factorisation is
+    kept. When columns come or go it is set up again. Each solve starts from the last solution,
+    column by column, unless ``warm`` is False.
     """
 
-    def __init__(self, gram: np.ndarray, margins: np.ndarray, warm: bool = True) -> None:
-        self._k, self._n = margins.shape
+    def __init__(self, warm: bool = True) -> None:
         self._warm = warm
-        self._solver = osqp.OSQP()
-        self._solver.setup(
-            sparse.csc_matrix(np.triu(gram)),
-            np.ones(self._n),
-            sparse.vstack([sparse.csc_matrix(margins), sparse.eye(self._n)], format="csc"),
-            np.zeros(self._k + self._n),
-            np.full(self._k + self._n, np.inf),
-            **_OSQP,
-        )
-        self._last = (np.zeros(self._n), np.zeros(self._k + self._n))
+        self._solver: osqp.OSQP | None = None
+        self._ids = np.zeros(0, dtype=np.int64)
+        self._x, self._margin_y, self._box_y = np.zeros(0), np.zeros(0), np.zeros(0)
 
-    @property
-    def last(self) -> tuple[np.ndarray, np.ndarray]:
-        """Last ``(x, y)``, in the solver's scaling; the start of the next solve."""
-        return self._last
-
-    def start(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Start the next solve from the point of a smaller problem whose columns came first."""
-        k, n = self._k, x.size
-        full_x, full_y = np.zeros(self._n), np.zeros(self._k + self._n)
-        full_x[:n], full_y[:k], full_y[k : k + n] = x, y[:k], y[k:]
-        self._last = (full_x, full_y)
-
-    def solve(self, s: Float[np.ndarray, " k"], caps: Float[np.ndarray, " n"]) -> Inner:
-        """Solve for one right-hand side; x is scaled to order one inside the solver."""
+    def solve(
+        self, ids: Int[np.ndarray, " n"], program: Program, s: Float[np.ndarray, " k"]
+    ) -> Inner:
+        """Solve for one right-hand side; x is of order one inside the solver."""
+        k, n = program.margins.shape
+        self._prepare(ids, program)
         sigma = float(s.max())
         self._solver.update(
-            q=np.full(self._n, 1.0 / sigma),
-            l=np.concatenate([s / sigma, np.zeros(self._n)]),
-            u=np.concatenate([np.full(self._k, np.inf), caps / sigma]),
+            q=np.full(n, 1.0 / sigma),
+            l=np.concatenate([s / sigma, np.zeros(n)]),
+            u=np.concatenate([np.full(k, np.inf), program.caps / sigma]),
         )
-        if not self._warm:
-            self._last = (np.zeros(self._n), np.zeros(self._k + self._n))
-        self._solver.warm_start(x=self._last[0], y=self._last[1])
+        if self._warm:
+            self._solver.warm_start(x=self._x, y=np.concatenate([self._margin_y, self._box_y]))
+        else:
+            self._solver.warm_start(x=np.zeros(n), y=np.zeros(k + n))
         result = self._solver.solve(raise_error=False)
-        if result.info.status in ("primal infeasible", "primal infeasible inaccurate"):
-            return _nothing("infeasible", self._n, self._k, result.info.iter)
-        if result.info.status not in ("solved", "solved inaccurate"):
-            return _nothing("failed", self._n, self._k, result.info.iter)
-        self._last = (result.x, result.y)
-        mu = np.maximum(-result.y[: self._k], 0.0) * sigma
-        return Inner("solved", np.maximum(result.x, 0.0) * sigma, mu, int(result.info.iter))
+        status, iterations = result.info.status, int(result.info.iter)
+        if status.startswith("primal infeasible"):
+            return nothing("infeasible", n, k, iterations)
+        if status not in ("solved", "solved inaccurate"):
+            return nothing("failed", n, k, iterations)
+        self._x, self._margin_y, self._box_y = result.x, result.y[:k], result.y[k:]
+        mu = np.maximum(-self._margin_y, 0.0) * sigma
+        return Inner("solved", np.maximum(result.x, 0.0) * sigma, mu, iterations)
+
+    def _prepare(self, ids: Int[np.ndarray, " n"], program: Program) -> None:
+        if self._solver is not None and np.array_equal(ids, self._ids):
+            return
+        k, n = program.margins.shape
+        _, old, new = np.intersect1d(self._ids, ids, return_indices=True)
+        x, box = np.zeros(n), np.zeros(n)
+        x[new], box[new] = self._x[old], self._box_y[old]
+        margin = self._margin_y if self._margin_y.size == k else np.zeros(k)
+        self._x, self._margin_y, self._box_y, self._ids = x, margin, box, ids.copy()
+        self._solver = osqp.OSQP()
+        self._solver.setup(
+            sparse.csc_matrix(np.triu(program.gram)),
+            np.ones(n),
+            sparse.vstack([sparse.csc_matrix(program.margins), sparse.eye(n)], format="csc"),
+            np.zeros(k + n),
+            np.full(k + n, np.inf),
+            **_OSQP,
+        )
 
 
 def solve_cone(
@@ -131,7 +137,7 @@ def solve_cone(
     call = _clarabel if solver == "clarabel" else _scs
     status, x, dual, iterations = call(cost, matrix, np.concatenate(right), linear, cone)
     if status != "solved":
-        return _nothing(status, n, k, iterations)
+        return nothing(status, n, k, iterations)
     eta = float(x[n]) * sigma if least else dual[linear] / epsilon
     return Inner(status, np.maximum(x[:n], 0.0) * sigma, np.maximum(dual[:k], 0.0), iterations, eta)
 
@@ -150,7 +156,7 @@ def solve_linear(
         method="highs",
     )
     if result.status != 0:
-        return _nothing("infeasible" if result.status == 2 else "failed", n, k, int(result.nit))
+        return nothing("infeasible" if result.status == 2 else "failed", n, k, int(result.nit))
     mu = np.maximum(-result.ineqlin.marginals, 0.0)
     return Inner("solved", np.maximum(result.x, 0.0) * sigma, mu, int(result.nit), 0.0)
 
@@ -170,7 +176,12 @@ def _clarabel(cost, matrix, right, linear, cone):
 def _scs(cost, matrix, right, linear, cone):
     data = {"c": cost, "A": matrix, "b": right}
     solver = scs.SCS(
-        data, {"l": linear, "q": [cone]}, verbose=False, eps_abs=1e-7, eps_rel=1e-7, max_iters=50_000
+        data,
+        {"l": linear, "q": [cone]},
+        verbose=False,
+        eps_abs=1e-7,
+        eps_rel=1e-7,
+        max_iters=50_000,
     )
     result = solver.solve()
     name = {1: "solved", 2: "solved", -2: "infeasible", -7: "infeasible"}.get(
@@ -179,5 +190,6 @@ def _scs(cost, matrix, right, linear, cone):
     return name, result["x"], result["y"], int(result["info"]["iter"])
 
 
-def _nothing(status: str, n: int, k: int, iterations: int) -> Inner:
+def nothing(status: str, n: int, k: int, iterations: int) -> Inner:
+    """The answer of a solver that found none."""
     return Inner(status, np.full(n, np.nan), np.full(k, np.nan), int(iterations), np.nan)

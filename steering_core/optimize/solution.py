@@ -15,9 +15,17 @@ if TYPE_CHECKING:
 
 Program = Literal["qp", "socp"]
 
-#: Statuses by their code. ``beyond_range`` occurs in the lookup table only.
-STATUSES = ("optimal", "already_satisfied", "infeasible", "inaccurate", "beyond_range")
-OPTIMAL, SATISFIED, INFEASIBLE, INACCURATE, BEYOND = range(len(STATUSES))
+#: Statuses by their code. ``beyond_range`` occurs in the lookup table only, ``failed`` (the inner
+#: solver gave nothing) in the working set only.
+STATUSES = (
+    "optimal",
+    "already_satisfied",
+    "infeasible",
+    "inaccurate",
+    "beyond_range",
+    "failed",
+)
+OPTIMAL, SATISFIED, INFEASIBLE, INACCURATE, BEYOND, FAILED = range(len(STATUSES))
 
 
 class Solutions:

@@ -12,12 +12,11 @@ from steering_core.optimize.dictionary import Dictionary
 
 @dataclass(frozen=True)
 class Certificate:
-    """Primal and dual values of a solution, in the scaling ``x' = λδ`` of its program.
+    """What the reduced costs of the full dictionary say about multipliers.
 
     Attributes:
-        dual_margin: ``μᵀr``-part of the dual per unit of r-scale; see ``dual``.
-        shrink: ``1 + ϑ``: multipliers divided by it are feasible for the dual.
-        capped: what the caps cost in the dual.
+        shrink: ``1 + ϑ``: the multipliers divided by it are feasible for the dual.
+        capped: what the caps then cost in the dual.
         violation: worst violation of a column that is not at its cap.
     """
 
@@ -67,8 +66,15 @@ class WorkingColumns:
             self.ids = np.concatenate([self.ids, ids])
         return ids.size
 
-    def keep(self, mask: Bool[np.ndarray, " n"]) -> None:
-        """Forget the other columns."""
+    def keep_best(
+        self, costs: Float[np.ndarray, " columns"], x: Float[np.ndarray, " n"], most: int
+    ) -> None:
+        """Forget the dearest unused columns if there are more than ``most``, down to half."""
+        if self.ids.size <= most:
+            return
+        order = np.argsort(np.where(x > 0, -np.inf, costs[self.ids]), kind="stable")
+        mask = np.zeros(self.ids.size, dtype=bool)
+        mask[order[: max(most // 2, int((x > 0).sum()))]] = True
         self.ids, self.rows = self.ids[mask], self.rows[mask]
         self.gram = self.gram[np.ix_(mask, mask)]
 
@@ -84,7 +90,10 @@ class WorkingColumns:
         return np.concatenate([cost + product, cost - product])
 
     def certify(
-        self, costs: Float[np.ndarray, " columns"], caps: Float[np.ndarray, " columns"], x: np.ndarray
+        self,
+        costs: Float[np.ndarray, " columns"],
+        caps: Float[np.ndarray, " columns"],
+        x: np.ndarray,
     ) -> Certificate:
         """Certificate of multipliers with these reduced costs.
 
@@ -101,7 +110,11 @@ class WorkingColumns:
         return Certificate(1.0 + theta, capped, float(short[usable].max(initial=0.0)))
 
     def promising(
-        self, costs: Float[np.ndarray, " columns"], caps: Float[np.ndarray, " columns"], limit: float, n: int
+        self,
+        costs: Float[np.ndarray, " columns"],
+        caps: Float[np.ndarray, " columns"],
+        limit: float,
+        n: int,
     ) -> Int[np.ndarray, " m"]:
         """Up to n usable columns outside whose reduced cost is below ``limit``, worst first."""
         costs = np.where(caps > 0, costs, np.inf)

@@ -1,5 +1,6 @@
 """A new optimum at every token, compared with CVXPY token by token."""
 
+import copy
 from contextlib import ExitStack
 
 import numpy as np
@@ -26,6 +27,7 @@ from steering_core.methods.grid import GridPoint
 from steering_core.methods.solutions import Interventions, solve_programs
 from steering_core.metrics.divergence import divergence
 from steering_core.metrics.texts import text_divergence
+from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
 from steering_core.models.tokens import pad, tokenize
@@ -184,6 +186,8 @@ def test_batched_equals_one_by_one_without_cache(
 
 def test_counts_do_not_depend_on_the_batch(tiny, prompts):
     """A row that has ended goes on in its batch; what happens to it there is not counted."""
+    tiny = LanguageModel(copy.deepcopy(tiny.model), tiny.tokenizer, tiny.shape)
+    tiny.model.generation_config.eos_token_id = list(range(2, 64, 6))
     results = [
         continuations(
             tiny,
@@ -196,6 +200,7 @@ def test_counts_do_not_depend_on_the_batch(tiny, prompts):
         )
         for size in (1, 2, 5)
     ]
+    assert len({len(tokens) for tokens in results[0].tokens}) > 1
     for other in results[1:]:
         assert other.tokens == results[0].tokens
         np.testing.assert_array_equal(other.unsolved, results[0].unsolved)

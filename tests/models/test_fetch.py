@@ -9,14 +9,8 @@ import yaml
 
 from steering_core.config.resolve import resolve
 from steering_core.errors import ConfigError, ModelError
-from steering_core.models.fetch import (
-    cached_sites,
-    choose_layers,
-    fetch_experiment,
-    pin,
-    site_at,
-)
-from steering_core.models.fetched import directory_digest, pinned_model
+from steering_core.models.fetch import choose_layers, fetch_experiment, pin
+from steering_core.models.fetched import cached_sites, directory_digest, pinned_model, site_at
 from steering_core.models.language_model import ModelShape
 from steering_core.models.site import Site
 

@@ -1,0 +1,123 @@
+"""What the working set says about each input: the solution and its certificate."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+from scipy import sparse
+
+from steering_core.optimize.dictionary import Dictionary
+from steering_core.optimize.solution import STATUSES
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One input's solution; NaN where there is none.
+
+    ``miss`` is by how much the worst constraint is missed, relative to the largest shortfall
+    (margins) or ε (budget).
+    """
+
+    status: str
+    delta: sparse.csr_array
+    objective: float = np.nan
+    dual_objective: float = np.nan
+    violation: float = np.nan
+    norm: float = np.nan
+    miss: float = 0.0
+    iterations: int = 0
+    rounds: int = 0
+
+    @classmethod
+    def nothing(cls, status: str, d_sae: int) -> "Outcome":
+        """No solution."""
+        return cls(status, sparse.csr_array((1, d_sae)))
+
+    @classmethod
+    def satisfied(cls, d_sae: int) -> "Outcome":
+        """δ = 0 is exact."""
+        return cls("already_satisfied", sparse.csr_array((1, d_sae)), 0.0, 0.0, 0.0, 0.0)
+
+    def counted(self, iterations: int, rounds: int) -> "Outcome":
+        """The same with the work it took."""
+        return replace(self, iterations=iterations, rounds=rounds)
+
+    def judged(self, tolerance: float) -> "Outcome":
+        """The same, ``inaccurate`` if gap or miss exceed ``tolerance``."""
+        if self.status != "optimal":
+            return self
+        gap = (self.objective - self.dual_objective) / self.objective
+        good = gap <= tolerance and self.miss <= tolerance
+        return self if good else replace(self, status="inaccurate")
+
+
+class WorkingSetSolutions:
+    """Solutions of n inputs, in the terms of :class:`Solutions` of the path.
+
+    Values of infeasible and failed inputs are NaN, their ``l0`` is -1, their rows of ``delta``
+    empty.
+
+    Attributes:
+        shortfall: r, ``(n, k)``.
+        parameter: λ or ε, ``(n,)``.
+        delta: δ, ``(n, d_sae)`` CSR; negative entries are features turned down.
+        iterations: of the inner solver, all rounds together.
+        rounds: how often the full dictionary was priced.
+    """
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        shortfall: Float[np.ndarray, "n k"],
+        parameter: Float[np.ndarray, " n"],
+        outcomes: list[Outcome],
+    ) -> None:
+        self._dictionary = dictionary
+        self.shortfall, self.parameter = shortfall, parameter
+        empty = sparse.csr_array((0, dictionary.d_sae))
+        self.delta = (
+            sparse.csr_array(sparse.vstack([o.delta for o in outcomes])) if outcomes else empty
+        )
+        self.status = np.array([o.status for o in outcomes], dtype=f"<U{max(map(len, STATUSES))}")
+        for name, source in (
+            ("objective", "objective"),
+            ("dual_objective", "dual_objective"),
+            ("dual_violation", "violation"),
+            ("residual_norm", "norm"),
+        ):
+            setattr(self, name, np.array([getattr(o, source) for o in outcomes], dtype=float))
+        self.iterations = np.array([o.iterations for o in outcomes], dtype=np.int64)
+        self.rounds = np.array([o.rounds for o in outcomes], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return self.status.size
+
+    @property
+    def solved(self) -> np.ndarray:
+        """Mask of the inputs that have a solution (a zero one included)."""
+        return ~np.isnan(self.objective)
+
+    @property
+    def relative_gap(self) -> Float[np.ndarray, " n"]:
+        """``(objective − dual_objective) / objective``, 0 for δ = 0."""
+        scale = np.where(self.objective == 0, 1.0, self.objective)
+        return (self.objective - self.dual_objective) / scale
+
+    @property
+    def l1(self) -> Float[np.ndarray, " n"]:
+        """``‖δ‖₁``."""
+        return np.where(self.solved, abs(self.delta).sum(axis=1), np.nan)
+
+    @property
+    def l0(self) -> np.ndarray:
+        """Number of coefficients that are not zero, -1 without a solution."""
+        return np.where(self.solved, np.diff(self.delta.indptr), -1)
+
+    @cached_property
+    def vector(self) -> Float[np.ndarray, "n d_model"]:
+        """``Dᵀδ``, float64; rows without a solution are NaN."""
+        used = np.unique(self.delta.indices)
+        out = self.delta[:, used] @ self._dictionary.rows(used)
+        out[~self.solved] = np.nan
+        return out

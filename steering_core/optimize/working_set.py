@@ -1,0 +1,148 @@
+"""One working-set solver for what the path cannot do: constraints that differ by input.
+
+Several margins, signed coefficients, caps and prefilters all leave the same structure: columns
+``±d_i`` with caps. A small program on few columns is solved, every column of the full dictionary
+is priced with its multipliers, those that would pay come in, until none is left.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from steering_core.optimize.checks import as_float64, match, positive
+from steering_core.optimize.dictionary import Dictionary
+from steering_core.optimize.inner import ConeSolver, WarmOSQP
+from steering_core.optimize.limits import Limits
+from steering_core.optimize.outcome import Outcome, WorkingSetSolutions
+from steering_core.optimize.tasks import ConeTask, QPTask, Task
+from steering_core.optimize.working_columns import WorkingColumns
+
+_PAYS = -1e-9  # a column whose reduced cost is below this comes in
+_COME_IN = 48  # columns a round
+_MOST = 640  # columns kept from one input to the next
+_ROUNDS = 200
+
+
+class WorkingSet:
+    """Exact solutions for k margins and any limits, one input after the other.
+
+    ``min ‖δ‖₁ + (λ/2)‖Dᵀδ‖²`` or ``min ‖δ‖₁ s.t. ‖Dᵀδ‖ ≤ ε``, subject to ``(D w_j)ᵀδ ≥ r_j``,
+    j = 1..k, and ``−down ≤ δ ≤ up`` (:class:`Limits`). The columns, the factorisation and the
+    last solution stay from input to input (and from call to call), so neighbours are warm.
+
+    Args:
+        decoder: ``(d_sae, d_model)``, numpy or torch; or a ``Dictionary``.
+        directions: ``(k, d_model)`` or ``(d_model,)``, each oriented to its target.
+        cone_solver: inner solver of the SOCP, ``"clarabel"`` or ``"scs"``; the QP uses OSQP.
+        warm: start OSQP from the last solution. False is for measuring what that saves.
+        device: where products with the whole dictionary run.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+
+    def __init__(
+        self,
+        decoder: Any,
+        directions: Any,
+        *,
+        cone_solver: ConeSolver = "clarabel",
+        warm: bool = True,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if cone_solver not in ("clarabel", "scs"):
+            raise ValueError(f"cone_solver must be 'clarabel' or 'scs', not {cone_solver!r}.")
+        dictionary = decoder if isinstance(decoder, Dictionary) else Dictionary(decoder, device)
+        directions = np.atleast_2d(
+            as_float64("directions", directions, max(np.ndim(directions), 1))
+        )
+        if directions.ndim != 2 or directions.shape[1] != dictionary.d_model:
+            raise ValueError(
+                f"directions must be (k, {dictionary.d_model}), not {directions.shape}."
+            )
+        self._dictionary, self._cone_solver = dictionary, cone_solver
+        self._columns, self._osqp = WorkingColumns(dictionary, directions), WarmOSQP(warm)
+
+    def qp(
+        self, shortfall: Any, lam: Any, limits: Limits | None = None, tolerance: float = 1e-5
+    ) -> WorkingSetSolutions:
+        """Solve the QP for each input.
+
+        Args:
+            shortfall: r, ``(n, k)``; ``(n,)`` with one direction. An input whose r are all <= 0
+                gets δ = 0.
+            lam: λ > 0, a number or ``(n,)``.
+            limits: of the coefficients; default ``δ ≥ 0``.
+            tolerance: a solution with a larger certified relative gap, or a constraint missed by
+                more, is ``"inaccurate"``.
+
+        Raises:
+            ValueError: naming the argument.
+        """
+
+        def task(r: np.ndarray, lam: float, caps: np.ndarray) -> Task:
+            return QPTask(self._columns, self._osqp, r, lam, caps)
+
+        return self._each(shortfall, "lam", positive("lam", lam), limits, tolerance, task)
+
+    def socp(
+        self, shortfall: Any, epsilon: Any, limits: Limits | None = None, tolerance: float = 1e-5
+    ) -> WorkingSetSolutions:
+        """Solve the SOCP for each input; ``epsilon`` >= 0, otherwise as :meth:`qp`."""
+
+        def task(r: np.ndarray, epsilon: float, caps: np.ndarray) -> Task:
+            return ConeTask(self._columns, self._cone_solver, r, epsilon, caps)
+
+        epsilon = positive("epsilon", epsilon, zero=True)
+        return self._each(shortfall, "epsilon", epsilon, limits, tolerance, task)
+
+    def _each(
+        self,
+        shortfall: Any,
+        name: str,
+        parameter: np.ndarray,
+        limits: Limits | None,
+        tolerance: float,
+        task: Callable[[np.ndarray, float, np.ndarray], Task],
+    ) -> WorkingSetSolutions:
+        k, d_sae = self._columns.directions.shape[0], self._columns.d_sae
+        shortfall = as_float64("shortfall", shortfall, np.ndim(shortfall))
+        if shortfall.ndim == 1 and k == 1:
+            shortfall = shortfall[:, None]
+        if shortfall.ndim != 2 or shortfall.shape[1] != k:
+            raise ValueError(f"shortfall must be (n, {k}), not {shortfall.shape}.")
+        n, limits = len(shortfall), limits or Limits()
+        parameter = match(name, parameter, n)
+        outcomes = []
+        for i in range(n):
+            caps = np.concatenate(limits.rows(i, n, d_sae))
+            if (shortfall[i] <= 0).all():
+                outcomes.append(Outcome.satisfied(d_sae))
+            elif name == "epsilon" and parameter[i] == 0:
+                outcomes.append(Outcome.nothing("infeasible", d_sae))
+            else:
+                outcome = self._rounds(task(shortfall[i], float(parameter[i]), caps))
+                outcomes.append(outcome.judged(tolerance))
+        return WorkingSetSolutions(self._dictionary, shortfall, parameter, outcomes)
+
+    def _rounds(self, task: Task) -> Outcome:
+        columns, iterations, best = self._columns, 0, None
+        if columns.ids.size == 0 and (status := task.repair()) != "grown":
+            return Outcome.nothing(status, columns.d_sae)
+        for count in range(1, _ROUNDS + 1):
+            found = task.solve()
+            iterations += found.iterations
+            if found.status != "solved":
+                status = task.repair()
+                if status == "grown":
+                    continue
+                return Outcome.nothing(status, columns.d_sae).counted(iterations, count)
+            point = task.finish(found)
+            costs = columns.reduced_costs(point.nu, point.mu)
+            best = task.outcome(point, costs).counted(iterations, count)
+            if not columns.add(columns.promising(costs, task.caps, _PAYS, _COME_IN)):
+                columns.keep_best(costs, point.x, _MOST)
+                return best
+        return best or Outcome.nothing("failed", columns.d_sae).counted(iterations, _ROUNDS)
