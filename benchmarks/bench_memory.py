@@ -104,7 +104,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        {"caching": caching, "kl": kl}[sys.argv[1]](int(sys.argv[2]))
+    stages = {"caching": caching, "kl": kl}
+    if sys.argv[1:] and sys.argv[1] in stages:
+        stages[sys.argv[1]](int(sys.argv[2]))
     else:
         sys.exit(main())

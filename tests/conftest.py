@@ -58,9 +58,7 @@ def gpt2_sae(hub):
     from steering_core.config.schema import SAESource
     from steering_core.models.sparse_autoencoder import load_sae
 
-    return load_sae(
-        SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre"), 7
-    )
+    return load_sae(SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre"), 7)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from scipy.linalg import cho_factor, cho_solve
 
 _ZERO = 1e-10  # relative tolerance of the optimality conditions
+_PIVOTS = 120
 _PATIENCE = 8  # block pivots without fewer violations before single ones
 
 
@@ -39,14 +40,25 @@ class Program:
         return Program(self.gram, self.margins, self.caps * factor)
 
 
-def guess(program: Program, x: Float[np.ndarray, " n"], mu: Float[np.ndarray, " k"]) -> ActiveSet:
-    """Active set of an approximate primal and dual solution."""
-    small = 1e-6 * max(float(x.max(initial=0.0)), 1e-300)
+def guess(
+    program: Program,
+    s: Float[np.ndarray, " k"],
+    x: Float[np.ndarray, " n"],
+    mu: Float[np.ndarray, " k"],
+) -> ActiveSet:
+    """Active set of an approximate primal and dual solution of the QP.
+
+    Of a coefficient and its reduced cost one is zero at the optimum: the smaller one, relative
+    to the size of such numbers, is taken for zero; a margin and its price likewise.
+    """
+    cost = 1.0 + program.gram @ x - mu @ program.margins
+    cost = cost / (1.0 + np.abs(mu) @ np.abs(program.margins))
+    size = _size(x)
     usable = program.caps > 0
-    capped = usable & (x >= program.caps - small)
-    return ActiveSet(
-        usable & ~capped & (x > small), capped, mu > 1e-7 * max(float(mu.max(initial=0.0)), 1e-300)
-    )
+    capped = usable & (program.caps - x <= -cost * size)
+    free = usable & ~capped & (x > np.maximum(cost, 1e-12) * size)
+    tight = mu / _size(mu) > np.maximum((program.margins @ x - s) / _size(s), 1e-12)
+    return ActiveSet(free, capped, tight)
 
 
 def affine(
@@ -69,9 +81,8 @@ def affine(
         return x, mu
     gram, a = program.gram[np.ix_(free, free)], program.margins[np.ix_(tight, free)]
     push = -cost - program.gram[free][:, active.capped] @ x[active.capped]
-    try:
-        factor = cho_factor(gram, check_finite=False)
-    except np.linalg.LinAlgError:
+    factor = _factor(gram)
+    if factor is None:
         return None
     base = cho_solve(factor, push, check_finite=False)
     if tight.any():
@@ -89,13 +100,13 @@ def violations(
     """By how much each column and each margin breaks its condition; zeros when optimal."""
     cost = 1.0 + program.gram @ x - mu @ program.margins
     scale = 1.0 + np.abs(mu) @ np.abs(program.margins)
-    size = max(float(np.abs(x).max(initial=0.0)), 1e-300)
+    size = _size(x)
     column = np.where(active.capped, cost, -cost) / scale
     free = np.maximum(-x, x - program.caps) / size
     column = np.where(active.free, free, column)
     column[program.caps <= 0] = 0.0
     gap = s - program.margins @ x
-    margin = np.where(active.tight, -mu / max(np.abs(mu).max(initial=0.0), 1e-300), gap / _size(s))
+    margin = np.where(active.tight, -mu / _size(mu), gap / _size(s))
     return np.where(column > _ZERO, column, 0.0), np.where(margin > _ZERO, margin, 0.0)
 
 
@@ -108,7 +119,7 @@ def finish_qp(
     """
     fewest, patience = np.inf, _PATIENCE
     one = np.ones(1)
-    for _ in range(50 + 4 * program.caps.size):
+    for _ in range(_PIVOTS):
         solved = affine(program, active, s[:, None], one, one)
         if solved is None:
             return None
@@ -164,6 +175,18 @@ def finish_cone(
     return None
 
 
+def _factor(gram: Float[np.ndarray, "m m"]) -> tuple[np.ndarray, bool] | None:
+    """Cholesky factor; of a slightly regularised matrix if the columns are dependent."""
+    for ridge in (0.0, 1e-12, 1e-9):
+        try:
+            return cho_factor(
+                gram + ridge * np.diag(gram).max() * np.eye(gram.shape[0]), check_finite=False
+            )
+        except np.linalg.LinAlgError:
+            continue
+    return None
+
+
 def _pivot(program: Program, active: ActiveSet, x: np.ndarray, bad: np.ndarray) -> ActiveSet:
     n = program.caps.size
     column, margin = bad[:n] > 0, bad[n:] > 0
@@ -189,4 +212,5 @@ def _nearest_root(a: float, half_b: float, c: float, near: float) -> float | Non
 
 
 def _size(s: np.ndarray) -> float:
+    """Largest magnitude."""
     return max(float(np.abs(s).max(initial=0.0)), 1e-300)

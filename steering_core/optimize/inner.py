@@ -1,7 +1,7 @@
 """Inner solvers of the working set: OSQP for the QP, Clarabel or SCS for the cone program."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import clarabel
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.optimize import linprog
 from steering_core.optimize.active_set import Program
 
 ConeSolver = Literal["clarabel", "scs"]
+Raw = tuple[str, np.ndarray, np.ndarray, int]  # status, primal, dual, iterations
 
 _OSQP = {
     "verbose": False,
@@ -100,6 +101,21 @@ class WarmOSQP:
         )
 
 
+def solve_quadratic(program: Program, s: Float[np.ndarray, " k"]) -> Inner:
+    """The program of :class:`WarmOSQP` by Clarabel: cold and slower, but near its optimum."""
+    k, n = program.margins.shape
+    sigma = float(s.max())
+    finite = np.isfinite(program.caps)
+    matrix = sparse.csc_matrix(np.vstack([-program.margins, -np.eye(n), np.eye(n)[finite]]))
+    right = np.concatenate([-s / sigma, np.zeros(n), program.caps[finite] / sigma])
+    quadratic = sparse.csc_matrix(np.triu(program.gram))
+    cones = [clarabel.NonnegativeConeT(right.size)]
+    status, x, dual, iterations = _clarabel(quadratic, np.full(n, 1 / sigma), matrix, right, cones)
+    if status != "solved":
+        return nothing(status, n, k, iterations)
+    return Inner(status, np.maximum(x, 0.0) * sigma, np.maximum(dual[:k], 0.0) * sigma, iterations)
+
+
 def solve_cone(
     program: Program, r: Float[np.ndarray, " k"], epsilon: float | None, solver: ConeSolver
 ) -> Inner:
@@ -134,8 +150,13 @@ def solve_cone(
     ]
     matrix = sparse.csc_matrix(np.vstack(rows))
     linear, cone = k + n + int(finite.sum()), 1 + root.shape[0]
-    call = _clarabel if solver == "clarabel" else _scs
-    status, x, dual, iterations = call(cost, matrix, np.concatenate(right), linear, cone)
+    right = np.concatenate(right)
+    if solver == "scs":
+        status, x, dual, iterations = _scs(cost, matrix, right, linear, cone)
+    else:
+        cones = [clarabel.NonnegativeConeT(linear), clarabel.SecondOrderConeT(cone)]
+        none = sparse.csc_matrix((cost.size, cost.size))
+        status, x, dual, iterations = _clarabel(none, cost, matrix, right, cones)
     if status != "solved":
         return nothing(status, n, k, iterations)
     eta = float(x[n]) * sigma if least else dual[linear] / epsilon
@@ -161,19 +182,25 @@ def solve_linear(
     return Inner("solved", np.maximum(result.x, 0.0) * sigma, mu, int(result.nit), 0.0)
 
 
-def _clarabel(cost, matrix, right, linear, cone):
+def _clarabel(
+    quadratic: sparse.csc_matrix,
+    cost: np.ndarray,
+    matrix: sparse.csc_matrix,
+    right: np.ndarray,
+    cones: list[Any],
+) -> Raw:
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     settings.max_threads = 1
-    empty = sparse.csc_matrix((cost.size, cost.size))
-    cones = [clarabel.NonnegativeConeT(linear), clarabel.SecondOrderConeT(cone)]
-    result = clarabel.DefaultSolver(empty, cost, matrix, right, cones, settings).solve()
+    result = clarabel.DefaultSolver(quadratic, cost, matrix, right, cones, settings).solve()
     status = {"Solved": "solved", "AlmostSolved": "solved", "PrimalInfeasible": "infeasible"}
     name = status.get(str(result.status), "failed")
     return name, np.array(result.x), np.array(result.z), int(result.iterations)
 
 
-def _scs(cost, matrix, right, linear, cone):
+def _scs(
+    cost: np.ndarray, matrix: sparse.csc_matrix, right: np.ndarray, linear: int, cone: int
+) -> Raw:
     data = {"c": cost, "A": matrix, "b": right}
     solver = scs.SCS(
         data,

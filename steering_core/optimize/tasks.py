@@ -8,7 +8,14 @@ from jaxtyping import Float
 from scipy.optimize import nnls
 
 from steering_core.optimize.active_set import finish_cone, finish_qp, guess
-from steering_core.optimize.inner import ConeSolver, Inner, WarmOSQP, solve_cone, solve_linear
+from steering_core.optimize.inner import (
+    ConeSolver,
+    Inner,
+    WarmOSQP,
+    solve_cone,
+    solve_linear,
+    solve_quadratic,
+)
 from steering_core.optimize.outcome import Outcome
 from steering_core.optimize.working_columns import WorkingColumns
 
@@ -60,7 +67,12 @@ class QPTask:
     def finish(self, found: Inner) -> Point:
         """By the equations of the active set."""
         program = self._columns.program(self.caps)
-        exact = finish_qp(program, self._s, guess(program, found.x, found.mu))
+        exact = finish_qp(program, self._s, guess(program, self._s, found.x, found.mu))
+        if exact is None:  # too rough a start for the pivots
+            better = solve_quadratic(program, self._s)
+            if better.status == "solved":
+                found = better
+                exact = finish_qp(program, self._s, guess(program, self._s, found.x, found.mu))
         x, mu = exact[:2] if exact else (_tidy(found.x), found.mu)
         return Point(x, mu, x @ self._columns.rows)
 
@@ -111,8 +123,9 @@ class ConeTask:
             if linear.status == "solved" and np.linalg.norm(linear.x @ rows) <= self._epsilon:
                 return Point(linear.x, linear.mu, np.zeros(rows.shape[1]))
         if found.eta > 0:
-            start = guess(program, found.x, found.mu)
-            exact = finish_cone(program, self._r, self._epsilon, found.eta, start)
+            eta = found.eta  # the cone program at η is the QP with everything times η
+            start = guess(program.scaled(eta), eta * self._r, eta * found.x, found.mu)
+            exact = finish_cone(program, self._r, self._epsilon, eta, start)
             if exact:
                 scaled, mu, eta = exact
                 return Point(scaled / eta, mu, scaled @ rows)

@@ -22,7 +22,8 @@ SMALL = [
     "socp_tau=[2.0]",
     "socp_epsilon=[0.5,20.0]",
     "bootstrap_resamples=200",
-    "demo_world={training_steps: 250, documents: 6000, sae_samples: 60000}",
+    "methods=[no_steering,caa_mean_diff,topk_features,convex_optimal,qp_optimal,qp_adaptive]",
+    "demo_world={training_steps: 300, documents: 6000, sae_samples: 40000}",
 ]
 
 
