@@ -188,6 +188,12 @@ def test_08_a_failed_evaluation_leaves_no_hook(tiny):
         def judge(self, *args, **kwargs):
             raise RuntimeError("broken")
 
+    def hooks():
+        return [
+            len(m._forward_hooks) + len(m._forward_pre_hooks) for m in [tiny.model, *tiny.blocks]
+        ]
+
+    before = hooks()
     reader = raw_reader(SITE, tiny.shape.d_model)
     with pytest.raises(RuntimeError, match="broken"):
         select(
@@ -199,7 +205,7 @@ def test_08_a_failed_evaluation_leaves_no_hook(tiny):
             [reader],
             [Variant("raw")],
         )
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in [tiny.model, *tiny.blocks])
+    assert hooks() == before
 
 
 def test_09_means_count_a_position_once_and_vectors_hold_every_feature_and_no_bias(tiny):

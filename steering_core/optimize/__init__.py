@@ -1,1 +1,6 @@
-"""Sparsest interventions that move a probe past its margin: exact, certified, for every input."""
+"""Sparsest interventions that move a probe past its margin: exact, certified, for every input.
+
+One probe constraint: ``path`` (all inputs and parameters at once), ``lookup`` (the path as a
+table on the model's device), ``frontier``. Several constraints or limits: ``working_set`` with
+``limits``, ``subspace``, ``comparison``. ``reference`` is the textbook formulation.
+"""

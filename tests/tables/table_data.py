@@ -19,7 +19,7 @@ PROGRAMS = {"qp_optimal": ("lam", 30), "convex_optimal": ("epsilon", 12)}
 def pareto_table(seed: int = 0) -> pd.DataFrame:
     """Nine methods; every number a plausible function of method and strength."""
     rng = np.random.default_rng(seed)
-    rows = [_row("no_steering", None, np.nan, 0.0, 0.31, rng)]
+    rows = [_row("no_steering", "alpha", 0.0, 0.0, 0.31, rng)]
     for method, power in VECTORS.items():
         for alpha in (0.125, 0.25, 0.5, 1.0, 2.0):
             rows.append(_row(method, "alpha", alpha, 0.9 * alpha**1.7, power, rng, norm=90 * alpha))

@@ -1,0 +1,269 @@
+"""Speed and memory of the optimiser against the textbook formulation, as ratios in one run.
+
+``python -m benchmarks.bench_optimize [--quick]`` writes ``results/benchmarks/optimize.csv``.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.reference import solve_reference
+from steering_core.optimize.working_set import WorkingSet
+from steering_core.storage.atomic import write_text
+
+LAM, TAU_SPREAD = 1.0, (0.5, 6.0)  # shortfalls are uniform in this range
+MAX_MEMORY_GB, MAX_MILLION_MB = 2.0, 100.0
+
+
+class Table:
+    """Rows of the result."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict] = []
+
+    def add(self, what: str, value: float, unit: str, goal: str = "", met: bool | None = None):
+        row = {"what": what, "value": float(f"{value:.5g}"), "unit": unit, "goal": goal}
+        self.rows.append({**row, "met": "" if met is None else ("yes" if met else "no")})
+        print(f"{what:68s} {value:12.5g} {unit:14s} {goal:12s} {self.rows[-1]['met']}", flush=True)
+
+
+def dictionary(d_sae: int, d_model: int, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Unit random rows (float32) and k probes, each a noisy combination of 40 rows."""
+    rng = np.random.default_rng(0)
+    decoder = rng.standard_normal((d_sae, d_model), dtype=np.float32)
+    decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
+    probes = []
+    for _ in range(k):
+        rows = decoder[rng.choice(d_sae, 40, replace=False)].astype(float)
+        noise = 0.3 * rng.standard_normal(d_model) / np.sqrt(d_model)
+        probes.append(rng.random(40) @ rows + noise)
+    return decoder, np.array(probes)
+
+
+def prefiltered(decoder: np.ndarray, probes: np.ndarray, size: int) -> np.ndarray:
+    """Columns of the reference: half by a random activation, half by relevance, as published."""
+    activation = np.random.default_rng(1).random(len(decoder))
+    relevance = np.abs(decoder @ probes.T.astype(np.float32)).max(axis=1)
+    half = size // 2
+    return np.union1d(np.argsort(-activation)[:half], np.argsort(-relevance)[:half])
+
+
+def bench_path(table: Table, shape: tuple[int, int], columns: int, n: int, n_reference: int):
+    decoder, probes = dictionary(*shape)
+    weight, shortfall = probes[0], np.random.default_rng(2).uniform(*TAU_SPREAD, n)
+
+    start = time.perf_counter()
+    path = SteeringPath.fit(decoder, weight)
+    solved = path.qp(shortfall, LAM)
+    certificates = solved.relative_gap, solved.dual_violation
+    mine = time.perf_counter() - start
+    table.add("path: fit and all queries of the QP", mine, "s")
+    table.add(
+        "path: worst relative gap",
+        np.abs(certificates[0]).max(),
+        "",
+        "<= 1e-8",
+        np.abs(certificates[0]).max() <= 1e-8,
+    )
+    table.add("path: worst dual violation", certificates[1].max(), "")
+    table.add("path: knots", path.knots.s.size, "")
+
+    chosen = prefiltered(decoder, probes, columns)
+    few = decoder[chosen].astype(float)
+    seconds, ratio = [], []
+    for i in range(n_reference):
+        start = time.perf_counter()
+        reference = solve_reference(
+            few,
+            weight,
+            shortfall[i],
+            lam=LAM,
+            solver="OSQP",
+            eps_abs=1e-8,
+            eps_rel=1e-8,
+            max_iter=100_000,
+        )
+        seconds.append(time.perf_counter() - start)
+        ratio.append(solved.objective[i] / reference.objective)
+        print(f"  reference input {i}: {seconds[-1]:.1f} s {reference.status}", flush=True)
+    total = np.mean(seconds) * n
+    table.add(
+        f"reference: CVXPY and OSQP, {chosen.size} columns, per input ({n_reference} run)",
+        np.mean(seconds),
+        "s",
+    )
+    table.add(
+        f"path against reference, {n} inputs (extrapolated)",
+        total / mine,
+        "times",
+        ">= 1000",
+        total / mine >= 1000,
+    )
+    table.add("objective, path / reference (worst)", max(ratio), "", "<= 1", max(ratio) <= 1 + 1e-6)
+    own = SteeringPath.fit(few, weight).qp(shortfall[:n_reference], LAM).objective
+    table.add(
+        "objective on the same columns, path / reference (worst)",
+        max(own / (solved.objective[:n_reference] / np.array(ratio))),
+        "",
+    )
+
+    some = path.qp(np.random.default_rng(3).uniform(*TAU_SPREAD, 2000), LAM)
+    start = time.perf_counter()
+    vectors = some.vector
+    rate = len(vectors) / (time.perf_counter() - start)
+    table.add("residual vectors expanded", rate, "per s", ">= 5000", rate >= 5000)
+
+    many = np.random.default_rng(4).uniform(-TAU_SPREAD[1], TAU_SPREAD[1], 1_000_000)
+    before = peak_mb()
+    start = time.perf_counter()
+    coordinates = path.qp(many, LAM)
+    took = time.perf_counter() - start
+    grown = peak_mb() - before
+    table.add("coordinates of 1 000 000 inputs, certified", took, "s", "<= 2", took <= 2)
+    table.add(
+        "coordinates of 1 000 000 inputs, memory they added to the peak",
+        grown,
+        "MB",
+        "<= 100",
+        grown <= MAX_MILLION_MB,
+    )
+    held = coordinates.position.nbytes + coordinates.shortfall.nbytes + coordinates.code.nbytes
+    table.add("coordinates of 1 000 000 inputs, stored", held / 1e6, "MB", "<= 100", held <= 1e8)
+    table.add(
+        "peak memory of the process before the reference's turn (see path only)", before / 1e3, "GB"
+    )
+
+
+def bench_working_set(
+    table: Table, shape: tuple[int, int], columns: int, n: int, n_reference: int, k: int = 5
+):
+    decoder, probes = dictionary(*shape, k)
+    shortfall = np.random.default_rng(2).uniform(0.5, 3.0, (n, k))
+    working_set = WorkingSet(decoder, probes)
+    start = time.perf_counter()
+    working_set.qp(shortfall[:1], LAM)
+    table.add(f"working set, k = {k}: first input (cold)", time.perf_counter() - start, "s")
+    start = time.perf_counter()
+    solved = working_set.qp(shortfall[1:], LAM)
+    warm = (time.perf_counter() - start) / (n - 1)
+    table.add(f"working set, k = {k}, full dictionary, warm, per input", warm, "s")
+    gap = np.abs(solved.relative_gap).max()
+    table.add("working set: worst relative gap", gap, "", "<= 1e-5", gap <= 1e-5)
+    table.add("working set: OSQP iterations, mean, warm", solved.iterations.mean(), "")
+    cold_set = WorkingSet(decoder, probes, warm=False)
+    cold_set.qp(shortfall[:1], LAM)
+    cold = cold_set.qp(shortfall[1 : min(n, 6)], LAM)
+    table.add("working set: OSQP iterations, mean, cold", cold.iterations.mean(), "")
+
+    chosen = prefiltered(decoder, probes, columns)
+    few = decoder[chosen].astype(float)
+    seconds, ratio = [], []
+    for i in range(n_reference):
+        start = time.perf_counter()
+        reference = solve_reference(
+            few,
+            probes,
+            shortfall[1 + i],
+            lam=LAM,
+            solver="OSQP",
+            eps_abs=1e-6,
+            eps_rel=1e-6,
+            max_iter=100_000,
+        )
+        seconds.append(time.perf_counter() - start)
+        ratio.append(solved.objective[i] / reference.objective)
+        print(f"  reference input {i}: {seconds[-1]:.1f} s {reference.status}", flush=True)
+    gain = np.mean(seconds) / warm
+    table.add(
+        f"reference, k = {k}, {chosen.size} columns, per input ({n_reference} run)",
+        np.mean(seconds),
+        "s",
+    )
+    table.add(
+        f"working set against reference, k = {k}, per input", gain, "times", ">= 20", gain >= 20
+    )
+    table.add(
+        f"objective, working set / reference, k = {k} (worst)",
+        max(ratio),
+        "",
+        "<= 1",
+        max(ratio) <= 1 + 1e-6,
+    )
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory_alone(shape: tuple[int, int], n: int) -> float:
+    """Peak memory in GB of a process that only fits the path and solves n inputs."""
+    code = (
+        "import numpy as np\n"
+        "from benchmarks.bench_optimize import *\n"
+        f"decoder, probes = dictionary({shape[0]}, {shape[1]})\n"
+        f"r = np.random.default_rng(2).uniform(*TAU_SPREAD, {n})\n"
+        "path = SteeringPath.fit(decoder, probes[0])\n"
+        "path.qp(r, LAM).vector\n"
+        "print(peak_mb() / 1e3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def machine() -> pd.DataFrame:
+    """What the numbers were measured on."""
+    names = ("numpy", "scipy", "torch", "osqp", "clarabel", "cvxpy")
+    rows = [("python", platform.python_version()), *((name, version(name)) for name in names)]
+    rows += [("machine", platform.machine()), ("cores", str(os.cpu_count())), ("cpu", cpu_name())]
+    return pd.DataFrame(rows, columns=["what", "value"]).assign(unit="", goal="", met="")
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a small dictionary, in seconds")
+    parser.add_argument("--out", default="results/benchmarks/optimize.csv")
+    arguments = parser.parse_args()
+    quick = arguments.quick
+    shape, columns = ((2048, 128), 400) if quick else ((16384, 2304), 2000)
+    table = Table()
+    gigabytes = memory_alone(shape, 1000)
+    table.add(
+        "path: peak memory of a process of its own",
+        gigabytes,
+        "GB",
+        "< 2",
+        gigabytes < MAX_MEMORY_GB,
+    )
+    bench_path(table, shape, columns, 1000, 3)
+    bench_working_set(table, shape, columns, 20 if quick else 40, 3)
+    head = [("d_sae", shape[0]), ("d_model", shape[1]), ("quick", quick)]
+    frame = pd.concat(
+        [
+            machine(),
+            pd.DataFrame(head, columns=["what", "value"]).assign(unit="", goal="", met=""),
+            pd.DataFrame(table.rows),
+        ]
+    )
+    write_text(arguments.out, frame.to_csv(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The exact trade-off between sparsity, size and margin, without a sweep."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from steering_core.optimize.checks import as_vector
+from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.solution import Solutions
+
+
+def unit_frontier(path: SteeringPath) -> pd.DataFrame:
+    """L1, L0 and ``‖Dᵀδ‖`` per unit of shortfall at every knot of the fitted range.
+
+    A row per knot: ``position`` s, and of ``u(s) = y(s)/s`` the columns ``l1`` (rising in s),
+    ``residual_norm`` (falling) and ``l0``. The first row is the limit s → 0, the last, if the
+    path is complete, s → ∞. Between two rows, at a fraction t of the way in s,
+
+        l1 = ((1−t) s₀ l1₀ + t s₁ l1₁) / s
+
+    exactly, and the squared norm is a quadratic over s². For a shortfall r multiply l1 and
+    residual_norm by r; the QP of (λ, r) is the row at s = λ r, the SOCP of (ε, r) the row at
+    residual_norm = ε/r.
+    """
+    knots = path.knots
+    if not path.feasible or knots.mu.size < 2:
+        return pd.DataFrame({"position": [], "l1": [], "residual_norm": [], "l0": []})
+    position = np.concatenate([[0.0], knots.s[1:], [np.inf] if knots.complete else []])
+    place = knots.unit_place(position)
+    return pd.DataFrame(
+        {
+            "position": position,
+            "l1": knots.blend("l1", place),
+            "residual_norm": np.sqrt(knots.blend_square(place)),
+            "l0": knots.blend_l0(place),
+        }
+    )
+
+
+def frontier(
+    path: SteeringPath,
+    logits: Any,
+    *,
+    tau: Any = (0.5,),
+    lam: Any = (),
+    epsilon: Any = (),
+) -> pd.DataFrame:
+    """Means over inputs along τ, λ and ε, in closed form.
+
+    Args:
+        path: extended as far as the points need.
+        logits: ``w·h + b`` of each input, ``(n,)``, oriented to the target class; the shortfall
+            is ``τ − logit``.
+        tau: margins.
+        lam: penalties of the QP.
+        epsilon: budgets of the SOCP.
+
+    Returns:
+        A row per program, τ and parameter: ``program``, ``tau``, ``parameter``, means of
+        ``l1``, ``l0``, ``residual_norm`` and ``objective`` over the inputs with a solution, the
+        mean ``margin`` they end at, and ``n_solved``, ``n_satisfied``, ``n_infeasible``. Means
+        are empty (NaN) where no input has a solution.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    logits = as_vector("logits", logits)
+    rows = []
+    for margin in as_vector("tau", tau):
+        shortfall = margin - logits
+        points = [("qp", value, path.qp(shortfall, value)) for value in as_vector("lam", lam)]
+        points += [
+            ("socp", value, path.socp(shortfall, value)) for value in as_vector("epsilon", epsilon)
+        ]
+        for program, value, solved in points:
+            head = {"program": program, "tau": margin, "parameter": value}
+            rows.append({**head, **_means(solved, logits)})
+    return pd.DataFrame(rows)
+
+
+def _means(solved: Solutions, logits: Float[np.ndarray, " n"]) -> dict[str, float]:
+    has = solved.solved
+    reached = logits + np.maximum(solved.shortfall, 0.0)
+    columns = {
+        "l1": solved.l1,
+        "l0": solved.l0,
+        "residual_norm": solved.residual_norm,
+        "objective": solved.objective,
+        "margin": reached,
+    }
+    means = {name: float(v[has].mean()) if has.any() else np.nan for name, v in columns.items()}
+    return {
+        **means,
+        "n_solved": int(has.sum()),
+        "n_satisfied": int((solved.status == "already_satisfied").sum()),
+        "n_infeasible": int((~has).sum()),
+    }
