@@ -22,8 +22,9 @@ from steering_core.models.tokens import tokenize
 
 BATCH_TOKENS = 2048
 VOCABULARY = 256_000
-#: What may differ between runs: the allocator's caches, and the texts themselves.
-ALLOWED_GROWTH = 1.15
+#: With three times the data or more; what still differs are the allocators' caches, the texts and
+#: the index of the Parquet file.
+ALLOWED_GROWTH = 1.25
 
 
 def peak_mb() -> float:

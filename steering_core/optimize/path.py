@@ -159,7 +159,8 @@ class SteeringPath:
         norm = np.full(shortfall.size, np.inf)
         np.divide(epsilon, shortfall, out=norm, where=needs)
         # ‖Dᵀu‖‖w‖ >= w·Dᵀu >= 1, whatever the dictionary.
-        possible = needs & (norm * np.linalg.norm(self.weight) >= 1.0 - 1e-12)
+        weight = float(np.linalg.norm(self.weight))
+        possible = needs & (norm >= (1.0 - 1e-12) / weight if weight else False)
         if self.feasible and possible.any():
             self.extend(norm=float(norm[possible].min()))
             possible &= self.knots.attainable(norm)

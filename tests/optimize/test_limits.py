@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from steering_core.optimize.limits import ablation_limits, box_limits, prefilter, relevance
+
+
+def test_activation_half_takes_active_features_only():
+    activations = np.zeros((2, 10))
+    activations[0, [7, 8, 9]] = [3.0, 1.0, 2.0]
+    scores = np.arange(10.0)[::-1]
+    mask = prefilter(activations, scores, n_features=4)
+    assert np.flatnonzero(mask[0]).tolist() == [0, 1, 7, 9]
+    assert np.flatnonzero(mask[1]).tolist() == [0, 1]  # nothing active: not filled up
+
+
+def test_relevance_ignores_the_length_of_rows():
+    decoder = np.array([[3.0, 0.0], [1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    np.testing.assert_allclose(
+        relevance(decoder, np.array([[-2.0, 0.0], [0.0, 1.0]])), [2.0, 2.0, 0.0, np.sqrt(2)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: prefilter(np.ones((1, 3)), np.ones(4)), "scores"),
+        (lambda: prefilter(np.ones((1, 3)), np.ones(3), 1), "n_features"),
+        (lambda: ablation_limits([-1.0]), "activations"),
+        (lambda: box_limits([1.0], 0.0), "factor"),
+        (lambda: box_limits([-1.0], 1.0), "largest"),
+    ],
+)
+def test_bad_input_is_named(call, name):
+    with pytest.raises(ValueError, match=name):
+        call()
