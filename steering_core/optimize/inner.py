@@ -39,6 +39,7 @@ class Inner:
     mu: Float[np.ndarray, " k"]
     iterations: int
     eta: float = 1.0
+    solver: str = "osqp"
 
 
 class WarmOSQP:
@@ -113,7 +114,8 @@ def solve_quadratic(program: Program, s: Float[np.ndarray, " k"]) -> Inner:
     status, x, dual, iterations = _clarabel(quadratic, np.full(n, 1 / sigma), matrix, right, cones)
     if status != "solved":
         return nothing(status, n, k, iterations)
-    return Inner(status, np.maximum(x, 0.0) * sigma, np.maximum(dual[:k], 0.0) * sigma, iterations)
+    x, mu = np.maximum(x, 0.0) * sigma, np.maximum(dual[:k], 0.0) * sigma
+    return Inner(status, x, mu, iterations, solver="clarabel")
 
 
 def solve_cone(
@@ -160,7 +162,8 @@ def solve_cone(
     if status != "solved":
         return nothing(status, n, k, iterations)
     eta = float(x[n]) * sigma if least else dual[linear] / epsilon
-    return Inner(status, np.maximum(x[:n], 0.0) * sigma, np.maximum(dual[:k], 0.0), iterations, eta)
+    x, mu = np.maximum(x[:n], 0.0) * sigma, np.maximum(dual[:k], 0.0)
+    return Inner(status, x, mu, iterations, eta, solver)
 
 
 def solve_linear(

@@ -28,6 +28,7 @@ class Outcome:
     miss: float = 0.0
     iterations: int = 0
     rounds: int = 0
+    inner: str = ""
 
     @classmethod
     def nothing(cls, status: str, d_sae: int) -> "Outcome":
@@ -39,16 +40,16 @@ class Outcome:
         """δ = 0 is exact."""
         return cls("already_satisfied", sparse.csr_array((1, d_sae)), 0.0, 0.0, 0.0, 0.0)
 
-    def counted(self, iterations: int, rounds: int) -> "Outcome":
-        """The same with the work it took."""
-        return replace(self, iterations=iterations, rounds=rounds)
+    def counted(self, iterations: int, rounds: int, inner: str) -> "Outcome":
+        """The same with the work it took and who did it."""
+        return replace(self, iterations=iterations, rounds=rounds, inner=inner)
 
     def judged(self, tolerance: float) -> "Outcome":
         """The same, ``inaccurate`` if gap or miss exceed ``tolerance``."""
         if self.status != "optimal":
             return self
-        gap = (self.objective - self.dual_objective) / self.objective
-        good = gap <= tolerance and self.miss <= tolerance
+        gap = self.objective - self.dual_objective
+        good = gap <= tolerance * self.objective and self.miss <= tolerance
         return self if good else replace(self, status="inaccurate")
 
 
@@ -64,6 +65,8 @@ class WorkingSetSolutions:
         delta: δ, ``(n, d_sae)`` CSR; negative entries are features turned down.
         iterations: of the inner solver, all rounds together.
         rounds: how often the full dictionary was priced.
+        inner: the inner solver whose point was used, e.g. ``"clarabel"`` where OSQP did not
+            converge; empty where none was needed.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class WorkingSetSolutions:
             setattr(self, name, np.array([getattr(o, source) for o in outcomes], dtype=float))
         self.iterations = np.array([o.iterations for o in outcomes], dtype=np.int64)
         self.rounds = np.array([o.rounds for o in outcomes], dtype=np.int64)
+        self.inner = np.array([o.inner for o in outcomes], dtype="<U8")
 
     def __len__(self) -> int:
         return self.status.size

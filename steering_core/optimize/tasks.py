@@ -61,8 +61,10 @@ class QPTask:
         self._s, self.caps = lam * r, np.where(caps > 0, lam * caps, 0.0)
 
     def solve(self) -> Inner:
-        """By OSQP, warm."""
-        return self._solver.solve(self._columns.ids, self._columns.program(self.caps), self._s)
+        """By OSQP, warm; by Clarabel where that gives up."""
+        program = self._columns.program(self.caps)
+        found = self._solver.solve(self._columns.ids, program, self._s)
+        return found if found.status == "solved" else solve_quadratic(program, self._s)
 
     def finish(self, found: Inner) -> Point:
         """By the equations of the active set."""

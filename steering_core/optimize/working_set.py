@@ -138,11 +138,11 @@ class WorkingSet:
                 status = task.repair()
                 if status == "grown":
                     continue
-                return Outcome.nothing(status, columns.d_sae).counted(iterations, count)
+                return Outcome.nothing(status, columns.d_sae).counted(iterations, count, "")
             point = task.finish(found)
             costs = columns.reduced_costs(point.nu, point.mu)
-            best = task.outcome(point, costs).counted(iterations, count)
+            best = task.outcome(point, costs).counted(iterations, count, found.solver)
             if not columns.add(columns.promising(costs, task.caps, _PAYS, _COME_IN)):
                 columns.keep_best(costs, point.x, _MOST)
                 return best
-        return best or Outcome.nothing("failed", columns.d_sae).counted(iterations, _ROUNDS)
+        return best or Outcome.nothing("failed", columns.d_sae).counted(iterations, _ROUNDS, "")
