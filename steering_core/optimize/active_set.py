@@ -128,6 +128,8 @@ def finish_qp(
         bad = np.concatenate([columns, margins])
         count = np.count_nonzero(bad)
         if count == 0:
+            if not _meets(program, active, s, x):
+                return None
             x[active.free] = np.maximum(x[active.free], 0.0)
             return x, mu, active
         if count < fewest:
@@ -140,6 +142,21 @@ def finish_qp(
             bad[only] = 1.0
         active = _pivot(program, active, x, bad)
     return None
+
+
+def tidied(
+    program: Program, s: Float[np.ndarray, " k"], x: Float[np.ndarray, " n"], active: ActiveSet
+) -> Float[np.ndarray, " n"]:
+    """``x`` without what is only its solver's tolerance: for programs whose pivots do not settle.
+
+    What the active set takes for zero becomes zero; the least change of the free coefficients
+    then restores the tight margins.
+    """
+    x = np.where(active.free, x, np.where(active.capped, program.caps, 0.0))
+    a = program.margins[np.ix_(active.tight, active.free)]
+    gap = s[active.tight] - program.margins[active.tight] @ x
+    x[active.free] += np.linalg.lstsq(a, gap, rcond=1e-13)[0]
+    return np.clip(x, 0.0, program.caps)
 
 
 def finish_cone(
@@ -166,6 +183,8 @@ def finish_cone(
         x, mu, now = x0 + eta * x1, mu0 + eta * mu1, program.scaled(eta)
         columns, margins = violations(now, active, eta * r, x, mu)
         if not columns.any() and not margins.any():
+            if not _meets(now, active, eta * r, x):
+                return None
             x[active.free] = np.maximum(x[active.free], 0.0)
             return x, mu, eta
         settled = finish_qp(now, eta * r, active)
@@ -173,6 +192,12 @@ def finish_cone(
             return None
         active = settled[2]
     return None
+
+
+def _meets(program: Program, active: ActiveSet, s: np.ndarray, x: np.ndarray) -> bool:
+    """Whether the tight margins hold: the free columns may be too few or too alike for them."""
+    gap = (s - program.margins @ x)[active.tight]
+    return bool((np.abs(gap) <= _ZERO * _size(s)).all())
 
 
 def _factor(gram: Float[np.ndarray, "m m"]) -> tuple[np.ndarray, bool] | None:

@@ -16,7 +16,7 @@ class Outcome:
     """One input's solution; NaN where there is none.
 
     ``miss`` is by how much the worst constraint is missed, relative to the largest shortfall
-    (margins) or ε (budget).
+    (margins, each in units of its best feature's gain) or ε (budget).
     """
 
     status: str

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import nnls
 
-from steering_core.optimize.active_set import finish_cone, finish_qp, guess
+from steering_core.optimize.active_set import finish_cone, finish_qp, guess, tidied
 from steering_core.optimize.inner import (
     ConeSolver,
     Inner,
@@ -58,7 +58,8 @@ class QPTask:
         self, columns: WorkingColumns, solver: WarmOSQP, r: np.ndarray, lam: float, caps: np.ndarray
     ) -> None:
         self._columns, self._solver, self._lam = columns, solver, lam
-        self._s, self.caps = lam * r, np.where(caps > 0, lam * caps, 0.0)
+        self._s, self._limits = lam * r, caps
+        self.caps = np.where(caps > 0, lam * caps, 0.0)
 
     def solve(self) -> Inner:
         """By OSQP, warm; by Clarabel where that gives up."""
@@ -69,13 +70,14 @@ class QPTask:
     def finish(self, found: Inner) -> Point:
         """By the equations of the active set."""
         program = self._columns.program(self.caps)
-        exact = finish_qp(program, self._s, guess(program, self._s, found.x, found.mu))
+        start = guess(program, self._s, found.x, found.mu)
+        exact = finish_qp(program, self._s, start)
         if exact is None:  # too rough a start for the pivots
             better = solve_quadratic(program, self._s)
             if better.status == "solved":
-                found = better
-                exact = finish_qp(program, self._s, guess(program, self._s, found.x, found.mu))
-        x, mu = exact[:2] if exact else (_tidy(found.x), found.mu)
+                found, start = better, guess(program, self._s, better.x, better.mu)
+                exact = finish_qp(program, self._s, start)
+        x, mu = exact[:2] if exact else (tidied(program, self._s, found.x, start), found.mu)
         return Point(x, mu, x @ self._columns.rows)
 
     def repair(self) -> str:
@@ -87,9 +89,10 @@ class QPTask:
         certificate = self._columns.certify(costs, self.caps, point.x)
         square, shrink = float(point.nu @ point.nu), certificate.shrink
         dual = point.mu @ self._s / shrink - 0.5 * square / shrink**2 - certificate.capped
+        coefficients = np.minimum(point.x / self._lam, self._limits[self._columns.ids])
         return Outcome(
             "optimal",
-            self._columns.delta(point.x / self._lam),
+            self._columns.delta(coefficients),
             (float(point.x.sum()) + 0.5 * square) / self._lam,
             float(dual) / self._lam,
             certificate.violation,
@@ -124,14 +127,15 @@ class ConeTask:
             linear = solve_linear(program.margins, self._r, program.caps)
             if linear.status == "solved" and np.linalg.norm(linear.x @ rows) <= self._epsilon:
                 return Point(linear.x, linear.mu, np.zeros(rows.shape[1]))
+        x = found.x
         if found.eta > 0:
             eta = found.eta  # the cone program at η is the QP with everything times η
             start = guess(program.scaled(eta), eta * self._r, eta * found.x, found.mu)
             exact = finish_cone(program, self._r, self._epsilon, eta, start)
             if exact:
                 scaled, mu, eta = exact
-                return Point(scaled / eta, mu, scaled @ rows)
-        x = _tidy(found.x)
+                return Point(np.minimum(scaled / eta, program.caps), mu, scaled @ rows)
+            x = tidied(program, self._r, x, start)
         return Point(x, found.mu, found.eta * (x @ rows))
 
     def repair(self) -> str:
@@ -212,8 +216,3 @@ def least_free_norm(
 def _reaches(columns: WorkingColumns, r: np.ndarray, caps: np.ndarray) -> bool:
     program = columns.program(caps)
     return solve_linear(program.margins, r, program.caps).status == "solved"
-
-
-def _tidy(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Without what is only the solver's tolerance."""
-    return np.where(x > 1e-6 * x.max(initial=0.0), x, 0.0)

@@ -63,7 +63,11 @@ class WorkingSet:
                 f"directions must be (k, {dictionary.d_model}), not {directions.shape}."
             )
         self._dictionary, self._cone_solver = dictionary, cone_solver
-        self._columns, self._osqp = WorkingColumns(dictionary, directions), WarmOSQP(warm)
+        # The best feature of each direction gains 1: solvers judge feasibility by absolute size.
+        gain = np.abs(dictionary.price(directions)).max(axis=0)
+        self._gain = np.where(gain > 0, gain, 1.0)
+        self._columns = WorkingColumns(dictionary, directions / self._gain[:, None])
+        self._osqp = WarmOSQP(warm)
 
     def qp(
         self, shortfall: Any, lam: Any, limits: Limits | None = None, tolerance: float = 1e-5
@@ -123,7 +127,7 @@ class WorkingSet:
             elif name == "epsilon" and parameter[i] == 0:
                 outcomes.append(Outcome.nothing("infeasible", d_sae))
             else:
-                outcome = self._rounds(task(shortfall[i], float(parameter[i]), caps))
+                outcome = self._rounds(task(shortfall[i] / self._gain, float(parameter[i]), caps))
                 outcomes.append(outcome.judged(tolerance))
         return WorkingSetSolutions(self._dictionary, shortfall, parameter, outcomes)
 

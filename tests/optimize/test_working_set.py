@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from optimize_instances import instances, unit_dictionary
 from scipy import sparse
 
+from steering_core.optimize.active_set import ActiveSet, Program, finish_qp
 from steering_core.optimize.limits import Limits, ablation_limits, box_limits, shared
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.reference import solve_reference
@@ -25,24 +26,24 @@ def reference_of(decoder, directions, r, limits=None, **program):
 
 
 def assert_agrees(mine, reference, decoder, directions, epsilon=None):
-    if reference.status == "infeasible":
-        assert mine.status[0] == "infeasible"
+    if mine.status[0] == "infeasible":
+        assert reference.status == "infeasible"
         assert np.isnan(mine.objective[0]) and np.isnan(mine.vector).all()
         return
+    # A feasible point with a certificate refutes a reference that gives up on a tiny gain.
     assert mine.status[0] == "optimal"
-    assert mine.objective[0] == pytest.approx(reference.objective, rel=2e-5, abs=1e-7)
+    if reference.status != "infeasible":
+        assert mine.objective[0] == pytest.approx(reference.objective, rel=2e-5, abs=1e-7)
     assert abs(mine.relative_gap[0]) <= 1e-5
     delta = mine.delta.toarray()[0]
-    assert (directions @ decoder.T @ delta >= mine.shortfall[0] - 1e-6).all()
+    size = np.abs(directions @ decoder.T) @ np.abs(delta)
+    assert (directions @ decoder.T @ delta >= mine.shortfall[0] - 1e-9 * size - 1e-6).all()
     np.testing.assert_allclose(mine.vector[0], delta @ decoder, atol=1e-9)
     assert mine.l1[0] == pytest.approx(np.abs(delta).sum())
     if epsilon is not None:
         assert np.linalg.norm(mine.vector[0]) <= epsilon * (1 + 1e-5)
 
 
-@pytest.mark.xfail(
-    reason="open: a few degenerate instances still end inaccurate or failed, and say so"
-)
 @QUICK
 @given(instances(EASY), st.integers(1, 3), st.integers(0, 99), st.floats(0.1, 10))
 def test_qp_with_several_directions_equals_the_reference(problem, k, seed, lam):
@@ -54,9 +55,6 @@ def test_qp_with_several_directions_equals_the_reference(problem, k, seed, lam):
     assert_agrees(mine, reference_of(decoder, directions, r, lam=lam), decoder, directions)
 
 
-@pytest.mark.xfail(
-    reason="open: a few degenerate instances still end inaccurate or failed, and say so"
-)
 @QUICK
 @given(instances(("gaussian", "duplicates")), st.integers(1, 3), st.integers(0, 99))
 def test_socp_with_several_directions_equals_the_reference(problem, k, seed):
@@ -69,9 +67,6 @@ def test_socp_with_several_directions_equals_the_reference(problem, k, seed):
     assert_agrees(mine, reference, decoder, directions, epsilon)
 
 
-@pytest.mark.xfail(
-    reason="open: a few degenerate instances still end inaccurate or failed, and say so"
-)
 @QUICK
 @given(instances(EASY), st.integers(0, 99), st.floats(0.1, 10))
 def test_signed_and_boxed_equal_the_reference(problem, seed, lam):
@@ -84,6 +79,22 @@ def test_signed_and_boxed_equal_the_reference(problem, seed, lam):
     assert_agrees(mine, reference, decoder, weight[None])
     delta = mine.delta.toarray()[0]
     assert (delta <= limits.up).all() and (delta >= -limits.down).all()
+
+
+def test_margins_that_no_free_feature_meets_are_no_optimum():
+    # Tight margins, no free column: the equations of that active set are empty, not satisfied.
+    gram, margins = np.eye(2), np.array([[1.0, 0.5]])
+    program = Program(gram, margins, np.full(2, np.inf))
+    nothing = ActiveSet(np.zeros(2, bool), np.zeros(2, bool), np.ones(1, bool))
+    assert finish_qp(program, np.array([1.0]), nothing) is None
+
+
+def test_a_tiny_gain_is_not_taken_for_none():
+    decoder = np.array([[-2.4e-4], [0.86], [0.82]])
+    mine = WorkingSet(decoder, np.array([-1e-3])).qp([1.8], 0.1)
+    exact = SteeringPath.fit(decoder, np.array([-1e-3])).qp([1.8], 0.1)
+    assert mine.status[0] == exact.status[0] == "optimal"
+    assert mine.objective[0] == pytest.approx(exact.objective[0], rel=1e-9)
 
 
 @pytest.mark.parametrize("cone_solver", ["clarabel", "scs"])
