@@ -16,6 +16,8 @@ PRODUCTS = [
     "generations.html",
     "features.html",
     "frontier.svg",
+    "variants.csv",
+    "variants.svg",
     "provenance.json",
 ]
 

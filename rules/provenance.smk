@@ -22,8 +22,10 @@ SCRIPTS = [
     "probe_effects.py",
     "provenance.py",
     "solve.py",
+    "solve_variants.py",
     "sweep_figure.py",
     "sweep_layers.py",
+    "variants_table.py",
 ]
 
 

@@ -26,6 +26,7 @@ METHODS = (
     "socp_shared",
     "qp_shared",
 )
+VARIANTS = ("path", "prefilter", "signed", "box", "subspace", "shared")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Count = Annotated[int, Field(ge=1)]
@@ -91,6 +92,18 @@ class Settings(Closed):
     socp_tau: Annotated[list[Positive], Field(min_length=1)] = [0.5]
     socp_epsilon: Annotated[list[Positive], Field(min_length=1)] = [1.0, 3.0, 5.0, 10.0, 20.0]
 
+    # variants of the programs
+    variants: Annotated[list[Literal[VARIANTS]], Field(min_length=1)] = list(VARIANTS)
+    variant_rows: Count = 50
+    variant_tau: Positive = 0.5
+    variant_lambda: Annotated[list[Positive], Field(min_length=1)] = [1.0]
+    variant_epsilon: Annotated[list[Positive], Field(min_length=1)] = [5.0]
+    cone_solver: Literal["clarabel", "scs"] = "clarabel"
+    prefilter_features: Annotated[int, Field(ge=2)] = 2000
+    box_factor: Positive = 1.0
+    subspace_components: Count = 50
+    subspace_directions: Count = 5
+
     # generation
     n_prompts: Count = 50
     new_tokens: Count = 100
@@ -112,7 +125,25 @@ class Settings(Closed):
             )
         return self
 
-    @field_validator("methods", "strengths", "qp_tau", "qp_lambda", "socp_tau", "socp_epsilon")
+    @model_validator(mode="after")
+    def _subspace_fits(self) -> "Settings":
+        if self.subspace_directions > self.subspace_components:
+            raise ValueError(
+                "subspace_directions must not exceed subspace_components, of which it keeps some"
+            )
+        return self
+
+    @field_validator(
+        "methods",
+        "strengths",
+        "qp_tau",
+        "qp_lambda",
+        "socp_tau",
+        "socp_epsilon",
+        "variants",
+        "variant_lambda",
+        "variant_epsilon",
+    )
     @classmethod
     def _distinct(cls, values: list) -> list:
         if len(set(values)) < len(values):
@@ -124,6 +155,13 @@ class Settings(Closed):
     def _has_baseline(cls, values: list) -> list:
         if "no_steering" not in values:
             raise ValueError("must contain no_steering: every other method is compared with it")
+        return values
+
+    @field_validator("variants")
+    @classmethod
+    def _has_path(cls, values: list) -> list:
+        if "path" not in values:
+            raise ValueError("must contain path: every other variant is compared with it")
         return values
 
 

@@ -2,5 +2,6 @@
 
 One probe constraint: ``path`` (all inputs and parameters at once), ``lookup`` (the path as a
 table on the model's device), ``frontier``. Several constraints or limits: ``working_set`` with
-``limits``, ``subspace``, ``comparison``. ``reference`` is the textbook formulation.
+``limits`` and ``subspace``; ``variants`` puts them side by side. ``reference`` is the textbook
+formulation.
 """

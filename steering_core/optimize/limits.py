@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from scipy import sparse
 
 from steering_core.optimize.checks import as_float64
+from steering_core.optimize.dictionary import Dictionary
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,17 @@ def box_limits(largest: Any, factor: float) -> Limits:
 
 
 def relevance(
-    decoder: Float[np.ndarray, "d_sae d_model"], directions: Float[np.ndarray, "k d_model"]
+    decoder: Any, directions: Float[np.ndarray, "k d_model"]
 ) -> Float[np.ndarray, " d_sae"]:
-    """``max_j |d_i · w_j| / ‖d_i‖`` of each feature, zero for zero rows."""
-    norm = np.linalg.norm(decoder, axis=1)
-    product = np.abs(decoder @ np.atleast_2d(directions).T).max(axis=1)
+    """``max_j |d_i · w_j| / ‖d_i‖`` of each feature, zero for zero rows.
+
+    Args:
+        decoder: ``(d_sae, d_model)``; or a ``Dictionary``.
+        directions: ``(k, d_model)`` or ``(d_model,)``.
+    """
+    dictionary = decoder if isinstance(decoder, Dictionary) else Dictionary(decoder)
+    product = np.abs(dictionary.price(np.atleast_2d(directions))).max(axis=1)
+    norm = dictionary.norms
     return np.divide(product, norm, out=np.zeros(norm.size), where=norm > 0)
 
 

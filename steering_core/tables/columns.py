@@ -1,38 +1,13 @@
 """What every column of ``pareto.csv`` means, and a check that a table keeps to it."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-Kind = Literal["text", "number", "flag"]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its name, unit, meaning, and when its cells are empty ("" for never)."""
-
-    name: str
-    kind: Kind
-    unit: str
-    meaning: str
-    empty_when: str = ""
-
+from steering_core.tables.column import Column, describe, interval_columns, validate_table
 
 _UNSOLVED = "the program is infeasible for every test row"
 _NO_FEATURES = f"the method does not act through SAE features, or {_UNSOLVED}"
 _NO_TEXT = "no prompt could be steered, so there is no text"
 _NO_CANDIDATE = "no test row starts outside the target class"
-_LOW, _HIGH = "lower end of its bootstrap 95 % interval", "upper end of its bootstrap 95 % interval"
-
-
-def _interval(stem: str, of: str, unit: str, empty_when: str) -> tuple[Column, Column]:
-    return (
-        Column(f"{stem}_low", "number", unit, f"{of}: {_LOW}", empty_when),
-        Column(f"{stem}_high", "number", unit, f"{of}: {_HIGH}", empty_when),
-    )
-
 
 PARETO_COLUMNS: tuple[Column, ...] = (
     Column("experiment", "text", "name", "experiment in config.yaml"),
@@ -94,7 +69,7 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "method equals the one that is solved once; the columns of texts are of the adaptive edit",
         _UNSOLVED,
     ),
-    *_interval("residual_norm_ci", "residual_norm_mean", "residual norm", _UNSOLVED),
+    *interval_columns("residual_norm_ci", "residual_norm_mean", "residual norm", _UNSOLVED),
     Column(
         "l0_mean",
         "number",
@@ -132,7 +107,7 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "(margin 0), by the fitted probe: what the programs enforce, so no evidence for them",
         _NO_CANDIDATE,
     ),
-    *_interval("flip_ci", "flip_rate", "share", _NO_CANDIDATE),
+    *interval_columns("flip_ci", "flip_rate", "share", _NO_CANDIDATE),
     Column(
         "eval_flip_rate",
         "number",
@@ -140,7 +115,7 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "the same share by the independent evaluation probe",
         "no test row starts outside the target class by that probe",
     ),
-    *_interval("eval_flip_ci", "eval_flip_rate", "share", "as `eval_flip_rate`"),
+    *interval_columns("eval_flip_ci", "eval_flip_rate", "share", "as `eval_flip_rate`"),
     Column(
         "kl_mean",
         "number",
@@ -149,7 +124,7 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "the generated tokens",
         _NO_TEXT,
     ),
-    *_interval("kl_ci", "kl_mean", "nats per token", _NO_TEXT),
+    *interval_columns("kl_ci", "kl_mean", "nats per token", _NO_TEXT),
     Column(
         "perplexity_base",
         "number",
@@ -164,7 +139,7 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "perplexity under the unsteered model of the text generated with steering",
         _NO_TEXT,
     ),
-    *_interval("perplexity_ci", "perplexity_steered", "perplexity", _NO_TEXT),
+    *interval_columns("perplexity_ci", "perplexity_steered", "perplexity", _NO_TEXT),
     Column(
         "classifier_rate_base",
         "number",
@@ -174,7 +149,7 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "neither, the evaluation probe (the row's warnings say so)",
     ),
     Column("classifier_rate_steered", "number", "share", "the same share, steered", _NO_TEXT),
-    *_interval("classifier_ci", "classifier_rate_steered", "share", _NO_TEXT),
+    *interval_columns("classifier_ci", "classifier_rate_steered", "share", _NO_TEXT),
     Column(
         "feasible_fraction",
         "number",
@@ -204,50 +179,12 @@ def validate_pareto(df: pd.DataFrame) -> None:
     """Check that ``df`` is a table as :data:`PARETO_COLUMNS` describes.
 
     Raises:
-        ValueError: naming what is wrong: a column missing, unknown or out of order; an empty cell
-            in a column that is never empty; a column of the wrong kind; or two rows of one
-            experiment with the same (method, strength_name, strength).
+        ValueError: as :func:`validate_table`.
 
     """
-    names = list(df.columns)
-    missing = [name for name in PARETO_NAMES if name not in names]
-    unknown = [name for name in names if name not in PARETO_NAMES]
-    if missing or unknown:
-        raise ValueError(f"pareto table: missing columns {missing}, unknown columns {unknown}.")
-    if names != list(PARETO_NAMES):
-        at = next(i for i, name in enumerate(PARETO_NAMES) if names[i] != name)
-        raise ValueError(
-            f"pareto table: column {at} is {names[at]!r}, should be {PARETO_NAMES[at]!r}."
-        )
-    for column in PARETO_COLUMNS:
-        _check_cells(df[column.name], column)
-    key = ["experiment", *PARETO_KEY]
-    repeated = df[df.duplicated(key, keep=False)]
-    if len(repeated):
-        example = tuple(repeated.iloc[0][list(PARETO_KEY)])
-        raise ValueError(f"pareto table: {len(repeated)} rows repeat {PARETO_KEY}, e.g. {example}.")
+    validate_table(df, "pareto", PARETO_COLUMNS, PARETO_KEY)
 
 
 def describe_columns() -> str:
     """Render the columns as a Markdown table: column, unit, meaning, empty when."""
-    lines = ["| column | unit | meaning | empty when |", "|---|---|---|---|"]
-    for column in PARETO_COLUMNS:
-        empty = column.empty_when or "never"
-        lines.append(f"| `{column.name}` | {column.unit} | {column.meaning} | {empty} |")
-    return "\n".join(lines) + "\n"
-
-
-def _check_cells(values: pd.Series, column: Column) -> None:
-    present = values.dropna()
-    if not column.empty_when and len(present) < len(values):
-        raise ValueError(f"pareto table: {column.name} has empty cells; it is never empty.")
-    if present.empty:
-        return
-    flag = is_bool_dtype(present) or present.map(lambda value: value in (True, False)).all()
-    fits = {
-        "flag": flag and not present.map(lambda value: isinstance(value, str)).any(),
-        "number": is_numeric_dtype(values) and not is_bool_dtype(values),
-        "text": present.map(lambda value: isinstance(value, str)).all(),
-    }
-    if not fits[column.kind]:
-        raise ValueError(f"pareto table: {column.name} must be a {column.kind} ({column.unit}).")
+    return describe(PARETO_COLUMNS)

@@ -1,0 +1,110 @@
+"""Rows of the variants of the programs: one per (variant, program, parameter, input)."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from steering_core.methods.solutions import SOLVED
+from steering_core.optimize.outcome import WorkingSetSolutions
+from steering_core.optimize.solution import Program, Solutions
+from steering_core.optimize.variants import VariantPrograms
+from steering_core.probes.linear_probe import LinearProbe
+from steering_core.progress import progress
+
+_VALUES = ("objective", "dual_objective", "relative_gap", "dual_violation", "l1", "residual_norm")
+#: Columns of the rows: what was solved, how it went, and what it does to the evaluation probe.
+COLUMNS = (
+    *("variant", "program", "tau", "parameter", "example_id", "status", *_VALUES, "l0"),
+    *("iterations", "rounds", "inner", "eval_probe_base", "eval_probe_steered"),
+)
+
+
+def rows_outside(
+    logits: Float[np.ndarray, " n"], most: int, seed: int = 0
+) -> Int[np.ndarray, " m"]:
+    """Positions of up to ``most`` rows that start outside the target class, in their order.
+
+    Args:
+        logits: of the oriented probe; a row is outside where it is <= 0.
+        most: if there are more, as many are drawn.
+        seed: of the draw.
+    """
+    outside = np.flatnonzero(logits <= 0)
+    if outside.size <= most:
+        return outside
+    return np.sort(np.random.default_rng(seed).choice(outside, most, replace=False))
+
+
+def variant_grid(
+    variants: Iterable[str], lam: Iterable[float], epsilon: Iterable[float]
+) -> list[tuple[str, Program, float]]:
+    """Return every (variant, program, parameter), in the order of the configuration."""
+    programs: list[tuple[Program, float]] = [("qp", value) for value in lam]
+    programs += [("socp", value) for value in epsilon]
+    return [(variant, program, value) for variant in variants for program, value in programs]
+
+
+def solve_variants(
+    programs: VariantPrograms,
+    grid: Sequence[tuple[str, Program, float]],
+    example_ids: Sequence[str],
+    tau: float,
+    evaluation_probe: LinearProbe,
+) -> pd.DataFrame:
+    """Solve every variant for every input, and ask the evaluation probe about the result.
+
+    Args:
+        programs: of the inputs.
+        grid: from :func:`variant_grid`.
+        example_ids: names of the inputs.
+        tau: margin of the probe that ``programs.shortfall`` was made with, logits.
+        evaluation_probe: oriented to the target class.
+
+    Returns:
+        The columns :data:`COLUMNS`. ``tau`` is NaN of the subspace, which has thresholds of its
+        own; ``iterations`` and ``rounds`` are NaN and ``inner`` is empty of the path, which needs
+        no iteration; ``eval_probe_steered`` is NaN unless solved to tolerance. Without inputs
+        there are no rows.
+    """
+    if not example_ids:
+        return pd.DataFrame(columns=list(COLUMNS))
+    names = pd.DataFrame({"example_id": list(example_ids)})
+    before = evaluation_probe.decision(programs.residuals)
+    frames = []
+    for variant, program, parameter in progress(grid, "solving variants"):
+        solved = programs.solve(variant, program, parameter)
+        moved = solved.vector @ evaluation_probe.weight_vector
+        frames.append(
+            names.assign(
+                variant=variant,
+                program=program,
+                tau=np.nan if variant == "subspace" else tau,
+                parameter=parameter,
+                **{
+                    column: values if len(values) == len(names) else np.repeat(values, len(names))
+                    for column, values in _columns(solved, moved).items()
+                },
+                eval_probe_base=before,
+            )
+        )
+    rows = pd.concat(frames, ignore_index=True)
+    moved = rows.pop("moved").where(rows["status"].isin(SOLVED))
+    return rows.assign(eval_probe_steered=rows["eval_probe_base"] + moved)[list(COLUMNS)]
+
+
+def _columns(
+    solved: Solutions | WorkingSetSolutions, moved: Float[np.ndarray, " n"]
+) -> dict[str, Any]:
+    columns: dict[str, Any] = {"status": solved.status}
+    columns |= {name: np.asarray(getattr(solved, name), dtype=float) for name in _VALUES}
+    columns["l0"] = np.where(solved.solved, solved.l0, np.nan)
+    if isinstance(solved, WorkingSetSolutions):
+        columns["iterations"] = solved.iterations.astype(float)
+        columns["rounds"], columns["inner"] = solved.rounds.astype(float), solved.inner
+    else:
+        columns["iterations"] = columns["rounds"] = np.full(len(solved), np.nan)
+        columns["inner"] = np.full(len(solved), "")
+    return columns | {"moved": moved}

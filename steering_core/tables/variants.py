@@ -1,0 +1,111 @@
+"""Aggregate the variants of the programs into one row per (variant, program, parameter)."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from steering_core.methods.solutions import SOLVED
+from steering_core.metrics.bootstrap import Interval, mean_interval, ratio_interval
+from steering_core.tables.column import validate_table
+from steering_core.tables.variant_columns import VARIANT_COLUMNS, VARIANT_KEY
+
+_COUNTED = {
+    "optimal": "n_optimal",
+    "already_satisfied": "n_satisfied",
+    "infeasible": "n_infeasible",
+    "inaccurate": "n_inaccurate",
+    "failed": "n_failed",
+}
+
+
+def variant_table(
+    rows: pd.DataFrame, experiment: str, *, seed: int = 0, n_resamples: int = 2000
+) -> pd.DataFrame:
+    """Return the table that :mod:`steering_core.tables.variant_columns` describes.
+
+    Args:
+        rows: as :func:`steering_core.methods.variants.solve_variants` returns them; ``path`` must
+            be among the variants.
+        experiment: name of the experiment.
+        seed: of the bootstrap.
+        n_resamples: number of bootstrap samples.
+
+    Raises:
+        ValueError: if ``path`` is missing, or a status is unknown.
+    """
+    names = [column.name for column in VARIANT_COLUMNS]
+    if rows.empty:
+        return pd.DataFrame(columns=names)
+    if "path" not in set(rows["variant"]):
+        raise ValueError("rows: the variant path is missing, with which the others are compared")
+    if unknown := set(rows["status"]) - set(_COUNTED):
+        raise ValueError(f"rows: unknown statuses {sorted(unknown)}")
+    plain = rows[rows["variant"] == "path"]
+    boot = {"seed": seed, "n_resamples": n_resamples}
+    table = []
+    for (variant, program, parameter), group in rows.groupby(list(VARIANT_KEY), sort=False):
+        same = (plain["program"] == program) & (plain["parameter"] == parameter)
+        table.append(
+            {
+                "experiment": experiment,
+                "variant": variant,
+                "program": program,
+                "tau": group["tau"].iloc[0],
+                "parameter": parameter,
+                "n": len(group),
+                **{name: int((group["status"] == key).sum()) for key, name in _COUNTED.items()},
+                **_sizes(group[_solved(group)], boot),
+                **_ratio(group, plain[same], boot),
+                **_work(group),
+                **_flips(group, boot),
+            }
+        )
+    result = pd.DataFrame(table)[names]
+    validate_table(result, "variant", VARIANT_COLUMNS, VARIANT_KEY)
+    return result
+
+
+def _solved(rows: pd.DataFrame) -> pd.Series:
+    return rows["status"].isin(SOLVED)
+
+
+def _sizes(solved: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
+    columns: dict[str, float] = {}
+    for name in ("objective", "l0", "l1", "residual_norm"):
+        interval = mean_interval(solved[name].to_numpy(dtype=float), **boot)
+        columns |= _cells(f"{name}_mean", f"{name}_ci", interval)
+    return columns
+
+
+def _ratio(rows: pd.DataFrame, plain: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
+    """Σ objectives / Σ objectives of the plain program, over the inputs that both solved."""
+    mine, theirs = (
+        frame[_solved(frame)].set_index("example_id")["objective"] for frame in (rows, plain)
+    )
+    both = mine.index.intersection(theirs.index, sort=False)
+    interval = ratio_interval(mine[both].to_numpy(), theirs[both].to_numpy(), **boot)
+    return {"n_paired": len(both)} | _cells("objective_ratio", "objective_ratio_ci", interval)
+
+
+def _work(rows: pd.DataFrame) -> dict[str, Any]:
+    worked = rows[rows["status"].isin(["optimal", "inaccurate"])]
+    used = worked.loc[worked["inner"] != "", "inner"].value_counts(sort=False).sort_index()
+    return {
+        "relative_gap_max": rows["relative_gap"].max(),
+        "dual_violation_max": rows["dual_violation"].max(),
+        "iterations_mean": worked["iterations"].mean(),
+        "rounds_mean": worked["rounds"].mean(),
+        "inner_solvers": ", ".join(f"{name} {count}" for name, count in used.items()) or None,
+    }
+
+
+def _flips(rows: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
+    outside = rows[rows["eval_probe_base"] <= 0]
+    flipped = (outside["eval_probe_steered"] > 0).to_numpy(dtype=float)  # NaN: not flipped
+    return _cells("eval_flip_rate", "eval_flip_ci", mean_interval(flipped, **boot))
+
+
+def _cells(name: str, stem: str, interval: Interval) -> dict[str, float]:
+    ends = {name: interval.mean, f"{stem}_low": interval.low, f"{stem}_high": interval.high}
+    return {key: np.nan if value is None else value for key, value in ends.items()}

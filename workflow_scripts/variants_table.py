@@ -1,0 +1,22 @@
+"""The variants of the programs, aggregated into variants.csv and drawn."""
+
+from steering_core.job import job
+
+with job(snakemake):
+    import pandas as pd
+
+    from steering_core.config.view import SettingsView
+    from steering_core.storage.atomic import write_text
+    from steering_core.tables.charts import save_chart
+    from steering_core.tables.variant_figure import variant_figure
+    from steering_core.tables.variants import variant_table
+
+    given = SettingsView(snakemake.params.settings)
+    table = variant_table(
+        pd.read_parquet(snakemake.input.solutions),
+        snakemake.wildcards.experiment,
+        seed=given.seed,
+        n_resamples=given.bootstrap_resamples,
+    )
+    write_text(snakemake.output.table, table.to_csv(index=False))
+    save_chart(variant_figure(table), snakemake.output.figure)
