@@ -149,6 +149,7 @@ rule frontier_figure:
             labels={"what": "exact frontier of the programs"},
         ),
         table="results/{experiment}/frontier.csv",
+        knots="results/{experiment}/frontier_knots.csv",
     log:
         "results/{experiment}/logs/frontier_figure.log",
     group:
@@ -159,7 +160,6 @@ rule frontier_figure:
         mem_mb=megabytes(2000),
         runtime=minutes(15),
     params:
-        settings=settings("qp_tau"),
         code=code("frontier_figure.py"),
     script:
         "../workflow_scripts/frontier_figure.py"

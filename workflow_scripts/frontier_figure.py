@@ -5,18 +5,16 @@ from steering_core.job import job
 with job(snakemake):
     import pandas as pd
 
-    from steering_core.methods.frontier import frontier_table, grid_points
     from steering_core.optimize.path import SteeringPath
     from steering_core.storage.atomic import write_text
     from steering_core.tables.charts import save_chart
     from steering_core.tables.program_figure import frontier_figure
+    from steering_core.tables.program_frontier import knot_table, program_frontier
 
     solutions = pd.read_parquet(snakemake.input.solutions, filters=[("split", "==", "test")])
-    margins = snakemake.params.settings["qp_tau"]
-    some = solutions[(solutions["method"] == "qp_optimal") & (solutions["strength_index"] == 0)]
-    logits = (some["tau"] - some["shortfall"]).to_numpy()
-    table = frontier_table(SteeringPath.load(snakemake.input.path), logits, margins)
-    grid = grid_points(solutions)
-    grid = grid[grid["margin"].isin(margins)]
+    path, experiment = SteeringPath.load(snakemake.input.path), snakemake.wildcards.experiment
+    table = program_frontier(path, solutions, experiment)
     write_text(snakemake.output.table, table.to_csv(index=False))
-    save_chart(frontier_figure(table, grid), snakemake.output.figure)
+    write_text(snakemake.output.knots, knot_table(path, experiment).to_csv(index=False))
+    on_curve = table["point"] == "curve"
+    save_chart(frontier_figure(table[on_curve], table[~on_curve]), snakemake.output.figure)

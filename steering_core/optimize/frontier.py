@@ -10,6 +10,11 @@ from steering_core.optimize.checks import as_vector
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Solutions
 
+COLUMNS = (
+    *("program", "tau", "parameter", "l1", "l0", "residual_norm", "objective", "margin"),
+    *("n_solved", "n_satisfied", "n_infeasible"),
+)
+
 
 def unit_frontier(path: SteeringPath) -> pd.DataFrame:
     """L1, L0 and ``‖Dᵀδ‖`` per unit of shortfall at every knot of the fitted range.
@@ -77,7 +82,36 @@ def frontier(
         for program, value, solved in points:
             head = {"program": program, "tau": margin, "parameter": value}
             rows.append({**head, **_means(solved, logits)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def curves(path: SteeringPath, logits: Any, tau: Any, points: int = 160) -> pd.DataFrame:
+    """The curve of either program at each margin, over the fitted range of the path.
+
+    λ rises geometrically over four decades to the end of that range, and ε over the budgets that
+    every input can meet on it, so that all means are over the same inputs.
+
+    Args:
+        path: only its fitted range is used.
+        logits: as in :func:`frontier`.
+        tau: margins; one that every input passes already, or that none can reach, has no curve.
+        points: on each curve.
+
+    Returns:
+        As :func:`frontier`.
+    """
+    logits = as_vector("logits", logits)
+    parts = []
+    for margin in as_vector("tau", tau):
+        worst = margin - logits.min(initial=np.inf)
+        if worst <= 0 or not path.feasible or not path.knots.s[-1] > 0:
+            continue
+        last = float(path.knots.s[-1]) / worst
+        ends = path.qp([worst, worst], lam=[last, 1e-9 * last]).residual_norm
+        epsilon = np.unique(np.geomspace(*ends * (1 + 1e-9), points))
+        lam = np.geomspace(1e-4, 1.0, points) * last
+        parts.append(frontier(path, logits, tau=margin, lam=lam, epsilon=epsilon))
+    return pd.concat(parts, ignore_index=True) if parts else frontier(path, logits, tau=())
 
 
 def _means(solved: Solutions, logits: Float[np.ndarray, " n"]) -> dict[str, float]:

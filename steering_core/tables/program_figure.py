@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from steering_core.tables.charts import HEIGHT, QUIET, WIDTH, finished
+from steering_core.tables.charts import HEIGHT, QUIET, WIDTH, finished, note
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _DASHES = ([1, 0], [7, 5], [2, 3], [10, 3])
@@ -11,7 +11,7 @@ _MOST_LABELS = 8
 _PADDED = alt.Scale(zero=False, nice=False, padding=14)
 
 
-def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.HConcatChart:
+def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.TopLevelMixin:
     """Draw the programs' exact frontier, with the points of a sweep on it.
 
     Two panels, ‖Dᵀδ‖ against L1 and against L0. A curve is drawn for each program and each value
@@ -20,20 +20,23 @@ def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.H
     is held, a third panel shows what the margin costs in L1.
 
     Args:
-        df: columns ``program``, ``parameter`` (λ or ε), ``l0``, ``l1``, ``residual_norm``,
-            ``margin`` (probe logits), a row per point of the curves.
+        df: columns ``program``, ``parameter`` (λ or ε), ``l0``, ``l1``, ``residual_norm``, ``tau``
+            (the margin, probe logits), a row per point of the curves; none gives a picture that
+            says so.
         grid: the same columns for the points of a sweep, or None.
 
     """
+    if df.empty:
+        return finished(note("the sweep had no program to solve, or nothing to do for one"))
     programs = sorted(df["program"].unique())
     held = _held_fixed(df)
-    other = "margin" if held == "parameter" else "parameter"
+    other = "tau" if held == "parameter" else "parameter"
     curves = df.sort_values(["program", held, other], kind="stable")
     curves = curves.assign(
         # Along a curve the rows are joined in this order, not in that of the x axis.
         place=range(len(curves)),
         curve=curves["program"] + " " + curves[held].astype(str),
-        label=(held if held == "margin" else curves["program"])
+        label=("margin" if held == "tau" else curves["program"])
         + " "
         + curves[held].map("{:g}".format),
     )
@@ -41,7 +44,7 @@ def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.H
     l1, l0 = ("l1", "L1 of δ"), ("l0", "features changed, L0")
     axes = [(norm, l1), (norm, l0)]
     if held == "parameter":
-        axes.append((("margin", "margin (probe logits)"), l1))
+        axes.append((("tau", "margin (probe logits)"), l1))
     labelled = 1 < curves["label"].nunique() <= _MOST_LABELS
     # Curves of one program meet in L0, so labels would collide there.
     panels = [_panel(curves, grid, programs, x, y, labelled and y is l1) for x, y in axes]
@@ -50,8 +53,8 @@ def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.H
 
 
 def _held_fixed(df: pd.DataFrame) -> str:
-    counts = df.groupby("program")[["parameter", "margin"]].nunique().max()
-    return "margin" if counts["margin"] <= counts["parameter"] else "parameter"
+    counts = df.groupby("program")[["parameter", "tau"]].nunique().max()
+    return "tau" if counts["tau"] <= counts["parameter"] else "parameter"
 
 
 def _panel(
@@ -94,7 +97,7 @@ def _panel(
                 across,
                 up,
                 alt.Color(**colour),
-                tooltip=["program", "parameter", "margin", "l0", "l1", "residual_norm"],
+                tooltip=["program", "parameter", "tau", "l0", "l1", "residual_norm"],
             )
         )
     tops = curves.sort_values(y[0], kind="stable").drop_duplicates("label", keep="last")

@@ -10,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from steering_core.tables.column import validate_table
 from steering_core.tables.columns import validate_pareto
+from steering_core.tables.variant_columns import VARIANT_COLUMNS, VARIANT_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -21,6 +23,9 @@ SMALL = [
     "qp_tau=[2.0,6.0]",
     "socp_tau=[2.0]",
     "socp_epsilon=[0.5,20.0]",
+    "variant_rows=12",
+    "variant_tau=2.0",
+    "variant_epsilon=[20.0]",
     "bootstrap_resamples=200",
     "methods=[no_steering,caa_mean_diff,topk_features,convex_optimal,qp_optimal,qp_adaptive]",
     "demo_world={training_steps: 300, documents: 6000, sae_samples: 40000}",
@@ -57,8 +62,25 @@ def test_the_table_keeps_to_its_columns(world):
 
 
 def test_every_product_is_there(world):
-    for name in ("pareto.svg", "sweep.svg", "generations.html", "features.html", "frontier.svg"):
+    pictures = ("pareto.svg", "sweep.svg", "frontier.svg", "variants.svg")
+    for name in (*pictures, "generations.html", "features.html"):
         assert (world / name).stat().st_size > 1000, name
+
+
+def test_variants_cost_what_their_constraints_say(world):
+    table = pd.read_csv(world / "variants.csv")
+    validate_table(table, "variant", VARIANT_COLUMNS, VARIANT_KEY)
+    rows = table.set_index(["variant", "program"])
+    assert (rows["n"] == 12).all()
+    assert (rows.loc["path", "n_optimal"] == 12).all()
+    ratio, paired = rows["objective_ratio"], rows["n_paired"]
+    assert (paired.loc["signed"] == 12).all() and (ratio.loc["signed"] < 1 + 1e-6).all()
+    assert (ratio.loc["signed"] < 0.999).any()
+    for narrower in ("prefilter", "box", "shared"):
+        assert not (ratio.loc[narrower] < 1 - 1e-6).any()
+    assert (ratio.loc["shared"] > 1).all()
+    assert rows["n_failed"].eq(0).all() and rows["n_inaccurate"].eq(0).all()
+    assert (rows["relative_gap_max"].dropna() < 1e-5).all()
 
 
 def test_programs_are_solved_for_every_input_and_certified(world):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from optimize_instances import unit_dictionary
 
-from steering_core.optimize.frontier import frontier, unit_frontier
+from steering_core.optimize.frontier import curves, frontier, unit_frontier
 from steering_core.optimize.path import SteeringPath
 
 
@@ -45,3 +45,44 @@ def test_inputs_without_a_solution_are_counted_not_averaged(path):
 
 def test_nothing_fitted_gives_an_empty_table():
     assert unit_frontier(SteeringPath.fit(np.eye(3), np.ones(3))).empty
+
+
+@pytest.fixture
+def fitted():
+    """A path as a saved one is: as far as some query needed."""
+    return SteeringPath.fit(*unit_dictionary(300, 16), s=50.0)
+
+
+LOGITS = np.random.default_rng(1).normal(size=9)
+
+
+def test_norm_falls_and_l1_rises_along_lambda(fitted):
+    table = curves(fitted, LOGITS, [2.0], points=30)
+    curve = table[table["program"] == "qp"].sort_values("parameter")
+    assert (np.diff(curve["residual_norm"]) <= 1e-12).all()
+    assert (np.diff(curve["l1"]) >= -1e-12).all()
+
+
+def test_every_point_of_a_curve_serves_every_input_on_the_fitted_range(fitted):
+    reach = fitted.knots.s[-1]
+    table = curves(fitted, LOGITS, [2.0, 4.0], points=11)
+    assert table.notna().all(axis=None) and (table["n_solved"] == LOGITS.size).all()
+    assert table.groupby(["program", "tau"]).size().tolist() == [11] * 4
+    assert fitted.knots.s[-1] == reach
+    longest = table[table["program"] == "qp"].groupby("tau")["parameter"].max()
+    assert longest[2.0] == pytest.approx(reach / (2.0 - LOGITS.min()))
+
+
+def test_no_curve_where_every_input_already_passes_or_there_is_none(fitted):
+    assert curves(fitted, LOGITS, [float(LOGITS.min()) - 1.0]).empty
+    assert curves(fitted, [], [1.0]).empty
+    unfitted = SteeringPath.fit(np.eye(3), np.ones(3))
+    assert curves(unfitted, LOGITS, [5.0]).empty
+    assert list(curves(fitted, [], [1.0])) == list(curves(fitted, LOGITS, [2.0], points=2))
+
+
+def test_a_budget_that_does_not_vary_is_one_point():
+    """One feature only: its norm per logit is the same everywhere on the path."""
+    path = SteeringPath.fit([[1.0, 0.0]], [1.0, 0.0], s=3.0)
+    table = curves(path, [0.0, -1.0], [1.0], points=5)
+    assert (table["program"] == "socp").sum() <= 2

@@ -112,7 +112,7 @@ def frontier_table(margins: tuple[float, ...] = (1.0,)) -> pd.DataFrame:
                         "l0": int(1 + 8 * np.sqrt(s)),
                         "l1": margin * (3 + 2 * np.log1p(s)),
                         "residual_norm": norm,
-                        "margin": margin,
+                        "tau": margin,
                     }
                 )
     return pd.DataFrame(rows)

@@ -135,10 +135,14 @@ def test_frontier_labels_several_margins() -> None:
 
 def test_frontier_along_the_margin_has_a_third_panel() -> None:
     margins = np.linspace(0.1, 4, 20)
-    df = pd.DataFrame({"program": "qp", "parameter": 1.0, "margin": margins})
+    df = pd.DataFrame({"program": "qp", "parameter": 1.0, "tau": margins})
     df = df.assign(l0=5, l1=3 * margins, residual_norm=2 * margins)
     panels = spec(frontier_figure(df))["hconcat"]
-    assert len(panels) == 3 and fields(panels[2], "x") == {"margin"}
+    assert len(panels) == 3 and fields(panels[2], "x") == {"tau"}
+
+
+def test_frontier_without_a_program_says_so() -> None:
+    assert spec(frontier_figure(frontier_table().iloc[:0]))["mark"]["type"] == "text"
 
 
 def test_styles_are_distinct_and_do_not_depend_on_company() -> None:
