@@ -9,10 +9,14 @@ with job(snakemake):
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
-    from steering_core.methods.variants import rows_outside, solve_variants, variant_grid
+    from steering_core.methods.variants import (
+        concept_subspace,
+        rows_outside,
+        solve_variants,
+        variant_grid,
+    )
     from steering_core.optimize.dictionary import Dictionary
     from steering_core.optimize.path import SteeringPath
-    from steering_core.optimize.subspace import fit_subspace
     from steering_core.optimize.variants import VariantPrograms
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.atomic import atomic_path
@@ -40,7 +44,7 @@ with job(snakemake):
         shortfall=given.variant_tau - logits,
         activations=sparse.csr_array(feature_matrix(files.features, ids)),
         largest=feature_matrix(files.features, train["example_id"]).max(axis=0).toarray()[0],
-        subspace=fit_subspace(
+        subspace=concept_subspace(
             cache.matrix(hook, train["example_id"]),
             train["label"].to_numpy(dtype=int),
             target,

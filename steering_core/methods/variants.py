@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from steering_core.errors import ConfigError
 from steering_core.methods.solutions import SOLVED
 from steering_core.optimize.outcome import WorkingSetSolutions
 from steering_core.optimize.solution import Program, Solutions
+from steering_core.optimize.subspace import ConceptSubspace, fit_subspace
 from steering_core.optimize.variants import VariantPrograms
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.progress import progress
@@ -36,6 +38,27 @@ def rows_outside(
     if outside.size <= most:
         return outside
     return np.sort(np.random.default_rng(seed).choice(outside, most, replace=False))
+
+
+def concept_subspace(
+    residuals: Float[np.ndarray, "n d_model"],
+    labels: Int[np.ndarray, " n"],
+    target_class: int,
+    components: int,
+    directions: int,
+) -> ConceptSubspace:
+    """Fit the subspace that the settings ask for to training rows.
+
+    Raises:
+        ConfigError: if so few rows cannot have so many directions.
+    """
+    most = min(len(residuals), residuals.shape[1]) - 1
+    if directions > most:
+        raise ConfigError(
+            f"subspace_directions: {directions} are asked for, and {len(residuals)} training rows "
+            f"of {residuals.shape[1]} dimensions have {most} at most"
+        )
+    return fit_subspace(residuals, labels, target_class, components, directions)
 
 
 def variant_grid(

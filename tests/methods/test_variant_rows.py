@@ -5,7 +5,14 @@ import pytest
 from scipy import sparse
 from small_world import decoder, fit_data, inputs, probe
 
-from steering_core.methods.variants import COLUMNS, rows_outside, solve_variants, variant_grid
+from steering_core.errors import ConfigError
+from steering_core.methods.variants import (
+    COLUMNS,
+    concept_subspace,
+    rows_outside,
+    solve_variants,
+    variant_grid,
+)
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.subspace import fit_subspace
@@ -70,3 +77,10 @@ def test_what_is_not_solved_has_no_values(programs):
 def test_without_inputs_there_are_no_rows(programs):
     rows = solve_variants(programs, [("path", "qp", 1.0)], [], TAU, probe())
     assert rows.empty and tuple(rows.columns) == COLUMNS
+
+
+def test_too_large_a_subspace_is_an_error_of_the_settings():
+    data = fit_data()
+    assert concept_subspace(data.residuals, data.labels, 0, 50, 3).directions.shape == (3, 12)
+    with pytest.raises(ConfigError, match=r"subspace_directions: 12 .* have 11 at most"):
+        concept_subspace(data.residuals, data.labels, 1, 50, 12)
