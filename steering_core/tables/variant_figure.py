@@ -5,9 +5,20 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
-from steering_core.tables.charts import HEIGHT, QUIET, WIDTH, finished, note, spread_axis
+from steering_core.tables.charts import (
+    HEIGHT,
+    INK,
+    QUIET,
+    WIDTH,
+    finished,
+    log_axis,
+    note,
+    spread_axis,
+)
 
-_COLOURS = {"qp": "#0072B2", "socp": "#D55E00"}
+# Shades of a program's colour, for as many parameters; then they repeat.
+_COLOURS = {"qp": ("#0072B2", "#56A0D3", "#003B5C"), "socp": ("#D55E00", "#F0A070", "#7A3600")}
+_LINE = 14  # pixels between the points of a variant
 _SHAPES = {"qp": "circle", "socp": "square"}
 
 
@@ -23,7 +34,7 @@ class _Panel:
 
 
 _PANELS = (
-    _Panel("objective_ratio", "objective_ratio_ci", "objective, by that of path", 1.0),
+    _Panel("objective_ratio", "objective_ratio_ci", "objective, by that of path (log scale)", 1.0),
     _Panel("l0_mean", "l0_ci", "features changed, L0"),
     _Panel("residual_norm_mean", "residual_norm_ci", "norm added, ‖Dᵀδ‖"),
     _Panel("eval_flip_rate", "eval_flip_ci", "flipped, by evaluation probe (share)", share=True),
@@ -64,19 +75,21 @@ def variant_figure(df: pd.DataFrame) -> alt.TopLevelMixin:
 def _panel(
     rows: pd.DataFrame, series: list[str], panel: _Panel, *, first: bool
 ) -> alt.Chart | alt.LayerChart:
-    frame = {"width": 0.8 * WIDTH, "height": HEIGHT}
     low, high = f"{panel.interval}_low", f"{panel.interval}_high"
     order = list(rows["variant"].unique())
+    height = max(HEIGHT, _LINE * len(order) * (len(series) + 1))
+    frame = {"width": 0.8 * WIDTH, "height": height}
     shown = rows.dropna(subset=[panel.column])
     if shown.empty:
         return note("no input was solved").properties(**frame)
-    program = [name.split()[0] for name in series]
-    colours, shapes = ([given[name] for name in program] for given in (_COLOURS, _SHAPES))
-    options = (
-        {"scale": alt.Scale(domain=[0, 1])}
-        if panel.share
-        else spread_axis(pd.concat([shown[panel.column], shown[high]]))
-    )
+    colours, shapes = _styles(series)
+    ends = pd.concat([shown[name] for name in (panel.column, low, high)])
+    if panel.share:
+        options = {"scale": alt.Scale(domain=[0, 1])}
+    elif panel.reference is not None and (ends > 0).all():
+        options = log_axis(ends)
+    else:
+        options = spread_axis(ends)
     across = alt.X(panel.column, type="quantitative", title=panel.title, **options)
     labels = {} if first else {"axis": alt.Axis(labels=False, ticks=False)}
     up = alt.Y("variant:N", title=None, scale=alt.Scale(domain=order), **labels)
@@ -93,9 +106,26 @@ def _panel(
         ),
     ]
     if panel.reference is not None:
+        value = alt.Text(panel.column, type="quantitative", format=".3~f")
+        layers.append(
+            base.transform_filter("datum.variant != 'path'")
+            .mark_text(align="left", dx=9, dy=1, fontSize=10, color=INK)
+            .encode(across, up, beside, text=value)
+        )
         reference = alt.Chart(pd.DataFrame({"at": [panel.reference]}))
         layers.insert(
             0,
             reference.mark_rule(strokeDash=[6, 4], color=QUIET, strokeWidth=1.3).encode(x="at:Q"),
         )
     return alt.layer(*layers).properties(**frame)
+
+
+def _styles(series: list[str]) -> tuple[list[str], list[str]]:
+    """Colour and marker of each series, which begins with the name of its program."""
+    colours, shapes = [], []
+    for place, name in enumerate(series):
+        program = name.split()[0]
+        before = sum(other.split()[0] == program for other in series[:place])
+        colours.append(_COLOURS[program][before % len(_COLOURS[program])])
+        shapes.append(_SHAPES[program])
+    return colours, shapes
