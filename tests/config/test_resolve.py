@@ -235,6 +235,16 @@ def test_unknown_method_names_it_and_the_known_ones():
         {"qp_lambda": [float("inf")]},
         {"qp_tau": [float("nan")]},
         {"socp_epsilon": [0]},
+        {"variants": ["signed"]},  # nothing to compare with
+        {"variants": ["path", "boxed"]},
+        {"variants": ["path", "box", "box"]},
+        {"variant_epsilon": []},
+        {"variant_lambda": [0.0]},
+        {"variant_tau": 0},
+        {"cone_solver": "osqp"},
+        {"prefilter_features": 1},
+        {"box_factor": -1.0},
+        {"subspace_directions": 51},  # more than the components they are chosen from
         {"temperature": 0},
         {"temperature": float("inf")},
         {"top_p": 0},
