@@ -108,6 +108,7 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
     ("module", "reruns", "leaves"),
     [
         ("optimize/homotopy.py", {"solve.py"}, {"cache_activations.py", "fit_probes.py"}),
+        ("optimize/limits.py", {"solve_variants.py"}, {"solve.py", "variants_table.py"}),
         ("data/datasets.py", {"examples.py", "fetch.py"}, {"cache_activations.py", "solve.py"}),
         ("data/splits.py", {"examples.py"}, {"solve.py", "generate.py", "fetch.py"}),
         ("generation/sampling.py", {"generate.py"}, {"solve.py", "examples.py", "pareto.py"}),
