@@ -22,7 +22,10 @@ def stage(tmp_path):
     (tmp_path / "in").write_text("input")
     log = tmp_path / "logs" / "stage.log"
     return SimpleNamespace(
-        input=[str(tmp_path / "in")], output=[str(tmp_path / "out")], log=[str(log)]
+        input=[str(tmp_path / "in")],
+        output=[str(tmp_path / "out")],
+        log=[str(log)],
+        params={"settings": {"batch_tokens": 2048, "batch_prompts": 1, "seed": 0}},
     )
 
 
@@ -64,8 +67,16 @@ class FakeCudaError(RuntimeError):
 def test_out_of_memory_says_which_number_to_set(stage, error):
     with pytest.raises(SystemExit), job(stage):
         raise error
-    assert "batch_tokens" in log_of(stage) and "batch_prompts" in log_of(stage)
+    assert "--config batch_tokens=1024 (it was 2048), or" in log_of(stage)
+    assert "batch_prompts" not in log_of(stage)  # one at a time is the least
     assert "Traceback" not in log_of(stage)
+
+
+def test_out_of_memory_where_no_number_helps(stage):
+    del stage.params["settings"]
+    with pytest.raises(SystemExit), job(stage):
+        raise MemoryError
+    assert "out of memory: set the model's dtype" in log_of(stage)
 
 
 @pytest.mark.parametrize(

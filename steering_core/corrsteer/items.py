@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from huggingface_hub import HfApi
 
 from steering_core.config.corrsteer import CorrSteerTask
 from steering_core.corrsteer.item import Item, Source, Task
 from steering_core.corrsteer.tasks import find_task
 from steering_core.data.datasets import is_file, read_rows
 from steering_core.errors import ConfigError, DataError
-from steering_core.models.hub import explain_hub_errors
+from steering_core.models.revisions import hub_commit
 
 COLUMNS = ["item_id", "source_split", "prompt", "gold", "worked", "letters"]
 
@@ -91,5 +90,4 @@ def _revision(dataset: str, revision: str) -> str:
         if not Path(dataset).is_file():
             raise DataError(f"dataset: there is no file {dataset}")
         return "sha256:" + hashlib.sha256(Path(dataset).read_bytes()).hexdigest()
-    with explain_hub_errors(dataset):
-        return str(HfApi().dataset_info(dataset, revision=revision).sha)
+    return hub_commit(dataset, revision, "dataset")

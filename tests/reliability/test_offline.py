@@ -91,13 +91,13 @@ def test_an_sae_of_another_commit_is_refused(finished, tmp_path, monkeypatch):
     from steering_core.storage.json import read_json
 
     directory, home, _ = finished
-    monkeypatch.setattr("steering_core.models.pins.constants.HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
     resources = read_json(directory / RESULTS / "resources.json")
     sae = SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre")
     model = Model(id="gpt2", sae=sae)
     assert pinned_sae(model, resources) == sae
     with pytest.raises(ModelError, match="holds commit"):
         pinned_sae(model, {**resources, "sae_revision": "0" * 40})
-    monkeypatch.setattr("steering_core.models.pins.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="not in the local cache"):
         pinned_sae(model, resources)
