@@ -13,7 +13,13 @@ from steering_core.generation.plan import AdaptivePlan
 from steering_core.generation.steering import steer_positions
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
-from steering_core.models.tokens import TokenBatch, pad, token_batches
+from steering_core.models.tokens import (
+    LEAST_ROWS,
+    TokenBatch,
+    pad,
+    padded_width,
+    token_batches,
+)
 
 #: Logits in float32 at a time: rows × vocabulary. Bounds memory whatever the batch.
 _CHUNK_ELEMENTS = 2**25
@@ -72,9 +78,14 @@ def divergence(
     if rows:
         _check_head(lm, rows[0])
     kl, nll = np.zeros(len(rows)), np.zeros(len(rows))
-    for chosen in token_batches([len(row) for row in rows], batch_tokens):
+    context = lm.shape.context
+    for chosen in token_batches([padded_width(len(row), context) for row in rows], batch_tokens):
         batch = pad(
-            [rows[i] for i in chosen], lm.tokenizer, side="right", prepend_bos=site.prepend_bos
+            [rows[i] for i in chosen],
+            lm.tokenizer,
+            side="right",
+            prepend_bos=site.prepend_bos,
+            context=context,
         ).to(lm.device)
         start = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=lm.device)[:, None]
         place = torch.arange(batch.ids.shape[1], device=lm.device)[None]
@@ -140,7 +151,9 @@ def _compare(
 
 
 def _log_probabilities(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
-    return torch.log_softmax(_logits(lm, hidden), dim=-1)
+    few = max(0, LEAST_ROWS - len(hidden))
+    filled = torch.cat([hidden, hidden[-1:].expand(few, -1)]) if few else hidden
+    return torch.log_softmax(_logits(lm, filled), dim=-1)[: len(hidden)]
 
 
 def _logits(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from steering_core.errors import ModelError

@@ -1,7 +1,6 @@
 """Hold later stages to the SAEs that the fetch stage pinned."""
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 from steering_core.config.schema import Model, SAESource
