@@ -36,11 +36,12 @@ _READ_ONLY = re.compile(r"read-only file system|permission denied", re.I)
 
 
 @contextmanager
-def job(snakemake: Any) -> Iterator[None]:
+def job(snakemake: Any, *, network: bool = False) -> Iterator[None]:
     """Run the block as the stage that ``snakemake`` (the script's object) describes.
 
-    Inputs that carry a seal are compared with it first; outputs get one at the end, so a file that
-    was damaged in between is named and never read.
+    Without ``network`` the libraries of Hugging Face are told to work offline; import them inside
+    the block. Inputs that carry a seal are compared with it first; outputs get one at the end, so
+    a file that was damaged in between is named and never read.
 
     Raises:
         SystemExit: with status 1, after logging what to do, for every error of the user's input
@@ -52,6 +53,8 @@ def job(snakemake: Any) -> Iterator[None]:
         settings = snakemake.params.get("settings", {})
         with log_to(snakemake.log[0]), explain_exhaustion(folder, settings):
             fix_threads()
+            if not network:
+                os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
             for path in snakemake.input:
                 check_seal(path)
             yield

@@ -14,11 +14,14 @@ from steering_core.job import explain_exhaustion, fix_threads, job
 from steering_core.storage.seals import check_seal, seal, seal_of
 
 ROOT = Path(__file__).resolve().parent.parent
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 @pytest.fixture
-def stage(tmp_path):
+def stage(tmp_path, monkeypatch):
     """The script's object of a stage with one input and one output."""
+    for name in OFFLINE:  # which the stage sets, for its process
+        monkeypatch.setenv(name, "0")
     (tmp_path / "in").write_text("input")
     log = tmp_path / "logs" / "stage.log"
     return SimpleNamespace(
@@ -108,6 +111,13 @@ def test_a_log_that_cannot_be_written(stage, monkeypatch, capsys):
     with pytest.raises(SystemExit), job(stage):
         raise AssertionError("must not run")
     assert "cannot be written: Read-only file system" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_only_stages_that_fetch_have_a_network(stage, network):
+    Path(stage.output[0]).write_text("output")
+    with job(stage, network=network):
+        assert [os.environ[name] for name in OFFLINE] == (["0", "0"] if network else ["1", "1"])
 
 
 @pytest.mark.parametrize(("given", "threads"), [(None, 2), ("1", 1), ("3", 3)])

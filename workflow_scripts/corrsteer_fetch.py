@@ -2,7 +2,7 @@
 
 from steering_core.job import job
 
-with job(snakemake):
+with job(snakemake, network=True):
     from steering_core.config.corrsteer import CorrSteerTask
     from steering_core.config.schema import Model
     from steering_core.config.view import SettingsView

@@ -1,7 +1,6 @@
 """The Hugging Face hub: offline mode, retries and errors that say what to do."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -176,9 +175,3 @@ def _advice(repository: str, error: BaseException, chain: list[BaseException]) -
             f"rule on a machine with a network, with the same HF_HOME. ({error})"
         )
     return None
-
-
-def work_offline() -> None:
-    """Forbid downloads in this process. Call before transformers or datasets are imported."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["HF_DATASETS_OFFLINE"] = "1"
