@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ledger import record
 from tiny_demo import (
-    TARGET,
+    TARGETS,
     command,
     copy_of,
     damaged,
@@ -34,7 +34,7 @@ PIPELINE = (
         "decoder.*",
     ),
     *("layer.json", "probe*", "evaluation_probe*", "correlation*", "directions*", "path*"),
-    *("solutions*", "generations", "divergence", "judged*", "pareto*"),
+    *("solutions*", "generations", "divergence", "judged*", "pareto*", "/tiny_choice"),
 )
 
 
@@ -105,7 +105,7 @@ def test_final_files_are_those_of_an_uninterrupted_run(tmp_path):
         with (tmp_path / f"run-{kills}.log").open("w") as log:
             process = subprocess.Popen(
                 # The number of cores must not show in any file.
-                command(directory, TARGET, cores=chance.choice([1, 2])),
+                command(directory, *TARGETS, cores=chance.choice([1, 2])),
                 cwd=directory,
                 env=environment(),
                 stdout=log,
@@ -134,5 +134,5 @@ def test_final_files_are_those_of_an_uninterrupted_run(tmp_path):
 
 def test_a_run_that_was_finished_is_left_alone(tmp_path):
     directory = copy_of(finished_demo(), tmp_path / "demo")
-    done = run(directory, TARGET, "--dry-run")
+    done = run(directory, *TARGETS, "--dry-run")
     assert "Nothing to be done" in done.stdout + done.stderr
