@@ -65,6 +65,12 @@ def test_only_stages_that_run_a_model_ask_for_a_gpu(requests):
     assert asking == (MODEL_STAGES if device == "cuda" else set())
 
 
+def test_the_profile_names_every_stage_that_asks_for_a_gpu():
+    profile = (ROOT / "profiles" / "slurm" / "config.yaml").read_text(encoding="utf-8")
+    named = re.findall(r"^#   (\w+): \{slurm_partition: gpu\}$", profile, flags=re.M)
+    assert set(named) == MODEL_STAGES and len(named) == len(MODEL_STAGES)
+
+
 def test_memory_and_time_of_every_rule_grow_with_the_attempt():
     """Those of no dry run as well; the real cluster shows that a retry asks for twice as much."""
     lacking = []

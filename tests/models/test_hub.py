@@ -80,6 +80,7 @@ def small_hub(hub, tmp_path):
 def test_gated_repository_with_and_without_a_token(small_hub, tmp_path):
     lines = in_process(LOAD, tmp_path, HF_ENDPOINT=small_hub).splitlines()
     assert len(lines) == 15
+    assert not any("hf_wrong" in line or "secret" in line for line in lines)  # the tokens
     without, wrong, right = lines[:5], lines[5:10], lines[10:]
     # The hub tells about a gated repository, it only keeps the files: pinning works.
     for line in without[:4] + wrong[:4]:
