@@ -136,24 +136,26 @@ def _compare(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return KL(steered ‖ base) and the base model's −log p(target), per token."""
     kl, nll = [], []
-    step = max(1, _CHUNK_ELEMENTS // lm.model.config.get_text_config().vocab_size)
+    step = max(LEAST_ROWS, _CHUNK_ELEMENTS // lm.model.config.get_text_config().vocab_size)
     for i in range(0, len(base), step):
+        n = len(base[i : i + step])
         base_log = _log_probabilities(lm, base[i : i + step])
-        nll.append(-base_log.gather(1, target[i : i + step, None])[:, 0])
+        nll.append(-base_log[:n].gather(1, target[i : i + step, None])[:, 0])
         if steered is None:
             kl.append(torch.zeros_like(nll[-1]))
             continue
         steered_log = _log_probabilities(lm, steered[i : i + step])
-        kl.append((steered_log.exp() * (steered_log - base_log)).sum(dim=1))
+        kl.append((steered_log.exp() * (steered_log - base_log)).sum(dim=1)[:n])
     if not nll:
         return np.zeros(0), np.zeros(0)
     return torch.cat(kl).cpu().double().numpy(), torch.cat(nll).cpu().double().numpy()
 
 
 def _log_probabilities(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
+    """Return log p after each row; few rows are filled up, for products and sums alike."""
     few = max(0, LEAST_ROWS - len(hidden))
-    filled = torch.cat([hidden, hidden[-1:].expand(few, -1)]) if few else hidden
-    return torch.log_softmax(_logits(lm, filled), dim=-1)[: len(hidden)]
+    filled = torch.cat([hidden, hidden[-1:].expand(few, -1)])
+    return torch.log_softmax(_logits(lm, filled), dim=-1)
 
 
 def _logits(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
