@@ -18,7 +18,7 @@ from steering_core.generation.sampling import InverseCdfSampling, draws
 from steering_core.generation.steering import Positions, steer_generation, steered_positions
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
-from steering_core.models.tokens import LEAST_ROWS, TokenBatch, pad, padded_width
+from steering_core.models.tokens import ROW_STEP, TokenBatch, pad, padded_width
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,10 @@ def continuations(
 
     room = lm.shape.context - sampling.new_tokens
     widths = [padded_width(len(prompt), room) for prompt in prompts]
-    least = LEAST_ROWS if lm.device.type == "cpu" else 1
+    step = ROW_STEP if lm.device.type == "cpu" else 1
 
     def run(fitting: list[int]) -> None:
-        chosen = fitting + fitting[-1:] * (least - len(fitting))
+        chosen = fitting + fitting[-1:] * (-len(fitting) % step)
         batch = pad(
             [prompts[i] for i in chosen],
             lm.tokenizer,

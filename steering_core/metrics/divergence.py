@@ -14,7 +14,7 @@ from steering_core.generation.steering import steer_positions
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import (
-    LEAST_ROWS,
+    ROW_STEP,
     TokenBatch,
     pad,
     padded_width,
@@ -136,7 +136,7 @@ def _compare(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return KL(steered ‖ base) and the base model's −log p(target), per token."""
     kl, nll = [], []
-    step = max(LEAST_ROWS, _CHUNK_ELEMENTS // lm.model.config.get_text_config().vocab_size)
+    step = max(ROW_STEP, _CHUNK_ELEMENTS // lm.model.config.get_text_config().vocab_size)
     for i in range(0, len(base), step):
         n = len(base[i : i + step])
         base_log = _log_probabilities(lm, base[i : i + step])
@@ -152,9 +152,8 @@ def _compare(
 
 
 def _log_probabilities(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Return log p after each row; few rows are filled up, for products and sums alike."""
-    few = max(0, LEAST_ROWS - len(hidden))
-    filled = torch.cat([hidden, hidden[-1:].expand(few, -1)])
+    """Return log p after each row, of rows filled up to a multiple of ``ROW_STEP``."""
+    filled = torch.cat([hidden, hidden[-1:].expand(-len(hidden) % ROW_STEP, -1)])
     return torch.log_softmax(_logits(lm, filled), dim=-1)
 
 

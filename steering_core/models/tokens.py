@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_core.errors import DataError, ModelError
 
-#: Padded widths are multiples of this, and passes of single tokens have at least so many rows.
+#: Padded widths are multiples of the one, and numbers of rows of single tokens of the other.
 #: With them the kernels of a CPU give a row the same digits whatever rows stand beside it, so
 #: that results do not depend on the batch size; docs/reliability.md says where that was seen.
 WIDTH_STEP = 16
-LEAST_ROWS = 8
+ROW_STEP = 8
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def test_bos_and_padding_are_never_steered(tiny, prompts, vectors, positions):
         assert change[row].tolist() == expected
     for before_step, after_step in zip(seen[1:], after[1:], strict=True):
         expected = torch.tensor(vectors, dtype=torch.float32)
-        found = (after_step - before_step)[:6, 0]  # the batch is filled up to LEAST_ROWS
+        found = (after_step - before_step)[:6, 0]  # the batch is filled up to ROW_STEP
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
