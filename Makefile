@@ -1,6 +1,7 @@
 # `make demo` and `make test` build .venv from the pins when it is missing or out of date.
 PYTHON ?= python3
 CORES ?= 2
+KILLS ?= 40
 BIN := .venv/bin
 STAMP := .venv/installed
 
@@ -21,7 +22,7 @@ test: $(STAMP)
 
 # Many more kills, from an empty directory each; renews the table in docs/reliability.md.
 stress: $(STAMP)
-	STEERING_KILLS=40 STEERING_KILLS_FROM_NOTHING=1 \
+	STEERING_KILLS=$(KILLS) STEERING_KILLS_FROM_NOTHING=1 \
 		$(BIN)/python -m pytest tests/reliability tests/cluster --timeout 7200
 	$(BIN)/python tests/reliability/render_table.py
 

@@ -31,6 +31,7 @@ include: "rules/tables.smk"
 include: "rules/provenance.smk"
 include: "rules/corrsteer_common.smk"
 include: "rules/corrsteer.smk"
+include: "rules/corrsteer_provenance.smk"
 
 
 localrules:

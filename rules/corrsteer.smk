@@ -9,7 +9,9 @@ localrules:
 
 rule corrsteer:
     input:
-        expand("results/{run}/corrsteer.csv", run=CORRSTEER),
+        expand(
+            "results/{run}/{product}", run=CORRSTEER, product=["corrsteer.csv", "provenance.json"]
+        ),
 
 
 rule corrsteer_fetch:
@@ -109,6 +111,8 @@ rule corrsteer_merge:
         convergence="results/{run}/corrsteer/seed-{seed}/convergence.csv",
     log:
         "results/{run}/logs/corrsteer_merge-{seed}.log",
+    group:
+        "corrsteer_plans"
     conda:
         "../envs/steering.yaml"
     resources:
@@ -129,6 +133,8 @@ rule corrsteer_plan:
         features="results/{run}/corrsteer/seed-{seed}/plans/{arm}.csv",
     log:
         "results/{run}/logs/corrsteer_plan-{seed}-{arm}.log",
+    group:
+        "corrsteer_plans"
     conda:
         "../envs/steering.yaml"
     resources:
@@ -281,6 +287,8 @@ rule corrsteer_report:
         ),
     log:
         "results/{run}/logs/corrsteer_report.log",
+    group:
+        "corrsteer_report"
     conda:
         "../envs/steering.yaml"
     resources:
@@ -348,3 +356,4 @@ rule corrsteer_table:
 rule corrsteer_tables:
     input:
         expand(rules.corrsteer_table.output.table, table=FILES),
+        "results/tables/provenance.json",

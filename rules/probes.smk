@@ -7,6 +7,8 @@ rule correlate_features:
         correlation="results/{experiment}/correlation.safetensors",
     log:
         "results/{experiment}/logs/correlate_features.log",
+    group:
+        "fits"
     conda:
         "../envs/steering.yaml"
     resources:
@@ -30,6 +32,8 @@ rule fit_probes:
         report="results/{experiment}/probes.json",
     log:
         "results/{experiment}/logs/fit_probes.log",
+    group:
+        "fits"
     conda:
         "../envs/steering.yaml"
     threads: 2

@@ -49,6 +49,7 @@ rule provenance:
         mem_mb=megabytes(2000),
         runtime=minutes(15),
     params:
+        name=lambda wildcards: wildcards.experiment,
         config=resolved,
         codes={script: code(script) for script in SCRIPTS},
         code=code("provenance.py"),

@@ -4,9 +4,10 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import SafetensorError
@@ -27,17 +28,20 @@ _THREAD_VARIABLES = (
     "RAYON_NUM_THREADS",
 )
 
+#: Settings that bound how much a stage holds at once.
+_BATCHES = ("batch_tokens", "batch_prompts", "batch_rows")
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.I)
 _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.I)
 _READ_ONLY = re.compile(r"read-only file system|permission denied", re.I)
 
 
 @contextmanager
-def job(snakemake: Any) -> Iterator[None]:
+def job(snakemake: Any, *, network: bool = False) -> Iterator[None]:
     """Run the block as the stage that ``snakemake`` (the script's object) describes.
 
-    Inputs that carry a seal are compared with it first; outputs get one at the end, so a file that
-    was damaged in between is named and never read.
+    Without ``network`` the libraries of Hugging Face are told to work offline; import them inside
+    the block. Inputs that carry a seal are compared with it first; outputs get one at the end, so
+    a file that was damaged in between is named and never read.
 
     Raises:
         SystemExit: with status 1, after logging what to do, for every error of the user's input
@@ -46,8 +50,11 @@ def job(snakemake: Any) -> Iterator[None]:
     """
     folder = Path(snakemake.log[0]).parents[1]
     try:
-        with log_to(snakemake.log[0]), explain_exhaustion(folder):
+        settings = snakemake.params.get("settings", {})
+        with log_to(snakemake.log[0]), explain_exhaustion(folder, settings):
             fix_threads()
+            if not network:
+                os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
             for path in snakemake.input:
                 check_seal(path)
             yield
@@ -80,11 +87,14 @@ def fix_threads() -> None:
 
 
 @contextmanager
-def explain_exhaustion(folder: Path) -> Iterator[None]:
+def explain_exhaustion(
+    folder: Path, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[None]:
     """Turn exhausted memory or disk inside the block into one :class:`ResourceError`.
 
     Args:
         folder: where the stage writes, for the message.
+        settings: of the stage; the message says to what to lower those that bound its memory.
 
     """
     try:
@@ -92,16 +102,25 @@ def explain_exhaustion(folder: Path) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
-        raise ResourceError(
-            "out of memory: halve batch_tokens (forward passes) or batch_prompts (generation) "
-            "with --config, set model dtype bfloat16, or give the job more: a retry asks for "
-            f"twice the mem_mb. ({error})"
-        ) from error
+        raise ResourceError(f"{_memory_advice(settings)} ({error})") from error
     except (OSError, SafetensorError) as error:
         message = _disk_advice(error, folder)
         if message is None:
             raise
         raise ResourceError(message) from error
+
+
+def _memory_advice(settings: Mapping[str, Any]) -> str:
+    lower = [
+        f"{name}={settings[name] // 2} (it was {settings[name]})"
+        for name in _BATCHES
+        if settings.get(name, 0) > 1
+    ]
+    said = f"run again with --config {' '.join(lower)}, or " if lower else ""
+    return (
+        f"out of memory: {said}set the model's dtype to bfloat16, or give the job more memory: on "
+        "a cluster a retry asks for twice the mem_mb."
+    )
 
 
 def _disk_advice(error: Exception, folder: Path) -> str | None:

@@ -39,16 +39,58 @@ def provenance(
     """
     return {
         "experiment": name,
+        **_determined_by(config, resources),
+        **_made_with(code),
+        "products": _digests(products),
+    }
+
+
+def provenance_of_tables(
+    configs: Mapping[str, Mapping[str, Any]],
+    resources: Mapping[str, Mapping[str, Any]],
+    code: Mapping[str, str],
+    products: Sequence[str | Path],
+) -> dict[str, Any]:
+    """Return what determines tables with rows of many experiments.
+
+    A row of a table names its experiment, under which its configuration and sources stand here.
+
+    Args:
+        configs: resolved configuration of each experiment.
+        resources: what the fetch stage of each found and pinned.
+        code: as in :func:`provenance`.
+        products: the tables.
+
+    """
+    return {
+        "experiments": {
+            name: _determined_by(configs[name], resources[name]) for name in sorted(configs)
+        },
+        **_made_with(code),
+        "products": _digests(products),
+    }
+
+
+def _determined_by(config: Mapping[str, Any], resources: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "config": dict(config),
         "config_sha256": config_digest(config),
         "sources": {key: resources.get(key) for key in _SOURCES},
+    }
+
+
+def _made_with(code: Mapping[str, str]) -> dict[str, Any]:
+    return {
         "code": dict(code),
         "git": git_commit(_ROOT),
         "libraries": library_versions(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "products": {Path(path).name: content_digest(path) for path in products},
     }
+
+
+def _digests(products: Sequence[str | Path]) -> dict[str, str]:
+    return {Path(path).name: content_digest(path) for path in products}
 
 
 def config_digest(config: Mapping[str, Any]) -> str:

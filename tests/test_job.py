@@ -14,15 +14,21 @@ from steering_core.job import explain_exhaustion, fix_threads, job
 from steering_core.storage.seals import check_seal, seal, seal_of
 
 ROOT = Path(__file__).resolve().parent.parent
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 @pytest.fixture
-def stage(tmp_path):
+def stage(tmp_path, monkeypatch):
     """The script's object of a stage with one input and one output."""
+    for name in OFFLINE:  # which the stage sets, for its process
+        monkeypatch.setenv(name, "0")
     (tmp_path / "in").write_text("input")
     log = tmp_path / "logs" / "stage.log"
     return SimpleNamespace(
-        input=[str(tmp_path / "in")], output=[str(tmp_path / "out")], log=[str(log)]
+        input=[str(tmp_path / "in")],
+        output=[str(tmp_path / "out")],
+        log=[str(log)],
+        params={"settings": {"batch_tokens": 2048, "batch_prompts": 1, "seed": 0}},
     )
 
 
@@ -64,8 +70,16 @@ class FakeCudaError(RuntimeError):
 def test_out_of_memory_says_which_number_to_set(stage, error):
     with pytest.raises(SystemExit), job(stage):
         raise error
-    assert "batch_tokens" in log_of(stage) and "batch_prompts" in log_of(stage)
+    assert "--config batch_tokens=1024 (it was 2048), or" in log_of(stage)
+    assert "batch_prompts" not in log_of(stage)  # one at a time is the least
     assert "Traceback" not in log_of(stage)
+
+
+def test_out_of_memory_where_no_number_helps(stage):
+    del stage.params["settings"]
+    with pytest.raises(SystemExit), job(stage):
+        raise MemoryError
+    assert "out of memory: set the model's dtype" in log_of(stage)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +111,13 @@ def test_a_log_that_cannot_be_written(stage, monkeypatch, capsys):
     with pytest.raises(SystemExit), job(stage):
         raise AssertionError("must not run")
     assert "cannot be written: Read-only file system" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_only_stages_that_fetch_have_a_network(stage, network):
+    Path(stage.output[0]).write_text("output")
+    with job(stage, network=network):
+        assert [os.environ[name] for name in OFFLINE] == (["0", "0"] if network else ["1", "1"])
 
 
 @pytest.mark.parametrize(("given", "threads"), [(None, 2), ("1", 1), ("3", 3)])

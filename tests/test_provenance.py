@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from steering_core.provenance import config_digest, git_commit, library_versions, provenance
+from steering_core.provenance import (
+    config_digest,
+    git_commit,
+    library_versions,
+    provenance,
+    provenance_of_tables,
+)
 
 RESOURCES = {
     "model": {"id": "m", "revision": "a" * 40, "dtype": "float32"},
@@ -46,6 +52,20 @@ def test_changes_with_what_it_describes(product):
     other = {**CONFIG, "settings": {"seed": 1}}
     assert config_digest(other) != config_digest(CONFIG)
     assert config_digest(dict(reversed(CONFIG.items()))) == config_digest(CONFIG)
+
+
+def test_tables_of_many_experiments(product):
+    other = {**CONFIG, "settings": {"seed": 1}}
+    found = provenance_of_tables(
+        {"b": other, "a": CONFIG}, {"a": RESOURCES, "b": RESOURCES}, {"cell.py": "4567"}, [product]
+    )
+    alone = provenance("a", CONFIG, RESOURCES, {"cell.py": "4567"}, [product])
+    assert list(found["experiments"]) == ["a", "b"]
+    for key in ("config_sha256", "sources", "config"):
+        assert found["experiments"]["a"][key] == alone[key]
+    assert found["experiments"]["b"]["config_sha256"] == config_digest(other)
+    for key in ("code", "git", "libraries", "python", "machine", "products"):
+        assert found[key] == alone[key]
 
 
 def test_versions_are_those_installed():

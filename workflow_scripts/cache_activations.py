@@ -3,9 +3,6 @@
 from steering_core.job import job
 
 with job(snakemake):
-    from steering_core.models.hub import work_offline
-
-    work_offline()
     from steering_core.activations.cache import cache_activations
     from steering_core.activations.manifest import origin
     from steering_core.data.examples import read_examples

@@ -2,19 +2,23 @@
 
 from steering_core.job import job
 
-with job(snakemake):
+with job(snakemake, network=True):
     from steering_core.config.corrsteer import CorrSteerTask
     from steering_core.config.schema import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.fetch import fetch_run
     from steering_core.corrsteer.items import fetch_items
     from steering_core.corrsteer.tasks import find_task
+    from steering_core.models.hub import persistently
     from steering_core.storage.atomic import atomic_path, write_json
 
     given = SettingsView(snakemake.params.settings)
     entry = CorrSteerTask(**snakemake.params.task)
-    items, dataset = fetch_items(entry, published_prompt=given.published_prompt)
-    found = fetch_run(Model(**snakemake.params.model), find_task(entry.task), given)
+    model, task = Model(**snakemake.params.model), find_task(entry.task)
+    items, dataset = persistently(
+        lambda: fetch_items(entry, published_prompt=given.published_prompt)
+    )
+    found = persistently(lambda: fetch_run(model, task, given))
     with atomic_path(snakemake.output.rows) as temporary:
         items.to_parquet(temporary, index=False)
     write_json(snakemake.output.resources, {**found, "dataset": dataset})

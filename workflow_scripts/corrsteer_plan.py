@@ -3,9 +3,6 @@
 from steering_core.job import job
 
 with job(snakemake):
-    from steering_core.models.hub import work_offline
-
-    work_offline()
     from steering_core.config.corrsteer import Arm, CorrSteerTask
     from steering_core.config.schema import Model
     from steering_core.config.view import SettingsView

@@ -2,7 +2,7 @@
 
 from steering_core.job import job
 
-with job(snakemake):
+with job(snakemake, network=True):
     from functools import partial
 
     from steering_core.config.schema import Model

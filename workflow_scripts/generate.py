@@ -3,9 +3,6 @@
 from steering_core.job import job
 
 with job(snakemake):
-    from steering_core.models.hub import work_offline
-
-    work_offline()
     from steering_core.data.examples import read_examples
     from steering_core.generation.generate import Sampling
     from steering_core.generation.plan import load_solver

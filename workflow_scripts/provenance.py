@@ -10,7 +10,7 @@ with job(snakemake):
     write_json(
         snakemake.output.provenance,
         provenance(
-            snakemake.wildcards.experiment,
+            snakemake.params.name,
             snakemake.params.config,
             read_json(snakemake.input.resources),
             snakemake.params.codes,

@@ -20,11 +20,14 @@ from steering_core.errors import DataError
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site
-from steering_core.models.tokens import pad, token_batches, tokenize
+from steering_core.models.tokens import pad, padded_width, token_batches, tokenize
 from steering_core.progress import progress
 from steering_core.storage.atomic import atomic_path
 
 log = logging.getLogger(__name__)
+
+#: Rows of a row group: what writing and reading hold at once besides a batch.
+GROUP_ROWS = 256
 
 
 def activation_schema(sites: Sequence[Site], d_model: int, metadata: dict[str, Any]) -> pa.Schema:
@@ -55,8 +58,9 @@ def cache_activations(
 ) -> int:
     """Write the residual stream of every site, as the site sees it (centred where it is).
 
-    Batches of similar length are cut from all examples; this shard writes every ``shards``-th of
-    them, one row group each, so memory holds two batches whatever the dataset. Copying from the
+    Of the examples by length this shard takes every ``shards``-th and cuts batches of similar
+    length from them. Row groups have ``GROUP_ROWS`` rows, so memory holds two batches and a row
+    group whatever the dataset, and the file does not depend on the batches. Copying from the
     device, checking, compressing and writing run beside the next forward pass.
 
     Returns:
@@ -74,12 +78,20 @@ def cache_activations(
     )
     ids = examples["example_id"].tolist()
     schema = activation_schema(sites, lm.shape.d_model, metadata or {})
-    batches = token_batches([len(row) for row in tokens], batch_tokens)[shard::shards]
+    context = lm.shape.context
+    mine = sorted(range(len(tokens)), key=lambda i: (len(tokens[i]), i))[shard::shards]
+    widths = [padded_width(len(tokens[i]), context) for i in mine]
+    batches = [[mine[k] for k in batch] for batch in token_batches(widths, batch_tokens)]
     written = 0
     with atomic_path(path) as temporary, _background_writer(temporary, schema) as write:
         for batch in progress(batches, "caching activations"):
-            padded = pad([tokens[i] for i in batch], lm.tokenizer, side="right", prepend_bos=bos)
-            padded = padded.to(lm.device)
+            padded = pad(
+                [tokens[i] for i in batch],
+                lm.tokenizer,
+                side="right",
+                prepend_bos=bos,
+                context=context,
+            ).to(lm.device)
             row, column = at = _positions(padded.mask, positions)
             raw = read_residuals(lm, sites, padded.ids, padded.mask, at)
             names = [ids[batch[i]] for i in row.tolist()]
@@ -127,6 +139,7 @@ def _record(
 def _background_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
     """Yield a function that has a batch made and written in a thread, one in flight."""
     pending: list[Future] = []
+    held: list[pa.RecordBatch] = []
     with (
         pq.ParquetWriter(
             path, schema, compression="zstd", use_dictionary=False, write_page_checksum=True
@@ -135,8 +148,12 @@ def _background_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
     ):
 
         def work(make: Callable[[], pa.RecordBatch]) -> None:
-            batch = make()
-            writer.write_batch(batch, row_group_size=len(batch))
+            held.append(make())
+            ready = pa.Table.from_batches(held, schema)
+            whole = len(ready) - len(ready) % GROUP_ROWS
+            if whole:
+                writer.write_table(ready.slice(0, whole), row_group_size=GROUP_ROWS)
+                held[:] = ready.slice(whole).to_batches()
 
         def write(make: Callable[[], pa.RecordBatch]) -> None:
             while pending:
@@ -146,6 +163,8 @@ def _background_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
         yield write
         while pending:
             pending.pop().result()
+        if held:
+            writer.write_table(pa.Table.from_batches(held, schema), row_group_size=GROUP_ROWS)
 
 
 def _refuse_nonfinite(

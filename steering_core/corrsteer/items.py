@@ -1,18 +1,18 @@
 """Rows of a task's dataset as items, with the split they come from."""
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from huggingface_hub import HfApi
 
 from steering_core.config.corrsteer import CorrSteerTask
 from steering_core.corrsteer.item import Item, Source, Task
 from steering_core.corrsteer.tasks import find_task
 from steering_core.data.datasets import is_file, read_rows
 from steering_core.errors import ConfigError, DataError
-from steering_core.models.hub import explain_hub_errors
+from steering_core.models.revisions import hub_commit
 
 COLUMNS = ["item_id", "source_split", "prompt", "gold", "worked", "letters"]
 
@@ -62,12 +62,24 @@ def source_of(entry: CorrSteerTask, task: Task) -> Source:
     return Source(dataset, source.train, source.validation, source.test, subsets)
 
 
+class _Row(dict):
+    """A row in which a missing value is missing: as text it would be "nan" in a prompt."""
+
+    def __getitem__(self, column: str) -> Any:
+        value = super().__getitem__(column)
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            raise ValueError(f"{column} has no value")
+        return value
+
+
 def _items(table: pd.DataFrame, read: Any, where: str, split: str, task: str) -> list[tuple]:
     rows = []
     for index, row in enumerate(table.to_dict("records")):
         try:
-            item: Item | None = read(row)
-        except (KeyError, IndexError, ValueError, TypeError) as error:
+            item: Item | None = read(_Row(row))
+            if item is not None and not isinstance(item.gold, str):
+                raise TypeError(f"the right answer is {item.gold!r}, not a text")
+        except (LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"task {task} cannot read {where}:{index} ({type(error).__name__}: {error}); it "
                 f"has the columns {list(table.columns)}."
@@ -91,5 +103,4 @@ def _revision(dataset: str, revision: str) -> str:
         if not Path(dataset).is_file():
             raise DataError(f"dataset: there is no file {dataset}")
         return "sha256:" + hashlib.sha256(Path(dataset).read_bytes()).hexdigest()
-    with explain_hub_errors(dataset):
-        return str(HfApi().dataset_info(dataset, revision=revision).sha)
+    return hub_commit(dataset, revision, "dataset")

@@ -30,7 +30,12 @@ BBQ_CATEGORIES = (
 
 
 def select_item(question: str, choices: Sequence[str], answer: int) -> Item:
-    """Return the published select prompt with a line per choice."""
+    """Return the published select prompt with a line per choice.
+
+    Raises:
+        ValueError: if ``answer`` is no index of a choice.
+    """
+    _require_choice(answer, len(choices))
     letters = tuple(LETTERS[: len(choices)])
     lines = "\n".join(
         f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True)
@@ -38,6 +43,11 @@ def select_item(question: str, choices: Sequence[str], answer: int) -> Item:
     names = f"{', '.join(letters[:-1])}, or {letters[-1]}"
     prompt = f"{question}\n{lines}\nChoose one of the following options only: {names}\nAnswer:"
     return Item(prompt, letters[answer], letters[answer], letters)
+
+
+def _require_choice(answer: int, choices: int) -> None:
+    if not 0 <= answer < choices:  # -1, as hidden labels are written, would be the last one
+        raise ValueError(f"the answer {answer} is none of the {choices} choices, counted from 0")
 
 
 def read_mmlu(row: Mapping[str, Any]) -> Item:
@@ -113,6 +123,7 @@ def _xstest(row: Mapping[str, Any], end: str) -> Item:
 def read_choice(row: Mapping[str, Any]) -> Item:
     """Read a row of the demo's choice task."""
     letters = tuple(LETTERS[: len(row["choices"])])
+    _require_choice(int(row["answer"]), len(letters))
     gold = letters[int(row["answer"])]
     return Item(render_prompt(row["question"]), gold, gold, letters)
 

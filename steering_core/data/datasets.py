@@ -9,11 +9,12 @@ from typing import Any
 import datasets
 import numpy as np
 import pandas as pd
-from huggingface_hub import HfApi
+from huggingface_hub import is_offline_mode
 
 from steering_core.config.schema import Task
-from steering_core.errors import DataError
+from steering_core.errors import DataError, ModelError
 from steering_core.models.hub import explain_hub_errors
+from steering_core.models.revisions import hub_commit
 
 # Texts stay as they are written: "NA" is a word and "007" no number.
 _LOCAL: dict[str, Callable[[str], pd.DataFrame]] = {
@@ -50,6 +51,8 @@ def read_rows(dataset: str, subset: str | None, split: str, revision: str) -> pd
             loaded = datasets.load_dataset(dataset, subset, split=split, revision=revision)
         except ValueError as error:  # unknown subset or split; the message lists the known ones
             raise DataError(f"dataset {dataset}: {error}") from error
+    if is_offline_mode():
+        _require_commit(loaded, dataset, revision)
     return loaded.to_pandas()
 
 
@@ -63,12 +66,20 @@ def fetch_table(task: Task) -> tuple[pd.DataFrame, dict[str, str]]:
         table = read_table(task)
         revision = "sha256:" + hashlib.sha256(Path(task.dataset).read_bytes()).hexdigest()
     else:
-        with explain_hub_errors(task.dataset):
-            info = HfApi().dataset_info(task.dataset, revision=task.revision)
-        revision = str(info.sha)
+        revision = hub_commit(task.dataset, task.revision, "dataset")
         table = read_table(task.model_copy(update={"revision": revision}))
     labelled_rows(table, task)
     return table[_columns(task)], {"id": task.dataset, "revision": revision}
+
+
+def _require_commit(loaded: datasets.Dataset, dataset: str, revision: str) -> None:
+    """Offline, datasets takes the rows it prepared last, whatever the revision: refuse others."""
+    found = {Path(file["filename"]).parent.name for file in loaded.cache_files}
+    if found != {revision}:
+        raise ModelError(
+            f"{dataset}: the local cache holds rows of {', '.join(sorted(found))}, not of commit "
+            f"{revision}: run the fetch rule where there is a network, with the same HF_HOME."
+        )
 
 
 def is_file(dataset: str) -> bool:

@@ -78,7 +78,8 @@ class AdaptiveSolver:
             parameter: λ or ε of each row, likewise.
 
         """
-        logit = residual.float() @ self._weight
+        # Not a matrix product: that one depends, in its last digits, on how many rows there are.
+        logit = (residual.float() * self._weight).sum(dim=-1)
         shortfall = tau - (logit.to(self.device).double() + self._bias)
         if self.program == "qp":
             vectors, codes = self._lookup.qp(shortfall, parameter)

@@ -18,7 +18,7 @@ from steering_core.generation.sampling import InverseCdfSampling, draws
 from steering_core.generation.steering import Positions, steer_generation, steered_positions
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
-from steering_core.models.tokens import TokenBatch, pad
+from steering_core.models.tokens import ROW_STEP, TokenBatch, pad, padded_width
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,10 @@ def continuations(
 ) -> Continuations:
     """Continue every prompt, up to and including the end token.
 
-    Prompts are batched by length with left padding, attention mask and KV cache. The order and
-    the draws are the caller's, whatever the batch size, and a prompt may come more than once.
+    Prompts are batched by padded width with left padding, attention mask and KV cache. The order
+    and the draws are the caller's, whatever the batch size, and a prompt may come more than once.
+    Every batch has prompts of one width alone, so that the width of a row, over which attention
+    sums, does not depend on the batch size either.
 
     Args:
         lm: the model.
@@ -125,9 +127,18 @@ def continuations(
     tokens: list[list[int]] = [[] for _ in prompts]
     steered, unsolved = np.zeros((2, len(prompts)), dtype=np.int64)
 
-    def run(chosen: list[int]) -> None:
+    room = lm.shape.context - sampling.new_tokens
+    widths = [padded_width(len(prompt), room) for prompt in prompts]
+    step = ROW_STEP if lm.device.type == "cpu" else 1
+
+    def run(fitting: list[int]) -> None:
+        chosen = fitting + fitting[-1:] * (-len(fitting) % step)
         batch = pad(
-            [prompts[i] for i in chosen], lm.tokenizer, side="left", prepend_bos=site.prepend_bos
+            [prompts[i] for i in chosen],
+            lm.tokenizer,
+            side="left",
+            prepend_bos=site.prepend_bos,
+            context=room,
         ).to(lm.device)
         processors = LogitsProcessorList()
         if uniforms is not None and sampling.temperature is not None:
@@ -157,10 +168,11 @@ def continuations(
         for i, row in zip(chosen, rows, strict=True):
             tokens[i] = row
         if tick is not None:
-            tick(len(chosen))
+            tick(len(fitting))
 
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    in_batches(order, min(batch_size, largest_batch(lm, longest)), run)
+    size = min(batch_size, largest_batch(lm, longest))
+    for width in sorted(set(widths)):
+        size = in_batches([i for i in range(len(prompts)) if widths[i] == width], size, run)
     return Continuations(tokens, steered, unsolved)
 
 

@@ -13,7 +13,13 @@ from steering_core.generation.plan import AdaptivePlan
 from steering_core.generation.steering import steer_positions
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
-from steering_core.models.tokens import TokenBatch, pad, token_batches
+from steering_core.models.tokens import (
+    ROW_STEP,
+    TokenBatch,
+    pad,
+    padded_width,
+    token_batches,
+)
 
 #: Logits in float32 at a time: rows × vocabulary. Bounds memory whatever the batch.
 _CHUNK_ELEMENTS = 2**25
@@ -72,9 +78,14 @@ def divergence(
     if rows:
         _check_head(lm, rows[0])
     kl, nll = np.zeros(len(rows)), np.zeros(len(rows))
-    for chosen in token_batches([len(row) for row in rows], batch_tokens):
+    context = lm.shape.context
+    for chosen in token_batches([padded_width(len(row), context) for row in rows], batch_tokens):
         batch = pad(
-            [rows[i] for i in chosen], lm.tokenizer, side="right", prepend_bos=site.prepend_bos
+            [rows[i] for i in chosen],
+            lm.tokenizer,
+            side="right",
+            prepend_bos=site.prepend_bos,
+            context=context,
         ).to(lm.device)
         start = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=lm.device)[:, None]
         place = torch.arange(batch.ids.shape[1], device=lm.device)[None]
@@ -125,22 +136,25 @@ def _compare(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return KL(steered ‖ base) and the base model's −log p(target), per token."""
     kl, nll = [], []
-    step = max(1, _CHUNK_ELEMENTS // lm.model.config.get_text_config().vocab_size)
+    step = max(ROW_STEP, _CHUNK_ELEMENTS // lm.model.config.get_text_config().vocab_size)
     for i in range(0, len(base), step):
+        n = len(base[i : i + step])
         base_log = _log_probabilities(lm, base[i : i + step])
-        nll.append(-base_log.gather(1, target[i : i + step, None])[:, 0])
+        nll.append(-base_log[:n].gather(1, target[i : i + step, None])[:, 0])
         if steered is None:
             kl.append(torch.zeros_like(nll[-1]))
             continue
         steered_log = _log_probabilities(lm, steered[i : i + step])
-        kl.append((steered_log.exp() * (steered_log - base_log)).sum(dim=1))
+        kl.append((steered_log.exp() * (steered_log - base_log)).sum(dim=1)[:n])
     if not nll:
         return np.zeros(0), np.zeros(0)
     return torch.cat(kl).cpu().double().numpy(), torch.cat(nll).cpu().double().numpy()
 
 
 def _log_probabilities(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
-    return torch.log_softmax(_logits(lm, hidden), dim=-1)
+    """Return log p after each row, of rows filled up to a multiple of ``ROW_STEP``."""
+    filled = torch.cat([hidden, hidden[-1:].expand(-len(hidden) % ROW_STEP, -1)])
+    return torch.log_softmax(_logits(lm, filled), dim=-1)
 
 
 def _logits(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import importlib.metadata
 import logging
 from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import snapshot_download
 from transformers import AutoConfig
 
 from steering_core.config.resolve import Experiment
@@ -19,6 +19,7 @@ from steering_core.models.language_model import (
     load_tokenizer,
 )
 from steering_core.models.pins import local_sae_revision
+from steering_core.models.revisions import hub_commit
 from steering_core.models.sae_source import (
     SAEShape,
     layers_with_sae,
@@ -107,9 +108,7 @@ def pin(repository: str, revision: str, kind: str = "model") -> str:
     """Return the commit of a hub repository, or a digest of a local directory's contents."""
     if is_local(repository):
         return directory_digest(repository)
-    with explain_hub_errors(repository):
-        info = HfApi().repo_info(repository, revision=revision, repo_type=kind)
-    return str(info.sha)
+    return hub_commit(repository, revision, kind)
 
 
 def _check_fit(sae: SAEShape, layer: int, shape: ModelShape, model: Model) -> None:

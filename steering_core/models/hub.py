@@ -1,11 +1,12 @@
 """The Hugging Face hub: offline mode, retries and errors that say what to do."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
 
 import httpx
 import httpx2
@@ -18,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import parse_ratelimit_headers
 
 from steering_core.errors import ModelError
 
@@ -30,27 +32,47 @@ _BROKEN_OFF = "consistency check failed"
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 #: Seconds before each further attempt.
 BACKOFF = (2.0, 8.0, 30.0)
+#: The longest that the hub may ask us to wait, seconds: its own limits last five minutes.
+LONGEST_WAIT_S = 600.0
 
 
 class HubUnavailableError(ModelError):
-    """The hub did not answer, or not now: worth another attempt."""
+    """The hub did not answer, or not now: worth another attempt.
+
+    Attributes:
+        retry_after: seconds that the hub asks to wait; 0 if it does not say.
+
+    """
+
+    def __init__(self, message: str, retry_after: float = 0.0):
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 def persistently(fetch: Callable[[], T], backoff: tuple[float, ...] = BACKOFF) -> T:
     """Return ``fetch()``, tried again after each pause while the hub is unavailable.
 
-    What was downloaded before the fault is in the cache and not downloaded again.
+    A pause is as long as the hub asks for, if it asks for more. What was downloaded before the
+    fault is in the cache and not downloaded again.
 
     Raises:
-        HubUnavailableError: of the last attempt.
+        HubUnavailableError: of the last attempt, or if the hub asks for more than
+            :data:`LONGEST_WAIT_S`.
 
     """
     for pause in backoff:
         try:
             return fetch()
         except HubUnavailableError as error:
-            log.warning("%s Trying again in %g s.", error, pause)
-            time.sleep(pause)
+            if error.retry_after > LONGEST_WAIT_S:
+                raise HubUnavailableError(
+                    f"{error} The hub asks to come back in {error.retry_after:g} s: run the same "
+                    "command again then; what was downloaded is kept.",
+                    error.retry_after,
+                ) from error
+            wait = max(pause, error.retry_after)
+            log.warning("%s Trying again in %g s.", error, wait)
+            time.sleep(wait)
     return fetch()
 
 
@@ -64,8 +86,9 @@ def explain_hub_errors(repository: str) -> Iterator[None]:
         advice = _advice(repository, error, chain)
         if advice is None:
             raise
-        kind = HubUnavailableError if _is_transient(chain) else ModelError
-        raise kind(advice) from error
+        if _is_transient(chain):
+            raise HubUnavailableError(advice, _retry_after(chain)) from error
+        raise ModelError(advice) from error
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -91,6 +114,24 @@ def _is_transient(chain: list[BaseException]) -> bool:
         isinstance(link, (*_TRANSPORT, ConnectionError)) or _BROKEN_OFF in str(link).lower()
         for link in chain
     )
+
+
+def _retry_after(chain: list[BaseException]) -> float:
+    """Return the seconds that the answer asks to wait, by either of two headers; 0 without."""
+    headers: Any = next(
+        (link.response.headers for link in chain if getattr(link, "response", None) is not None),
+        {},
+    )
+    given = str(headers.get("retry-after", "")).strip()
+    if given.isdecimal():
+        return float(given)
+    if given:
+        try:
+            return max(0.0, (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds())
+        except (ValueError, TypeError):  # neither a number nor a date with a zone
+            return 0.0
+    limit = parse_ratelimit_headers(headers)
+    return float(limit.reset_in_seconds) if limit and limit.remaining == 0 else 0.0
 
 
 def _advice(repository: str, error: BaseException, chain: list[BaseException]) -> str | None:
@@ -134,9 +175,3 @@ def _advice(repository: str, error: BaseException, chain: list[BaseException]) -
             f"rule on a machine with a network, with the same HF_HOME. ({error})"
         )
     return None
-
-
-def work_offline() -> None:
-    """Forbid downloads in this process. Call before transformers or datasets are imported."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["HF_DATASETS_OFFLINE"] = "1"

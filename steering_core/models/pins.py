@@ -1,15 +1,12 @@
 """Hold later stages to the SAEs that the fetch stage pinned."""
 
 import hashlib
-from pathlib import Path
 from typing import Any
-
-from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
 
 from steering_core.config.schema import Model, SAESource
 from steering_core.errors import ModelError
 from steering_core.models.fetched import changed
+from steering_core.models.revisions import cached_commit
 from steering_core.models.sae_source import sae_repository
 from steering_core.storage.seals import content_digest
 
@@ -54,10 +51,3 @@ def pinned_sae(model: Model, resources: dict[str, Any]) -> SAESource:
             "resources.json of the experiment, and the fetch rule pins what is there now."
         )
     return source
-
-
-def cached_commit(repository: str) -> str | None:
-    """Return the commit that the local cache calls ``main``; None if it has none."""
-    folder = repo_folder_name(repo_id=repository, repo_type="model")
-    reference = Path(constants.HF_HUB_CACHE) / folder / "refs" / "main"
-    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None

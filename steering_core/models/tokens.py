@@ -10,6 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_core.errors import DataError, ModelError
 
+#: Padded widths are multiples of the one, and numbers of rows of single tokens of the other.
+#: With them the kernels of a CPU give a row the same digits whatever rows stand beside it, so
+#: that results do not depend on the batch size; docs/reliability.md says where that was seen.
+WIDTH_STEP = 16
+ROW_STEP = 8
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -60,9 +66,15 @@ def pad(
     *,
     side: Literal["left", "right"],
     prepend_bos: bool,
+    context: int | None = None,
 ) -> TokenBatch:
-    """Pad token rows to one length. Left for generation, right for a single pass."""
+    """Pad token rows to one length. Left for generation, right for a single pass.
+
+    With ``context``, the positions of the model, that length is :func:`padded_width`.
+    """
     width = max(map(len, rows))
+    if context is not None:
+        width = padded_width(width, context)
     ids = torch.full((len(rows), width), tokenizer.pad_token_id, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.bool)
     bos = torch.zeros((len(rows), width), dtype=torch.bool)
@@ -72,6 +84,11 @@ def pad(
         mask[i, start : start + len(row)] = True
         bos[i, start] = prepend_bos or row[0] == tokenizer.bos_token_id
     return TokenBatch(ids, mask, bos)
+
+
+def padded_width(length: int, context: int) -> int:
+    """Return ``length`` rounded up to a multiple of ``WIDTH_STEP``, within ``context``."""
+    return max(length, min(-(-length // WIDTH_STEP) * WIDTH_STEP, context))
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -16,7 +16,7 @@ from steering_core.activations.reader import ActivationCache
 from steering_core.errors import DataError
 from steering_core.models.residual_stream import edit_residual, read_residuals
 from steering_core.models.site import Site
-from steering_core.models.tokens import token_batches, tokenize
+from steering_core.models.tokens import WIDTH_STEP, tokenize
 
 SITES = [Site(1, "pre", False, True), Site(3, "post", True, True)]
 NAMES = [site.hook_name for site in SITES]
@@ -86,14 +86,21 @@ def test_all_positions(tiny, examples, tmp_path):
             np.testing.assert_allclose(got, residuals[name], rtol=1e-4, atol=1e-4)
 
 
-def test_a_row_group_is_a_batch(tiny, examples, tmp_path):
-    """So neither writing nor reading ever holds more than the batches in flight."""
-    cache(tiny, examples, tmp_path / "a.parquet")
-    tokens = tokenize(tiny.tokenizer, examples["text"].tolist(), prepend_bos=True, max_tokens=10)
-    batches = token_batches([len(row) for row in tokens], 30)
+@pytest.mark.parametrize("batch_tokens", [16, 48, 4096])
+def test_row_groups_are_bounded_whatever_the_batches(
+    tiny, examples, tmp_path, monkeypatch, batch_tokens
+):
+    """So neither writing nor reading ever holds more than the batches in flight and a group."""
+    monkeypatch.setattr("steering_core.activations.cache.GROUP_ROWS", 5)
+    cache(tiny, examples, tmp_path / "a.parquet", batch_tokens=batch_tokens)
     file = pq.ParquetFile(tmp_path / "a.parquet")
     groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    assert groups == [len(batch) for batch in batches] and len(groups) > 3
+    assert groups == [5, 5, 5, 5, 3]
+    lengths = [len(tokenize(tiny.tokenizer, [t], prepend_bos=True, max_tokens=10)[0])
+               for t in examples["text"]]  # fmt: skip
+    order = sorted(range(23), key=lambda i: (lengths[i], i))
+    names = file.read(columns=["example_id"])["example_id"].to_pylist()
+    assert names == examples["example_id"].iloc[order].tolist()
 
 
 @pytest.mark.parametrize("shards", [2, 3, 50])
@@ -106,10 +113,11 @@ def test_shards_are_a_partition(tiny, examples, tmp_path, shards):
     write_manifest([tmp_path / "whole.parquet"], tmp_path / "whole.json", expected_rows=23)
     ids = examples["example_id"].tolist()
     for name in NAMES:
-        np.testing.assert_array_equal(
+        np.testing.assert_allclose(
             ActivationCache(tmp_path / "manifest.json").matrix(name, ids),
             ActivationCache(tmp_path / "whole.json").matrix(name, ids),
-        )
+            rtol=1e-5, atol=1e-5,
+        )  # fmt: skip
 
 
 def test_same_input_same_bytes(tiny, examples, tmp_path):
@@ -122,15 +130,17 @@ def test_same_input_same_bytes(tiny, examples, tmp_path):
 def test_nan_is_refused_by_example_and_site_and_leaves_nothing(tiny, examples, tmp_path, value):
     poisoned = examples.iloc[[4]]["text"].item()
     (row,) = tokenize(tiny.tokenizer, [poisoned], prepend_bos=True, max_tokens=10)
-    length = len(row)
+    passes = []
 
     def poison(residual):
         bad = residual.clone()
-        if residual.shape[1] == length:
-            bad[:, -1, 3] = value
+        passes.append(1)
+        if len(passes) == 1 + longer:
+            bad[:, len(row) - 1, 3] = value
         return bad
 
     only = examples.iloc[[0, 4]].reset_index(drop=True)
+    longer = len(tokenize(tiny.tokenizer, [only["text"][0]], prepend_bos=True)[0]) <= len(row)
     with (
         edit_residual(tiny, Site(2, "post", False, True), poison),
         pytest.raises(DataError, match=rf"{NAMES[1]}.*e04.*float16"),
@@ -155,10 +165,10 @@ def test_one_forward_pass_a_batch_for_all_sites(tiny, examples, tmp_path):
     passes = []
     handle = tiny.model.get_input_embeddings().register_forward_hook(lambda *_: passes.append(1))
     try:
-        cache(tiny, examples, tmp_path / "a.parquet")
+        cache(tiny, examples, tmp_path / "a.parquet", batch_tokens=5 * WIDTH_STEP)
     finally:
         handle.remove()
-    assert len(passes) == pq.ParquetFile(tmp_path / "a.parquet").num_row_groups
+    assert len(passes) == 5  # 23 rows, five at a time
 
 
 def test_texts_outside_the_cache_are_read_alike(tiny, examples, tmp_path):

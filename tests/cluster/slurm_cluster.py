@@ -61,8 +61,19 @@ def skip_without_slurm() -> None:
         )
     if os.geteuid() != 0:
         pytest.skip("SLURM's daemons switch users: only root can start them")
-    if CONFIGURATION.exists():
+    if CONFIGURATION.exists() and not _left_over():
         pytest.skip(f"{CONFIGURATION} exists: this machine belongs to a cluster, left alone")
+
+
+def _left_over() -> bool:
+    """Whether the configuration is a link that a killed test left: its controller is gone."""
+    if not CONFIGURATION.is_symlink() or "ClusterName=test\n" not in CONFIGURATION.read_text():
+        return False
+    try:
+        controller = (CONFIGURATION.resolve().parent / "slurmctld.pid").read_text().strip()
+    except FileNotFoundError:  # removed when it ended
+        return True
+    return not Path("/proc", controller).exists()
 
 
 @contextmanager

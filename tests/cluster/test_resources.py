@@ -4,16 +4,27 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL_STAGES = {"cache_activations", "encode_features", "generate", "divergence", "judge"}
+MODEL_STAGES = {
+    *("cache_activations", "encode_features", "generate", "divergence", "judge"),
+    *("corrsteer_select", "corrsteer_validate", "corrsteer_answer", "corrsteer_fine_tune"),
+    "corrsteer_bridge",
+}
+#: Stages that solve, fit and tabulate: on nodes without a GPU.
+OTHER_STAGES = {
+    *("solve", "sweep_layers", "fit_probes", "fit_directions", "correlate_features"),
+    *("pareto", "provenance", "corrsteer_plan", "corrsteer_report", "corrsteer_provenance"),
+}
 
 
 @pytest.fixture(scope="module", params=["cpu", "cuda"])
 def requests(request, tmp_path_factory):
-    """(device, what each rule of the demo asks for)."""
+    """(device, what each rule of the demo and of a CorrSteer experiment asks for)."""
     directory = tmp_path_factory.mktemp("plan")
     for name in ("config.yaml", "resources"):
         (directory / name).symlink_to(ROOT / name)
@@ -21,8 +32,9 @@ def requests(request, tmp_path_factory):
         [
             *(sys.executable, "-m", "snakemake", "--dry-run", "--directory", str(directory)),
             *("--workflow-profile", str(ROOT / "profiles" / "slurm")),
-            *("results/demo/provenance.json", "--config", f"device={request.param}"),
-            "methods=[no_steering,qp_optimal]",
+            *("results/demo/provenance.json", "results/gemma2b_mmlu/provenance.json"),
+            *("--config", f"device={request.param}", "methods=[no_steering,qp_optimal]"),
+            *("bridge={programs: [qp_optimal]}", "fine_tuning={method: lora}"),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -42,7 +54,7 @@ def requests(request, tmp_path_factory):
 
 def test_every_stage_asks_for_memory_and_time(requests):
     _, found = requests
-    assert MODEL_STAGES | {"solve", "fit_probes", "pareto", "provenance"} <= set(found)
+    assert MODEL_STAGES | OTHER_STAGES <= set(found)
     for rule, resources in found.items():
         assert resources["mem_mb"] >= 1000 and resources["runtime"] >= 10, rule
 
@@ -51,3 +63,29 @@ def test_only_stages_that_run_a_model_ask_for_a_gpu(requests):
     device, found = requests
     asking = {rule for rule, resources in found.items() if resources.get("gpu", 0) > 0}
     assert asking == (MODEL_STAGES if device == "cuda" else set())
+
+
+def test_the_profile_names_every_stage_that_asks_for_a_gpu():
+    profile = (ROOT / "profiles" / "slurm" / "config.yaml").read_text(encoding="utf-8")
+    named = re.findall(r"^#   (\w+): \{slurm_partition: gpu\}$", profile, flags=re.M)
+    assert set(named) == MODEL_STAGES and len(named) == len(MODEL_STAGES)
+
+
+def test_memory_and_time_of_every_rule_grow_with_the_attempt():
+    """Those of no dry run as well; the real cluster shows that a retry asks for twice as much."""
+    lacking = []
+    for file in (ROOT / "rules").glob("*.smk"):
+        text = file.read_text(encoding="utf-8")
+        (local,) = re.findall(r"^localrules:\n((?:    .*\n)+)", text, flags=re.M) or [""]
+        for rule in re.split(r"^rule ", text, flags=re.M)[1:]:
+            name = rule.split(":", 1)[0]
+            grows = "mem_mb=megabytes(" in rule and "runtime=minutes(" in rule
+            if not grows and not re.search(rf"\b{name}\b", local) and "script:" in rule:
+                lacking.append(name)
+    assert lacking == []
+
+
+@pytest.mark.parametrize(("gpu", "asked"), [(0, ""), (1, " --gpus=1")])
+def test_slurm_is_asked_for_the_gpu(gpu, asked):
+    """By the plugin that the profile uses: `gpu` is the resource that becomes --gpus."""
+    assert set_gres_string(SimpleNamespace(resources={"gpu": gpu})) == asked

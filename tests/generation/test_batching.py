@@ -89,25 +89,25 @@ def test_what_this_torch_raises_on_the_cpu_is_known():
 
 def test_texts_do_not_change_when_memory_runs_out(tiny, monkeypatch):
     prompts = tokenize(
-        tiny.tokenizer, [" ".join(f"w{k + j}" for j in range(k % 4 + 1)) for k in range(9)],
+        tiny.tokenizer, [" ".join(f"w{k + j}" for j in range(k % 4 + 1)) for k in range(36)],
         prepend_bos=True,
     )  # fmt: skip
-    names = [f"e{i}" for i in range(9)]
-    vectors = np.random.default_rng(0).normal(size=(9, 32)) * 3
+    names = [f"e{i}" for i in range(36)]
+    vectors = np.random.default_rng(0).normal(size=(36, 32)) * 3
     kwargs = {"site": SITE, "vectors": vectors}
     whole = generate(tiny, prompts, names, GREEDY, **kwargs)
     own, sizes, ticks = tiny.model.generate, [], []
 
     def scarce(input_ids, **options):
         sizes.append(len(input_ids))
-        if len(input_ids) > 3:
+        if len(input_ids) > 16:
             raise torch.OutOfMemoryError("out of memory")
         return own(input_ids=input_ids, **options)
 
     monkeypatch.setattr(tiny.model, "generate", scarce)
     assert generate(tiny, prompts, names, GREEDY, **kwargs, tick=ticks.append) == whole
-    assert sizes == [9, 5, 3, 3, 3]
-    assert ticks == [3, 3, 3]
+    assert sizes == [40, 24, 16, 16, 16, 16]  # 36, 18 and 9, filled up
+    assert ticks == [9, 9, 9, 9]
     hooks = [len(b._forward_hooks) + len(b._forward_pre_hooks) for b in tiny.blocks]
     assert hooks == [0] * len(tiny.blocks)
 

@@ -20,6 +20,7 @@ from steering_core.metrics.divergence import divergence
 from steering_core.models.language_model import LanguageModel, ModelShape
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
+from steering_core.models.tokens import ROW_STEP
 
 SITE = Site(2, "pre", False, True)
 POST = Site(1, "post", False, True)
@@ -159,7 +160,7 @@ def test_chunks_of_the_vocabulary_change_nothing(lm, monkeypatch):
     monkeypatch.setattr(module, "_logits", lambda lm, h: calls.append(len(h)) or own(lm, h))
     monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 64 * 4)
     pieces = divergence(lm, PROMPTS, TEXTS, site=SITE, vectors=VECTORS)
-    assert max(calls[1:]) == 4 and len(calls) > 8
+    assert set(calls[1:]) == {ROW_STEP} and len(calls) > 4  # four would be too few
     np.testing.assert_allclose(pieces.kl_sum, whole.kl_sum, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(pieces.base_nll_sum, whole.base_nll_sum, rtol=1e-5)
 

@@ -5,7 +5,8 @@ import pytest
 from steering_core.config.schema import Model, SAESource
 from steering_core.errors import ModelError
 from steering_core.models.fetched import directory_digest, pinned_model
-from steering_core.models.pins import cached_commit, local_sae_revision, pinned_sae
+from steering_core.models.pins import local_sae_revision, pinned_sae
+from steering_core.models.revisions import cached_commit
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_what_is_gone_is_named(world, folder):
 
 
 def test_hub_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr("steering_core.models.pins.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert cached_commit("org/name") is None
     reference = tmp_path / "models--org--name" / "refs" / "main"
     reference.parent.mkdir(parents=True)

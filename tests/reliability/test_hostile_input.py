@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steering_core.activations.features import read_features
+from steering_core.config.corrsteer_resolve import load_corrsteer
 from steering_core.config.resolve import load_config, resolve
 from steering_core.config.schema import Task
+from steering_core.corrsteer.items import _items
+from steering_core.corrsteer.tasks import TASKS
 from steering_core.data.datasets import labelled_rows
 from steering_core.errors import ConfigError, DataError, SteeringError
 from steering_core.storage.arrays import load_arrays
@@ -68,6 +71,36 @@ def test_labels_that_cannot_serve(labels, named):
         labelled_rows(table, TASK)
 
 
+CELLS = st.one_of(ODD, LABELS, st.sampled_from(["A", "safe", "ambig", ["a", "b"], [], {}, 1e300]))
+COLUMNS = (
+    *("question", "choices", "answer", "options", "context", "context_condition", "label"),
+    *("ans0", "ans1", "ans2", "problem", "prompt"),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sorted(TASKS)), st.fixed_dictionaries(dict.fromkeys(COLUMNS, CELLS)))
+def test_any_row_of_a_task_is_an_item_or_one_error(task, row):
+    table = pd.DataFrame({column: pd.Series([cell], dtype=object) for column, cell in row.items()})
+    try:
+        items = _items(table, TASKS[task].read, "test", "test", task)
+    except DataError as error:
+        assert f"task {task} cannot read test:0" in str(error)
+        return
+    for _, _, prompt, gold, _, letters in items:
+        assert isinstance(prompt, str) and isinstance(gold, str)
+        assert not letters or gold in letters
+
+
+@pytest.mark.parametrize("answer", [-1, 4, float("nan"), None])
+def test_an_answer_that_is_none_of_the_choices(answer):
+    table = pd.DataFrame({"question": ["q"], "choices": [["a", "b", "c", "d"]]})
+    table["answer"] = pd.Series([answer], dtype=object)
+    for task in ("mmlu", "choice"):
+        with pytest.raises(DataError, match=f"task {task} cannot read test:0"):
+            _items(table, TASKS[task].read, "test", "test", task)
+
+
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
     lambda inner: st.one_of(
@@ -105,6 +138,21 @@ def test_no_name_leads_out_of_the_results_directory(section, name):
         resolve(CONFIG, name)
 
 
+@pytest.mark.parametrize("name", ["../x", "a/b", ".", "a\n", ""])
+@pytest.mark.parametrize("section", ["models", "tasks", "experiments", "arms"])
+def test_no_name_of_corrsteer_leads_out_of_the_results_directory(section, name):
+    corrsteer = CONFIG["corrsteer"]
+    if section == "arms":
+        changed = {**corrsteer, "settings": {**corrsteer["settings"], "arms": {name: {}}}}
+    else:
+        first = next(
+            iter(corrsteer.get(section, {"x": {"model": "gemma2b", "task": "mmlu"}}).values())
+        )
+        changed = {**corrsteer, section: {**corrsteer.get(section, {}), name: first}}
+    with pytest.raises(ConfigError):
+        load_corrsteer({**CONFIG, "corrsteer": changed})
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused_in_our_words(tmp_path_factory, content):
@@ -138,6 +186,9 @@ def test_the_code_has_no(what):
 
 
 def test_every_script_runs_as_a_job():
-    """The wrapper checks inputs, seals outputs and fixes threads; none may go without it."""
+    """The wrapper checks inputs, seals outputs, fixes threads and, but for the fetch stages, cuts
+    the network off; none may go without it."""
     for path in (ROOT / "workflow_scripts").glob("*.py"):
-        assert "with job(snakemake):" in path.read_text(), path.name
+        fetches = path.stem in ("fetch", "fetch_sweep", "corrsteer_fetch")
+        call = "with job(snakemake, network=True):" if fetches else "with job(snakemake):"
+        assert call in path.read_text(), path.name

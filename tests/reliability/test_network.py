@@ -4,27 +4,37 @@ import os
 import subprocess
 import sys
 import textwrap
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
+import httpx2
 import pytest
 from faulty_hub import faulty_hub
+from huggingface_hub.errors import HfHubHTTPError
 from ledger import record
 
-from steering_core.models.hub import HubUnavailableError, persistently
+from steering_core.models.hub import HubUnavailableError, explain_hub_errors, persistently
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
-# As the fetch rule does it, with shorter pauses.
+# As the fetch rule does it, with shorter pauses and without the libraries that load models.
 FETCH = """
     import sys
-    from steering_core.config.schema import Classifier
+    from huggingface_hub import snapshot_download
     from steering_core.errors import ModelError
-    from steering_core.models.fetch import _fetch_classifier
-    from steering_core.models.hub import persistently
-    judge = Classifier(model=sys.argv[1], label="POSITIVE")
+    from steering_core.models.hub import explain_hub_errors, persistently
+    from steering_core.models.revisions import hub_commit
+
+    def fetch():
+        commit = hub_commit(sys.argv[1], "main")
+        with explain_hub_errors(sys.argv[1]):
+            snapshot_download(sys.argv[1], revision=commit, allow_patterns=["*.safetensors"])
+        return commit
+
     try:
-        print(persistently(lambda: _fetch_classifier(judge), (0.2, 0.5))["revision"])
+        print(persistently(fetch, (0.2, 0.5)))
     except ModelError as error:
         print(type(error).__name__, error)
         sys.exit(3)
@@ -52,6 +62,7 @@ def fetch(address: str, home: Path) -> subprocess.CompletedProcess:
         ("reset", "model.safetensors"),
         ("stall", "model.safetensors"),
         ("429", "model.safetensors"),
+        ("429", "/api/"),
         ("503", "/api/"),
         ("truncated", "model.safetensors"),
     ],
@@ -64,7 +75,8 @@ def test_a_passing_fault_is_survived(hub, tmp_path, fault, where):
     files = [path for path in tmp_path.rglob("model.safetensors")]
     upstream = ROOT.parent / "shared" / "hub" / "models" / MODEL / "model.safetensors"
     assert files and files[0].read_bytes() == upstream.read_bytes()
-    record(f"network: {fault}, once", injected=1, survived=1, bytes_lost=0)
+    what = "of the API" if where == "/api/" else "of a file"
+    record(f"network: {fault} {what}, once", injected=1, survived=1, bytes_lost=0)
 
 
 @pytest.mark.parametrize(("fault", "where"), [("503", "/api/"), ("reset", "/api/")])
@@ -76,6 +88,47 @@ def test_a_lasting_fault_is_one_clear_error(hub, tmp_path, fault, where):
     assert done.stdout.startswith("HubUnavailableError") and MODEL in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     record(f"network: {fault}, lasting", injected=1, survived=1, bytes_lost=0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),  # is over
+        ({"Retry-After": "soon"}, 0),
+        ({"RateLimit": '"api";r=0;t=55', "RateLimit-Policy": '"fixed";"api";q=500;w=300'}, 55),
+        ({"RateLimit": '"api";r=3;t=55'}, 0),
+        ({}, 0),
+    ],
+)
+def test_the_hub_says_when_to_come_back(headers, seconds):
+    request = httpx2.Request("GET", "https://hub/api")
+    response = httpx2.Response(429, headers=headers, request=request)
+    with pytest.raises(HubUnavailableError) as caught, explain_hub_errors("some/model"):
+        raise HfHubHTTPError("Too Many Requests", response=response)
+    assert caught.value.retry_after == seconds
+
+
+def test_a_date_to_come_back(monkeypatch):
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    response = httpx2.Response(503, headers={"Retry-After": later})
+    response.request = httpx2.Request("GET", "https://hub/api")
+    with pytest.raises(HubUnavailableError) as caught, explain_hub_errors("some/model"):
+        raise HfHubHTTPError("Unavailable", response=response)
+    assert 80 <= caught.value.retry_after <= 90
+
+
+def test_a_pause_is_as_long_as_asked(monkeypatch):
+    pauses: list[float] = []
+    monkeypatch.setattr("steering_core.models.hub.time.sleep", pauses.append)
+    asked = iter([0.5, 20.0, 3600.0])
+
+    def limited():
+        raise HubUnavailableError("too many requests.", next(asked))
+
+    with pytest.raises(HubUnavailableError, match="come back in 3600 s"):
+        persistently(limited, (1.0, 1.0, 1.0))
+    assert pauses == [1.0, 20.0]
 
 
 def test_pauses_are_bounded_and_other_errors_are_not_retried(monkeypatch):

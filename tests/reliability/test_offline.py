@@ -12,6 +12,7 @@ from tiny_demo import ROOT, command, environment, new_directory
 TOKEN = "hf_" + "Secret0Token1Never2Logged3" * 2
 SMALL = ["rows_per_class=40", "layers=[7]", "layer=7", "n_prompts=4", "new_tokens=4"]
 RESULTS = "results/gpt2_sst2"
+FETCHED = ("resources.json", "dataset.parquet")
 
 
 def snakemake(directory: Path, target: str, env: dict[str, str]) -> subprocess.CompletedProcess:
@@ -43,7 +44,12 @@ def fetched(hub, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(fetched):
+    """The same after all stages, without a network; what was fetched first is kept aside."""
     directory, home, printed = fetched
+    first = directory.parent / "first"
+    first.mkdir()
+    for name in FETCHED:  # so the fetch stage runs again, with the cache alone
+        (directory / RESULTS / name).rename(first / name)
     done = snakemake(directory, "features.parquet", without_network(home))
     assert done.returncode == 0, done.stderr[-4000:]
     return directory, home, printed + done.stdout + done.stderr
@@ -53,6 +59,17 @@ def test_later_stages_need_no_network(finished):
     directory, _, _ = finished
     assert (directory / RESULTS / "features.parquet").is_file()
     record("node without a network", injected=1, survived=1, bytes_lost=0)
+
+
+def test_fetching_again_needs_no_network(finished):
+    """A warm HF_HOME is enough: revisions are those that the cache knows, and the log says so."""
+    directory, _, _ = finished
+    for name in FETCHED:
+        again, first = directory / RESULTS / name, directory.parent / "first" / name
+        assert again.read_bytes() == first.read_bytes(), name
+    log = (directory / RESULTS / "logs" / "fetch.log").read_text()
+    assert log.count("offline: ") == 4  # model, SAEs, judge, dataset
+    record("fetching again without a network", injected=1, survived=1, bytes_lost=0)
 
 
 def test_tokens_are_nowhere(finished):
@@ -91,13 +108,13 @@ def test_an_sae_of_another_commit_is_refused(finished, tmp_path, monkeypatch):
     from steering_core.storage.json import read_json
 
     directory, home, _ = finished
-    monkeypatch.setattr("steering_core.models.pins.constants.HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
     resources = read_json(directory / RESULTS / "resources.json")
     sae = SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre")
     model = Model(id="gpt2", sae=sae)
     assert pinned_sae(model, resources) == sae
     with pytest.raises(ModelError, match="holds commit"):
         pinned_sae(model, {**resources, "sae_revision": "0" * 40})
-    monkeypatch.setattr("steering_core.models.pins.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="not in the local cache"):
         pinned_sae(model, resources)

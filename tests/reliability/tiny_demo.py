@@ -9,6 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
+from steering_core.demo.choice_task import write_choice_task
 from steering_core.storage.seals import content_digest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,9 +29,22 @@ SIZES = [
     "demo_world={n_layers: 2, training_steps: 40, documents: 1500, sae_samples: 8000, "
     "labelled: 300}",
 ]
+#: CorrSteer with one arm on the same model: it selects, plans, validates and answers.
+_ARMS = "random_feature corrsteer_s corrsteer_a spare_mi dsg_fisher caa".split()
+CORRSTEER = {
+    "models": {
+        "tiny": {
+            "id": "results/demo/language_model",
+            "sae": {"path": "results/demo/sparse_autoencoders/layer_{layer}"},
+            "settings": {"arms": dict.fromkeys(_ARMS)},
+        }
+    },
+    "tasks": {"choice": {"task": "choice", "dataset": "choices.parquet"}},
+    "tables_model": "tiny",
+}
 #: Times of running, not results.
 _NOT_RESULTS = ("logs", "benchmarks")
-TARGET = "results/demo/pareto.csv"
+TARGETS = ("results/demo/pareto.csv", "results/tiny_choice/provenance.json")
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -63,19 +79,24 @@ def run(directory: Path, *arguments: str, cores: int = 2, sizes: list[str] = SIZ
 def new_directory(where: Path) -> Path:
     """A working directory as a user has it."""
     where.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "config.yaml", where)
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    config["corrsteer"] = CORRSTEER
+    (where / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     shutil.copytree(ROOT / "resources", where / "resources")
+    write_choice_task(where / "choices.parquet", 60, seed=0)
     return where
 
 
 def copy_of(finished: Path, where: Path, without: tuple[str, ...] = ()) -> Path:
     """A copy of a working directory, times and Snakemake's records included.
 
-    ``without`` are patterns of results to leave out; what lies downstream of them is made again.
+    ``without`` are patterns of results of the demo (or, with a slash before, of any results) to
+    leave out; what lies downstream of them is made again.
     """
     shutil.copytree(finished, where, symlinks=True)
     for pattern in without:
-        for path in (where / "results" / "demo").glob(pattern):
+        root = where / "results" / ("" if pattern.startswith("/") else "demo")
+        for path in root.glob(pattern.lstrip("/")):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return where
 
@@ -86,7 +107,7 @@ def finished_demo() -> Path:
     parent = Path(tempfile.mkdtemp(prefix="tiny-demo-"))
     atexit.register(shutil.rmtree, parent, ignore_errors=True)
     directory = new_directory(parent / "demo")
-    done = run(directory, TARGET)
+    done = run(directory, *TARGETS)
     assert done.returncode == 0, done.stderr[-6000:]
     return directory
 

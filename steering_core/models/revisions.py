@@ -1,0 +1,55 @@
+"""The commit that a name such as `main` stands for, asked of the hub and noted in its cache."""
+
+import logging
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, is_offline_mode
+from huggingface_hub.file_download import repo_folder_name
+
+from steering_core.errors import ModelError
+from steering_core.models.hub import explain_hub_errors
+from steering_core.storage.atomic import write_text
+
+log = logging.getLogger(__name__)
+
+
+def hub_commit(repository: str, revision: str, kind: str = "model") -> str:
+    """Return the commit of a hub repository (``kind`` model or dataset) at ``revision``.
+
+    The answer is noted where the hub's own client notes it, so that the same call works later with
+    HF_HUB_OFFLINE set: then it is what the cache noted last, and the log says so.
+
+    Raises:
+        ModelError: if the hub does not tell, or offline the cache does not know, with what to do.
+    """
+    if is_offline_mode():
+        commit = revision if _is_commit(revision) else cached_commit(repository, revision, kind)
+        if commit is None:
+            raise ModelError(
+                f"{repository}: HF_HUB_OFFLINE is set and the local cache does not know revision "
+                f"{revision!r}: run the fetch rule where there is a network, with the same HF_HOME "
+                f"({constants.HF_HOME})."
+            )
+        log.info("offline: %s is taken at %s, as the local cache has it", repository, commit)
+        return commit
+    with explain_hub_errors(repository):
+        commit = str(HfApi().repo_info(repository, revision=revision, repo_type=kind).sha)
+    if commit != revision and cached_commit(repository, revision, kind) != commit:
+        write_text(_reference(repository, revision, kind), commit)
+    return commit
+
+
+def cached_commit(repository: str, revision: str = "main", kind: str = "model") -> str | None:
+    """Return the commit that the local cache calls ``revision``; None if it has none."""
+    reference = _reference(repository, revision, kind)
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None
+
+
+def _reference(repository: str, revision: str, kind: str) -> Path:
+    folder = repo_folder_name(repo_id=repository, repo_type=kind)
+    return Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
+
+
+def _is_commit(revision: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None

@@ -1,0 +1,19 @@
+"""Write down what determines the tables that many experiments stand in."""
+
+from steering_core.job import job
+
+with job(snakemake):
+    from steering_core.provenance import provenance_of_tables
+    from steering_core.storage.atomic import write_json
+    from steering_core.storage.json import read_json
+
+    resources = map(read_json, snakemake.input.resources)
+    write_json(
+        snakemake.output.provenance,
+        provenance_of_tables(
+            snakemake.params.configs,
+            dict(zip(snakemake.params.names, resources, strict=True)),
+            snakemake.params.codes,
+            snakemake.input.products,
+        ),
+    )
