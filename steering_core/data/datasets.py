@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pandas as pd
 from huggingface_hub import is_offline_mode
@@ -46,6 +45,9 @@ def read_rows(dataset: str, subset: str | None, split: str, revision: str) -> pd
             raise DataError(f"dataset: {dataset} cannot be read: {error}") from error
     if Path(dataset).is_file():
         raise DataError(f"dataset: {dataset} is none of {', '.join(sorted(_LOCAL))}")
+    # Takes most of a second to import, and stages after the fetch read a table that is there.
+    import datasets
+
     with explain_hub_errors(dataset):
         try:
             loaded = datasets.load_dataset(dataset, subset, split=split, revision=revision)

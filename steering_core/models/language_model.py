@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -11,7 +12,6 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -19,6 +19,9 @@ from steering_core.config.schema import Model
 from steering_core.errors import ModelError
 from steering_core.models.devices import DTYPES, choose_device
 from steering_core.models.hub import explain_hub_errors
+
+if TYPE_CHECKING:  # takes seconds to import, and a stage may need the tokenizer alone
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class LanguageModel:
     residual stream as a TransformerBridge and leaves sdpa attention and ``generate`` untouched.
     """
 
-    model: PreTrainedModel
+    model: "PreTrainedModel"
     tokenizer: PreTrainedTokenizerBase
     shape: ModelShape
 
