@@ -37,6 +37,8 @@ rule activation_manifest:
         manifest="results/{experiment}/activations/manifest.json",
     log:
         "results/{experiment}/logs/activation_manifest.log",
+    benchmark:
+        "results/{experiment}/benchmarks/activation_manifest.tsv"
     conda:
         "../envs/steering.yaml"
     resources:

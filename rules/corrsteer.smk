@@ -22,6 +22,8 @@ rule corrsteer_fetch:
         rows="results/{run}/corrsteer/items.parquet",
     log:
         "results/{run}/logs/corrsteer_fetch.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_fetch.tsv"
     retries: 2
     conda:
         "../envs/steering.yaml"
@@ -46,6 +48,8 @@ rule corrsteer_examples:
         summary="results/{run}/corrsteer/seed-{seed}/examples.json",
     log:
         "results/{run}/logs/corrsteer_examples-{seed}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_examples-{seed}.tsv"
     conda:
         "../envs/steering.yaml"
     resources:
@@ -111,6 +115,8 @@ rule corrsteer_merge:
         convergence="results/{run}/corrsteer/seed-{seed}/convergence.csv",
     log:
         "results/{run}/logs/corrsteer_merge-{seed}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_merge-{seed}.tsv"
     group:
         "corrsteer_plans"
     conda:
@@ -133,6 +139,8 @@ rule corrsteer_plan:
         features="results/{run}/corrsteer/seed-{seed}/plans/{arm}.csv",
     log:
         "results/{run}/logs/corrsteer_plan-{seed}-{arm}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_plan-{seed}-{arm}.tsv"
     group:
         "corrsteer_plans"
     conda:
@@ -287,6 +295,8 @@ rule corrsteer_report:
         ),
     log:
         "results/{run}/logs/corrsteer_report.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_report.tsv"
     group:
         "corrsteer_report"
     conda:
@@ -318,6 +328,8 @@ rule corrsteer_cell:
         cell="results/tables/corrsteer/{table}/{cell}.json",
     log:
         "results/tables/logs/corrsteer_cell-{table}-{cell}.log",
+    benchmark:
+        "results/tables/benchmarks/corrsteer_cell-{table}-{cell}.tsv"
     conda:
         "../envs/steering.yaml"
     resources:
@@ -342,6 +354,8 @@ rule corrsteer_table:
         table="results/tables/corrsteer_{table}.csv",
     log:
         "results/tables/logs/corrsteer_table-{table}.log",
+    benchmark:
+        "results/tables/benchmarks/corrsteer_table-{table}.tsv"
     conda:
         "../envs/steering.yaml"
     resources:

@@ -51,6 +51,8 @@ rule corrsteer_provenance:
         provenance="results/{run}/provenance.json",
     log:
         "results/{run}/logs/corrsteer_provenance.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_provenance.tsv"
     group:
         "corrsteer_report"
     conda:
@@ -76,6 +78,8 @@ rule corrsteer_tables_provenance:
         provenance="results/tables/provenance.json",
     log:
         "results/tables/logs/corrsteer_tables_provenance.log",
+    benchmark:
+        "results/tables/benchmarks/corrsteer_tables_provenance.tsv"
     conda:
         "../envs/steering.yaml"
     resources:

@@ -10,6 +10,8 @@ rule demo_corpus:
         concept="results/demo/concept.yaml",
     log:
         "results/demo/logs/demo_corpus.log",
+    benchmark:
+        "results/demo/benchmarks/demo_corpus.tsv"
     conda:
         "../envs/steering.yaml"
     resources:

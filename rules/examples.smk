@@ -9,6 +9,8 @@ rule examples:
         summary="results/{experiment}/examples.json",
     log:
         "results/{experiment}/logs/examples.log",
+    benchmark:
+        "results/{experiment}/benchmarks/examples.tsv"
     conda:
         "../envs/steering.yaml"
     resources:

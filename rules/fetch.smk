@@ -12,6 +12,8 @@ rule fetch:
         dataset="results/{experiment}/dataset.parquet",
     log:
         "results/{experiment}/logs/fetch.log",
+    benchmark:
+        "results/{experiment}/benchmarks/fetch.tsv"
     conda:
         "../envs/steering.yaml"
     params:
@@ -30,6 +32,8 @@ rule fetch_sweep:
         resources="results/{experiment}/sweep_resources.json",
     log:
         "results/{experiment}/logs/fetch_sweep.log",
+    benchmark:
+        "results/{experiment}/benchmarks/fetch_sweep.tsv"
     conda:
         "../envs/steering.yaml"
     params:

@@ -38,6 +38,8 @@ rule pick_layer:
         layer="results/{experiment}/layer.json",
     log:
         "results/{experiment}/logs/pick_layer.log",
+    benchmark:
+        "results/{experiment}/benchmarks/pick_layer.tsv"
     group:
         "layer"
     conda:

@@ -14,6 +14,8 @@ rule probe_effects:
         effects="results/{experiment}/probe_effects.parquet",
     log:
         "results/{experiment}/logs/probe_effects.log",
+    benchmark:
+        "results/{experiment}/benchmarks/probe_effects.tsv"
     conda:
         "../envs/steering.yaml"
     resources:

@@ -7,6 +7,8 @@ rule correlate_features:
         correlation="results/{experiment}/correlation.safetensors",
     log:
         "results/{experiment}/logs/correlate_features.log",
+    benchmark:
+        "results/{experiment}/benchmarks/correlate_features.tsv"
     group:
         "fits"
     conda:
@@ -32,6 +34,8 @@ rule fit_probes:
         report="results/{experiment}/probes.json",
     log:
         "results/{experiment}/logs/fit_probes.log",
+    benchmark:
+        "results/{experiment}/benchmarks/fit_probes.tsv"
     group:
         "fits"
     conda:

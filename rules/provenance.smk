@@ -41,6 +41,8 @@ rule provenance:
         provenance="results/{experiment}/provenance.json",
     log:
         "results/{experiment}/logs/provenance.log",
+    benchmark:
+        "results/{experiment}/benchmarks/provenance.tsv"
     group:
         "tables"
     conda:

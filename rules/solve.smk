@@ -11,6 +11,8 @@ rule fit_directions:
         directions="results/{experiment}/directions.safetensors",
     log:
         "results/{experiment}/logs/fit_directions.log",
+    benchmark:
+        "results/{experiment}/benchmarks/fit_directions.tsv"
     group:
         "fits"
     conda:

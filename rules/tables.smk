@@ -11,6 +11,8 @@ rule pareto:
         pareto="results/{experiment}/pareto.csv",
     log:
         "results/{experiment}/logs/pareto.log",
+    benchmark:
+        "results/{experiment}/benchmarks/pareto.tsv"
     group:
         "tables"
     conda:
@@ -40,6 +42,8 @@ rule pareto_figure:
         ),
     log:
         "results/{experiment}/logs/pareto_figure.log",
+    benchmark:
+        "results/{experiment}/benchmarks/pareto_figure.tsv"
     group:
         "tables"
     conda:
@@ -65,6 +69,8 @@ rule sweep_figure:
         ),
     log:
         "results/{experiment}/logs/sweep_figure.log",
+    benchmark:
+        "results/{experiment}/benchmarks/sweep_figure.tsv"
     group:
         "tables"
     conda:
@@ -91,6 +97,8 @@ rule generations_page:
         ),
     log:
         "results/{experiment}/logs/generations_page.log",
+    benchmark:
+        "results/{experiment}/benchmarks/generations_page.tsv"
     group:
         "tables"
     conda:
@@ -123,6 +131,8 @@ rule features_page:
         table="results/{experiment}/features.csv",
     log:
         "results/{experiment}/logs/features_page.log",
+    benchmark:
+        "results/{experiment}/benchmarks/features_page.tsv"
     group:
         "tables"
     conda:
@@ -152,6 +162,8 @@ rule frontier_figure:
         knots="results/{experiment}/frontier_knots.csv",
     log:
         "results/{experiment}/logs/frontier_figure.log",
+    benchmark:
+        "results/{experiment}/benchmarks/frontier_figure.tsv"
     group:
         "tables"
     conda:

@@ -55,6 +55,8 @@ rule variants_table:
         ),
     log:
         "results/{experiment}/logs/variants_table.log",
+    benchmark:
+        "results/{experiment}/benchmarks/variants_table.tsv"
     group:
         "tables"
     conda:
