@@ -12,17 +12,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from benchmarks.common import (
-    Line,
-    alternate,
-    arguments,
-    at_least,
-    at_most,
-    machine,
-    random_model,
-    report,
-    texts,
-)
+from benchmarks.common import alternate, arguments, random_model, run_name, texts
+from benchmarks.table import Line, at_least, at_most, report
 from steering_core.activations.cache import cache_activations
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
@@ -77,7 +68,7 @@ class Work:
 
 def main() -> int:
     size = arguments(__doc__).size
-    n_texts, repeats = {"quick": (60, 9), "small": (120, 7), "full": (2000, 5)}[size]
+    n_texts, repeats = {"quick": (60, 9), "small": (80, 5), "full": (2000, 5)}[size]
     lm = random_model(size, "gemma2")
     last = lm.shape.n_layers - 1
     middle = last // 2
@@ -120,7 +111,7 @@ def main() -> int:
             note="not what the pipeline does",
         ),
     ]
-    return report(lines, "caching", f"Caching: {size} model, {machine()}")
+    return report(lines, "caching", run_name(size))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.table import Line, at_most, report
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.decoding import Decoding, decode
 from steering_core.corrsteer.item import Source, Task
@@ -27,13 +27,11 @@ from steering_core.corrsteer.variant import Variant
 from steering_core.demo.language_model import word_tokenizer
 from steering_core.models.language_model import LanguageModel, model_shape
 from steering_core.models.site import Site
-from steering_core.storage.atomic import write_text
 
 REQUIRED_THROUGHPUT = 0.85
 ALLOWED_GROWTH = 1.01
 D_MODEL, N_LAYERS, EXPANSION, ACTIVE = 256, 8, 16, 70
 PROMPT_TOKENS = 100
-OUTPUT = Path("results/benchmarks/corrsteer.csv")
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def seconds(call: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> dict[str, object]:
+def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> Line:
     """Return the throughput of selection over that of plain generation."""
     lm, saes, sites = build()
     rows, how = questions(n_rows), Decoding(new_tokens, batch_rows=8)
@@ -127,17 +125,20 @@ def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> dict[st
 
     plain(), selecting()
     times = [(seconds(plain), seconds(selecting)) for _ in range(repeats)]
-    ratios = sorted(p / s for p, s in times)
-    return {
-        "what": f"selection / plain generation, {name}",
-        "value": ratios[len(ratios) // 2],
-        "required": REQUIRED_THROUGHPUT,
-        "met": ratios[len(ratios) // 2] >= REQUIRED_THROUGHPUT,
-        "detail": f"{min(t for t, _ in times):.2f} s plain, {min(t for _, t in times):.2f} s",
-    }
+    reference, ours = np.median(times, axis=0).tolist()
+    ratio = float(np.median([p / s for p, s in times]))
+    return Line(
+        f"selection / plain generation, {name}",
+        ours,
+        reference,
+        ratio,
+        f">= {REQUIRED_THROUGHPUT}",
+        ratio >= REQUIRED_THROUGHPUT,
+        f"{n_rows} prompts; medians of {repeats} pairs",
+    )
 
 
-def memory(samples: tuple[int, int]) -> dict[str, object]:
+def memory(samples: tuple[int, int]) -> Line:
     """Return the state's size after many samples over that after few."""
     d_sae, batch = 16_384, 500
     rng = np.random.default_rng(0)
@@ -152,32 +153,27 @@ def memory(samples: tuple[int, int]) -> dict[str, object]:
             part.update(values, rng.random(batch) < 0.5)
         state = part.correlation._state.nbytes + part.correlation._queue._values.nbytes
         sizes.append(state + sum(a.nbytes for a in made.to_arrays().values()))
-    growth = sizes[1] / sizes[0]
-    return {
-        "what": f"accumulators after {samples[1]} samples / after {samples[0]}",
-        "value": growth,
-        "required": ALLOWED_GROWTH,
-        "met": growth <= ALLOWED_GROWTH,
-        "detail": f"{sizes[1] / 2**20:.1f} MiB a layer",
-    }
+    return at_most(
+        f"accumulators of a layer, {samples[1]} samples / {samples[0]}",
+        sizes[1] / 2**20,
+        sizes[0] / 2**20,
+        ALLOWED_GROWTH,
+        unit="MiB",
+    )
 
 
 def main(quick: bool) -> int:
-    """Run all comparisons; return how many missed their requirement."""
+    """Run all comparisons; return 1 if one missed its requirement."""
     rows, repeats = (64, 3) if quick else (160, 5)
-    table = pd.DataFrame(
-        [
-            throughput("one token (select tasks)", 1, rows, repeats),
-            throughput("32 tokens (free text)", 32, rows // 2, repeats),
-            memory((1_000, 20_000) if quick else (1_000, 100_000)),
-        ]
-    )
-    print(table.to_string(index=False))
-    write_text(OUTPUT, table.to_csv(index=False))
-    return int((~table["met"]).sum())
+    lines = [
+        throughput("one token (select tasks)", 1, rows, repeats),
+        throughput("32 tokens (free text)", 32, rows // 2, repeats),
+        memory((1_000, 20_000) if quick else (1_000, 100_000)),
+    ]
+    return report(lines, "corrsteer", f"{N_LAYERS} layers of width {D_MODEL}, process_time")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer samples and repeats")
-    sys.exit(main(parser.parse_args().quick) > 0)
+    sys.exit(main(parser.parse_args().quick))

@@ -14,7 +14,8 @@ import torch
 
 from benchmarks.bench_caching import Work
 from benchmarks.bench_generation import NEW_TOKENS, PROMPT_TOKENS, PROMPTS, SITE, World
-from benchmarks.common import Line, alternate, arguments, machine, random_model, report
+from benchmarks.common import alternate, arguments, random_model, run_name
+from benchmarks.table import Line, report
 from steering_core.metrics.divergence import divergence
 from steering_core.models.language_model import LanguageModel
 
@@ -45,7 +46,7 @@ def attention(lm: LanguageModel, positions: int) -> int:
 
 def main() -> int:
     size = arguments(__doc__).size
-    repeats = 7 if size == "quick" else 5
+    repeats = 7 if size == "quick" else 3
     world = World(size)
     lm = world.lm
     flops, bandwidth = rates(lm, repeats)
@@ -104,10 +105,8 @@ def main() -> int:
                 note=f"{operations / 1e9:.3g} GFLOP, {moved / 1e9:.3g} GB; bound by {bound}",
             )
         )
-    heading = f"Times the floor: {size} model, {machine()}"
-    return report(
-        lines, "floor", f"{heading}; {flops / 1e9:.3g} GFLOP/s, {bandwidth / 1e9:.3g} GB/s"
-    )
+    measured = f"{flops / 1e9:.3g} GFLOP/s, {bandwidth / 1e9:.3g} GB/s"
+    return report(lines, "floor", f"{run_name(size)}, {measured}")
 
 
 if __name__ == "__main__":

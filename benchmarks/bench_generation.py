@@ -10,17 +10,8 @@ import cvxpy as cp
 import numpy as np
 import torch
 
-from benchmarks.common import (
-    Line,
-    alternate,
-    arguments,
-    at_least,
-    machine,
-    random_model,
-    report,
-    seconds,
-    texts,
-)
+from benchmarks.common import alternate, arguments, random_model, run_name, seconds, texts
+from benchmarks.table import Line, at_least, report
 from steering_core.generation.adaptive import AdaptiveSolver
 from steering_core.generation.generate import Sampling, continuations, generate
 from steering_core.generation.plan import AdaptivePlan
@@ -149,7 +140,7 @@ def adaptive_token(world: World, length: int) -> tuple[float, float]:
 
 def main() -> int:
     size = arguments(__doc__).size
-    repeats, rows = (7, 1) if size == "quick" else (5, 2)
+    repeats, rows = (7, 1) if size == "quick" else (4, 2)
     world = World(size)
     plans = {program: world.plan(program) for program in ("qp", "socp")}
     library, steered, qp, socp = alternate(
@@ -194,7 +185,7 @@ def main() -> int:
             note="the two passes alone",
         ),
     ]
-    return report(lines, "generation", f"Generation: {size} model, {machine()}")
+    return report(lines, "generation", run_name(size))
 
 
 if __name__ == "__main__":

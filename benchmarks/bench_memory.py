@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.common import arguments, at_most, machine, random_model, report, texts
+from benchmarks.common import arguments, random_model, texts
+from benchmarks.table import at_most, report
 from steering_core.activations.cache import cache_activations
 from steering_core.metrics.divergence import divergence
 from steering_core.models.site import Site
@@ -78,30 +79,36 @@ def peak_of(stage: str, n_texts: int) -> float:
 
 def main() -> int:
     few = 2 * BATCH_TOKENS // 64  # two batches
-    many = few * (3 if arguments(__doc__).size == "quick" else 6)
+    many = few * (3 if arguments(__doc__).size == "quick" else 4)
     cached = {n: peak_of("caching", n) for n in (4 * few, 4 * many)}
     compared = {n: peak_of("kl", n) for n in (few, many)}
     logits = 2 * BATCH_TOKENS * VOCABULARY * 4 / 2**20
     lines = [
         at_most(
-            f"caching {4 * many} texts / {4 * few} texts (MB)",
+            f"caching {4 * many} texts / {4 * few} texts",
             cached[4 * many],
             cached[4 * few],
             ALLOWED_GROWTH,
             "26 layers, every token",
+            unit="MB",
         ),
         at_most(
-            f"KL of {many} texts / {few} texts (MB)", compared[many], compared[few], ALLOWED_GROWTH
+            f"KL of {many} texts / {few} texts",
+            compared[many],
+            compared[few],
+            ALLOWED_GROWTH,
+            unit="MB",
         ),
         at_most(
-            "KL / float32 logits of one batch, both passes (MB)",
+            "KL / float32 logits of one batch, both passes",
             compared[many],
             logits,
             0.5,
             f"{BATCH_TOKENS} tokens, vocabulary {VOCABULARY}",
+            unit="MB",
         ),
     ]
-    return report(lines, "memory", f"Peak memory: {machine()}")
+    return report(lines, "memory", "quick model, processes of their own")
 
 
 if __name__ == "__main__":

@@ -4,25 +4,20 @@
 """
 
 import argparse
-import os
-import platform
 import resource
 import subprocess
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 
+from benchmarks.table import Line, report
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.reference import solve_reference
 from steering_core.optimize.working_set import WorkingSet
-from steering_core.storage.atomic import write_text
 
 LAM, TAU_SPREAD = 1.0, (0.5, 6.0)  # shortfalls are uniform in this range
 MAX_MEMORY_GB = 2.0
@@ -34,22 +29,17 @@ class Table:
     """Rows of the result; goals are judged on the full dictionary only."""
 
     def __init__(self, judged: bool) -> None:
-        self.rows: list[dict] = []
+        self.lines: list[Line] = []
         self._judged = judged
 
     def add(
         self, what: str, value: float, unit: str, goal: str = "", met: bool | None = None
     ) -> None:
-        """Append and print a row."""
-        verdict = "" if met is None or not self._judged else ("yes" if met else "no")
-        self.rows.append({"what": what, "value": f"{value:.5g}", "unit": unit, "goal": goal})
-        self.rows[-1]["met"] = verdict
-        print(f"{what:68s} {value:12.5g} {unit:8s} {goal:10s} {verdict}", flush=True)
-
-    @property
-    def missed(self) -> list[str]:
-        """What did not reach its goal."""
-        return [row["what"] for row in self.rows if row["met"] == "no"]
+        """Append and print a row; ``times`` is the unit of what is faster by so much."""
+        ratio = float(value) if unit == "times" else None
+        verdict = bool(met) if self._judged and met is not None else None
+        self.lines.append(Line(what, float(value), None, ratio, goal, verdict, unit=unit))
+        print(f"{what:68s} {value:12.5g} {unit:8s} {goal}", flush=True)
 
 
 def timed(run: Callable[[], T]) -> tuple[float, T]:
@@ -230,27 +220,10 @@ def memory_alone(shape: tuple[int, int], n: int) -> float:
     return float(done.stdout)
 
 
-def machine() -> pd.DataFrame:
-    """What the numbers were measured on."""
-    names = ("numpy", "scipy", "torch", "osqp", "clarabel", "cvxpy")
-    rows = [("python", platform.python_version()), *((name, version(name)) for name in names)]
-    rows += [("machine", platform.machine()), ("cores", str(os.cpu_count())), ("cpu", cpu_name())]
-    return pd.DataFrame(rows, columns=["what", "value"]).assign(unit="", goal="", met="")
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small dictionary, in seconds")
-    parser.add_argument("--out", default="results/benchmarks/optimize.csv")
-    arguments = parser.parse_args()
-    quick = arguments.quick
+    quick = parser.parse_args().quick
     shape, columns = ((2048, 128), 400) if quick else ((16384, 2304), 2000)
     table = Table(judged=not quick)
     gigabytes = memory_alone(shape, 1000)
@@ -263,18 +236,8 @@ def main() -> int:
     )
     bench_path(table, shape, columns, 1000, 3)
     bench_working_set(table, shape, columns, 20 if quick else 40, 3)
-    head = [("d_sae", shape[0]), ("d_model", shape[1]), ("quick", quick)]
-    frame = pd.concat(
-        [
-            machine(),
-            pd.DataFrame(head, columns=["what", "value"]).assign(unit="", goal="", met=""),
-            pd.DataFrame(table.rows),
-        ]
-    )
-    write_text(arguments.out, frame.to_csv(index=False))
-    for what in table.missed:
-        print(f"FAILED {what}", file=sys.stderr)
-    return 1 if table.missed else 0
+    judged = "" if not quick else ", too small to be judged"
+    return report(table.lines, "optimize", f"d_sae {shape[0]}, d_model {shape[1]}{judged}")
 
 
 if __name__ == "__main__":

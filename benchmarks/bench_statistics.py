@@ -9,13 +9,11 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from benchmarks.table import Line, at_least, at_most, report
 from steering_core.statistics.correlation import StreamingCorrelation
-from steering_core.storage.atomic import write_text
 
 N_FEATURES, ACTIVE = 16_384, 70
 BATCHES = (4, 8, 32, 128)
@@ -23,7 +21,6 @@ JUDGED_BATCH = 8  # The batch size of the published runs.
 REQUIRED_SPEEDUP = 10.0
 ALLOWED_GROWTH = 1.01
 STORED = 8  # Different batches that a run goes through again and again.
-OUTPUT = Path("results/benchmarks/statistics.csv")
 
 
 class DenseSums:
@@ -65,7 +62,7 @@ def seconds(update: Callable[[int], None], n_batches: int) -> float:
     return time.perf_counter() - start
 
 
-def compare(size: int, samples: int, repeats: int) -> dict[str, object]:
+def compare(size: int, samples: int, repeats: int) -> Line:
     """Best time of ``repeats`` alternating runs over ``samples`` samples, in batches of ``size``.
 
     A run is long enough for our queue to be folded many times, and ends with reading the result.
@@ -82,14 +79,12 @@ def compare(size: int, samples: int, repeats: int) -> dict[str, object]:
         sparse.result()
         sparse_s.append(time.perf_counter() - start)
         dense_s.append(seconds(lambda step: dense.update(matrices[step], batches[step][3]), steps))
-    return {
-        "benchmark": "update",
-        "batch": size,
-        "samples": steps * size,
-        "sparse_us_per_sample": min(sparse_s) / (steps * size) * 1e6,
-        "dense_us_per_sample": min(dense_s) / (steps * size) * 1e6,
-        "ratio": min(dense_s) / min(sparse_s),
-    }
+    ours, reference = (min(spent) / (steps * size) * 1e6 for spent in (sparse_s, dense_s))
+    name = f"correlation update, {ACTIVE} of {N_FEATURES} active, batch {size} / dense float64"
+    note = f"per sample, over {steps * size}"
+    if size == JUDGED_BATCH:
+        return at_least(name, ours, reference, REQUIRED_SPEEDUP, note, "us")
+    return Line(name, ours, reference, reference / ours, note=note, unit="us")
 
 
 def peak_memory(n_samples: int, size: int = JUDGED_BATCH) -> int:
@@ -108,26 +103,19 @@ def peak_memory(n_samples: int, size: int = JUDGED_BATCH) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    samples, repeats = (4_096, 6) if parser.parse_args().quick else (16_384, 7)
-    rows = [compare(size, samples, repeats) for size in BATCHES]
-    sizes = (1_000, 10_000, 100_000)
-    peaks = [peak_memory(n) for n in sizes]
-    rows += [
-        {"benchmark": "memory", "samples": n, "peak_mb": peak / 1e6, "ratio": peak / peaks[0]}
-        for n, peak in zip(sizes, peaks, strict=True)
-    ]
-    table = pd.DataFrame(rows)
-    write_text(OUTPUT, table.to_csv(index=False))
-    print(table.to_string(index=False, na_rep="", float_format="%.4g"))
-    judged = table.query("batch == @JUDGED_BATCH")["ratio"].item()
-    failures = []
-    if judged < REQUIRED_SPEEDUP:
-        failures.append(f"update at batch {JUDGED_BATCH}: {judged:.1f} times, not 10.")
-    if peaks[-1] > ALLOWED_GROWTH * peaks[0]:
-        failures.append(f"peak memory grew from {peaks[0]} to {peaks[-1]} bytes.")
-    for failure in failures:
-        print("FAILED", failure, file=sys.stderr)
-    return 1 if failures else 0
+    samples, repeats = (4_096, 6) if parser.parse_args().quick else (16_384, 5)
+    lines = [compare(size, samples, repeats) for size in BATCHES]
+    few, many = 1_000, 100_000
+    lines.append(
+        at_most(
+            f"memory of the correlation, {many} samples / {few}",
+            peak_memory(many) / 1e6,
+            peak_memory(few) / 1e6,
+            ALLOWED_GROWTH,
+            unit="MB",
+        )
+    )
+    return report(lines, "statistics", f"{N_FEATURES} features, perf_counter")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,10 @@
-"""What the benchmarks of the model side share: random models, timing, and the table they print."""
+"""What the benchmarks of the model side share: random models and timing."""
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -21,9 +17,6 @@ from transformers import (
 
 from steering_core.models.devices import choose_device
 from steering_core.models.language_model import LanguageModel, model_shape
-from steering_core.storage.atomic import write_text
-
-FOLDER = Path("results/benchmarks")
 
 #: Random weights: what a pass costs depends on the shapes alone. ``full`` is Gemma-2-2B.
 SIZES = {
@@ -41,31 +34,6 @@ SIZES = {
         "vocab_size": 256_000,
     },
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Line:
-    """One comparison: seconds (or MB) of ours and of what it is held against, and their ratio."""
-
-    measured: str
-    ours: float
-    reference: float
-    ratio: float
-    required: str = ""
-    met: bool | None = None
-    note: str = ""
-
-
-def at_least(name: str, ours: float, reference: float, least: float, note: str = "") -> Line:
-    """Speed relative to the reference, ``reference / ours``, that must reach ``least``."""
-    ratio = reference / ours
-    return Line(name, ours, reference, ratio, f">= {least:g}", ratio >= least, note)
-
-
-def at_most(name: str, ours: float, reference: float, most: float, note: str = "") -> Line:
-    """Cost relative to the reference, ``ours / reference``, that must stay within ``most``."""
-    ratio = ours / reference
-    return Line(name, ours, reference, ratio, f"<= {most:g}", ratio <= most, note)
 
 
 def random_model(size: str, family: str = "llama", vocabulary: int | None = None) -> LanguageModel:
@@ -154,21 +122,8 @@ def arguments(doc: str) -> argparse.Namespace:
     return given
 
 
-def report(lines: Sequence[Line], name: str, heading: str) -> int:
-    """Print the table, write ``results/benchmarks/name.csv``, return 1 if a line was missed."""
-    table = pd.DataFrame([asdict(line) for line in lines])
-    write_text(FOLDER / f"{name}.csv", table.to_csv(index=False))
-    print(heading)
-    print(table.to_string(index=False, na_rep="", float_format="%.4g"))
-    missed = [line for line in lines if line.met is False]
-    for line in missed:
-        print("FAILED", f"{line.measured}: {line.ratio:.3g}, not {line.required}", file=sys.stderr)
-    return 1 if missed else 0
-
-
-def machine() -> str:
-    """Say what the numbers were measured on."""
-    where = f"{torch.get_num_threads()} CPU threads, {_clock.__name__}"
+def run_name(size: str) -> str:
+    """Say what was run, for the heading of a table."""
     if torch.cuda.is_available():
-        where = torch.cuda.get_device_name()
-    return f"{where}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
+        return f"{size} model"
+    return f"{size} model, {_clock.__name__}"

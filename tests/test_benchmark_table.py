@@ -1,0 +1,67 @@
+"""What the benchmarks write, and what of it the README shows. Nothing is timed here."""
+
+import pandas as pd
+import pytest
+
+from benchmarks import render, table
+from benchmarks.table import Line, at_least, at_most, report
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch, capsys):
+    """Return a function that reports lines and gives (status, table, standard error)."""
+    monkeypatch.setattr(table, "FOLDER", tmp_path)
+
+    def write(*lines):
+        status = report(lines, "some", "tiny model")
+        return status, pd.read_csv(tmp_path / "some.csv"), capsys.readouterr().err
+
+    return write
+
+
+def test_ratios_are_speeds_or_costs():
+    assert at_least("a", ours=2.0, reference=3.0, least=1.5) == Line(
+        "a", 2.0, 3.0, 1.5, ">= 1.5", True
+    )
+    assert not at_least("a", 2.0, 2.9, 1.5).met
+    assert at_most("a", ours=3.0, reference=2.0, most=1.5).met
+    assert not at_most("a", 3.1, 2.0, 1.5).met
+
+
+def test_every_row_says_machine_versions_and_run(written):
+    status, rows, error = written(at_least("a", 1.0, 2.0, 1.5), Line("b", 1.0, 2.0, 2.0))
+    assert status == 0 and error == ""
+    assert rows[["machine", "versions", "date", "run"]].notna().all(axis=None)
+    assert "cores" in rows["machine"][0] and "torch" in rows["versions"][0]
+    assert rows["met"].isna().tolist() == [False, True]
+
+
+def test_a_missed_line_fails_and_is_named(written):
+    status, _, error = written(at_least("slow one", 2.0, 2.0, 1.5))
+    assert status == 1 and "FAILED slow one: 1, not >= 1.5" in error
+
+
+def test_the_readme_shows_what_is_required_and_no_more(written):
+    _, rows, _ = written(
+        at_least("fast", 1.0, 2000.4, 1000),
+        at_most("large", 3.0, 2.0, 1.3),
+        Line("memory", 1.5, None, None, "< 2", True, unit="GB"),
+        Line("small", 1.5, None, None, "< 2", None, unit="GB"),
+        Line("by the way", 1.0, 2.0, 2.0),
+    )
+    page = f"before\n{render.BEGIN}\nold\n{render.END}\nafter\n"
+    new = render.rendered(page, {"some": rows})
+    lines = new.splitlines()
+    assert "| fast | 2 000 | ≥ 1000 | yes |" in lines
+    assert "| large | 1.5 | ≤ 1.3 | **no** |" in lines
+    assert "| memory | 1.5 GB | < 2 | yes |" in lines
+    assert "| small | 1.5 GB | < 2 | not judged |" in lines
+    assert "by the way" not in new and "old" not in new
+    assert any(line.startswith("- some: tiny model; ") for line in lines)
+    assert lines[0] == "before" and lines[-1] == "after"
+    assert render.rendered(new, {"some": rows}) == new
+
+
+def test_the_readme_has_its_marks_once():
+    page = render.PAGE.read_text(encoding="utf-8")
+    assert page.count(render.BEGIN) == page.count(render.END) == 1
