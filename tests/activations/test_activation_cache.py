@@ -13,7 +13,9 @@ from steering_core.activations.cache import activation_schema, cache_activations
 from steering_core.activations.manifest import write_manifest
 from steering_core.activations.positions import last_token_residuals
 from steering_core.activations.reader import ActivationCache
+from steering_core.config.schema import Model, SAESource
 from steering_core.errors import DataError
+from steering_core.models.language_model import load_language_model
 from steering_core.models.residual_stream import edit_residual, read_residuals
 from steering_core.models.site import Site
 from steering_core.models.tokens import WIDTH_STEP, tokenize
@@ -181,3 +183,20 @@ def test_texts_outside_the_cache_are_read_alike(tiny, examples, tmp_path):
             tiny, examples["text"].tolist(), site, max_tokens=10, batch_tokens=17
         )
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_is_stored_exactly(tiny_model, examples, tmp_path):
+    """float32 on disk holds what a bfloat16 model computed, bit for bit."""
+    source = SAESource(path="unused/layer_{layer}")
+    half = load_language_model(Model(id=str(tiny_model), sae=source, dtype="bfloat16"), "cpu")
+    raw = Site(1, "pre", False, True)
+    few = examples.iloc[:5].reset_index(drop=True)
+    cache_activations(half, few, [raw], tmp_path / "a.parquet", max_tokens=10, batch_tokens=1)
+    for row in pq.read_table(tmp_path / "a.parquet").to_pylist():
+        text = few.set_index("example_id")["text"][row["example_id"]]
+        ids = torch.tensor(tokenize(half.tokenizer, [text], prepend_bos=True, max_tokens=10))
+        stream = read_residuals(half, [raw], ids, torch.ones_like(ids, dtype=torch.bool))
+        computed = stream[raw.hook_name][0, -1]
+        assert computed.dtype == torch.bfloat16
+        stored = torch.tensor(row[raw.hook_name])
+        assert torch.equal(stored, computed.float())
