@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,9 @@ from steering_core.config.schema import Task
 from steering_core.errors import DataError, ModelError
 from steering_core.models.hub import explain_hub_errors
 from steering_core.models.revisions import hub_commit
+
+if TYPE_CHECKING:
+    import datasets
 
 # Texts stay as they are written: "NA" is a word and "007" no number.
 _LOCAL: dict[str, Callable[[str], pd.DataFrame]] = {
@@ -74,7 +77,7 @@ def fetch_table(task: Task) -> tuple[pd.DataFrame, dict[str, str]]:
     return table[_columns(task)], {"id": task.dataset, "revision": revision}
 
 
-def _require_commit(loaded: datasets.Dataset, dataset: str, revision: str) -> None:
+def _require_commit(loaded: "datasets.Dataset", dataset: str, revision: str) -> None:
     """Offline, datasets takes the rows it prepared last, whatever the revision: refuse others."""
     found = {Path(file["filename"]).parent.name for file in loaded.cache_files}
     if found != {revision}:

@@ -58,7 +58,7 @@ def test_offline_rows_of_another_commit_are_refused(monkeypatch):
         cache_files=[{"filename": f"/cache/org___name/default/0.0.0/{'a' * 40}/name-test.arrow"}],
         to_pandas=lambda: "rows",
     )
-    monkeypatch.setattr(datasets.datasets, "load_dataset", lambda *_, **__: rows)
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: rows)
     monkeypatch.setattr(datasets, "is_offline_mode", lambda: True)
     assert datasets.read_rows("org/name", None, "test", "a" * 40) == "rows"
     with pytest.raises(ModelError, match=f"org/name.*{'a' * 40}, not of commit {'b' * 40}"):
