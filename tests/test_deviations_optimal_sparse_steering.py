@@ -71,6 +71,7 @@ SETTINGS = Settings(
     socp_epsilon=[0.4, 5.0],
     bootstrap_resamples=50,
     n_prompts=2,
+    n_validation_prompts=0,
     max_tokens=16,
     topk=5,
 )

@@ -23,6 +23,7 @@ class Column:
 _UNSOLVED = "the program is infeasible for every test row"
 _NO_FEATURES = f"the method does not act through SAE features, or {_UNSOLVED}"
 _NO_TEXT = "no prompt could be steered, so there is no text"
+_NO_VALIDATION = "`n_validation_prompts` is 0, or none of them could be steered"
 _NO_CANDIDATE = "no test row starts outside the target class"
 _LOW, _HIGH = "lower end of its bootstrap 95 % interval", "upper end of its bootstrap 95 % interval"
 
@@ -192,6 +193,31 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "high, one of them strictly better",
         "`kl_mean` or `classifier_rate_steered` is empty, or some input or position could not "
         "be steered",
+    ),
+    Column(
+        "validation_classifier_rate",
+        "number",
+        "share",
+        "`classifier_rate_steered` on the validation prompts, which nothing else in this table is "
+        "about",
+        _NO_VALIDATION,
+    ),
+    Column(
+        "validation_kl_mean",
+        "number",
+        "nats per token",
+        "`kl_mean` on the validation prompts",
+        _NO_VALIDATION,
+    ),
+    Column(
+        "selected",
+        "flag",
+        "true or false",
+        "the strength of its method to quote, selected without a look at what is reported: of the "
+        "strengths whose `validation_classifier_rate` is within one standard error of the "
+        "method's best, the one with the least `validation_kl_mean`. A strength that could not "
+        "steer every validation prompt does not compete, so a method may have none",
+        "`n_validation_prompts` is 0",
     ),
     Column("warnings", "text", "text", "what to know before the row is quoted", "nothing to warn"),
 )

@@ -40,7 +40,8 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
     KL per token against classifier rate, norm added against evaluation-probe flip rate, and, for
     the methods that act through features, L0 against classifier rate. The points of a method are
     joined in order of strength; bars are bootstrap 95 % intervals; a black outline marks the
-    frontier of the first panel; the dashed line is the unsteered rate.
+    frontier of the first panel, a ring the strength selected on validation prompts; the dashed line
+    is the unsteered rate.
 
     Args:
         df: a pareto table of one experiment, with columns as in ``columns.PARETO_COLUMNS``.
@@ -62,7 +63,8 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
         strength=pd.to_numeric(df["strength"]),
         strength_name=swept,
         series=df["method"] + " " + swept,
-        outlined=df["on_frontier"].astype("boolean").fillna(False).astype(bool),
+        outlined=_flag(df["on_frontier"]),
+        selected=_flag(df["selected"]),
     )
     styles = method_styles(df["method"])
     # The first methods of the legend are drawn last, on top.
@@ -79,11 +81,16 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
         f"{first['experiment']}: what steering achieves and what it costs",
         subtitle=f"{first['model']}, {first['task']}, layer {first['layer']}. Lines join rising "
         "strengths. Bars: bootstrap 95 % intervals. Black outline: on the frontier of the first "
-        "panel. Dashed: unsteered.",
+        "panel. Ring: the strength selected on validation prompts. Dashed: unsteered.",
         fontSize=17,
         offset=14,
     )
     return finished(alt.hconcat(*panels, spacing=26, title=title))
+
+
+def _flag(values: pd.Series) -> pd.Series:
+    """True where ``values`` is; an empty cell is False."""
+    return values.astype("boolean").fillna(False).astype(bool)
 
 
 def _panel(
@@ -99,7 +106,8 @@ def _panel(
     rows = rows.dropna(subset=[x.column, y.column])
     if rows.empty:
         return note("not defined for this experiment").properties(**frame)
-    about = ["method", "series", "strength_name", "strength", "outlined", "rank", "area"]
+    about = ["method", "series", "strength_name", "strength", "outlined", "selected"]
+    about += ["rank", "area"]
     source = alt.Chart(rows[[*about, *x.columns, *y.columns]])
     spread = pd.concat([rows[name] for name in x.columns])
     options = log_axis(spread) if x is _L0 else spread_axis(spread)
@@ -139,6 +147,12 @@ def _panel(
             tooltip=["method", "strength_name", "strength", x.column, y.column],
         )
     )
+    if rows["selected"].any():
+        layers.append(
+            source.transform_filter("datum.selected")
+            .mark_point(shape="circle", filled=False, size=300, strokeWidth=1.8, opacity=0.9)
+            .encode(across, up, colour)
+        )
     if base is not None and len(base):
         dashed = alt.Chart(pd.DataFrame({"base": base})).mark_rule(
             strokeDash=[6, 4], color=QUIET, strokeWidth=1.3

@@ -260,6 +260,7 @@ def test_values_at_the_edge_are_accepted():
         "layer": 0,
         "layers": [3],
         "n_prompts": 1,
+        "n_validation_prompts": 0,
     }
     settings = resolve({**small(), **edge}, "e").settings
     assert {key: getattr(settings, key) for key in edge} == edge

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "rows_per_class=150",
     "n_prompts=12",
+    "n_validation_prompts=4",
     "new_tokens=12",
     "strengths=[0.25,1.0]",
     "qp_tau=[2.0,6.0]",
