@@ -48,6 +48,7 @@ def job(snakemake: Any) -> Iterator[None]:
     try:
         with log_to(snakemake.log[0]), explain_exhaustion(folder):
             fix_threads()
+            no_bars_in_logs()
             for path in snakemake.input:
                 check_seal(path)
             yield
@@ -77,6 +78,13 @@ def fix_threads() -> None:
     os.environ["OMP_DYNAMIC"] = os.environ["MKL_DYNAMIC"] = "FALSE"
     if "torch" in sys.modules:  # too late for the variables
         sys.modules["torch"].set_num_threads(int(threads))
+
+
+def no_bars_in_logs() -> None:
+    """Keep the libraries' own bars off a log. Call before they are imported."""
+    if not sys.stderr.isatty():
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # of transformers too
+        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 
 @contextmanager

@@ -4,3 +4,8 @@ One probe constraint: ``path`` (all inputs and parameters at once), ``lookup`` (
 table on the model's device), ``frontier``. Several constraints or limits: ``working_set`` with
 ``limits``, ``subspace``, ``comparison``. ``reference`` is the textbook formulation.
 """
+
+from steering_core.optimize.path import PathRangeError, SteeringPath
+from steering_core.optimize.solution import Solutions
+
+__all__ = ["PathRangeError", "Solutions", "SteeringPath"]
