@@ -79,9 +79,12 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
     first = df.iloc[0]
     title = alt.TitleParams(
         f"{first['experiment']}: what steering achieves and what it costs",
-        subtitle=f"{first['model']}, {first['task']}, layer {first['layer']}. Lines join rising "
-        "strengths. Bars: bootstrap 95 % intervals. Black outline: on the frontier of the first "
-        "panel. Ring: the strength selected on validation prompts. Dashed: unsteered.",
+        subtitle=[
+            f"{first['model']}, {first['task']}, layer {first['layer']}. Lines join rising "
+            "strengths. Bars: bootstrap 95 % intervals. Dashed: unsteered.",
+            "Black outline: on the frontier of the first panel. Ring: the strength of its method "
+            "that was selected on validation prompts.",
+        ],
         fontSize=17,
         offset=14,
     )
@@ -166,7 +169,7 @@ def sweep_figure(df: pd.DataFrame) -> alt.HConcatChart:
 
     Args:
         df: columns ``layer``, ``accuracy`` and ``accuracy_std`` (share, over folds),
-            ``alignment`` (a cosine), ``picked`` (bool).
+            ``alignment`` (a squared cosine), ``picked`` (bool).
 
     """
     accuracy = df.assign(
@@ -184,7 +187,7 @@ def sweep_figure(df: pd.DataFrame) -> alt.HConcatChart:
     )
     panels = [
         band + _curve(accuracy, "accuracy", "probe accuracy (share), ± 1 SD over folds", _ACCENT),
-        _curve(df, "alignment", "alignment with the concept (cosine)", _SECOND),
+        _curve(df, "alignment", "alignment with the concept, cos²", _SECOND),
     ]
     titles = ("Can a probe read the concept?", "Is there a feature for it?")
     chosen = ", ".join(str(layer) for layer in df.loc[df["picked"].astype(bool), "layer"])
