@@ -39,7 +39,13 @@ PARETO_COLUMNS: tuple[Column, ...] = (
     Column("experiment", "text", "name", "experiment in config.yaml"),
     Column("model", "text", "hub id or path", "language model that is steered"),
     Column("task", "text", "name", "labelled dataset that defines the concept"),
-    Column("layer", "number", "index", "transformer block whose output is steered, from 0"),
+    Column(
+        "layer",
+        "number",
+        "index",
+        "transformer block, from 0, whose residual stream is steered: at its output, or at its "
+        "input where the SAE sits there",
+    ),
     Column(
         "method",
         "text",
