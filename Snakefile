@@ -5,7 +5,11 @@
 #   snakemake --cores 8 all                                   all of them
 #
 # Data flows one way; each rule file is one stage of it.
+import sys
+
 from snakemake.utils import min_version
+
+from steering_core.failures import explain_failures
 
 min_version("9.0")
 
@@ -32,6 +36,12 @@ include: "rules/provenance.smk"
 include: "rules/corrsteer_common.smk"
 include: "rules/corrsteer.smk"
 include: "rules/corrsteer_provenance.smk"
+
+
+# The last thing on the screen is what to change, not where in Snakemake it surfaced.
+onerror:
+    for line in explain_failures(log):
+        print("failed:", line, file=sys.stderr)
 
 
 localrules:

@@ -28,6 +28,7 @@ rule examples:
             "max_tokens",
             "long_texts",
             "n_prompts",
+            "n_validation_prompts",
         ),
         code=code("examples.py"),
     script:

@@ -86,6 +86,7 @@ rule sweep_figure:
 
 rule generations_page:
     input:
+        examples=rules.examples.output.examples,
         generations=methods_of(rules.generate.output.generations),
         judged=rules.judge.output.judged,
     output:

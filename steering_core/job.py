@@ -55,6 +55,7 @@ def job(snakemake: Any, *, network: bool = False) -> Iterator[None]:
             fix_threads()
             if not network:
                 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+            no_bars_in_logs()
             for path in snakemake.input:
                 check_seal(path)
             yield
@@ -84,6 +85,13 @@ def fix_threads() -> None:
     os.environ["OMP_DYNAMIC"] = os.environ["MKL_DYNAMIC"] = "FALSE"
     if "torch" in sys.modules:  # too late for the variables
         sys.modules["torch"].set_num_threads(int(threads))
+
+
+def no_bars_in_logs() -> None:
+    """Keep the libraries' own bars off a log. Call before they are imported."""
+    if not sys.stderr.isatty():
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # of transformers too
+        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 
 @contextmanager

@@ -28,7 +28,16 @@ def log_to(path: str | Path) -> Iterator[None]:
         handler.setFormatter(logging.Formatter(_FORMAT))
         root.addHandler(handler)
     logging.captureWarnings(True)
-    for noisy in ("httpx", "httpcore", "fsspec", "filelock", "urllib3", "root.tl"):
+    for noisy in (
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
+        "fsspec",
+        "filelock",
+        "urllib3",
+        "root.tl",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():

@@ -52,6 +52,7 @@ from steering_core.models import pins, sparse_autoencoder
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site, site_of
 from steering_core.models.tokens import pad, tokenize
+from steering_core.optimize.limits import prefilter, relevance
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.atomic import write_json
@@ -71,6 +72,7 @@ SETTINGS = Settings(
     socp_epsilon=[0.4, 5.0],
     bootstrap_resamples=50,
     n_prompts=2,
+    n_validation_prompts=0,
     max_tokens=16,
     topk=5,
 )
@@ -172,7 +174,7 @@ def test_02_every_input_has_a_solution_of_its_own(method: str):
     assert len(np.unique(norms.round(9))) == short.sum()
 
 
-def test_03_solutions_are_not_multiplied_and_alpha_is_in_residual_norms(tmp_path: Path):
+def test_03_solutions_are_not_multiplied_and_alpha_is_in_residual_norms(tiny, tmp_path: Path):
     """Published: the feasible δ times α = 5, while the baselines are unit vectors times α."""
     rows = solve("qp_optimal").rows
     assert not {"alpha"} & set(rows["strength_name"])
@@ -181,6 +183,13 @@ def test_03_solutions_are_not_multiplied_and_alpha_is_in_residual_norms(tmp_path
     after = PROBE.decision(H[[IDS.index(name) for name in optimal["example_id"]]] + vectors)
     np.testing.assert_allclose(after, optimal["tau"], atol=1e-9)  # five-fold would overshoot
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), optimal["residual_norm"])
+    # Nor are they where they are added.
+    _, batch = batch_of(tiny, TEXTS[:1], "left")
+    after_it, mask = Site(SITE.layer + 1, "pre", False, True), batch.mask
+    base = read_residuals(tiny, [after_it], batch.ids, mask)[after_it.hook_name]
+    with steer_generation(tiny, SITE, torch.from_numpy(vectors[:1]), batch):
+        moved = read_residuals(tiny, [after_it], batch.ids, mask)[after_it.hook_name] - base
+    np.testing.assert_allclose(moved[0, -1], vectors[0], rtol=1e-4, atol=1e-5)
     # The baselines' size is stored in the same unit, so that norms can be matched.
     data = fit_data()
     fit_directions(fixed_methods(SETTINGS), data, DECODER, tmp_path / "d")
@@ -447,6 +456,12 @@ def test_12_the_full_dictionary_is_solved(method: str):
     np.testing.assert_array_equal(
         plain, steering.compute_steering_vector(h, w, b, DECODER, features)
     )
+    # Where a prefilter is asked for, inactive features do not fill its activation half.
+    active = np.arange(D_SAE) < 3
+    scores = relevance(DECODER, w)
+    allowed = prefilter(active.astype(float), scores, n_features=40)[0]
+    relevant = scores >= np.sort(scores)[-20]
+    np.testing.assert_array_equal(allowed, active | relevant)
 
 
 def test_13_the_completion_alone_is_judged_and_truth_not_by_sentiment():

@@ -7,6 +7,7 @@ with job(snakemake, network=True):
     from steering_core.config.schema import Model, Task
     from steering_core.config.view import SettingsView
     from steering_core.data.datasets import fetch_table
+    from steering_core.metrics.lexicon import read_lexicon
     from steering_core.models.fetch import fetch_experiment
     from steering_core.models.hub import persistently
     from steering_core.storage.atomic import atomic_path, write_json
@@ -20,6 +21,8 @@ with job(snakemake, network=True):
         task=task,
         settings=SettingsView(snakemake.params.settings),
     )
+    if task.classifier is not None and task.classifier.lexicon is not None:
+        read_lexicon(task.classifier.lexicon)  # a judge that cannot judge is found before the hours
     found = persistently(lambda: fetch_experiment(experiment))
     table, dataset = persistently(lambda: fetch_table(task))
     with atomic_path(snakemake.output.dataset) as temporary:

@@ -3,7 +3,7 @@
 from steering_core.job import job
 
 with job(snakemake):
-    from steering_core.data.examples import read_examples
+    from steering_core.data.examples import PROMPT_SPLITS, read_examples
     from steering_core.generation.generate import Sampling
     from steering_core.generation.plan import load_solver
     from steering_core.generation.table import generate_method, write_generations
@@ -18,7 +18,7 @@ with job(snakemake):
     site = site_at(read_json(snakemake.input.layer))
     generations = generate_method(
         lm,
-        read_examples(snakemake.input.examples, ["prompt"]),
+        read_examples(snakemake.input.examples, PROMPT_SPLITS),
         read_interventions(
             method, snakemake.input.solutions, snakemake.input.directions, snakemake.input.path
         ),

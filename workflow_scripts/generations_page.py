@@ -5,14 +5,18 @@ from steering_core.job import job
 with job(snakemake):
     import pandas as pd
 
+    from steering_core.data.examples import read_examples
     from steering_core.storage.atomic import write_text
     from steering_core.tables.pages import generations_page
 
+    prompts = read_examples(snakemake.input.examples, ["prompt"])
     columns = ["method", "strength_index", "strength_name", "strength", "example_id"]
     texts = pd.concat(
         pd.read_parquet(path, columns=[*columns, "status", "prompt", "text"])
         for path in snakemake.input.generations
     ).merge(pd.read_parquet(snakemake.input.judged), on=["method", "strength_index", "example_id"])
-    texts = texts.rename(columns={"example_id": "prompt_id", "score": "classifier"})
+    texts = texts[texts["example_id"].isin(prompts["example_id"])].rename(
+        columns={"example_id": "prompt_id", "score": "classifier"}
+    )
     name = snakemake.wildcards.experiment
     write_text(snakemake.output.page, generations_page(texts, f"{name}: texts side by side"))

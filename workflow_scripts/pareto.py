@@ -17,6 +17,9 @@ with job(snakemake):
         on=["method", "strength_index", "example_id"],
         validate="one_to_one",
     )
+    split = solutions.drop_duplicates("example_id").set_index("example_id")["split"]
+    texts["split"] = texts["example_id"].map(split)
+    validation = texts[texts["split"] == "validation_prompt"]
     warnings = probe_warnings(read_json(files.probes))
     if snakemake.params.task["classifier"] is None:
         warnings.append("texts judged by the evaluation probe, which shares the representation")
@@ -29,9 +32,10 @@ with job(snakemake):
             warnings=warnings,
         ),
         Measured(
-            solutions=solutions[solutions["split"] != "validation"],
+            solutions=solutions[solutions["split"].isin(["test", "prompt"])],
             probe_effects=pd.read_parquet(files.effects, filters=[("split", "==", "test")]),
-            texts=texts,
+            texts=texts[texts["split"] == "prompt"],
+            validation_texts=None if validation.empty else validation,
         ),
         SettingsView(snakemake.params.settings),
     )

@@ -7,7 +7,7 @@ with job(snakemake):
 
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.view import SettingsView
-    from steering_core.data.examples import read_examples
+    from steering_core.data.examples import PROMPT_SPLITS, read_examples
     from steering_core.methods.directions import read_direction
     from steering_core.methods.grid import grid
     from steering_core.methods.modes import is_program, mode_of
@@ -21,7 +21,7 @@ with job(snakemake):
     resources = read_json(snakemake.input.resources)
     given = SettingsView(snakemake.params.settings)
     site = read_json(snakemake.input.layer)
-    examples = read_examples(snakemake.input.examples, ["validation", "test", "prompt"])
+    examples = read_examples(snakemake.input.examples, ["validation", "test", *PROMPT_SPLITS])
     ids = examples["example_id"].tolist()
     residuals = ActivationCache(snakemake.input.manifest, resources).matrix(site["hook_name"], ids)
     probe = LinearProbe.load(snakemake.input.probe).oriented(snakemake.params.target_class)

@@ -174,6 +174,6 @@ def _refuse_nonfinite(
     if bad.any():
         raise DataError(
             f"activations at {site.hook_name} are NaN or infinite for {int(bad.sum())} rows, the "
-            f"first is {names[int(bad.argmax())]}: use dtype float32 or bfloat16 instead of "
-            "float16."
+            f"first is {names[int(bad.argmax())]}: use dtype float32, or bfloat16 instead of "
+            "float16; in float32 the model's weights are damaged: replace them."
         )

@@ -1,6 +1,7 @@
 """From the raw configuration to one experiment with every setting in its place."""
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +113,15 @@ def _validated(
                 message = problem["msg"].removeprefix("Value error, ")
                 if isinstance(problem["input"], str | int | float):
                     message += f" (got {problem['input']!r})"
+                if problem["type"] == "literal_error":
+                    message += _hint(str(problem["input"]), _quoted(problem["ctx"]["expected"]))
             lines.append(f"{path}: {message}" if path else message)
         raise ConfigError(f"in {where}: " + "; ".join(lines)) from error
+
+
+def _quoted(expected: str) -> list[str]:
+    """Return the names in pydantic's list of what a value may be."""
+    return re.findall(r"'([^']*)'", expected)
 
 
 def _keys_at(schema: type[BaseModel], location: tuple) -> list[str]:

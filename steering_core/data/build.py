@@ -29,7 +29,7 @@ def build_examples(
     Raises:
         DataError: if texts are too long for ``max_tokens`` and ``long_texts`` is ``error``, or
             the dataset does not fit the task.
-        ConfigError: if fewer prompts are written than ``n_prompts`` asks for.
+        ConfigError: if fewer prompts are written than the settings ask for.
 
     """
     rows = labelled_rows(table, task)
@@ -59,12 +59,20 @@ def build_examples(
 
 
 def concept_rows(concept: Concept, settings: Settings) -> pd.DataFrame:
-    """Return contrastive pairs, persona texts and the first ``n_prompts`` prompts as rows."""
-    if settings.n_prompts > len(concept.prompts):
-        raise ConfigError(
-            f"n_prompts: {settings.n_prompts} are asked for, {concept.concept} has "
-            f"{len(concept.prompts)}. Write more or lower it."
-        )
+    """Return contrastive pairs, persona texts and the first prompts of both kinds as rows."""
+    for setting, asked, written, advice in (
+        ("n_prompts", settings.n_prompts, concept.prompts, "Write more or lower it."),
+        (
+            "n_validation_prompts",
+            settings.n_validation_prompts,
+            concept.validation_prompts,
+            "Write more under validation_prompts or lower it; with 0 no strength is selected.",
+        ),
+    ):
+        if asked > len(written):
+            raise ConfigError(
+                f"{setting}: {asked} are asked for, {concept.concept} has {len(written)}. {advice}"
+            )
     rows: list[tuple[str, str, int | None, str, str]] = []
     for i, pair in enumerate(concept.contrast):
         rows.append((f"contrast:{i}:positive", pair.positive, 1, f"contrast:{i}", "contrast"))
@@ -73,6 +81,10 @@ def concept_rows(concept: Concept, settings: Settings) -> pd.DataFrame:
         for label, prefix in ((1, concept.personas.positive), (0, concept.personas.negative)):
             name = "positive" if label else "negative"
             rows.append((f"persona:{i}:{name}", prefix + query, label, f"persona:{i}", "persona"))
-    for i, prompt in enumerate(concept.prompts[: settings.n_prompts]):
-        rows.append((f"prompt:{i}", prompt, None, f"prompt:{i}", "prompt"))
+    for split, prompts in (
+        ("prompt", concept.prompts[: settings.n_prompts]),
+        ("validation_prompt", concept.validation_prompts[: settings.n_validation_prompts]),
+    ):
+        for i, prompt in enumerate(prompts):
+            rows.append((f"{split}:{i}", prompt, None, f"{split}:{i}", split))
     return pd.DataFrame(rows, columns=["example_id", "text", "label", "group", "split"])

@@ -1,5 +1,6 @@
 """The texts written for a concept: prompts, contrastive pairs, personas and neutral queries."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ class Concept(_Texts):
 
     Attributes:
         prompts: openings for generation; seen by no probe and no direction.
+        validation_prompts: more of them, on which a strength is selected and nothing reported.
         contrast: minimal pairs for the contrastive direction.
         personas: prefixes put before every query for the RepE direction.
         queries: neutral texts that follow a persona.
@@ -34,6 +36,7 @@ class Concept(_Texts):
     concept: str
     description: str = ""
     prompts: Annotated[list[str], Field(min_length=1)]
+    validation_prompts: list[Annotated[str, Field(min_length=1)]] = []
     contrast: Annotated[list[Pair], Field(min_length=2)]
     personas: Pair
     queries: Annotated[list[str], Field(min_length=2)]
@@ -43,7 +46,8 @@ def read_concept(path: str | Path) -> Concept:
     """Read a concept file.
 
     Raises:
-        ConfigError: if it is missing or malformed, or if a prompt is also a query.
+        ConfigError: if it is missing or malformed, or if a prompt of either kind is also a prompt
+            of the other or a query.
 
     """
     if not Path(path).is_file():
@@ -52,7 +56,12 @@ def read_concept(path: str | Path) -> Concept:
         concept = Concept.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"concept file {path}: {error}") from error
-    both = set(concept.prompts) & set(concept.queries)
-    if both:
-        raise ConfigError(f"concept file {path}: both a prompt and a query: {sorted(both)[0]!r}")
+    texts = {
+        "prompt": set(concept.prompts),
+        "validation prompt": set(concept.validation_prompts),
+        "query": set(concept.queries),
+    }
+    for (a, some), (b, others) in combinations(texts.items(), 2):
+        if both := some & others:
+            raise ConfigError(f"concept file {path}: both a {a} and a {b}: {min(both)!r}")
     return concept

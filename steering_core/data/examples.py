@@ -28,7 +28,10 @@ SCHEMA = pa.schema(
 )
 
 #: Splits of the concept texts, beside those of the dataset.
-CONCEPT_SPLITS = ("contrast", "persona", "prompt")
+CONCEPT_SPLITS = ("contrast", "persona", "prompt", "validation_prompt")
+
+#: Splits that are continued: reported, and for selecting a strength.
+PROMPT_SPLITS = ("prompt", "validation_prompt")
 
 
 def write_examples(path: str | Path, rows: pd.DataFrame) -> None:

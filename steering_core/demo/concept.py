@@ -1,7 +1,8 @@
 """The demo's concept file: prompts to continue and texts for the contrastive directions.
 
-The format is that of every task's concept file: `concept`, `prompts`, `contrast` (minimal pairs),
-`personas` (a prefix per polarity) and `queries` (neutral texts that follow a persona).
+The format is that of every task's concept file: `concept`, `prompts`, `validation_prompts` (to
+select a strength on), `contrast` (minimal pairs), `personas` (a prefix per polarity) and `queries`
+(neutral texts that follow a persona).
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from steering_core.demo.grammar import Grammar
 from steering_core.storage.atomic import write_text
 
 N_PROMPTS = 50
+N_VALIDATION_PROMPTS = 20
 N_CONTRAST = 30
 N_QUERIES = 40
 CONTEXT_SHARE = 0.4
@@ -27,17 +29,18 @@ PERSONAS = {
 def write_concept(path: str | Path, seed: int) -> None:
     """Write the demo's concept file as YAML; equal seeds give equal bytes.
 
-    The `N_PROMPTS` prompts and `N_QUERIES` queries are distinct and free of sentiment words: they
-    break off before the first one. The two texts of a contrast pair differ in one word.
+    Prompts of both kinds and queries are distinct and free of sentiment words: they break off
+    before the first one. The two texts of a contrast pair differ in one word.
     """
     grammar = Grammar(seed)
-    openings = _openings(grammar, N_PROMPTS + N_QUERIES)
+    openings = _openings(grammar, N_PROMPTS + N_QUERIES + N_VALIDATION_PROMPTS)
     concept = {
         "concept": "sentiment",
         "prompts": openings[:N_PROMPTS],
+        "validation_prompts": openings[N_PROMPTS + N_QUERIES :],
         "contrast": _contrast(grammar, N_CONTRAST),
         "personas": PERSONAS,
-        "queries": openings[N_PROMPTS:],
+        "queries": openings[N_PROMPTS : N_PROMPTS + N_QUERIES],
     }
     write_text(path, yaml.safe_dump(concept, sort_keys=False, width=100))
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from steering_core.methods.base import SteeringMethod
+from steering_core.optimize.checks import as_float64
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Solutions
 
@@ -49,7 +50,8 @@ class OptimalSteering(SteeringMethod):
     ) -> Float[np.ndarray, " d_model"]:
         """Return ``Dᵀδ`` of the optimum for ``h``.
 
-        The path of (D, w) is kept between calls, so a further input costs a lookup.
+        Arrays may be of numpy or torch, of any float type. The path of (D, w) is kept between
+        calls, so a further input costs a lookup.
 
         Raises:
             InfeasibleError: if no δ satisfies the constraints.
@@ -57,11 +59,11 @@ class OptimalSteering(SteeringMethod):
             ValueError: naming an argument of the wrong shape, or with NaN.
 
         """
-        h, w = np.asarray(h, dtype=np.float64), np.asarray(probe_w, dtype=np.float64)
-        if h.ndim != 1 or h.shape != w.shape:
+        h, w, probe_b = as_float64("h", h, 1), as_float64("probe_w", probe_w, 1), float(probe_b)
+        if h.shape != w.shape:
             raise ValueError(f"h must have shape {w.shape}, got {h.shape}")
-        if not (np.isfinite(h).all() and np.isfinite(probe_b)):
-            raise ValueError("h and probe_b must be finite")
+        if not np.isfinite(probe_b):
+            raise ValueError("probe_b must be finite")
         if target_class not in (0, 1):
             raise ValueError(f"target_class must be 0 or 1, got {target_class}")
         if target_class == 0:

@@ -1,7 +1,5 @@
 """Judges of a completion: a text classifier, or a lexicon where the truth is known."""
 
-import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +11,8 @@ from jaxtyping import Float
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from steering_core.config.schema import Classifier
-from steering_core.errors import ConfigError, ModelError
+from steering_core.errors import ModelError
+from steering_core.metrics.lexicon import read_lexicon, words_of
 from steering_core.models.devices import choose_device
 from steering_core.models.hub import explain_hub_errors
 
@@ -76,18 +75,13 @@ class Lexicon(Judge):
     """
 
     def __init__(self, path: str | Path):
-        if not Path(path).is_file():
-            raise ConfigError(f"classifier.lexicon: there is no file {path}")
-        words = json.loads(Path(path).read_text(encoding="utf-8"))
-        if set(words) != {"positive", "negative"}:
-            raise ConfigError(f"classifier.lexicon: {path} needs the keys positive and negative")
-        self.positive, self.negative = set(words["positive"]), set(words["negative"])
+        self.positive, self.negative = read_lexicon(path)
 
     def score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
         """Return the positive share of the lexicon words of each text; 0.5 without any."""
         scores = []
         for text in texts:
-            words = re.findall(r"[a-z']+", text.lower())
+            words = words_of(text)
             positive = sum(word in self.positive for word in words)
             total = positive + sum(word in self.negative for word in words)
             scores.append(positive / total if total else 0.5)

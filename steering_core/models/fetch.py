@@ -93,7 +93,7 @@ def choose_layers(experiment: Experiment, shape: ModelShape) -> list[int]:
         if layer >= shape.n_layers:
             raise ConfigError(
                 f"layer: {layer} is out of range, {experiment.model.id} has {shape.n_layers} "
-                f"(0 to {shape.n_layers - 1})."
+                f"layers (0 to {shape.n_layers - 1})."
             )
         if layer not in available:
             raise ConfigError(f"layer: there is no SAE for {layer}; there are {available}.")
@@ -118,7 +118,10 @@ def _check_fit(sae: SAEShape, layer: int, shape: ModelShape, model: Model) -> No
             f"{shape.d_model}: this SAE belongs to another model."
         )
     if sae.site.layer != layer:
-        raise ModelError(f"{sae.name} sits at {sae.site.hook_name}, not at layer {layer}.")
+        raise ModelError(
+            f"{sae.name} sits at {sae.site.hook_name}, not at layer {layer}: check what the sae's "
+            "id or path makes of {layer}."
+        )
 
 
 def _sae_revision(source: SAESource, layers: list[int]) -> str:

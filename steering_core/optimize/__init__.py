@@ -5,3 +5,8 @@ table on the model's device), ``frontier``. Several constraints or limits: ``wor
 ``limits`` and ``subspace``; ``variants`` puts them side by side. ``reference`` is the textbook
 formulation.
 """
+
+from steering_core.optimize.path import PathRangeError, SteeringPath
+from steering_core.optimize.solution import Solutions
+
+__all__ = ["PathRangeError", "Solutions", "SteeringPath"]

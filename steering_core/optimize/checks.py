@@ -23,7 +23,7 @@ def as_float64(name: str, value: Any, ndim: int) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not an array of numbers: {error}") from error
     if np.ndim(value) != ndim:  # ascontiguousarray lifts a scalar to one dimension
-        raise ValueError(f"{name} must have {ndim} dimensions, not shape {np.shape(value)}.")
+        raise ValueError(f"{name} must have {ndim} dimension(s), not shape {np.shape(value)}.")
     if array.size == 0:
         raise ValueError(f"{name} is empty.")
     if not all(np.isfinite(rows).all() for rows in _chunks(array)):

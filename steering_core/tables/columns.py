@@ -7,13 +7,20 @@ from steering_core.tables.column import Column, describe, interval_columns, vali
 _UNSOLVED = "the program is infeasible for every test row"
 _NO_FEATURES = f"the method does not act through SAE features, or {_UNSOLVED}"
 _NO_TEXT = "no prompt could be steered, so there is no text"
+_NO_VALIDATION = "`n_validation_prompts` is 0, or none of them could be steered"
 _NO_CANDIDATE = "no test row starts outside the target class"
 
 PARETO_COLUMNS: tuple[Column, ...] = (
     Column("experiment", "text", "name", "experiment in config.yaml"),
     Column("model", "text", "hub id or path", "language model that is steered"),
     Column("task", "text", "name", "labelled dataset that defines the concept"),
-    Column("layer", "number", "index", "transformer block whose output is steered, from 0"),
+    Column(
+        "layer",
+        "number",
+        "index",
+        "transformer block, from 0, whose residual stream is steered: at its output, or at its "
+        "input where the SAE sits there",
+    ),
     Column(
         "method",
         "text",
@@ -167,6 +174,31 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "high, one of them strictly better",
         "`kl_mean` or `classifier_rate_steered` is empty, or some input or position could not "
         "be steered",
+    ),
+    Column(
+        "validation_classifier_rate",
+        "number",
+        "share",
+        "`classifier_rate_steered` on the validation prompts, which nothing else in this table is "
+        "about",
+        _NO_VALIDATION,
+    ),
+    Column(
+        "validation_kl_mean",
+        "number",
+        "nats per token",
+        "`kl_mean` on the validation prompts",
+        _NO_VALIDATION,
+    ),
+    Column(
+        "selected",
+        "flag",
+        "true or false",
+        "the strength of its method to quote, selected without a look at what is reported: of the "
+        "strengths whose `validation_classifier_rate` is within one standard error of the "
+        "method's best, the one with the least `validation_kl_mean`. A strength that could not "
+        "steer every validation prompt does not compete, so a method may have none",
+        "`n_validation_prompts` is 0",
     ),
     Column("warnings", "text", "text", "what to know before the row is quoted", "nothing to warn"),
 )

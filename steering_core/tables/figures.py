@@ -40,7 +40,8 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
     KL per token against classifier rate, norm added against evaluation-probe flip rate, and, for
     the methods that act through features, L0 against classifier rate. The points of a method are
     joined in order of strength; bars are bootstrap 95 % intervals; a black outline marks the
-    frontier of the first panel; the dashed line is the unsteered rate.
+    frontier of the first panel, a ring the strength selected on validation prompts; the dashed line
+    is the unsteered rate.
 
     Args:
         df: a pareto table of one experiment, with columns as in ``columns.PARETO_COLUMNS``.
@@ -62,7 +63,8 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
         strength=pd.to_numeric(df["strength"]),
         strength_name=swept,
         series=df["method"] + " " + swept,
-        outlined=df["on_frontier"].astype("boolean").fillna(False).astype(bool),
+        outlined=_flag(df["on_frontier"]),
+        selected=_flag(df["selected"]),
     )
     styles = method_styles(df["method"])
     # The first methods of the legend are drawn last, on top.
@@ -77,13 +79,21 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
     first = df.iloc[0]
     title = alt.TitleParams(
         f"{first['experiment']}: what steering achieves and what it costs",
-        subtitle=f"{first['model']}, {first['task']}, layer {first['layer']}. Lines join rising "
-        "strengths. Bars: bootstrap 95 % intervals. Black outline: on the frontier of the first "
-        "panel. Dashed: unsteered.",
+        subtitle=[
+            f"{first['model']}, {first['task']}, layer {first['layer']}. Lines join rising "
+            "strengths. Bars: bootstrap 95 % intervals. Dashed: unsteered.",
+            "Black outline: on the frontier of the first panel. Ring: the strength of its method "
+            "that was selected on validation prompts.",
+        ],
         fontSize=17,
         offset=14,
     )
     return finished(alt.hconcat(*panels, spacing=26, title=title))
+
+
+def _flag(values: pd.Series) -> pd.Series:
+    """True where ``values`` is; an empty cell is False."""
+    return values.astype("boolean").fillna(False).astype(bool)
 
 
 def _panel(
@@ -99,7 +109,8 @@ def _panel(
     rows = rows.dropna(subset=[x.column, y.column])
     if rows.empty:
         return note("not defined for this experiment").properties(**frame)
-    about = ["method", "series", "strength_name", "strength", "outlined", "rank", "area"]
+    about = ["method", "series", "strength_name", "strength", "outlined", "selected"]
+    about += ["rank", "area"]
     source = alt.Chart(rows[[*about, *x.columns, *y.columns]])
     spread = pd.concat([rows[name] for name in x.columns])
     options = log_axis(spread) if x is _L0 else spread_axis(spread)
@@ -139,6 +150,12 @@ def _panel(
             tooltip=["method", "strength_name", "strength", x.column, y.column],
         )
     )
+    if rows["selected"].any():
+        layers.append(
+            source.transform_filter("datum.selected")
+            .mark_point(shape="circle", filled=False, size=300, strokeWidth=1.8, opacity=0.9)
+            .encode(across, up, colour)
+        )
     if base is not None and len(base):
         dashed = alt.Chart(pd.DataFrame({"base": base})).mark_rule(
             strokeDash=[6, 4], color=QUIET, strokeWidth=1.3
@@ -152,7 +169,7 @@ def sweep_figure(df: pd.DataFrame) -> alt.HConcatChart:
 
     Args:
         df: columns ``layer``, ``accuracy`` and ``accuracy_std`` (share, over folds),
-            ``alignment`` (a cosine), ``picked`` (bool).
+            ``alignment`` (a squared cosine), ``picked`` (bool).
 
     """
     accuracy = df.assign(
@@ -170,7 +187,7 @@ def sweep_figure(df: pd.DataFrame) -> alt.HConcatChart:
     )
     panels = [
         band + _curve(accuracy, "accuracy", "probe accuracy (share), ± 1 SD over folds", _ACCENT),
-        _curve(df, "alignment", "alignment with the concept (cosine)", _SECOND),
+        _curve(df, "alignment", "alignment with the concept, cos²", _SECOND),
     ]
     titles = ("Can a probe read the concept?", "Is there a feature for it?")
     chosen = ", ".join(str(layer) for layer in df.loc[df["picked"].astype(bool), "layer"])

@@ -13,6 +13,7 @@ from steering_core.methods.solutions import SOLVED, solved
 from steering_core.metrics.bootstrap import mean_interval, perplexity_interval
 from steering_core.tables.columns import PARETO_NAMES, validate_pareto
 from steering_core.tables.frontier import frontier_flags
+from steering_core.tables.selection import select_strengths
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class Measured:
         texts: a row per (method, strength, prompt): ``kl_sum``, ``base_nll_sum``, ``n_tokens``
             and ``judged`` (1 if the judge puts the completion in the target class); NaN where the
             prompt had no solution. Must contain ``no_steering``.
+        validation_texts: the same of the validation prompts, or None: then no strength is selected.
     """
 
     solutions: pd.DataFrame
     probe_effects: pd.DataFrame
     texts: pd.DataFrame
+    validation_texts: pd.DataFrame | None = None
 
 
 def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd.DataFrame:
@@ -55,7 +58,7 @@ def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd
         for method in settings.methods
         for index in _strengths(measured.solutions, method)
     ]
-    table = pd.DataFrame(rows)
+    table = _with_selection(pd.DataFrame(rows), measured.validation_texts)
     whole = table["feasible_fraction"].isna() | (table["feasible_fraction"] == 1)
     whole &= table["unsolved_positions"] == 0
     table["on_frontier"] = frontier_flags(table[whole]).reindex(table.index)
@@ -72,6 +75,15 @@ def probe_warnings(reports: dict[str, dict[str, Any]]) -> list[str]:
         for part, report in reports.items()
         if report["at_chance"]
     ]
+
+
+def _with_selection(table: pd.DataFrame, texts: pd.DataFrame | None) -> pd.DataFrame:
+    """Add what the validation prompts say; empty cells without any."""
+    if texts is None:
+        nothing = {"validation_classifier_rate": np.nan, "validation_kl_mean": np.nan}
+        return table.assign(**nothing, selected=pd.array([pd.NA] * len(table), dtype="boolean"))
+    chosen = select_strengths(texts).astype({"selected": "boolean"})
+    return table.merge(chosen, on=["method", "strength_index"], how="left", validate="one_to_one")
 
 
 def _strengths(solutions: pd.DataFrame, method: str) -> list[int]:
@@ -97,7 +109,9 @@ def _row(
         "model": subject.model,
         "task": subject.task,
         "layer": subject.layer,
-        **point[["method", "strength_name", "strength", "tau", "lam", "epsilon"]].to_dict(),
+        **point[
+            ["method", "strength_index", "strength_name", "strength", "tau", "lam", "epsilon"]
+        ].to_dict(),
         "n_examples": len(effects),
         "n_prompts": len(texts),
         "feasible_fraction": np.nan,

@@ -102,9 +102,10 @@ def _panel(
         )
     tops = curves.sort_values(y[0], kind="stable").drop_duplicates("label", keep="last")
     if labelled:
-        layers.append(
-            alt.Chart(tops)
-            .mark_text(align="left", dx=8, fontSize=11, color=QUIET)
-            .encode(across, up, text="label:N")
-        )
+        text = {"align": "left", "dx": 8, "fontSize": 11}
+        # A halo first: a label may stand on the next curve.
+        for look in ({"stroke": "white", "strokeWidth": 4}, {"color": QUIET}):
+            layers.append(
+                alt.Chart(tops).mark_text(**text, **look).encode(across, up, text="label:N")
+            )
     return alt.layer(*layers).properties(width=1.2 * WIDTH, height=HEIGHT)

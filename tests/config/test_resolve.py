@@ -195,7 +195,7 @@ def test_unknown_experiment_names_the_known_ones():
 
 
 def test_unknown_method_names_it_and_the_known_ones():
-    with pytest.raises(ConfigError, match=r"qp_optimal.*got 'qp_optiml'"):
+    with pytest.raises(ConfigError, match=r"qp_optimal.*got 'qp_optiml'.*mean 'qp_optimal'"):
         resolve({**small(), "methods": ["no_steering", "qp_optiml"]}, "e")
 
 
@@ -270,6 +270,7 @@ def test_values_at_the_edge_are_accepted():
         "layer": 0,
         "layers": [3],
         "n_prompts": 1,
+        "n_validation_prompts": 0,
     }
     settings = resolve({**small(), **edge}, "e").settings
     assert {key: getattr(settings, key) for key in edge} == edge

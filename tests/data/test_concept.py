@@ -13,10 +13,12 @@ GOOD = {
     "concept": "warmth",
     "description": "warm or cold",
     "prompts": ["one", "two"],
+    "validation_prompts": ["three"],
     "contrast": [{"positive": f"p{i}", "negative": f"n{i}"} for i in range(2)],
     "personas": {"positive": "P ", "negative": "N "},
     "queries": ["q1", "q2"],
 }
+OPTIONAL = ("description", "validation_prompts")
 
 
 def write(folder: Path, value: object) -> Path:
@@ -53,6 +55,9 @@ def test_missing_file(tmp_path: Path):
         ({"querys": ["q", "r"]}, "querys"),
         ({"concept": None}, "concept"),
         ({"queries": ["one", "q"]}, "both a prompt and a query: 'one'"),
+        ({"queries": ["three", "q"]}, "both a validation prompt and a query: 'three'"),
+        ({"validation_prompts": ["two"]}, "both a prompt and a validation prompt: 'two'"),
+        ({"validation_prompts": [""]}, "validation_prompts.0"),
     ],
     ids=str,
 )
@@ -62,7 +67,7 @@ def test_malformed_files_name_what_is_wrong(tmp_path: Path, change: dict, named:
     assert named in str(caught.value)
 
 
-@pytest.mark.parametrize("key", [key for key in GOOD if key != "description"])
+@pytest.mark.parametrize("key", [key for key in GOOD if key not in OPTIONAL])
 def test_missing_keys_are_named(tmp_path: Path, key: str):
     with pytest.raises(ConfigError, match=key):
         read_concept(write(tmp_path, {k: v for k, v in GOOD.items() if k != key}))

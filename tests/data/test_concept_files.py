@@ -9,7 +9,15 @@ import yaml
 
 CONCEPTS = Path(__file__).resolve().parents[2] / "resources" / "concepts"
 FILES = sorted(CONCEPTS.glob("*.yaml"))
-KEYS = ["concept", "description", "prompts", "contrast", "personas", "queries"]
+KEYS = [
+    "concept",
+    "description",
+    "prompts",
+    "validation_prompts",
+    "contrast",
+    "personas",
+    "queries",
+]
 SIDES = ["positive", "negative"]
 PROMPT_WORDS = range(3, 9)
 NEGATIONS = {"not", "no", "never", "cannot"}
@@ -30,10 +38,14 @@ def contrast_texts(concept: dict[str, Any]) -> list[str]:
     return [pair[side] for pair in concept["contrast"] for side in SIDES]
 
 
+def all_prompts(concept: dict[str, Any]) -> list[str]:
+    return [*concept["prompts"], *concept["validation_prompts"]]
+
+
 def all_texts(concept: dict[str, Any]) -> list[str]:
     """Every text of a file that a model may be given."""
     return [
-        *concept["prompts"],
+        *all_prompts(concept),
         *contrast_texts(concept),
         *concept["personas"].values(),
         *concept["queries"],
@@ -59,7 +71,8 @@ def test_keys_and_counts(path: Path, concept: dict[str, Any]):
     assert list(concept) == KEYS
     assert concept["concept"] == path.stem
     assert concept["description"].strip() and "\n" not in concept["description"]
-    assert [len(concept[key]) for key in ("prompts", "contrast", "queries")] == [50, 30, 40]
+    keys = ("prompts", "validation_prompts", "contrast", "queries")
+    assert [len(concept[key]) for key in keys] == [50, 20, 30, 40]
     assert all(list(pair) == SIDES for pair in concept["contrast"])
     assert list(concept["personas"]) == SIDES
 
@@ -88,7 +101,7 @@ def test_only_personas_end_with_a_space(concept: dict[str, Any]):
 
 
 def test_prompts_are_unfinished_openings(concept: dict[str, Any]):
-    prompts = concept["prompts"]
+    prompts = all_prompts(concept)
     assert [prompt for prompt in prompts if prompt.endswith(PUNCTUATION)] == []
     assert [prompt for prompt in prompts if len(prompt.split()) not in PROMPT_WORDS] == []
 
@@ -121,7 +134,7 @@ def test_no_other_text_opens_with_a_prompt(concept: dict[str, Any]):
     others = [*concept["queries"], *contrast_texts(concept)]
     clashes = [
         (prompt, text)
-        for prompt in concept["prompts"]
+        for prompt in all_prompts(concept)
         for text in others
         if folded(text).startswith(folded(prompt)) or opens_with(text, prompt)
     ]
@@ -129,7 +142,7 @@ def test_no_other_text_opens_with_a_prompt(concept: dict[str, Any]):
 
 
 def test_no_query_shares_the_first_three_words_of_a_prompt(concept: dict[str, Any]):
-    openings = {" ".join(prompt.split()[:3]) for prompt in concept["prompts"]}
+    openings = {" ".join(prompt.split()[:3]) for prompt in all_prompts(concept)}
     clashes = [
         (opening, query)
         for opening in openings
@@ -140,5 +153,5 @@ def test_no_query_shares_the_first_three_words_of_a_prompt(concept: dict[str, An
 
 
 def test_no_prompt_opens_with_another(concept: dict[str, Any]):
-    prompts = concept["prompts"]
+    prompts = all_prompts(concept)
     assert [(a, b) for a in prompts for b in prompts if a != b and opens_with(b, a)] == []

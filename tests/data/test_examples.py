@@ -15,6 +15,7 @@ from steering_core.data.concept import Concept, read_concept
 from steering_core.data.datasets import fetch_table
 from steering_core.data.examples import (
     CONCEPT_SPLITS,
+    PROMPT_SPLITS,
     SCHEMA,
     read_examples,
     summary,
@@ -28,11 +29,12 @@ TASK = Task(dataset="d.csv", text="text", label="label", concept="c")
 CONCEPT = Concept(
     concept="warmth",
     prompts=["one opening", "two openings", "three"],
+    validation_prompts=["another opening", "and one more"],
     contrast=[{"positive": f"warm {i}", "negative": f"cold {i}"} for i in range(3)],
     personas={"positive": "A warm one: ", "negative": "A cold one: "},
     queries=["what is here", "who is there"],
 )
-SMALL = Settings(n_prompts=3, max_tokens=16)
+SMALL = Settings(n_prompts=3, n_validation_prompts=2, max_tokens=16)
 
 
 def words(texts) -> list[int]:
@@ -63,8 +65,9 @@ def test_rows_and_columns():
         assert labels(rows, split).count(0) == labels(rows, split).count(1) > 0
     assert labels(rows, "contrast") == [1, 0] * 3
     assert labels(rows, "persona") == [1, 0] * 2
-    assert rows.loc[rows["split"] == "prompt", "label"].isna().all()
-    assert rows.loc[rows["split"] != "prompt", "label"].notna().all()
+    continued = rows["split"].isin(PROMPT_SPLITS)
+    assert rows.loc[continued, "label"].isna().all()
+    assert rows.loc[~continued, "label"].notna().all()
     assert not rows["truncated"].any()
     assert rows["n_tokens"].tolist() == words(rows["text"])
 
@@ -77,6 +80,10 @@ def test_concept_texts():
     assert text["persona:0:positive"] == "A warm one: what is here"
     assert text["persona:1:negative"] == "A cold one: who is there"
     assert rows.loc[rows["split"] == "prompt", "text"].tolist() == ["one opening", "two openings"]
+    validation = rows[rows["split"] == "validation_prompt"]
+    assert validation["text"].tolist() == ["another opening", "and one more"]
+    none = build(table(), SMALL.model_copy(update={"n_validation_prompts": 0}))
+    assert "validation_prompt" not in set(none["split"])
 
 
 def test_no_group_is_in_two_splits_and_duplicates_stay_together():
@@ -169,6 +176,10 @@ def test_a_long_prompt_is_not_dropped_in_silence():
 def test_more_prompts_than_are_written_is_refused():
     with pytest.raises(ConfigError, match="n_prompts: 4 are asked for, warmth has 3"):
         build(table(), SMALL.model_copy(update={"n_prompts": 4}))
+    with pytest.raises(
+        ConfigError, match=r"n_validation_prompts: 3 are asked for, warmth has 2.*0"
+    ):
+        build(table(), SMALL.model_copy(update={"n_validation_prompts": 3}))
 
 
 def test_a_class_with_too_few_rows_is_refused():

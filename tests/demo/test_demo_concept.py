@@ -2,7 +2,13 @@ import pytest
 import yaml
 
 from steering_core.demo import vocabulary
-from steering_core.demo.concept import N_CONTRAST, N_PROMPTS, N_QUERIES, write_concept
+from steering_core.demo.concept import (
+    N_CONTRAST,
+    N_PROMPTS,
+    N_QUERIES,
+    N_VALIDATION_PROMPTS,
+    write_concept,
+)
 from steering_core.demo.grammar import Grammar, score_sentiment
 
 LEXICON = vocabulary.lexicon()
@@ -16,14 +22,15 @@ def concept(tmp_path_factory):
 
 
 def test_file_has_the_keys_of_a_concept(concept):
-    assert list(concept) == ["concept", "prompts", "contrast", "personas", "queries"]
-    counts = [len(concept[key]) for key in ("prompts", "contrast", "queries")]
-    assert counts == [N_PROMPTS, N_CONTRAST, N_QUERIES]
+    lists = ["prompts", "validation_prompts", "contrast", "queries"]
+    assert set(concept) == {"concept", "personas", *lists}
+    counts = [len(concept[key]) for key in lists]
+    assert counts == [N_PROMPTS, N_VALIDATION_PROMPTS, N_CONTRAST, N_QUERIES]
 
 
 def test_prompts_and_queries_are_distinct_and_neutral(concept):
-    texts = concept["prompts"] + concept["queries"]
-    assert len(set(texts)) == N_PROMPTS + N_QUERIES
+    texts = concept["prompts"] + concept["validation_prompts"] + concept["queries"]
+    assert len(set(texts)) == N_PROMPTS + N_VALIDATION_PROMPTS + N_QUERIES
     assert not score_sentiment(texts, LEXICON).any()
 
 
@@ -46,7 +53,8 @@ def test_personas_carry_their_polarity(concept):
 
 def test_every_word_belongs_to_the_language(concept):
     known = {word for d in Grammar(0).documents(3000) for word in d.text.split()}
-    texts = concept["prompts"] + concept["queries"] + list(concept["personas"].values())
+    texts = concept["prompts"] + concept["validation_prompts"] + concept["queries"]
+    texts += list(concept["personas"].values())
     texts += [text for pair in concept["contrast"] for text in pair.values()]
     assert not {word for text in texts for word in text.split()} - known
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,14 @@ import pytest
 
 from steering_core.tables.column import validate_table
 from steering_core.tables.columns import validate_pareto
+from steering_core.tables.show import summary
 from steering_core.tables.variant_columns import VARIANT_COLUMNS, VARIANT_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "rows_per_class=150",
     "n_prompts=12",
+    "n_validation_prompts=4",
     "new_tokens=12",
     "strengths=[0.25,1.0]",
     "qp_tau=[2.0,6.0]",
@@ -59,6 +62,26 @@ def test_the_table_keeps_to_its_columns(world):
     table = pd.read_csv(world / "pareto.csv")
     validate_pareto(table)
     assert set(table["method"]) >= {"no_steering", "caa_mean_diff", "qp_optimal", "convex_optimal"}
+
+
+def test_a_strength_is_selected_on_prompts_that_are_not_reported(world):
+    table = pd.read_csv(world / "pareto.csv")
+    assert table["n_prompts"].eq(12).all()
+    chosen = table[table["selected"]].groupby("method").size()
+    assert (chosen == 1).all() and chosen.index.isin(table["method"]).all()
+    assert {"no_steering", "caa_mean_diff", "topk_features"} <= set(chosen.index)
+    texts = pd.read_parquet(world / "generations" / "caa_mean_diff.parquet")
+    prompts = texts["example_id"].str.split(":").str[0].groupby(texts["strength_index"])
+    assert (prompts.value_counts().unstack() == [12, 4]).all(axis=None)
+    page = (world / "generations.html").read_text(encoding="utf-8")
+    assert "prompt:11" in page and "validation_prompt" not in page
+
+
+def test_what_the_demo_prints_is_read_off_its_table(world):
+    text = summary(world / "pareto.csv")
+    assert "at the strength selected on validation prompts" in text
+    assert re.search(r"^qp_optimal is (not )?on the frontier", text, re.MULTILINE)
+    assert "pareto.svg" in text
 
 
 def test_every_product_is_there(world):

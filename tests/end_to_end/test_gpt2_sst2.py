@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FEWER = [
     "rows_per_class=200",
     "n_prompts=20",
+    "n_validation_prompts=4",
     "new_tokens=16",
     "strengths=[1.0]",
     "qp_tau=[8.0]",

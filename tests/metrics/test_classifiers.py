@@ -125,3 +125,18 @@ def test_target_class_is_strict():
     scores = np.array([0.2, 0.5, 0.7])
     assert in_target_class(scores, 1).tolist() == [0, 0, 1]
     assert in_target_class(scores, 0).tolist() == [1, 0, 0]
+
+
+def test_words_with_digits_apostrophes_and_accents_are_words(tmp_path):
+    path = tmp_path / "lexicon.json"
+    path.write_text(json.dumps({"positive": ["w1", "don't", "très"], "negative": ["bad"]}))
+    texts = ["w1.", "w12 bad", "DON'T!", "très, bad", "'bad'"]
+    assert Lexicon(path).score(texts).tolist() == [1.0, 0.0, 1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("word", ["two words", "Upper", "a_b", "", "."])
+def test_a_word_that_can_match_nothing_is_refused(tmp_path, word):
+    path = tmp_path / "lexicon.json"
+    path.write_text(json.dumps({"positive": [word], "negative": ["bad"]}))
+    with pytest.raises(ConfigError, match="can match no word"):
+        Lexicon(path)

@@ -67,7 +67,7 @@ def test_all_layers_with_an_sae_by_default(config):
 
 @pytest.mark.parametrize("override", [{"layer": 12}, {"layers": [3, 99]}])
 def test_layer_out_of_range(hub, config, override):
-    with pytest.raises(ConfigError, match=r"out of range, gpt2 has 12 \(0 to 11\)"):
+    with pytest.raises(ConfigError, match=r"out of range, gpt2 has 12 layers \(0 to 11\)"):
         fetch_experiment(experiment(config, **override))
 
 

@@ -11,6 +11,7 @@ from tiny_demo import ROOT, command, environment, new_directory
 
 TOKEN = "hf_" + "Secret0Token1Never2Logged3" * 2
 SMALL = ["rows_per_class=40", "layers=[7]", "layer=7", "n_prompts=4", "new_tokens=4"]
+SMALL += ["n_validation_prompts=2"]
 RESULTS = "results/gpt2_sst2"
 FETCHED = ("resources.json", "dataset.parquet")
 

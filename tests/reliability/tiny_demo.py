@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZES = [
     "rows_per_class=60",
     "n_prompts=4",
+    "n_validation_prompts=2",
     "new_tokens=4",
     "layers=[1]",
     "layer=1",

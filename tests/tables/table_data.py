@@ -34,6 +34,9 @@ def pareto_table(seed: int = 0) -> pd.DataFrame:
             rows.append({**row, "feasible_fraction": 1.0})
     df = pd.DataFrame(rows).reindex(columns=list(PARETO_NAMES))
     df["on_frontier"] = frontier_flags(df)
+    df["validation_classifier_rate"] = df["classifier_rate_steered"]
+    df["validation_kl_mean"] = df["kl_mean"]
+    df["selected"] = df.index.isin(df.groupby("method")["classifier_rate_steered"].idxmax())
     return df
 
 

@@ -14,8 +14,8 @@ from steering_core.tables.columns import (
 
 
 def test_columns_are_distinct_and_described() -> None:
-    assert len(set(PARETO_NAMES)) == len(PARETO_NAMES) == 41
-    assert PARETO_NAMES[0] == "experiment" and PARETO_NAMES[-2:] == ("on_frontier", "warnings")
+    assert len(set(PARETO_NAMES)) == len(PARETO_NAMES) == 44
+    assert PARETO_NAMES[0] == "experiment" and PARETO_NAMES[-2:] == ("selected", "warnings")
     assert all(column.unit and column.meaning for column in PARETO_COLUMNS)
     assert not any("|" in column.meaning + column.unit for column in PARETO_COLUMNS)
 

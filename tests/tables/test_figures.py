@@ -63,6 +63,21 @@ def test_pareto_marks_the_frontier_and_only_feature_methods_have_l0() -> None:
     assert methods == {"single_feature", "topk_features", "qp_optimal", "convex_optimal"}
 
 
+def test_a_ring_marks_the_selected_strength_in_every_panel() -> None:
+    df = pareto_table()
+    chart = spec(pareto_figure(df))
+    for panel in chart["hconcat"]:
+        rings = [layer for layer in panel["layer"] if layer["mark"].get("filled") is False]
+        assert [ring["transform"] for ring in rings] == [[{"filter": "datum.selected"}]]
+        data = rings[0].get("data", panel.get("data"))
+        rows = pd.DataFrame(chart["datasets"][data["name"]])
+        assert (rows.groupby("method")["selected"].sum() <= 1).all() and rows["selected"].any()
+    none = spec(pareto_figure(df.assign(selected=pd.NA)))
+    assert not [
+        layer for layer in none["hconcat"][0]["layer"] if layer["mark"].get("filled") is False
+    ]
+
+
 def test_two_sweeps_of_one_method_are_two_lines() -> None:
     df = pareto_table()
     extra = df[df["method"] == "qp_optimal"].assign(strength_name="tau, lam=10")

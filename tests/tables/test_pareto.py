@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -231,6 +232,31 @@ def test_the_row_left_out_does_not_hide_another(table: pd.DataFrame):
     changed.texts.loc[chosen, "kl_sum"] = 1e-9
     again = pareto_table(SUBJECT, changed, SETTINGS)
     assert again["on_frontier"].tolist()[:2] == table["on_frontier"].tolist()[:2] == [True, True]
+
+
+def test_the_strength_is_selected_on_validation_prompts_alone():
+    changed = measured()
+    validation = changed.texts.assign(example_id="v" + changed.texts["example_id"])
+    # The one strength of convex_optimal that steers both validation prompts.
+    whole = (validation["method"] == "convex_optimal") & (validation["strength_index"] == 2)
+    validation.loc[whole, ["kl_sum", "n_tokens", "judged"]] = 2.0, 4, 1
+    first = pareto_table(SUBJECT, replace(changed, validation_texts=validation), SETTINGS)
+    assert first["selected"].tolist() == [True, True, False, False, True]
+    assert first["validation_kl_mean"].tolist()[4] == 0.5
+    assert first["validation_classifier_rate"].tolist()[:2] == [0.5, 1.0]
+    assert pd.isna(first["validation_classifier_rate"][3])  # no validation prompt was steered
+    # What is reported has no say.
+    other = changed.texts.assign(judged=0.0, kl_sum=9.0)
+    again = pareto_table(
+        SUBJECT, replace(changed, texts=other, validation_texts=validation), SETTINGS
+    )
+    columns = ["validation_classifier_rate", "validation_kl_mean", "selected"]
+    pd.testing.assert_frame_equal(again[columns], first[columns])
+    assert not again["classifier_rate_steered"].equals(first["classifier_rate_steered"])
+    # Nor has what is selected on in what is reported.
+    without = pareto_table(SUBJECT, changed, SETTINGS)
+    assert without[columns].isna().all(axis=None)
+    pd.testing.assert_frame_equal(without.drop(columns=columns), first.drop(columns=columns))
 
 
 def test_a_flip_rate_without_candidates_is_empty():

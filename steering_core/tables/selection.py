@@ -1,0 +1,56 @@
+"""The strength of each method that is quoted, selected on texts that nothing is reported on."""
+
+import numpy as np
+import pandas as pd
+
+
+def select_strengths(texts: pd.DataFrame) -> pd.DataFrame:
+    """Select one strength of each method on the validation prompts.
+
+    The one-standard-error rule (Breiman et al. 1984, Classification and Regression Trees, 3.4.3):
+    of the strengths whose target rate is within one standard error of the method's best, the one
+    with the least KL, then the first. A strength that could not steer every validation prompt, at
+    every position, does not compete. No probe takes part, so the programs gain nothing from
+    enforcing one.
+
+    Args:
+        texts: a row per (method, strength, validation prompt): ``kl_sum``, ``n_tokens``,
+            ``judged``, and, for methods solved at every position, ``unsolved_positions``.
+
+    Returns:
+        A row per (``method``, ``strength_index``): ``validation_classifier_rate`` and
+        ``validation_kl_mean`` (nats per token) over the prompts that were steered, NaN where none
+        was, and ``selected``.
+
+    """
+    rows = []
+    for (method, index), group in texts.groupby(["method", "strength_index"], sort=True):
+        made = group[group["n_tokens"] > 0]
+        unsolved = group["unsolved_positions"].sum() if "unsolved_positions" in group else 0
+        rows.append(
+            {
+                "method": method,
+                "strength_index": index,
+                "validation_classifier_rate": float(made["judged"].mean()),
+                "validation_kl_mean": float((made["kl_sum"] / made["n_tokens"]).mean()),
+                "n": len(group),
+                "whole": len(made) == len(group) and unsolved == 0,
+                "selected": False,
+            }
+        )
+    table = pd.DataFrame(rows)
+    for _, strengths in table[table["whole"]].groupby("method"):
+        rate = strengths["validation_classifier_rate"].to_numpy()
+        close = rate >= rate.max() - standard_error(rate.max(), strengths["n"].iloc[0])
+        table.loc[strengths["validation_kl_mean"][close].idxmin(), "selected"] = True
+    return table.drop(columns=["n", "whole"])
+
+
+def standard_error(rate: float, n: int) -> float:
+    """Return the standard error of a share of ``n``, which is above 0 also for a share of 1.
+
+    Two successes and two failures are added first (Agresti & Coull 1998, The American
+    Statistician 52(2)).
+    """
+    adjusted = (rate * n + 2) / (n + 4)
+    return float(np.sqrt(adjusted * (1 - adjusted) / (n + 4)))

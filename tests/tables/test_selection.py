@@ -1,0 +1,73 @@
+"""The strength of each method that validation prompts select, against choices made by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from steering_core.tables.selection import select_strengths, standard_error
+
+
+def texts(method: str, rates: list[float], kls: list[float], n: int = 20) -> pd.DataFrame:
+    """``n`` prompts at each strength, of 10 tokens each."""
+    frames = []
+    for index, (rate, kl) in enumerate(zip(rates, kls, strict=True)):
+        judged = np.arange(n) < round(rate * n)
+        frame = pd.DataFrame({"judged": judged.astype(float), "kl_sum": 10 * kl, "n_tokens": 10})
+        frames.append(frame.assign(method=method, strength_index=index))
+    return pd.concat(frames, ignore_index=True)
+
+
+def chosen(table: pd.DataFrame) -> dict[str, int]:
+    selected = select_strengths(table)
+    selected = selected[selected["selected"]]
+    assert selected["method"].is_unique
+    return dict(zip(selected["method"], selected["strength_index"], strict=True))
+
+
+def test_the_cheapest_within_one_standard_error_of_the_best():
+    # 0.90 has a standard error of 0.07: 0.85 is as good, 0.60 is not.
+    assert standard_error(0.9, 20) == pytest.approx(np.sqrt(20 / 24 * 4 / 24 / 24))
+    assert chosen(texts("m", [0.6, 0.85, 0.9], [0.1, 0.5, 2.0])) == {"m": 1}
+    assert chosen(texts("m", [0.6, 0.75, 0.9], [0.1, 0.5, 2.0])) == {"m": 2}
+
+
+def test_cost_decides_and_not_the_order_of_strengths():
+    assert chosen(texts("m", [0.9, 0.85, 0.6], [2.0, 0.5, 0.1])) == {"m": 1}
+
+
+def test_a_share_of_one_has_a_standard_error():
+    assert 0 < standard_error(1.0, 20) < standard_error(1.0, 4)
+    assert chosen(texts("m", [0.95, 1.0], [0.1, 3.0])) == {"m": 0}
+
+
+def test_the_first_of_equals():
+    assert chosen(texts("m", [0.5, 0.5], [0.2, 0.2])) == {"m": 0}
+
+
+def test_methods_do_not_compete():
+    both = pd.concat([texts("a", [0.2, 0.4], [0.1, 0.2]), texts("b", [1.0, 1.0], [0.3, 0.2])])
+    assert set(chosen(both)) == {"a", "b"} and chosen(both)["b"] == 1
+
+
+def test_a_strength_that_left_a_prompt_alone_does_not_compete():
+    table = texts("m", [0.6, 1.0], [0.1, 0.5])
+    unmade = table.index[-1]
+    table.loc[unmade, ["judged", "kl_sum", "n_tokens"]] = [np.nan, np.nan, 0]
+    assert chosen(table) == {"m": 0}
+    found = select_strengths(table)
+    assert found["validation_classifier_rate"].tolist() == [0.6, 1.0]  # of those there are
+    assert found["validation_kl_mean"].tolist() == pytest.approx([0.1, 0.5])
+
+
+def test_positions_without_a_solution_count_as_left_alone():
+    table = texts("qp_adaptive", [0.6, 1.0], [0.1, 0.5]).assign(unsolved_positions=0)
+    assert chosen(table) == {"qp_adaptive": 1}
+    table.loc[table.index[-1], "unsolved_positions"] = 1
+    assert chosen(table) == {"qp_adaptive": 0}
+
+
+def test_a_method_may_have_none():
+    table = texts("m", [1.0], [0.1]).assign(judged=np.nan, kl_sum=np.nan, n_tokens=0)
+    found = select_strengths(table)
+    assert chosen(table) == {}
+    assert found[["validation_classifier_rate", "validation_kl_mean"]].isna().all(axis=None)
