@@ -141,16 +141,21 @@ def _row(
 
 def _size(rows: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
     """How much is touched, over the test rows that have a solution."""
-    norm = _interval("residual_norm", rows["residual_norm"], boot)
-    norm["residual_norm_mean"] = norm.pop("residual_norm")
-    return norm | {"l0_mean": _mean(rows["l0"]), "l1_mean": _mean(rows["l1"])}
+    sizes: dict[str, float] = {}
+    for name in ("residual_norm", "l0", "l1"):
+        interval = _interval(name, rows[name].dropna(), boot)  # NaN: not through features
+        interval[f"{name}_mean"] = interval.pop(name)
+        sizes |= interval
+    return sizes
 
 
 def _probe_columns(effects: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
     row: dict[str, float] = {}
     for probe, flip in (("probe", "flip"), ("eval_probe", "eval_flip")):
         row[f"{probe}_score_base"] = _mean(effects[f"{probe}_base"])
-        row[f"{probe}_score_steered"] = _mean(effects[f"{probe}_steered"])
+        score = _interval(f"{probe}_score", effects[f"{probe}_steered"].dropna(), boot)
+        score[f"{probe}_score_steered"] = score.pop(f"{probe}_score")
+        row |= score
         outside = effects[effects[f"{probe}_base"] <= 0]
         flipped = (outside[f"{probe}_steered"] > 0).astype(float)  # NaN, no solution: not flipped
         interval = _interval(flip, flipped, boot)

@@ -14,7 +14,7 @@ from steering_core.tables.columns import (
 
 
 def test_columns_are_distinct_and_described() -> None:
-    assert len(set(PARETO_NAMES)) == len(PARETO_NAMES) == 44
+    assert len(set(PARETO_NAMES)) == len(PARETO_NAMES) == 52
     assert PARETO_NAMES[0] == "experiment" and PARETO_NAMES[-2:] == ("selected", "warnings")
     assert all(column.unit and column.meaning for column in PARETO_COLUMNS)
     assert not any("|" in column.meaning + column.unit for column in PARETO_COLUMNS)
@@ -23,7 +23,7 @@ def test_columns_are_distinct_and_described() -> None:
 def test_every_interval_has_both_ends() -> None:
     lows = {name.removesuffix("_low") for name in PARETO_NAMES if name.endswith("_low")}
     highs = {name.removesuffix("_high") for name in PARETO_NAMES if name.endswith("_high")}
-    assert lows == highs and len(lows) == 6
+    assert lows == highs and len(lows) == 10
 
 
 def test_a_good_table_passes_also_after_csv() -> None:

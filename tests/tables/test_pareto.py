@@ -208,6 +208,16 @@ def test_an_input_without_a_solution_is_not_flipped_and_not_averaged(rows: list[
     assert (row["tau"], row["epsilon"]) == (0.5, 2.0)
 
 
+def test_every_mean_of_what_is_steered_has_an_interval(rows: list[pd.Series]):
+    of = {"l0_ci": "l0_mean", "l1_ci": "l1_mean", "probe_score_ci": "probe_score_steered"}
+    of |= {"eval_probe_score_ci": "eval_probe_score_steered"}
+    for stem, mean in of.items():
+        low, high = rows[2][[f"{stem}_low", f"{stem}_high"]]
+        assert low < rows[2][mean] < high, stem
+        assert rows[3][[f"{stem}_low", f"{stem}_high"]].isna().all(), stem
+    assert rows[2]["l0_ci_low"] >= 0 and rows[2]["l0_ci_high"] <= 5  # of 3, 0 and 5
+
+
 def test_an_infeasible_strength_has_empty_cells_and_no_zero(rows: list[pd.Series]):
     row = rows[3]
     empty = ["residual_norm_mean", "l0_mean", "l1_mean", "probe_score_steered", "kl_mean"]
