@@ -24,7 +24,7 @@ rule pareto:
         model=model,
         task=task,
         task_name=lambda wildcards: experiment(wildcards).task_name,
-        settings=settings("seed", "methods", "bootstrap_resamples"),
+        settings=settings("seed", "methods", "bootstrap_resamples", "selection_kl"),
         code=code("pareto.py"),
     script:
         "../workflow_scripts/pareto.py"

@@ -22,9 +22,9 @@ from steering_core.activations.positions import last_token_residuals
 from steering_core.config.resolve import resolve
 from steering_core.config.schema import METHODS, Settings, Task
 from steering_core.data.build import build_examples
-from steering_core.data.concept import Concept
+from steering_core.data.concept import Concept, read_concept
 from steering_core.data.examples import read_examples, write_examples
-from steering_core.data.splits import SPLITS
+from steering_core.data.splits import SPLITS, assign_splits
 from steering_core.errors import ConfigError, DataError
 from steering_core.generation.adaptive import AdaptiveSolver
 from steering_core.generation.generate import Sampling, generate
@@ -412,11 +412,17 @@ def test_10_selection_and_directions_never_see_test_rows(
     # RepE's queries are no prompts, and the two texts of a question share a split.
     persona = set(rows.loc[rows["split"] == "persona", "text"])
     assert not persona & set(rows.loc[rows["split"] == "prompt", "text"])
+    written = concept().model_dump() | {"queries": ["query 0", concept().prompts[0]]}
+    (tmp_path / "concept.yaml").write_text(yaml.safe_dump(written))
+    with pytest.raises(ConfigError, match="both a prompt and a query"):
+        read_concept(tmp_path / "concept.yaml")
     table = pd.DataFrame({"q": [f"Q{i}?" for i in range(80)], "p": "yes", "n": [["no"]] * 80})
     task = Task(dataset="d.csv", question="q", positive="p", negative="n", concept="c")
     pairs = build_examples(table, task, concept(), SETTINGS, words)
     pairs = pairs[pairs["split"].isin(SPLITS)]
-    assert (pairs.groupby("group")["split"].nunique() == 1).all()
+    question = pairs["text"].str.split().str[0]  # not the group, which might be wrong
+    assert pairs.groupby(question).size().eq(2).all()
+    assert pairs.groupby(question)["split"].nunique().eq(1).all()
 
 
 @pytest.mark.parametrize("target_class", [0, 1])
@@ -506,6 +512,9 @@ def test_14_seed_limits_keys_and_names_all_count(tiny):
     by_text = [frame.set_index("text")["split"] for frame in (one, two)]
     common = [text for text in by_text[0].index if text in by_text[1].index]
     assert (by_text[0][common] != by_text[1][common]).any()
+    all_rows = labelled().assign(group=lambda frame: frame["text"])
+    splits = [assign_splits(all_rows, SETTINGS.model_copy(update={"seed": s})) for s in (0, 0, 1)]
+    assert splits[0].equals(splits[1]) and not splits[0].equals(splits[2])
     random = next(m for m in fixed_methods(SETTINGS) if m.name == "random_direction")
     drawn = [random.find(fit_data(seed=s), DECODER).vector for s in (0, 0, 1)]
     assert np.array_equal(drawn[0], drawn[1]) and not np.allclose(drawn[0], drawn[2])

@@ -115,6 +115,7 @@ class Settings(Closed):
 
     # metrics
     bootstrap_resamples: Count = 2000
+    selection_kl: Positive = 1.0
 
     @model_validator(mode="after")
     def _splits_leave_room(self) -> "Settings":

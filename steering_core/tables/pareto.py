@@ -58,7 +58,7 @@ def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd
         for method in settings.methods
         for index in _strengths(measured.solutions, method)
     ]
-    table = _with_selection(pd.DataFrame(rows), measured.validation_texts)
+    table = _with_selection(pd.DataFrame(rows), measured.validation_texts, settings.selection_kl)
     whole = table["feasible_fraction"].isna() | (table["feasible_fraction"] == 1)
     whole &= table["unsolved_positions"] == 0
     table["on_frontier"] = frontier_flags(table[whole]).reindex(table.index)
@@ -77,12 +77,12 @@ def probe_warnings(reports: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def _with_selection(table: pd.DataFrame, texts: pd.DataFrame | None) -> pd.DataFrame:
+def _with_selection(table: pd.DataFrame, texts: pd.DataFrame | None, budget: float) -> pd.DataFrame:
     """Add what the validation prompts say; empty cells without any."""
     if texts is None:
         nothing = {"validation_classifier_rate": np.nan, "validation_kl_mean": np.nan}
         return table.assign(**nothing, selected=pd.array([pd.NA] * len(table), dtype="boolean"))
-    chosen = select_strengths(texts).astype({"selected": "boolean"})
+    chosen = select_strengths(texts, budget).astype({"selected": "boolean"})
     return table.merge(chosen, on=["method", "strength_index"], how="left", validate="one_to_one")
 
 

@@ -4,18 +4,20 @@ import numpy as np
 import pandas as pd
 
 
-def select_strengths(texts: pd.DataFrame) -> pd.DataFrame:
+def select_strengths(texts: pd.DataFrame, budget: float) -> pd.DataFrame:
     """Select one strength of each method on the validation prompts.
 
-    The one-standard-error rule (Breiman et al. 1984, Classification and Regression Trees, 3.4.3):
-    of the strengths whose target rate is within one standard error of the method's best, the one
-    with the least KL, then the first. A strength that could not steer every validation prompt, at
-    every position, does not compete. No probe takes part, so the programs gain nothing from
-    enforcing one.
+    Strengths compete whose KL keeps to the budget: beyond it a judge reads debris, and methods
+    would be compared at different costs. Of those, the one-standard-error rule (Breiman et al.
+    1984, Classification and Regression Trees, 3.4.3): among the strengths whose target rate is
+    within one standard error of the method's best, the one with the least KL, then the first. A
+    strength that could not steer every validation prompt, at every position, does not compete. No
+    probe takes part, so the programs gain nothing from enforcing one.
 
     Args:
         texts: a row per (method, strength, validation prompt): ``kl_sum``, ``n_tokens``,
             ``judged``, and, for methods solved at every position, ``unsolved_positions``.
+        budget: largest mean KL to the unsteered model, nats per token.
 
     Returns:
         A row per (``method``, ``strength_index``): ``validation_classifier_rate`` and
@@ -39,7 +41,8 @@ def select_strengths(texts: pd.DataFrame) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    for _, strengths in table[table["whole"]].groupby("method"):
+    competing = table[table["whole"] & (table["validation_kl_mean"] <= budget)]
+    for _, strengths in competing.groupby("method"):
         rate = strengths["validation_classifier_rate"].to_numpy()
         close = rate >= rate.max() - standard_error(rate.max(), strengths["n"].iloc[0])
         table.loc[strengths["validation_kl_mean"][close].idxmin(), "selected"] = True

@@ -17,8 +17,8 @@ def texts(method: str, rates: list[float], kls: list[float], n: int = 20) -> pd.
     return pd.concat(frames, ignore_index=True)
 
 
-def chosen(table: pd.DataFrame) -> dict[str, int]:
-    selected = select_strengths(table)
+def chosen(table: pd.DataFrame, budget: float = 10.0) -> dict[str, int]:
+    selected = select_strengths(table, budget)
     selected = selected[selected["selected"]]
     assert selected["method"].is_unique
     return dict(zip(selected["method"], selected["strength_index"], strict=True))
@@ -54,7 +54,7 @@ def test_a_strength_that_left_a_prompt_alone_does_not_compete():
     unmade = table.index[-1]
     table.loc[unmade, ["judged", "kl_sum", "n_tokens"]] = [np.nan, np.nan, 0]
     assert chosen(table) == {"m": 0}
-    found = select_strengths(table)
+    found = select_strengths(table, 10.0)
     assert found["validation_classifier_rate"].tolist() == [0.6, 1.0]  # of those there are
     assert found["validation_kl_mean"].tolist() == pytest.approx([0.1, 0.5])
 
@@ -68,6 +68,14 @@ def test_positions_without_a_solution_count_as_left_alone():
 
 def test_a_method_may_have_none():
     table = texts("m", [1.0], [0.1]).assign(judged=np.nan, kl_sum=np.nan, n_tokens=0)
-    found = select_strengths(table)
+    found = select_strengths(table, 10.0)
     assert chosen(table) == {}
     assert found[["validation_classifier_rate", "validation_kl_mean"]].isna().all(axis=None)
+
+
+def test_strengths_beyond_the_budget_do_not_compete():
+    table = texts("m", [0.5, 0.7, 1.0], [0.1, 0.5, 6.0])
+    assert chosen(table) == {"m": 2}
+    assert chosen(table, budget=1.0) == {"m": 1}
+    assert chosen(table, budget=0.5) == {"m": 1}  # the budget itself is within it
+    assert chosen(table, budget=0.05) == {}
