@@ -199,8 +199,8 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "flag",
         "true or false",
         "the strength of its method to quote, selected without a look at what is reported: of the "
-        "strengths with a `validation_kl_mean` of at most `selection_kl` (config.yaml), those whose "
-        "`validation_classifier_rate` is within one standard error of the method's best, and of "
+        "strengths with a `validation_kl_mean` of at most `selection_kl` (config.yaml), those with "
+        "a `validation_classifier_rate` within one standard error of the method's best, and of "
         "those the one with the least `validation_kl_mean`. A strength that could not steer every "
         "validation prompt does not compete, so a method may have none",
         "`n_validation_prompts` is 0",

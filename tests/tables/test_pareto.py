@@ -245,26 +245,29 @@ def test_the_row_left_out_does_not_hide_another(table: pd.DataFrame):
 
 
 def test_the_strength_is_selected_on_validation_prompts_alone():
+    settings = SETTINGS.model_copy(update={"selection_kl": 5.0})
     changed = measured()
     validation = changed.texts.assign(example_id="v" + changed.texts["example_id"])
     # The one strength of convex_optimal that steers both validation prompts.
     whole = (validation["method"] == "convex_optimal") & (validation["strength_index"] == 2)
     validation.loc[whole, ["kl_sum", "n_tokens", "judged"]] = 2.0, 4, 1
-    first = pareto_table(SUBJECT, replace(changed, validation_texts=validation), SETTINGS)
+    first = pareto_table(SUBJECT, replace(changed, validation_texts=validation), settings)
     assert first["selected"].tolist() == [True, True, False, False, True]
     assert first["validation_kl_mean"].tolist()[4] == 0.5
     assert first["validation_classifier_rate"].tolist()[:2] == [0.5, 1.0]
     assert pd.isna(first["validation_classifier_rate"][3])  # no validation prompt was steered
+    cheap = pareto_table(SUBJECT, replace(changed, validation_texts=validation), SETTINGS)
+    assert cheap["selected"].tolist() == [True, False, False, False, True]  # 1.75 is beyond 1
     # What is reported has no say.
     other = changed.texts.assign(judged=0.0, kl_sum=9.0)
     again = pareto_table(
-        SUBJECT, replace(changed, texts=other, validation_texts=validation), SETTINGS
+        SUBJECT, replace(changed, texts=other, validation_texts=validation), settings
     )
     columns = ["validation_classifier_rate", "validation_kl_mean", "selected"]
     pd.testing.assert_frame_equal(again[columns], first[columns])
     assert not again["classifier_rate_steered"].equals(first["classifier_rate_steered"])
     # Nor has what is selected on in what is reported.
-    without = pareto_table(SUBJECT, changed, SETTINGS)
+    without = pareto_table(SUBJECT, changed, settings)
     assert without[columns].isna().all(axis=None)
     pd.testing.assert_frame_equal(without.drop(columns=columns), first.drop(columns=columns))
 
