@@ -143,3 +143,13 @@ def corrsteer_cell_answers(wildcards):
         return []
     seeds = CORRSTEER[run].settings.seeds
     return [(seed, method) for seed in seeds for method in methods_needed(cell)]
+
+
+def corrsteer_resolved(run):
+    """The whole resolved experiment: model, task and every setting."""
+    found = CORRSTEER[run]
+    return {
+        "model": found.model.model_dump(exclude={"settings"}),
+        "task": found.task.model_dump(exclude={"settings"}),
+        "settings": found.settings.model_dump(),
+    }

@@ -29,16 +29,6 @@ TABLE_RUNS = sorted(
 )
 
 
-def corrsteer_resolved(run):
-    """The whole resolved experiment: model, task and every setting."""
-    found = CORRSTEER[run]
-    return {
-        "model": found.model.model_dump(exclude={"settings"}),
-        "task": found.task.model_dump(exclude={"settings"}),
-        "settings": found.settings.model_dump(),
-    }
-
-
 # The catch-all for unknown experiments does not know those of CorrSteer.
 ruleorder: corrsteer_provenance > unknown_experiment
 

@@ -10,6 +10,9 @@ from steering_core.optimize.active_set import Program
 from steering_core.optimize.dictionary import Dictionary
 
 
+_AT_CAP = 1e-9  # a coefficient this near (relative) to its cap is at it
+
+
 @dataclass(frozen=True)
 class Certificate:
     """What the reduced costs of the full dictionary say about multipliers.
@@ -106,7 +109,7 @@ class WorkingColumns:
         finite = ~free & (caps > 0)
         capped = float(caps[finite] @ np.maximum(-(costs[finite] + theta), 0.0)) / (1.0 + theta)
         usable = caps > 0
-        usable[self.ids[x >= caps[self.ids]]] = False
+        usable[self.ids[x >= caps[self.ids] * (1.0 - _AT_CAP)]] = False
         return Certificate(1.0 + theta, capped, float(short[usable].max(initial=0.0)))
 
     def promising(

@@ -216,3 +216,16 @@ def test_contradicting_directions_are_infeasible_under_a_budget():
 def test_bad_input_is_named(call, name):
     with pytest.raises(ValueError, match=name):
         call(WorkingSet(np.eye(4), np.eye(4)[:2]))
+
+
+def test_a_feature_at_its_cap_is_no_dual_violation():
+    rng = np.random.default_rng(3)
+    decoder = rng.standard_normal((80, 10))
+    decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
+    weight = rng.standard_normal(10)
+    solver = WorkingSet(decoder, weight)
+    for epsilon in (2.0, 3.0, 50.0):
+        solved = solver.socp([2.0, 4.0], epsilon, Limits(up=0.3))
+        assert (solved.delta.max(axis=1).toarray() <= 0.3).all()
+        assert np.nanmax(solved.dual_violation, initial=0.0) <= 1e-8
+        assert np.nanmax(solved.relative_gap, initial=0.0) <= 1e-8
