@@ -53,12 +53,12 @@ def corrsteer_settings(*names):
 
 def corrsteer_model(wildcards):
     """The model section, without the settings that are passed by name."""
-    return CORRSTEER[wildcards.run].model.model_dump(exclude={"settings"})
+    return CORRSTEER[wildcards.run].model.model_dump(exclude={"settings", "paired"})
 
 
 def corrsteer_task(wildcards):
     """The task section, without the settings that are passed by name."""
-    return CORRSTEER[wildcards.run].task.model_dump(exclude={"settings"})
+    return CORRSTEER[wildcards.run].task.model_dump(exclude={"settings", "paired"})
 
 
 def corrsteer_arm(wildcards):
@@ -149,7 +149,7 @@ def corrsteer_resolved(run):
     """The whole resolved experiment: model, task and every setting."""
     found = CORRSTEER[run]
     return {
-        "model": found.model.model_dump(exclude={"settings"}),
-        "task": found.task.model_dump(exclude={"settings"}),
+        "model": found.model.model_dump(exclude={"settings", "paired"}),
+        "task": found.task.model_dump(exclude={"settings", "paired"}),
         "settings": found.settings.model_dump(),
     }

@@ -8,6 +8,7 @@ rule demo_corpus:
         training="results/demo/training_corpus.parquet",
         lexicon="results/demo/lexicon.json",
         concept="results/demo/concept.yaml",
+        praise="results/demo/praise_task.parquet",
     log:
         "results/demo/logs/demo_corpus.log",
     benchmark:

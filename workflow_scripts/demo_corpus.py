@@ -5,6 +5,7 @@ from steering_core.job import job
 with job(snakemake):
     from steering_core.demo.concept import write_concept
     from steering_core.demo.grammar import write_corpus, write_lexicon
+    from steering_core.demo.praise_task import write_praise_task
 
     seed = snakemake.params.seed
     write_corpus(snakemake.output.labelled, snakemake.params.labelled, seed, unfinished=True)
@@ -12,3 +13,4 @@ with job(snakemake):
     write_corpus(snakemake.output.training, snakemake.params.documents, seed + 1)
     write_lexicon(snakemake.output.lexicon)
     write_concept(snakemake.output.concept, seed)
+    write_praise_task(snakemake.output.praise, snakemake.params.labelled, seed + 2)

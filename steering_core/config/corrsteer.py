@@ -150,9 +150,19 @@ class CorrSteerSettings(Closed):
         return self
 
 
-class CorrSteerTask(Closed):
-    """A registered task, perhaps with other rows than the published ones."""
+class CorrSteerModel(Model):
+    """A model. With ``paired: false`` it stands only in the experiments that name it."""
 
+    paired: bool = True
+
+
+class CorrSteerTask(Closed):
+    """A registered task, perhaps with other rows than the published ones.
+
+    With ``paired: false`` it stands only in the experiments that name it.
+    """
+
+    paired: bool = True
     task: Name
     dataset: str | None = None
     subsets: list[str] | None = None
@@ -171,7 +181,7 @@ class Ablation(Closed):
 
 
 class CorrSteerSection(Closed):
-    """The section ``corrsteer``. Experiments are all pairs ``{model}_{task}``.
+    """The section ``corrsteer``. Experiments are all pairs ``{model}_{task}`` of paired ones.
 
     ``tables_model`` names the model whose experiments stand in the published tables;
     ``experiments`` adds pairs under names of their own, with settings of their own.
@@ -180,7 +190,7 @@ class CorrSteerSection(Closed):
     ablations: dict[Name, Ablation] = Field(default={})
 
     settings: dict = Field(default={})
-    models: dict[Name, Model] = Field(default={})
+    models: dict[Name, CorrSteerModel] = Field(default={})
     tasks: dict[Name, CorrSteerTask] = Field(default={})
     experiments: dict[Name, ExperimentEntry] = Field(default={})
     tables_model: Name = "gemma2b"

@@ -37,6 +37,7 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
         f"{model}_{task}": ExperimentEntry(model=model, task=task)
         for model in section.models
         for task in section.tasks
+        if section.models[model].paired and section.tasks[task].paired
     }
     clash = set(entries) & set(section.experiments)
     if clash:

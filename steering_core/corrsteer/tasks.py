@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from steering_core.corrsteer.item import Item, Source, Task
+from steering_core.corrsteer.praise import PRAISE
 from steering_core.corrsteer.success import (
     ExactOption,
     NumberAfterMark,
     Refusal,
     SemanticSimilarity,
 )
-from steering_core.demo.choice_task import render_prompt
 from steering_core.errors import ConfigError
 
 LETTERS = "ABCDEFGHIJ"
@@ -120,14 +120,6 @@ def _xstest(row: Mapping[str, Any], end: str) -> Item:
     return Item(f"Request: {row['prompt']}\n{end}", gold, worked)
 
 
-def read_choice(row: Mapping[str, Any]) -> Item:
-    """Read a row of the demo's choice task."""
-    letters = tuple(LETTERS[: len(row["choices"])])
-    _require_choice(int(row["answer"]), len(letters))
-    gold = letters[int(row["answer"])]
-    return Item(render_prompt(row["question"]), gold, gold, letters)
-
-
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -191,13 +183,7 @@ TASKS: dict[str, Task] = {
             success=Refusal(),
             new_tokens=32,
         ),
-        Task(
-            name="choice",
-            source=Source("results/demo/choice_task.parquet", "train"),
-            read=read_choice,
-            success=ExactOption(),
-            new_tokens=1,
-        ),
+        PRAISE,
     )
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from steering_core.demo.choice_task import write_choice_task
+from steering_core.demo.praise_task import write_praise_task
 from steering_core.storage.seals import content_digest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,12 +40,12 @@ CORRSTEER = {
             "settings": {"arms": dict.fromkeys(_ARMS)},
         }
     },
-    "tasks": {"choice": {"task": "choice", "dataset": "choices.parquet"}},
+    "tasks": {"praise": {"task": "praise", "dataset": "praise.parquet"}},
     "tables_model": "tiny",
 }
 #: Times of running, not results.
 _NOT_RESULTS = ("logs", "benchmarks")
-TARGETS = ("results/demo/pareto.csv", "results/tiny_choice/provenance.json")
+TARGETS = ("results/demo/pareto.csv", "results/tiny_praise/provenance.json")
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -84,7 +84,7 @@ def new_directory(where: Path) -> Path:
     config["corrsteer"] = CORRSTEER
     (where / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     shutil.copytree(ROOT / "resources", where / "resources")
-    write_choice_task(where / "choices.parquet", 60, seed=0)
+    write_praise_task(where / "praise.parquet", 60, seed=0)
     return where
 
 

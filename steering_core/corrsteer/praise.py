@@ -1,0 +1,38 @@
+"""The demo's task with a known cause of success: to finish a text with praise."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from steering_core.corrsteer.item import Item, Source, Task
+from steering_core.corrsteer.success import Success, Verdict
+from steering_core.demo.grammar import score_sentiment
+from steering_core.demo.vocabulary import lexicon
+
+_WORDS = {1: "positive", 0: "mixed or none", -1: "negative"}
+
+
+@dataclass(frozen=True)
+class Praise(Success):
+    """The lexicon finds more positive than negative words in the answer."""
+
+    def judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:
+        """Score the completions with the grammar's own lexicon."""
+        scores = score_sentiment(texts, lexicon())
+        return Verdict([_WORDS[score] for score in scores.tolist()], np.asarray(scores > 0))
+
+
+def read_praise(row: Mapping[str, Any]) -> Item:
+    """Read a row of ``praise_task.parquet``; its ``sentiment`` is not looked at."""
+    return Item(row["prompt"], "praise", "superb .")
+
+
+PRAISE = Task(
+    "praise",
+    Source("results/demo/praise_task.parquet", "train"),
+    read_praise,
+    Praise(),
+    new_tokens=10,
+)

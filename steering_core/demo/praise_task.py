@@ -1,0 +1,32 @@
+"""Prompts of a free-text task in the demo language, with a known cause of success: praise.
+
+A prompt is an unfinished document; an answer succeeds if its sentiment words are mostly positive.
+The model goes on in the sentiment of the prompt, so it succeeds on about every second one, and
+what carries a positive sentiment inside it is the planted feature: success goes with it, and
+raising it should turn the other half and harm none.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steering_core.demo.grammar import Grammar
+from steering_core.storage.atomic import atomic_path
+
+
+def write_praise_task(path: str | Path, n: int, seed: int) -> None:
+    """Write ``n`` prompts as Parquet: ``prompt`` and ``sentiment`` (int64).
+
+    ``sentiment`` (0 negative, 1 positive) is the ground truth of the prompt; no stage may read it
+    but to check a result.
+    """
+    documents = Grammar(seed).documents(n, unfinished=True)
+    table = pa.table(
+        {
+            "prompt": pa.array([document.text for document in documents], pa.string()),
+            "sentiment": pa.array([document.label for document in documents], pa.int64()),
+        }
+    )
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
