@@ -9,7 +9,6 @@ from scipy import sparse
 from steering_core.optimize.active_set import Program
 from steering_core.optimize.dictionary import Dictionary
 
-
 _AT_CAP = 1e-9  # a coefficient this near (relative) to its cap is at it
 
 
