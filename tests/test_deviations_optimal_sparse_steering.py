@@ -51,7 +51,7 @@ from steering_core.metrics.texts import judge_texts
 from steering_core.models import pins, sparse_autoencoder
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site, site_of
-from steering_core.models.tokens import pad, tokenize
+from steering_core.models.tokens import pad, padded_width, tokenize
 from steering_core.optimize.limits import prefilter, relevance
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
@@ -358,7 +358,10 @@ def test_09_the_score_is_not_the_constraint_that_was_enforced():
 
 
 class Files(SimpleNamespace):
-    """Named files, as a script sees its inputs and outputs."""
+    """Named files or parameters, as a script sees them."""
+
+    def get(self, name, default=None):
+        return getattr(self, name, default)
 
     def __iter__(self):
         return iter(vars(self).values())
@@ -396,7 +399,7 @@ def test_10_selection_and_directions_never_see_test_rows(
     (tmp_path / "logs").mkdir()
     given = SimpleNamespace(
         log=[tmp_path / "logs" / "log"],
-        params=SimpleNamespace(
+        params=Files(
             settings={"seed": 0, "probe_folds": 2, "probe_regularisation": [0.1]},
             model={"id": "m", "sae": {"path": "p/{layer}"}},
         ),
@@ -588,9 +591,9 @@ def test_15_every_method_runs_through_one_cached_pass_a_token(tiny, tmp_path: Pa
         count.remove()
     assert made["text"].notna().all()
     assert len(made) == 2 * len(points)
-    # One pass over the prompts, then one token at a time.
+    # One pass over the prompts, padded to a step of widths, then one token at a time.
     longest = max(len(row) for row in made["prompt_tokens"])
-    runs = widths.count(longest)
-    assert 1 <= runs <= len(points)
-    assert set(widths) <= {longest, 1}
-    assert len(widths) <= 5 * runs
+    over_prompts = [width for width in widths if width > 1]
+    assert 1 <= len(over_prompts) <= len(points)
+    assert set(over_prompts) == {padded_width(longest, tiny.shape.context)}
+    assert len(widths) <= 5 * len(over_prompts)

@@ -84,7 +84,7 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "mean number of features with a non-zero coefficient",
         _NO_FEATURES,
     ),
-    *_interval("l0_ci", "l0_mean", "features", _NO_FEATURES),
+    *interval_columns("l0_ci", "l0_mean", "features", _NO_FEATURES),
     Column(
         "l1_mean",
         "number",
@@ -92,7 +92,7 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "mean sum of absolute coefficients, each times the norm of its decoder row",
         _NO_FEATURES,
     ),
-    *_interval("l1_ci", "l1_mean", "coefficient on unit-norm decoder rows", _NO_FEATURES),
+    *interval_columns("l1_ci", "l1_mean", "coefficient on unit-norm decoder rows", _NO_FEATURES),
     Column(
         "probe_score_base",
         "number",
@@ -100,7 +100,7 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "mean logit of the fitted probe on test rows, oriented to the target class, unsteered",
     ),
     Column("probe_score_steered", "number", "probe logit", "the same, steered", _UNSOLVED),
-    *_interval("probe_score_ci", "probe_score_steered", "probe logit", _UNSOLVED),
+    *interval_columns("probe_score_ci", "probe_score_steered", "probe logit", _UNSOLVED),
     Column(
         "eval_probe_score_base",
         "number",
@@ -109,7 +109,7 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "sees, oriented to the target class, on test rows, unsteered",
     ),
     Column("eval_probe_score_steered", "number", "probe logit", "the same, steered", _UNSOLVED),
-    *_interval("eval_probe_score_ci", "eval_probe_score_steered", "probe logit", _UNSOLVED),
+    *interval_columns("eval_probe_score_ci", "eval_probe_score_steered", "probe logit", _UNSOLVED),
     Column(
         "flip_rate",
         "number",
