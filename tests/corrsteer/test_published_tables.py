@@ -136,7 +136,7 @@ def test_wrong_settings_are_named(raw, change, message):
 
 def test_top_level_settings_win_and_arms_are_merged_by_name(raw):
     tasks = {"mmlu": {"task": "mmlu", "settings": {"arms": {"caa": None, "mine": {"scale": 2}}}}}
-    section = {**raw["corrsteer"], "tasks": tasks, "ablations": {}}
+    section = {**raw["corrsteer"], "tasks": tasks, "ablations": {}, "experiments": {}}
     found = load_corrsteer({**raw, "corrsteer": section, "train_rows": 7})["gemma2b_mmlu"]
     assert found.settings.train_rows == 7
     assert "caa" not in found.settings.arms and found.settings.arms["mine"].scale == 2
