@@ -20,9 +20,9 @@ def main() -> int:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="smaller models, fewer repeats")
     size.add_argument("--full", action="store_true", help="Gemma-2-2B's shape where there is one")
-    parser.add_argument("--limit", type=float, help="seconds for each; 300 unless --full")
+    parser.add_argument("--limit", type=float, help="seconds for each; 900 unless --full")
     given = parser.parse_args()
-    limit = given.limit or (None if given.full else 300.0)
+    limit = given.limit or (None if given.full else 900.0)
     failed = []
     for file in sorted(Path(__file__).parent.glob("bench_*.py")):
         print(f"\n== {file.stem}", flush=True)
