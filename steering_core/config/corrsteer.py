@@ -18,9 +18,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Transfer(Closed):
-    """The features that an arm of another experiment selected."""
+    """The features that an arm of another experiment selected.
 
-    experiment: Name
+    In the arms of an ablation ``{tables_model}`` in the name stands for that model.
+    """
+
+    experiment: str
     arm: Name = "corrsteer_a"
 
 

@@ -48,16 +48,25 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
             raise ConfigError(f"corrsteer: {name} is also the name of an experiment.")
         found[name] = _resolve(section, overrides, name, entry)
     for ablation, entry in section.ablations.items():
+        arms = {key: _of_tables_model(arm, section.tables_model) for key, arm in entry.arms.items()}
         for task in entry.tasks:
             name = f"{section.tables_model}_{task}_{ablation}"
             pair = ExperimentEntry(model=section.tables_model, task=task)
             base = _resolve(section, overrides, name, pair)
-            settings = base.settings.model_copy(update={"arms": entry.arms})
+            settings = base.settings.model_copy(update={"arms": arms})
             found[name] = replace(base, settings=settings)
     for experiment in found.values():
         for arm_name, arm in experiment.settings.arms.items():
             _check_transfer(f"arms.{arm_name}.features_from", arm, found)
     return found
+
+
+def _of_tables_model(arm: Arm, model: str) -> Arm:
+    source = arm.features_from
+    if source is None:
+        return arm
+    name = source.experiment.replace("{tables_model}", model)
+    return arm.model_copy(update={"features_from": source.model_copy(update={"experiment": name})})
 
 
 def _check_transfer(where: str, arm: Arm, found: dict[str, CorrSteerExperiment]) -> None:
