@@ -24,7 +24,6 @@ PRODUCTS = [
 
 wildcard_constraints:
     experiment="|".join(EXPERIMENTS),
-    unknown=f"(?!({'|'.join(EXPERIMENTS)})/)[^/]+",
     product="|".join(map(re.escape, PRODUCTS)),
     method="|".join(METHODS),
     shard=r"\d+",

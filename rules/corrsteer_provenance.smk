@@ -29,10 +29,6 @@ TABLE_RUNS = sorted(
 )
 
 
-# The catch-all for unknown experiments does not know those of CorrSteer.
-ruleorder: corrsteer_provenance > unknown_experiment
-
-
 rule corrsteer_provenance:
     input:
         resources=rules.corrsteer_fetch.output.resources,
