@@ -141,3 +141,9 @@ def test_top_level_settings_win_and_arms_are_merged_by_name(raw):
     assert found.settings.train_rows == 7
     assert "caa" not in found.settings.arms and found.settings.arms["mine"].scale == 2
     assert "corrsteer_s" in found.settings.arms
+
+
+def test_transfer_arms_follow_the_model_of_the_tables(raw):
+    section = {**raw["corrsteer"], "tables_model": "llama8"}
+    arms = load_corrsteer({**raw, "corrsteer": section})["llama8_mmlu_transfer"].settings.arms
+    assert arms["from_mmlu_pro"].features_from.experiment == "llama8_mmlu_pro"

@@ -70,8 +70,11 @@ def write_rows(folder: Path) -> None:
 
 def write_model(folder: Path) -> None:
     words = " ".join(
-        [*LETTERS, *(f"w{i}" for i in range(50)), "which is train test . , : or"]
-        + ["Choose one of the following options only : Answer :"]
+        [
+            *LETTERS,
+            *(f"w{i}" for i in range(50)),
+            "which is train test . , : or Choose one of the following options only Answer",
+        ]
     )
     tokenizer = word_tokenizer([words], context_size=256)
     torch.manual_seed(0)
@@ -180,7 +183,7 @@ def test_saes_sit_at_their_hook_point_and_rows_have_unit_norm(finished):
     folder = finished / "results/llama8_mmlu_pro/corrsteer/seed-0/plans"
     plan = Plan.load(folder / "corrsteer_a.safetensors")
     for layer, vector in plan.vectors.items():
-        best = plan.features.query("layer == @layer and rank == 0")["coefficient"].item()
+        best = plan.features.set_index(["layer", "rank"]).loc[(layer, 0), "coefficient"]
         assert np.linalg.norm(vector) == pytest.approx(abs(best), rel=0.02)
 
 
@@ -192,8 +195,8 @@ def test_steering_reaches_the_answers_and_options_keep_to_each_question(finished
     rows = pd.read_parquet(finished / "results/llama8_mmlu_pro/corrsteer/seed-0/examples.parquet")
     letters = rows.set_index("example_id")["letters"]
     for answers in (before, after):
-        allowed = [a in letters[i] for i, a in zip(answers["example_id"], answers["answer"])]
-        assert all(allowed)
+        pairs = zip(answers["example_id"], answers["answer"], strict=True)
+        assert all(answer in letters[example] for example, answer in pairs)
 
 
 def test_cells_are_measured_or_say_why_not(finished):
