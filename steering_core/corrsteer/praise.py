@@ -26,7 +26,7 @@ class Praise(Success):
 
 def read_praise(row: Mapping[str, Any]) -> Item:
     """Read a row of ``praise_task.parquet``; its ``sentiment`` is not looked at."""
-    return Item(row["prompt"], "praise", "superb .")
+    return Item(f"{row['prompt']}", "praise", "superb .")
 
 
 PRAISE = Task(

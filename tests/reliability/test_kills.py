@@ -39,7 +39,7 @@ PIPELINE = (
         "decoder.*",
     ),
     *("layer.json", "probe*", "evaluation_probe*", "correlation*", "directions*", "path*"),
-    *("solutions*", "generations", "divergence", "judged*", "pareto*", "/tiny_choice"),
+    *("solutions*", "generations", "divergence", "judged*", "pareto*", "/tiny_praise"),
 )
 
 
