@@ -52,7 +52,7 @@ def job(snakemake: Any, *, network: bool = False) -> Iterator[None]:
     try:
         settings = snakemake.params.get("settings", {})
         with log_to(snakemake.log[0]), explain_exhaustion(folder, settings):
-            fix_threads()
+            fix_threads(getattr(snakemake, "threads", None))
             if not network:
                 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
             no_bars_in_logs()
@@ -69,10 +69,14 @@ def job(snakemake: Any, *, network: bool = False) -> Iterator[None]:
         sys.exit(1)
 
 
-def fix_threads() -> None:
+def fix_threads(cores: int | None = None) -> None:
     """Fix the threads of numpy, torch and tokenizers. Call before they are imported.
 
     ``STEERING_THREADS`` overrides :data:`THREADS`; another number may change last digits.
+
+    Args:
+        cores: granted to the job. With fewer cores than threads, threads that wait sleep instead
+            of spinning on a core that another job could use; no digit depends on it.
 
     Raises:
         ResourceError: if it is not a positive whole number.
@@ -83,6 +87,8 @@ def fix_threads() -> None:
     for name in _THREAD_VARIABLES:
         os.environ[name] = threads
     os.environ["OMP_DYNAMIC"] = os.environ["MKL_DYNAMIC"] = "FALSE"
+    if cores is not None and cores < int(threads):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     if "torch" in sys.modules:  # too late for the variables
         sys.modules["torch"].set_num_threads(int(threads))
 

@@ -141,3 +141,10 @@ def test_threads_that_are_none(monkeypatch, given):
     monkeypatch.setenv("STEERING_THREADS", given)
     with pytest.raises(ResourceError, match="STEERING_THREADS"):
         fix_threads()
+
+
+@pytest.mark.parametrize(("cores", "policy"), [(1, "PASSIVE"), (2, None), (None, None)])
+def test_threads_without_a_core_of_their_own_sleep(monkeypatch, cores, policy):
+    monkeypatch.setattr(os, "environ", {"STEERING_THREADS": "2"})
+    fix_threads(cores)
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
