@@ -148,3 +148,10 @@ def test_threads_without_a_core_of_their_own_sleep(monkeypatch, cores, policy):
     monkeypatch.setattr(os, "environ", {"STEERING_THREADS": "2"})
     fix_threads(cores)
     assert os.environ.get("OMP_WAIT_POLICY") == policy
+    assert ("GOMP_SPINCOUNT" in os.environ) == (policy is None)
+
+
+def test_the_spins_of_the_user_are_kept(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"GOMP_SPINCOUNT": "7"})
+    fix_threads()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"

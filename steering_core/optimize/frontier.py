@@ -106,7 +106,8 @@ def curves(path: SteeringPath, logits: Any, tau: Any, points: int = 160) -> pd.D
         worst = margin - logits.min(initial=np.inf)
         if worst <= 0 or not path.feasible or not path.knots.s[-1] > 0:
             continue
-        last = float(path.knots.s[-1]) / worst
+        # a hair inside: times `worst` it must not round to beyond the range
+        last = float(path.knots.s[-1]) / worst * (1 - 1e-12)
         ends = path.qp([worst, worst], lam=[last, 1e-9 * last]).residual_norm
         epsilon = np.unique(np.geomspace(*ends * (1 + 1e-9), points))
         lam = np.geomspace(1e-4, 1.0, points) * last

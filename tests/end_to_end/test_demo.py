@@ -8,8 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sae_lens import SAE
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from steering_core.tables.column import validate_table
 from steering_core.tables.columns import validate_pareto
@@ -31,7 +37,7 @@ SMALL = [
     "variant_epsilon=[100.0]",
     "bootstrap_resamples=200",
     "methods=[no_steering,caa_mean_diff,topk_features,convex_optimal,qp_optimal,qp_adaptive]",
-    "demo_world={training_steps: 300, documents: 6000, sae_samples: 40000}",
+    "demo_world={training_steps: 1000, documents: 12000, sae_samples: 60000}",
 ]
 
 
@@ -56,6 +62,16 @@ def world(tmp_path_factory):
     run = snakemake(directory, "demo")
     assert run.returncode == 0, run.stderr[-4000:]
     return directory / "results" / "demo"
+
+
+@pytest.fixture(scope="module")
+def praise(world):
+    """CorrSteer-S on the same world, on the task whose cause of success is known."""
+    seed = "results/demo_praise/corrsteer/seed-0"
+    answers = [f"{seed}/answers/{method}.parquet" for method in ("unsteered", "corrsteer_s")]
+    run = snakemake(world.parents[1], *answers)
+    assert run.returncode == 0, run.stderr[-4000:]
+    return world.parents[1] / seed
 
 
 def test_the_table_keeps_to_its_columns(world):
@@ -137,3 +153,33 @@ def test_manifest_says_what_was_run(world):
     assert {site["hook_name"] for site in manifest["sites"]} == {
         f"blocks.{layer}.hook_resid_post" for layer in range(4)
     }
+
+
+def test_corrsteer_finds_the_planted_feature(world, praise):
+    plan = pd.read_csv(praise / "plans/corrsteer_s.csv")
+    [layer] = set(np.concatenate(pd.read_parquet(praise / "answers/corrsteer_s.parquet")["layers"]))
+    [feature] = plan.query("steered and layer == @layer")["feature"]
+    truth = pd.read_parquet(world / "praise_task.parquet").head(200)
+    # with the libraries alone: no code of this project says where the feature is
+    tokenizer = AutoTokenizer.from_pretrained(world / "language_model")
+    model = AutoModelForCausalLM.from_pretrained(world / "language_model")
+    sae = SAE.load_from_disk(world / f"sparse_autoencoders/layer_{layer}", device="cpu")
+    activations = []
+    with torch.no_grad():
+        for prompt in truth["prompt"]:
+            ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+            states = model(ids, output_hidden_states=True).hidden_states[layer + 1][0, 1:]
+            activations.append(sae.encode(states)[:, feature].max().item())
+    # an AUC of 0.5 knows nothing of the sentiment
+    assert roc_auc_score(truth["sentiment"], activations) > 0.7
+
+
+def test_corrsteer_raises_accuracy(praise):
+    before, after = (
+        pd.read_parquet(praise / f"answers/{method}.parquet").set_index("example_id")["success"]
+        for method in ("unsteered", "corrsteer_s")
+    )
+    after = after.loc[before.index]
+    repaired, broken = int((~before & after).sum()), int((before & ~after).sum())
+    assert repaired > broken
+    assert binomtest(repaired, repaired + broken, alternative="greater").pvalue < 0.01

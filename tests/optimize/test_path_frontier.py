@@ -86,3 +86,15 @@ def test_a_budget_that_does_not_vary_is_one_point():
     path = SteeringPath.fit([[1.0, 0.0]], [1.0, 0.0], s=3.0)
     table = curves(path, [0.0, -1.0], [1.0], points=5)
     assert (table["program"] == "socp").sum() <= 2
+
+
+def test_a_curve_never_asks_beyond_the_range_of_a_path_without_its_decoder(tmp_path):
+    SteeringPath.fit(*unit_dictionary(2000, 400), s=1.0).save(tmp_path / "path.safetensors")
+    bare = SteeringPath.load(tmp_path / "path.safetensors")
+    assert not bare.knots.complete
+    end = bare.knots.s[-1]
+    worst = np.random.default_rng(0).uniform(0.1, 30.0, size=10000)
+    rounded_up = worst[end / worst * worst > end]
+    assert len(rounded_up) > 0
+    for shortfall in rounded_up[:5]:
+        assert len(curves(bare, [0.0], [shortfall], points=2))
