@@ -103,7 +103,7 @@ def peak_memory(n_samples: int, size: int = JUDGED_BATCH) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    samples, repeats = (4_096, 6) if parser.parse_args().quick else (16_384, 5)
+    samples, repeats = (4_096, 6) if parser.parse_args().quick else (65_536, 7)
     lines = [compare(size, samples, repeats) for size in BATCHES]
     few, many = 1_000, 100_000
     lines.append(

@@ -5,6 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+_INDEX, _UNSIGNED = np.dtype(np.intp), np.dtype(np.uintp)
+
 
 def check_labels(labels: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """``labels`` as finite float64 of one dimension.
@@ -46,7 +48,7 @@ def check_csr(
     n: int,
     n_features: int,
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " nnz"], Float[np.ndarray, " nnz"]]:
-    """Row lengths, column indices and float64 values of a CSR matrix ``(n, n_features)``.
+    """Row lengths, column indices and floating values of a CSR matrix ``(n, n_features)``.
 
     Raises:
         ValueError: if the arrays do not form such a matrix, a value is not finite, or a row names
@@ -54,7 +56,9 @@ def check_csr(
     """
     row_indptr = _integers(row_indptr, "row_indptr")
     indices = _integers(indices, "indices")
-    values = np.asarray(values, dtype=np.float64)
+    values = np.asarray(values)
+    if values.dtype.kind != "f":
+        values = values.astype(np.float64)
     if row_indptr.shape != (n + 1,):
         raise ValueError(
             f"row_indptr must have shape {(n + 1,)} for {n} labels, got {row_indptr.shape}."
@@ -64,30 +68,34 @@ def check_csr(
             f"values and indices must be of equal length, got {values.shape} and {indices.shape}."
         )
     lengths = row_indptr[1:] - row_indptr[:-1]
-    if row_indptr[0] != 0 or row_indptr[-1] != indices.size or (lengths < 0).any():
+    falls = np.count_nonzero(lengths < 0)
+    if falls or row_indptr[0] != 0 or row_indptr[-1] != indices.size:
         raise ValueError(f"row_indptr must rise from 0 to the number of values, {indices.size}.")
     if not _all_finite(values):
         raise ValueError("values contains NaN or infinity.")
     if indices.size:
-        # A negative number read as unsigned is large.
-        if indices.view(np.uintp).max() >= n_features:
+        unsigned = indices.view(_UNSIGNED)  # A negative number is a large one.
+        if unsigned[unsigned.argmax()] >= n_features:
             raise ValueError(f"indices must lie in [0, {n_features}).")
         _check_distinct(row_indptr, indices, n_features)
     return lengths, indices, values
 
 
 def _all_finite(values: Float[np.ndarray, "..."]) -> bool:
-    # The sum is finite unless a value is not, or, rarely, the sum overflows.
-    return math.isfinite(np.add.reduce(values, axis=None)) or bool(np.isfinite(values).all())
+    # The sum of squares is finite unless a value is not, or, rarely, it overflows.
+    flat = values.reshape(-1)
+    return math.isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
 
 
 def _integers(array: Shaped[np.ndarray, " n"], name: str) -> Int[np.ndarray, " n"]:
     array = np.asarray(array)
     if array.ndim != 1:
         raise ValueError(f"{name} must have one dimension, got shape {array.shape}.")
+    if array.dtype == _INDEX:
+        return array
     if array.size and array.dtype.kind not in "iu":
         raise ValueError(f"{name} must hold integers, got {array.dtype}.")
-    return array.astype(np.intp, copy=False)
+    return array.astype(np.intp)
 
 
 def _check_distinct(

@@ -1,9 +1,9 @@
 """Running moments of the label."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 
 @dataclass
@@ -18,6 +18,8 @@ class LabelTotals:
         origin: the first label.
         mean: mean label minus ``origin``.
         m2: sum of squared deviations from the mean.
+        constants: the one value of each class (label > 0.5, or not) seen, relative to the origin;
+            None once a class has had two, or where that is not known.
     """
 
     n: int = 0
@@ -25,6 +27,7 @@ class LabelTotals:
     origin: float = 0.0
     mean: float = 0.0
     m2: float = 0.0
+    constants: dict[bool, float] | None = field(default_factory=dict)
 
     def add(self, labels: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Add at least one label; returns the labels relative to the origin."""
@@ -38,15 +41,27 @@ class LabelTotals:
             mean,
             float(np.square(shifted - mean).sum()),
         )
+        self._note_constants(shifted, labels > 0.5)
         return shifted
 
     def merge(self, other: "LabelTotals") -> float:
         """Add what ``other`` has seen; returns its origin relative to this one's."""
         if self.n == 0:
             self.origin = other.origin
+        self.constants = None
         shift = other.origin - self.origin
         self._combine(other.n, other.n_positive, other.mean + shift, other.m2)
         return shift
+
+    def _note_constants(
+        self, shifted: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]
+    ) -> None:
+        for half, members in ((False, shifted[~positive]), (True, shifted[positive])):
+            if self.constants is None or members.size == 0:
+                continue
+            value = self.constants.setdefault(half, float(members[0]))
+            if (members != value).any():
+                self.constants = None
 
     def _combine(self, n: int, n_positive: int, mean: float, m2: float) -> None:
         total = self.n + n

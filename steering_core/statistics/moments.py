@@ -9,7 +9,7 @@ small variations around a large mean.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 
 FIELDS = ("origin", "count", "mean", "m2", "label_mean", "co_moment")
 
@@ -68,7 +68,7 @@ def combine(left: Moments, right: Moments) -> Moments:
 
 def add_sums(
     state: Moments,
-    count: Int[np.ndarray, " g"],
+    count: Num[np.ndarray, " g"],
     sum_x: Float[np.ndarray, " g"],
     sum_xx: Float[np.ndarray, " g"],
     label_sums: tuple[Float[np.ndarray, " g"], Float[np.ndarray, " g"]] | None,

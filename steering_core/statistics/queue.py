@@ -15,8 +15,7 @@ class EntryQueue:
     """
 
     def __init__(self, capacity: int):
-        self._columns = np.empty(capacity, dtype=np.intp)
-        self._values = np.empty(capacity)
+        self._allocate(capacity)
         self._size = 0
         self._lengths: list[Int[np.ndarray, " n"]] = []
         self._labels: list[Float[np.ndarray, " n"]] = []
@@ -36,8 +35,7 @@ class EntryQueue:
     ) -> None:
         """Copy a batch in; if it has no room, the queue must be empty, and grows."""
         if columns.size > self._values.size:
-            self._columns = np.empty(columns.size, dtype=np.intp)
-            self._values = np.empty(columns.size)
+            self._allocate(columns.size)
         stop = self._size + columns.size
         self._columns[self._size : stop] = columns
         self._values[self._size : stop] = values
@@ -53,12 +51,19 @@ class EntryQueue:
         Int[np.ndarray, " nnz"],
         Float[np.ndarray, " nnz"],
         Float[np.ndarray, " n"],
+        Float[np.ndarray, " nnz"],
     ]:
-        """Row lengths, columns, values and labels of all batches; the queue is empty afterwards.
+        """Row lengths, columns, values and labels of all batches, and room for as many numbers.
 
-        Columns and values are views of the buffers, free to change until the next ``push``.
+        The queue is empty afterwards. Columns, values and the room are views of the buffers, free
+        to change until the next ``push``.
         """
         size = self._size
         lengths, labels = np.concatenate(self._lengths), np.concatenate(self._labels)
         self._size, self.n, self._lengths, self._labels = 0, 0, [], []
-        return lengths, self._columns[:size], self._values[:size], labels
+        return lengths, self._columns[:size], self._values[:size], labels, self._room[:size]
+
+    def _allocate(self, capacity: int) -> None:
+        self._columns = np.empty(capacity, dtype=np.intp)
+        self._values = np.empty(capacity)
+        self._room = np.empty(capacity)

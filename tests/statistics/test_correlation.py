@@ -282,3 +282,33 @@ def test_a_batch_larger_than_the_queue_is_taken_whole():
     feed(accumulator, values[4:480], labels[4:480], 476)
     feed(accumulator, values[480:], labels[480:], 1)
     assert_matches_numpy(accumulator.result(), values, labels)
+
+
+@pytest.mark.parametrize("when", ["same batch", "later batch", "merge", "stored"])
+def test_a_two_valued_label_may_become_a_real_one(when):
+    values, labels = sparse_data(np.random.default_rng(5), n=60, f=12)
+    labels[40:] += np.linspace(-0.3, 0.3, 20)
+    batch = 60 if when == "same batch" else 20
+    first, second = StreamingCorrelation(12), StreamingCorrelation(12)
+    if when == "merge":
+        feed(first, values[:40], labels[:40], batch).merge(
+            feed(second, values[40:], labels[40:], batch)
+        )
+    elif when == "stored":
+        before = feed(first, values[:40], labels[:40], batch)
+        first = feed(second.from_arrays(before.to_arrays()), values[40:], labels[40:], batch)
+    else:
+        for start in range(0, 60, batch):
+            feed(first, values[start : start + batch], labels[start : start + batch], batch)
+            first.result()  # Empties the queue between batches.
+    assert_matches_numpy(first.result(), values, labels)
+
+
+def test_shards_of_different_two_valued_labels_merge():
+    values, labels = sparse_data(np.random.default_rng(6), n=80, f=12)
+    labels[40:] = np.where(labels[40:] > 0.5, 2.0, -1.0)
+    first, second = StreamingCorrelation(12), StreamingCorrelation(12)
+    feed(first, values[:40], labels[:40], 8).merge(feed(second, values[40:], labels[40:], 8))
+    assert_matches_numpy(first.result(), values, labels)
+    feed(first, values, labels, 8)
+    assert_matches_numpy(first.result(), np.tile(values, (2, 1)), np.tile(labels, 2))
