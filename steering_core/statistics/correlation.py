@@ -23,8 +23,8 @@ class StreamingCorrelation:
     """Correlation of ``n_features`` features with a label, one pass, mergeable.
 
     State: two classes times six float64 numbers a feature, and room for small batches and sums of
-    less than three times that, whatever the number of samples. The result agrees with ``numpy.corrcoef`` on the
-    dense float64 data to 1e-10, also for values with a large common offset.
+    less than three times that, whatever the number of samples. The result agrees with
+    ``numpy.corrcoef`` on the dense float64 data to 1e-10, also with a large common offset.
 
     Args:
         n_features: number of features, at least 1.
