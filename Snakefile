@@ -34,7 +34,9 @@ include: "rules/metrics.smk"
 include: "rules/tables.smk"
 include: "rules/provenance.smk"
 include: "rules/corrsteer_common.smk"
-include: "rules/corrsteer.smk"
+include: "rules/corrsteer_select.smk"
+include: "rules/corrsteer_answer.smk"
+include: "rules/corrsteer_tables.smk"
 include: "rules/corrsteer_provenance.smk"
 
 

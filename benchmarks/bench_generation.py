@@ -140,7 +140,7 @@ def adaptive_token(world: World, length: int) -> tuple[float, float]:
 
 def main() -> int:
     size = arguments(__doc__).size
-    repeats, rows = (7, 1) if size == "quick" else (4, 2)
+    repeats, rows = (7, 1) if size == "quick" else (6, 2)
     world = World(size)
     plans = {program: world.plan(program) for program in ("qp", "socp")}
     library, steered, qp, socp = alternate(

@@ -187,7 +187,7 @@ class CorrSteerSection(Closed):
     """The section ``corrsteer``. Experiments are all pairs ``{model}_{task}`` of paired ones.
 
     ``tables_model`` names the model whose experiments stand in the published tables;
-    ``experiments`` adds pairs under names of their own, with settings of their own.
+    ``experiments`` adds pairs under names of their own, and settings to any pair.
     """
 
     ablations: dict[Name, Ablation] = Field(default={})

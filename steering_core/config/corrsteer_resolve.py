@@ -3,7 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from steering_core.config.corrsteer import Arm, CorrSteerSection, CorrSteerSettings, CorrSteerTask
+from steering_core.config.corrsteer import (
+    Arm,
+    Bridge,
+    CorrSteerSection,
+    CorrSteerSettings,
+    CorrSteerTask,
+    FineTuning,
+)
 from steering_core.config.resolve import _hint, _validated
 from steering_core.config.schema import ExperimentEntry, Model
 from steering_core.errors import ConfigError
@@ -39,9 +46,13 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
         for task in section.tasks
         if section.models[model].paired and section.tasks[task].paired
     }
-    clash = set(entries) & set(section.experiments)
-    if clash:
-        raise ConfigError(f"corrsteer.experiments: {sorted(clash)[0]} is there already.")
+    for name in sorted(set(entries) & set(section.experiments)):
+        pair, entry = entries[name], section.experiments[name]
+        if (entry.model, entry.task) != (pair.model, pair.task):
+            raise ConfigError(
+                f"corrsteer.experiments.{name}: the name is taken by the model {pair.model} "
+                f"on the task {pair.task}."
+            )
     found = {}
     for name, entry in {**entries, **section.experiments}.items():
         if name in raw.get("experiments", {}):
@@ -53,9 +64,11 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
             name = f"{section.tables_model}_{task}_{ablation}"
             pair = ExperimentEntry(model=section.tables_model, task=task)
             base = _resolve(section, overrides, name, pair)
-            settings = base.settings.model_copy(update={"arms": arms})
+            alone = {"arms": arms, "bridge": Bridge(), "fine_tuning": FineTuning()}
+            settings = base.settings.model_copy(update=alone)
             found[name] = replace(base, settings=settings)
     for experiment in found.values():
+        _check_bridge(experiment)
         for arm_name, arm in experiment.settings.arms.items():
             _check_transfer(f"arms.{arm_name}.features_from", arm, found)
     return found
@@ -80,6 +93,22 @@ def _check_transfer(where: str, arm: Arm, found: dict[str, CorrSteerExperiment])
     if source.arm not in arms or arms[source.arm].features_from is not None:
         raise ConfigError(
             f"{where}: {source.experiment} selects no features for an arm {source.arm!r}"
+        )
+
+
+def _check_bridge(experiment: CorrSteerExperiment) -> None:
+    bridge, arms = experiment.settings.bridge, experiment.settings.arms
+    if not bridge.programs:
+        return
+    if bridge.arm not in arms:
+        raise ConfigError(
+            f"corrsteer {experiment.name}: bridge.arm: there is no arm {bridge.arm!r}"
+            f"{_hint(bridge.arm, arms)}; set bridge.programs to [] to do without the bridge."
+        )
+    arm = arms[bridge.arm]
+    if arm.space != "features" or arm.features_from is not None:
+        raise ConfigError(
+            f"corrsteer {experiment.name}: bridge.arm: {bridge.arm!r} selects no SAE features here."
         )
 
 

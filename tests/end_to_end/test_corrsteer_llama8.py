@@ -27,6 +27,7 @@ CELLS = {
     "corrsteer_a": f"{TABLES}/accuracy/corrsteer_a-mmlu_pro.json",
     "corrsteer_s": f"{TABLES}/ser/corrsteer_s-mmlu_pro.json",
     "fine_tuning": f"{TABLES}/accuracy/fine_tuning-mmlu_pro.json",
+    "caa": f"{TABLES}/accuracy/caa-mmlu_pro.json",
 }
 SMALL = {
     "train_rows": 48,
@@ -39,7 +40,8 @@ SMALL = {
         "tables_model": "llama8",
         "settings": {
             "arms": dict.fromkeys(["random_feature", "spare_mi", "dsg_fisher", "caa"])
-            | {"corrsteer_s": {"strategy": "single", "scale": 20.0}}
+            | {"corrsteer_s": {"strategy": "single", "scale": 20.0}},
+            "fine_tuning": {"method": "lora"},
         },
     },
 }
@@ -162,13 +164,15 @@ def finished(tmp_path_factory):
 def test_every_strategy_is_in_the_table(finished):
     table = pd.read_csv(finished / "results/llama8_mmlu_pro/corrsteer.csv")
     table = table[table["seed"] == "all"].set_index("method")
-    assert set(table.index) == {"unsteered", "corrsteer_s", "corrsteer_a", "corrsteer_p"}
+    strategies = {"corrsteer_s", "corrsteer_a", "corrsteer_p"}
+    programs = ["convex_optimal", "qp_optimal"]
+    assert set(table.index) == {"unsteered", *strategies, "fine_tuning", *programs}
     defined = table[table["status"] == "ok"]
-    assert {"unsteered", "corrsteer_s", "corrsteer_a"} <= set(defined.index)
+    assert {"unsteered", "corrsteer_s", "corrsteer_a", "fine_tuning"} <= set(defined.index)
     assert (defined["n"] == 24).all() and defined["accuracy"].between(0, 1).all()
     assert table.loc["corrsteer_a", "layers"].split() == ["1", "2", "3"]
-    undefined = table[table["status"] != "ok"]
-    assert undefined["reason"].str.contains("unsteered validation accuracy").all()
+    undefined = table[table["status"] != "ok"]["reason"]
+    assert undefined.drop(programs, errors="ignore").str.contains("validation accuracy").all()
 
 
 def test_saes_sit_at_their_hook_point_and_rows_have_unit_norm(finished):
@@ -207,6 +211,6 @@ def test_cells_are_measured_or_say_why_not(finished):
     assert cell["measured"] == pytest.approx(100 * measured)
     assert cell["difference"] == pytest.approx(cell["measured"] - cell["published"])
     assert cells["corrsteer_s"]["published"] == 0.5 and cells["corrsteer_s"]["n"] == 24
-    assert cells["fine_tuning"]["status"] == "undefined"
-    assert "no method fine_tuning" in cells["fine_tuning"]["reason"]
-    assert cells["fine_tuning"]["measured"] is None
+    assert cells["fine_tuning"]["n"] == 24 and cells["fine_tuning"]["published"] == 35.32
+    assert cells["caa"]["status"] == "undefined" and cells["caa"]["measured"] is None
+    assert "no method caa" in cells["caa"]["reason"]

@@ -31,13 +31,13 @@ SIZES = [
     "labelled: 300}",
 ]
 #: CorrSteer with one arm on the same model: it selects, plans, validates and answers.
-_ARMS = "random_feature corrsteer_s corrsteer_a spare_mi dsg_fisher caa".split()
+_LEFT_OUT = "random_feature corrsteer_s corrsteer_a spare_mi dsg_fisher caa".split()
 CORRSTEER = {
     "models": {
         "tiny": {
             "id": "results/demo/language_model",
             "sae": {"path": "results/demo/sparse_autoencoders/layer_{layer}"},
-            "settings": {"arms": dict.fromkeys(_ARMS)},
+            "settings": {"arms": dict.fromkeys(_LEFT_OUT), "bridge": {"programs": []}},
         }
     },
     "tasks": {"praise": {"task": "praise", "dataset": "praise.parquet"}},

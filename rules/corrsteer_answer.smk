@@ -1,0 +1,146 @@
+# CorrSteer: arms and baselines turned into vectors or models, and their answers.
+rule corrsteer_plan:
+    input:
+        resources=rules.corrsteer_fetch.output.resources,
+        selection=rules.corrsteer_merge.output.selection,
+    output:
+        plan="results/{run}/corrsteer/seed-{seed}/plans/{arm}.safetensors",
+        features="results/{run}/corrsteer/seed-{seed}/plans/{arm}.csv",
+    log:
+        "results/{run}/logs/corrsteer_plan-{seed}-{arm}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_plan-{seed}-{arm}.tsv"
+    group:
+        "corrsteer_plans"
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
+    params:
+        model=corrsteer_model,
+        task=corrsteer_task,
+        arm=corrsteer_arm,
+        settings=corrsteer_settings("keep", "published_site"),
+        code=code("corrsteer_plan.py"),
+    script:
+        "../workflow_scripts/corrsteer_plan.py"
+
+
+rule corrsteer_validate:
+    input:
+        resources=rules.corrsteer_fetch.output.resources,
+        examples=rules.corrsteer_examples.output.examples,
+        plan=corrsteer_plan_of,
+    output:
+        validation="results/{run}/corrsteer/seed-{seed}/validation/{arm}.csv",
+    log:
+        "results/{run}/logs/corrsteer_validate-{seed}-{arm}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_validate-{seed}-{arm}.tsv"
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(24000),
+        runtime=minutes(240),
+        gpu=corrsteer_gpus,
+    params:
+        model=corrsteer_model,
+        task=corrsteer_task,
+        settings=corrsteer_settings(*ANSWERING),
+        code=code("corrsteer_validate.py"),
+    script:
+        "../workflow_scripts/corrsteer_validate.py"
+
+
+rule corrsteer_answer:
+    input:
+        unpack(corrsteer_steering),
+        resources=rules.corrsteer_fetch.output.resources,
+        examples=rules.corrsteer_examples.output.examples,
+    output:
+        answers="results/{run}/corrsteer/seed-{seed}/answers/{arm}.parquet",
+    log:
+        "results/{run}/logs/corrsteer_answer-{seed}-{arm}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_answer-{seed}-{arm}.tsv"
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(24000),
+        runtime=minutes(240),
+        gpu=corrsteer_gpus,
+    params:
+        model=corrsteer_model,
+        task=corrsteer_task,
+        arm=corrsteer_arm,
+        settings=corrsteer_settings(*ANSWERING),
+        code=code("corrsteer_answer.py"),
+    script:
+        "../workflow_scripts/corrsteer_answer.py"
+
+
+rule corrsteer_fine_tune:
+    input:
+        resources=rules.corrsteer_fetch.output.resources,
+        examples=rules.corrsteer_examples.output.examples,
+    output:
+        answers="results/{run}/corrsteer/seed-{seed}/answers/fine_tuning.parquet",
+        training="results/{run}/corrsteer/seed-{seed}/fine_tuning.json",
+    log:
+        "results/{run}/logs/corrsteer_fine_tune-{seed}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_fine_tune-{seed}.tsv"
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(24000),
+        runtime=minutes(240),
+        gpu=corrsteer_gpus,
+    params:
+        model=corrsteer_model,
+        task=corrsteer_task,
+        fine_tuning=lambda wildcards: CORRSTEER[wildcards.run].settings.fine_tuning.model_dump(),
+        settings=corrsteer_settings(*ANSWERING),
+        code=code("corrsteer_fine_tune.py"),
+    script:
+        "../workflow_scripts/corrsteer_fine_tune.py"
+
+
+rule corrsteer_bridge:
+    input:
+        resources=rules.corrsteer_fetch.output.resources,
+        examples=rules.corrsteer_examples.output.examples,
+        training=rules.corrsteer_merge.output.answers,
+        plan=lambda wildcards: expand(
+            rules.corrsteer_plan.output.plan,
+            run=wildcards.run,
+            seed=wildcards.seed,
+            arm=CORRSTEER[wildcards.run].settings.bridge.arm,
+        )[0],
+    output:
+        answers="results/{run}/corrsteer/seed-{seed}/answers/{program}.parquet",
+    log:
+        "results/{run}/logs/corrsteer_bridge-{seed}-{program}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_bridge-{seed}-{program}.tsv"
+    wildcard_constraints:
+        program="convex_optimal|qp_optimal",
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(24000),
+        runtime=minutes(240),
+        gpu=corrsteer_gpus,
+    params:
+        model=corrsteer_model,
+        task=corrsteer_task,
+        bridge=lambda wildcards: CORRSTEER[wildcards.run].settings.bridge.model_dump(),
+        settings=corrsteer_settings(*ANSWERING),
+        code=code("corrsteer_bridge.py"),
+    script:
+        "../workflow_scripts/corrsteer_bridge.py"

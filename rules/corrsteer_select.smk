@@ -1,0 +1,119 @@
+# CorrSteer: the items of a task, and features correlated with success while generating.
+localrules:
+    corrsteer_fetch,
+
+
+rule corrsteer_fetch:
+    input:
+        corrsteer_sources,
+    output:
+        resources="results/{run}/corrsteer/resources.json",
+        rows="results/{run}/corrsteer/items.parquet",
+    log:
+        "results/{run}/logs/corrsteer_fetch.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_fetch.tsv"
+    retries: 2
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
+    params:
+        model=corrsteer_model,
+        task=corrsteer_task,
+        settings=corrsteer_settings("layers", "max_tokens", "new_tokens", "published_prompt"),
+        code=code("corrsteer_fetch.py"),
+    script:
+        "../workflow_scripts/corrsteer_fetch.py"
+
+
+rule corrsteer_examples:
+    input:
+        resources=rules.corrsteer_fetch.output.resources,
+        rows=rules.corrsteer_fetch.output.rows,
+    output:
+        examples="results/{run}/corrsteer/seed-{seed}/examples.parquet",
+        summary="results/{run}/corrsteer/seed-{seed}/examples.json",
+    log:
+        "results/{run}/logs/corrsteer_examples-{seed}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_examples-{seed}.tsv"
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
+    params:
+        model=corrsteer_model,
+        task=corrsteer_task,
+        settings=corrsteer_settings(
+            "train_rows",
+            "validation_rows",
+            "test_rows",
+            "own_test_fraction",
+            "validation_share",
+            "long_prompts",
+            "few_shot",
+            "chain_of_thought",
+            "chat_template",
+        ),
+        code=code("corrsteer_examples.py"),
+    script:
+        "../workflow_scripts/corrsteer_examples.py"
+
+
+rule corrsteer_select:
+    input:
+        resources=rules.corrsteer_fetch.output.resources,
+        examples=rules.corrsteer_examples.output.examples,
+    output:
+        selection=temp("results/{run}/corrsteer/seed-{seed}/selection-{shard}.safetensors"),
+        answers=temp("results/{run}/corrsteer/seed-{seed}/selection-{shard}.parquet"),
+        snapshots=temp("results/{run}/corrsteer/seed-{seed}/snapshots-{shard}.csv"),
+    log:
+        "results/{run}/logs/corrsteer_select-{seed}-{shard}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_select-{seed}-{shard}.tsv"
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(24000),
+        runtime=minutes(240),
+        gpu=corrsteer_gpus,
+    params:
+        model=corrsteer_model,
+        task=corrsteer_task,
+        settings=corrsteer_settings(*ANSWERING, "snapshots", "shards"),
+        variants=corrsteer_variants(0),
+        histograms=corrsteer_variants(1),
+        code=code("corrsteer_select.py"),
+    script:
+        "../workflow_scripts/corrsteer_select.py"
+
+
+rule corrsteer_merge:
+    input:
+        selections=corrsteer_shards(rules.corrsteer_select.output.selection),
+        answers=corrsteer_shards(rules.corrsteer_select.output.answers),
+        snapshots=corrsteer_shards(rules.corrsteer_select.output.snapshots),
+    output:
+        selection="results/{run}/corrsteer/seed-{seed}/selection.safetensors",
+        answers="results/{run}/corrsteer/seed-{seed}/training_answers.parquet",
+        convergence="results/{run}/corrsteer/seed-{seed}/convergence.csv",
+    log:
+        "results/{run}/logs/corrsteer_merge-{seed}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_merge-{seed}.tsv"
+    group:
+        "corrsteer_plans"
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(30),
+    params:
+        code=code("corrsteer_merge.py"),
+    script:
+        "../workflow_scripts/corrsteer_merge.py"

@@ -1,0 +1,61 @@
+"""How the sections of ``corrsteer`` become experiments."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from steering_core.config.corrsteer_resolve import load_corrsteer
+from steering_core.errors import ConfigError
+
+CONFIG = yaml.safe_load((Path(__file__).resolve().parents[2] / "config.yaml").read_text())
+
+
+def changed(**section):
+    raw = copy.deepcopy(CONFIG)
+    raw["corrsteer"] |= section
+    return raw
+
+
+def with_settings(**settings):
+    # The ablations take features of arms that a test leaves out.
+    return changed(settings=CONFIG["corrsteer"]["settings"] | settings, ablations={})
+
+
+def test_an_entry_under_the_name_of_a_pair_sets_it_and_no_other():
+    entry = {"model": "gemma2b", "task": "mmlu", "settings": {"few_shot": 3}}
+    found = load_corrsteer(changed(experiments={"gemma2b_mmlu": entry}))
+    assert found["gemma2b_mmlu"].settings.few_shot == 3
+    assert found["llama8_mmlu"].settings.few_shot == 0
+
+
+def test_the_name_of_a_pair_cannot_stand_for_another():
+    entry = {"model": "gemma2b", "task": "gsm8k"}
+    with pytest.raises(ConfigError, match="gemma2b_mmlu: the name is taken by the model gemma2b"):
+        load_corrsteer(changed(experiments={"gemma2b_mmlu": entry}))
+
+
+def test_an_ablation_has_its_own_arms_alone():
+    found = load_corrsteer(CONFIG)
+    assert found["gemma2b_mmlu"].settings.fine_tuning.method == "full"
+    settings = found["gemma2b_mmlu_pooling"].settings
+    assert settings.arms.keys() == {"max_pool", "mean_pool", "all_tokens"}
+    assert settings.fine_tuning.method == "none" and settings.bridge.programs == []
+
+
+@pytest.mark.parametrize(
+    ("bridge", "arms", "advice"),
+    [
+        ({"programs": ["qp_optimal"], "arm": "corrster_a"}, {}, "did you mean 'corrsteer_a'"),
+        ({"programs": ["qp_optimal"]}, {"corrsteer_a": None}, "set bridge.programs to"),
+        ({"programs": ["qp_optimal"], "arm": "caa"}, {}, "'caa' selects no SAE features"),
+    ],
+)
+def test_the_bridge_needs_an_arm_that_selects_features(bridge, arms, advice):
+    with pytest.raises(ConfigError, match=advice):
+        load_corrsteer(with_settings(bridge=bridge, arms=arms))
+
+
+def test_without_programs_there_is_no_bridge_to_check():
+    load_corrsteer(with_settings(bridge={"programs": []}, arms={"corrsteer_a": None}))
