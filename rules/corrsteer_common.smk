@@ -38,7 +38,7 @@ ANSWERING = (
 
 wildcard_constraints:
     run="|".join(CORRSTEER) or "(?!)",
-    unknown=f"(?!({'|'.join([*EXPERIMENTS, *CORRSTEER])})/)[^/]+",
+    unknown=f"(?!({'|'.join([*EXPERIMENTS, *CORRSTEER, 'tables'])})/)[^/]+",
     seed=r"\d+",
     arm=r"(?!(fine_tuning|convex_optimal|qp_optimal)\b)[A-Za-z][A-Za-z0-9_-]*",
     table="|".join(FILES),
