@@ -66,11 +66,13 @@ rule demo:
 # the nearest one, where Snakemake alone would say that no rule makes the file.
 rule unknown_experiment:
     input:
-        lambda wildcards: resolve(config, wildcards.unknown),
+        unknown_experiment,
     output:
-        "results/{unknown}/{product}",
+        "results/{unknown}/{file}",
     log:
-        "results/{unknown}/logs/{product}.log",
+        "results/{unknown}/logs/{file}.log",
+    wildcard_constraints:
+        file=r"[^/]+\.(csv|svg|html|json|parquet)",
     conda:
         "envs/steering.yaml"
     shell:

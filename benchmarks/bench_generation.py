@@ -36,7 +36,8 @@ class World:
     """A model, prompts, a dictionary and a probe with the path of both."""
 
     def __init__(self, size: str):
-        self.lm = random_model(size)
+        # Of Gemma's size, Gemma itself; else a family that attends by sdpa on both sides.
+        self.lm = random_model(size, "gemma2" if size == "full" else "llama")
         self.prompts = tokenize(
             self.lm.tokenizer,
             texts(PROMPTS, PROMPT_TOKENS - 1, PROMPT_TOKENS - 1),

@@ -97,14 +97,14 @@ rule corrsteer_fine_tune:
         "../envs/steering.yaml"
     threads: 2
     resources:
-        mem_mb=megabytes(24000),
+        mem_mb=megabytes(48000),
         runtime=minutes(240),
         gpu=corrsteer_gpus,
     params:
         model=corrsteer_model,
         task=corrsteer_task,
         fine_tuning=lambda wildcards: CORRSTEER[wildcards.run].settings.fine_tuning.model_dump(),
-        settings=corrsteer_settings(*ANSWERING),
+        settings=corrsteer_settings(*ANSWERING, "long_prompts"),
         code=code("corrsteer_fine_tune.py"),
     script:
         "../workflow_scripts/corrsteer_fine_tune.py"

@@ -1,7 +1,12 @@
 # What the rules of CorrSteer share: its experiments, cells, and the parameters made from them.
 from dataclasses import asdict
 
-from steering_core.config.corrsteer_resolve import load_corrsteer, load_section
+from steering_core.config.corrsteer import CorrSteerSettings
+from steering_core.config.corrsteer_resolve import (
+    find_corrsteer,
+    load_corrsteer,
+    load_section,
+)
 from steering_core.corrsteer.arms import UNSTEERED, needs_validation, variants
 from steering_core.corrsteer.cells import methods_needed
 from steering_core.corrsteer.published import FILES, cells
@@ -43,6 +48,13 @@ wildcard_constraints:
     arm=r"(?!(fine_tuning|convex_optimal|qp_optimal)\b)[A-Za-z][A-Za-z0-9_-]*",
     table="|".join(FILES),
     cell=r"[^/]+",
+
+
+def unknown_experiment(wildcards):
+    """No input: an error that names the experiments there are."""
+    if wildcards.file.startswith("corrsteer"):
+        return find_corrsteer(config, wildcards.unknown)
+    return resolve(config, wildcards.unknown)
 
 
 def corrsteer_settings(*names):
@@ -144,6 +156,12 @@ def corrsteer_cell_answers(wildcards):
         return []
     seeds = CORRSTEER[run].settings.seeds
     return [(seed, method) for seed in seeds for method in methods_needed(cell)]
+
+
+def corrsteer_cell_resamples(wildcards):
+    """Of the bootstrap; the number of the default settings where there is no such experiment."""
+    found = CORRSTEER.get(corrsteer_cell_experiment(wildcards))
+    return (found.settings if found else CorrSteerSettings()).bootstrap_resamples
 
 
 def corrsteer_resolved(run):

@@ -75,7 +75,7 @@ rule corrsteer_cell:
         cell=lambda wildcards: asdict(corrsteer_cell_of(wildcards)),
         experiment=corrsteer_cell_experiment,
         answers=corrsteer_cell_answers,
-        bootstrap_resamples=2000,
+        bootstrap_resamples=corrsteer_cell_resamples,
         code=code("corrsteer_cell.py"),
     script:
         "../workflow_scripts/corrsteer_cell.py"

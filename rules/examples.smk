@@ -25,6 +25,7 @@ rule examples:
             "train_fraction",
             "validation_fraction",
             "test_fraction",
+            "probe_folds",
             "max_tokens",
             "long_texts",
             "n_prompts",

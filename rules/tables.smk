@@ -60,6 +60,7 @@ rule pareto_figure:
 rule sweep_figure:
     input:
         sweep=rules.sweep_layers.output.sweep,
+        layer=rules.pick_layer.output.layer,
     output:
         figure=report(
             "results/{experiment}/sweep.svg",

@@ -34,7 +34,9 @@ _SPINS = "1000"
 
 #: Settings that bound how much a stage holds at once.
 _BATCHES = ("batch_tokens", "batch_prompts", "batch_rows")
-_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.I)
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|CUBLAS_STATUS_ALLOC_FAILED", re.I
+)
 _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.I)
 _READ_ONLY = re.compile(r"read-only file system|permission denied", re.I)
 
@@ -131,11 +133,7 @@ def explain_exhaustion(
 
 
 def _memory_advice(settings: Mapping[str, Any]) -> str:
-    lower = [
-        f"{name}={settings[name] // 2} (it was {settings[name]})"
-        for name in _BATCHES
-        if settings.get(name, 0) > 1
-    ]
+    lower = [f"{name}={settings[name] // 2}" for name in _BATCHES if settings.get(name, 0) > 1]
     said = f"run again with --config {' '.join(lower)}, or " if lower else ""
     return (
         f"out of memory: {said}set the model's dtype to bfloat16, or give the job more memory: on "

@@ -23,8 +23,9 @@ with job(snakemake, network=True):
     )
     if task.classifier is not None and task.classifier.lexicon is not None:
         read_lexicon(task.classifier.lexicon)  # a judge that cannot judge is found before the hours
-    found = persistently(lambda: fetch_experiment(experiment))
+    # The dataset first: a wrong column is found before gigabytes of weights are here.
     table, dataset = persistently(lambda: fetch_table(task))
+    found = persistently(lambda: fetch_experiment(experiment))
     with atomic_path(snakemake.output.dataset) as temporary:
         table.to_parquet(temporary, index=False)
     write_json(snakemake.output.resources, {**found, "dataset": dataset})

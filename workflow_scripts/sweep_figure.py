@@ -5,7 +5,9 @@ from steering_core.job import job
 with job(snakemake):
     import pandas as pd
 
+    from steering_core.storage.json import read_json
     from steering_core.tables.charts import save_chart
     from steering_core.tables.figures import sweep_figure
 
-    save_chart(sweep_figure(pd.read_csv(snakemake.input.sweep)), snakemake.output.figure)
+    used = read_json(snakemake.input.layer)["layer"]
+    save_chart(sweep_figure(pd.read_csv(snakemake.input.sweep), used), snakemake.output.figure)

@@ -32,6 +32,8 @@ def read_features(
                 shape=(table.num_rows, d_sae),
             )
             yield table["example_id"].to_pylist(), matrix
+    except MemoryError:
+        raise
     except DAMAGE as error:
         raise StorageError(
             f"{path} is damaged or missing ({error}): delete it, run again."

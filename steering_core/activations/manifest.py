@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from steering_core.errors import StorageError
 from steering_core.storage.atomic import write_json
 
-#: What pyarrow and json raise on a damaged Parquet file, by where the damage is.
+#: What pyarrow and json raise on a damaged Parquet file, by where the damage is. Catch
+#: ``MemoryError`` first: pyarrow's is one of both.
 DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -101,6 +102,8 @@ def _read(part: Path) -> tuple[dict[str, Any], list[tuple[str, int]]]:
             return metadata, list(
                 zip(*(column.to_pylist() for column in table.columns), strict=True)
             )
+    except MemoryError:
+        raise
     except DAMAGE as error:
         raise StorageError(
             f"{part} is damaged or missing ({error}): delete it, run again."

@@ -58,6 +58,8 @@ class ActivationCache:
                     for group in range(file.num_row_groups):
                         table = file.read_row_group(group, columns=["example_id", hook_name])
                         yield table["example_id"].to_pylist(), _matrix(table[hook_name])
+            except MemoryError:
+                raise
             except DAMAGE as error:
                 raise StorageError(f"{path} is damaged or missing ({error}): {_ADVICE}") from error
 

@@ -51,6 +51,13 @@ class Arm(Closed):
     def _fits(self) -> "Arm":
         if self.per_layer == "all" and self.space != "raw":
             raise ValueError("per_layer: all is the whole vector of raw space, not of features")
+        ignored = self.model_fields_set - {"features_from", "strategy"}
+        ignored = {k for k in ignored if getattr(self, k) != type(self).model_fields[k].default}
+        if self.features_from is not None and ignored:
+            raise ValueError(
+                f"features_from takes the vectors of that arm as they are: {sorted(ignored)[0]} "
+                "would do nothing here, set it there"
+            )
         return self
 
 

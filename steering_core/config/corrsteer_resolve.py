@@ -74,6 +74,21 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
     return found
 
 
+def find_corrsteer(raw: dict[str, Any], name: str) -> CorrSteerExperiment:
+    """Return the CorrSteer experiment ``name``.
+
+    Raises:
+        ConfigError: if there is none, with those there are.
+    """
+    found = load_corrsteer(raw)
+    if name not in found:
+        raise ConfigError(
+            f"there is no CorrSteer experiment {name!r}{_hint(name, found)}; known: "
+            f"{', '.join(sorted(found))}"
+        )
+    return found[name]
+
+
 def _of_tables_model(arm: Arm, model: str) -> Arm:
     source = arm.features_from
     if source is None:

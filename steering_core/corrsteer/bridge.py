@@ -19,6 +19,7 @@ from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.strategy import choose
 from steering_core.errors import DataError
 from steering_core.methods.optimal import ConvexOptimalSteering, QPOptimalSteering
+from steering_core.methods.solutions import SOLVED
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.fit import fit_probe
 
@@ -32,12 +33,14 @@ class Solved:
     Attributes:
         vectors: one a row, (n, d_model); NaN where there is no solution.
         status: of each row.
-        solved: whether it has a vector.
+        solved: whether it has a vector that kept its tolerance.
+        note: what to know of the probe; empty where there is nothing.
     """
 
     vectors: Float[np.ndarray, "n d_model"]
     status: list[str]
     solved: Bool[np.ndarray, " n"]
+    note: str = ""
 
 
 def solve_rows(
@@ -64,7 +67,9 @@ def solve_rows(
     path = SteeringPath.fit(dictionary.astype(np.float64), probe.weight_vector)
     shortfall = method.shortfall(test.astype(np.float64), probe.weight_vector, probe.bias)
     found = method.solve(path, shortfall)
-    return Solved(found.vector, found.status.tolist(), found.solved)
+    solved = np.isin(found.status, SOLVED)  # not what missed its tolerance
+    note = "; the probe of success is no better than chance" if probe.at_chance else ""
+    return Solved(found.vector, found.status.tolist(), solved, note)
 
 
 def answer_bridge(
@@ -124,7 +129,7 @@ def answer_bridge(
         return undefined(test, f"no probe of success: {error}")
     has = np.flatnonzero(solved.solved)
     table = undefined(test, "")
-    table["reason"] = [f"program: {status}" for status in solved.status]
+    table["reason"] = [f"program: {status}{solved.note}" for status in solved.status]
     if has.size:
         mine = test.iloc[has].reset_index(drop=True)
         steering = [(site, solved.vectors[has].astype(np.float32))]
@@ -138,6 +143,7 @@ def answer_bridge(
             reasoned=run.reasoned,
         )
         answered.index = table.index[has]
+        answered["reason"] += solved.note.removeprefix("; ")
         table = table.astype(object)
         table.loc[answered.index] = answered.astype(object)
     return table

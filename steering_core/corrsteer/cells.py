@@ -61,19 +61,14 @@ def measure(
     row |= {name: _plain(found[name]) for name in ("n", "n_seeds", "status", "reason")}
     if found["status"] != "ok":
         return row
-    row |= {name: _plain(found[name]) for name in ("negative", "positive")}
-    if cell.metric == "ser":
-        row |= {
-            "measured": _plain(found["ser"]),
-            "measured_low": _plain(found["ser_low"]),
-            "measured_high": _plain(found["ser_high"]),
-        }
-    else:
-        shift = found["baseline_accuracy"] if cell.metric == "accuracy_change" else 0.0
-        for name in ("", "_low", "_high"):
-            row[f"measured{name}"] = 100 * (found[f"accuracy{name}"] - shift)
-        std = _plain(found["accuracy_std"])
-        row["measured_std"] = None if std is None else 100 * std
+    if cell.metric != "over_refusal":  # where a negative change is a good one
+        row |= {name: _plain(found[name]) for name in ("negative", "positive")}
+    source, unit = {"ser": ("ser", 1.0), "accuracy_change": ("change", 100.0)}.get(
+        cell.metric, ("accuracy", 100.0)
+    )
+    for name in ("", "_low", "_high", "_std"):
+        value = _plain(found.get(f"{source}{name}"))
+        row[f"measured{name}"] = None if value is None else unit * value
     if cell.published is not None and row["measured"] is not None:
         row["difference"] = row["measured"] - cell.published
     return row

@@ -1,5 +1,6 @@
 """The supervised baseline: fine-tuning on the rows that selection uses, whole or by LoRA."""
 
+import logging
 import math
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ from steering_core.errors import DataError
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.tokens import tokenize
 from steering_core.progress import progress
+
+log = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 100
 WARM_UP_SHARE = 0.03
@@ -41,12 +44,15 @@ def warm_up(n_steps: int) -> int:
 
 
 def training_ids(
-    lm: LanguageModel, rows: pd.DataFrame, *, prepend_bos: bool
+    lm: LanguageModel, rows: pd.DataFrame, *, prepend_bos: bool, drop_long: bool = False
 ) -> list[tuple[list[int], int]]:
     """Return ``(ids, prompt length)`` of each row: BOS, prompt, answer, end token.
 
     The answer follows the prompt as in the examples of a few-shot prompt, with a space or
     nothing between, never a line break.
+
+    Raises:
+        DataError: if a row does not fit the context and ``drop_long`` is not set, or none does.
     """
     end = lm.tokenizer.eos_token_id
     prompts = rows["prompt"].tolist()
@@ -56,11 +62,17 @@ def training_ids(
     found = []
     for question, target in zip(front, back, strict=True):
         ids = question + target + ([] if end is None else [end])
-        if len(ids) > lm.shape.context:
+        if len(ids) > lm.shape.context and not drop_long:
             raise DataError(
-                f"a training row has {len(ids)} tokens, the model has {lm.shape.context}."
+                f"a training row has {len(ids)} tokens with its answer, the model has "
+                f"{lm.shape.context}: set long_prompts to drop."
             )
-        found.append((ids, len(question)))
+        if len(ids) <= lm.shape.context:
+            found.append((ids, len(question)))
+    if not found:
+        raise DataError(f"no training row fits the model's {lm.shape.context} tokens.")
+    if len(found) < len(rows):
+        log.warning("%d training rows are too long and left out", len(rows) - len(found))
     return found
 
 
@@ -71,6 +83,7 @@ def fine_tune(
     *,
     seed: int,
     prepend_bos: bool,
+    drop_long: bool = False,
 ) -> Trained:
     """Train on ``rows`` (``prompt, worked``) and return the model ready to answer.
 
@@ -79,9 +92,9 @@ def fine_tune(
     float32, since steps of this size vanish in bfloat16; the result has the model's own dtype.
 
     Raises:
-        DataError: if a row does not fit the context.
+        DataError: as :func:`training_ids`.
     """
-    examples = training_ids(lm, rows, prepend_bos=prepend_bos)
+    examples = training_ids(lm, rows, prepend_bos=prepend_bos, drop_long=drop_long)
     dtype = lm.dtype
     torch.manual_seed(seed)
     model = lm.model.float()

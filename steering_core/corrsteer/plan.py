@@ -122,7 +122,7 @@ def make_plan(
     scored, measured = variant_of(arm, task_pooling), coefficient_variant_of(arm, task_pooling)
     frames, vectors, undefined = [], {}, dict(missing or {})
     for layer in accumulators.layers:
-        scores = score(arm.score, accumulators.parts[layer, scored], seed + layer)
+        scores = score(arm.score, accumulators.parts[layer, scored], (seed, layer))
         levels = accumulators.parts[layer, measured].correlation.result()
         level = coefficients(arm, levels, scores.direction)
         best = rank(arm, scores, level, keep)

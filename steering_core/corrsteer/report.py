@@ -9,7 +9,7 @@ import pandas as pd
 from steering_core.corrsteer.arms import UNSTEERED
 from steering_core.errors import DataError
 from steering_core.metrics.agreement import SuccessChanges, success_changes
-from steering_core.metrics.bootstrap import mean_interval
+from steering_core.metrics.bootstrap import Interval, ratio_interval
 
 COLUMNS = [
     "experiment",
@@ -23,12 +23,16 @@ COLUMNS = [
     "accuracy_high",
     "accuracy_std",  # over seeds
     "baseline_accuracy",
+    "change",  # of the accuracy, paired
+    "change_low",
+    "change_high",
+    "change_std",  # over seeds
     "negative",
     "positive",
     "ser",
     "ser_low",
     "ser_high",
-    "mcnemar_p",
+    "mcnemar_p",  # of one seed
     "layers",
     "status",
     "reason",
@@ -82,10 +86,11 @@ def result_table(
 ) -> pd.DataFrame:
     """Return :data:`COLUMNS`: a row per method and seed, and one over all seeds.
 
-    Over seeds the accuracy is the mean of the seeds' accuracies and its interval resamples all
-    examples; counts of changes are summed. Examples that a method has no answer to are left out
-    on both sides and counted. A method without any answer under some seed is undefined over all,
-    with the reason; its numbers stay empty.
+    Over seeds the accuracy is the mean of the seeds' accuracies and counts of changes are summed.
+    Seeds share examples, so intervals resample examples, each with its answers under all seeds,
+    and McNemar's test, which wants independent pairs, is of single seeds alone. Examples that a
+    method has no answer to are left out on both sides and counted. A method without any answer
+    under some seed is undefined over all, with the reason; its numbers stay empty.
 
     Args:
         experiment: name for the table.
@@ -115,6 +120,7 @@ def _row(
     """One row of the table; examples without an answer are left out on both sides."""
     answered = [table[table["status"] == "ok"] for table in tables]
     missing = pd.concat([table[table["status"] != "ok"] for table in tables])
+    noted = pd.concat(tables)["reason"].replace("", None)  # also of what was answered
     row: dict[str, Any] = {
         "method": method,
         "seed": name,
@@ -125,42 +131,59 @@ def _row(
         "status": "ok",
         "reason": "",
     }
-    reasons = "; ".join(f"{n} x {reason}" for reason, n in missing["reason"].value_counts().items())
+    reasons = "; ".join(f"{n} x {reason}" for reason, n in noted.value_counts().items())
     if any(table.empty for table in answered):
         whole = pd.concat(tables)
         baseline = float(whole["success_before"].astype(bool).mean())
         row |= {"n": len(whole), "baseline_accuracy": baseline}
         reasons = "; ".join(dict.fromkeys(missing["reason"]))
         return {**row, "status": "undefined", "reason": reasons}
-    before = np.concatenate([t["success_before"].to_numpy(bool) for t in answered])
-    after = np.concatenate([t["success_after"].to_numpy(bool) for t in answered])
-    each = [float(t["success_after"].astype(bool).mean()) for t in answered]
-    interval = mean_interval(after, seed=seed, n_resamples=n_resamples)
+    pairs = pd.concat(answered, ignore_index=True)
+    before, after = (
+        pairs[name].to_numpy(dtype=bool) for name in ("success_before", "success_after")
+    )
+    level = {"seed": seed, "n_resamples": n_resamples}
+
+    def interval(counted: np.ndarray, of: np.ndarray) -> Interval:
+        sums = pd.DataFrame({"counted": counted, "of": of}).astype(float)
+        sums = sums.groupby(pairs["example_id"], sort=False).sum()
+        return ratio_interval(sums["counted"], sums["of"], **level)
+
+    accuracies = np.array(
+        [[t[c].astype(bool).mean() for c in ("success_before", "success_after")] for t in answered]
+    )
+    several = len(answered) > 1
+    everyone = np.ones_like(after)
+    accuracy = interval(after, everyone)
     row |= {
-        "accuracy": float(np.mean(each)),
-        "accuracy_low": interval.low,
-        "accuracy_high": interval.high,
-        "accuracy_std": float(np.std(each, ddof=1)) if len(each) > 1 else None,
-        "baseline_accuracy": float(
-            np.mean([t["success_before"].astype(bool).mean() for t in answered])
-        ),
+        "accuracy": accuracies[:, 1].mean(),
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "accuracy_std": accuracies[:, 1].std(ddof=1) if several else None,
+        "baseline_accuracy": accuracies[:, 0].mean(),
         "reason": reasons,
     }
     if method == UNSTEERED:
         return row
-    changes = _changes(answered, before, after)
-    ser = changes.side_effect_interval(seed=seed, n_resamples=n_resamples)
+    change = interval(after.astype(int) - before, everyone)
+    differences = accuracies[:, 1] - accuracies[:, 0]
+    changes = _changes(pairs, before, after)
+    ser = interval(before & ~after, before != after)
     if changes.n_changed == 0:
         row["reason"] = "; ".join(
             filter(None, [reasons, "ser undefined: no answer changed its success"])
         )
     return row | {
+        "change": differences.mean(),
+        "change_low": change.low,
+        "change_high": change.high,
+        "change_std": differences.std(ddof=1) if several else None,
         "negative": changes.negative,
         "positive": changes.positive,
         "ser": changes.side_effect_ratio,
         "ser_low": ser.low,
         "ser_high": ser.high,
-        "mcnemar_p": changes.mcnemar_p_value,
+        "mcnemar_p": None if several else changes.mcnemar_p_value,
     }
 
 
@@ -168,8 +191,6 @@ def _layers(table: pd.DataFrame) -> str:
     return " ".join(map(str, table["layers"].iloc[0])) if len(table) else ""
 
 
-def _changes(
-    tables: Sequence[pd.DataFrame], before: np.ndarray, after: np.ndarray
-) -> SuccessChanges:
-    ids = [(seed, e) for t in tables for seed, e in zip(t["seed"], t["example_id"], strict=True)]
+def _changes(pairs: pd.DataFrame, before: np.ndarray, after: np.ndarray) -> SuccessChanges:
+    ids = list(zip(pairs["seed"], pairs["example_id"], strict=True))
     return success_changes(before, after, before_ids=ids, after_ids=ids)

@@ -69,8 +69,17 @@ def run_sites(resources: dict[str, Any], *, published: bool) -> dict[int, Site]:
 
 
 def early_site(site: Site) -> Site:
-    """Return the site one layer earlier, where the published code applies a resid_post SAE."""
-    return replace(site, stream="pre") if site.stream == "post" else site
+    """Return the site one layer earlier, where the published code applies a resid_post SAE.
+
+    Raises:
+        ModelError: if the SAE belongs elsewhere, where the published code would be right.
+    """
+    if site.stream != "post":
+        raise ModelError(
+            f"published_site: the SAE of layer {site.layer} sits at resid_{site.stream}, which the "
+            "published code does not mistake; set published_site to false."
+        )
+    return replace(site, stream="pre")
 
 
 def wants_bos(resources: dict[str, Any]) -> bool:

@@ -14,6 +14,9 @@ from jaxtyping import Float, Int, Shaped
 from steering_core.corrsteer.accumulate import Accumulator
 from steering_core.statistics.result import CorrelationResult
 
+#: A number, or several that together name the draw: a seed and a layer.
+Seed = int | tuple[int, ...]
+
 NEVER_FIRES = "never fires"
 NO_SUCCESS = "no successful sample"
 NO_FAILURE = "no failed sample"
@@ -36,13 +39,13 @@ class Scores:
     result: CorrelationResult
 
 
-def pearson(part: Accumulator, result: CorrelationResult, seed: int) -> Float[np.ndarray, " f"]:
+def pearson(part: Accumulator, result: CorrelationResult, seed: Seed) -> Float[np.ndarray, " f"]:
     """|r| of the pooled activation with success."""
     return np.abs(result.correlation)
 
 
 def mutual_information(
-    part: Accumulator, result: CorrelationResult, seed: int
+    part: Accumulator, result: CorrelationResult, seed: Seed
 ) -> Float[np.ndarray, " f"]:
     """Mutual information with success (SPARE), in nats."""
     if part.histogram is None:
@@ -50,7 +53,7 @@ def mutual_information(
     return part.histogram.mutual_information()
 
 
-def fisher(part: Accumulator, result: CorrelationResult, seed: int) -> Float[np.ndarray, " f"]:
+def fisher(part: Accumulator, result: CorrelationResult, seed: Seed) -> Float[np.ndarray, " f"]:
     """Mean square on successes over that on failures (DSG), or the inverse against success."""
     up, down = result.mean_square_positive, result.mean_square_negative
     falling = result.mean_positive < result.mean_negative
@@ -58,17 +61,19 @@ def fisher(part: Accumulator, result: CorrelationResult, seed: int) -> Float[np.
         return np.where(falling, down / up, up / down)
 
 
-def contrastive(part: Accumulator, result: CorrelationResult, seed: int) -> Float[np.ndarray, " f"]:
+def contrastive(
+    part: Accumulator, result: CorrelationResult, seed: Seed
+) -> Float[np.ndarray, " f"]:
     """|mean on successes − mean on failures| (CAA)."""
     return np.abs(result.mean_positive - result.mean_negative)
 
 
-def random(part: Accumulator, result: CorrelationResult, seed: int) -> Float[np.ndarray, " f"]:
+def random(part: Accumulator, result: CorrelationResult, seed: Seed) -> Float[np.ndarray, " f"]:
     """A random order of the features; the baseline of all scores."""
-    return np.random.default_rng([seed, 5]).random(len(result.mean))
+    return np.random.default_rng([*np.atleast_1d(seed), 5]).random(len(result.mean))
 
 
-SCORES: dict[str, Callable[[Accumulator, CorrelationResult, int], Float[np.ndarray, " f"]]] = {
+SCORES: dict[str, Callable[[Accumulator, CorrelationResult, Seed], Float[np.ndarray, " f"]]] = {
     "pearson": pearson,
     "mutual_information": mutual_information,
     "fisher": fisher,
@@ -77,7 +82,7 @@ SCORES: dict[str, Callable[[Accumulator, CorrelationResult, int], Float[np.ndarr
 }
 
 
-def score(name: str, part: Accumulator, seed: int = 0) -> Scores:
+def score(name: str, part: Accumulator, seed: Seed = 0) -> Scores:
     """Return the scores ``name`` of one layer and variant.
 
     Without a successful or without a failed sample, and for a feature that never fires, nothing

@@ -22,7 +22,9 @@ class Similarity:
     def __init__(self, model: str, revision: str = "main", device: str = "auto"):
         with explain_hub_errors(model):
             self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-            loaded = AutoModelForSequenceClassification.from_pretrained(model, revision=revision)
+            loaded = AutoModelForSequenceClassification.from_pretrained(
+                model, revision=revision, use_safetensors=True
+            )
         if loaded.config.num_labels != 1:
             raise ModelError(f"{model} has {loaded.config.num_labels} outputs; one is needed.")
         self.model = loaded.to(choose_device(device)).eval().requires_grad_(False)

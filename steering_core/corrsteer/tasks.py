@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steering_core.corrsteer.extraction import number
 from steering_core.corrsteer.item import Item, Source, Task
 from steering_core.corrsteer.praise import PRAISE
 from steering_core.corrsteer.success import (
@@ -80,6 +81,8 @@ def read_bbq_disambig(row: Mapping[str, Any]) -> Item | None:
 
 def read_gsm8k(row: Mapping[str, Any]) -> Item:
     """Read a row of GSM8K; the gold is the worked solution with its ``####``."""
+    if number(row["answer"]) is None:
+        raise ValueError("the answer has no number after ####")
     prompt = f"Q: {row['question']}\nA: Give your final numerical answer after ####\n"
     return Item(prompt, row["answer"], row["answer"])
 

@@ -37,7 +37,8 @@ def assign_splits(rows: pd.DataFrame, settings: Settings) -> pd.Series:
     Groups are shuffled within each make-up of labels, so every split keeps the class balance.
 
     Raises:
-        DataError: if a split has fewer than two rows of a class.
+        DataError: if a split has fewer than two rows of a class, or one that a probe is fitted on
+            fewer than ``probe_folds``.
 
     """
     fractions = [settings.train_fraction, settings.validation_fraction, settings.test_fraction]
@@ -53,10 +54,14 @@ def assign_splits(rows: pd.DataFrame, settings: Settings) -> pd.Series:
         split_of |= {name: SPLITS[k] for name, k in zip(names, chosen, strict=True)}
     split = rows["group"].map(split_of)
     table = pd.crosstab(split, rows["label"]).reindex(index=SPLITS, columns=[0, 1], fill_value=0)
-    if (table < 2).any(axis=None):
-        where, label = table.stack().idxmin()
+    wanted = pd.Series(2, index=SPLITS)
+    wanted[["train", "evaluation"]] = max(2, settings.probe_folds)  # a probe is fitted on each
+    short = table.sub(wanted, axis=0)
+    if (short < 0).any(axis=None):
+        where, label = short.stack().idxmin()
         raise DataError(
-            f"too few rows: the {where} split has {table.loc[where, label]} of class {label}. "
-            "Raise rows_per_class or use a larger dataset."
+            f"too few rows: the {where} split has {table.loc[where, label]} of class {label} and "
+            f"needs {wanted[where]}. Raise rows_per_class, use a larger dataset, or lower "
+            "probe_folds."
         )
     return split

@@ -41,7 +41,8 @@ def residual_streams(
     Raises:
         ModelError: a layer is not in the model.
     """
-    model = AutoModelForCausalLM.from_pretrained(model_dir).to(device).eval()
+    model = AutoModelForCausalLM.from_pretrained(model_dir, use_safetensors=True)
+    model = model.to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     blocks = model.model.layers
     for layer in layers:

@@ -15,6 +15,7 @@ from steering_core.errors import ModelError
 from steering_core.metrics.lexicon import read_lexicon, words_of
 from steering_core.models.devices import choose_device
 from steering_core.models.hub import explain_hub_errors
+from steering_core.progress import progress
 
 
 class Judge(ABC):
@@ -35,7 +36,9 @@ class TextClassifier(Judge):
     def __init__(self, model: str, label: str, revision: str = "main", device: str = "auto"):
         with explain_hub_errors(model):
             self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-            loaded = AutoModelForSequenceClassification.from_pretrained(model, revision=revision)
+            loaded = AutoModelForSequenceClassification.from_pretrained(
+                model, revision=revision, use_safetensors=True
+            )
         labels = {str(name).lower(): index for index, name in loaded.config.id2label.items()}
         if label.lower() not in labels:
             raise ModelError(f"{model} has no label {label!r}; it has {sorted(labels)}.")
@@ -53,7 +56,7 @@ class TextClassifier(Judge):
         if self.model.config.model_type == "roberta":
             longest -= 2  # positions start after the padding index
         scores = []
-        for start in range(0, len(texts), 32):
+        for start in progress(range(0, len(texts), 32), "judging"):
             batch = self.tokenizer(
                 list(texts[start : start + 32]),
                 padding=True,

@@ -1,6 +1,7 @@
 """The Hugging Face hub: offline mode, retries and errors that say what to do."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # huggingface_hub speaks through httpx2, other libraries through httpx.
+_REPOSITORY = re.compile(r"/((?:datasets/)?[\w.-]+/[\w.-]+)/(?:resolve|tree|revision)/")
 _TRANSPORT = (httpx.TransportError, httpx2.TransportError)
 _BROKEN_OFF = "consistency check failed"
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
@@ -134,13 +136,23 @@ def _retry_after(chain: list[BaseException]) -> float:
     return float(limit.reset_in_seconds) if limit and limit.remaining == 0 else 0.0
 
 
+def _page(repository: str, chain: list[BaseException]) -> str:
+    """Return where the hub shows the repository of the request that failed."""
+    for link in chain:
+        response = getattr(link, "response", None)
+        asked = response is not None and _REPOSITORY.search(str(response.url))
+        if asked:
+            return asked.group(1)
+    return repository
+
+
 def _advice(repository: str, error: BaseException, chain: list[BaseException]) -> str | None:
     # Most specific first: a gated repository is also a repository that was not found.
     for kind, advice in (
         (
             GatedRepoError,
-            f"{repository} is gated: accept its licence at https://huggingface.co/{repository}, "
-            "then log in with `hf auth login` or set HF_TOKEN.",
+            f"{repository} is gated: accept its licence at https://huggingface.co/"
+            f"{_page(repository, chain)}, then log in with `hf auth login` or set HF_TOKEN.",
         ),
         (
             RepositoryNotFoundError,

@@ -150,7 +150,10 @@ def load_language_model(
     tokenizer = load_tokenizer(model)
     with explain_hub_errors(model.id):
         loaded = AutoModelForCausalLM.from_pretrained(
-            model.id, revision=model.revision, dtype=DTYPES[model.dtype]
+            model.id,
+            revision=model.revision,
+            dtype=DTYPES[model.dtype],
+            use_safetensors=True,  # the other format is a pickle
         )
     loaded = loaded.to(choose_device(device)).eval().requires_grad_(False)
     # A repository's own decoding habits (repetition penalty, beams, no cache) would change the

@@ -54,7 +54,7 @@ def fit_probe(
 ) -> LinearProbe:
     """Fit L2-regularised logistic regression on standardised activations.
 
-    The inverse strength C with the best cross-validated accuracy is used for the final fit on all
+    The inverse strength C with the best cross-validated log loss is used for the final fit on all
     rows (of equals the smallest), and the weights are mapped back to raw coordinates. The fold
     scores are those the choice of C was made by, hence slightly optimistic; the p-value is
     corrected for it. :func:`evaluate_probe` on other rows is the judge.

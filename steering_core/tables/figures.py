@@ -164,14 +164,16 @@ def _panel(
     return alt.layer(*layers).properties(**frame)
 
 
-def sweep_figure(df: pd.DataFrame) -> alt.HConcatChart:
+def sweep_figure(df: pd.DataFrame, used: int) -> alt.HConcatChart:
     """Draw the layer sweep: cross-validated probe accuracy, and SAE-concept alignment, per layer.
 
     Args:
         df: columns ``layer``, ``accuracy`` and ``accuracy_std`` (share, over folds),
             ``alignment`` (a squared cosine), ``picked`` (bool).
+        used: the layer of the experiment, picked or configured.
 
     """
+    df = df.assign(used=df["layer"] == used)
     accuracy = df.assign(
         low=(df["accuracy"] - df["accuracy_std"]).clip(lower=0.0),
         high=(df["accuracy"] + df["accuracy_std"]).clip(upper=1.0),
@@ -191,7 +193,7 @@ def sweep_figure(df: pd.DataFrame) -> alt.HConcatChart:
     ]
     titles = ("Can a probe read the concept?", "Is there a feature for it?")
     chosen = ", ".join(str(layer) for layer in df.loc[df["picked"].astype(bool), "layer"])
-    subtitle = f"picked: layer {chosen}" if chosen else "no layer picked"
+    subtitle = f"used: layer {used}; the sweep would pick {chosen or 'none'}"
     sized = [
         panel.properties(
             title=alt.TitleParams(title, subtitle=subtitle), width=1.4 * WIDTH, height=HEIGHT
@@ -208,15 +210,15 @@ def _layer_axis(df: pd.DataFrame) -> alt.X:
 
 
 def _curve(df: pd.DataFrame, column: str, title: str, colour: str) -> alt.LayerChart:
-    """``column`` by layer, with the layer picked marked by a rule."""
-    x, picked = _layer_axis(df), alt.Chart(df[df["picked"].astype(bool)])
+    """``column`` by layer, with the layer used marked by a rule."""
+    x, marked = _layer_axis(df), alt.Chart(df[df["used"]])
     y = alt.Y(column, type="quantitative", title=title, scale=_PADDED)
     base = alt.Chart(df)
     return alt.layer(
-        picked.mark_rule(strokeDash=[6, 4], color=QUIET).encode(x),
+        marked.mark_rule(strokeDash=[6, 4], color=QUIET).encode(x),
         base.mark_line(color=colour, strokeWidth=2).encode(x, y),
         base.mark_point(color=colour, filled=True, size=45, opacity=1).encode(x, y),
-        picked.mark_point(color=colour, filled=True, size=130, opacity=1, stroke="black").encode(
+        marked.mark_point(color=colour, filled=True, size=130, opacity=1, stroke="black").encode(
             x, y
         ),
     )

@@ -10,7 +10,7 @@ from steering_core.tables.page_shell import document, escaped, require_columns
 from steering_core.tables.palette import method_styles
 
 _UNSTEERED = "no_steering"
-_FINE, _WRONG = frozenset({"optimal", "satisfied"}), frozenset({"infeasible", "failed"})
+_FINE, _WRONG = frozenset({"optimal", "already_satisfied"}), frozenset({"infeasible", "failed"})
 _NEURONPEDIA_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steering_core.config.corrsteer_resolve import load_corrsteer
+from steering_core.config.corrsteer_resolve import find_corrsteer, load_corrsteer
 from steering_core.errors import ConfigError
 
 CONFIG = yaml.safe_load((Path(__file__).resolve().parents[2] / "config.yaml").read_text())
@@ -59,3 +59,14 @@ def test_the_bridge_needs_an_arm_that_selects_features(bridge, arms, advice):
 
 def test_without_programs_there_is_no_bridge_to_check():
     load_corrsteer(with_settings(bridge={"programs": []}, arms={"corrsteer_a": None}))
+
+
+def test_an_arm_with_the_features_of_another_takes_them_as_they_are():
+    arms = {"x": {"features_from": {"experiment": "gemma2b_mmlu"}, "scale": 2.0}}
+    with pytest.raises(ConfigError, match="scale would do nothing here"):
+        load_corrsteer(with_settings(arms=arms))
+
+
+def test_an_unknown_experiment_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'gemma2b_mmlu'"):
+        find_corrsteer(CONFIG, "gemma2b_mmul")

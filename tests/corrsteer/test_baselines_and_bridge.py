@@ -41,6 +41,10 @@ def test_training_rows_start_with_bos_and_set_no_line_break_before_the_answer(ti
         assert tiny.tokenizer.decode(ids[n_prompt:-1]) == "w5"
     with pytest.raises(DataError, match="tokens"):
         training_ids(tiny, rows.assign(prompt="w1 " * 70), prepend_bos=True)
+    rows.loc[0, "prompt"] = "w1 " * 70
+    assert len(training_ids(tiny, rows, prepend_bos=True, drop_long=True)) == 2
+    with pytest.raises(DataError, match="no training row fits"):
+        training_ids(tiny, rows.assign(prompt="w1 " * 70), prepend_bos=True, drop_long=True)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -124,7 +128,9 @@ def test_programs_answer_the_task_and_stand_in_the_table(tiny, tmp_path):
 def test_rows_without_a_solution_are_left_out_and_counted_never_scored(tiny):
     table = bridged(tiny, epsilon=1e-6)
     gone = table["status"] == "undefined"
-    assert gone.any() and set(table.loc[gone, "reason"]) == {"program: infeasible"}
+    reasons = table.loc[gone, "reason"]
+    assert gone.any() and reasons.str.startswith("program: infeasible").all()
+    assert reasons.str.endswith("the probe of success is no better than chance").all()
     assert table.loc[gone, "success"].isna().all()
     base = answer(tiny, word_rows(12, 5), words_task(2), HOW, None)
     runs = {0: {"unsteered": base, "convex_optimal": table}}

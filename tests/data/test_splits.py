@@ -90,13 +90,18 @@ def test_the_seed_decides():
 
 @pytest.mark.parametrize("n", [2, 8, 10])
 def test_too_few_rows_name_the_split_and_what_to_do(n: int):
-    with pytest.raises(DataError, match=r"too few rows: the validation split has [01] of class"):
+    with pytest.raises(DataError, match=r"too few rows: the \w+ split has [012] of class"):
         assign_splits(singles(n), Settings())
+
+
+def test_a_split_with_a_probe_has_rows_for_its_folds():
+    with pytest.raises(DataError, match=r"the evaluation split has 12 of .*needs 20.*or lower"):
+        assign_splits(singles(60), Settings(probe_folds=20))
 
 
 def test_one_class_in_a_single_group_is_too_few():
     rows = table([("all ones", 1)] * 50 + [(f"g{i}", 0) for i in range(50)])
-    with pytest.raises(DataError, match=r"of class 1. Raise rows_per_class"):
+    with pytest.raises(DataError, match=r"of class 1 and needs \d. Raise rows_per_class"):
         assign_splits(rows, Settings())
 
 

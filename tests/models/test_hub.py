@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from steering_core.config.schema import Model, SAESource
 from steering_core.errors import ModelError
 from steering_core.models.fetch import pin
-from steering_core.models.hub import explain_hub_errors
+from steering_core.models.hub import _page, explain_hub_errors
 from steering_core.models.language_model import load_language_model, load_shape, load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,3 +129,19 @@ def test_other_errors_pass_unchanged():
         raise OSError(28, "No space left on device")
     with pytest.raises(KeyError), explain_hub_errors("some/model"):
         raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("url", "page"),
+    [
+        ("https://hub/datasets/org/rows/resolve/main/a.parquet", "datasets/org/rows"),
+        ("https://hub/api/datasets/org/rows/revision/main", "datasets/org/rows"),
+        ("https://hub/org/model/resolve/main/config.json", "org/model"),
+        ("https://hub/api/models/org/model/tree/main", "org/model"),
+        ("https://hub/api/whoami-v2", "alias"),
+    ],
+)
+def test_the_licence_is_at_the_page_of_what_was_asked_for(url, page):
+    error = OSError("refused")
+    error.response = SimpleNamespace(url=url)
+    assert _page("alias", [OSError("outer"), error]) == page

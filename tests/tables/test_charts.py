@@ -12,7 +12,7 @@ from steering_core.tables.figures import pareto_figure, sweep_figure
 def test_same_table_same_bytes(tmp_path, suffix: str) -> None:
     # Another chart in between moves the renderer's counters on.
     save_chart(pareto_figure(pareto_table()), tmp_path / f"a{suffix}")
-    save_chart(sweep_figure(sweep_table()), tmp_path / f"other{suffix}")
+    save_chart(sweep_figure(sweep_table(), 15), tmp_path / f"other{suffix}")
     save_chart(pareto_figure(pareto_table()), tmp_path / f"b{suffix}")
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
     assert (tmp_path / f"a{suffix}").read_bytes() != (tmp_path / f"other{suffix}").read_bytes()
@@ -21,7 +21,7 @@ def test_same_table_same_bytes(tmp_path, suffix: str) -> None:
 
 def test_clip_ids_are_counted_from_one(tmp_path) -> None:
     for name in ("a.svg", "b.svg"):
-        chart = sweep_figure(sweep_table())
+        chart = sweep_figure(sweep_table(), 15)
         for panel in chart.hconcat:
             panel.layer[0].mark.clip = True
         save_chart(chart, tmp_path / name)
@@ -40,20 +40,20 @@ def test_svg_shows_the_methods_and_loads_nothing(tmp_path) -> None:
 
 
 def test_html_holds_its_scripts(tmp_path) -> None:
-    save_chart(sweep_figure(sweep_table()), tmp_path / "sweep.html")
+    save_chart(sweep_figure(sweep_table(), 15), tmp_path / "sweep.html")
     page = (tmp_path / "sweep.html").read_text()
     assert not re.search(r"<script[^>]+src=", page)
     assert not re.search(r"<link[^>]+href=", page)
 
 
 def test_large_tables_are_drawn(tmp_path) -> None:
-    save_chart(sweep_figure(sweep_table(n_layers=6000)), tmp_path / "large.svg")
+    save_chart(sweep_figure(sweep_table(n_layers=6000), 15), tmp_path / "large.svg")
     assert (tmp_path / "large.svg").stat().st_size > 100_000
 
 
 def test_other_suffix_is_an_error_and_writes_nothing(tmp_path) -> None:
     with pytest.raises(ValueError, match="svg, png, html"):
-        save_chart(sweep_figure(sweep_table()), tmp_path / "sweep.jpg")
+        save_chart(sweep_figure(sweep_table(), 15), tmp_path / "sweep.jpg")
     assert not list(tmp_path.iterdir())
 
 

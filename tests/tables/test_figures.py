@@ -1,4 +1,5 @@
 import json
+import re
 
 import altair as alt
 import numpy as np
@@ -122,15 +123,24 @@ def test_zero_cost_has_a_place_on_the_axis() -> None:
 
 
 def test_sweep_shows_both_curves_and_the_picked_layer() -> None:
-    chart = spec(sweep_figure(sweep_table(picked=15)))
+    chart = spec(sweep_figure(sweep_table(picked=15), used=15))
     assert {"accuracy", "low"} <= fields(chart["hconcat"][0], "y")
     assert fields(chart["hconcat"][1], "y") == {"alignment"}
-    assert [panel["title"]["subtitle"] for panel in chart["hconcat"]] == ["picked: layer 15"] * 2
+    assert [panel["title"]["subtitle"] for panel in chart["hconcat"]] == [
+        "used: layer 15; the sweep would pick 15"
+    ] * 2
 
 
 def test_sweep_without_a_picked_layer() -> None:
-    chart = spec(sweep_figure(sweep_table().assign(picked=False)))
-    assert chart["hconcat"][0]["title"]["subtitle"] == "no layer picked"
+    chart = spec(sweep_figure(sweep_table().assign(picked=False), used=7))
+    subtitle = chart["hconcat"][0]["title"]["subtitle"]
+    assert subtitle == "used: layer 7; the sweep would pick none"
+
+
+def test_the_mark_is_at_the_layer_of_the_experiment_whatever_the_sweep_says() -> None:
+    text = json.dumps(spec(sweep_figure(sweep_table(picked=15), used=7)))
+    marked = re.findall(r'"layer": (\d+)[^}]*"used": true', text)
+    assert set(marked) == {"7"}
 
 
 def test_frontier_at_one_margin() -> None:
