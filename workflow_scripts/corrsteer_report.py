@@ -16,6 +16,7 @@ with job(snakemake):
     name = snakemake.wildcards.run
     table = result_table(name, runs, n_resamples=snakemake.params.settings["bootstrap_resamples"])
     write_text(snakemake.output.table, table.to_csv(index=False))
-    first = runs[snakemake.params.seeds[0]]
+    seed = snakemake.params.seeds[0]
+    first = runs[seed]
     pairs = {arm: paired(first["unsteered"], rows) for arm, rows in first.items()}
-    write_text(snakemake.output.page, changes_page(f"{name}: what steering changed", pairs))
+    write_text(snakemake.output.page, changes_page(f"{name}: what steering changed, seed {seed}", pairs))
