@@ -93,6 +93,14 @@ def test_a_strength_is_selected_on_prompts_that_are_not_reported(world):
     assert "prompt:11" in page and "validation_prompt" not in page
 
 
+def test_steered_text_changes_sentiment_by_the_grammars_own_lexicon(world):
+    table = pd.read_csv(world / "pareto.csv").set_index("method")
+    gain = table["classifier_rate_steered"] - table["classifier_rate_base"]
+    for method in ("caa_mean_diff", "qp_optimal"):
+        assert gain[method].max() > 0.1, method
+    assert gain["no_steering"] == 0
+
+
 def test_what_the_demo_prints_is_read_off_its_table(world):
     text = summary(world / "pareto.csv")
     assert "at the strength selected on validation prompts" in text
