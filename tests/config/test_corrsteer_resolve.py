@@ -19,8 +19,9 @@ def changed(**section):
 
 
 def with_settings(**settings):
-    # The ablations take features of arms that a test leaves out.
-    return changed(settings=CONFIG["corrsteer"]["settings"] | settings, ablations={})
+    # Ablations and experiments name arms that a test leaves out.
+    everywhere = CONFIG["corrsteer"]["settings"] | settings
+    return changed(settings=everywhere, ablations={}, experiments={})
 
 
 def test_an_entry_under_the_name_of_a_pair_sets_it_and_no_other():
