@@ -19,4 +19,6 @@ with job(snakemake):
     seed = snakemake.params.seeds[0]
     first = runs[seed]
     pairs = {arm: paired(first["unsteered"], rows) for arm, rows in first.items()}
-    write_text(snakemake.output.page, changes_page(f"{name}: what steering changed, seed {seed}", pairs))
+    write_text(
+        snakemake.output.page, changes_page(f"{name}: what steering changed, seed {seed}", pairs)
+    )
