@@ -153,7 +153,7 @@ def load_language_model(
             model.id,
             revision=model.revision,
             dtype=DTYPES[model.dtype],
-            use_safetensors=True,  # the other format is a pickle
+            use_safetensors=True,  # the other format can run code
         )
     loaded = loaded.to(choose_device(device)).eval().requires_grad_(False)
     # A repository's own decoding habits (repetition penalty, beams, no cache) would change the
