@@ -13,7 +13,7 @@ rule corrsteer_fetch:
         "results/{run}/logs/corrsteer_fetch.log",
     benchmark:
         "results/{run}/benchmarks/corrsteer_fetch.tsv"
-    retries: 0 # it tries again by itself, where that can help
+    retries: 0  # it tries again by itself, where that can help
     conda:
         "../envs/steering.yaml"
     resources:

@@ -14,7 +14,7 @@ rule fetch:
         "results/{experiment}/logs/fetch.log",
     benchmark:
         "results/{experiment}/benchmarks/fetch.tsv"
-    retries: 0 # it tries again by itself, where that can help
+    retries: 0  # it tries again by itself, where that can help
     conda:
         "../envs/steering.yaml"
     params:
@@ -35,7 +35,7 @@ rule fetch_sweep:
         "results/{experiment}/logs/fetch_sweep.log",
     benchmark:
         "results/{experiment}/benchmarks/fetch_sweep.tsv"
-    retries: 0 # it tries again by itself, where that can help
+    retries: 0  # it tries again by itself, where that can help
     conda:
         "../envs/steering.yaml"
     params:
