@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from steering_core.activations.manifest import DAMAGE
+from steering_core.activations.manifest import damage_of
 from steering_core.errors import StorageError
 
 
@@ -20,7 +20,7 @@ def read_features(
         StorageError: if the file is missing or damaged.
 
     """
-    try:
+    with damage_of(path):
         file = pq.ParquetFile(path, page_checksum_verification=True)
         d_sae = json.loads(file.schema_arrow.metadata[b"steering_core"])["d_sae"]
         for group in range(file.num_row_groups):
@@ -32,12 +32,6 @@ def read_features(
                 shape=(table.num_rows, d_sae),
             )
             yield table["example_id"].to_pylist(), matrix
-    except MemoryError:
-        raise
-    except DAMAGE as error:
-        raise StorageError(
-            f"{path} is damaged or missing ({error}): delete it, run again."
-        ) from error
 
 
 def feature_matrix(path: str | Path, example_ids: Sequence[str]) -> sp.csr_matrix:

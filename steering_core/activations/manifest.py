@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,19 @@ import pyarrow.parquet as pq
 from steering_core.errors import StorageError
 from steering_core.storage.atomic import write_json
 
-#: What pyarrow and json raise on a damaged Parquet file, by where the damage is. Catch
-#: ``MemoryError`` first: pyarrow's is one of both.
-DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError)
+#: What pyarrow and json raise on a damaged Parquet file, by where the damage is.
+_DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+@contextmanager
+def damage_of(path: str | Path, advice: str = "delete it, run again.") -> Iterator[None]:
+    """Turn what reading a damaged file raises inside the block into one :class:`StorageError`."""
+    try:
+        yield
+    except MemoryError:  # pyarrow's is an ArrowException too, and no damage
+        raise
+    except _DAMAGE as error:
+        raise StorageError(f"{path} is damaged or missing ({error}): {advice}") from error
 
 
 def origin(resources: dict[str, Any]) -> dict[str, Any]:
@@ -95,16 +106,7 @@ def digest_of(path: Path) -> str:
 
 def _read(part: Path) -> tuple[dict[str, Any], list[tuple[str, int]]]:
     """Return the metadata of a part and the (example, position) of its rows."""
-    try:
-        with pq.ParquetFile(part, page_checksum_verification=True) as file:
-            metadata = json.loads(file.schema_arrow.metadata[b"steering_core"])
-            table = file.read(columns=["example_id", "position"])
-            return metadata, list(
-                zip(*(column.to_pylist() for column in table.columns), strict=True)
-            )
-    except MemoryError:
-        raise
-    except DAMAGE as error:
-        raise StorageError(
-            f"{part} is damaged or missing ({error}): delete it, run again."
-        ) from error
+    with damage_of(part), pq.ParquetFile(part, page_checksum_verification=True) as file:
+        metadata = json.loads(file.schema_arrow.metadata[b"steering_core"])
+        table = file.read(columns=["example_id", "position"])
+        return metadata, list(zip(*(column.to_pylist() for column in table.columns), strict=True))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from steering_core.activations.manifest import DAMAGE, check_origin, digest_of
+from steering_core.activations.manifest import check_origin, damage_of, digest_of
 from steering_core.errors import StorageError
 from steering_core.storage.json import read_json
 
@@ -52,16 +52,12 @@ class ActivationCache:
             raise StorageError(f"{hook_name} is not cached; cached are {self.sites}. Set `layers`.")
         for part in self.manifest["parts"]:
             path = self.folder / Path(part["file"]).name  # beside the manifest, nowhere else
-            try:
+            with damage_of(path, _ADVICE):
                 self._verify(path, part["sha256"])
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
                     for group in range(file.num_row_groups):
                         table = file.read_row_group(group, columns=["example_id", hook_name])
                         yield table["example_id"].to_pylist(), _matrix(table[hook_name])
-            except MemoryError:
-                raise
-            except DAMAGE as error:
-                raise StorageError(f"{path} is damaged or missing ({error}): {_ADVICE}") from error
 
     def _verify(self, path: Path, sha256: str) -> None:
         """Compare a part with its manifest, once: page checksums do not cover the headers."""
