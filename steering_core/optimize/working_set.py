@@ -178,9 +178,8 @@ def _margins(shortfall: Any, k: int) -> Float[np.ndarray, "n k"]:
         shortfall = as_numbers("shortfall", shortfall)
     if shortfall.ndim > 0 and len(shortfall) == 0:
         return np.zeros((0, k))
-    shortfall = as_float64("shortfall", shortfall, shortfall.ndim)
-    if shortfall.ndim == 1 and k == 1:
-        shortfall = shortfall[:, None]
-    if shortfall.ndim != 2 or shortfall.shape[1] != k:
+    shortfall = as_float64("shortfall", shortfall, 1 if shortfall.ndim == 1 == k else 2)
+    shortfall = shortfall[:, None] if shortfall.ndim == 1 else shortfall
+    if shortfall.shape[1] != k:
         raise ValueError(f"shortfall must be (n, {k}), not {shortfall.shape}.")
     return shortfall

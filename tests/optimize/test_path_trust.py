@@ -15,6 +15,7 @@ from optimize_instances import (
     unit_dictionary,
 )
 
+from steering_core.optimize import homotopy
 from steering_core.optimize.homotopy import DegeneratePathError, Homotopy
 from steering_core.optimize.path import SteeringPath
 
@@ -148,3 +149,11 @@ def test_the_violation_shown_is_that_of_the_multipliers_of_the_bound():
     mu, v = knots.mu[-2] + t * knots.mu[-1], knots.v[-2] + t * knots.v[-1]
     bound = (mu * r - solved.parameter[0] * np.linalg.norm(v)) / (1 + solved.dual_violation[0])
     assert solved.dual_objective[0] == pytest.approx(bound, rel=1e-6)
+
+
+def test_ties_that_least_squares_do_not_settle_end_the_path(monkeypatch):
+    decoder, weight = np.eye(3), np.array([2.0, 1.0, 1.0])  # two rows come in at one price
+    assert SteeringPath.fit(decoder, weight).qp([9.0], 1.0).status[0] == "optimal"
+    monkeypatch.setattr(homotopy, "nonnegative", lambda *_: None)
+    solved = SteeringPath.fit(decoder, weight).qp([0.1, 9.0, -1.0], 1.0)
+    assert solved.status.tolist() == ["optimal", "failed", "already_satisfied"]
