@@ -145,8 +145,10 @@ class Follower:
         rows = [(rows[0][0], rows[0][1] / s[0])]
         v, mu = v / s[0], 1.0 / s
         excess = self._excess(v, mu, 0.0)
-        # A slope grows with s, so only what cannot be told from rounding counts as none.
-        terms = np.abs(self._a) * mu + self._dictionary.norms * np.linalg.norm(v)
+        # A slope grows with s, so only what cannot be told from rounding counts as none: a few
+        # ulp of the terms it is the sum of, μ a_j and y_i d_jᵀd_i.
+        norms, (used, values) = self._dictionary.norms, rows[0]
+        terms = np.abs(self._a) * mu + norms * float(values @ norms[used])
         excess[excess <= _ROUNDING * terms[:, None]] = 0.0
         self.knots = _with_rows(self.knots, rows, v, mu, excess)
 

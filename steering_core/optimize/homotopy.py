@@ -74,7 +74,7 @@ class Homotopy:
         mu: float = 0.0,
         active: Iterable[int] = (),
     ) -> None:
-        self._dictionary, self._a = dictionary, a
+        self._dictionary, self._w, self._a = dictionary, w, a
         self._flat = FLAT * dictionary.norms * float(np.linalg.norm(w))
         self._qr = ActiveQR(w)
         self.restart(mu, active)
@@ -122,6 +122,8 @@ class Homotopy:
         settled = self._settled if self._settled > self.mu else np.inf
         mu = min(come.min(initial=np.inf), leave.min(initial=np.inf), settled)
         if not np.isfinite(mu):
+            left = self._w - p @ self._rows[[self._place[index] for index in self.active]]
+            p = p + self._qr.combination(left)  # refined: an error here would grow with s
             self.ray = Ray(np.array(self.active, dtype=int), np.maximum(p, 0.0))
             return None
         self._stalled = 0 if mu > self.mu * (1 + 1e-14) else self._stalled + 1
@@ -225,16 +227,14 @@ class Homotopy:
     ) -> None:
         """Several columns at zero at once: which move is a small non-negative least squares.
 
-        The direction p minimises ``‖D_Aᵀp − w‖`` with ``p ≥ 0`` on the tied columns and p free
-        on the others, the optimality condition of the next segment.
+        The next p minimises ``‖D_Aᵀp − w‖`` with ``p ≥ 0`` on the tied columns, else free.
         """
         tied = np.union1d(np.array(self.active, dtype=int)[zero], entering).astype(int)
         self._remove(zero)
         outside = self._qr.outside(self._rows[[self._place[i] for i in tied]])
         length = np.linalg.norm(outside, axis=1)
         free = length > INDEPENDENT * self._dictionary.norms[tied]
-        target = float(np.linalg.norm(self._qr.rho))
-        weight = np.zeros(int(free.sum()))
+        weight, target = np.zeros(int(free.sum())), float(np.linalg.norm(self._qr.rho))
         if free.any() and target > 0.0:
             weight = nonnegative((outside[free] / length[free, None]).T, self._qr.rho / target)
             if weight is None:
