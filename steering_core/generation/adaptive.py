@@ -5,6 +5,7 @@ every r. So a new optimum is a dot product, an interpolation between two knots, 
 second forward pass and no solver.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -18,9 +19,12 @@ from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import Edit, edit_residual
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch
+from steering_core.optimize.homotopy import DegeneratePathError
 from steering_core.optimize.lookup import PathLookup
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.solution import BEYOND, INFEASIBLE
+from steering_core.optimize.solution import BEYOND, OPTIMAL, SATISFIED
+
+log = logging.getLogger(__name__)
 
 #: A path that proves too short is followed this much further than was asked for.
 _MARGIN = 1.5
@@ -96,7 +100,9 @@ class AdaptiveSolver:
         """Follow the path as far as the residuals since the last call would have needed.
 
         Returns:
-            Whether it was too short: then positions were left alone that have a solution.
+            Whether it was too short and is longer now: then positions were left alone that have a
+            solution. Where the path cannot be followed further in float64, positions beyond its
+            end stay without one.
 
         Raises:
             PathRangeError: if the path has no decoder to go on with.
@@ -105,14 +111,21 @@ class AdaptiveSolver:
         needed = float(self._needed)
         if not needed:
             return False
+        before = len(self._path.knots.mu)  # with the ray
+        try:
+            self._follow(needed)
+        except DegeneratePathError as error:
+            log.warning("residuals beyond the end of the path are not steered: %s", error)
+        self._renew()
+        return len(self._path.knots.mu) > before
+
+    def _follow(self, needed: float) -> None:
         if self.program == "qp":
             self._path.extend(_MARGIN * needed)
-        else:
-            self._path.extend(norm=1.0 / needed)
-            if not self._path.knots.complete:
-                self._path.extend(_MARGIN * float(self._path.knots.s[-1]))
-        self._renew()
-        return True
+            return
+        self._path.extend(norm=1.0 / needed)
+        if not self._path.knots.complete:
+            self._path.extend(_MARGIN * float(self._path.knots.s[-1]))
 
 
 class AdaptiveSteering:
@@ -141,11 +154,11 @@ class AdaptiveSteering:
     ) -> Float[torch.Tensor, "n d_model"]:
         """Return the residuals, each of a row of the batch, with its optimum added.
 
-        A position without a solution is left alone and counted.
+        A position without a certified solution is left alone and counted.
         """
         rows = rows.to(self._solver.device)
         vectors, codes = self._solver.solve(residual, self._tau[rows], self._parameter[rows])
-        missing = ((codes == INFEASIBLE) | (codes == BEYOND)).long()
+        missing = ((codes != OPTIMAL) & (codes != SATISFIED)).long()
         count = torch.zeros(len(self._tau), dtype=torch.long, device=missing.device)
         self._unsolved.append(count.index_add_(0, rows, missing))
         return residual + vectors
@@ -153,7 +166,7 @@ class AdaptiveSteering:
     def unsolved(
         self, passes: Int[np.ndarray, " batch"] | None = None
     ) -> Int[np.ndarray, " batch"]:
-        """Return how many steered positions of each row had no solution.
+        """Return how many steered positions of each row had no certified solution.
 
         Args:
             passes: forward passes that belong to each row; what a batch does to a finished row

@@ -24,8 +24,9 @@ def logits_of(solutions: pd.DataFrame) -> Float[np.ndarray, " n"]:
 def grid_points(solutions: pd.DataFrame) -> pd.DataFrame:
     """Return the sweep's own points as rows of :func:`steering_core.optimize.frontier.frontier`.
 
-    They are the programs solved once for each input. Means are over the inputs with a solution;
-    where ``n_infeasible`` is not 0 these are others than those of the curves, and NaN without any.
+    They are the programs solved once for each input. Means are over the inputs with a certified
+    solution; where ``n_infeasible``, ``n_inaccurate`` or ``n_failed`` is not 0 these are others
+    than those of the curves, and NaN without any.
     """
     rows = []
     for (method, _), group in solutions.groupby(["method", "strength_index"], sort=True):
@@ -43,7 +44,10 @@ def grid_points(solutions: pd.DataFrame) -> pd.DataFrame:
                 "margin": reached.mean(),
                 "n_solved": len(has),
                 "n_satisfied": int((group["status"] == "already_satisfied").sum()),
-                "n_infeasible": len(group) - len(has),
+                **{
+                    f"n_{status}": int((group["status"] == status).sum())
+                    for status in ("infeasible", "inaccurate", "failed")
+                },
             }
         )
     return pd.DataFrame(rows)

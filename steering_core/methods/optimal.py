@@ -4,10 +4,11 @@ from abc import abstractmethod
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 
 from steering_core.methods.base import SteeringMethod
-from steering_core.optimize.checks import as_float64
+from steering_core.optimize.checks import as_float64, as_numbers
 from steering_core.optimize.dictionary import Dictionary, rows_digest, vector_digest
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Solutions
@@ -15,6 +16,15 @@ from steering_core.optimize.solution import Solutions
 
 class InfeasibleError(ValueError):
     """No intervention satisfies the constraints of the program for this input."""
+
+
+#: Statuses without a vector: what is raised, and what it says.
+_REFUSED = (
+    ("infeasible", InfeasibleError, "{name} is infeasible"),
+    ("failed", ArithmeticError, "the path cannot be followed so far in float64"),
+    ("inaccurate", ArithmeticError, "the certified gap of the solution is {gap:.1e}"),
+)
+_LISTED = 20  # rows that an error names
 
 
 class OptimalSteering(SteeringMethod):
@@ -52,7 +62,8 @@ class OptimalSteering(SteeringMethod):
         """Return ``Dᵀδ`` of the optimum for ``h``.
 
         Arrays may be of numpy or torch, of any float type. The path of (D, w) is kept between
-        calls, so a further input costs a digest of them and a lookup.
+        calls, so a further input costs a lookup and a digest of D, which may have been changed in
+        place. For many inputs :meth:`compute_steering_vectors` digests it once.
 
         Raises:
             InfeasibleError: if no δ satisfies the constraints.
@@ -60,28 +71,82 @@ class OptimalSteering(SteeringMethod):
             ValueError: naming an argument of the wrong shape, or with NaN.
 
         """
-        h, w, probe_b = as_float64("h", h, 1), as_float64("probe_w", probe_w, 1), float(probe_b)
-        if h.shape != w.shape:
-            raise ValueError(f"h must have shape {w.shape}, got {h.shape}")
+        h = as_float64("h", h, 1)
+        path, probe_b = self._prepared(h.shape, probe_w, probe_b, D, target_class)
+        solution = self.solve(path, np.atleast_1d(self.shortfall(h, path.weight, probe_b)))
+        self._refuse(solution, "this input", np.arange(1))
+        return solution.vector[0]
+
+    def compute_steering_vectors(
+        self,
+        H: Float[np.ndarray, "n d_model"],
+        probe_w: Float[np.ndarray, " d_model"],
+        probe_b: float,
+        D: Float[np.ndarray, "d_sae d_model"],
+        target_class: Literal[0, 1] = 1,
+        unsolved: Literal["raise", "nan"] = "raise",
+    ) -> Float[np.ndarray, "n d_model"]:
+        """Return ``Dᵀδ`` of the optimum for each row of ``H``: one digest, one path, one solve.
+
+        Args:
+            H: residuals, a row per input.
+            probe_w: weight of the probe.
+            probe_b: its bias.
+            D: decoder, a row per feature.
+            target_class: the class to steer to.
+            unsolved: what to do about inputs without a certified solution: ``"raise"``, or
+                ``"nan"`` to give them a row of NaN.
+
+        Raises:
+            InfeasibleError: naming the rows, if no δ satisfies the constraints of some.
+            ArithmeticError: naming the rows, if solutions cannot be certified to be optima.
+            ValueError: naming an argument of the wrong shape or value, or with NaN.
+
+        """
+        if unsolved not in ("raise", "nan"):
+            raise ValueError(f"unsolved must be 'raise' or 'nan', got {unsolved!r}")
+        H = as_float64("H", H, 2)
+        path, probe_b = self._prepared(H.shape[1:], probe_w, probe_b, D, target_class, "a row of H")
+        solution = self.solve(path, self.shortfall(H, path.weight, probe_b))
+        if unsolved == "raise":
+            self._refuse(solution, "rows {}", np.arange(len(H)))
+        vectors = solution.vector
+        vectors[~np.isin(solution.status, ("optimal", "already_satisfied"))] = np.nan
+        return vectors
+
+    def _prepared(
+        self,
+        shape: tuple[int, ...],
+        probe_w: Float[np.ndarray, " d_model"],
+        probe_b: float,
+        D: Float[np.ndarray, "d_sae d_model"],
+        target_class: Literal[0, 1],
+        what: str = "h",
+    ) -> tuple[SteeringPath, float]:
+        """The path of the oriented probe, and its bias; ``shape`` is that of an input."""
+        w, probe_b = as_float64("probe_w", probe_w, 1), float(probe_b)
+        if shape != w.shape:
+            raise ValueError(f"{what} must have shape {w.shape}, got {shape}")
         if not np.isfinite(probe_b):
             raise ValueError("probe_b must be finite")
         if target_class not in (0, 1):
             raise ValueError(f"target_class must be 0 or 1, got {target_class}")
         if target_class == 0:
             w, probe_b = -w, -probe_b
-        if len(shape := np.shape(D)) != 2 or shape[1] != w.size:
-            raise ValueError(f"D must have shape (d_sae, {w.size}), got {shape}")
-        path = self._path_of(D, w)
-        solution = self.solve(path, np.atleast_1d(self.shortfall(h, w, probe_b)))
-        if solution.status[0] == "infeasible":
-            raise InfeasibleError(f"{self.name} is infeasible for this input: {self!r}")
-        if solution.status[0] == "failed":
-            raise ArithmeticError(f"{self!r}: the path cannot be followed so far in float64")
-        if solution.status[0] == "inaccurate":
-            raise ArithmeticError(
-                f"{self!r}: the certified gap of the solution is {solution.relative_gap[0]:.1e}"
-            )
-        return solution.vector[0]
+        if not isinstance(D, (np.ndarray, torch.Tensor)):
+            D = as_numbers("D", D)
+        if D.ndim != 2 or D.shape[1] != w.size:
+            raise ValueError(f"D must have shape (d_sae, {w.size}), got {tuple(D.shape)}")
+        return self._path_of(D, w), probe_b
+
+    def _refuse(self, solution: Solutions, which: str, rows: Int[np.ndarray, " n"]) -> None:
+        """Raise what is worst about these solutions; ``which`` names the inputs it is about."""
+        for status, error, text in _REFUSED:
+            bad = rows[solution.status == status]
+            if bad.size:
+                gap = np.abs(solution.relative_gap[bad]).max()
+                who = which.format(_listed(bad))
+                raise error(f"{self!r}, {who}: " + text.format(name=self.name, gap=gap))
 
     def _path_of(self, D: np.ndarray, w: np.ndarray) -> SteeringPath:
         """The path of these values, whatever arrays they come in or came in before."""
@@ -130,6 +195,11 @@ class ConvexOptimalSteering(OptimalSteering):
     def solve(self, path: SteeringPath, shortfall: Float[np.ndarray, " n"]) -> Solutions:
         """Solve the SOCP for every shortfall."""
         return path.socp(shortfall, epsilon=self.epsilon)
+
+
+def _listed(rows: Int[np.ndarray, " n"]) -> str:
+    more = f" and {rows.size - _LISTED} more" if rows.size > _LISTED else ""
+    return ", ".join(map(str, rows[:_LISTED])) + more
 
 
 def _short(value: float) -> str:

@@ -18,17 +18,26 @@ def as_float64(name: str, value: Any, ndim: int) -> np.ndarray:
     """
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().to(torch.float64).numpy()
-    try:
-        array = np.ascontiguousarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is not an array of numbers: {error}") from error
-    if np.ndim(value) != ndim:  # ascontiguousarray lifts a scalar to one dimension
-        raise ValueError(f"{name} must have {ndim} dimension(s), not shape {np.shape(value)}.")
+    array = as_numbers(name, value)
+    if array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimension(s), not shape {array.shape}.")
     if array.size == 0:
         raise ValueError(f"{name} is empty.")
     if not all(np.isfinite(rows).all() for rows in _chunks(array)):
         raise ValueError(f"{name} holds NaN or infinite values.")
     return array
+
+
+def as_numbers(name: str, value: Any) -> Float[np.ndarray, "..."]:
+    """``value``, of any shape, as a C-contiguous float64 array; no copy is made of one.
+
+    Raises:
+        ValueError: naming ``name``, for ragged sequences and for what is not a number.
+    """
+    try:
+        return np.asarray(value, dtype=np.float64, order="C")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not an array of numbers: {error}") from error
 
 
 def as_vector(name: str, value: Any) -> Float[np.ndarray, " n"]:
@@ -38,12 +47,11 @@ def as_vector(name: str, value: Any) -> Float[np.ndarray, " n"]:
         ValueError: naming ``name``, if it is neither or not finite. An empty vector is allowed.
     """
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    if np.ndim(value) == 1 and np.size(value) == 0:
+        value = value.detach().cpu().to(torch.float64).numpy()
+    array = as_numbers(name, value)
+    if array.ndim == 1 and array.size == 0:
         return np.zeros(0)
-    if np.ndim(value) == 0:
-        value = np.reshape(value, 1)
-    return as_float64(name, value, 1)
+    return as_float64(name, array.reshape(1) if array.ndim == 0 else array, 1)
 
 
 def as_directions(directions: Any, d_model: int) -> Float[np.ndarray, "k d_model"]:
@@ -52,7 +60,9 @@ def as_directions(directions: Any, d_model: int) -> Float[np.ndarray, "k d_model
     Raises:
         ValueError: naming ``directions``.
     """
-    directions = as_float64("directions", directions, min(max(np.ndim(directions), 1), 2))
+    if not isinstance(directions, torch.Tensor):
+        directions = as_numbers("directions", directions)
+    directions = as_float64("directions", directions, min(max(directions.ndim, 1), 2))
     directions = np.atleast_2d(directions)
     if directions.shape[1] != d_model:
         raise ValueError(f"directions must be (k, {d_model}), not {directions.shape}.")
@@ -69,6 +79,17 @@ def positive(name: str, value: Any, zero: bool = False) -> Float[np.ndarray, " n
     if (vector < 0).any() or (not zero and (vector == 0).any()):
         raise ValueError(f"{name} must be {'>= 0' if zero else '> 0'}, not {vector.min():g}.")
     return vector
+
+
+def tolerated(tolerance: Any) -> float:
+    """``tolerance`` as a number >= 0; infinity means that everything is tolerated.
+
+    Raises:
+        ValueError: naming ``tolerance``.
+    """
+    if not isinstance(tolerance, (int, float, np.number)) or not tolerance >= 0:
+        raise ValueError(f"tolerance must be a number >= 0, not {tolerance!r}.")
+    return float(tolerance)
 
 
 def match(name: str, vector: np.ndarray, n: int) -> np.ndarray:

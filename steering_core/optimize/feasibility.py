@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import linprog, nnls
 
 from steering_core.optimize.active_set import Program, finish_qp, guess
-from steering_core.optimize.inner import Inner, solve_linear, solve_quadratic
+from steering_core.optimize.inner import Inner, highs, solve_linear, solve_quadratic
+from steering_core.optimize.least_squares import nonnegative
 from steering_core.optimize.primal import primal_qp
 from steering_core.optimize.working_columns import WorkingColumns
 
@@ -19,7 +19,6 @@ _FIRST = 64  # columns to begin with
 _TOWARDS = 128  # columns a round while looking for a shorter point
 _FLAT = 1e-10  # a gain below this, relative to its largest, does not refute a certificate
 _EDGE = 1e-11  # a budget nearer (relative) to the least norm than this counts as it
-_TOLERANCES = ("primal_feasibility_tolerance", "dual_feasibility_tolerance")
 Missed = tuple[np.ndarray, np.ndarray, int]  # point, prices, iterations
 _MEETS = 1e-7  # margins missed by less (relative) are corrected by the active set
 
@@ -121,11 +120,13 @@ def least_free_norm(
     stacked = np.concatenate([triangle, need[None] / size])
     target = np.zeros(stacked.shape[0])
     target[-1] = 1.0
-    weight, distance = nnls(stacked, target)
-    if distance <= 1e-6:  # contradicting directions, perhaps: for meet_margins to say
-        return 0.0
-    residual = stacked @ weight - target
-    return size * float(np.linalg.norm(residual[:-1])) / abs(float(residual[-1]))
+    weight = nonnegative(stacked, target)
+    if weight is None or np.linalg.norm(stacked @ weight - target) <= 1e-6:
+        return 0.0  # contradicting directions, perhaps: for meet_margins to say
+    # ‖v‖‖Wᵀu‖ >= uᵀWv >= uᵀr holds for every u >= 0, also where the steps ended early.
+    rounding = 8.0 * np.finfo(float).eps * float(weight.sum())
+    length = float(np.linalg.norm(triangle @ weight)) + rounding
+    return size * max(float(need / size @ weight), 0.0) / max(length, 1e-300)
 
 
 def _reaching(columns: WorkingColumns, r: np.ndarray, caps: np.ndarray) -> Feasible:
@@ -169,22 +170,23 @@ def _least_miss(margins: np.ndarray, r: np.ndarray, caps: np.ndarray) -> Inner:
 
 def _elastic(margins: np.ndarray, r: np.ndarray, caps: np.ndarray) -> Missed:
     k, n = margins.shape
-    result = linprog(
+    found = highs(
+        np.hstack([margins, np.eye(k)]),
+        r,
+        np.append(caps, np.full(k, np.inf)),
         np.concatenate([np.zeros(n), np.ones(k)]),
-        A_ub=-np.hstack([margins, np.eye(k)]),
-        b_ub=-r,
-        bounds=np.stack([np.zeros(n + k), np.append(caps, np.full(k, np.inf))], axis=1),
-        method="highs",
-        options={name: 1e-10 for name in _TOLERANCES},
+        tolerance=1e-10,
     )
-    if result.status != 0:
-        return np.zeros(n), np.zeros(k), int(result.nit)
-    return result.x[:n], np.maximum(-result.ineqlin.marginals, 0.0), int(result.nit)
+    if found.status != "solved":
+        return np.zeros(n), np.zeros(k), found.iterations
+    return found.x[:n], found.mu, found.iterations
 
 
 def _least_squares(margins: np.ndarray, r: np.ndarray) -> Missed:
     k, n = margins.shape
-    both, _ = nnls(np.hstack([margins, -np.eye(k)]), r)
+    both = nonnegative(np.hstack([margins, -np.eye(k)]), r)
+    if both is None:
+        return np.zeros(n), np.zeros(k), 0
     return both[:n], np.maximum(r - margins @ both[:n] + both[n:], 0.0), 0
 
 
@@ -197,4 +199,6 @@ def _proves(margins: np.ndarray, r: np.ndarray, caps: np.ndarray, mu: np.ndarray
 
 
 def _meets(margins: np.ndarray, r: np.ndarray, x: np.ndarray) -> bool:
-    return bool((margins @ x - r >= -_MEETS * float(r.max())).all())
+    """Whether a point meets the margins, but for rounding: huge terms that cancel say nothing."""
+    rounding = 4.0 * np.finfo(float).eps * (np.abs(margins) @ np.abs(x))
+    return bool((margins @ x - rounding - r >= -_MEETS * float(r.max())).all())

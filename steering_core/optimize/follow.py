@@ -12,6 +12,7 @@ from steering_core.optimize.knots import Knots
 _BLOCK = 32  # events between two looks at the full dictionary
 _WORKING = 1024  # columns, at first, among which the next events are looked for
 _SAME = 1e-13  # knots nearer than this (relative) are one
+_ROUNDING = 4 * np.finfo(float).eps  # a difference of products below this times them is zero
 
 Row = tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]
 
@@ -35,9 +36,9 @@ class Follower:
         self._a = dictionary.price(w)
         self._bound = float(np.abs(self._a).max())
         self._distinct = dictionary.distinct()
-        self._flat = FLAT * dictionary.norms * float(np.linalg.norm(w))
         if knots is None:
-            top = float(self._a.max(initial=0.0, where=self._a > self._flat))
+            flat = FLAT * dictionary.norms * float(np.linalg.norm(w))
+            top = float(self._a.max(initial=0.0, where=self._a > flat))
             knots = _origin(w.size, 1.0 / top if top > 0 else np.inf)
         self.knots = knots
         mu = float(knots.mu[-1]) if knots.s.size > 1 else 0.0
@@ -144,7 +145,11 @@ class Follower:
         rows = [(rows[0][0], rows[0][1] / s[0])]
         v, mu = v / s[0], 1.0 / s
         excess = self._excess(v, mu, 0.0)
-        excess[excess <= mu * self._flat[:, None]] = 0.0  # flat but for rounding, however far out
+        # A slope grows with s, so only what cannot be told from rounding counts as none: a few
+        # ulp of the terms it is the sum of, μ a_j and y_i d_jᵀd_i.
+        norms, (used, values) = self._dictionary.norms, rows[0]
+        terms = np.abs(self._a) * mu + norms * float(values @ norms[used])
+        excess[excess <= _ROUNDING * terms[:, None]] = 0.0
         self.knots = _with_rows(self.knots, rows, v, mu, excess)
 
 

@@ -8,12 +8,20 @@ from jaxtyping import Float
 
 from steering_core.optimize.checks import as_vector
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.solution import Solutions
+from steering_core.optimize.solution import (
+    FAILED,
+    INACCURATE,
+    INFEASIBLE,
+    OPTIMAL,
+    SATISFIED,
+    Solutions,
+)
 
 COLUMNS = (
     *("program", "tau", "parameter", "l1", "l0", "residual_norm", "objective", "margin"),
-    *("n_solved", "n_satisfied", "n_infeasible"),
+    *("n_solved", "n_satisfied", "n_infeasible", "n_inaccurate", "n_failed"),
 )
+KNOT_COLUMNS = ("position", "l1", "residual_norm", "l0", "l0_after")
 
 
 def unit_frontier(path: SteeringPath) -> pd.DataFrame:
@@ -21,7 +29,9 @@ def unit_frontier(path: SteeringPath) -> pd.DataFrame:
 
     A row per knot: ``position`` s, and of ``u(s) = y(s)/s`` the columns ``l1`` (rising in s),
     ``residual_norm`` (falling) and ``l0``. The first row is the limit s → 0, the last, if the
-    path is complete, s → ∞. Between two rows, at a fraction t of the way in s,
+    path is complete, s → ∞. At a knot a feature has just left or is about to come in, so between
+    two rows there is often one more: ``l0_after`` counts those from a row to the next, and is
+    empty in the last. Between two rows, at a fraction t of the way in s,
 
         l1 = ((1−t) s₀ l1₀ + t s₁ l1₁) / s
 
@@ -31,7 +41,7 @@ def unit_frontier(path: SteeringPath) -> pd.DataFrame:
     """
     knots = path.knots
     if not path.feasible or knots.mu.size < 2:
-        return pd.DataFrame({"position": [], "l1": [], "residual_norm": [], "l0": []})
+        return pd.DataFrame({name: [] for name in KNOT_COLUMNS})
     position = np.concatenate([[0.0], knots.s[1:], [np.inf] if knots.complete else []])
     place = knots.unit_place(position)
     return pd.DataFrame(
@@ -40,7 +50,9 @@ def unit_frontier(path: SteeringPath) -> pd.DataFrame:
             "l1": knots.blend("l1", place),
             "residual_norm": np.sqrt(knots.blend_square(place)),
             "l0": knots.blend_l0(place),
-        }
+            "l0_after": pd.array([*knots.l0_between.tolist(), None], dtype="Int64"),
+        },
+        columns=list(KNOT_COLUMNS),
     )
 
 
@@ -64,9 +76,10 @@ def frontier(
 
     Returns:
         A row per program, τ and parameter: ``program``, ``tau``, ``parameter``, means of
-        ``l1``, ``l0``, ``residual_norm`` and ``objective`` over the inputs with a solution, the
-        mean ``margin`` they end at, and ``n_solved``, ``n_satisfied``, ``n_infeasible``. Means
-        are empty (NaN) where no input has a solution.
+        ``l1``, ``l0``, ``residual_norm`` and ``objective`` over the inputs with a certified
+        solution, the mean ``margin`` they end at, and the counts ``n_solved``, of them
+        ``n_satisfied``, and of the others ``n_infeasible``, ``n_inaccurate`` and ``n_failed``.
+        Means are empty (NaN) where no input has a certified solution.
 
     Raises:
         ValueError: naming the argument.
@@ -116,7 +129,7 @@ def curves(path: SteeringPath, logits: Any, tau: Any, points: int = 160) -> pd.D
 
 
 def _means(solved: Solutions, logits: Float[np.ndarray, " n"]) -> dict[str, float]:
-    has = solved.solved
+    has = (solved.code == OPTIMAL) | (solved.code == SATISFIED)
     reached = logits + np.maximum(solved.shortfall, 0.0)
     columns = {
         "l1": solved.l1,
@@ -129,6 +142,8 @@ def _means(solved: Solutions, logits: Float[np.ndarray, " n"]) -> dict[str, floa
     return {
         **means,
         "n_solved": int(has.sum()),
-        "n_satisfied": int((solved.status == "already_satisfied").sum()),
-        "n_infeasible": int((solved.status == "infeasible").sum()),
+        "n_satisfied": int((solved.code == SATISFIED).sum()),
+        "n_infeasible": int((solved.code == INFEASIBLE).sum()),
+        "n_inaccurate": int((solved.code == INACCURATE).sum()),
+        "n_failed": int((solved.code == FAILED).sum()),
     }

@@ -10,9 +10,8 @@ grows from 0. It is the non-negative lasso path of w on the dictionary read in t
 An event is a κ_i or a y_i reaching zero. A row that comes in beside one it nearly equals would
 push it out within a hair, with coefficients that are all rounding in between: such rows are
 exchanged at once, which breaks optimality by less than rounding. Events are looked for on a few
-columns that may come next; after every block of events the reduced costs of the *full* dictionary
-are computed at each new knot. They are the certificate, and a column found violated joins and its
-block is redone.
+columns; then the reduced costs of the *full* dictionary, the certificate, are computed at each
+new knot, and where a column is violated it joins and the block is redone.
 """
 
 from collections.abc import Iterable
@@ -20,10 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import nnls
 
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.factor import INDEPENDENT, ActiveQR
+from steering_core.optimize.least_squares import nonnegative
 
 _TIE = 1e-12  # reduced costs and coefficients below this (relative) are zero
 FLAT = 1e-12  # |d_iᵀ rho| and a_i below this times ‖d_i‖‖w‖ is zero
@@ -62,8 +61,7 @@ class Homotopy:
     """Follows the events on a set of working columns.
 
     Args:
-        dictionary: the decoder.
-        w: probe weight, ``(d_model,)``.
+        dictionary, w: the decoder and the probe weight, ``(d_model,)``.
         a: ``D w`` over the full dictionary.
         mu, active: where to start; default at the beginning of the path.
     """
@@ -124,6 +122,8 @@ class Homotopy:
         settled = self._settled if self._settled > self.mu else np.inf
         mu = min(come.min(initial=np.inf), leave.min(initial=np.inf), settled)
         if not np.isfinite(mu):
+            left = self._w - p @ self._rows[[self._place[index] for index in self.active]]
+            p = p + self._qr.combination(left)  # refined: an error here would grow with s
             self.ray = Ray(np.array(self.active, dtype=int), np.maximum(p, 0.0))
             return None
         self._stalled = 0 if mu > self.mu * (1 + 1e-14) else self._stalled + 1
@@ -227,22 +227,22 @@ class Homotopy:
     ) -> None:
         """Several columns at zero at once: which move is a small non-negative least squares.
 
-        The direction p minimises ``‖D_Aᵀp − w‖`` with ``p ≥ 0`` on the tied columns and p free
-        on the others, the optimality condition of the next segment.
+        The next p minimises ``‖D_Aᵀp − w‖`` with ``p ≥ 0`` on the tied columns, else free.
         """
         tied = np.union1d(np.array(self.active, dtype=int)[zero], entering).astype(int)
         self._remove(zero)
         outside = self._qr.outside(self._rows[[self._place[i] for i in tied]])
         length = np.linalg.norm(outside, axis=1)
         free = length > INDEPENDENT * self._dictionary.norms[tied]
-        target = float(np.linalg.norm(self._qr.rho))
-        weight = np.zeros(0)
+        weight, target = np.zeros(int(free.sum())), float(np.linalg.norm(self._qr.rho))
         if free.any() and target > 0.0:
-            weight, _ = nnls((outside[free] / length[free, None]).T, self._qr.rho / target)
-        chosen = [int(index) for index in tied[free][weight > 0]]
+            weight = nonnegative((outside[free] / length[free, None]).T, self._qr.rho / target)
+            if weight is None:
+                raise DegeneratePathError(f"Rows tied at price {self.mu:.17g} have no order.")
+        chosen = tied[free][weight > 0].tolist()
         left_over = [index for index in chosen if not self._add(index)]
         if self._stalled > _PATIENCE:  # rows too alike for the price to move: one of them will do
-            self._block(left_over + [int(i) for i in np.intersect1d(tied[~free], entering)])
+            self._block(left_over + np.intersect1d(tied[~free], entering).tolist())
         if not chosen and zero.size == 0:  # all of them depend on the active rows
             place = np.array([self._place[int(index)] for index in entering])
             steep = self._slope[place] - self._columns_flat[place]

@@ -1,6 +1,6 @@
 """Inner solvers of the working set: OSQP for the QP, Clarabel or SCS for the cone program."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import clarabel
@@ -172,23 +172,36 @@ def solve_linear(
 
     Columns are scaled to a largest gain of one; "infeasible" is what HiGHS says, no proof.
     """
-    k, n = margins.shape
     sigma, gain = float(r.max()), np.abs(margins).max(axis=0, initial=0.0)
     gain = np.where(gain > 0, gain, 1.0)
     price = cost / gain
     least = float(price.min(initial=np.inf))
-    result = linprog(
-        price / least,
-        A_ub=-margins / gain,
-        b_ub=-r / sigma,
-        bounds=np.stack([np.zeros(n), caps * gain / sigma], axis=1),
-        method="highs",
-    )
+    found = highs(margins / gain, r / sigma, caps * gain / sigma, price / least)
+    return replace(found, x=found.x * sigma / gain, mu=found.mu * least)
+
+
+def highs(
+    margins: Float[np.ndarray, "k n"],
+    r: Float[np.ndarray, " k"],
+    caps: Float[np.ndarray, " n"],
+    cost: Float[np.ndarray, " n"],
+    tolerance: float | None = None,
+) -> Inner:
+    """``min cᵀx s.t. A x ≥ r, 0 ≤ x ≤ u`` as it stands; numbers out of range have failed."""
+    k, n = margins.shape
+    names = ("primal_feasibility_tolerance", "dual_feasibility_tolerance")
+    options = {} if tolerance is None else {name: tolerance for name in names}
+    bounds = np.stack([np.zeros(n), caps], axis=1)
+    try:
+        result = linprog(
+            cost, A_ub=-margins, b_ub=-r, bounds=bounds, method="highs", options=options
+        )
+    except ValueError:  # what scaling made infinite
+        return nothing("failed", n, k, 0)
     if result.status != 0:
         return nothing("infeasible" if result.status == 2 else "failed", n, k, int(result.nit))
-    mu = np.maximum(-result.ineqlin.marginals, 0.0) * least
-    x = np.maximum(result.x, 0.0) * sigma / gain
-    return Inner("solved", x, mu, int(result.nit), 0.0, "highs")
+    mu = np.maximum(-result.ineqlin.marginals, 0.0)
+    return Inner("solved", np.maximum(result.x, 0.0), mu, int(result.nit), 0.0, "highs")
 
 
 def _clarabel(

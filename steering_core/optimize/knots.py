@@ -25,6 +25,20 @@ class Place:
 
 
 @dataclass(frozen=True)
+class FarPrices:
+    """Multipliers far along the ray, made feasible: ``price − (norm − least_norm) size``.
+
+    That is the dual value per unit of margin under a budget ``norm``. ``t`` is the distance from
+    the last knot, ``violation`` the dual violation of the multipliers before they are shrunk.
+    """
+
+    t: Float[np.ndarray, " m"]
+    price: Float[np.ndarray, " m"]
+    size: Float[np.ndarray, " m"]
+    violation: Float[np.ndarray, " m"]
+
+
+@dataclass(frozen=True)
 class Knots:
     """``K`` knots of ``y(s)`` and, if the path is complete, the ray after the last.
 
@@ -168,25 +182,44 @@ class Knots:
         between = self.s[k] + part * (self.s[onward] - self.s[k])
         return np.where(slack, 0.0, np.where(ray, on_ray, between))
 
+    @cached_property
+    def far_prices(self) -> FarPrices:
+        """Multipliers at several distances on the ray; the knots must be complete."""
+        t = np.geomspace(1.0, 1e10, 41) * (self.s[-1] or 1.0)
+        return self._far_prices(t)
+
     def far_price(
         self, norm: Float[np.ndarray, " n"], s: Float[np.ndarray, " n"]
-    ) -> Float[np.ndarray, " n"]:
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Lower bounds of ``1ᵀu`` under budgets ``‖Dᵀu‖ <= norm``, whose positions s are far.
 
         The dual values ``μ − norm ‖v‖`` rise along the ray up to s, and the dual violation and
-        rounding grow: the best of several on the way. The knots must be complete.
+        rounding grow: the best at s and at several other places, all of which are bounds. The
+        knots must be complete.
+
+        Returns:
+            The bounds, and the dual violation of the multipliers that each is of.
         """
+        ways = self.far_prices
+        own = self._far_prices(np.where(np.isinf(s), ways.t[-1], s - self.s[-1]))
+        more = np.where(np.isinf(s), 0.0, norm - self.least_norm)
+        values = np.concatenate(
+            [ways.price - more[:, None] * ways.size, (own.price - more * own.size)[:, None]], axis=1
+        )
+        best = values.argmax(axis=1)
+        at_own = best == ways.t.size
+        violation = np.where(at_own, own.violation, ways.violation[np.where(at_own, 0, best)])
+        return values.max(axis=1), violation
+
+    def _far_prices(self, t: Float[np.ndarray, " m"]) -> FarPrices:
         last = self.s.size - 1
-        way = np.geomspace(1.0, 1e10, 41) * (self.s[last] or 1.0)
-        t = np.minimum((s - self.s[last])[:, None], np.append(way, way[-1]))
-        t[:, -1] = np.where(np.isinf(s), way[-1], s - self.s[last])
         theta, start, between = self.square[-1], self.square[last], self.cross[last]
         size = np.sqrt(start + 2 * t * between + t**2 * theta)
         # √θ‖v‖ − tθ without cancellation; the price rises by tθ
         excess = theta * (start + 2 * t * between) / (np.sqrt(theta) * size + t * theta)
-        more = np.where(np.isinf(s), 0.0, norm - self.least_norm)[:, None] * size
-        shrink = 1.0 + self.violation[last] + t * self.violation[-1]
-        return ((self.mu[last] - excess - more) / shrink).max(axis=1)
+        violation = self.violation[last] + t * self.violation[-1]
+        shrink = 1.0 + violation
+        return FarPrices(t, (self.mu[last] - excess) / shrink, size / shrink, violation)
 
     def attainable(self, norm: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Whether some u of margin 1 has this norm, as far as the path knows."""

@@ -1,13 +1,13 @@
 """Limits of the coefficients, per input: signed steering, box limits, prefilters, batches."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import sparse
 
-from steering_core.optimize.checks import as_directions, as_float64
+from steering_core.optimize.checks import as_directions, as_float64, as_numbers
 from steering_core.optimize.dictionary import Dictionary
 
 
@@ -28,22 +28,33 @@ class Limits:
     down: Any = 0.0
     names: tuple[str, str] = ("up", "down")
 
+    def checked(self, n: int, d_sae: int) -> "Limits":
+        """The same in float64, all rows of n inputs checked.
+
+        Raises:
+            ValueError: naming ``up`` or ``down`` (or what they were made of), for a wrong shape,
+                what is not a number, NaN or a negative value.
+        """
+        up, down = self.names
+        return replace(
+            self, up=_checked(up, self.up, n, d_sae), down=_checked(down, self.down, n, d_sae)
+        )
+
+    def row(
+        self, i: int, d_sae: int
+    ) -> tuple[Float[np.ndarray, " d_sae"], Float[np.ndarray, " d_sae"]]:
+        """``(up, down)`` of input i; the limits must be :meth:`checked`."""
+        return _row(self.up, i, d_sae), _row(self.down, i, d_sae)
+
     def rows(
         self, i: int, n: int, d_sae: int
     ) -> tuple[Float[np.ndarray, " d_sae"], Float[np.ndarray, " d_sae"]]:
         """``(up, down)`` of input i of n.
 
         Raises:
-            ValueError: naming ``up`` or ``down`` (or what they were made of), for a wrong shape,
-                NaN or a negative value.
+            ValueError: as :meth:`checked`.
         """
-        up, down = self.names
-        return _row(up, self.up, i, n, d_sae), _row(down, self.down, i, n, d_sae)
-
-    @property
-    def signed(self) -> bool:
-        """Whether any coefficient may be negative."""
-        return (self.down.nnz if sparse.issparse(self.down) else np.any(self.down)) > 0
+        return self.checked(n, d_sae).row(i, d_sae)
 
 
 def ablation_limits(activations: Any) -> Limits:
@@ -51,6 +62,9 @@ def ablation_limits(activations: Any) -> Limits:
 
     Args:
         activations: feature activations f(h) >= 0, ``(n, d_sae)`` or ``(d_sae,)``, dense or sparse.
+
+    Raises:
+        ValueError: naming ``activations``.
     """
     return Limits(up=np.inf, down=_activations(activations), names=("up", "activations"))
 
@@ -65,8 +79,8 @@ def box_limits(largest: Any, factor: float) -> Limits:
     Raises:
         ValueError: naming ``factor`` or ``largest``.
     """
-    if not 0 < factor < np.inf:
-        raise ValueError(f"factor must be > 0 and finite, not {factor}.")
+    if not isinstance(factor, (int, float, np.number)) or not 0 < factor < np.inf:
+        raise ValueError(f"factor must be > 0 and finite, not {factor!r}.")
     largest = as_float64("largest", largest, 1)
     if (largest < 0).any():
         raise ValueError("largest must be >= 0.")
@@ -131,33 +145,43 @@ def shared(
     coefficient is allowed as far as every input allows it.
     """
     shortfall = as_float64("shortfall", shortfall, 2)
-    rows = [limits.rows(i, len(shortfall), d_sae) for i in range(len(shortfall))]
+    limits = limits.checked(len(shortfall), d_sae)
+    rows = [limits.row(i, d_sae) for i in range(len(shortfall))]
     up, down = (np.min(part, axis=0) for part in zip(*rows, strict=True))
     return shortfall.max(axis=0), Limits(up=up, down=down)
 
 
 def _activations(value: Any) -> Any:
-    if sparse.issparse(value):
-        value = sparse.csr_array(value, dtype=np.float64)
-        data = value.data
-    else:
-        value = data = np.asarray(value, dtype=np.float64)
+    value = _numbers("activations", value)
+    data = value.data if sparse.issparse(value) else value
     if not np.isfinite(data).all() or (data < 0).any():
         raise ValueError("activations must be finite and >= 0.")
     return value
 
 
-def _row(name: str, value: Any, i: int, n: int, d_sae: int) -> Float[np.ndarray, " d_sae"]:
-    if sparse.issparse(value):
-        value = sparse.csr_array(value)
-    shape = np.shape(value)
-    if shape not in ((), (d_sae,), (n, d_sae)):
-        raise ValueError(f"{name} must be a number, ({d_sae},) or ({n}, {d_sae}), not {shape}.")
-    if sparse.issparse(value):
-        row = value[[i]].toarray()[0]
-    else:
-        row = np.asarray(value, dtype=np.float64)
-        row = np.broadcast_to(row[i] if row.ndim == 2 else row, (d_sae,))
-    if np.isnan(row).any() or (row < 0).any():
+def _numbers(name: str, value: Any) -> Any:
+    """``value``, dense or sparse, in float64."""
+    if not sparse.issparse(value):
+        return as_numbers(name, value)
+    try:
+        return sparse.csr_array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not a matrix of numbers: {error}") from error
+
+
+def _checked(name: str, value: Any, n: int, d_sae: int) -> Any:
+    value = _numbers(name, value)
+    if value.shape not in ((), (d_sae,), (n, d_sae)):
+        raise ValueError(
+            f"{name} must be a number, ({d_sae},) or ({n}, {d_sae}), not {value.shape}."
+        )
+    data = value.data if sparse.issparse(value) else value
+    if not (data >= 0).all():
         raise ValueError(f"{name} must be >= 0 and not NaN.")
-    return row
+    return value
+
+
+def _row(value: Any, i: int, d_sae: int) -> Float[np.ndarray, " d_sae"]:
+    if sparse.issparse(value):
+        return value[[i]].toarray()[0]
+    return np.broadcast_to(value[i] if value.ndim == 2 else value, (d_sae,))

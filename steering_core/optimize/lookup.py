@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from steering_core.optimize.knots import LIMIT, SNAP
+from steering_core.optimize.checks import tolerated
+from steering_core.optimize.knots import FAR, LIMIT, SNAP
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.solution import BEYOND, INFEASIBLE, OPTIMAL, SATISFIED
+from steering_core.optimize.solution import BEYOND, INACCURATE, INFEASIBLE, OPTIMAL, SATISFIED
 
 Answer = tuple[Float[Tensor, "batch d_model"], Int[Tensor, " batch"]]
 
@@ -18,11 +19,12 @@ class PathLookup(torch.nn.Module):
     """Residual vectors ``Dᵀδ`` of a fitted path for batches of shortfalls.
 
     A query is a binary search and an interpolation between two rows, without a loop over inputs
-    and without waiting for the device. Rows that have no solution are **zero** and flagged: the
-    second value returned holds indices into ``steering_core.optimize.solution.STATUSES``, which
-    are ``optimal``, ``already_satisfied`` (zero, rightly), ``infeasible`` and ``beyond_range``
-    (the path was not fitted this far: ``path.extend`` it before the table is made). A shortfall
-    that is NaN counts as infeasible.
+    and without waiting for the device. Each solution is certified as those of the path are, from
+    what the knots hold of the dual. Rows that have no certified solution are **zero** and flagged:
+    the second value returned holds indices into ``steering_core.optimize.solution.STATUSES``,
+    which are ``optimal``, ``already_satisfied`` (zero, rightly), ``infeasible``, ``inaccurate``
+    and ``beyond_range`` (the path was not fitted this far: ``path.extend`` it before the table is
+    made). A shortfall that is NaN counts as infeasible.
 
     Positions are computed in float64 whatever the dtype of the vectors; casting the module
     casts the vectors only.
@@ -31,9 +33,11 @@ class PathLookup(torch.nn.Module):
         path: a fitted path; it is copied, later extensions do not show.
         device: of the table.
         dtype: of the vectors.
+        tolerance: a solution whose certified relative gap, of either sign, or whose miss is
+            larger is ``inaccurate``.
 
     Raises:
-        ValueError: naming ``path``, if it has no knots yet.
+        ValueError: naming ``path``, if it has no knots yet, or ``tolerance``.
     """
 
     def __init__(
@@ -41,9 +45,10 @@ class PathLookup(torch.nn.Module):
         path: SteeringPath,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
+        tolerance: float = 1e-8,
     ) -> None:
         super().__init__()
-        knots = path.knots
+        knots, self._tolerance = path.knots, tolerated(tolerance)
         if path.feasible and knots.mu.size < 2:
             raise ValueError("path has no knots yet: extend it as far as the queries will go.")
         self.feasible, self.complete = path.feasible, knots.complete
@@ -57,8 +62,14 @@ class PathLookup(torch.nn.Module):
         self.register_buffer("vectors", torch.from_numpy(unit).to(device, dtype))
         square, cross = np.zeros(rows), np.zeros(rows - 1)
         square[: knots.mu.size], cross[: knots.cross.size] = knots.square, knots.cross
+        dual = np.zeros((rows, 3))  # price, L1 and dual violation: what certifies a solution
+        dual[: knots.mu.size] = np.stack([knots.mu, knots.l1, knots.violation], axis=1)
         norm = knots.norm if knots.norm.size else np.array([knots.slack_norm])
         tables = {"s": knots.s, "scale": scale, "square": square, "cross": cross, "fall": -norm}
+        tables |= {"dual": dual}
+        if knots.complete:
+            far = knots.far_prices
+            tables |= {"far_way": far.t, "far_price": far.price, "far_size": far.size}
         self._tables = {
             name: torch.from_numpy(np.ascontiguousarray(table)).to(self.vectors.device)
             for name, table in tables.items()
@@ -79,7 +90,7 @@ class PathLookup(torch.nn.Module):
         r = shortfall.to(torch.float64)
         s = r.clamp(min=0.0).nan_to_num(0.0) * lam
         beyond = s > self._tables["s"][-1] if not self.complete else torch.zeros_like(s).bool()
-        return self._answer(r, s, ~torch.isfinite(r), beyond)
+        return self._answer(r, s, None, ~torch.isfinite(r), beyond)
 
     def socp(self, shortfall: Float[Tensor, " batch"], epsilon: float | Tensor) -> Answer:
         """``(vectors, codes)`` of SOCP(ε, r); a tensor of ε, one a row, is taken unchecked.
@@ -95,7 +106,7 @@ class PathLookup(torch.nn.Module):
         beyond = torch.zeros_like(never)
         if not self.complete:
             beyond = ~never & (-norm > self._tables["fall"][-1])
-        return self._answer(r, self._at_norm(norm), never, beyond)
+        return self._answer(r, self._at_norm(norm), norm, never, beyond)
 
     def _at_norm(self, norm: Tensor) -> Tensor:
         """As ``Knots.at_norm``; anything finite where the norm is out of range."""
@@ -120,7 +131,10 @@ class PathLookup(torch.nn.Module):
         between = start + part * (t["s"][onward] - start)
         return torch.where(slack, 0.0, torch.where(ray, on_ray, between))
 
-    def _answer(self, r: Tensor, s: Tensor, never: Tensor, beyond: Tensor) -> Answer:
+    def _answer(
+        self, r: Tensor, s: Tensor, norm: Tensor | None, never: Tensor, beyond: Tensor
+    ) -> Answer:
+        """The solutions at positions s, of the SOCP if budgets per shortfall ``norm`` are given."""
         t, last = self._tables, self._tables["s"].numel() - 1
         far = torch.isinf(s)
         first = t["s"][min(1, last)].clamp(min=np.finfo(float).tiny) if last else 1.0
@@ -136,6 +150,8 @@ class PathLookup(torch.nn.Module):
         known = ~(never | beyond) & (r > 0)
         if not self.feasible:
             known = torch.zeros_like(known)
+        certified = self._gap(s, norm, k, left, right) <= self._tolerance
+        inaccurate, known = known & ~certified, known & certified
         scale = torch.where(known, r, 0.0)
         weights = [
             torch.where(known, scale * left * t["scale"][k], 0.0),
@@ -146,9 +162,52 @@ class PathLookup(torch.nn.Module):
             for weight, row in zip(weights, (k, k + 1), strict=True)
         )
         code = torch.where(known, OPTIMAL, torch.where(beyond & ~never, BEYOND, INFEASIBLE))
+        code = torch.where(inaccurate, INACCURATE, code)
         if not self.feasible:
             code = torch.full_like(code, INFEASIBLE)
         return vectors, torch.where(r <= 0, SATISFIED, code)
+
+    def _gap(
+        self, s: Tensor, norm: Tensor | None, k: Tensor, left: Tensor, right: Tensor
+    ) -> Float[Tensor, " batch"]:
+        """The certified relative gap, or the miss if larger: as ``Solutions`` computes them.
+
+        All per unit of shortfall. ``left`` and ``right`` are those of ``u = y/s``.
+        """
+        t = self._tables
+        price, l1, violation = (
+            left[:, None] * t["dual"][k] + right[:, None] * t["dual"][k + 1]
+        ).unbind(dim=1)
+        shrink = 1.0 + s * violation
+        square = (
+            left**2 * t["square"][k]
+            + 2 * left * right * t["cross"][k]
+            + right**2 * t["square"][k + 1]
+        )
+        if norm is None:
+            value, bound = l1 + 0.5 * s * square, s * (price / shrink - 0.5 * square / shrink**2)
+            return (1.0 - bound / value).abs()
+        size = square.sqrt()
+        bound = s * (price - norm * size) / shrink
+        bound = torch.where(s == 0, t["dual"][0, 0], bound)  # a slack budget has the price 0
+        if self.complete:
+            far = s > FAR * t["s"][-1]
+            bound = torch.where(far, self._far_bound(norm, s), bound)
+        return torch.maximum((1.0 - bound / l1).abs(), size / norm - 1.0)
+
+    def _far_bound(self, norm: Tensor, s: Tensor) -> Float[Tensor, " batch"]:
+        """As ``Knots.far_price``."""
+        t, last = self._tables, self._tables["s"].numel() - 1
+        mu, violation = t["dual"][last, 0], t["dual"][last, 2]
+        start, theta, between = t["square"][last], t["square"][last + 1], t["cross"][last]
+        infinite = torch.isinf(s)
+        way = torch.where(infinite, t["far_way"][-1], (s - t["s"][last]).clamp(min=0.0))
+        size = (start + 2 * way * between + way**2 * theta).sqrt()
+        excess = theta * (start + 2 * way * between) / (theta.sqrt() * size + way * theta)
+        more = torch.where(infinite, 0.0, norm - self._least)
+        own = (mu - excess - more * size) / (1.0 + violation + way * t["dual"][last + 1, 2])
+        others = (t["far_price"] - more[:, None] * t["far_size"]).amax(dim=1)
+        return torch.maximum(own, others)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PathLookup":
         super()._apply(fn, recurse)

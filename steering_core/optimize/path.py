@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from steering_core.errors import StorageError
-from steering_core.optimize.checks import as_float64, positive
+from steering_core.optimize.checks import as_float64, as_numbers, positive
 from steering_core.optimize.dictionary import Dictionary, vector_digest
 from steering_core.optimize.follow import Follower
 from steering_core.optimize.homotopy import DegeneratePathError
@@ -68,7 +68,7 @@ class SteeringPath:
             ValueError: naming the argument, for wrong shapes and values that are not finite.
         """
         dictionary = decoder if isinstance(decoder, Dictionary) else Dictionary(decoder, device)
-        weight = as_float64("probe_weight", probe_weight, 1).copy()  # the caller may change his
+        weight = as_float64("probe_weight", probe_weight, 1).copy()  # callers may mutate theirs
         fits(dictionary, weight)
         follower = Follower(dictionary, weight)
         path = cls(follower.knots, dictionary.d_sae, weight, follower, None, dictionary)
@@ -124,7 +124,7 @@ class SteeringPath:
             ValueError: naming the argument.
             PathRangeError: as :meth:`extend`.
         """
-        shortfall, lam = queries(shortfall, "lam", positive("lam", lam))
+        shortfall, lam = queries(shortfall, "lam", positive("lam", lam), tolerance)
         position = np.maximum(shortfall, 0.0) * lam
         if not np.isfinite(position).all():
             raise ValueError("lam times shortfall overflows.")
@@ -145,12 +145,12 @@ class SteeringPath:
             ValueError: naming the argument.
             PathRangeError: as :meth:`extend`.
         """
-        shortfall, epsilon = queries(shortfall, "epsilon", positive("epsilon", epsilon, True))
+        epsilon = positive("epsilon", epsilon, zero=True)
+        shortfall, epsilon = queries(shortfall, "epsilon", epsilon, tolerance)
         needs = shortfall > 0
         norm = np.full(shortfall.size, np.inf)
         np.divide(epsilon, shortfall, out=norm, where=needs)
-        # ‖Dᵀu‖‖w‖ >= w·Dᵀu >= 1, whatever the dictionary.
-        weight = float(np.linalg.norm(self.weight))
+        weight = float(np.linalg.norm(self.weight))  # ‖Dᵀu‖‖w‖ >= w·Dᵀu >= 1, always
         possible = needs & (norm >= (1.0 - 1e-12) / weight if weight else False)
         reached = np.ones(shortfall.size, dtype=bool)
         if self.feasible and possible.any():
@@ -187,8 +187,8 @@ class SteeringPath:
         if program not in ("qp", "socp"):
             raise ValueError(f"program must be 'qp' or 'socp', not {program!r}.")
         parameter = positive("parameter", parameter, zero=program == "socp")
-        shortfall, parameter = queries(shortfall, "parameter", parameter)
-        position = np.atleast_1d(np.asarray(position, dtype=np.float64))
+        shortfall, parameter = queries(shortfall, "parameter", parameter, tolerance)
+        position = np.atleast_1d(as_numbers("position", position))
         if position.shape != shortfall.shape or (position < 0).any():
             raise ValueError(f"position must hold {shortfall.size} values >= 0 or NaN.")
         known = ~np.isnan(position)

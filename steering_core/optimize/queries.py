@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from steering_core.optimize.checks import as_vector, match
+from steering_core.optimize.checks import as_vector, match, tolerated
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.solution import (
     FAILED,
@@ -40,13 +40,14 @@ def fits(dictionary: Dictionary, weight: Float[np.ndarray, " d_model"]) -> None:
 
 
 def queries(
-    shortfall: Any, name: str, parameter: Float[np.ndarray, " m"]
+    shortfall: Any, name: str, parameter: Float[np.ndarray, " m"], tolerance: float
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Shortfall and parameter of one length.
 
     Raises:
-        ValueError: naming ``shortfall`` or the parameter ``name``.
+        ValueError: naming ``shortfall``, the parameter ``name`` or ``tolerance``.
     """
+    tolerated(tolerance)
     shortfall = as_vector("shortfall", shortfall)
     if shortfall.size == 1 and parameter.size > 1:
         shortfall = match("shortfall", shortfall, parameter.size)

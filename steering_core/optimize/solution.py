@@ -108,7 +108,7 @@ class Solutions:
             return self.l1
         return self.l1 + 0.5 * self.parameter * self.residual_norm**2
 
-    @cached_property
+    @property
     def dual_objective(self) -> Float[np.ndarray, " n"]:
         """A lower bound of the optimum that holds in spite of the dual violation.
 
@@ -118,22 +118,9 @@ class Solutions:
             QP: μ r − ‖ν‖²/(2λ)        SOCP: μ r − ε‖ν‖
 
         A budget near the least attainable norm has multipliers far along the ray, where those
-        of a nearer point give the better bound: :meth:`Knots.far_price`.
+        of a nearer point may give the better bound: :meth:`Knots.far_price`.
         """
-        knots, position = self._path.knots, self.position[self._moved]
-        shortfall, parameter = self.shortfall[self._moved], self.parameter[self._moved]
-        place = knots.place(np.where(np.isinf(position), knots.s[-1], position))
-        shrink = 1.0 + knots.blend("violation", place)
-        margin = knots.blend("mu", place) * shortfall / shrink
-        square = knots.blend_square(place) / shrink**2
-        if self.program == "qp":
-            return self._filled(margin - square / (2 * parameter))
-        value = margin - parameter * np.sqrt(square)
-        far = position > FAR * knots.s[-1]
-        if knots.complete and far.any():
-            unit = parameter[far] / shortfall[far]
-            value[far] = knots.far_price(unit, position[far]) * shortfall[far]
-        return self._filled(value)
+        return self._filled(self._certificate[0])
 
     @cached_property
     def relative_gap(self) -> Float[np.ndarray, " n"]:
@@ -155,16 +142,14 @@ class Solutions:
         wanted = self.parameter[moved] * self.shortfall[moved]
         return self._filled(np.abs(self.position[moved] / wanted - 1.0))
 
-    @cached_property
+    @property
     def dual_violation(self) -> Float[np.ndarray, " n"]:
-        """Bound of ``max_i (μ a_i − (Dν)_i − 1)₊`` over the full dictionary.
+        """Bound of ``max_i (μ a_i − (Dν)_i − 1)₊`` over the full dictionary, 0 for δ = 0.
 
-        Computed exactly at the two neighbouring knots and interpolated, which bounds it from
-        above because it is convex in between.
+        Of the multipliers of :attr:`dual_objective`. Computed at the two neighbouring knots and
+        interpolated, which bounds it from above because it is convex in between.
         """
-        knots, position = self._path.knots, self.position[self._moved]
-        place = knots.place(np.where(np.isinf(position), knots.s[-1], position))
-        return self._filled(knots.blend("violation", place))
+        return self._filled(self._certificate[1])
 
     @property
     def delta(self) -> sparse.csr_array:
@@ -186,6 +171,24 @@ class Solutions:
         """``(delta, vector)`` of some inputs."""
         chosen = self[rows]
         return chosen.delta, chosen.vector
+
+    @cached_property
+    def _certificate(self) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+        """Dual value and dual violation of one and the same multipliers."""
+        knots, position = self._path.knots, self.position[self._moved]
+        shortfall, parameter = self.shortfall[self._moved], self.parameter[self._moved]
+        place = knots.place(np.where(np.isinf(position), knots.s[-1], position))
+        violation = knots.blend("violation", place)
+        margin = knots.blend("mu", place) * shortfall / (1.0 + violation)
+        square = knots.blend_square(place) / (1.0 + violation) ** 2
+        if self.program == "qp":
+            return margin - square / (2 * parameter), violation
+        value = margin - parameter * np.sqrt(square)
+        far = position > FAR * knots.s[-1]
+        if knots.complete and far.any():
+            price, violation[far] = knots.far_price(parameter[far] / shortfall[far], position[far])
+            value[far] = price * shortfall[far]
+        return value, violation
 
     @cached_property
     def _moved(self) -> np.ndarray:

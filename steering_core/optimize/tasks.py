@@ -36,7 +36,7 @@ class Point:
     iterations: int = 0
 
 
-class Task(Protocol):
+class InputProgram(Protocol):
     """What the rounds of the working set need from a program."""
 
     caps: Float[np.ndarray, " columns"]

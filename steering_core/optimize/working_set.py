@@ -10,13 +10,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
-from steering_core.optimize.checks import as_directions, as_float64, match, positive
+from steering_core.optimize.checks import (
+    as_directions,
+    as_float64,
+    as_numbers,
+    match,
+    positive,
+    tolerated,
+)
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.inner import ConeSolver, WarmOSQP
 from steering_core.optimize.limits import Limits
 from steering_core.optimize.outcome import Outcome, WorkingSetSolutions
-from steering_core.optimize.tasks import ConeTask, QPTask, Task
+from steering_core.optimize.tasks import ConeTask, InputProgram, QPTask
 from steering_core.optimize.working_columns import WorkingColumns
 
 _PAYS = -1e-9  # a column whose reduced cost is below this comes in
@@ -82,7 +90,7 @@ class WorkingSet:
             ValueError: naming the argument.
         """
 
-        def task(r: np.ndarray, lam: float, caps: np.ndarray) -> Task:
+        def task(r: np.ndarray, lam: float, caps: np.ndarray) -> InputProgram:
             return QPTask(self._columns, self._osqp, r, lam, caps)
 
         return self._each(shortfall, "lam", positive("lam", lam), limits, tolerance, task)
@@ -92,7 +100,7 @@ class WorkingSet:
     ) -> WorkingSetSolutions:
         """Solve the SOCP for each input; ``epsilon`` >= 0, otherwise as :meth:`qp`."""
 
-        def task(r: np.ndarray, epsilon: float, caps: np.ndarray) -> Task:
+        def task(r: np.ndarray, epsilon: float, caps: np.ndarray) -> InputProgram:
             return ConeTask(self._columns, self._cone_solver, r, epsilon, caps)
 
         epsilon = positive("epsilon", epsilon, zero=True)
@@ -105,32 +113,35 @@ class WorkingSet:
         parameter: np.ndarray,
         limits: Limits | None,
         tolerance: float,
-        task: Callable[[np.ndarray, float, np.ndarray], Task],
+        task: Callable[[np.ndarray, float, np.ndarray], InputProgram],
     ) -> WorkingSetSolutions:
         k, d_sae = self._columns.directions.shape[0], self._columns.d_sae
-        empty = np.ndim(shortfall) > 0 and len(shortfall) == 0
-        shortfall = (
-            np.zeros((0, k)) if empty else as_float64("shortfall", shortfall, np.ndim(shortfall))
-        )
-        if shortfall.ndim == 1 and k == 1:
-            shortfall = shortfall[:, None]
-        if shortfall.ndim != 2 or shortfall.shape[1] != k:
-            raise ValueError(f"shortfall must be (n, {k}), not {shortfall.shape}.")
-        n, limits = len(shortfall), limits or Limits()
+        shortfall, tolerance = _margins(shortfall, k), tolerated(tolerance)
+        n = len(shortfall)
+        limits = (limits or Limits()).checked(n, d_sae)
         parameter = match(name, parameter, n)
         outcomes = []
         for i in range(n):
-            caps = np.concatenate(limits.rows(i, n, d_sae))
+            caps = np.concatenate(limits.row(i, d_sae))
             if (shortfall[i] <= 0).all():
                 outcomes.append(Outcome.satisfied(d_sae))
             elif name == "epsilon" and parameter[i] == 0:
                 outcomes.append(Outcome.nothing("infeasible", d_sae))
             else:
-                outcome = self._rounds(task(shortfall[i] / self._gain, float(parameter[i]), caps))
+                outcome = self._one(task(shortfall[i] / self._gain, float(parameter[i]), caps))
                 outcomes.append(outcome.judged(tolerance))
         return WorkingSetSolutions(self._dictionary, shortfall, parameter, outcomes)
 
-    def _rounds(self, task: Task) -> Outcome:
+    def _one(self, task: InputProgram) -> Outcome:
+        """One input; if a factorisation breaks down over it, it has failed, and no other."""
+        before = self._columns.ids.size
+        try:
+            return self._rounds(task)
+        except np.linalg.LinAlgError:
+            self._columns.keep_first(before)
+            return Outcome.nothing("failed", self._columns.d_sae)
+
+    def _rounds(self, task: InputProgram) -> Outcome:
         columns, iterations, best = self._columns, 0, None
         before, status = columns.ids.size, "feasible"
         if before == 0:
@@ -159,3 +170,16 @@ class WorkingSet:
             status = "failed" if status == "feasible" else status
             return Outcome.nothing(status, columns.d_sae).counted(iterations, count, "")
         return best
+
+
+def _margins(shortfall: Any, k: int) -> Float[np.ndarray, "n k"]:
+    """Shortfalls as a matrix; there may be no inputs at all."""
+    if not isinstance(shortfall, torch.Tensor):
+        shortfall = as_numbers("shortfall", shortfall)
+    if shortfall.ndim > 0 and len(shortfall) == 0:
+        return np.zeros((0, k))
+    shortfall = as_float64("shortfall", shortfall, 1 if shortfall.ndim == 1 == k else 2)
+    shortfall = shortfall[:, None] if shortfall.ndim == 1 else shortfall
+    if shortfall.shape[1] != k:
+        raise ValueError(f"shortfall must be (n, {k}), not {shortfall.shape}.")
+    return shortfall

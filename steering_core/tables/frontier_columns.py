@@ -13,7 +13,7 @@ FRONTIER_COLUMNS: tuple[Column, ...] = (
         "name",
         "`curve`: in closed form from the path, where every test row has a solution; `sweep`: "
         "solved by the sweep, whose means are over other rows than the curve's where "
-        "`n_infeasible` is not 0",
+        "`n_infeasible`, `n_inaccurate` or `n_failed` is not 0",
     ),
     Column("program", "text", "name", "`qp` or `socp`"),
     Column("tau", "number", "probe logit", "margin τ that the program asks for"),
@@ -42,9 +42,26 @@ FRONTIER_COLUMNS: tuple[Column, ...] = (
         "mean logit reached: τ, or more where a row is past it without steering",
         _NONE_SOLVED,
     ),
-    Column("n_solved", "number", "rows", "test rows with a solution; the means are over these"),
+    Column(
+        "n_solved",
+        "number",
+        "rows",
+        "test rows with a certified solution; the means are over these",
+    ),
     Column("n_satisfied", "number", "rows", "of them, past the margin before: δ = 0"),
-    Column("n_infeasible", "number", "rows", "test rows without a solution"),
+    Column(
+        "n_infeasible",
+        "number",
+        "rows",
+        "test rows that have no solution: the constraints exclude each other",
+    ),
+    Column(
+        "n_inaccurate",
+        "number",
+        "rows",
+        "test rows whose solution could not be certified to be the optimum",
+    ),
+    Column("n_failed", "number", "rows", "test rows that float64 does not suffice for"),
 )
 
 FRONTIER_KEY: tuple[str, ...] = ("point", "program", "tau", "parameter")
@@ -72,4 +89,12 @@ KNOT_COLUMNS: tuple[Column, ...] = (
         "(s·residual_norm)² is a quadratic in s",
     ),
     Column("l0", "number", _L0, "number of features with a non-zero coefficient at the knot"),
+    Column(
+        "l0_after",
+        "number",
+        _L0,
+        "the same between this knot and the next, often one more: at a knot a feature is about "
+        "to come in, or has just left",
+        "the last row of the table",
+    ),
 )

@@ -8,6 +8,7 @@ from steering_core.tables.charts import HEIGHT, QUIET, WIDTH, finished, note
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _DASHES = ([1, 0], [7, 5], [2, 3], [10, 3])
 _MOST_LABELS = 8
+_UNSOLVED = ("n_infeasible", "n_inaccurate", "n_failed")
 _PADDED = alt.Scale(zero=False, nice=False, padding=14)
 
 
@@ -23,8 +24,9 @@ def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.T
         df: columns ``program``, ``parameter`` (λ or ε), ``l0``, ``l1``, ``residual_norm``, ``tau``
             (the margin, probe logits), a row per point of the curves; none gives a picture that
             says so.
-        grid: the same columns for the points of a sweep, with ``n_infeasible``, or None. A point
-            at which some row had no solution is hollow; without any solution it has no place.
+        grid: the same columns for the points of a sweep, with the counts ``n_infeasible``,
+            ``n_inaccurate`` and ``n_failed``, or None. A point at which some row had no certified
+            solution is hollow; without any it has no place.
 
     """
     if df.empty:
@@ -91,16 +93,17 @@ def _panel(
         )
     ]
     if grid is not None and grid[[x[0], y[0]]].notna().all(axis=1).any():
-        told = ["program", "parameter", "tau", "l0", "l1", "residual_norm", "n_infeasible"]
+        told = ["program", "parameter", "tau", "l0", "l1", "residual_norm", *_UNSOLVED]
+        unsolved = " + ".join(f"datum.{name}" for name in _UNSOLVED)
         points = alt.Chart(grid.dropna(subset=[x[0], y[0]])).encode(
             across, up, alt.Color(**colour), tooltip=told
         )
         look = {"size": 65, "opacity": 1}
         layers += [
-            points.transform_filter("datum.n_infeasible == 0").mark_point(
+            points.transform_filter(f"{unsolved} == 0").mark_point(
                 filled=True, stroke="black", strokeWidth=0.8, **look
             ),
-            points.transform_filter("datum.n_infeasible > 0").mark_point(
+            points.transform_filter(f"{unsolved} > 0").mark_point(
                 filled=False, fill="white", strokeWidth=1.6, **look
             ),
         ]

@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
 from steering_core.models.tokens import pad, tokenize
+from steering_core.optimize.homotopy import DegeneratePathError, Homotopy
 from steering_core.optimize.path import PathRangeError, SteeringPath
 from steering_core.optimize.reference import solve_reference
 from steering_core.probes.linear_probe import LinearProbe
@@ -258,6 +260,48 @@ def test_a_short_path_without_its_decoder_says_so(tiny, prompts, tmp_path, monke
             tiny, prompts, NAMES, GREEDY, site=SITES[1],
             adaptive=plan("qp", 3.0, 6.0, SITES[1], path=short),
         )  # fmt: skip
+
+
+def test_positions_beyond_the_end_of_float64_are_left_alone_and_counted(
+    tiny, prompts, long_path, monkeypatch
+):
+    monkeypatch.setattr("steering_core.optimize.follow._BLOCK", 2)
+    step, far = Homotopy.step, 6.0
+
+    def stuck(self):
+        if len(self.active) == 3:
+            raise DegeneratePathError("stuck")
+        return step(self)
+
+    monkeypatch.setattr(Homotopy, "step", stuck)
+    spec = plan("qp", 3.0, far, SITES[1], path=SteeringPath.fit(DECODER, WEIGHT))
+    got = continuations(tiny, prompts, NAMES, GREEDY, site=SITES[1], batch_size=2, adaptive=spec)
+    end = spec.solver._path.knots.reach
+    assert 0 < end < long_path.knots.reach
+
+    def until_the_end(r, program, parameter):
+        return by_path(long_path)(r, program, parameter) if r * parameter <= end else None
+
+    for i, prompt in enumerate(prompts):
+        tokens, _, failed = slowly(tiny, prompt, SITES[1], "qp", 3.0, far, "last", 7, until_the_end)
+        assert got.tokens[i] == tokens
+        assert got.unsolved[i] == failed
+    assert got.unsolved.sum() > 0
+
+
+def test_positions_whose_solution_is_not_certified_are_left_alone_and_counted(tiny, prompts):
+    path = SteeringPath.fit(DECODER, WEIGHT).extend(np.inf)
+    wrong = replace(path.knots, violation=np.ones_like(path.knots.violation))
+    kwargs = {"site": SITES[1], "batch_size": 2}
+    got, well = (
+        continuations(
+            tiny, prompts, NAMES, GREEDY, **kwargs,
+            adaptive=plan("qp", 0.7, TAU, SITES[1], path=SteeringPath(knots, 40, WEIGHT)),
+        )
+        for knots in (wrong, path.knots)
+    )  # fmt: skip
+    assert got.unsolved.sum() > 0 == well.unsolved.sum()
+    assert got.tokens == generate(tiny, prompts, NAMES, GREEDY, site=SITES[1])
 
 
 def test_two_sites_at_once(tiny, prompts):

@@ -1,5 +1,7 @@
 """The programs as methods: what the probe says afterwards, and what is refused."""
 
+from dataclasses import replace
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from small_world import D_MODEL, decoder, inputs, probe
 
 from steering_core.methods import ConvexOptimalSteering, InfeasibleError, QPOptimalSteering
 from steering_core.methods import optimal as optimal_module
+from steering_core.optimize.path import SteeringPath
 
 D = decoder()
 W, B = probe().weight_vector, probe().bias
@@ -176,6 +179,7 @@ def test_torch_and_float32_are_welcome():
         ({"probe_w": np.full(D_MODEL, np.nan)}, "probe_w holds NaN"),
         ({"D": np.zeros((4, D_MODEL + 1))}, "D must have shape"),
         ({"D": np.zeros(D_MODEL)}, "D must have shape"),
+        ({"D": [[1.0], [1.0, 2.0]]}, "D is not an array"),
         ({"D": np.full((4, D_MODEL), np.nan)}, "D holds NaN"),
         ({"target_class": 2}, "target_class"),
     ],
@@ -187,12 +191,65 @@ def test_bad_arguments_are_named(change: dict, named: str):
         QPOptimalSteering().compute_steering_vector(**{**arguments, **change})
 
 
+def uncertified(monkeypatch: pytest.MonkeyPatch, from_knot: int):
+    """Paths whose dual violation from some knot on is too large to certify anything."""
+    fit = optimal_module.SteeringPath.fit
+
+    def damaged(*arguments):
+        path = fit(*arguments).extend(np.inf)
+        violation = path.knots.violation.copy()
+        violation[from_knot:] = 1e-3
+        return SteeringPath(replace(path.knots, violation=violation), path.d_sae, path.weight)
+
+    monkeypatch.setattr(optimal_module.SteeringPath, "fit", damaged)
+
+
 def test_a_solution_that_is_not_certified_is_not_passed_off_as_optimal(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    method = QPOptimalSteering()
-    monkeypatch.setattr(
-        method, "solve", lambda path, shortfall: path.qp(shortfall, lam=1.0, tolerance=-1.0)
-    )
+    uncertified(monkeypatch, 1)
     with pytest.raises(ArithmeticError, match="certified gap"):
-        method.compute_steering_vector(inputs()[0], W, B, D)
+        QPOptimalSteering().compute_steering_vector(inputs()[0], W, B, D)
+
+
+@pytest.mark.parametrize("target_class", [0, 1])
+@pytest.mark.parametrize("method", [QPOptimalSteering(0.5), ConvexOptimalSteering(50.0)])
+def test_many_inputs_are_solved_as_one_by_one(method, target_class: int, monkeypatch):
+    digests, digest = [], optimal_module.rows_digest
+    monkeypatch.setattr(
+        optimal_module, "rows_digest", lambda rows: digests.append(1) or digest(rows)
+    )
+    H = np.stack(inputs())
+    got = method.compute_steering_vectors(H, W, B, D, target_class)
+    assert len(digests) == 1
+    want = [method.compute_steering_vector(h, W, B, D, target_class=target_class) for h in H]
+    np.testing.assert_allclose(got, want, atol=1e-12)
+
+
+def test_rows_without_a_solution_are_named_or_nan():
+    H = np.stack(inputs())
+    need = 0.5 - (H @ W + B)
+    method = ConvexOptimalSteering(0.99 * need.max() / np.linalg.norm(W), 0.5)
+    vectors = method.compute_steering_vectors(H, W, B, D, unsolved="nan")
+    none = np.isnan(vectors).all(axis=1)
+    assert none[need.argmax()] and not none[need <= 0].any() and (need <= 0).any()
+    assert np.isfinite(vectors[~none]).all()
+    with pytest.raises(InfeasibleError, match=f"rows .*{need.argmax()}.* is infeasible"):
+        method.compute_steering_vectors(H, W, B, D)
+    with pytest.raises(ValueError, match="unsolved"):
+        method.compute_steering_vectors(H, W, B, D, unsolved="zero")
+    with pytest.raises(ValueError, match="a row of H must have shape"):
+        method.compute_steering_vectors(H[:, 1:], W, B, D)
+    with pytest.raises(ValueError, match="H must have 2 dimension"):
+        method.compute_steering_vectors(H[0], W, B, D)
+
+
+def test_rows_that_are_not_certified_are_named_or_nan(monkeypatch: pytest.MonkeyPatch):
+    uncertified(monkeypatch, 1)
+    H = np.stack(inputs())
+    moved = H @ W + B < 0.5
+    first = np.flatnonzero(moved)[0]
+    with pytest.raises(ArithmeticError, match=rf"rows {first}.*certified gap"):
+        QPOptimalSteering().compute_steering_vectors(H, W, B, D)
+    vectors = QPOptimalSteering().compute_steering_vectors(H, W, B, D, unsolved="nan")
+    assert (np.isnan(vectors).all(axis=1) == moved).all() and moved.any() and not moved.all()

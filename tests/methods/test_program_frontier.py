@@ -40,6 +40,8 @@ def test_grid_points_say_how_many_inputs_they_are_over():
             "n_solved": 2,
             "n_satisfied": 1,
             "n_infeasible": 0,
+            "n_inaccurate": 0,
+            "n_failed": 0,
         }
     ]
 
@@ -51,6 +53,15 @@ def test_a_point_without_any_solution_is_empty_and_there():
     (point,) = grid_points(nothing).to_dict("records")
     assert (point["n_solved"], point["n_infeasible"]) == (0, 2)
     assert np.isnan([point[name] for name in ("l1", "l0", "residual_norm", "margin")]).all()
+
+
+def test_what_is_not_certified_or_failed_is_not_called_infeasible():
+    rows = ROWS.assign(status=ROWS["status"].replace("infeasible", "inaccurate"))
+    rows.loc[5, "status"] = "failed"
+    (point,) = grid_points(rows[rows["method"] == "convex_optimal"]).to_dict("records")
+    assert [point[f"n_{name}"] for name in ("solved", "infeasible", "inaccurate", "failed")] == [
+        *(0, 0, 1, 1)
+    ]
 
 
 def test_inputs_start_where_a_program_of_their_own_says():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy import sparse
 
-from steering_core.optimize.limits import ablation_limits, box_limits, prefilter, relevance
+from steering_core.optimize.limits import Limits, ablation_limits, box_limits, prefilter, relevance
 
 
 def test_activation_half_takes_active_features_only():
@@ -38,6 +39,13 @@ def test_scores_may_be_a_list():
         (lambda: box_limits(np.ones(4), 1.0).rows(0, 1, 3), "largest"),
         (lambda: prefilter(np.ones((1, 3)), np.ones(3), 1), "n_features"),
         (lambda: ablation_limits([-1.0]), "activations"),
+        (lambda: ablation_limits([[1.0], [1.0, 2.0]]), "activations"),
+        (lambda: ablation_limits(["much"]), "activations"),
+        (lambda: Limits(up="much").rows(0, 1, 3), "up"),
+        (lambda: Limits(down=[[1.0], [1.0, 2.0]]).rows(0, 2, 2), "down"),
+        (lambda: Limits(up=[[1.0, 1.0], [1.0, np.nan]]).rows(0, 2, 2), "up"),
+        (lambda: Limits(down=sparse.csr_array([[1.0, -1.0]])).rows(0, 1, 2), "down"),
+        (lambda: box_limits([1.0], "much"), "factor"),
         (lambda: box_limits([1.0], 0.0), "factor"),
         (lambda: box_limits([-1.0], 1.0), "largest"),
     ],

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from optimize_instances import instances, unit_dictionary
 
 from steering_core.optimize.lookup import PathLookup
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.solution import BEYOND, INFEASIBLE, OPTIMAL, SATISFIED
+from steering_core.optimize.solution import BEYOND, INACCURATE, INFEASIBLE, OPTIMAL, SATISFIED
 
 SHORTFALLS = np.concatenate([[-3.0, 0.0, 1e-9], np.geomspace(0.01, 50, 60)])
 
@@ -20,14 +22,53 @@ def test_equals_the_path(problem, lam, part):
     epsilon = part * (path.knots.least_norm or 1.0)
     r = torch.from_numpy(SHORTFALLS)
     for answer, solved in (
-        (lookup.qp(r, lam), path.qp(SHORTFALLS, lam, tolerance=np.inf)),
-        (lookup.socp(r, epsilon), path.socp(SHORTFALLS, epsilon, tolerance=np.inf)),
+        (lookup.qp(r, lam), path.qp(SHORTFALLS, lam)),
+        (lookup.socp(r, epsilon), path.socp(SHORTFALLS, epsilon)),
     ):
         vectors, codes = answer
-        np.testing.assert_array_equal(codes.numpy(), solved.code)
+        gap = np.abs(solved.relative_gap)
+        clear = ~((gap > 0.9e-8) & (gap < 1.1e-8))  # else rounding decides about the status
+        np.testing.assert_array_equal(codes.numpy()[clear], solved.code[clear])
+        certified = np.isin(codes.numpy(), [OPTIMAL, SATISFIED])
         np.testing.assert_allclose(
-            vectors.numpy(), np.nan_to_num(solved.vector), rtol=1e-9, atol=1e-9
+            vectors.numpy(),
+            np.where(certified[:, None], np.nan_to_num(solved.vector), 0.0),
+            rtol=1e-9,
+            atol=1e-9,
         )
+
+
+@pytest.mark.parametrize("program", ["qp", "socp"])
+@pytest.mark.parametrize("complete", [True, False])
+def test_what_is_not_certified_is_left_alone_and_flagged(program, complete):
+    """Multipliers that are wrong at some knots, and on the ray, as those of the path say it."""
+    path = SteeringPath.fit(*unit_dictionary(300, 16), s=np.inf if complete else 5.0)
+    violation = path.knots.violation.copy()
+    violation[[3, 4, -1]] = 1e-5
+    damaged = SteeringPath(replace(path.knots, violation=violation), 300, path.weight)
+    reach = min(damaged.knots.s[-1], 50.0)
+    r = np.linspace(0.01, 0.99, 200) * reach if program == "qp" else np.full(200, 2.0)
+    ends = damaged.knots.norm[[-1, 0]] * [1.0 if complete else 1.0 + 1e-9, 1.5]
+    parameter = np.ones(200) if program == "qp" else 2.0 * np.geomspace(*ends, 200)
+    if complete and program == "socp":
+        parameter[:4] = 2.0 * damaged.knots.least_norm * np.array([1, 1 + 1e-14, 1 + 1e-12, 1.001])
+    solved = getattr(damaged, program)(r, parameter)
+    vectors, codes = getattr(PathLookup(damaged), program)(
+        torch.from_numpy(r), torch.from_numpy(parameter)
+    )
+    np.testing.assert_array_equal(codes.numpy(), solved.code)
+    assert {OPTIMAL, INACCURATE} <= set(codes.tolist())
+    assert (vectors[codes == INACCURATE] == 0).all() and (vectors[codes == OPTIMAL] != 0).any()
+    _, all_well = getattr(PathLookup(damaged, tolerance=1.0), program)(
+        torch.from_numpy(r), torch.from_numpy(parameter)
+    )
+    assert (all_well == OPTIMAL).all()
+
+
+def test_a_tolerance_that_is_none_is_named():
+    for bad in (np.nan, -1e-9, "tight"):
+        with pytest.raises(ValueError, match="tolerance"):
+            PathLookup(SteeringPath.fit(np.eye(3), np.ones(3), s=1.0), tolerance=bad)
 
 
 def test_statuses_of_a_partial_path():

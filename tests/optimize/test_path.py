@@ -253,6 +253,7 @@ class TestBadInput:
             (np.eye(3), np.ones((3, 1)), "probe_weight"),
             (np.eye(3), [1.0, np.inf, 0.0], "probe_weight"),
             ("text", np.ones(3), "decoder"),
+            ([[1.0], [1.0, 2.0]], np.ones(2), "decoder"),
         ],
     )
     def test_fit(self, decoder, weight, name):
@@ -264,6 +265,8 @@ class TestBadInput:
         [
             ([np.nan], 1.0, "shortfall"),
             ([[1.0]], 1.0, "shortfall"),
+            ([[1.0], [1.0, 2.0]], 1.0, "shortfall"),
+            (["a"], 1.0, "shortfall"),
             ([1.0], 0.0, "lam"),
             ([1.0], -1.0, "lam"),
             ([1.0], np.nan, "lam"),
@@ -287,6 +290,14 @@ class TestBadInput:
             path.at([-1.0], [1.0], "qp", 1.0)
         with pytest.raises(ValueError, match="s must"):
             path.extend(np.nan)
+        for bad in (np.nan, -1e-9, None):
+            for solve in (path.qp, path.socp):
+                with pytest.raises(ValueError, match="tolerance"):
+                    solve([1.0], 1.0, tolerance=bad)
+            with pytest.raises(ValueError, match="tolerance"):
+                path.at([1.0], [1.0], "qp", 1.0, tolerance=bad)
+        with pytest.raises(ValueError, match="position"):
+            path.at([[1.0], [1.0, 2.0]], [1.0], "qp", 1.0)
 
 
 def test_no_inputs_at_all():

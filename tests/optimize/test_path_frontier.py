@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from optimize_instances import unit_dictionary
 
+from steering_core.optimize.follow import Follower
 from steering_core.optimize.frontier import curves, frontier, unit_frontier
+from steering_core.optimize.homotopy import DegeneratePathError
 from steering_core.optimize.path import SteeringPath
 
 
@@ -41,6 +45,36 @@ def test_inputs_without_a_solution_are_counted_not_averaged(path):
     assert table.n_infeasible.tolist() == [1, 2]
     assert table.l1.iloc[0] == pytest.approx(path.socp([0.1], 0.5).l1[0])
     assert np.isnan(table.l1.iloc[1])
+
+
+def test_means_are_over_certified_solutions(path, monkeypatch):
+    violation = path.knots.violation.copy()
+    violation[3:] = 1e-3
+    damaged = SteeringPath(replace(path.knots, violation=violation), 300, path.weight)
+    near, far = 0.5 * path.knots.s[2], 2 * path.knots.s[3]
+    row = frontier(damaged, [-near, -far, 1.0], tau=0.0, lam=[1.0]).iloc[0]
+    assert (row.n_solved, row.n_satisfied, row.n_inaccurate, row.n_infeasible) == (2, 1, 1, 0)
+    assert row.l1 == pytest.approx(path.qp([near], 1.0).l1[0] / 2)
+
+    def stuck(self):
+        raise DegeneratePathError("stuck")
+
+    monkeypatch.setattr(Follower, "block", stuck)
+    short = SteeringPath.fit(*unit_dictionary(300, 16))
+    row = frontier(short, [-near, 1.0], tau=0.0, lam=[1.0]).iloc[0]
+    assert (row.n_solved, row.n_failed, row.n_infeasible) == (1, 1, 0)
+
+
+def test_features_between_two_knots_are_those_of_a_solution_there(path):
+    table = unit_frontier(path)
+    inner = table.iloc[1:-2]
+    middle = (inner.position.to_numpy() + table.position.to_numpy()[2:-1]) / 2
+    assert path.qp(np.ones(middle.size), middle).l0.tolist() == inner.l0_after.tolist()
+    assert (inner.l0_after > inner.l0).any()
+    assert path.qp([1.0], 2 * table.position.iloc[-2]).l0[0] == table.l0_after.iloc[-2]
+    assert table.l0_after.isna().tolist() == [False] * (len(table) - 1) + [True]
+    part = unit_frontier(SteeringPath.fit(*unit_dictionary(300, 16), s=5.0))
+    assert part.l0_after.isna().sum() == 1
 
 
 def test_nothing_fitted_gives_an_empty_table():

@@ -15,6 +15,7 @@ from optimize_instances import (
     unit_dictionary,
 )
 
+from steering_core.optimize import homotopy
 from steering_core.optimize.homotopy import DegeneratePathError, Homotopy
 from steering_core.optimize.path import SteeringPath
 
@@ -117,3 +118,42 @@ def test_where_float64_ends_only_the_inputs_beyond_fail(monkeypatch):
     assert path.at([1e4, 0.1], [1.0, 0.1], "qp", 1.0).status.tolist()[0] == "failed"
     with pytest.raises(DegeneratePathError):
         path.extend(np.inf)
+
+
+def test_a_slope_above_rounding_is_a_violation_that_grows_with_s():
+    """A row that comes in only far out on the last ray, by a slope taken for flat there."""
+    decoder, weight = np.array([[1.0, 0.0], [-1.0, 1e-13]]), np.ones(2)
+    path = SteeringPath.fit(decoder, weight).extend(np.inf)
+    solved = path.qp([1.0, 1.0], [2.0, 1e15])
+    true = 1e15 * ((decoder @ weight)[1] - decoder[1] @ path.knots.v[-1]) - 1.0
+    assert true > 90
+    assert solved.dual_violation[1] >= true
+    assert solved.status.tolist() == ["optimal", "inaccurate"]
+
+
+def test_the_violation_shown_is_that_of_the_multipliers_of_the_bound():
+    """Far along the ray, where those of a nearer point give the better bound."""
+    decoder, weight = unit_dictionary(300, 16)
+    path = SteeringPath.fit(decoder, weight).extend(np.inf)
+    slope = path.knots.violation.copy()
+    slope[-1] = 1e-10
+    path = SteeringPath(replace(path.knots, violation=slope), 300, path.weight)
+    knots, r = path.knots, 2.0
+    near = path.socp([r], r * knots.norm[3])
+    assert near.dual_violation[0] == pytest.approx(knots.violation[4], abs=1e-12)
+    solved = path.socp([r], r * knots.least_norm)
+    assert solved.position[0] == np.inf
+    assert 0 < solved.dual_violation[0] < 1.0
+    # Every violation says at which distance on the ray its multipliers are: theirs is the bound.
+    t = (solved.dual_violation[0] - knots.violation[-2]) / slope[-1]
+    mu, v = knots.mu[-2] + t * knots.mu[-1], knots.v[-2] + t * knots.v[-1]
+    bound = (mu * r - solved.parameter[0] * np.linalg.norm(v)) / (1 + solved.dual_violation[0])
+    assert solved.dual_objective[0] == pytest.approx(bound, rel=1e-6)
+
+
+def test_ties_that_least_squares_do_not_settle_end_the_path(monkeypatch):
+    decoder, weight = np.eye(4), np.array([3.0, 2.0, 1.0, 1.0])  # two rows come in at one price
+    assert SteeringPath.fit(decoder, weight).qp([9.0], 1.0).status[0] == "optimal"
+    monkeypatch.setattr(homotopy, "nonnegative", lambda *_: None)
+    solved = SteeringPath.fit(decoder, weight).qp([0.1, 9.0, -1.0], 1.0)
+    assert solved.status.tolist() == ["optimal", "failed", "already_satisfied"]

@@ -187,9 +187,12 @@ def test_the_mark_is_at_the_layer_of_the_experiment_whatever_the_sweep_says() ->
     assert set(marked) == {"7"}
 
 
+ALL_SOLVED = {"n_infeasible": 0, "n_inaccurate": 0, "n_failed": 0}
+
+
 def test_frontier_at_one_margin() -> None:
     df = frontier_table()
-    chart = spec(frontier_figure(df, df.iloc[::10].assign(n_infeasible=0)))
+    chart = spec(frontier_figure(df, df.iloc[::10].assign(**ALL_SOLVED)))
     panels = chart["hconcat"]
     assert [fields(panel, "y") for panel in panels] == [{"l1"}, {"l0"}]
     assert {row["curve"] for row in rows_of(chart, 0, "line")} == {"qp 1.0", "socp 1.0"}
@@ -198,14 +201,16 @@ def test_frontier_at_one_margin() -> None:
 
 def test_frontier_points_of_fewer_rows_are_hollow_and_of_none_are_left_out() -> None:
     df = frontier_table()
-    grid = df.iloc[:3].assign(n_infeasible=[0, 2, 9])
-    grid.loc[grid.index[2], ["l0", "l1", "residual_norm"]] = np.nan
+    counts = {"n_infeasible": [0, 2, 0, 9], "n_inaccurate": [0, 0, 1, 0]}
+    grid = df.iloc[:4].assign(**ALL_SOLVED).assign(**counts)
+    grid.loc[grid.index[3], ["l0", "l1", "residual_norm"]] = np.nan
     chart = spec(frontier_figure(df, grid))
     points = [one for one in chart["hconcat"][0]["layer"] if one["mark"]["type"] == "point"]
     filters = {one["transform"][0]["filter"]: one["mark"] for one in points}
-    assert filters["datum.n_infeasible == 0"]["filled"] is True
-    assert filters["datum.n_infeasible > 0"]["filled"] is False
-    assert [row["n_infeasible"] for row in rows_of(chart, 0, "point")] == [0, 2]
+    unsolved = "datum.n_infeasible + datum.n_inaccurate + datum.n_failed"
+    assert filters[f"{unsolved} == 0"]["filled"] is True
+    assert filters[f"{unsolved} > 0"]["filled"] is False
+    assert [row["n_infeasible"] for row in rows_of(chart, 0, "point")] == [0, 2, 0]
 
 
 def test_frontier_labels_several_margins() -> None:
