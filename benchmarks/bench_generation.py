@@ -126,7 +126,7 @@ def adaptive_token(world: World, length: int) -> tuple[float, float, float]:
     def first() -> None:
         nonlocal h
         lm.model(input_ids=tokens, use_cache=False)
-        h = read_residuals(lm, [SITE], tokens, mask)[SITE.hook_name][0, -1].double().cpu().numpy()
+        h = read_residuals(lm, [SITE], tokens, mask)[SITE.hook_name][0, -1].cpu().double().numpy()
 
     first()  # to have h; the pass is timed below without the reading
     shortfall = max(TAU - float(h @ world.weight), 0.1)
