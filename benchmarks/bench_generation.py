@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import alternate, arguments, random_model, run_name, seconds, texts
-from benchmarks.table import Line, at_least, report
+from benchmarks.table import Line, at_least, compared, report
 from steering_core.generation.adaptive import AdaptiveSolver
 from steering_core.generation.generate import Sampling, continuations, generate
 from steering_core.generation.plan import AdaptivePlan
@@ -31,6 +31,9 @@ SITE = Site(13, "post", False, True)
 D_SAE = 2000
 TAU, LAMBDA, EPSILON = 4.0, 1.0, 8.0
 GREEDY = Sampling(NEW_TOKENS, temperature=None)
+#: As the pipeline draws. Random logits are flat: nearly all of the vocabulary is in the nucleus,
+#: the worst case of :mod:`steering_core.generation.sampling`.
+DRAWN = Sampling(NEW_TOKENS, temperature=1.0, top_p=0.9)
 NAMES = [f"p{i}" for i in range(PROMPTS)]
 
 
@@ -57,13 +60,13 @@ class World:
         self.vectors = 0.1 * rng.standard_normal((PROMPTS, d_model))
         self.path = SteeringPath.fit(self.decoder, self.weight)
 
-    def steered(self, prompts: list[list[int]] | None = None) -> None:
+    def steered(self, prompts: list[list[int]] | None = None, sampling: Sampling = GREEDY) -> None:
         """Generate with a fixed vector for each prompt."""
         generate(
             self.lm,
             prompts or self.prompts,
             NAMES,
-            GREEDY,
+            sampling,
             site=SITE,
             vectors=self.vectors,
             batch_size=PROMPTS,
@@ -86,16 +89,18 @@ class World:
         """The same from nothing: fit the path, follow it as far as is needed, generate."""
         self.adaptive(self.plan("qp", SteeringPath.fit(self.decoder, self.weight)))
 
-    def library(self, prompts: list[list[int]] | None = None) -> None:
+    def library(self, prompts: list[list[int]] | None = None, sampling: Sampling = GREEDY) -> None:
         """``generate`` of transformers, called as its documentation does: one batch."""
+        drawn = {"top_p": sampling.top_p, "temperature": sampling.temperature, "top_k": 0}
+        how = {"do_sample": False} if sampling.temperature is None else {"do_sample": True, **drawn}
         batch = pad(prompts or self.prompts, self.lm.tokenizer, side="left", prepend_bos=True)
         batch = batch.to(self.lm.device)
         self.lm.model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask.long(),
             max_new_tokens=NEW_TOKENS,
-            do_sample=False,
             pad_token_id=0,
+            **how,
         )
 
 
@@ -126,7 +131,7 @@ def adaptive_token(world: World, length: int) -> tuple[float, float, float]:
     def first() -> None:
         nonlocal h
         lm.model(input_ids=tokens, use_cache=False)
-        h = read_residuals(lm, [SITE], tokens, mask)[SITE.hook_name][0, -1].double().cpu().numpy()
+        h = read_residuals(lm, [SITE], tokens, mask)[SITE.hook_name][0, -1].cpu().double().numpy()
 
     first()  # to have h; the pass is timed below without the reading
     shortfall = max(TAU - float(h @ world.weight), 0.1)
@@ -151,15 +156,17 @@ def adaptive_token(world: World, length: int) -> tuple[float, float, float]:
 
 def main() -> int:
     size = arguments(__doc__).size
-    repeats, rows = (5, 1) if size == "quick" else (12, 2)
+    repeats, rows = (5, 1) if size == "quick" else (10, 2)
     world = World(size)
     plans = {program: world.plan(program) for program in ("qp", "socp")}
-    library, steered, qp, socp = alternate(
+    library, steered, qp, socp, library_drawn, steered_drawn = alternate(
         [
             world.library,
             world.steered,
             lambda: world.adaptive(plans["qp"]),
             lambda: world.adaptive(plans["socp"]),
+            lambda: world.library(sampling=DRAWN),
+            lambda: world.steered(sampling=DRAWN),
         ],
         repeats,
     )
@@ -183,13 +190,20 @@ def main() -> int:
         )
         name = f"{name} / two passes and CVXPY per token"
         if not judged:
-            return Line(name, ours, reference, reference / ours, note=note)
+            return compared(name, ours, reference, note)
         return at_least(name, ours, reference, 500, note)
 
     lines = [
         at_least("steered / transformers generate", steered, library, 0.9, work),
         at_least("adaptive QP / transformers generate", qp, library, 0.85, work),
         at_least("adaptive SOCP / transformers generate", socp, library, 0.85, work),
+        at_least(
+            "steered, sampled / transformers generate, sampled",
+            steered_drawn,
+            library_drawn,
+            0.9,
+            f"top_p {DRAWN.top_p}, temperature {DRAWN.temperature}",
+        ),
         at_least(
             "steered / transformers generate, mixed lengths",
             steered_mixed,
@@ -205,13 +219,7 @@ def main() -> int:
             f"reference: {rows} prompts measured, times {PROMPTS // rows}",
         ),
         per_token("adaptive QP", qp, quadratic),
-        Line(
-            "of this, without the solve",
-            qp,
-            tokens * passes,
-            tokens * passes / qp,
-            note="the two passes alone",
-        ),
+        compared("of this, without the solve", qp, tokens * passes, "the two passes alone"),
         per_token("adaptive QP, cold, with the fit of its path", cold, quadratic, judged=False),
         per_token("adaptive SOCP", socp, cone),
     ]

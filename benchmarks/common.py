@@ -15,7 +15,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from steering_core.models.devices import choose_device
+from benchmarks.table import Times
+from steering_core.models.devices import choose_device, wait_for_devices
 from steering_core.models.language_model import LanguageModel, model_shape
 
 #: Random weights: what a pass costs depends on the shapes alone. ``full`` is Gemma-2-2B.
@@ -74,20 +75,15 @@ _clock = time.perf_counter
 
 def seconds(run: Callable[[], object]) -> float:
     """Time of one call, the device's queue emptied on both sides."""
-    _wait()
+    wait_for_devices()
     start = _clock()
     run()
-    _wait()
+    wait_for_devices()
     return _clock() - start
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def alternate(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Best time of each of ``runs``, called in turn after one round to warm up.
+def alternate(runs: Sequence[Callable[[], object]], repeats: int) -> list[Times]:
+    """Best time of each of ``runs``, called in turn after one round to warm up; and all times.
 
     In turn, so that what else the machine does hits all of them alike; the best, because what else
     it does only ever adds.
@@ -95,7 +91,7 @@ def alternate(runs: Sequence[Callable[[], object]], repeats: int) -> list[float]
     for run in runs:
         run()
     times = [[seconds(run) for run in runs] for _ in range(repeats)]
-    return np.min(times, axis=0).tolist()
+    return [Times(min(rounds), rounds) for rounds in zip(*times, strict=True)]
 
 
 def arguments(doc: str) -> argparse.Namespace:

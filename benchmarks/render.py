@@ -28,6 +28,8 @@ def rendered_rows(table: pd.DataFrame) -> list[str]:
     for line in table[table["required"].notna()].itertuples():
         unit = "" if pd.isna(line.unit) else f" {line.unit}"
         value = number(line.ours) + unit if pd.isna(line.ratio) else number(line.ratio)
+        if not pd.isna(line.lowest):
+            value += f" ({number(line.lowest)} to {number(line.highest)})"
         # Nothing is judged where ``met`` is empty: the run was too small.
         verdict = "not judged" if pd.isna(line.met) else "yes" if line.met else "**no**"
         required = line.required.replace(">=", "≥").replace("<=", "≤")
@@ -37,7 +39,10 @@ def rendered_rows(table: pd.DataFrame) -> list[str]:
 
 def rendered_table(tables: dict[str, pd.DataFrame]) -> str:
     """Return the Markdown of all tables, by benchmark, and what they were measured on."""
-    lines = ["| measured | ratio or value | required | met |", "|---|---:|---:|---|"]
+    lines = [
+        "| measured | ratio (in single rounds) or value | required | met |",
+        "|---|---:|---:|---|",
+    ]
     for table in tables.values():
         lines += rendered_rows(table)
     runs = {

@@ -4,8 +4,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,11 +17,25 @@ FOLDER = Path("results/benchmarks")
 _LIBRARIES = ("torch", "transformers", "numpy", "scipy", "osqp", "clarabel", "scs", "cvxpy")
 
 
+class Times(float):
+    """The best time of a contestant; ``rounds`` are all of them, in the order of the rounds."""
+
+    rounds: tuple[float, ...]
+
+    def __new__(cls, best: float, rounds: Iterable[float] = ()) -> "Times":
+        """Return ``best`` with ``rounds``."""
+        made = super().__new__(cls, best)
+        made.rounds = tuple(rounds)
+        return made
+
+
 @dataclass(frozen=True)
 class Line:
     """One comparison: ours and what it is held against, in ``unit``, and their ratio.
 
     ``met`` is None where nothing is required, or where the run is too small to be judged.
+    ``lowest`` and ``highest`` are the extremes of the ratio within one round, where contestants
+    took turns: how far to trust it.
     """
 
     measured: str
@@ -32,22 +46,40 @@ class Line:
     met: bool | None = None
     note: str = ""
     unit: str = "s"
+    lowest: float | None = None
+    highest: float | None = None
+
+
+def _spread(above: float, below: float) -> dict[str, float]:
+    """Return the extremes of ``above / below`` within a round, if both were timed in the same."""
+    over, under = (getattr(time, "rounds", ()) for time in (above, below))
+    if not over or len(over) != len(under):
+        return {}
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    return {"lowest": min(ratios), "highest": max(ratios)}
+
+
+def compared(name: str, ours: float, reference: float, note: str = "", unit: str = "s") -> Line:
+    """Speed relative to the reference, ``reference / ours``, of which nothing is required."""
+    spread = _spread(reference, ours)
+    return Line(name, ours, reference, reference / ours, note=note, unit=unit, **spread)
 
 
 def at_least(
     name: str, ours: float, reference: float, least: float, note: str = "", unit: str = "s"
 ) -> Line:
     """Speed relative to the reference, ``reference / ours``, that must reach ``least``."""
-    ratio = reference / ours
-    return Line(name, ours, reference, ratio, f">= {least:g}", bool(ratio >= least), note, unit)
+    line = compared(name, ours, reference, note, unit)
+    return replace(line, required=f">= {least:g}", met=bool(line.ratio >= least))
 
 
 def at_most(
     name: str, ours: float, reference: float, most: float, note: str = "", unit: str = "s"
 ) -> Line:
     """Cost relative to the reference, ``ours / reference``, that must stay within ``most``."""
-    ratio = ours / reference
-    return Line(name, ours, reference, ratio, f"<= {most:g}", bool(ratio <= most), note, unit)
+    ratio, met = ours / reference, bool(ours / reference <= most)
+    spread = _spread(ours, reference)
+    return Line(name, ours, reference, ratio, f"<= {most:g}", met, note, unit, **spread)
 
 
 def processor() -> str:
@@ -87,7 +119,8 @@ def report(lines: Sequence[Line], name: str, heading: str) -> int:
     table = pd.DataFrame([asdict(line) for line in lines]).assign(run=heading, **machine())
     write_text(FOLDER / f"{name}.csv", table.to_csv(index=False))
     print(f"{name}: {heading}; {table['machine'][0]}, {table['date'][0]}")
-    shown = ["measured", "ours", "reference", "unit", "ratio", "required", "met", "note"]
+    shown = ["measured", "ours", "reference", "unit", "ratio", "lowest", "highest"]
+    shown += ["required", "met", "note"]
     print(table[shown].to_string(index=False, na_rep="", float_format="%.4g"))
     missed = [line for line in lines if line.met is False]
     for line in missed:

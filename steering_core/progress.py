@@ -13,12 +13,16 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def progress(items: Iterable[T], what: str, *, every_s: float = 20.0) -> Iterator[T]:
+def progress(
+    items: Iterable[T], what: str, *, total: int | None = None, every_s: float = 20.0
+) -> Iterator[T]:
     """Yield ``items``, showing how far the loop is.
 
     On a terminal this is a tqdm bar; otherwise a line is logged at most each ``every_s`` seconds.
+    ``total`` is how many there are, if ``items`` cannot tell.
     """
-    total = len(items) if isinstance(items, Sized) else None
+    if total is None and isinstance(items, Sized):
+        total = len(items)
     if sys.stderr.isatty():
         yield from tqdm(items, desc=what, total=total, leave=False)
         return

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import render, table
-from benchmarks.table import Line, at_least, at_most, report
+from benchmarks.table import Line, Times, at_least, at_most, report
 
 
 @pytest.fixture
@@ -27,6 +27,17 @@ def test_ratios_are_speeds_or_costs():
     assert not at_least("a", 2.0, 2.9, 1.5).met
     assert at_most("a", ours=3.0, reference=2.0, most=1.5).met
     assert not at_most("a", 3.1, 2.0, 1.5).met
+
+
+def test_the_spread_is_that_of_the_ratio_within_a_round(written):
+    ours, reference = Times(1.0, [1.0, 2.0]), Times(0.9, [1.1, 0.9])
+    fast, dear = at_least("a", ours, reference, 0.5), at_most("b", ours, reference, 5)
+    assert (fast.ratio, fast.lowest, fast.highest) == (0.9, 0.45, 1.1)
+    assert (dear.lowest, dear.highest) == (1.0 / 1.1, 2.0 / 0.9)
+    assert at_least("c", Times(1.0, [1.0]), reference, 0.5).lowest is None  # not of one run
+    _, rows, _ = written(fast, at_least("d", 1.0, 2.0, 1.5))
+    assert rows["lowest"].isna().tolist() == [False, True]
+    assert "| a | 0.9 (0.45 to 1.1) | ≥ 0.5 | yes |" in render.rendered_rows(rows)
 
 
 def test_every_row_says_machine_versions_and_run(written):

@@ -1,6 +1,7 @@
 """What surrounds every stage."""
 
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -121,6 +122,16 @@ def test_only_stages_that_fetch_have_a_network(stage, network):
     Path(stage.output[0]).write_text("output")
     with job(stage, network=network):
         assert [os.environ[name] for name in OFFLINE] == (["0", "0"] if network else ["1", "1"])
+
+
+def test_python_looks_for_cycles_rarely_while_a_stage_imports(stage):
+    Path(stage.output[0]).write_text("output")
+    own = gc.get_threshold()
+    try:
+        with job(stage):
+            assert gc.isenabled() and gc.get_threshold()[0] == 10_000
+    finally:
+        gc.set_threshold(*own)
 
 
 @pytest.mark.parametrize(("given", "threads"), [(None, 2), ("1", 1), ("3", 3)])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 #: Rows of a row group: what writing and reading hold at once besides a batch.
 GROUP_ROWS = 256
+#: Residuals that wait for the writer: several batches of last tokens, so that the device goes on
+#: while a row group is compressed.
+QUEUE_BYTES = 2**26
 
 
 def activation_schema(sites: Sequence[Site], d_model: int, metadata: dict[str, Any]) -> pa.Schema:
@@ -59,9 +63,10 @@ def cache_activations(
     """Write the residual stream of every site, as the site sees it (centred where it is).
 
     Of the examples by length this shard takes every ``shards``-th and cuts batches of similar
-    length from them. Row groups have ``GROUP_ROWS`` rows, so memory holds two batches and a row
-    group whatever the dataset, and the file does not depend on the batches. Copying from the
-    device, checking, compressing and writing run beside the next forward pass.
+    length from them. Row groups have ``GROUP_ROWS`` rows, so the file does not depend on the
+    batches. Copying from the device, checking, compressing and writing run beside the next forward
+    passes. Memory holds a batch, ``QUEUE_BYTES`` of residuals or another batch, and a row group;
+    besides, the token ids of all examples.
 
     Returns:
         The number of rows written.
@@ -96,7 +101,8 @@ def cache_activations(
             row, column = at = _positions(padded.mask, positions)
             raw = read_residuals(lm, sites, padded.ids, padded.mask, at)
             names = [ids[batch[i]] for i in row.tolist()]
-            write(partial(_record, schema, sites, names, column, padded.ids[at], raw))
+            size = sum(residual.nbytes for residual in raw.values())
+            write(partial(_record, schema, sites, names, column, padded.ids[at], raw), size)
             written += len(names)
     log.info("%d rows of %d sites in %s", written, len(sites), path)
     return written
@@ -137,10 +143,21 @@ def _record(
 
 
 @contextmanager
-def _background_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
-    """Yield a function that has a batch made and written in a thread, one in flight."""
-    pending: list[Future] = []
+def _background_writer(
+    path: Path, schema: pa.Schema
+) -> Iterator[Callable[[Callable[[], pa.RecordBatch], int], None]]:
+    """Yield a function that has a batch, of so many bytes, made and written in a thread.
+
+    It waits where the batches in flight would have more than ``QUEUE_BYTES`` with this one; a
+    single batch may. What the thread raised is raised by a later call, or at the end.
+    """
+    pending: deque[tuple[Future, int]] = deque()
     held: list[pa.RecordBatch] = []
+
+    def settle(most: int) -> None:
+        while pending and (pending[0][0].done() or sum(size for _, size in pending) > most):
+            pending.popleft()[0].result()
+
     with (
         pq.ParquetWriter(
             path, schema, compression="zstd", use_dictionary=False, write_page_checksum=True
@@ -156,14 +173,12 @@ def _background_writer(path: Path, schema: pa.Schema) -> Iterator[Any]:
                 writer.write_table(ready.slice(0, whole), row_group_size=GROUP_ROWS)
                 held[:] = ready.slice(whole).to_batches()
 
-        def write(make: Callable[[], pa.RecordBatch]) -> None:
-            while pending:
-                pending.pop().result()
-            pending.append(pool.submit(work, make))
+        def write(make: Callable[[], pa.RecordBatch], size: int) -> None:
+            settle(QUEUE_BYTES - size)
+            pending.append((pool.submit(work, make), size))
 
         yield write
-        while pending:
-            pending.pop().result()
+        settle(-1)
         if held:
             writer.write_table(pa.Table.from_batches(held, schema), row_group_size=GROUP_ROWS)
 

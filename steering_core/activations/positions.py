@@ -9,7 +9,7 @@ from jaxtyping import Float
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site
-from steering_core.models.tokens import pad, padded_width, token_batches, tokenize
+from steering_core.models.tokens import padded_batches, tokenize
 
 
 def last_token_residuals(
@@ -23,15 +23,14 @@ def last_token_residuals(
     """Return the last-token residual of each text, as the site sees it."""
     rows = tokenize(lm.tokenizer, texts, prepend_bos=site.prepend_bos, max_tokens=max_tokens)
     out = np.empty((len(rows), lm.shape.d_model), dtype=np.float32)
-    context = lm.shape.context
-    for chosen in token_batches([padded_width(len(row), context) for row in rows], batch_tokens):
-        batch = pad(
-            [rows[i] for i in chosen],
-            lm.tokenizer,
-            side="right",
-            prepend_bos=site.prepend_bos,
-            context=context,
-        )
+    batches = padded_batches(
+        rows,
+        lm.tokenizer,
+        prepend_bos=site.prepend_bos,
+        context=lm.shape.context,
+        batch_tokens=batch_tokens,
+    )
+    for chosen, batch in batches:
         last = torch.arange(len(chosen)), batch.mask.sum(dim=1) - 1
         residuals = read_residuals(lm, [site], batch.ids, batch.mask, last)[site.hook_name]
         out[chosen] = site.view(residuals.float().cpu().numpy())

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from steering_core.errors import DataError
+from steering_core.progress import progress
 from steering_core.storage.atomic import atomic_directory
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
@@ -206,7 +206,7 @@ def _fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share_of_peak)
     model.train()
     losses: list[float] = []
-    for batch in tqdm(batches, total=n_steps, desc="language model", disable=None):
+    for batch in progress(batches, "training the language model", total=n_steps):
         ids = torch.from_numpy(batch).to(model.device)
         # pads lie to the right of a causal model's tokens: only the loss has to leave them out
         labels = ids.masked_fill(ids == model.config.pad_token_id, _IGNORED)

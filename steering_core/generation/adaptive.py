@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from steering_core.generation.steering import Positions, edit_generation, steered_positions
+from steering_core.models.devices import float64_device
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import Edit, edit_residual
 from steering_core.models.site import Site
@@ -58,8 +59,7 @@ class AdaptiveSolver:
         # w·(h − mean h) = (w − mean w)·h.
         weight = site.view(np.asarray(weight, dtype=np.float64))
         self._weight = torch.tensor(weight, dtype=torch.float32, device=device)
-        # MPS has no float64, which positions on the path are computed in.
-        self.device = torch.device("cpu") if device.type == "mps" else device
+        self.device = float64_device(device)  # positions on the path are computed in float64
         if path.feasible and path.knots.mu.size < 2:
             path.extend(np.nextafter(0.0, 1.0))
         self._renew()

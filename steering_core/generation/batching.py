@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 
+from steering_core.models.devices import batch_dependent, free_cache
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.tokens import ROW_STEP, padded_width
 
@@ -52,7 +53,7 @@ def batches_for(lm: LanguageModel, wanted: int, tokens: int) -> "Batches":
     On a CPU the number of rows is a multiple of ``ROW_STEP`` (``wanted`` is rounded up), so that
     a row's digits do not depend on it; below that many it cannot be, and the log says so.
     """
-    step = ROW_STEP if lm.device.type == "cpu" else 1
+    step = 1 if batch_dependent(lm.device) else ROW_STEP
     limit = largest_batch(lm, tokens)
     if limit < step:
         log.warning("only %d sequences of %d tokens at a time: %s", limit, tokens, _DIGITS)
@@ -98,8 +99,7 @@ class Batches:
     def _shrink(self, n: int, filled: int) -> None:
         # Outside the handler: the traceback that held the tensors is gone.
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_cache()
         lost = ""
         if filled > self.step:
             self.size = _rounded_up((filled + 1) // 2, self.step)
@@ -123,7 +123,7 @@ def width_groups(
         lengths: tokens of each prompt.
         new_tokens: how many passes over single tokens follow.
     """
-    if lm.device.type != "cpu":
+    if batch_dependent(lm.device):
         return [(0, sorted(range(len(lengths)), key=lambda i: (lengths[i], i)))]
     room = lm.shape.context - new_tokens
     widths: dict[int, list[int]] = {}

@@ -114,65 +114,100 @@ def continuations(
         PathRangeError: if a residual lies beyond an adaptive path that cannot be followed on.
 
     """
-    longest = max(map(len, prompts)) + sampling.new_tokens
+    longest = _checked_length(lm, prompts, sampling.new_tokens)
+    if vectors is not None and not np.isfinite(vectors).all():
+        raise DataError("a steering vector is not finite: steer only inputs that were solved.")
+    writer = _Writer(lm, prompts, example_ids, sampling, site, vectors, adaptive, positions)
+    groups = width_groups(lm, list(map(len, prompts)), sampling.new_tokens)
+    widest = max(longest, groups[-1][0] + sampling.new_tokens)
+    batches = batches_for(lm, batch_size, widest)
+    for width, rows in groups:
+        for done, _ in batches.each(rows, partial(writer.write, width)):
+            if tick is not None:
+                tick(len(done))
+    return writer.made
+
+
+def _checked_length(lm: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int) -> int:
+    """Return the positions that the longest prompt needs with what is written after it."""
+    longest = max(map(len, prompts)) + new_tokens
     if longest > lm.shape.context:
         raise DataError(
             f"prompt and new tokens need {longest} positions, the model has {lm.shape.context}: "
             "lower new_tokens."
         )
-    if vectors is not None and not np.isfinite(vectors).all():
-        raise DataError("a steering vector is not finite: steer only inputs that were solved.")
-    uniforms = None
-    if sampling.temperature is not None:
-        uniforms = draws(example_ids, sampling.new_tokens, sampling.seed)
-    tokens: list[list[int]] = [[] for _ in prompts]
-    steered, unsolved = np.zeros((2, len(prompts)), dtype=np.int64)
+    return longest
 
-    def run(width: int, chosen: list[int]) -> None:
+
+class _Writer:
+    """Continues batch after batch, as the arguments of :func:`continuations` say.
+
+    ``made`` holds what was written so far.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        example_ids: Sequence[str],
+        sampling: Sampling,
+        site: Site,
+        vectors: Float[np.ndarray, "n d_model"] | None,
+        adaptive: AdaptivePlan | None,
+        positions: Positions,
+    ):
+        self._lm, self._prompts, self._sampling, self._site = lm, prompts, sampling, site
+        self._vectors, self._adaptive, self._positions = vectors, adaptive, positions
+        self._uniforms: torch.Tensor | None = None
+        if sampling.temperature is not None:
+            self._uniforms = draws(example_ids, sampling.new_tokens, sampling.seed)
+        counts = np.zeros((2, len(prompts)), dtype=np.int64)
+        self.made = Continuations([[] for _ in prompts], *counts)
+
+    def write(self, width: int, chosen: list[int]) -> None:
+        """Continue the prompts ``chosen``, padded to ``width`` or the longest of them."""
+        new_tokens, site = self._sampling.new_tokens, self._site
         batch = pad(
-            [prompts[i] for i in chosen],
-            lm.tokenizer,
+            [self._prompts[i] for i in chosen],
+            self._lm.tokenizer,
             side="left",
             prepend_bos=site.prepend_bos,
-            context=lm.shape.context - sampling.new_tokens,
+            context=self._lm.shape.context - new_tokens,
             width=width,
-        ).to(lm.device)
-        processors = LogitsProcessorList()
-        if uniforms is not None and sampling.temperature is not None:
-            start = batch.ids.shape[1]
-            processors.append(
-                InverseCdfSampling(uniforms[chosen], start, sampling.temperature, sampling.top_p)
-            )
+        ).to(self._lm.device)
+        processors = self._processors(chosen, batch.ids.shape[1])
 
         def go(steering: AbstractContextManager) -> list[list[int]]:
             with steering:
-                return continue_batch(lm, batch, sampling.new_tokens, processors)
+                return continue_batch(self._lm, batch, new_tokens, processors)
 
-        if adaptive is not None:
-            rows, steering = adaptive.until_in_range(
+        if self._adaptive is not None:
+            rows, steering = self._adaptive.until_in_range(
                 chosen,
-                lambda added: go(steer_generation_adaptively(lm, site, added, batch, positions)),
+                lambda added: go(
+                    steer_generation_adaptively(self._lm, site, added, batch, self._positions)
+                ),
             )
-            unsolved[chosen] = steering.unsolved(np.array([len(row) for row in rows]))
-        elif vectors is not None:
-            added = torch.tensor(vectors[chosen])
-            rows = go(steer_generation(lm, site, added, batch, positions))
+            self.made.unsolved[chosen] = steering.unsolved(np.array([len(row) for row in rows]))
+        elif self._vectors is not None:
+            added = torch.tensor(self._vectors[chosen])
+            rows = go(steer_generation(self._lm, site, added, batch, self._positions))
         else:
             rows = go(nullcontext())
-        if adaptive is not None or vectors is not None:
-            of_prompt = steered_positions(batch, positions).sum(dim=1).tolist()
-            steered[chosen] = [n + len(row) - 1 for n, row in zip(of_prompt, rows, strict=True)]
+        if self._adaptive is not None or self._vectors is not None:
+            of_prompt = steered_positions(batch, self._positions).sum(dim=1).tolist()
+            counts = [n + len(row) - 1 for n, row in zip(of_prompt, rows, strict=True)]
+            self.made.steered[chosen] = counts
         for i, row in zip(chosen, rows, strict=True):
-            tokens[i] = row
+            self.made.tokens[i] = row
 
-    groups = width_groups(lm, list(map(len, prompts)), sampling.new_tokens)
-    widest = max(longest, groups[-1][0] + sampling.new_tokens)
-    batches = batches_for(lm, batch_size, widest)
-    for width, rows in groups:
-        for done, _ in batches.each(rows, partial(run, width)):
-            if tick is not None:
-                tick(len(done))
-    return Continuations(tokens, steered, unsolved)
+    def _processors(self, chosen: list[int], start: int) -> LogitsProcessorList:
+        """Return what draws the tokens after position ``start``; nothing, of greedy decoding."""
+        how = self._sampling
+        if self._uniforms is None or how.temperature is None:
+            return LogitsProcessorList()
+        draw = InverseCdfSampling(self._uniforms[chosen], start, how.temperature, how.top_p)
+        return LogitsProcessorList([draw])
 
 
 @torch.no_grad()

@@ -13,13 +13,7 @@ from steering_core.generation.steering import steer_positions
 from steering_core.models.head import check_head, final_hidden, logits_of
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
-from steering_core.models.tokens import (
-    ROW_STEP,
-    TokenBatch,
-    pad,
-    padded_width,
-    token_batches,
-)
+from steering_core.models.tokens import ROW_STEP, TokenBatch, padded_batches
 
 #: Logits in float32 at a time: rows × vocabulary. Bounds memory whatever the batch.
 _CHUNK_ELEMENTS = 2**25
@@ -78,15 +72,15 @@ def divergence(
     if rows:
         check_head(lm)
     kl, nll = np.zeros(len(rows)), np.zeros(len(rows))
-    context = lm.shape.context
-    for chosen in token_batches([padded_width(len(row), context) for row in rows], batch_tokens):
-        batch = pad(
-            [rows[i] for i in chosen],
-            lm.tokenizer,
-            side="right",
-            prepend_bos=site.prepend_bos,
-            context=context,
-        ).to(lm.device)
+    batches = padded_batches(
+        rows,
+        lm.tokenizer,
+        prepend_bos=site.prepend_bos,
+        context=lm.shape.context,
+        batch_tokens=batch_tokens,
+    )
+    for chosen, padded in batches:
+        batch = padded.to(lm.device)
         start = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=lm.device)[:, None]
         place = torch.arange(batch.ids.shape[1], device=lm.device)[None]
         predicting = (place >= start) & batch.mask & batch.mask.roll(-1, dims=1)

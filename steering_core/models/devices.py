@@ -25,3 +25,32 @@ def choose_device(name: str) -> torch.device:
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Move ``tensor`` there. The copy to a GPU does not wait for what the GPU still has to do."""
     return tensor.to(device, non_blocking=device.type == "cuda" and tensor.device.type == "cpu")
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """Return where to compute in float64 for ``device``: the CPU for MPS, which has none."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def batch_dependent(device: torch.device) -> bool:
+    """Whether a row's digits depend on its batch whatever is done about it: not on a CPU.
+
+    What is done there is in :mod:`steering_core.models.tokens`.
+    """
+    return device.type != "cpu"
+
+
+def free_cache() -> None:
+    """Give back the memory that PyTorch keeps of a GPU for later tensors."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def wait_for_devices() -> None:
+    """Return when GPUs have done what was asked of them."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    if torch.backends.mps.is_available():
+        torch.mps.synchronize()

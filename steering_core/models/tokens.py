@@ -1,6 +1,6 @@
 """Text to padded token ids with the mask that must go with them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,6 +109,24 @@ def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     if current:
         batches.append(current)
     return batches
+
+
+def padded_batches(
+    rows: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    prepend_bos: bool,
+    context: int,
+    batch_tokens: int,
+) -> Iterator[tuple[list[int], TokenBatch]]:
+    """Yield :func:`token_batches` of the padded rows, and each padded on the right."""
+    widths = [padded_width(len(row), context) for row in rows]
+    for chosen in token_batches(widths, batch_tokens):
+        batch = [rows[i] for i in chosen]
+        yield (
+            chosen,
+            pad(batch, tokenizer, side="right", prepend_bos=prepend_bos, context=context),
+        )
 
 
 def count_tokens(

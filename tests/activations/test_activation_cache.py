@@ -1,6 +1,9 @@
 """The cache on disk: what is in it, how it is cut, what it refuses."""
 
 import json
+import time
+from functools import partial
+from threading import Semaphore, Thread
 
 import numpy as np
 import pandas as pd
@@ -9,7 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from steering_core.activations.cache import activation_schema, cache_activations
+from steering_core.activations import cache as module
+from steering_core.activations.cache import (
+    _background_writer,
+    activation_schema,
+    cache_activations,
+)
 from steering_core.activations.manifest import write_manifest
 from steering_core.activations.positions import last_token_residuals
 from steering_core.activations.reader import ActivationCache
@@ -72,6 +80,56 @@ def test_last_token_values(tiny, examples, tmp_path):
         assert row["mask"] is True
         for name in NAMES:
             np.testing.assert_allclose(row[name], residuals[name][-1], rtol=1e-4, atol=1e-4)
+
+
+def test_what_waits_for_the_writer_is_bounded_in_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "QUEUE_BYTES", 100)
+    schema = pa.schema([pa.field("number", pa.int64())])
+    gate, taken, made = Semaphore(0), [], []
+
+    def make(number):
+        gate.acquire()
+        made.append(number)
+        return pa.record_batch({"number": [number]}, schema=schema)
+
+    def offer(write):
+        for number, size in enumerate([40, 40, 20, 50, 500, 10]):
+            write(partial(make, number), size)
+            taken.append(number)
+
+    def settled(n):
+        """Whether ``n`` batches were taken, and no more a moment later."""
+        deadline = time.monotonic() + 30
+        while len(taken) < n and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        return len(taken) == n
+
+    with _background_writer(tmp_path / "a.parquet", schema) as write:
+        thread = Thread(target=offer, args=(write,))
+        thread.start()
+        assert settled(3)  # 100 bytes in flight
+        gate.release()
+        assert settled(3)  # 60 and 50 are too many
+        gate.release()
+        assert settled(4)  # 20 and 50
+        gate.release()
+        assert settled(4)
+        gate.release()
+        assert settled(5)  # more than the queue holds, and alone in it
+        gate.release()
+        assert settled(6)
+        gate.release()
+        thread.join()
+    assert made == list(range(6))
+    assert pq.read_table(tmp_path / "a.parquet")["number"].to_pylist() == made
+
+
+def test_the_file_does_not_depend_on_what_may_wait(tiny, examples, tmp_path, monkeypatch):
+    for name, size in (("a", 0), ("b", 2**26)):
+        monkeypatch.setattr(module, "QUEUE_BYTES", size)
+        cache(tiny, examples, tmp_path / name, positions="all")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_all_positions(tiny, examples, tmp_path):

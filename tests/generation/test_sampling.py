@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from steering_core.generation import sampling
 from steering_core.generation.sampling import InverseCdfSampling, draws
 
 
@@ -81,6 +82,39 @@ def test_sums_are_of_whole_numbers(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "cumsum", noted)
     sample(np.zeros(4), [0.3])
     assert summed and not any(dtype.is_floating_point for dtype in summed)
+
+
+@given(
+    st.lists(st.integers(-6, 6), min_size=33, max_size=60),
+    st.sampled_from([0.05, 0.3, 0.6, 0.9, 0.999, 1.0]),
+    st.floats(0.3, 3.0),
+)
+@settings(max_examples=150, deadline=None)
+def test_looking_at_few_tokens_first_draws_the_same(logits, top_p, temperature):
+    """Logits of whole numbers have equals, at the edge of the few, too."""
+    uniforms = np.linspace(0, np.nextafter(1.0, 0.0), 40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "_FEW", 1000)  # the whole vocabulary at once
+        whole = sample(logits, uniforms, temperature, top_p)
+        patch.setattr(sampling, "_FEW", 4)
+        assert sample(logits, uniforms, temperature, top_p).tolist() == whole.tolist()
+
+
+def test_only_rows_with_a_wide_nucleus_have_all_tokens_ordered(monkeypatch):
+    monkeypatch.setattr(sampling, "_FEW", 4)
+    own, ordered = torch.Tensor.sort, []
+
+    def noted(tensor, *args, **options):
+        ordered.append(tuple(tensor.shape))
+        return own(tensor, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "sort", noted)
+    scores = torch.zeros(3, 40)
+    scores[0, 7] = scores[2, 39] = 20.0
+    draw = InverseCdfSampling(torch.full((3, 1), 0.5, dtype=torch.float64), 2, 1.0, 0.9)
+    tokens = draw(torch.zeros((3, 2), dtype=torch.long), scores).argmax(dim=1)
+    assert tokens.tolist() == [7, 18, 39]
+    assert (1, 40) in ordered and (3, 40) not in ordered
 
 
 def test_greedy_limit_and_single_token_nucleus():

@@ -8,6 +8,7 @@ import torch
 
 from steering_core.config.schema import Classifier
 from steering_core.errors import ConfigError, ModelError
+from steering_core.metrics import classifiers
 from steering_core.metrics.classifiers import (
     Lexicon,
     TextClassifier,
@@ -78,14 +79,44 @@ def test_one_label_is_a_probability_too(tiny_model, tmp_path):
     assert scores.max() < 1 and len(set(scores.tolist())) > 1
 
 
-def test_out_of_memory_halves_the_batch_and_says_so(tiny_model, tmp_path, monkeypatch, caplog):
+@pytest.fixture
+def random_judge(tiny_model, tmp_path):
     from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
     config = LlamaConfig.from_pretrained(tiny_model, num_labels=2, id2label={0: "no", 1: "yes"})
-    torch.manual_seed(0)
-    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForSequenceClassification(config).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path)
-    judge = TextClassifier(str(tmp_path), "yes", device="cpu")
+    return TextClassifier(str(tmp_path), "yes", device="cpu")
+
+
+def test_no_digit_of_a_score_depends_on_the_batch(random_judge, rows_stand_alone, monkeypatch):
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{k}" for k in rng.integers(0, 60, n)) for n in rng.integers(1, 50, 70)]
+    whole = random_judge.score(texts)
+    assert len(set(whole.tolist())) > 60
+    assert [random_judge.score([text])[0] for text in texts[:20]] == whole[:20].tolist()
+    assert random_judge.score(texts[::-1]).tolist() == whole[::-1].tolist()
+    monkeypatch.setattr(classifiers, "BATCH", 8)
+    assert random_judge.score(texts).tolist() == whole.tolist()
+
+
+def test_texts_of_one_width_go_together_and_rows_are_filled_up(random_judge, monkeypatch):
+    own, shapes = random_judge.model.forward, []
+
+    def noted(input_ids, **options):
+        shapes.append(tuple(input_ids.shape))
+        return own(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(random_judge.model, "forward", noted)
+    random_judge.score(["w1 " * n for n in (20, 3, 5, 1000, 40, 30)] + ["w2"] * 33)
+    limit = min(random_judge.model.config.max_position_embeddings, 512)
+    assert shapes == [(32, 16), (8, 16), (8, 32), (8, 48), (8, limit)]
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(random_judge, monkeypatch, caplog):
+    judge = random_judge
     texts = [f"w{i} w{i + 1}" for i in range(40)]
     whole, own, sizes = judge.score(texts), judge.model.forward, []
 

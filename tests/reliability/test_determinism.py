@@ -7,7 +7,6 @@ whatever stands beside it. Where it does not, last digits may differ; that is te
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from steering_core.activations.cache import cache_activations
 from steering_core.activations.manifest import write_manifest
@@ -15,7 +14,7 @@ from steering_core.activations.reader import ActivationCache
 from steering_core.generation.generate import Sampling, generate
 from steering_core.metrics.divergence import divergence
 from steering_core.models.site import Site
-from steering_core.models.tokens import ROW_STEP, WIDTH_STEP, tokenize
+from steering_core.models.tokens import tokenize
 
 SITE = Site(layer=1, stream="pre", centred=False, prepend_bos=True)
 
@@ -27,19 +26,6 @@ def examples():
         " ".join(f"w{i}" for i in words.integers(0, 60, words.integers(2, 20))) for _ in range(23)
     ]
     return pd.DataFrame({"example_id": [f"e{i}" for i in range(23)], "text": texts})
-
-
-@pytest.fixture(scope="module")
-def rows_stand_alone():
-    """Skip where the matrix product of this machine depends on the number of rows."""
-    chance = torch.Generator().manual_seed(0)
-    for inner, outer in ((32, 64), (64, 32), (32, 32)):
-        weight = torch.randn(outer, inner, generator=chance)
-        rows = torch.randn(20 * WIDTH_STEP, inner, generator=chance)
-        whole = torch.nn.functional.linear(rows, weight)
-        for n in (ROW_STEP, WIDTH_STEP, 3 * ROW_STEP, 9 * WIDTH_STEP):
-            if not torch.equal(torch.nn.functional.linear(rows[:n], weight), whole[:n]):
-                pytest.skip("here a matrix product depends on the number of rows")
 
 
 def cached(tiny, examples, folder, batch_tokens: int, shards: int = 1) -> np.ndarray:
