@@ -14,7 +14,7 @@ from steering_core.errors import ModelError
 
 def test_exact_option():
     letters = [("A", "B")] * 3
-    verdict = ExactOption().judge([" A", " A", " A."], ["A", "B", "A"], letters)
+    verdict = ExactOption().judge([" A", " A.", " A cat"], ["A", "B", "A"], letters)
     assert verdict.success.tolist() == [True, False, False]
     assert verdict.answer == ["A", "A", None]
 
