@@ -106,9 +106,10 @@ def answer_choice(
 ) -> pd.DataFrame:
     """Answer under the chosen layers of a plan; without a plan, unsteered.
 
-    A choice without layers gives a table that is undefined, with the reason.
+    A choice without layers gives a table that is undefined, with the reason. Layers that have no
+    vector are named, with the reason, in that of every row.
     """
-    strength, n_features = "", 0
+    strength, n_features, note = "", 0, ""
     if plan is None or choice is None:
         interventions = []
     elif not choice.layers:
@@ -116,6 +117,7 @@ def answer_choice(
     else:
         interventions = layer_interventions(plan.vectors, plan.sites, choice.layers)
         strength, n_features = f"scale {plan.scale:g}", plan.n_features(choice.layers)
+        note = plan.gaps
     return answer(
         run.lm,
         rows,
@@ -125,7 +127,7 @@ def answer_choice(
         interventions=interventions,
         n_features=n_features,
         reasoned=run.reasoned,
-    ).assign(strength=strength)
+    ).assign(strength=strength, reason=note)
 
 
 def judged(

@@ -7,6 +7,7 @@ is no part of the answer.
 import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 #: A line that begins another question, after the first line.
 _NEXT = re.compile(
@@ -20,10 +21,7 @@ _ALONE = (
     r"(?![)\]}*_\"'`$]*[,;/][ \t]*(?:and |or )?[(\[*\"']{0,2}[A-Z]\b)"
     r"(?=[)\]}*_\"`$\\,;:!]|[.'](?!\w)|[ \t]+[-–—][ \t]|\s*(?:\n|$))"
 )
-_LETTER = rf"{_OPEN}{{0,4}}([A-Z]){_ALONE}"
 _TAG = r"(?<![^\W_])(?i:answer)[*_\s]*:[*_\s]*"
-_TAGGED = re.compile(_TAG + _LETTER)
-_DIRECT = re.compile(rf"[*_]*(?:{_TAG})?{_LETTER}")
 
 _NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
 _AFTER_MARK = re.compile(rf"####\s*((?:{_OPEN}|[-+−$€£¥\s])*{_NUMBER})")
@@ -36,13 +34,13 @@ def letter(text: str, letters: Sequence[str], *, tagged: bool = False) -> str | 
     break and the like. With ``tagged`` the model reasons first: the first "Answer: X" counts,
     else a direct answer. Neither is looked for beyond the beginning of another question.
     """
+    if not len(letters):
+        return None
     mine = _answer(text)
-    if tagged:
-        for name in _TAGGED.findall(mine):
-            if name in letters:
-                return name
-    found = _DIRECT.match(mine)
-    return found[1] if found and found[1] in letters else None
+    after_tag, direct = _patterns(tuple(letters))
+    found = after_tag.search(mine) if tagged else None
+    found = found or direct.match(mine)
+    return found[1] if found else None
 
 
 def number(text: str) -> Decimal | None:
@@ -58,6 +56,14 @@ def number(text: str) -> Decimal | None:
         return Decimal(re.sub(r"[^\d.\-]", "", found[1].replace("−", "-")))
     except InvalidOperation:
         return None
+
+
+@lru_cache
+def _patterns(letters: tuple[str, ...]) -> tuple[re.Pattern, re.Pattern]:
+    """Return what finds a tagged letter anywhere, and what matches a direct one."""
+    names = "|".join(map(re.escape, letters))
+    one = rf"{_OPEN}{{0,4}}({names}){_ALONE}"
+    return re.compile(_TAG + one), re.compile(rf"[*_]*(?:{_TAG})?{one}")
 
 
 def _answer(text: str) -> str:

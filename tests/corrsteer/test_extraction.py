@@ -149,6 +149,12 @@ def test_the_first_tagged_letter_counts(text, expected):
     assert letter(text, list("ABCDEFGHIJ"), tagged=True) == expected
 
 
+def test_options_may_have_any_name():
+    assert letter("w10 w3", ["w1", "w10"]) is None and letter(" w10\nw3", ["w1", "w10"]) == "w10"
+    assert letter("Answer: yes.", ["no", "yes"], tagged=True) == "yes"
+    assert letter("", []) is None
+
+
 @given(st.text(), st.booleans())
 def test_any_text_has_an_answer_or_none(text, tagged):
     assert letter(text, FOUR, tagged=tagged) in (None, *FOUR)

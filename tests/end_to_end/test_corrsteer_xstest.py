@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "gpt2_xstest"
-LEFT_OUT = dict.fromkeys(["random_feature", "spare_mi", "dsg_fisher", "caa"])
+LEFT_OUT = dict.fromkeys(["random_feature", "random_all", "spare_mi", "dsg_fisher", "caa"])
 ARMS = {
     **LEFT_OUT,
     "corrsteer_a": {"strategy": "all", "scale": 20.0},
