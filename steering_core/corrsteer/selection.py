@@ -87,7 +87,7 @@ def select(
         readers: what to read where.
         variants: what to accumulate.
         histograms: variants that need mutual information.
-        snapshots: sample counts after which to note the best features.
+        snapshots: numbers of rows, the first of the table, after which to note the best features.
         reasoned: whether the prompts ask for reasoning.
     """
     sizes = {
@@ -103,14 +103,15 @@ def select(
         return _kept(capture(lm, readers, variants, batch), current)
 
     due = sorted(set(snapshots))
+    # Cut there: batches go by length, and the shortest prompts of many are no random draw.
+    batches = decode(lm, rows, how, around, cuts=due)
     frames, noted = [], []
-    for chosen, texts in progress(decode(lm, rows, how, around), f"selecting on {task.name}"):
+    for chosen, texts in progress(batches, f"selecting on {task.name}"):
         frame = judged(rows.iloc[chosen], texts, task, classifier, reasoned=reasoned)
         accumulators.update(current.pop(), frame["success"].to_numpy())
         frames.append(frame.drop(columns="prompt"))
-        if due and accumulators.n >= due[0]:
+        if accumulators.n in due:
             noted.append(snapshot(accumulators))
-            due = [n for n in due if n > accumulators.n]
     noted.append(snapshot(accumulators))
     answers = pd.concat(frames).sort_index().reset_index(drop=True)
     found = pd.concat(noted, ignore_index=True)

@@ -126,13 +126,33 @@ def test_rows_that_fill_a_batch_are_not_counted(tiny):
 
 def test_snapshots_note_the_best_feature_as_samples_come_in(tiny):
     found = selected(tiny, word_rows(30), snapshots=[8, 20, 1000])
-    assert sorted(set(found.snapshots["n"])) == [8, 24, 30]  # after batches of eight
+    assert sorted(set(found.snapshots["n"])) == [8, 20, 30]
     last = found.snapshots.query(
         "n == 30 and layer == 3 and variant == @v", local_dict={"v": str(Variant())}
     ).iloc[0]
     result = found.accumulators.parts[3, Variant()].correlation.result()
     assert last["feature"] == np.nanargmax(result.correlation)
     assert last["correlation"] == pytest.approx(np.nanmax(result.correlation))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_snapshot_is_of_the_first_rows_not_of_the_shortest(tiny, device, monkeypatch):
+    if device == "cuda":  # one group by length, as there
+        monkeypatch.setattr(
+            decoding,
+            "width_groups",
+            lambda lm, n, new: [(0, sorted(range(len(n)), key=lambda i: n[i]))],
+        )
+    rows, how = mixed_rows(), replace(HOW, batch_rows=16)
+    seen = [i for chosen, _ in decode(tiny, rows, how, cuts=[5, 12]) for i in chosen]
+    assert sorted(seen) == list(range(40))
+    assert set(seen[:5]) == set(range(5)) and set(seen[:12]) == set(range(12))
+    found = selected(tiny, rows, how, snapshots=[5, 12]).snapshots
+    first = selected(tiny, rows.iloc[:12], how).snapshots
+    assert sorted(set(found["n"])) == [5, 12, 40]
+    pd.testing.assert_frame_equal(
+        found[found["n"] == 12].reset_index(drop=True), first.reset_index(drop=True), atol=1e-4
+    )
 
 
 def test_memory_of_the_accumulators_does_not_grow(tiny):
