@@ -119,6 +119,10 @@ BridgeMethod = Literal[
     "topk_features",
     "convex_optimal",
     "qp_optimal",
+    "qp_adaptive",
+    "socp_adaptive",
+    "qp_shared",
+    "socp_shared",
 ]
 BRIDGE_METHODS: tuple[str, ...] = get_args(BridgeMethod)
 Strengths = Annotated[list[Positive], Field(min_length=1)]
