@@ -35,7 +35,7 @@ class Accumulator:
         if self.variant.space == "features":
             self.correlation.update_sparse(*csr, labels)
         else:
-            self.correlation.update_dense(values.double().cpu().numpy(), labels)
+            self.correlation.update_dense(values.cpu().double().numpy(), labels)
         if self.histogram is not None:
             self.histogram.update_sparse(*csr, labels)
 

@@ -16,11 +16,15 @@ from steering_core.corrsteer.pool import Pool
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
 from steering_core.generation.generate import end_tokens
+from steering_core.models.feature_encoder import FeatureEncoder
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
 from steering_core.models.sparse_autoencoder import FeatureDictionary
 from steering_core.models.tokens import TokenBatch
+
+#: Anything that reads features: an SAE, or its encoder alone.
+Encoder = FeatureDictionary | FeatureEncoder
 
 BUFFERED = 32
 _PROMPT_ROWS = 1024
@@ -43,16 +47,16 @@ class Reader:
     encode: Callable[[Float[torch.Tensor, "n d_model"]], Float[torch.Tensor, "n f"]]
 
 
-def feature_reader(dictionary: FeatureDictionary, site: Site) -> Reader:
+def feature_reader(encoder: Encoder, site: Site) -> Reader:
     """Read SAE features at ``site``; the residual is centred first where the site is."""
 
     def encode(residual: torch.Tensor) -> torch.Tensor:
         residual = residual.float()
         if site.centred:
             residual = residual - residual.mean(-1, keepdim=True)
-        return dictionary.encode(residual).float()
+        return encoder.encode(residual).float()
 
-    return Reader(site, "features", dictionary.d_sae, encode)
+    return Reader(site, "features", encoder.d_sae, encode)
 
 
 def raw_reader(site: Site, d_model: int) -> Reader:

@@ -9,7 +9,14 @@ import pandas as pd
 
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import judged
-from steering_core.corrsteer.capture import Captured, Reader, capture, feature_reader, raw_reader
+from steering_core.corrsteer.capture import (
+    Captured,
+    Encoder,
+    Reader,
+    capture,
+    feature_reader,
+    raw_reader,
+)
 from steering_core.corrsteer.decoding import Decoding, decode
 from steering_core.corrsteer.item import Task
 from steering_core.corrsteer.snapshot import snapshot
@@ -17,7 +24,6 @@ from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
-from steering_core.models.sparse_autoencoder import FeatureDictionary
 from steering_core.models.tokens import TokenBatch
 from steering_core.progress import progress
 
@@ -38,7 +44,7 @@ class Selected:
 
 
 def make_readers(
-    dictionaries: Mapping[int, FeatureDictionary],
+    encoders: Mapping[int, Encoder],
     sites: Mapping[int, Site],
     variants: Sequence[Variant],
     d_model: int,
@@ -49,13 +55,13 @@ def make_readers(
         ModelError: if features are wanted and a layer has no SAE.
     """
     spaces = {variant.space for variant in variants}
-    missing = sorted(set(sites) - set(dictionaries))
+    missing = sorted(set(sites) - set(encoders))
     if "features" in spaces and missing:
         raise ModelError(f"there is no SAE for the layers {missing}: leave them out of layers.")
     readers = []
     for layer, site in sorted(sites.items()):
         if "features" in spaces:
-            readers.append(feature_reader(dictionaries[layer], site))
+            readers.append(feature_reader(encoders[layer], site))
         if "raw" in spaces:
             readers.append(raw_reader(site, d_model))
     return readers
