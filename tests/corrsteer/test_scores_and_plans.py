@@ -7,7 +7,7 @@ import torch
 from corrsteer_world import SITE
 
 from steering_core.config.corrsteer import DEFAULT_ARMS, Arm
-from steering_core.corrsteer.accumulate import Accumulator, Accumulators
+from steering_core.corrsteer.accumulate import Accumulator, Accumulators, to_csr
 from steering_core.corrsteer.plan import Plan, make_plan
 from steering_core.corrsteer.ranking import coefficients
 from steering_core.corrsteer.scores import NEVER_FIRES, NO_FAILURE, NO_SUCCESS, SCORES, score
@@ -40,6 +40,15 @@ def accumulated(values, success, variant=None, histogram=True):
 @pytest.fixture(scope="module")
 def part():
     return accumulated(*planted())
+
+
+def test_what_is_not_zero_is_found_row_by_row():
+    dense = torch.tensor([[0.0, 2.0, -1.0], [0.0, 0.0, 0.0], [3.0, 0.0, torch.nan]])
+    indptr, columns, values = to_csr(dense)
+    assert indptr.tolist() == [0, 2, 2, 4] and columns.tolist() == [1, 2, 0, 2]
+    np.testing.assert_array_equal(values, [2.0, -1.0, 3.0, np.nan])
+    none = to_csr(dense[1:2])
+    assert none[0].tolist() == [0, 0] and not len(none[1]) and not len(none[2])
 
 
 def test_scores_are_the_textbook_ones(part):

@@ -9,9 +9,19 @@ import torch
 from corrsteer_world import SITE, TinySAE, word_rows, words_task
 
 from steering_core.corrsteer import decoding
-from steering_core.corrsteer.answers import answer, layer_interventions, undefined, write_answers
+from steering_core.corrsteer.answers import (
+    answer,
+    answer_choice,
+    layer_interventions,
+    undefined,
+    write_answers,
+)
 from steering_core.corrsteer.decoding import Decoding, decode, option_tokens
+from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
+from steering_core.corrsteer.report import result_table
+from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.selection import make_readers, select
+from steering_core.corrsteer.strategy import Choice
 from steering_core.corrsteer.validation import validate_layers
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import DataError, ModelError
@@ -287,6 +297,22 @@ def test_undefined_answers_say_why_and_can_be_written(tiny, tmp_path):
     again = pd.read_parquet(tmp_path / "a.parquet")
     assert set(again["status"]) == {"undefined"} and again["success"].isna().all()
     assert set(again["reason"]) == {"no successful sample"}
+
+
+def test_answers_on_some_layers_name_the_others_with_the_reason(tiny):
+    rows, added = word_rows(3), vectors(tiny)
+    run = Run(tiny, words_task(), HOW, None, False, SITES)
+    empty = pd.DataFrame(columns=list(FEATURE_COLUMNS)).astype(FEATURE_COLUMNS)
+    plan = Plan(empty, added, SITES, {2: "no SAE", 4: "never fires"})
+    found = answer_choice(run, rows, plan, Choice((1, 3)))
+    told = "no vector at layer 2: no SAE; no vector at layer 4: never fires"
+    assert set(found["reason"]) == {told} and set(found["status"]) == {"ok"}
+    runs = {0: {"unsteered": answer_choice(run, rows, None, None), "corrsteer_a": found}}
+    table = result_table("e", runs, n_resamples=10).set_index(["method", "seed"])
+    assert table.loc[("corrsteer_a", "all"), "reason"].startswith(f"3 x {told}")
+    assert table.loc[("unsteered", "all"), "reason"] == ""
+    whole = answer_choice(run, rows, Plan(empty, added, SITES, {}), Choice((1, 3)))
+    assert set(whole["reason"]) == {""}
 
 
 def test_every_layer_is_validated_alone(tiny):
