@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.bench_corrsteer [--quick]`` prints a table, writes
 ``results/benchmarks/corrsteer.csv`` and fails if a required ratio is missed. The model is random,
-with a JumpReLU SAE of sixteen times its width at every layer; all sides answer the same prompts
+with a JumpReLU SAE of sixteen times its width at every layer, and ends its answers at different
+lengths; all sides answer the same prompts
 in the same batches, in turn. What is accumulated is what the default arms need.
 """
 
@@ -15,10 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
+from sae_lens.saes.sae import SAEMetadata
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.common import alternate
 from benchmarks.table import Line, at_least, at_most, report
+from steering_core.activations.positions import last_token_residuals
 from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.arms import variants
@@ -28,13 +32,16 @@ from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.success import Success, Verdict
 from steering_core.corrsteer.variant import Variant
 from steering_core.demo.language_model import word_tokenizer
+from steering_core.models.feature_encoder import FeatureEncoder, encoder_of
 from steering_core.models.language_model import LanguageModel, model_shape
 from steering_core.models.site import Site
+from steering_core.models.sparse_autoencoder import as_dictionary
 
 REQUIRED_THROUGHPUT = 0.85
 ALLOWED_GROWTH = 1.01
 D_MODEL, N_LAYERS, EXPANSION, ACTIVE = 256, 8, 16, 70
 PROMPT_TOKENS = 100
+ENDS = 30  # one of so many words ends an answer
 
 
 @dataclass(frozen=True)
@@ -46,25 +53,27 @@ class Longer(Success):
         return Verdict(list(texts), np.array([len(text) % 2 == 0 for text in texts]))
 
 
-class RandomSAE:
-    """About ``ACTIVE`` features fire on a random residual."""
+def random_encoder(lm: LanguageModel, layer: int, prompts: list[str]) -> FeatureEncoder:
+    """Return a JumpReLU SAE's encoder of whose features about ``ACTIVE`` fire on a residual."""
+    d_sae, generator = EXPANSION * D_MODEL, torch.Generator().manual_seed(layer)
+    metadata = SAEMetadata(hook_name=f"blocks.{layer}.hook_resid_post", prepend_bos=True)
+    sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_MODEL, d_sae=d_sae, metadata=metadata))
+    site = Site(layer, "post", False, True)
+    seen = last_token_residuals(lm, prompts, site, max_tokens=256, batch_tokens=2048)
+    with torch.no_grad():
+        rows = torch.randn(d_sae, D_MODEL, generator=generator)
+        sae.W_dec.copy_(rows / rows.norm(dim=1, keepdim=True))
+        sae.W_enc.copy_(sae.W_dec.T)
+        sae.b_dec.copy_(torch.from_numpy(seen.mean(axis=0)))
+        sae.b_enc.copy_(0.01 * torch.randn(d_sae, generator=generator))
+        inputs = torch.from_numpy(seen).float() - sae.b_dec * sae.cfg.apply_b_dec_to_input
+        before = inputs @ sae.W_enc + sae.b_enc
+        sae.threshold.fill_(before.flatten().sort(descending=True)[0][ACTIVE * len(before)])
+    return encoder_of(as_dictionary(sae, f"random, layer {layer}"))
 
-    def __init__(self, d_model: int, d_sae: int, threshold: float, seed: int):
-        generator = torch.Generator().manual_seed(seed)
-        rows = torch.randn(d_model, d_sae, generator=generator)
-        self.encoder = rows / rows.norm(dim=0)
-        self.d_sae, self.threshold = d_sae, threshold
 
-    @torch.no_grad()
-    def encode(self, residual: torch.Tensor) -> torch.Tensor:
-        """Return activations (n, d_sae)."""
-        before = residual @ self.encoder
-        level = residual.norm(dim=-1, keepdim=True) * self.threshold
-        return before * (before > level)
-
-
-def build() -> tuple[LanguageModel, dict[int, RandomSAE], dict[int, Site]]:
-    """Return a random model, an SAE for each layer and their sites."""
+def build() -> tuple[LanguageModel, dict[int, FeatureEncoder], dict[int, Site]]:
+    """Return a random model, an encoder for each layer and their sites."""
     tokenizer = word_tokenizer([f"w{i}" for i in range(4000)], context_size=256)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -78,15 +87,12 @@ def build() -> tuple[LanguageModel, dict[int, RandomSAE], dict[int, Site]]:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    model.generation_config.eos_token_id = None
-    tokenizer.eos_token = None
-    # A coordinate of a random direction is normal with deviation 1/sqrt(d): cut its upper tail.
-    share = ACTIVE / (EXPANSION * D_MODEL)
-    cut = float(torch.special.ndtri(torch.tensor(1 - share))) / D_MODEL**0.5
-    layers = range(1, N_LAYERS)
-    saes = {i: RandomSAE(D_MODEL, EXPANSION * D_MODEL, cut, i) for i in layers}
-    sites = {i: Site(i, "post", False, True) for i in layers}
-    return LanguageModel(model, tokenizer, model_shape(config, "random")), saes, sites
+    # Any of some words ends an answer, so that the rows of a batch end at different lengths.
+    model.generation_config.eos_token_id = list(range(50, len(tokenizer), ENDS))
+    lm = LanguageModel(model, tokenizer, model_shape(config, "random"))
+    prompts = questions(32)["prompt"].tolist()
+    saes = {layer: random_encoder(lm, layer, prompts) for layer in range(1, N_LAYERS)}
+    return lm, saes, {layer: sae.site for layer, sae in saes.items()}
 
 
 def questions(n: int) -> pd.DataFrame:
@@ -110,9 +116,8 @@ def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> list[Li
     rows, how = questions(n_rows), Decoding(new_tokens, batch_rows=8)
     task = Task("bench", Source("-", "-"), lambda row: None, Longer(), new_tokens)
 
-    def plain() -> None:
-        for _ in decode(lm, rows, how):
-            pass
+    def plain() -> list[int]:
+        return [len(text.split()) for _, texts in decode(lm, rows, how) for text in texts]
 
     def selecting(wanted: list[Variant], histograms: list[Variant]) -> Callable[[], object]:
         readers = make_readers(saes, sites, wanted, D_MODEL)
@@ -125,7 +130,9 @@ def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> list[Li
     reference, everything, pearson = alternate(
         [plain, selecting(default, histograms), selecting([Variant()], [])], repeats
     )
-    note = f"{n_rows} prompts; best of {repeats}, in turn"
+    words = plain()
+    length = f"{min(words)} to {max(words)} tokens of answer"
+    note = f"{n_rows} prompts, {length}; best of {repeats}, in turn"
     return [
         at_least(
             f"selection / plain generation, {what}, {name}",

@@ -8,6 +8,7 @@ from steering_core.config.corrsteer_resolve import (
     load_section,
 )
 from steering_core.corrsteer.arms import UNSTEERED, needs_validation, variants
+from steering_core.corrsteer.asked import asked_runs, check_options
 from steering_core.corrsteer.cells import methods_needed
 from steering_core.corrsteer.published import FILES, cells
 from steering_core.corrsteer.tasks import find_task
@@ -50,6 +51,15 @@ wildcard_constraints:
     cell=r"[^/]+",
 
 
+@cache
+def check_corrsteer_options():
+    """Refuse an option given with `--config` that no experiment of this run can follow."""
+    if not workflow.is_main_process or workflow.dag_settings is None:
+        return
+    asked = asked_runs(workflow.dag_settings.targets, CORRSTEER, TABLE_RUNS)
+    check_options(workflow.config_settings.config, CORRSTEER, asked)
+
+
 def unknown_experiment(wildcards):
     """No input: an error that names the experiments there are."""
     if wildcards.file.startswith("corrsteer"):
@@ -67,6 +77,7 @@ def corrsteer_settings(*names):
 def corrsteer_model(wildcards):
     """The model section, without the settings that are passed by name."""
     check_config()
+    check_corrsteer_options()
     return CORRSTEER[wildcards.run].model.model_dump(exclude={"settings", "paired"})
 
 
@@ -82,14 +93,20 @@ def corrsteer_arm(wildcards):
     return CORRSTEER[wildcards.run].settings.arms[wildcards.arm].model_dump()
 
 
-def corrsteer_variants(which):
-    """What selection accumulates (0), or what needs histograms (1)."""
+def corrsteer_accumulated(wildcards):
+    """What selection accumulates: all variants, and those that need histograms."""
+    experiment = CORRSTEER[wildcards.run]
+    return variants(experiment.settings.arms, find_task(experiment.task.task).pooling)
 
-    def found(wildcards):
-        experiment = CORRSTEER[wildcards.run]
-        return variants(experiment.settings.arms, find_task(experiment.task.task).pooling)[which]
 
-    return found
+def corrsteer_variants(wildcards):
+    """The variants that selection accumulates."""
+    return corrsteer_accumulated(wildcards)[0]
+
+
+def corrsteer_histograms(wildcards):
+    """Those of them that need a histogram."""
+    return corrsteer_accumulated(wildcards)[1]
 
 
 def corrsteer_arms(run):

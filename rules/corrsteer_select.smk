@@ -88,8 +88,8 @@ rule corrsteer_select:
         model=corrsteer_model,
         task=corrsteer_task,
         settings=corrsteer_settings(*ANSWERING, "snapshots", "shards"),
-        variants=corrsteer_variants(0),
-        histograms=corrsteer_variants(1),
+        variants=corrsteer_variants,
+        histograms=corrsteer_histograms,
         code=code("corrsteer_select.py"),
     script:
         "../workflow_scripts/corrsteer_select.py"

@@ -31,13 +31,13 @@ from steering_core.corrsteer.extraction import number  # noqa: E402
 from steering_core.corrsteer.fine_tune import training_ids  # noqa: E402
 from steering_core.corrsteer.histogram import StreamingHistogram  # noqa: E402
 from steering_core.corrsteer.item import Source  # noqa: E402
+from steering_core.corrsteer.pairs import paired  # noqa: E402
 from steering_core.corrsteer.plan import make_plan  # noqa: E402
 from steering_core.corrsteer.prompts import (  # noqa: E402
     PromptOptions,
     build_prompts,
     joined,
 )
-from steering_core.corrsteer.report import paired  # noqa: E402
 from steering_core.corrsteer.run import run_sites  # noqa: E402
 from steering_core.corrsteer.selection import make_readers, select  # noqa: E402
 from steering_core.corrsteer.splits import assign_splits  # noqa: E402

@@ -6,7 +6,8 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.corrsteer.changes_page import changes_page
-    from steering_core.corrsteer.report import paired, result_table
+    from steering_core.corrsteer.pairs import paired
+    from steering_core.corrsteer.report import result_table
     from steering_core.storage.atomic import write_text
 
     runs = {}
@@ -16,9 +17,8 @@ with job(snakemake):
     name = snakemake.wildcards.run
     table = result_table(name, runs, n_resamples=snakemake.params.settings["bootstrap_resamples"])
     write_text(snakemake.output.table, table.to_csv(index=False))
-    seed = snakemake.params.seeds[0]
-    first = runs[seed]
-    pairs = {arm: paired(first["unsteered"], rows) for arm, rows in first.items()}
-    write_text(
-        snakemake.output.page, changes_page(f"{name}: what steering changed, seed {seed}", pairs)
-    )
+    pairs = {
+        seed: {arm: paired(run["unsteered"], rows) for arm, rows in run.items()}
+        for seed, run in runs.items()
+    }
+    write_text(snakemake.output.page, changes_page(f"{name}: what steering changed", pairs))

@@ -9,8 +9,8 @@ with job(snakemake):
     from steering_core.corrsteer.run import open_run
     from steering_core.corrsteer.selection import make_readers, select
     from steering_core.corrsteer.variant import Variant
+    from steering_core.models.feature_encoder import load_encoder
     from steering_core.models.pins import pinned_sae
-    from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.storage.arrays import save_arrays
     from steering_core.storage.atomic import atomic_path, write_text
     from steering_core.storage.json import read_json
@@ -20,9 +20,9 @@ with job(snakemake):
     run = open_run(snakemake.params.model, snakemake.params.task, given, resources)
     variants = [Variant.parse(text) for text in snakemake.params.variants]
     source = pinned_sae(Model(**snakemake.params.model), resources)
-    dictionaries = {}
+    encoders = {}
     if any(variant.space == "features" for variant in variants):
-        dictionaries = {layer: load_sae(source, layer, run.lm.device) for layer in run.sites}
+        encoders = {layer: load_encoder(source, layer, run.lm.device) for layer in run.sites}
     rows = read_examples(snakemake.input.examples, "train")
     shard, shards = int(snakemake.wildcards.shard), given.shards
     first, last = (len(rows) * i // shards for i in (shard, shard + 1))
@@ -32,7 +32,7 @@ with job(snakemake):
         run.task,
         run.how,
         run.classifier,
-        make_readers(dictionaries, run.sites, variants, run.lm.shape.d_model),
+        make_readers(encoders, run.sites, variants, run.lm.shape.d_model),
         variants,
         histograms=[Variant.parse(text) for text in snakemake.params.histograms],
         snapshots=given.snapshots,

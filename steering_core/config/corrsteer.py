@@ -38,7 +38,8 @@ class Arm(Closed):
     random. ``space``: SAE features, or raw dimensions of the residual stream. ``mask`` and
     ``pooling`` say which tokens of a sample count and how they become one number, ``task`` as the
     task has it; ``coefficient_pooling`` the same for coefficients. ``coefficient`` is the mean over
-    successful samples, or its difference to failures. ``sign``: features that go with success,
+    successful samples (minus that over failures for a feature that goes against success), the
+    difference of the two, or the mean over all samples. ``sign``: features that go with success,
     against it, or both. ``scale`` multiplies the coefficients. ``per_layer`` features of a layer
     are steered, ``all`` of raw space.
     """
@@ -49,7 +50,7 @@ class Arm(Closed):
     mask: Literal["generation", "all"] = "generation"
     pooling: Literal["task", "max", "mean"] = "task"
     coefficient_pooling: Literal["same", "max", "mean"] = "same"
-    coefficient: Literal["mean", "difference"] = "mean"
+    coefficient: Literal["mean", "difference", "overall"] = "mean"
     sign: Literal["positive", "negative", "both"] = "positive"
     scale: Positive = 1.0
     per_layer: Count | Literal["all"] = 1
@@ -74,9 +75,14 @@ class Arm(Closed):
         return self
 
 
+#: A draw that knows no label, neither in the feature nor in its coefficient.
+RANDOM = {"score": "random", "sign": "both", "coefficient": "overall"}
+
 #: The arms of the published main tables, less the unsteered one, which is always run.
 DEFAULT_ARMS = {
-    "random_feature": {"strategy": "single", "score": "random"},  # among those for success
+    # Among all features that fire, whatever they say about success.
+    "random_feature": {"strategy": "single", **RANDOM},
+    "random_all": {"strategy": "all", **RANDOM},
     "corrsteer_s": {"strategy": "single"},
     "corrsteer_a": {"strategy": "all"},
     "corrsteer_p": {"strategy": "pruned"},
@@ -113,6 +119,10 @@ BridgeMethod = Literal[
     "topk_features",
     "convex_optimal",
     "qp_optimal",
+    "qp_adaptive",
+    "socp_adaptive",
+    "qp_shared",
+    "socp_shared",
 ]
 BRIDGE_METHODS: tuple[str, ...] = get_args(BridgeMethod)
 Strengths = Annotated[list[Positive], Field(min_length=1)]

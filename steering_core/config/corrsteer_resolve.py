@@ -58,15 +58,7 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
         if name in raw.get("experiments", {}):
             raise ConfigError(f"corrsteer: {name} is also the name of an experiment.")
         found[name] = _resolve(section, overrides, name, entry)
-    for ablation, entry in section.ablations.items():
-        arms = {key: _of_tables_model(arm, section.tables_model) for key, arm in entry.arms.items()}
-        for task in entry.tasks:
-            name = f"{section.tables_model}_{task}_{ablation}"
-            pair = ExperimentEntry(model=section.tables_model, task=task)
-            base = _resolve(section, overrides, name, pair)
-            alone = {"arms": arms, "bridge": Bridge(methods=[]), "fine_tuning": FineTuning()}
-            settings = base.settings.model_copy(update=alone)
-            found[name] = replace(base, settings=settings)
+    found |= _ablations(section, overrides, found)
     for experiment in found.values():
         _check_bridge(experiment)
         for arm_name, arm in experiment.settings.arms.items():
@@ -87,6 +79,34 @@ def find_corrsteer(raw: dict[str, Any], name: str) -> CorrSteerExperiment:
             f"{', '.join(sorted(found))}"
         )
     return found[name]
+
+
+def _ablations(
+    section: CorrSteerSection, overrides: dict[str, Any], known: dict[str, CorrSteerExperiment]
+) -> dict[str, CorrSteerExperiment]:
+    """Experiments with the settings of the pair they belong to and arms of their own.
+
+    Neither fine-tuning nor the bridge is done again: they stand in the pair's own table.
+    """
+    found = {}
+    for ablation, entry in section.ablations.items():
+        arms = {key: _of_tables_model(arm, section.tables_model) for key, arm in entry.arms.items()}
+        alone = {"arms": arms, "bridge": Bridge(methods=[]), "fine_tuning": FineTuning()}
+        for task in entry.tasks:
+            pair = f"{section.tables_model}_{task}"
+            name = f"{pair}_{ablation}"
+            if name in known or name in found:
+                raise ConfigError(
+                    f"corrsteer.ablations.{ablation}: {name} is also the name of an experiment."
+                )
+            own = section.experiments.get(pair)
+            made = ExperimentEntry(model=section.tables_model, task=task)
+            if own is not None and (own.model, own.task) == (made.model, made.task):
+                made = own
+            base = _resolve(section, overrides, name, made)
+            settings = base.settings.model_copy(update=alone)
+            found[name] = replace(base, settings=settings)
+    return found
 
 
 def _of_tables_model(arm: Arm, model: str) -> Arm:

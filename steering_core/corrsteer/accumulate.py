@@ -35,7 +35,7 @@ class Accumulator:
         if self.variant.space == "features":
             self.correlation.update_sparse(*csr, labels)
         else:
-            self.correlation.update_dense(values.double().cpu().numpy(), labels)
+            self.correlation.update_dense(values.cpu().double().numpy(), labels)
         if self.histogram is not None:
             self.histogram.update_sparse(*csr, labels)
 
@@ -120,8 +120,13 @@ class Accumulators:
 
 def to_csr(values: Float[torch.Tensor, "n f"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return ``(row_indptr, indices, values)`` of what is not zero; only that leaves the device."""
-    where = values.nonzero()
-    rows, columns = where.unbind(1)
-    numbers = values[rows, columns].cpu().numpy()
-    counts = np.bincount(rows.cpu().numpy(), minlength=len(values))
-    return np.concatenate([[0], np.cumsum(counts)]), columns.cpu().numpy(), numbers
+    if values.device.type == "cpu":  # five times as fast as torch is there
+        dense = values.numpy()
+        rows, columns = np.divmod(np.flatnonzero(dense != 0), dense.shape[1])
+        numbers = dense[rows, columns]
+    else:
+        where = values.nonzero()
+        numbers = values[where[:, 0], where[:, 1]].cpu().numpy()
+        rows, columns = where.cpu().numpy().T
+    counts = np.bincount(rows, minlength=len(values))
+    return np.concatenate([[0], np.cumsum(counts)]), columns, numbers

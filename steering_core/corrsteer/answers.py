@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 
-from steering_core.corrsteer.decoding import Decoding, decode
+from steering_core.corrsteer.decoding import Around, Decoding, decode
 from steering_core.corrsteer.item import Task
 from steering_core.corrsteer.plan import Plan
 from steering_core.corrsteer.run import Run
@@ -56,13 +56,15 @@ def answer(
     classifier: Any,
     *,
     interventions: Sequence[Intervention] = (),
+    around: Around | None = None,
     n_features: Int[np.ndarray, " n"] | int | None = None,
     reasoned: bool = False,
 ) -> pd.DataFrame:
     """Return :data:`SCHEMA` for the rows of one split, in their order.
 
-    Every vector is added at the last position of every forward pass, all layers in one pass.
-    ``n_features`` says how many features they go through, of each row or of all; None if none.
+    Every vector is added at the last position of every forward pass, all layers in one pass;
+    ``around`` puts another intervention around every batch instead. ``n_features`` says how many
+    features they go through, of each row or of all; None if none.
 
     Raises:
         DataError: if a vector is not finite or of another width, or prompts do not fit.
@@ -76,7 +78,7 @@ def answer(
         if not np.isfinite(vectors).all():
             raise DataError(f"the steering vector at {site.hook_name} is not finite.")
 
-    def around(batch: TokenBatch, chosen: list[int]) -> AbstractContextManager:
+    def steer(batch: TokenBatch, chosen: list[int]) -> AbstractContextManager:
         steered = []
         for site, vectors in interventions:
             mine = vectors[chosen] if vectors.ndim == 2 else vectors[None].repeat(len(chosen), 0)
@@ -84,7 +86,7 @@ def answer(
         return steer_sites(lm, steered, batch)
 
     texts: list[str] = [""] * len(rows)
-    for chosen, made in progress(decode(lm, rows, how, around), f"answering {task.name}"):
+    for chosen, made in progress(decode(lm, rows, how, around or steer), f"answering {task.name}"):
         for position, text in zip(chosen, made, strict=True):
             texts[position] = text
     return judged(rows, texts, task, classifier, reasoned=reasoned).assign(
@@ -106,9 +108,10 @@ def answer_choice(
 ) -> pd.DataFrame:
     """Answer under the chosen layers of a plan; without a plan, unsteered.
 
-    A choice without layers gives a table that is undefined, with the reason.
+    A choice without layers gives a table that is undefined, with the reason. Layers that have no
+    vector are named, with the reason, in that of every row.
     """
-    strength, n_features = "", 0
+    strength, n_features, note = "", 0, ""
     if plan is None or choice is None:
         interventions = []
     elif not choice.layers:
@@ -116,6 +119,7 @@ def answer_choice(
     else:
         interventions = layer_interventions(plan.vectors, plan.sites, choice.layers)
         strength, n_features = f"scale {plan.scale:g}", plan.n_features(choice.layers)
+        note = plan.gaps
     return answer(
         run.lm,
         rows,
@@ -125,7 +129,7 @@ def answer_choice(
         interventions=interventions,
         n_features=n_features,
         reasoned=run.reasoned,
-    ).assign(strength=strength)
+    ).assign(strength=strength, reason=note)
 
 
 def judged(

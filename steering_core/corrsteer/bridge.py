@@ -13,13 +13,9 @@ from jaxtyping import Int
 from steering_core.activations.positions import last_token_residuals
 from steering_core.config.corrsteer import Bridge
 from steering_core.corrsteer.answers import answer, undefined
-from steering_core.corrsteer.bridge_methods import (
-    Learned,
-    Pairs,
-    Residuals,
-    Strength,
-    strengths,
-)
+from steering_core.corrsteer.bridge_learned import Learned, Pairs, Residuals, Strength
+from steering_core.corrsteer.bridge_methods import strengths
+from steering_core.corrsteer.bridge_programs import Everywhere
 from steering_core.corrsteer.contrast import answer_pairs, persona_pairs
 from steering_core.corrsteer.plan import Plan, Rows
 from steering_core.corrsteer.run import Run
@@ -40,7 +36,8 @@ class Bridged:
 
     Attributes:
         answers: as :func:`steering_core.corrsteer.answers.answer` returns them.
-        validation: :data:`COLUMNS`; a row without a vector counts as a failure.
+        validation: :data:`COLUMNS`; a row without a vector keeps its unsteered answer, as in the
+            column ``accuracy_all`` of the table of results.
     """
 
     answers: pd.DataFrame
@@ -81,9 +78,36 @@ def answer_bridge(
     choice = choose("single", plan)
     if not choice.layers:
         return Bridged(undefined(test, choice.reason), nothing)
-    layer = choice.layers[0]
-    site = plan.sites[layer]
-    best = plan.features[plan.features["layer"] == layer].sort_values("rank")[: bridge.features]
+    site = plan.sites[choice.layers[0]]
+    seen = residuals(run, validation["prompt"].tolist(), site)
+    best = plan.features[plan.features["layer"] == choice.layers[0]].sort_values("rank")
+    learned = _learned(
+        run, best[: bridge.features], site, rows_of, train, seen, seed, chat_template
+    )
+    try:
+        grid = strengths(method, bridge, learned)
+    except DataError as error:
+        return Bridged(undefined(test, f"{method}: {error}"), nothing)
+    table = _tried(run, validation, seen, grid, site)
+    # The weakest of equals: nothing is gained by touching more.
+    at = int(table["accuracy"].to_numpy().argmax())
+    seen = residuals(run, test["prompt"].tolist(), site)
+    return Bridged(
+        _answers(run, test, seen, grid[at], site), table.assign(chosen=table.index == at)
+    )
+
+
+def _learned(
+    run: Run,
+    best: pd.DataFrame,
+    site: Site,
+    rows_of: Rows,
+    train: pd.DataFrame,
+    validation: Residuals,
+    seed: int,
+    chat_template: bool,
+) -> Learned:
+    """What the methods learn from; ``best`` are the selected features of the site's layer."""
     chosen: Int[np.ndarray, " m"] = best["feature"].to_numpy()
     some = train[:PAIR_ROWS]
 
@@ -91,35 +115,41 @@ def answer_bridge(
         first, second = fitting(run, *texts, site)
         return residuals(run, first, site), residuals(run, second, site)
 
-    learned = Learned(
+    return Learned(
         residuals(run, train["prompt"].tolist(), site),
         train["success"].to_numpy(dtype=bool),
-        rows_of(layer, chosen).astype(np.float64),
+        rows_of(int(best["layer"].iloc[0]), chosen).astype(np.float64),
         best["correlation"].to_numpy(dtype=np.float64),
         lambda: pairs(answer_pairs(run.task, some, seed)),
         lambda: pairs(
             persona_pairs(run.task, some["prompt"], run.lm.tokenizer, chat_template=chat_template)
         ),
+        validation,
         seed=seed,
         centred=site.centred,
     )
-    try:
-        grid = strengths(method, bridge, learned)
-    except DataError as error:
-        return Bridged(undefined(test, f"{method}: {error}"), nothing)
-    seen = residuals(run, validation["prompt"].tolist(), site)
+
+
+def _tried(
+    run: Run, rows: pd.DataFrame, seen: Residuals, grid: list[Strength], site: Site
+) -> pd.DataFrame:
+    """What every strength does on the validation rows."""
     tried = []
+    unsteered: pd.Series | None = None
     for strength in grid:
-        rows = _answers(run, validation, seen, strength, site)
-        missing = int((rows["status"] != "ok").sum())
-        tried.append((strength.name, len(rows), missing, rows["success"].eq(True).mean()))
-    table = pd.DataFrame(tried, columns=COLUMNS[:-1])
-    # The weakest of equals: nothing is gained by touching more.
-    at = int(table["accuracy"].to_numpy().argmax())
-    seen = residuals(run, test["prompt"].tolist(), site)
-    return Bridged(
-        _answers(run, test, seen, grid[at], site), table.assign(chosen=table.index == at)
-    )
+        answers = _answers(run, rows, seen, strength, site)
+        without = answers["status"] != "ok"
+        success = answers["success"]
+        if without.any():
+            if unsteered is None:
+                unsteered = _plain(run, rows)["success"]
+            success = success.where(~without, unsteered)
+        tried.append((strength.name, len(rows), int(without.sum()), success.eq(True).mean()))
+    return pd.DataFrame(tried, columns=COLUMNS[:-1])
+
+
+def _plain(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    return answer(run.lm, rows, run.task, run.how, run.classifier, reasoned=run.reasoned)
 
 
 def residuals(run: Run, texts: list[str], site: Site) -> Residuals:
@@ -159,18 +189,45 @@ def _answers(
     table = undefined(rows, "").astype(object)
     table["reason"] = ["; ".join(filter(None, (reason, added.note))) for reason in added.reason]
     has = np.flatnonzero([not reason for reason in added.reason])
-    if has.size:
+    if not has.size:
+        return table.assign(strength=strength.name)
+    mine = rows.iloc[has].reset_index(drop=True)
+    if added.everywhere is None:
         answered = answer(
             run.lm,
-            rows.iloc[has].reset_index(drop=True),
+            mine,
             run.task,
             run.how,
             run.classifier,
             interventions=[(site, added.vectors[has].astype(np.float32))],
             n_features=None if added.n_features is None else added.n_features[has],
             reasoned=run.reasoned,
-        )
-        answered.index = table.index[has]
-        answered["reason"] = added.note
-        table.loc[answered.index] = answered.astype(object)
+        ).assign(reason=added.note)
+    else:
+        answered = _answered_everywhere(run, mine, added.everywhere, site, added.note)
+    answered.index = table.index[has]
+    table.loc[answered.index] = answered.astype(object)
     return table.assign(strength=strength.name)
+
+
+def _answered_everywhere(
+    run: Run, rows: pd.DataFrame, program: Everywhere, site: Site, note: str
+) -> pd.DataFrame:
+    """Answer rows under a program that is solved at every position: it has no one norm."""
+    unsolved = np.zeros(len(rows), dtype=np.int64)
+    answered = answer(
+        run.lm,
+        rows,
+        run.task,
+        run.how,
+        run.classifier,
+        around=lambda batch, chosen: program.steer(run.lm, site, batch, chosen, unsolved),
+        reasoned=run.reasoned,
+    )
+    left = np.where(unsolved > 0, "positions without a solution were left alone", "")
+    return answered.assign(
+        reason=["; ".join(filter(None, (text, note))) for text in left],
+        layers=[[site.layer]] * len(rows),
+        norm=None,
+        n_features=None,
+    )

@@ -4,78 +4,19 @@ The programs move a probe of success past a margin with the selected features al
 directions are the same as everywhere, with success in place of the label.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 from steering_core.config.corrsteer import Bridge
+from steering_core.corrsteer.bridge_learned import Added, Learned, Residuals, Strength
+from steering_core.corrsteer.bridge_programs import program_strengths
 from steering_core.errors import DataError
 from steering_core.methods.base import FitData, FixedDirection
 from steering_core.methods.contrastive import CAAContrastive, CAAMeanDiff, CAARepE
 from steering_core.methods.features import SingleFeature, TopKFeatures
-from steering_core.methods.optimal import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
+from steering_core.methods.modes import is_program
 from steering_core.methods.reference import RandomDirection
-from steering_core.methods.solutions import SOLVED
-from steering_core.optimize.path import SteeringPath
-from steering_core.probes.fit import fit_probe
-
-Residuals = Float[np.ndarray, "n d_model"]
-#: Residuals of texts that should differ in success: after what succeeds, and after what fails.
-Pairs = tuple[Residuals, Residuals]
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What the methods learn from, at one site.
-
-    Attributes:
-        residuals: of the training prompts, at their last token.
-        success: whether the unsteered model succeeded on them.
-        dictionary: unit decoder rows of the selected features.
-        correlation: of each of these features with success.
-        contrast: returns residuals of prompts with right and with wrong answers.
-        personas: returns residuals of prompts after the instruction to succeed, and to fail.
-        seed: of the probe's folds and the random direction.
-        centred: the site removes the mean over d_model.
-    """
-
-    residuals: Residuals
-    success: Bool[np.ndarray, " n"]
-    dictionary: Float[np.ndarray, "m d_model"]
-    correlation: Float[np.ndarray, " m"]
-    contrast: Callable[[], Pairs]
-    personas: Callable[[], Pairs]
-    seed: int
-    centred: bool
-
-
-@dataclass(frozen=True)
-class Added:
-    """What is added to each of n rows.
-
-    Attributes:
-        vectors: (n, d_model); NaN where there is no solution.
-        n_features: features used, (n,); None for a method that does not act through features.
-        reason: why a row has no vector; empty where it has one.
-        note: a caveat on all of them; empty where there is none.
-    """
-
-    vectors: Residuals
-    n_features: Int[np.ndarray, " n"] | None
-    reason: list[str] = field(default_factory=list)
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Strength:
-    """One strength of a method, and what it adds to rows with given residuals."""
-
-    name: str
-    add: Callable[[Residuals], Added]
 
 
 def strengths(method: str, bridge: Bridge, learned: Learned) -> list[Strength]:
@@ -90,11 +31,8 @@ def strengths(method: str, bridge: Bridge, learned: Learned) -> list[Strength]:
         kind = _FIXED[method]
         made = TopKFeatures(k=bridge.topk) if kind is TopKFeatures else kind()
         return _fixed(made, bridge, learned)
-    if method == QPOptimalSteering.name:
-        return _programs([QPOptimalSteering(bridge.weight, tau) for tau in bridge.tau], learned)
-    if method == ConvexOptimalSteering.name:
-        grid = product(bridge.epsilon, bridge.tau)
-        return _programs([ConvexOptimalSteering(eps, tau) for eps, tau in grid], learned)
+    if is_program(method):
+        return program_strengths(method, bridge, learned)
     raise ValueError(f"method: there is no {method!r} in the bridge")
 
 
@@ -109,31 +47,6 @@ _FIXED: dict[str, type[FixedDirection]] = {
         TopKFeatures,
     )
 }
-
-
-def _programs(methods: list[OptimalSteering], learned: Learned) -> list[Strength]:
-    probe = fit_probe(
-        learned.residuals, learned.success, seed=learned.seed, centred=learned.centred
-    )
-    path = SteeringPath.fit(learned.dictionary.astype(np.float64), probe.weight_vector)
-    note = "the probe of success is no better than chance" if probe.at_chance else ""
-
-    def solve(method: OptimalSteering, residuals: Residuals) -> Added:
-        h = residuals.astype(np.float64)
-        found = method.solve(path, method.shortfall(h, probe.weight_vector, probe.bias))
-        solved = np.isin(found.status, SOLVED)  # not what missed its tolerance
-        reason = ["" if ok else f"program: {s}" for ok, s in zip(solved, found.status, strict=True)]
-        vectors = np.where(solved[:, None], found.vector, np.nan)
-        return Added(vectors, np.where(solved, found.l0, 0), reason, note)
-
-    return [Strength(_name(method), partial(solve, method)) for method in methods]
-
-
-def _name(method: OptimalSteering) -> str:
-    if isinstance(method, QPOptimalSteering):
-        return f"tau {method.tau:g}, lambda {method.lam:g}"
-    assert isinstance(method, ConvexOptimalSteering)
-    return f"tau {method.tau:g}, epsilon {method.epsilon:g}"
 
 
 def _fixed(method: FixedDirection, bridge: Bridge, learned: Learned) -> list[Strength]:

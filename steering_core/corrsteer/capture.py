@@ -8,18 +8,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from steering_core.corrsteer.pool import Pool
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
 from steering_core.generation.generate import end_tokens
+from steering_core.models.feature_encoder import FeatureEncoder
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
 from steering_core.models.sparse_autoencoder import FeatureDictionary
 from steering_core.models.tokens import TokenBatch
+
+#: Anything that reads features: an SAE, or its encoder alone.
+Encoder = FeatureDictionary | FeatureEncoder
 
 BUFFERED = 32
 _PROMPT_ROWS = 1024
@@ -42,16 +47,16 @@ class Reader:
     encode: Callable[[Float[torch.Tensor, "n d_model"]], Float[torch.Tensor, "n f"]]
 
 
-def feature_reader(dictionary: FeatureDictionary, site: Site) -> Reader:
+def feature_reader(encoder: Encoder, site: Site) -> Reader:
     """Read SAE features at ``site``; the residual is centred first where the site is."""
 
     def encode(residual: torch.Tensor) -> torch.Tensor:
         residual = residual.float()
         if site.centred:
             residual = residual - residual.mean(-1, keepdim=True)
-        return dictionary.encode(residual).float()
+        return encoder.encode(residual).float()
 
-    return Reader(site, "features", dictionary.d_sae, encode)
+    return Reader(site, "features", encoder.d_sae, encode)
 
 
 def raw_reader(site: Site, d_model: int) -> Reader:
@@ -99,7 +104,7 @@ def capture(
     by_site: dict[Site, list[Reader]] = {}
     for reader in readers:
         by_site.setdefault(reader.site, []).append(reader)
-    over = _Over(end_tokens(lm), prompt)
+    over = Over(end_tokens(lm), prompt)
     taps = [_Tap(site, mine, captured, over) for site, mine in by_site.items()]
     with ExitStack() as stack:
         handle = lm.model.register_forward_pre_hook(over.before, with_kwargs=True)
@@ -115,7 +120,7 @@ def capture(
             )
 
 
-class _Over:
+class Over:
     """Follows which rows have ended, from the tokens that are fed."""
 
     def __init__(self, ends: Sequence[int], prompt: TokenBatch):
@@ -125,9 +130,15 @@ class _Over:
 
     @property
     def steps(self) -> int:
+        """Forward passes so far."""
         return len(self.alive)
 
+    def passes(self) -> Int[np.ndarray, " rows"]:
+        """Return how many of them were made for each row before it ended."""
+        return torch.stack(self.alive).sum(0).cpu().numpy()
+
     def before(self, module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
+        """Hook before a forward pass of the model."""
         if not self.alive:
             self.alive.append(torch.ones_like(self.prompt.mask[:, 0]))
             return
@@ -138,7 +149,7 @@ class _Over:
 class _Tap:
     """Reads one site; changes nothing."""
 
-    def __init__(self, site: Site, readers: list[Reader], captured: Captured, over: _Over):
+    def __init__(self, site: Site, readers: list[Reader], captured: Captured, over: Over):
         self.site, self.readers, self.captured, self.over = site, readers, captured, over
         self.steps = 0
         self._held: list[torch.Tensor] = []

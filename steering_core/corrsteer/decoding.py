@@ -38,18 +38,24 @@ class Decoding:
 
 
 def decode(
-    lm: LanguageModel, rows: pd.DataFrame, how: Decoding, around: Around | None = None
+    lm: LanguageModel,
+    rows: pd.DataFrame,
+    how: Decoding,
+    around: Around | None = None,
+    *,
+    cuts: Sequence[int] = (),
 ) -> Iterator[tuple[list[int], list[str]]]:
     """Yield ``(positions, completions)`` of batch after batch; every row once.
 
-    Rows are taken ``BLOCK`` at a time, by length within those; on a CPU an answer does not depend
-    on ``batch_rows``. A batch that does not fit into memory is halved.
+    Rows are taken ``BLOCK`` at a time, fewer up to a cut, by length within those; on a CPU an
+    answer does not depend on ``batch_rows``. A batch that does not fit into memory is halved.
 
     Args:
         lm: the model.
         rows: columns ``prompt`` and ``letters``.
         how: options of decoding.
         around: context manager entered for each batch.
+        cuts: numbers of rows; the first so many are all done before any other is begun.
 
     Raises:
         DataError: if a prompt and its answer do not fit the context.
@@ -81,7 +87,7 @@ def decode(
             made = continue_batch(lm, batch, how.new_tokens, processors)
         return lm.tokenizer.batch_decode(made, skip_special_tokens=True)
 
-    blocks = _blocks(lm, [len(prompt) for prompt in prompts], how.new_tokens)
+    blocks = _blocks(lm, [len(prompt) for prompt in prompts], how.new_tokens, cuts)
     widest = max((width for width, _ in blocks), default=0) + how.new_tokens
     batches = batches_for(lm, how.batch_rows, max(widest, longest))
     for width, order in blocks:
@@ -90,14 +96,17 @@ def decode(
 
 
 def _blocks(
-    lm: LanguageModel, lengths: Sequence[int], new_tokens: int
+    lm: LanguageModel, lengths: Sequence[int], new_tokens: int, cuts: Sequence[int]
 ) -> list[tuple[int, list[int]]]:
     """Return widths and the rows to pad to them, block by block, in the order of first rows."""
     found = []
-    for start in range(0, len(lengths), BLOCK):
-        groups = width_groups(lm, lengths[start : start + BLOCK], new_tokens)
+    start = 0
+    while start < len(lengths):
+        end = min([len(lengths), start + BLOCK, *(cut for cut in cuts if cut > start)])
+        groups = width_groups(lm, lengths[start:end], new_tokens)
         shifted = [(width, [start + i for i in order]) for width, order in groups]
         found += sorted(shifted, key=lambda group: min(group[1]))
+        start = end
     return found
 
 

@@ -1,13 +1,12 @@
 """Pin, download and check what a CorrSteer experiment takes from outside."""
 
-from types import SimpleNamespace
 from typing import Any
 
 from steering_core.config.schema import Model
 from steering_core.config.view import SettingsView
 from steering_core.corrsteer.item import Task
 from steering_core.errors import ConfigError
-from steering_core.models.fetch import fetch_experiment, pin
+from steering_core.models.fetch import describe_model, pin
 from steering_core.models.language_model import load_shape
 from steering_core.models.sae_source import layers_with_sae
 from steering_core.models.sparse_autoencoder import load_sae
@@ -20,7 +19,8 @@ def fetch_run(model: Model, task: Task, given: SettingsView) -> dict[str, Any]:
     Layers are 1 to L − 1 as published, or those configured.
 
     Raises:
-        ConfigError: if a configured layer has no SAE, or lengths do not fit the context.
+        ConfigError: if a configured layer has no SAE, or no layer has one, or lengths do not fit
+            the context.
         ModelError: if something cannot be loaded, with what to do.
     """
     shape = load_shape(model)
@@ -37,13 +37,10 @@ def fetch_run(model: Model, task: Task, given: SettingsView) -> dict[str, Any]:
             f"{shape.context} of {model.id}: lower one of them."
         )
     layers = [layer for layer in wanted if layer in available]
-    settings = {"layer": "auto", "layers": layers, "max_tokens": max_tokens}
-    experiment = SimpleNamespace(
-        model=model,
-        task=SimpleNamespace(classifier=None),
-        settings=SettingsView({**settings, "new_tokens": new_tokens}),
-    )
-    found = fetch_experiment(experiment)
+    if not layers:
+        raise ConfigError(f"sae: no layer of {model.id} has an SAE: check the id.")
+    found = describe_model(model, shape, layers, max_tokens=max_tokens, new_tokens=new_tokens)
+    fetch_weights(found["model"]["id"], found["model"]["revision"])
     for layer in layers:  # downloads the weights, one layer in memory at a time
         load_sae(model.sae, layer)
     return {

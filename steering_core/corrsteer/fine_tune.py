@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,14 @@ def learning_rate(settings: FineTuning, n_rows: int) -> float:
 def warm_up(n_steps: int) -> int:
     """Return the warm-up: 100 steps or 3 % of the run, whichever is more, and no more than it."""
     return min(n_steps, max(WARM_UP_STEPS, int(WARM_UP_SHARE * n_steps)))
+
+
+def rate_share(step: int, n_steps: int) -> float:
+    """Return the share of the rate at a step: linear warm-up, then a cosine to zero."""
+    first = warm_up(n_steps)
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1.0 + math.cos(math.pi * (step - first) / max(1, n_steps - first)))
 
 
 def training_ids(
@@ -97,38 +106,49 @@ def fine_tune(
     examples = training_ids(lm, rows, prepend_bos=prepend_bos, drop_long=drop_long)
     dtype = lm.dtype
     torch.manual_seed(seed)
-    model = lm.model.float()
-    if settings.method == "lora":
-        config = LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=2 * settings.lora_rank,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(model, config)
-    else:
-        model.requires_grad_(True)
-    n_steps = settings.epochs * len(examples)
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=learning_rate(settings, len(examples)),
-        weight_decay=settings.weight_decay,
-    )
-    first = warm_up(n_steps)
-
-    def share(step: int) -> float:
-        if step < first:
-            return (step + 1) / first
-        return 0.5 * (1.0 + math.cos(math.pi * (step - first) / max(1, n_steps - first)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    model = _trainable(lm.model.float(), settings)
     rng = np.random.default_rng([seed, 6])
     order = np.concatenate([rng.permutation(len(examples)) for _ in range(settings.epochs)])
+    losses = _train(model, [examples[i] for i in order], settings, len(examples), lm.device)
+    if settings.method == "lora":
+        model = model.merge_and_unload()
+    model = model.to(dtype).eval().requires_grad_(False)
+    return Trained(replace(lm, model=model), losses)
+
+
+def _trainable(model: Any, settings: FineTuning) -> Any:
+    """Return the model with the parameters to train."""
+    if settings.method == "full":
+        return model.requires_grad_(True)
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=2 * settings.lora_rank,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def _train(
+    model: Any,
+    steps: list[tuple[list[int], int]],
+    settings: FineTuning,
+    n_rows: int,
+    device: torch.device,
+) -> list[float]:
+    """Train on one row after another and return the loss of each."""
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=learning_rate(settings, n_rows),
+        weight_decay=settings.weight_decay,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_share(step, len(steps))
+    )
     model.train()
     losses = []
-    for index in progress(order, f"fine-tuning ({settings.method})"):
-        ids, n_prompt = examples[index]
-        inputs = torch.tensor([ids], device=lm.device)
+    for ids, n_prompt in progress(steps, f"fine-tuning ({settings.method})"):
+        inputs = torch.tensor([ids], device=device)
         labels = inputs.clone()
         labels[:, :n_prompt] = -100
         loss = model(input_ids=inputs, labels=labels, use_cache=False).loss
@@ -138,7 +158,4 @@ def fine_tune(
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
-    if settings.method == "lora":
-        model = model.merge_and_unload()
-    model = model.to(dtype).eval().requires_grad_(False)
-    return Trained(replace(lm, model=model), losses)
+    return losses

@@ -9,9 +9,10 @@ import pandas as pd
 
 from steering_core.config.corrsteer_task import CorrSteerTask
 from steering_core.corrsteer.item import Item, Source, Task
+from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.tasks import find_task
 from steering_core.data.datasets import is_file, read_rows
-from steering_core.errors import ConfigError, DataError
+from steering_core.errors import DataError
 from steering_core.models.revisions import hub_commit
 
 COLUMNS = ["item_id", "source_split", "prompt", "gold", "worked", "letters"]
@@ -25,16 +26,13 @@ def fetch_items(
     Columns: :data:`COLUMNS`; ``item_id`` is ``subset/split:row`` in the dataset's own numbering.
 
     Raises:
-        ConfigError: if the published prompt is asked for and is the task's own.
         DataError: if a row lacks what the task reads, or no row is of this task.
         ModelError: if the hub refuses, with what to do.
     """
     task = find_task(entry.task)
     source = source_of(entry, task)
     read = task.read
-    if published_prompt:
-        if task.published_read is None:
-            raise ConfigError(f"published_prompt: the prompt of {task.name} is the published one.")
+    if follows("published_prompt", task, asked=published_prompt):
         read = task.published_read
     revision = _revision(source.dataset, entry.revision)
     splits = ("",) if is_file(source.dataset) else source.splits

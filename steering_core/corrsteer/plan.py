@@ -69,6 +69,17 @@ class Plan:
         first = self.features[self.features["rank"] == 0].set_index("layer")["score"]
         return {layer: float(first[layer]) for layer in self.vectors}
 
+    @property
+    def gaps(self) -> str:
+        """Which layers have no vector, and why; empty if all have one."""
+        layers: dict[str, list[int]] = {}
+        for layer, reason in sorted(self.undefined.items()):
+            layers.setdefault(reason, []).append(layer)
+        return "; ".join(
+            f"no vector at layer {' '.join(map(str, found))}: {reason}"
+            for reason, found in layers.items()
+        )
+
     def table(self) -> pd.DataFrame:
         """Return the kept features, and a row with ``reason`` for every layer without any."""
         empty = pd.DataFrame({"layer": self.undefined.keys(), "reason": self.undefined.values()})

@@ -1,6 +1,6 @@
 """The demo's task with a known cause of success: to finish a text with praise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,15 @@ _WORDS = {1: "positive", 0: "mixed or none", -1: "negative"}
 class Praise(Success):
     """The lexicon finds more positive than negative words in the answer."""
 
-    def judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:
+    def judge(
+        self,
+        texts: Sequence[str],
+        golds: Sequence[str],
+        letters: Sequence[Sequence[str]],
+        classifier: Any = None,
+        *,
+        reasoned: bool = False,
+    ) -> Verdict:
         """Score the completions with the grammar's own lexicon."""
         scores = score_sentiment(texts, lexicon())
         return Verdict([_WORDS[score] for score in scores.tolist()], np.asarray(scores > 0))

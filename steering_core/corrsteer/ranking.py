@@ -32,21 +32,23 @@ def coefficients(
     """Return the coefficient of each feature.
 
     ``mean`` is the mean pooled activation over successful samples, zeros included. A feature that
-    speaks against success is taken out by as much: its coefficient is negative. Raw dimensions
-    have a sign of their own, so their mean is used as it is. ``difference`` is the mean over
-    successes minus the mean over failures, of either sign.
+    speaks against success is taken out by what it has where it does harm: its coefficient is
+    minus the mean over failures. Those that fire on failures alone are the clearest of them, and
+    have no mean over successes to take out. Raw dimensions have a sign of their own, so their mean
+    over successes is used as it is. ``difference`` is the mean over successes minus the mean over
+    failures, of either sign. ``overall`` is the mean over all samples: it knows no label.
     """
     if arm.coefficient == "difference":
         value = result.mean_positive - result.mean_negative
+    elif arm.coefficient == "overall":
+        value = result.mean.copy()
     elif arm.space == "raw":
         value = result.mean_positive.copy()
     else:
-        value = np.where(direction < 0, -1.0, 1.0) * result.mean_positive
+        value = np.where(direction < 0, -result.mean_negative, result.mean_positive)
     reason = np.where(np.isnan(value), "one outcome only", "").astype("<U40")
     zero = value == 0
-    reason[zero] = (
-        "never fires on a successful sample" if arm.coefficient == "mean" else "no difference"
-    )
+    reason[zero] = "no difference" if arm.coefficient == "difference" else "coefficient of zero"
     value = np.where(reason == "", value, np.nan)
     return Coefficients(value, reason)
 

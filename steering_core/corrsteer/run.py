@@ -8,6 +8,7 @@ from steering_core.config.schema import Model
 from steering_core.config.view import SettingsView
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.item import Task
+from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.tasks import find_task
 from steering_core.errors import ModelError
 from steering_core.models.fetched import pinned_model, site_at
@@ -53,7 +54,7 @@ def open_run(
         how=Decoding(
             new_tokens=given.new_tokens or task.length(reasoned=given.chain_of_thought),
             batch_rows=batch_rows or given.batch_rows,
-            restrict_options=given.restrict_options,
+            restrict_options=follows("restrict_options", task, asked=given.restrict_options),
             prepend_bos=wants_bos(resources),
         ),
         classifier=classifier,

@@ -9,7 +9,14 @@ import pandas as pd
 
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import judged
-from steering_core.corrsteer.capture import Captured, Reader, capture, feature_reader, raw_reader
+from steering_core.corrsteer.capture import (
+    Captured,
+    Encoder,
+    Reader,
+    capture,
+    feature_reader,
+    raw_reader,
+)
 from steering_core.corrsteer.decoding import Decoding, decode
 from steering_core.corrsteer.item import Task
 from steering_core.corrsteer.snapshot import snapshot
@@ -17,7 +24,6 @@ from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
-from steering_core.models.sparse_autoencoder import FeatureDictionary
 from steering_core.models.tokens import TokenBatch
 from steering_core.progress import progress
 
@@ -38,7 +44,7 @@ class Selected:
 
 
 def make_readers(
-    dictionaries: Mapping[int, FeatureDictionary],
+    encoders: Mapping[int, Encoder],
     sites: Mapping[int, Site],
     variants: Sequence[Variant],
     d_model: int,
@@ -49,13 +55,13 @@ def make_readers(
         ModelError: if features are wanted and a layer has no SAE.
     """
     spaces = {variant.space for variant in variants}
-    missing = sorted(set(sites) - set(dictionaries))
+    missing = sorted(set(sites) - set(encoders))
     if "features" in spaces and missing:
         raise ModelError(f"there is no SAE for the layers {missing}: leave them out of layers.")
     readers = []
     for layer, site in sorted(sites.items()):
         if "features" in spaces:
-            readers.append(feature_reader(dictionaries[layer], site))
+            readers.append(feature_reader(encoders[layer], site))
         if "raw" in spaces:
             readers.append(raw_reader(site, d_model))
     return readers
@@ -87,7 +93,7 @@ def select(
         readers: what to read where.
         variants: what to accumulate.
         histograms: variants that need mutual information.
-        snapshots: sample counts after which to note the best features.
+        snapshots: numbers of rows, the first of the table, after which to note the best features.
         reasoned: whether the prompts ask for reasoning.
     """
     sizes = {
@@ -103,14 +109,15 @@ def select(
         return _kept(capture(lm, readers, variants, batch), current)
 
     due = sorted(set(snapshots))
+    # Cut there: batches go by length, and the shortest prompts of many are no random draw.
+    batches = decode(lm, rows, how, around, cuts=due)
     frames, noted = [], []
-    for chosen, texts in progress(decode(lm, rows, how, around), f"selecting on {task.name}"):
+    for chosen, texts in progress(batches, f"selecting on {task.name}"):
         frame = judged(rows.iloc[chosen], texts, task, classifier, reasoned=reasoned)
         accumulators.update(current.pop(), frame["success"].to_numpy())
         frames.append(frame.drop(columns="prompt"))
-        if due and accumulators.n >= due[0]:
+        if accumulators.n in due:
             noted.append(snapshot(accumulators))
-            due = [n for n in due if n > accumulators.n]
     noted.append(snapshot(accumulators))
     answers = pd.concat(frames).sort_index().reset_index(drop=True)
     found = pd.concat(noted, ignore_index=True)

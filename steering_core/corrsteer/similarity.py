@@ -8,8 +8,12 @@ from jaxtyping import Float
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from steering_core.errors import ModelError
+from steering_core.generation.batching import Batches
 from steering_core.models.devices import choose_device
 from steering_core.models.hub import explain_hub_errors
+
+#: Pairs at a time.
+BATCH = 32
 
 
 class Similarity:
@@ -31,17 +35,22 @@ class Similarity:
 
     @torch.no_grad()
     def score(self, left: Sequence[str], right: Sequence[str]) -> Float[np.ndarray, " n"]:
-        """Return the similarity of each pair."""
+        """Return the similarity of each pair.
+
+        ``BATCH`` pairs at a time, half as many each time memory runs out.
+        """
         longest = min(self.model.config.max_position_embeddings, 512)
-        scores = []
-        for start in range(0, len(left), 32):
+
+        def run(chosen: list[int]) -> np.ndarray:
             batch = self.tokenizer(
-                list(left[start : start + 32]),
-                list(right[start : start + 32]),
+                [left[i] for i in chosen],
+                [right[i] for i in chosen],
                 padding=True,
                 truncation=True,
                 max_length=longest,
                 return_tensors="pt",
             ).to(self.model.device)
-            scores.append(self.model(**batch).logits[:, 0].float().sigmoid().cpu().numpy())
+            return self.model(**batch).logits[:, 0].float().sigmoid().cpu().numpy()
+
+        scores = [found for _, found in Batches(BATCH).each(range(len(left)), run)]
         return np.concatenate(scores) if scores else np.zeros(0)

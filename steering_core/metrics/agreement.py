@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from scipy.stats import binomtest
 
 from steering_core.errors import DataError
-from steering_core.metrics.bootstrap import Interval, ratio_interval
+from steering_core.metrics.bootstrap import Interval, share_interval
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,12 @@ class SuccessChanges:
     def side_effect_interval(
         self, *, seed: int, confidence: float = 0.95, n_resamples: int = 2000
     ) -> Interval:
-        """SER with its bootstrap interval over the examples that changed (``n`` of them)."""
+        """SER with its interval over the examples that changed (``n`` of them).
+
+        By the bootstrap; the exact one if all changes are of one sign.
+        """
         negative = np.repeat([1.0, 0.0], [self.negative, self.positive])
-        return ratio_interval(
+        return share_interval(
             negative,
             np.ones_like(negative),
             seed=seed,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 # Resampled values held at once: bounds the memory, not the result.
 _BATCH_VALUES = 2_000_000
@@ -124,6 +124,32 @@ def ratio_interval(
         return Interval(estimate, estimate, estimate, numerators.size)
     low, high = _percentiles((numerators, denominators), _ratio, seed, confidence, n_resamples)
     return Interval(estimate, low, high, numerators.size)
+
+
+def share_interval(
+    hits: Shaped[np.ndarray, " n"],
+    trials: Shaped[np.ndarray, " n"],
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+) -> Interval:
+    """Σ hits / Σ trials, where the hits of an example are a part of its trials.
+
+    As :func:`ratio_interval`, but where all examples with a trial hit every time, or none ever
+    does, resampling would give a width of zero however few they are. Then the ends are those of
+    the exact interval (Clopper and Pearson, 1934), an example counted once whatever its trials.
+
+    Raises:
+        ValueError: as :func:`ratio_interval`, or if there are more hits than trials.
+    """
+    found = ratio_interval(hits, trials, seed=seed, confidence=confidence, n_resamples=n_resamples)
+    if (np.asarray(hits) > np.asarray(trials)).any() or (np.asarray(hits) < 0).any():
+        raise ValueError("hits must lie between 0 and trials.")
+    if found.mean not in (0.0, 1.0):
+        return found
+    exact = binomtest(found.n if found.mean else 0, found.n).proportion_ci(confidence)
+    return Interval(found.mean, float(exact.low), float(exact.high), found.n)
 
 
 def perplexity_interval(

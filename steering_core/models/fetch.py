@@ -51,16 +51,34 @@ def describe_experiment(experiment: Experiment) -> dict[str, Any]:
         ConfigError, ModelError: as :func:`fetch_experiment`.
 
     """
-    model, settings = experiment.model, experiment.settings
-    shape = load_shape(model)
-    layers = choose_layers(experiment, shape)
+    settings = experiment.settings
+    shape = load_shape(experiment.model)
+    found = describe_model(
+        experiment.model,
+        shape,
+        choose_layers(experiment, shape),
+        max_tokens=settings.max_tokens,
+        new_tokens=settings.new_tokens,
+    )
+    return {**found, "classifier": _describe_classifier(experiment.task.classifier)}
+
+
+def describe_model(
+    model: Model, shape: ModelShape, layers: list[int], *, max_tokens: int, new_tokens: int
+) -> dict[str, Any]:
+    """Pin a model and the SAEs of some layers and check them against each other.
+
+    Raises:
+        ConfigError, ModelError: as :func:`fetch_experiment`.
+
+    """
     saes = [load_sae_shape(model.sae, layer) for layer in layers]
     for sae, layer in zip(saes, layers, strict=True):
         _check_fit(sae, layer, shape, model)
-    if settings.max_tokens > shape.context:
-        raise ConfigError(f"max_tokens: {settings.max_tokens} exceeds the context {shape.context}.")
-    if settings.new_tokens >= shape.context:
-        raise ConfigError(f"new_tokens: {settings.new_tokens} exceeds the context {shape.context}.")
+    if max_tokens > shape.context:
+        raise ConfigError(f"max_tokens: {max_tokens} exceeds the context {shape.context}.")
+    if new_tokens >= shape.context:
+        raise ConfigError(f"new_tokens: {new_tokens} exceeds the context {shape.context}.")
     pinned = Model(**{**model.model_dump(), "revision": pin(model.id, model.revision)})
     load_tokenizer(pinned)
     return {
@@ -78,7 +96,6 @@ def describe_experiment(experiment: Experiment) -> dict[str, Any]:
             for sae in saes
         ],
         "sae_revision": _sae_revision(model.sae, layers),
-        "classifier": _describe_classifier(experiment.task.classifier),
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
 

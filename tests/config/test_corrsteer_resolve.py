@@ -45,6 +45,28 @@ def test_an_ablation_has_its_own_arms_alone():
     assert settings.fine_tuning.method == "none" and settings.bridge.methods == []
 
 
+def test_an_ablation_has_the_settings_of_its_pair():
+    tuned = {
+        "seeds": [3, 4],
+        "few_shot": 2,
+        "fine_tuning": {"method": "full"},
+        "arms": {"caa": None},
+    }
+    entry = {"model": "gemma2b", "task": "mmlu", "settings": tuned}
+    found = load_corrsteer(changed(experiments={"gemma2b_mmlu": entry}))
+    settings = found["gemma2b_mmlu_pooling"].settings
+    assert settings.seeds == [3, 4] and settings.few_shot == 2
+    assert settings.arms.keys() == {"max_pool", "mean_pool", "all_tokens"}
+    assert settings.fine_tuning.method == "none" and settings.bridge.methods == []
+    assert found["gemma2b_mmlu_pro_pooling"].settings.seeds == [0]
+
+
+def test_the_name_of_an_ablation_cannot_stand_for_an_experiment():
+    entry = {"model": "gemma2b", "task": "mmlu", "settings": {"seeds": [1]}}
+    with pytest.raises(ConfigError, match="gemma2b_mmlu_pooling is also the name"):
+        load_corrsteer(changed(experiments={"gemma2b_mmlu_pooling": entry}))
+
+
 @pytest.mark.parametrize(
     ("bridge", "arms", "advice"),
     [

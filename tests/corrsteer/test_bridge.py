@@ -10,17 +10,19 @@ from corrsteer_world import SITE, TinySAE, word_rows, words_task
 from steering_core.config.corrsteer import BRIDGE_METHODS, Bridge
 from steering_core.corrsteer.answers import SCHEMA, answer, write_answers
 from steering_core.corrsteer.bridge import answer_bridge, fitting
-from steering_core.corrsteer.bridge_methods import Learned, strengths
+from steering_core.corrsteer.bridge_learned import Learned
+from steering_core.corrsteer.bridge_methods import strengths
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.run import Run
 from steering_core.errors import DataError
+from steering_core.methods.modes import is_program, mode_of
 from steering_core.probes.fit import fit_probe
 
 HOW = Decoding(new_tokens=2, batch_rows=8)
 PROGRAMS = ["qp_optimal", "convex_optimal"]
-FIXED = [method for method in BRIDGE_METHODS if method not in PROGRAMS]
+FIXED = [method for method in BRIDGE_METHODS if not is_program(method)]
 CAUSE = 3
 
 
@@ -42,6 +44,7 @@ def learned():
         correlation,
         lambda: (shift + rows[CAUSE], shift - rows[CAUSE]),
         lambda: (shift + rows[CAUSE], shift - rows[CAUSE]),
+        noise[:20],
         seed=0,
         centred=False,
     )
@@ -59,6 +62,16 @@ def test_a_program_moves_every_solved_row_past_the_margin_of_the_probe(learned, 
         already = probe.decision(test) >= tau
         assert already.any() and np.allclose(added.vectors[already], 0.0)
         assert (added.n_features[already] == 0).all() and (added.n_features[~already] > 0).all()
+
+
+@pytest.mark.parametrize("method", ["qp_shared", "socp_shared"])
+def test_a_shared_vector_brings_the_worst_validation_row_to_the_margin(learned, method):
+    probe = fit_probe(learned.residuals, learned.success, seed=0)
+    [strength] = strengths(method, Bridge(tau=[1.0], epsilon=[20.0]), learned)
+    added = strength.add(np.random.default_rng(1).standard_normal((5, 12)))
+    assert (added.vectors == added.vectors[0]).all() and added.reason == [""] * 5
+    reached = probe.decision(learned.shared_by + added.vectors[0])
+    assert reached.min() == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("method", FIXED)
@@ -133,7 +146,11 @@ def test_every_method_answers_the_task_and_stands_in_the_table(tiny, tmp_path, m
     base = answer(tiny, word_rows(12, 5), words_task(2), HOW, None, n_features=0)
     row = result_table("e", {0: {"unsteered": base, method: table}}, n_resamples=50).iloc[-1]
     assert row["n"] + row["n_missing"] == 12 and row["negative"] + row["positive"] >= 0
-    assert row["layers"] == "1" and row["norm_mean"] > 0
+    assert row["layers"] == "1"
+    if is_program(method) and mode_of(method) == "adaptive":  # another vector at every position
+        assert pd.isna(row["norm_mean"]) and pd.isna(row["l0_mean"])
+        return
+    assert row["norm_mean"] > 0
     assert row["strength"] in found.validation["strength"].tolist()
     raw = method in ("random_direction", "caa_mean_diff", "caa_contrastive", "caa_repe")
     assert pd.isna(row["l0_mean"]) if raw else row["l0_mean"] > 0
@@ -158,9 +175,6 @@ def test_rows_without_a_solution_are_left_out_and_counted_never_scored(tiny):
     assert gone.any() and reasons.str.startswith("program: infeasible").all()
     assert reasons.str.endswith("the probe of success is no better than chance").all()
     assert table.loc[gone, ["success", "norm", "n_features"]].isna().all(axis=None)
-    # On validation they count against the strength.
-    tried = found.validation.iloc[0]
-    assert tried["n_missing"] > 0 and tried["accuracy"] <= 1 - tried["n_missing"] / tried["n"]
     base = answer(tiny, word_rows(12, 5), words_task(2), HOW, None)
     runs = {0: {"unsteered": base, "convex_optimal": table}}
     row = result_table("e", runs, n_resamples=50).query("method == 'convex_optimal'").iloc[0]
@@ -168,6 +182,36 @@ def test_rows_without_a_solution_are_left_out_and_counted_never_scored(tiny):
         assert row["status"] == "undefined" and pd.isna(row["accuracy"])
     else:
         assert row["n_missing"] == gone.sum() and "infeasible" in row["reason"]
+
+
+def test_rows_without_a_solution_keep_their_answer_in_the_choice_of_a_strength(tiny):
+    table = bridged(tiny, tau=[1.0], epsilon=[1e-6, 1e4]).validation
+    rows = word_rows(10, 4, "validation")
+    base = answer(tiny, rows, words_task(2), HOW, None)["success"].mean()
+    assert table["n_missing"].iloc[0] > 0 and table["n_missing"].iloc[1] == 0
+    # As good as none can be moved by so little.
+    assert table["accuracy"].iloc[0] == pytest.approx(base)
+
+
+@pytest.mark.parametrize("program", ["qp", "socp"])
+def test_an_adaptive_program_holds_the_margin_at_every_position(tiny, program):
+    """What is added at the first position is what the static program adds there."""
+    static = {"qp": "qp_optimal", "socp": "convex_optimal"}[program]
+    settings = {"tau": [1.0], "epsilon": [1e4]}
+    fixed = bridged(tiny, static, **settings).answers
+    moving = bridged(tiny, f"{program}_adaptive", **settings).answers
+    assert (moving["status"] == "ok").all() and fixed["strength"].equals(moving["strength"])
+    first = [[text.split()[:1] for text in table["text"]] for table in (fixed, moving)]
+    assert first[0] == first[1]
+    unsteered = answer(tiny, word_rows(12, 5), words_task(2), HOW, None)["text"]
+    assert (moving["text"] != unsteered).any()
+
+
+def test_positions_without_a_solution_are_told(tiny):
+    found = bridged(tiny, "socp_adaptive", tau=[1.0], epsilon=[120.0]).answers
+    ok = found[found["status"] == "ok"]
+    told = ok["reason"].str.contains("left alone")
+    assert told.any() and found.loc[found["status"] != "ok", "success"].isna().all()
 
 
 @pytest.mark.parametrize("method", ["qp_optimal", "caa_mean_diff"])

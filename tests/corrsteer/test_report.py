@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from steering_core.corrsteer.cells import measure
 from steering_core.corrsteer.changes_page import changes_page
+from steering_core.corrsteer.pairs import paired
 from steering_core.corrsteer.published import Cell
-from steering_core.corrsteer.report import paired, result_table
+from steering_core.corrsteer.report import result_table
 from steering_core.errors import DataError
 
 
@@ -67,13 +69,53 @@ def test_nothing_changed_leaves_the_ratio_undefined_with_the_reason():
 
 def test_undefined_arm_has_a_reason_and_no_number():
     gone = answers([None] * 8, "undefined", "no successful sample", ())
-    runs = {
-        0: {"unsteered": answers(BEFORE), "s": answers(AFTER)},
-        1: {"unsteered": answers(BEFORE), "s": gone},
-    }
+    runs = {seed: {"unsteered": answers(BEFORE), "s": gone} for seed in (0, 1)}
     row = result_table("e", runs, n_resamples=50).query("method == 's' and seed == 'all'").iloc[0]
     assert row["status"] == "undefined" and row["reason"] == "no successful sample"
     assert pd.isna(row["accuracy"]) and pd.isna(row["ser"]) and row["baseline_accuracy"] == 0.5
+    assert (row["n"], row["n_missing"], row["seeds"]) == (16, 16, "0 1")
+
+
+def test_a_seed_without_answers_is_left_out_and_named():
+    gone = answers([None] * 8, "undefined", "no layer beats", ())
+    runs = {
+        0: {"unsteered": answers(BEFORE), "s": answers(AFTER)},
+        1: {"unsteered": answers(BEFORE), "s": gone},
+        7: {"unsteered": answers(BEFORE), "s": answers(AFTER)},
+    }
+    table = result_table("e", runs, n_resamples=50).query("method == 's'")
+    row = table.query("seed == 'all'").iloc[0]
+    assert row["status"] == "ok" and row["reason"] == "undefined under seed 1: no layer beats"
+    assert (row["n_seeds"], row["seeds"], row["n"], row["n_missing"]) == (2, "0 7", 16, 8)
+    assert row["accuracy"] == 0.75 and row["accuracy_std"] == 0
+    # Over all examples: what is not steered keeps its answer.
+    assert row["accuracy_all"] == pytest.approx((0.75 + 0.5 + 0.75) / 3)
+    assert table.query("seed == '1'").iloc[0]["status"] == "undefined"
+    found = measure(cell("accuracy"), "e", runs, n_resamples=50)
+    assert found["measured"] == 75.0 and (found["n_seeds"], found["seeds"]) == (2, "0 7")
+    assert "seed 1" in found["reason"] and found["status"] == "ok"
+
+
+def test_an_example_without_an_answer_keeps_the_unsteered_one_in_the_whole():
+    after = answers(AFTER).astype(object)
+    after.loc[[0, 1], ["success", "status", "reason"]] = [None, "undefined", "infeasible"]
+    runs = {0: {"unsteered": answers(BEFORE), "s": after}}
+    row = result_table("e", runs, n_resamples=50).query("method == 's' and seed == '0'").iloc[0]
+    assert row["accuracy"] == pytest.approx(5 / 6) and row["accuracy_all"] == pytest.approx(7 / 8)
+    assert row["reason"] == "2 x infeasible"
+
+
+@pytest.mark.parametrize(("more", "ser"), [(3, 0.0), (-2, 1.0)])
+def test_changes_of_one_sign_leave_the_ratio_unsure(more, ser):
+    flipped = list(BEFORE)
+    for i in [i for i, s in enumerate(BEFORE) if s == (more < 0)][: abs(more)]:
+        flipped[i] = not flipped[i]
+    run = {"unsteered": answers(BEFORE), "s": answers(flipped)}
+    once, thrice = row({0: run}), row({0: run, 1: run, 2: run})
+    exact = binomtest(int(ser) * abs(more), abs(more)).proportion_ci(0.95)
+    for found in (once, thrice):  # the same examples under another seed are no further evidence
+        assert found["ser"] == ser
+        assert (found["ser_low"], found["ser_high"]) == pytest.approx((exact.low, exact.high))
 
 
 def test_unpaired_baselines_are_errors():
@@ -91,10 +133,18 @@ def test_unpaired_baselines_are_errors():
 def test_page_shows_what_changed_and_escapes_it():
     after = answers(AFTER)
     after.loc[1, "text"] = "<script>B</script>"
-    page = changes_page("changes", {"s": paired(answers(BEFORE), after)})
-    assert page.count("<tr>") == 1 + 4
+    after.loc[0, "text"] = "A, in other words"
+    pairs = paired(answers(BEFORE), after)
+    same = paired(answers(BEFORE), answers(BEFORE))
+    gone = paired(answers(BEFORE), answers([None] * 8, "undefined", "no", ()).assign(text=None))
+    methods = {"s": pairs, "t": pairs, "same": same, "gone": gone}
+    page = changes_page("changes", {3: methods, 4: {"s": pairs}})
+    # A row for each seed and example, with its prompt once, whatever the number of methods.
+    assert page.count("<tr>") == 1 + 2 * 4 and page.count(">p1<") == 2
     assert "<script>B" not in page and "&lt;script&gt;B" in page
-    assert page.count("repaired</span>") == 3 and page.count("broken</span>") == 1
+    assert page.count("repaired</span>") == 9 and page.count("broken</span>") == 3
+    assert "seed 4, s: 1 broken, 3 repaired, 1 in other words" in page
+    assert ">p0<" not in page and "gone:" not in page
 
 
 @pytest.fixture

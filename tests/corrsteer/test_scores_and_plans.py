@@ -6,8 +6,8 @@ import pytest
 import torch
 from corrsteer_world import SITE
 
-from steering_core.config.corrsteer import Arm
-from steering_core.corrsteer.accumulate import Accumulator, Accumulators
+from steering_core.config.corrsteer import DEFAULT_ARMS, Arm
+from steering_core.corrsteer.accumulate import Accumulator, Accumulators, to_csr
 from steering_core.corrsteer.plan import Plan, make_plan
 from steering_core.corrsteer.ranking import coefficients
 from steering_core.corrsteer.scores import NEVER_FIRES, NO_FAILURE, NO_SUCCESS, SCORES, score
@@ -40,6 +40,15 @@ def accumulated(values, success, variant=None, histogram=True):
 @pytest.fixture(scope="module")
 def part():
     return accumulated(*planted())
+
+
+def test_what_is_not_zero_is_found_row_by_row():
+    dense = torch.tensor([[0.0, 2.0, -1.0], [0.0, 0.0, 0.0], [3.0, 0.0, torch.nan]])
+    indptr, columns, values = to_csr(dense)
+    assert indptr.tolist() == [0, 2, 2, 4] and columns.tolist() == [1, 2, 0, 2]
+    np.testing.assert_array_equal(values, [2.0, -1.0, 3.0, np.nan])
+    none = to_csr(dense[1:2])
+    assert none[0].tolist() == [0, 0] and not len(none[1]) and not len(none[2])
 
 
 def test_scores_are_the_textbook_ones(part):
@@ -83,12 +92,15 @@ def test_mutual_information_without_a_histogram_is_an_error():
         score("mutual_information", accumulated(*planted(), histogram=False))
 
 
-def test_coefficients_are_means_over_successes(part):
+def test_coefficients_are_means_over_the_outcome_that_a_feature_speaks_for(part):
     values, success = planted()
     scores = score("pearson", part)
     mean = coefficients(Arm(), scores.result, scores.direction)
     assert mean.value[UP] == pytest.approx(values[success, UP].mean())
-    assert np.isnan(mean.value[DOWN]) and "successful sample" in mean.reason[DOWN]
+    assert mean.value[DOWN] == pytest.approx(-values[~success, DOWN].mean())
+    assert np.isnan(mean.value[DEAD]) and mean.reason[DEAD] == "coefficient of zero"
+    overall = coefficients(Arm(coefficient="overall"), scores.result, scores.direction)
+    assert overall.value[[UP, DOWN]] == pytest.approx(values[:, [UP, DOWN]].mean(axis=0))
     gap = coefficients(Arm(coefficient="difference"), scores.result, scores.direction)
     assert gap.value[DOWN] == pytest.approx(-values[~success, DOWN].mean())
     against = np.flatnonzero((scores.direction < 0) & (scores.result.mean_positive > 0))
@@ -148,12 +160,39 @@ def test_several_features_of_a_layer_add_up():
 
 
 def test_signs():
-    positive, negative = plan(Arm()), plan(Arm(sign="negative", coefficient="difference"))
+    positive = plan(Arm())
     assert (positive.features["direction"] == 1).all()
-    assert (negative.features["direction"] == -1).all()
-    assert negative.features.query("rank == 0")["feature"].tolist() == [DOWN] * 3
+    for coefficient in ("mean", "difference"):
+        negative = plan(Arm(sign="negative", coefficient=coefficient))
+        assert (negative.features["direction"] == -1).all()
+        # It fires on failures alone, and is taken out by what it has there.
+        best = negative.features.query("rank == 0")
+        assert best["feature"].tolist() == [DOWN] * 3 and (best["coefficient"] < -1).all()
     both = plan(Arm(sign="both", coefficient="difference"))
     assert set(both.features.query("rank < 2")["feature"]) == {UP, DOWN}
+
+
+def test_a_random_feature_knows_no_label():
+    values, success = planted()
+    drawn = []
+    for labels in (success, ~success, np.arange(len(success)) % 2 == 0):
+        made = Accumulators({(layer, Variant()): N_FEATURES for layer in (1, 2, 3)})
+        for part in made.parts.values():
+            part.update(torch.tensor(values), labels)
+        drawn.append(plan(Arm(**DEFAULT_ARMS["random_all"]), made))
+    for other in drawn[1:]:
+        columns = ["layer", "feature", "coefficient"]
+        pd.testing.assert_frame_equal(other.features[columns], drawn[0].features[columns])
+    assert choose("all", drawn[0]).layers == (1, 2, 3)
+    assert DEAD not in set(drawn[0].features["feature"])
+    assert {-1, 1} <= set(drawn[0].features["direction"])
+    assert DEFAULT_ARMS["random_feature"] == {**DEFAULT_ARMS["random_all"], "strategy": "single"}
+
+
+def test_layers_without_a_vector_are_named_with_the_reason():
+    made = plan(Arm(), missing={4: "no SAE", 6: "no SAE", 5: NEVER_FIRES})
+    assert made.gaps == f"no vector at layer 4 6: no SAE; no vector at layer 5: {NEVER_FIRES}"
+    assert plan(Arm()).gaps == ""
 
 
 def test_infinite_ratios_are_ordered_by_size_and_survive_the_file(tmp_path):

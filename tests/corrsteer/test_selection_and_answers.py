@@ -9,9 +9,19 @@ import torch
 from corrsteer_world import SITE, TinySAE, word_rows, words_task
 
 from steering_core.corrsteer import decoding
-from steering_core.corrsteer.answers import answer, layer_interventions, undefined, write_answers
+from steering_core.corrsteer.answers import (
+    answer,
+    answer_choice,
+    layer_interventions,
+    undefined,
+    write_answers,
+)
 from steering_core.corrsteer.decoding import Decoding, decode, option_tokens
+from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
+from steering_core.corrsteer.report import result_table
+from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.selection import make_readers, select
+from steering_core.corrsteer.strategy import Choice
 from steering_core.corrsteer.validation import validate_layers
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import DataError, ModelError
@@ -126,13 +136,33 @@ def test_rows_that_fill_a_batch_are_not_counted(tiny):
 
 def test_snapshots_note_the_best_feature_as_samples_come_in(tiny):
     found = selected(tiny, word_rows(30), snapshots=[8, 20, 1000])
-    assert sorted(set(found.snapshots["n"])) == [8, 24, 30]  # after batches of eight
+    assert sorted(set(found.snapshots["n"])) == [8, 20, 30]
     last = found.snapshots.query(
         "n == 30 and layer == 3 and variant == @v", local_dict={"v": str(Variant())}
     ).iloc[0]
     result = found.accumulators.parts[3, Variant()].correlation.result()
     assert last["feature"] == np.nanargmax(result.correlation)
     assert last["correlation"] == pytest.approx(np.nanmax(result.correlation))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_snapshot_is_of_the_first_rows_not_of_the_shortest(tiny, device, monkeypatch):
+    if device == "cuda":  # one group by length, as there
+        monkeypatch.setattr(
+            decoding,
+            "width_groups",
+            lambda lm, n, new: [(0, sorted(range(len(n)), key=lambda i: n[i]))],
+        )
+    rows, how = mixed_rows(), replace(HOW, batch_rows=16)
+    seen = [i for chosen, _ in decode(tiny, rows, how, cuts=[5, 12]) for i in chosen]
+    assert sorted(seen) == list(range(40))
+    assert set(seen[:5]) == set(range(5)) and set(seen[:12]) == set(range(12))
+    found = selected(tiny, rows, how, snapshots=[5, 12]).snapshots
+    first = selected(tiny, rows.iloc[:12], how).snapshots
+    assert sorted(set(found["n"])) == [5, 12, 40]
+    pd.testing.assert_frame_equal(
+        found[found["n"] == 12].reset_index(drop=True), first.reset_index(drop=True), atol=1e-4
+    )
 
 
 def test_memory_of_the_accumulators_does_not_grow(tiny):
@@ -267,6 +297,22 @@ def test_undefined_answers_say_why_and_can_be_written(tiny, tmp_path):
     again = pd.read_parquet(tmp_path / "a.parquet")
     assert set(again["status"]) == {"undefined"} and again["success"].isna().all()
     assert set(again["reason"]) == {"no successful sample"}
+
+
+def test_answers_on_some_layers_name_the_others_with_the_reason(tiny):
+    rows, added = word_rows(3), vectors(tiny)
+    run = Run(tiny, words_task(), HOW, None, False, SITES)
+    empty = pd.DataFrame(columns=list(FEATURE_COLUMNS)).astype(FEATURE_COLUMNS)
+    plan = Plan(empty, added, SITES, {2: "no SAE", 4: "never fires"})
+    found = answer_choice(run, rows, plan, Choice((1, 3)))
+    told = "no vector at layer 2: no SAE; no vector at layer 4: never fires"
+    assert set(found["reason"]) == {told} and set(found["status"]) == {"ok"}
+    runs = {0: {"unsteered": answer_choice(run, rows, None, None), "corrsteer_a": found}}
+    table = result_table("e", runs, n_resamples=10).set_index(["method", "seed"])
+    assert table.loc[("corrsteer_a", "all"), "reason"].startswith(f"3 x {told}")
+    assert table.loc[("unsteered", "all"), "reason"] == ""
+    whole = answer_choice(run, rows, Plan(empty, added, SITES, {}), Choice((1, 3)))
+    assert set(whole["reason"]) == {""}
 
 
 def test_every_layer_is_validated_alone(tiny):

@@ -1,9 +1,15 @@
 """The declared tasks, on hand-written rows and on the real ones."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+import yaml
+
+from steering_core.config.corrsteer_resolve import load_corrsteer
 from steering_core.config.corrsteer_task import CorrSteerTask
+from steering_core.corrsteer.asked import asked_runs, check_options
 from steering_core.corrsteer.items import fetch_items, source_of
+from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.tasks import TASKS, find_task
 from steering_core.errors import ConfigError, DataError
 
@@ -88,6 +94,47 @@ def test_rows_of_another_form_are_named(tmp_path):
         fetch_items(CorrSteerTask(task="mmlu", dataset=str(path)), published_prompt=False)
 
 
-def test_published_prompt_where_there_is_none_is_an_error():
-    with pytest.raises(ConfigError, match="published_prompt"):
-        fetch_items(CorrSteerTask(task="mmlu"), published_prompt=True)
+@pytest.mark.parametrize(
+    ("option", "task", "of_use"),
+    [
+        ("published_prompt", "xstest", True),
+        ("published_prompt", "mmlu", False),
+        ("restrict_options", "mmlu", True),
+        ("restrict_options", "gsm8k", False),
+    ],
+)
+def test_an_option_that_a_task_cannot_follow_is_left_out_with_a_warning(
+    option, task, of_use, caplog
+):
+    assert follows(option, TASKS[task], asked=True) is of_use
+    assert (f"{option} changes nothing for the task {task}" in caplog.text) is not of_use
+    caplog.clear()
+    assert not follows(option, TASKS[task], asked=False) and not caplog.text
+
+
+def test_an_option_that_no_experiment_of_a_run_can_follow_is_an_error():
+    experiments = load_corrsteer(
+        yaml.safe_load((Path(__file__).resolve().parents[2] / "config.yaml").read_text())
+    )
+    tables = ["gemma2b_xstest", "gemma2b_mmlu"]
+
+    def run(*targets, **given):
+        check_options(given, experiments, asked_runs(targets, experiments, tables))
+
+    run("corrsteer_tables", published_prompt=True, restrict_options=True)
+    run("corrsteer", published_prompt=True)
+    run("results/tables/corrsteer/ser/x.json", restrict_options=True)
+    run("results/gemma2b_xstest/corrsteer.csv", published_prompt=True)
+    run("results/gemma2b_mmlu/corrsteer.csv", published_prompt=False, few_shot=2)
+    # Its arms take features that are selected on MMLU.
+    run("results/gemma2b_xstest_scaled/corrsteer.csv", published_prompt=True)
+    for target, option in (
+        ("results/gemma2b_mmlu/corrsteer.csv", "published_prompt"),
+        ("results/gemma2b_gsm8k/corrsteer.csv", "restrict_options"),
+    ):
+        with pytest.raises(ConfigError, match=f"{option} would change nothing that is asked for"):
+            run(target, **{option: True})
+    assert asked_runs(["results/gemma2b_mmlu_from_pt/x"], experiments, []) == {
+        "gemma2b_mmlu_from_pt",
+        "gemma2b_pt_mmlu",
+    }

@@ -40,7 +40,7 @@ SMALL = {
     "corrsteer": {
         "tables_model": "llama8",
         "settings": {
-            "arms": dict.fromkeys(["random_feature", "spare_mi", "dsg_fisher", "caa"])
+            "arms": dict.fromkeys(["random_feature", "random_all", "spare_mi", "dsg_fisher", "caa"])
             | {"corrsteer_s": {"strategy": "single", "scale": 20.0}},
             "fine_tuning": {"method": "lora"},
             "bridge": {"methods": BRIDGED, "strengths": [0.5], "tau": [0.5, 2.0]},

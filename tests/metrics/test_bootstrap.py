@@ -12,6 +12,7 @@ from steering_core.metrics.bootstrap import (
     mean_interval,
     perplexity_interval,
     ratio_interval,
+    share_interval,
 )
 
 
@@ -118,3 +119,16 @@ def test_bad_ratios_are_named():
         ratio_interval([1.0], [-1.0], seed=0)
     with pytest.raises(ValueError, match="non-zero number where denominators is zero"):
         ratio_interval([1.0, 1.0], [0.0, 1.0], seed=0)
+
+
+def test_a_share_of_all_or_none_has_the_exact_interval():
+    none = share_interval([0, 0, 0, 0, 0], [1, 1, 2, 1, 0], seed=0)
+    assert (none.mean, none.low, none.n) == (0.0, 0.0, 4)
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 4))
+    every = share_interval([1, 1], [1, 1], seed=0)
+    assert (every.mean, every.high) == (1.0, 1.0) and every.low == pytest.approx(0.025**0.5)
+    assert share_interval([], [], seed=0) == Interval(None, None, None, 0)
+    mixed = [1, 0, 1, 1], [1, 1, 1, 1]
+    assert share_interval(*mixed, seed=0) == ratio_interval(*mixed, seed=0)
+    with pytest.raises(ValueError, match="between 0 and trials"):
+        share_interval([2.0], [1.0], seed=0)

@@ -33,7 +33,7 @@ SIZES = [
     "labelled: 300}",
 ]
 #: CorrSteer with one arm on the same model: it selects, plans, validates and answers.
-_LEFT_OUT = "random_feature corrsteer_s corrsteer_a spare_mi dsg_fisher caa".split()
+_LEFT_OUT = "random_feature random_all corrsteer_s corrsteer_a spare_mi dsg_fisher caa".split()
 CORRSTEER = {
     "models": {
         "tiny": {
