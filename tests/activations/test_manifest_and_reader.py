@@ -122,7 +122,9 @@ def test_a_cache_of_older_libraries_is_read_with_a_warning(tmp_path, write_part,
     write_part(tmp_path / "a.parquet", [["e1"]], **made_from)
     with caplog.at_level(logging.WARNING):
         write_manifest([tmp_path / "a.parquet"], tmp_path / "m.json", 1, origin(RESOURCES))
-        assert ActivationCache(tmp_path / "m.json", RESOURCES).manifest["versions"]["torch"] == "0.1"
+        assert (
+            ActivationCache(tmp_path / "m.json", RESOURCES).manifest["versions"]["torch"] == "0.1"
+        )
     assert "m.json was made with torch 0.1 (now" in caplog.text
 
 

@@ -18,6 +18,7 @@ FAULTS = {
     **dict.fromkeys(
         [
             "SIGKILL: CorrSteer",
+            "SIGKILL: a download that stalls",
             "SIGKILL: between two stages",
             "SIGKILL: the pipeline",
             "SLURM: scancel of a running job",
@@ -39,7 +40,7 @@ FAULTS = {
             "a cache of another sae_revision",
             "a cache of another sites",
             "a cache of another sites.0.name",
-            "a cache of another versions.torch",
+            "parts of a cache with two versions of torch",
             "a file is bit flipped",
             "a file is truncated",
             "an older dataset in the cache, hub away",
@@ -157,7 +158,9 @@ def contents(folder: Path | None) -> dict[str, tuple[str, int]]:
 def bytes_lost(before: dict[str, tuple[str, int]], after: dict[str, tuple[str, int]]) -> int:
     """Size of the files of ``before`` that are gone or others."""
     gone = ("", 0)
-    return sum(size for name, (digest, size) in before.items() if after.get(name, gone)[0] != digest)
+    return sum(
+        size for name, (digest, size) in before.items() if after.get(name, gone)[0] != digest
+    )
 
 
 def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
