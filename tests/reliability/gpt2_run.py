@@ -95,7 +95,7 @@ def fetched() -> Run:
     atexit.register(shutil.rmtree, parent, ignore_errors=True)
     directory, home = new_directory(parent / "run"), parent / "hf"
     hub = os.environ["HF_ENDPOINT"]
-    with injecting("SIGKILL: a download that stalls"):
+    with injecting("a stalled download is killed"):
         killed_in_a_download(directory, home, hub)
         with failing_once(hub) as (address, faults):
             done = snakemake(directory, *TARGETS, env=on_a_node(home, address))

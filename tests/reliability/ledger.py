@@ -18,13 +18,13 @@ FAULTS = {
     **dict.fromkeys(
         [
             "SIGKILL: CorrSteer",
-            "SIGKILL: a download that stalls",
             "SIGKILL: between two stages",
             "SIGKILL: the pipeline",
             "SLURM: scancel of a running job",
             "SLURM: slurmd is killed",
             "a damaged shard in a run",
             "a file is missing offline",
+            "a stalled download is killed",
             "fetching again without a network",
             "full disk",
             "network: dataset and SAE of the fetch rule",
