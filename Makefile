@@ -27,6 +27,7 @@ test: $(STAMP)
 
 # Many more kills, from an empty directory each; renews the table in docs/reliability.md.
 stress: $(STAMP)
+	rm -f results/reliability.csv
 	STEERING_KILLS=$(KILLS) STEERING_KILLS_FROM_NOTHING=1 \
 		$(BIN)/python -m pytest tests/reliability tests/cluster --timeout 7200
 	$(BIN)/python tests/reliability/render_table.py

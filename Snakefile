@@ -7,15 +7,22 @@
 # Data flows one way; each rule file is one stage of it.
 import os
 import sys
+from pathlib import Path
 
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 from steering_core.failures import explain_failures
+from steering_core.stale_locks import take_over
 
 min_version("9.0")
 
 # envs/steering.post-deploy.sh installs the package from here.
 os.environ.update(STEERING_CORE_ROOT=str(workflow.basedir))
+
+# A run that was killed cannot unlock its directory; the next one does so once it is dead.
+if workflow.is_main_process and take_over(Path(".snakemake")):
+    logger.info("Removed the lock of a run that was killed.")
 
 
 configfile: "config.yaml"

@@ -5,7 +5,9 @@ import gc
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,10 @@ from safetensors import SafetensorError
 from steering_core.errors import ResourceError
 from steering_core.logs import log_to
 from steering_core.memory import memory_advice
+from steering_core.storage.claims import claimed
+from steering_core.storage.json import read_json
 from steering_core.storage.seals import check_seal, seal
+from steering_core.versions import changed_versions
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,12 @@ _OUT_OF_MEMORY = re.compile(
 )
 _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.I)
 _READ_ONLY = re.compile(r"read-only file system|permission denied", re.I)
+#: What a file system on a network says of itself, not of a file.
+_FILE_SYSTEM = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
+
+
+class Terminated(SystemExit):
+    """SIGTERM: the job was cancelled, or its time is over."""
 
 
 @contextmanager
@@ -54,16 +65,23 @@ def job(snakemake: Any, *, network: bool = False) -> Iterator[None]:
 
     Without ``network`` the libraries of Hugging Face are told to work offline; import them inside
     the block. Inputs that carry a seal are compared with it first; outputs get one at the end, so
-    a file that was damaged in between is named and never read.
+    a file that was damaged in between is named and never read. Outputs are claimed meanwhile: a
+    job that outlived its workflow cannot put its results over those of a newer one.
 
     Raises:
         SystemExit: with status 1, after logging what to do, for every error of the user's input
             or environment; memory and disk that ran out are among them.
+        Terminated: at SIGTERM, so that temporary files are removed.
 
     """
     folder = Path(snakemake.log[0]).parents[1]
     try:
-        with log_to(snakemake.log[0]), explain_exhaustion(folder, _advice(snakemake)):
+        with (
+            log_to(snakemake.log[0]),
+            _terminable(),
+            explain_exhaustion(folder, _advice(snakemake)),
+            claimed(snakemake.output),
+        ):
             fix_threads(getattr(snakemake, "threads", None))
             if not network:
                 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -71,6 +89,7 @@ def job(snakemake: Any, *, network: bool = False) -> Iterator[None]:
             gc.set_threshold(_OBJECTS)
             for path in snakemake.input:
                 check_seal(path)
+            _compare_versions(snakemake)
             yield
             for path in snakemake.output:
                 if Path(path).exists():  # else Snakemake says what is missing
@@ -81,6 +100,40 @@ def job(snakemake: Any, *, network: bool = False) -> Iterator[None]:
             raise
         print(f"{snakemake.log[0]} cannot be written: {error.strerror}.", file=sys.stderr)
         sys.exit(1)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """End the block by :class:`Terminated` at SIGTERM, which otherwise ends Python at once."""
+    if threading.current_thread() is not threading.main_thread():  # of no stage
+        yield
+        return
+
+    def end(number: int, _frame: object) -> None:
+        raise Terminated(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except Terminated:
+        log.error("ended by SIGTERM: the job was cancelled, or its time is over.")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _compare_versions(snakemake: Any) -> None:
+    """Warn if a library changed since the fetch stage: results of both must not be mixed."""
+    resources = getattr(snakemake.input, "resources", None)
+    if not isinstance(resources, str):
+        return
+    changed = changed_versions(read_json(resources).get("versions", {}))
+    if changed:
+        log.warning(
+            "%s was made with %s: results from before and after may differ in their last digits. "
+            "To have all of one version, delete it and run again.",
+            *(resources, changed),
+        )
 
 
 def fix_threads(cores: int | None = None) -> None:
@@ -146,7 +199,7 @@ def _advice(snakemake: Any) -> str:
 
 
 def _disk_advice(error: Exception, folder: Path) -> str | None:
-    """Return what to do about a full or read-only disk; None if it is something else."""
+    """Return what to do about a full, read-only or failing disk; None if it is something else."""
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT) or _DISK_FULL.search(str(error)):
         return (
@@ -157,5 +210,10 @@ def _disk_advice(error: Exception, folder: Path) -> str | None:
         return (
             f"{folder} cannot be written or a file not be read: check the permissions, or choose "
             f"another place with --directory. ({error})"
+        )
+    if number in _FILE_SYSTEM:
+        return (
+            f"the file system of {folder} or of an input failed: finished files are kept; run the "
+            f"same command again once it works. ({error})"
         )
     return None

@@ -47,25 +47,47 @@ def _serve() -> str:
 os.environ["HF_ENDPOINT"] = _serve()
 
 
-_WHOLE_WORKFLOWS = ("tests/reliability/", "tests/cluster/")
+_WHOLE_WORKFLOWS = ("tests/reliability/", "tests/cluster/", "tests/end_to_end/")
+#: Files that share one run of a workflow, kept in the memory of their process: the longest first.
+_SHARED_RUNS = {
+    "the tiny demo": (
+        "tests/reliability/test_kills.py",
+        "tests/reliability/test_corruption.py",
+        "tests/reliability/test_reruns.py",
+        "tests/cluster/test_slurm.py",
+    ),
+    "gpt2 on sst2": (
+        "tests/end_to_end/test_gpt2_sst2.py",
+        "tests/reliability/test_fetch_rule.py",
+        "tests/reliability/test_offline.py",
+    ),
+}
 
 
-class ByFile(LoadScopeScheduling):
-    """Workers take whole files, and those that break copies of one finished demo as one."""
+class ByRun(LoadScopeScheduling):
+    """Workers take whole files, and those that share a run of a workflow as one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "broken demo" if nodeid.startswith(_WHOLE_WORKFLOWS) else nodeid.split("::")[0]
+        file = nodeid.split("::")[0]
+        return next((run for run, files in _SHARED_RUNS.items() if file in files), file)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log) -> ByFile:
-    """Schedule by :class:`ByFile` where the tests share several workers."""
-    return ByFile(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> ByRun:
+    """Schedule by :class:`ByRun` where the tests share several workers."""
+    return ByRun(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of whole workflows first: they take longest."""
-    first = (*_WHOLE_WORKFLOWS, "tests/end_to_end/")
-    items.sort(key=lambda item: not item.nodeid.startswith(first))
+    shared = [file for files in _SHARED_RUNS.values() for file in files]
+
+    def rank(item: pytest.Item) -> int:
+        file = item.nodeid.split("::")[0]
+        if file in shared:
+            return shared.index(file)
+        return len(shared) + (not file.startswith(_WHOLE_WORKFLOWS))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 
 from steering_core.errors import ResourceError
 from steering_core.job import explain_exhaustion, fix_threads, job
+from steering_core.storage.atomic import write_json, write_text
+from steering_core.storage.claims import claim_of
 from steering_core.storage.seals import check_seal, seal, seal_of
+from steering_core.versions import running_versions
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -56,6 +60,62 @@ def test_a_stage_that_fails_seals_nothing(stage):
     assert not seal_of(stage.output[0]).exists()
 
 
+def test_a_newer_job_of_the_same_output_wins(stage):
+    with pytest.raises(SystemExit), job(stage):
+        claim_of(stage.output[0]).write_text("of the newer one")
+        write_text(stage.output[0], "older")
+    assert "by a newer job" in log_of(stage) and not Path(stage.output[0]).exists()
+
+
+def test_other_versions_than_those_of_the_fetch_stage_are_said(stage, tmp_path):
+    now = running_versions()
+    write_json(tmp_path / "resources.json", {"versions": {**now, "torch": "0.1"}})
+    Path(stage.output[0]).write_text("output")
+    stage.input = Inputs(stage.input)
+    stage.input.resources = str(tmp_path / "resources.json")
+    with job(stage):
+        pass
+    assert f"WARNING steering_core.job: {stage.input.resources} was made with torch 0.1 (now" in (
+        log_of(stage)
+    )
+    write_json(tmp_path / "resources.json", {"versions": now})
+    with job(stage):
+        pass
+    assert "WARNING" not in log_of(stage)
+
+
+class Inputs(list):
+    """As the script's object has them, by place and by name."""
+
+
+CANCELLED = """
+import time
+from types import SimpleNamespace
+from steering_core.job import job
+from steering_core.storage.atomic import atomic_path
+
+stage = SimpleNamespace(input=[], output=["out"], log=["logs/stage.log"], params={})
+with job(stage), atomic_path("out") as temporary:
+    temporary.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_cancelled_job_leaves_nothing_half_done(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", CANCELLED],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "writing\n"
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+    log = (tmp_path / "logs" / "stage.log").read_text()
+    assert "ended by SIGTERM" in log and "Traceback" not in log
+
+
 class FakeCudaError(RuntimeError):
     """torch.OutOfMemoryError is a RuntimeError."""
 
@@ -93,6 +153,7 @@ def test_out_of_memory_where_no_number_helps(stage):
         (OSError("[Errno 28] Error writing bytes to file: No space left on device"), "is full"),
         (OSError(errno.EROFS, "Read-only file system"), "cannot be written"),
         (PermissionError(errno.EACCES, "Permission denied"), "cannot be written"),
+        (OSError(errno.ESTALE, "Stale file handle"), "run the same command again once it works"),
     ],
 )
 def test_disk_trouble_is_named(tmp_path, error, told):

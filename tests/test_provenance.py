@@ -103,19 +103,25 @@ def planned(tmp_path_factory):
         for rule in re.split(r"^rule ", rules, flags=re.M)
         if (found := re.search(r'workflow_scripts/(\w+\.py)"', rule))
     }
-    scripts = {}
-    for target in ("pareto.csv", "products.json"):
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "snakemake", "--dry-run", "--directory", str(directory)),
-                *(f"results/demo/{target}", "--config", "methods=[no_steering,qp_optimal]"),
-            ],
-            cwd=ROOT, check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        plan = done.stdout + done.stderr
-        jobs = re.findall(r"^(\w+) +\d+$", plan, re.M)  # the table of counts
-        scripts[target] = {script[job] for job in jobs if job != "total"}
-    return scripts
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--rulegraph", "--directory", str(directory)),
+            *("results/demo/products.json", "--config", "methods=[no_steering,qp_optimal]"),
+        ],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    names = dict(re.findall(r'(\d+)\[ *label *= *"(\w+)"', done.stdout))
+    edges = re.findall(r"(\d+) -> (\d+)", done.stdout)
+
+    def behind(number: str) -> set[str]:
+        return {number}.union(*(behind(source) for source, target in edges if target == number))
+
+    target = {"pareto": "pareto.csv", "products": "products.json"}
+    return {
+        target[rule]: {script[names[n]] for n in behind(number)}
+        for number, rule in names.items()
+        if rule in target
+    }
 
 
 def test_a_table_alone_brings_its_provenance_which_names_all_code_behind_it(planned):

@@ -1,7 +1,9 @@
 """The manifest that makes the parts of a cache one cache, without copying."""
 
+import errno
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,19 +14,33 @@ import pyarrow.parquet as pq
 
 from steering_core.errors import StorageError
 from steering_core.storage.atomic import write_json
+from steering_core.versions import changed_versions, running_versions
 
-#: What pyarrow and json raise on a damaged Parquet file, by where the damage is.
+log = logging.getLogger(__name__)
+
+#: What pyarrow and json raise on a damaged Parquet file, by where the damage is. A flipped bit of
+#: the footer can take a column its type (AttributeError) or the file its metadata (TypeError).
 _DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError)
+#: What an OSError says of the file system or the process, and not of the file.
+_NO_DAMAGE = {
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+}
 
 
 @contextmanager
 def damage_of(path: str | Path, advice: str = "delete it, run again.") -> Iterator[None]:
-    """Turn what reading a damaged file raises inside the block into one :class:`StorageError`."""
+    """Turn what reading a damaged file raises inside the block into one :class:`StorageError`.
+
+    A file that may not be read, or a file system that fails, is no damage: that error passes.
+    """
     try:
         yield
     except MemoryError:  # pyarrow's is an ArrowException too, and no damage
         raise
     except _DAMAGE as error:
+        if getattr(error, "errno", None) in _NO_DAMAGE:
+            raise
         raise StorageError(f"{path} is damaged or missing ({error}): {advice}") from error
 
 
@@ -33,7 +49,7 @@ def origin(
     examples: str | Path | None = None,
     max_tokens: int | None = None,
 ) -> dict[str, Any]:
-    """Return what a cache must have been made from.
+    """Return what a cache must have been made from, and with which libraries if it is made now.
 
     Args:
         resources: what the fetch stage found.
@@ -45,7 +61,7 @@ def origin(
         "model": resources["model"],
         "sites": resources["saes"],
         "sae_revision": resources["sae_revision"],
-        "versions": resources["versions"],
+        "versions": running_versions(),
     }
     if examples is not None:
         made_from["examples"] = "sha256:" + digest_of(Path(examples))
@@ -57,11 +73,16 @@ def origin(
 def check_origin(found: dict[str, Any], expected: dict[str, Any], path: str | Path) -> None:
     """Compare the origin that the file ``path`` names with the experiment's :func:`origin`.
 
+    Other versions of the libraries are a warning: they may change last digits.
+
     Raises:
         StorageError: naming the first value that differs: a model revision, an SAE, the texts.
 
     """
-    difference = _difference(found, expected, "")
+    difference = _difference(found, {**expected, "versions": found.get("versions")}, "")
+    changed = changed_versions(found.get("versions") or {})
+    if changed:
+        log.warning("%s was made with %s: last digits may differ.", path, changed)
     if difference is not None:
         raise StorageError(
             f"{path} was made from something else: {difference}. Delete it and run again."
@@ -97,10 +118,7 @@ def write_manifest(
     for part in map(Path, parts):
         metadata, keys = _read(part)
         if shared is not None and metadata != shared:
-            differing = sorted(
-                k for k in shared.keys() | metadata.keys() if shared.get(k) != metadata.get(k)
-            )
-            raise StorageError(f"{part} differs from the other parts in {differing}: delete it.")
+            raise _mixed(part, metadata, shared)
         if expected is not None:
             check_origin(metadata, expected, part)
         shared = metadata
@@ -112,6 +130,19 @@ def write_manifest(
     if len(seen) != expected_rows:
         raise StorageError(f"the cache has {len(seen)} rows, {expected_rows} were expected.")
     write_json(path, {"parts": entries, "rows": len(seen), **(shared or {})})
+
+
+def _mixed(part: Path, metadata: dict[str, Any], shared: dict[str, Any]) -> StorageError:
+    """Return the error of a part that differs from those before it."""
+    keys = sorted(k for k in shared.keys() | metadata.keys() if shared.get(k) != metadata.get(k))
+    if keys == ["versions"]:
+        now = running_versions()
+        return StorageError(
+            f"{part} and the other parts were made with different libraries: "
+            f"{_difference(metadata['versions'], shared['versions'], '')} by the others. Delete "
+            f"the parts of versions other than {now}, and run again."
+        )
+    return StorageError(f"{part} differs from the other parts in {keys}: delete it.")
 
 
 def digest_of(path: Path) -> str:

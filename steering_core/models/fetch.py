@@ -1,6 +1,5 @@
 """Resolve, download and check everything an experiment takes from outside, before any compute."""
 
-import importlib.metadata
 import logging
 from typing import Any
 
@@ -15,7 +14,7 @@ from steering_core.models.language_model import (
     load_shape,
     load_tokenizer,
 )
-from steering_core.models.pins import local_sae_revision
+from steering_core.models.pins import local_sae_revision, pinned_sae
 from steering_core.models.revisions import hub_commit
 from steering_core.models.sae_source import (
     SAEShape,
@@ -25,10 +24,9 @@ from steering_core.models.sae_source import (
 )
 from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.models.weights import fetch_weights
+from steering_core.versions import running_versions
 
 log = logging.getLogger(__name__)
-
-_LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "datasets", "pyarrow")
 
 
 def fetch_experiment(experiment: Experiment) -> dict[str, Any]:
@@ -96,7 +94,7 @@ def describe_model(
             for sae in saes
         ],
         "sae_revision": _sae_revision(model.sae, layers),
-        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "versions": running_versions(),
     }
 
 
@@ -110,6 +108,7 @@ def download_experiment(experiment: Experiment, found: dict[str, Any]) -> None:
     classifier, model, settings = found["classifier"], found["model"], experiment.settings
     if settings.layer != "auto":  # the sweep that picks one fetches them all
         load_sae(experiment.model.sae, settings.layer)
+        pinned_sae(experiment.model, found)  # sae-lens took what is `main` by now
     if classifier is not None and "model" in classifier:
         fetch_weights(classifier["model"], classifier["revision"])
     fetch_weights(model["id"], model["revision"])

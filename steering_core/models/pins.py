@@ -47,7 +47,8 @@ def pinned_sae(model: Model, resources: dict[str, Any]) -> SAESource:
         )
     if cached != expected:
         raise ModelError(
-            f"{repository}: the local cache holds commit {cached}, {expected} was fetched. Delete "
-            "resources.json of the experiment, and the fetch rule pins what is there now."
+            f"{repository}: the local cache holds commit {cached}, {expected} was pinned. Delete "
+            "resources.json of the experiment, if it is there, and run again: the fetch rule pins "
+            "what is there now."
         )
     return source

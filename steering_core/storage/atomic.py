@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from steering_core.storage.claims import check_claim
+
 _HOST = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())
 
 
@@ -22,6 +24,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The file is synced before the rename, so a crash leaves the old file or the new one, never a
     part. On an exception the temporary file is removed and ``path`` stays as it was. What a
     killed process of this machine left of an earlier attempt is removed first.
+
+    Raises:
+        StorageError: if the process claimed ``path`` and a newer job did so since.
+
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +39,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
+        check_claim(path)
         temporary.replace(path)
         _sync(path.parent)
     finally:
@@ -41,7 +48,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary directory that replaces ``path`` when the block succeeds."""
+    """Yield a temporary directory that replaces ``path`` when the block succeeds.
+
+    Raises:
+        StorageError: as :func:`atomic_path`.
+
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
@@ -51,6 +63,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o777 & ~_umask())
         for file in (*temporary.rglob("*"), temporary):
             _sync(file)
+        check_claim(path)
         if path.exists():  # moved aside whole: what stands at `path` is never half a directory
             aside = _beside(path)
             path.replace(aside / "old")

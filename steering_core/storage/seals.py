@@ -9,6 +9,7 @@ from pathlib import Path
 
 from steering_core.errors import StorageError
 from steering_core.storage.atomic import write_text
+from steering_core.storage.claims import check_claim
 
 #: Snakemake puts this into a directory after the job has ended.
 _WORKFLOW_MARK = ".snakemake_timestamp"
@@ -39,8 +40,11 @@ def seal(path: str | Path) -> None:
 
     Raises:
         OSError: if ``path`` cannot be read or the seal not be written.
+        StorageError: if the process claimed ``path`` and a newer job did so since.
     """
-    write_text(seal_of(path), content_digest(path) + "\n")
+    digest = content_digest(path)
+    check_claim(path)
+    write_text(seal_of(path), digest + "\n")
 
 
 def check_seal(path: str | Path) -> bool:

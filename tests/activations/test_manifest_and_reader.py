@@ -1,13 +1,16 @@
 """Parts become one cache only if they belong together; damage never passes for data."""
 
+import errno
 import json
+import logging
 
 import numpy as np
 import pytest
 
-from steering_core.activations.manifest import origin, write_manifest
+from steering_core.activations.manifest import damage_of, origin, write_manifest
 from steering_core.activations.reader import ActivationCache
 from steering_core.errors import StorageError
+from steering_core.versions import running_versions
 
 HOOK = "blocks.0.hook_resid_pre"
 
@@ -82,7 +85,7 @@ RESOURCES = {"model": {"dtype": "f4"}, "saes": [{"hook_name": HOOK}], "sae_revis
 
 
 def test_a_cache_of_other_texts_is_refused(tmp_path, write_part):
-    resources = {**RESOURCES, "versions": {}}
+    resources = RESOURCES
     examples = tmp_path / "examples.parquet"
     examples.write_bytes(b"the texts")
     made_from = origin(resources, examples, max_tokens=16)
@@ -97,6 +100,39 @@ def test_a_cache_of_other_texts_is_refused(tmp_path, write_part):
         ActivationCache(path, resources, examples)
     with pytest.raises(StorageError, match=r"a\.parquet.*: examples is"):
         write_manifest([tmp_path / "a.parquet"], path, 1, origin(resources, examples, 16))
+
+
+def test_parts_of_two_versions_of_a_library_are_no_cache(tmp_path, write_part, monkeypatch):
+    """A library was upgraded while the cache was half done."""
+    parts = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    write_part(parts[0], [["e1"]], **origin(RESOURCES))
+    now = running_versions()
+    monkeypatch.setattr(
+        "steering_core.activations.manifest.running_versions", lambda: {**now, "torch": "9.9"}
+    )
+    write_part(parts[1], [["e2"]], **origin(RESOURCES))
+    told = rf"b\.parquet .* torch is '9.9', '{now['torch']}' .* other than .*'torch': '9.9'"
+    with pytest.raises(StorageError, match=told):
+        write_manifest(parts, tmp_path / "m.json", 2, origin(RESOURCES))
+
+
+def test_a_cache_of_older_libraries_is_read_with_a_warning(tmp_path, write_part, caplog):
+    made_from = origin(RESOURCES)
+    made_from["versions"] = {**made_from["versions"], "torch": "0.1"}
+    write_part(tmp_path / "a.parquet", [["e1"]], **made_from)
+    with caplog.at_level(logging.WARNING):
+        write_manifest([tmp_path / "a.parquet"], tmp_path / "m.json", 1, origin(RESOURCES))
+        assert (
+            ActivationCache(tmp_path / "m.json", RESOURCES).manifest["versions"]["torch"] == "0.1"
+        )
+    assert "m.json was made with torch 0.1 (now" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_trouble_of_the_file_system_is_no_damage(number):
+    with pytest.raises(OSError, match="trouble") as caught, damage_of("a.parquet"):
+        raise OSError(number, "trouble")
+    assert caught.value.errno == number
 
 
 @pytest.mark.parametrize("groups", [([["e1"]], [["e1"]]), ([["e1", "e1"]],), ([["e1"], ["e1"]],)])

@@ -1,11 +1,13 @@
-"""The status script of the generic profile, against a stand-in for PBS."""
+"""The profiles; the status script of the generic one against a stand-in for PBS."""
 
 import os
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
+from snakemake.profiles import ProfileConfigFileParser
 
 PROFILES = Path(__file__).resolve().parents[2] / "profiles"
 
@@ -44,3 +46,11 @@ def test_profiles_recover(name):
 def test_the_status_command_is_squeue():
     profile = yaml.safe_load((PROFILES / "slurm" / "config.yaml").read_text())
     assert profile["slurm-status-command"] == "squeue"
+
+
+def test_one_machine_runs_no_more_models_than_fit():
+    with (PROFILES / "default" / "config.yaml").open() as file:
+        resources = ProfileConfigFileParser().parse(file)["resources"]
+    found = dict(entry.split("=") for entry in resources)
+    assert found["gpu"] == "1"
+    assert int(found["mem_mb"]) == max(psutil.virtual_memory().total // 10**6, 2 * 16000)

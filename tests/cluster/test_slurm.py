@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "reliability"))
 
-from ledger import record  # noqa: E402
+from ledger import injecting  # noqa: E402
 from slurm_cluster import client, running, skip_without_slurm, slurm, wait_for  # noqa: E402
 from tiny_demo import (  # noqa: E402
     PIPELINE,
@@ -64,36 +64,38 @@ def test_a_demo_with_a_cancelled_job_and_a_lost_node(cluster, tmp_path):
     node. The files are those of a local run.
     """
     directory = copy_of(finished_demo(), tmp_path / "demo", PIPELINE)
-    run = submit(directory, "results/demo/pareto.csv", "results/demo/pareto.svg")
-    try:
-        cancelled, lost = wait_for(
-            lambda: len(found := [j for j in running() if "cache" in j[2]]) == 2 and found,
-            "both shards to run",
-            600,
-        )
-        client("scancel", cancelled[0])
-        cluster.kill(lost[1], lost[0])
-        # The controller would find out by itself, after SlurmdTimeout.
-        client("scontrol", "update", f"nodename={lost[1]}", "state=down", "reason=test")
-        wait_for(lambda: client("squeue", "-h", "-j", lost[0], "-o", "%T").strip() == "PENDING",
-                 "the lost job to be queued again", 30)  # fmt: skip
-        # SLURM holds a requeued job back for two minutes; the test does not wait.
-        client("scontrol", "update", f"jobid={lost[0]}", "starttime=now")
-        cluster.start(lost[1])
-        client("scontrol", "update", f"nodename={lost[1]}", "state=resume")
-        assert run.wait(timeout=1800) == 0, log_of(directory)
-    finally:
-        if run.poll() is None:
-            run.terminate()
-            run.wait(60)
-    found, expected = digests(directory), digests(finished_demo())
-    assert {"demo/pareto.csv", "demo/pareto.svg", "demo/solutions.parquet"} <= set(found)
-    assert {name for name in found if found[name] != expected[name]} == set()
+    with (
+        injecting("SLURM: scancel of a running job", kept=directory / "results"),
+        injecting("SLURM: slurmd is killed", kept=directory / "results"),
+    ):
+        run = submit(directory, "results/demo/pareto.csv", "results/demo/pareto.svg")
+        try:
+            cancelled, lost = wait_for(
+                lambda: len(found := [j for j in running() if "cache" in j[2]]) == 2 and found,
+                "both shards to run",
+                600,
+            )
+            client("scancel", cancelled[0])
+            cluster.kill(lost[1], lost[0])
+            # The controller would find out by itself, after SlurmdTimeout.
+            client("scontrol", "update", f"nodename={lost[1]}", "state=down", "reason=test")
+            wait_for(lambda: client("squeue", "-h", "-j", lost[0], "-o", "%T").strip() == "PENDING",
+                     "the lost job to be queued again", 30)  # fmt: skip
+            # SLURM holds a requeued job back for two minutes; the test does not wait.
+            client("scontrol", "update", f"jobid={lost[0]}", "starttime=now")
+            cluster.start(lost[1])
+            client("scontrol", "update", f"nodename={lost[1]}", "state=resume")
+            assert run.wait(timeout=1800) == 0, log_of(directory)
+        finally:
+            if run.poll() is None:
+                run.terminate()
+                run.wait(60)
+        found, expected = digests(directory), digests(finished_demo())
+        assert {"demo/pareto.csv", "demo/pareto.svg", "demo/solutions.parquet"} <= set(found)
+        assert {name for name in found if found[name] != expected[name]} == set()
     # The retry of the cancelled shard asked for twice the memory.
     assert {16000, 32000} <= memory_of_jobs()
     rules = {re.sub("^rule_|_wildcards_.*", "", comment) for comment in jobs("Comment")}
     assert {"examples", "solve", "generate", "divergence", "judge", "probe_effects"} <= rules
     # Tiny ones go out as one.
     assert not {"pareto", "pareto_figure"} & rules
-    record("SLURM: scancel of a running job", injected=1, survived=1, bytes_lost=0)
-    record("SLURM: slurmd is killed", injected=1, survived=1, bytes_lost=0)

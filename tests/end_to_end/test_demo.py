@@ -36,7 +36,7 @@ SMALL = [
     "variant_tau=2.0",
     "variant_epsilon=[100.0]",
     "bootstrap_resamples=200",
-    "methods=[no_steering,caa_mean_diff,topk_features,convex_optimal,qp_optimal,qp_adaptive]",
+    "methods=[no_steering,caa_mean_diff,convex_optimal,qp_optimal,qp_adaptive]",
     "demo_world={training_steps: 1000, documents: 12000, sae_samples: 60000}",
 ]
 
@@ -81,7 +81,7 @@ def test_a_strength_is_selected_on_prompts_that_are_not_reported(world):
     assert table["n_prompts"].eq(12).all()
     chosen = table[table["selected"]].groupby("method").size()
     assert (chosen == 1).all() and chosen.index.isin(table["method"]).all()
-    assert {"no_steering", "caa_mean_diff", "topk_features"} <= set(chosen.index)
+    assert {"no_steering", "caa_mean_diff"} <= set(chosen.index)
     texts = pd.read_parquet(world / "generations" / "caa_mean_diff.parquet")
     prompts = texts["example_id"].str.split(":").str[0].groupby(texts["strength_index"])
     assert (prompts.value_counts().unstack() == [12, 4]).all(axis=None)

@@ -52,6 +52,14 @@ def test_fetch_pins_and_describes(fetched):
     assert pinned_model(of.model, found).sae == of.model.sae
 
 
+def test_an_sae_that_moved_between_pin_and_download_is_refused(fetched):
+    """sae-lens downloads whatever `main` is by then."""
+    of, found = fetched
+    moved = {**found, "sae_revision": "0" * 40}
+    with pytest.raises(ModelError, match=f"holds commit {found['sae_revision']}, 0+ was pinned"):
+        fetch.download_experiment(of, moved)
+
+
 def test_what_was_fetched_is_there_offline(fetched):
     from huggingface_hub import snapshot_download
 

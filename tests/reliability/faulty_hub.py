@@ -39,7 +39,7 @@ class FaultyHub(ThreadingHTTPServer):
 
     def fault_for(self, method: str, path: str) -> str | None:
         # A broken-off body needs a body.
-        if self.where not in path or (self.fault in ("truncated",) and method != "GET"):
+        if self.where not in path or (self.fault in ("truncated", "half") and method != "GET"):
             return None
         with self.lock:
             if self.times is not None and self.counts["faults"] >= self.times:
@@ -79,11 +79,11 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command != "HEAD":
                 self.wfile.write(body)
             return
-        self.forward(truncate=fault == "truncated")
+        self.forward(fault)
 
     do_GET = do_HEAD = do_POST = answer  # noqa: N815
 
-    def forward(self, truncate: bool) -> None:
+    def forward(self, fault: str | None) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
         request = urllib.request.Request(
@@ -102,8 +102,10 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("connection", "transfer-encoding", "server", "date"):
                 self.send_header(name, value)
         self.end_headers()
-        if truncate:
+        if fault in ("truncated", "half"):
             self.wfile.write(body[: len(body) // 2])
+            if fault == "half":  # and then nothing more for a while
+                time.sleep(STALL_S)
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
         elif self.command != "HEAD":

@@ -1,5 +1,6 @@
 """Damaged, foreign, read-only or half-written files: named, nothing lost, no wrong number."""
 
+import json
 import os
 import random
 import shutil
@@ -7,10 +8,12 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
-from ledger import record
-from tiny_demo import copy_of, digests, finished_demo, run
+from ledger import injecting
+from tiny_demo import copy_of, damaged, digests, finished_demo, run
 
+from steering_core.activations.manifest import write_manifest
 from steering_core.activations.reader import ActivationCache
 from steering_core.errors import ModelError, StorageError
 from steering_core.models.fetched import pinned_model
@@ -55,51 +58,49 @@ def test_damage_to_any_file_is_named(tmp_path, fault):
     """Every file that a stage reads, several times at random places, headers included."""
     directory = copy_of(finished_demo(), tmp_path / "demo")
     chance = random.Random(7)
-    injected = 0
-    for path in sealed(directory):
-        files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
-        files = [f for f in files if f.stat().st_size and f.name != ".snakemake_timestamp"]
-        for file in files:
-            original = file.read_bytes()
-            for _ in range(8):
-                if fault == "truncated":
-                    file.write_bytes(original[: chance.randrange(len(original))])
-                else:
-                    flip_bit(file, chance.randrange(8 * len(original)))
-                with pytest.raises(StorageError, match=path.name):
-                    check_seal(path)
-                injected += 1
-                file.write_bytes(original)
-        assert check_seal(path)
-    assert injected > 100
-    record(f"a file is {fault}", injected=injected, survived=injected, bytes_lost=0)
+    with injecting(f"a file is {fault}", kept=directory / "results") as tally:
+        tally.injected = tally.survived = 0
+        for path in sealed(directory):
+            files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
+            files = [f for f in files if f.stat().st_size and f.name != ".snakemake_timestamp"]
+            for file in files:
+                original = file.read_bytes()
+                for _ in range(8):
+                    tally.injected += 1
+                    if fault == "truncated":
+                        file.write_bytes(original[: chance.randrange(len(original))])
+                    else:
+                        flip_bit(file, chance.randrange(8 * len(original)))
+                    with pytest.raises(StorageError, match=path.name):
+                        check_seal(path)
+                    tally.survived += 1
+                    file.write_bytes(original)
+            assert check_seal(path)
+        assert tally.injected > 100
 
 
 def test_a_damaged_shard_stops_the_run_and_is_made_again(tmp_path):
     directory = copy_of(finished_demo(), tmp_path / "demo", ("features.parquet",))
     part = directory / DEMO / "activations/part-0.parquet"
-    times = part.stat()
-    flip_bit(part, 8 * (part.stat().st_size // 2))
-    os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))  # as bad disks do it
     target = f"{DEMO}/features.parquet"
-    done = run(directory, target)
-    assert done.returncode != 0
-    log = (directory / DEMO / "logs/encode_features.log").read_text()
-    assert (
-        "part-0.parquet" in log and "delete it and manifest.json" in log and "Traceback" not in log
-    )
-    assert not (directory / target).exists()
-    other = directory / DEMO / "activations/part-1.parquet"
-    whole = other.stat()
-    part.unlink()  # as the message says
-    (directory / DEMO / "activations/manifest.json").unlink()
-    done = run(directory, target)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (other.stat().st_ino, other.stat().st_mtime_ns) == (whole.st_ino, whole.st_mtime_ns)
-    found, expected = digests(directory), digests(finished_demo())
-    for name in ("demo/activations/part-0.parquet", "demo/features.parquet"):
-        assert found[name] == expected[name]
-    record("a damaged shard in a run", injected=1, survived=1, bytes_lost=0)
+    with injecting("a damaged shard in a run", kept=directory / "results"):
+        times = part.stat()
+        flip_bit(part, 8 * (part.stat().st_size // 2))
+        os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))  # as bad disks do it
+        done = run(directory, target)
+        assert done.returncode != 0
+        log = (directory / DEMO / "logs/encode_features.log").read_text()
+        assert "part-0.parquet" in log and "delete it and manifest.json" in log
+        assert "Traceback" not in log
+        assert not (directory / target).exists()
+        other = directory / DEMO / "activations/part-1.parquet"
+        whole = other.stat()
+        part.unlink()  # as the message says
+        (directory / DEMO / "activations/manifest.json").unlink()
+        done = run(directory, target)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert (other.stat().st_ino, other.stat().st_mtime_ns) == (whole.st_ino, whole.st_mtime_ns)
+    assert damaged(directory) == []
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,6 @@ def test_a_damaged_shard_stops_the_run_and_is_made_again(tmp_path):
         (lambda r: r["model"].update(dtype="bfloat16"), "model.dtype"),
         (lambda r: r["saes"][0].update(name="another"), "sites.0.name"),
         (lambda r: r.update(sae_revision="1" * 40), "sae_revision"),
-        (lambda r: r["versions"].update(torch="0.1"), "versions.torch"),
         (lambda r: r["saes"].append(r["saes"][0]), "sites"),
     ],
 )
@@ -118,9 +118,22 @@ def test_a_cache_of_something_else_is_refused(change, named):
     resources = read_json(demo / "resources.json")
     ActivationCache(demo / "activations/manifest.json", resources)
     change(resources)
-    with pytest.raises(StorageError, match=rf"manifest.json was made from something else: {named}"):
-        ActivationCache(demo / "activations/manifest.json", resources)
-    record(f"a cache of another {named}", injected=1, survived=1, bytes_lost=0)
+    told = rf"manifest.json was made from something else: {named}"
+    with injecting(f"a cache of another {named}", kept=demo):
+        with pytest.raises(StorageError, match=told):
+            ActivationCache(demo / "activations/manifest.json", resources)
+
+
+def test_parts_with_two_versions_of_a_library_are_refused(tmp_path):
+    demo = copy_of(finished_demo(), tmp_path / "demo") / DEMO
+    parts = [demo / f"activations/part-{shard}.parquet" for shard in (0, 1)]
+    table = pq.read_table(parts[1])
+    header = json.loads(table.schema.metadata[b"steering_core"])
+    header["versions"]["torch"] = "0.1"  # as if it had been upgraded before the other part
+    pq.write_table(table.replace_schema_metadata({"steering_core": json.dumps(header)}), parts[1])
+    with injecting("parts of a cache with two versions of torch", kept=demo):
+        with pytest.raises(StorageError, match=r"part-1.* torch is '0.1'"):
+            write_manifest(parts, demo / "activations/manifest.json", len(table))
 
 
 def test_a_manifest_cannot_point_elsewhere(tmp_path):
@@ -175,28 +188,30 @@ def test_a_full_disk(tmp_path):
     size = sum(f.stat().st_size + 8192 for f in kept.rglob("*") if f.is_file())
     with mounted(directory / "results", "-o", f"size={(size + 400_000) // 1024}k"):
         shutil.copytree(kept, directory / "results", symlinks=True, dirs_exist_ok=True)
-        ballast = directory / "results" / "ballast"
-        free = shutil.disk_usage(ballast.parent).free
-        part = (finished_demo() / DEMO / "activations/part-0.parquet").stat().st_size
-        ballast.write_bytes(b"\0" * max(0, free - part // 2))
-        before = digests(directory)
-        done = run(directory, target)
-        assert done.returncode != 0
-        logs = (directory / DEMO / "logs").glob("cache_activations-*.log")
-        told = "".join(log.read_text() for log in logs) + done.stdout + done.stderr
-        assert "No space left" in told or "is full" in told
-        after = digests(directory)
-        assert {name: after.get(name) for name in before} == before
-        assert not list((directory / "results").rglob("part-*.parquet"))
-        ballast.unlink()
-        subprocess.run(["mount", "-o", "remount,size=200m", str(directory / "results")], check=True)
-        run(directory, "--unlock")
-        done = run(directory, target)
-        assert done.returncode == 0, done.stderr[-3000:]
-        found, expected = digests(directory), digests(finished_demo())
-        parts = [name for name in expected if "activations" in name]
-        assert parts and all(found[name] == expected[name] for name in parts)
-    record("full disk", injected=1, survived=1, bytes_lost=0)
+        with injecting("full disk", kept=directory / "results"):
+            ballast = directory / "results" / "ballast"
+            free = shutil.disk_usage(ballast.parent).free
+            part = (finished_demo() / DEMO / "activations/part-0.parquet").stat().st_size
+            ballast.write_bytes(b"\0" * max(0, free - part // 2))
+            before = digests(directory)
+            done = run(directory, target)
+            assert done.returncode != 0
+            logs = (directory / DEMO / "logs").glob("cache_activations-*.log")
+            told = "".join(log.read_text() for log in logs) + done.stdout + done.stderr
+            assert "No space left" in told or "is full" in told
+            after = digests(directory)
+            assert {name: after.get(name) for name in before} == before
+            assert not list((directory / "results").rglob("part-*.parquet"))
+            ballast.unlink()
+            subprocess.run(
+                ["mount", "-o", "remount,size=200m", str(directory / "results")], check=True
+            )
+            run(directory, "--unlock")
+            done = run(directory, target)
+            assert done.returncode == 0, done.stderr[-3000:]
+            found, expected = digests(directory), digests(finished_demo())
+            parts = [name for name in expected if "activations" in name]
+            assert parts and all(found[name] == expected[name] for name in parts)
 
 
 @pytest.mark.parametrize(
@@ -212,14 +227,12 @@ def test_a_read_only_results_directory(tmp_path, missing, told):
     shutil.move(directory / "results", kept)
     with mounted(directory / "results"):
         shutil.copytree(kept, directory / "results", symlinks=True, dirs_exist_ok=True)
-        before = digests(directory)
-        subprocess.run(["mount", "-o", "remount,ro", str(directory / "results")], check=True)
-        done = run(directory, f"{DEMO}/features.parquet")
-        assert done.returncode != 0
-        assert told in done.stdout + done.stderr
-        assert "results" in done.stdout + done.stderr
-        assert digests(directory) == before
-    record("read-only results directory", injected=1, survived=1, bytes_lost=0)
+        with injecting("read-only results directory", told, kept=directory / "results"):
+            subprocess.run(["mount", "-o", "remount,ro", str(directory / "results")], check=True)
+            done = run(directory, f"{DEMO}/features.parquet")
+            assert done.returncode != 0
+            assert told in done.stdout + done.stderr
+            assert "results" in done.stdout + done.stderr
 
 
 def test_a_seal_of_something_missing(tmp_path):

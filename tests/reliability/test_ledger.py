@@ -1,9 +1,10 @@
 """The table of docs/reliability.md is what the tests measured."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from ledger import FAULTS, read_ledger, record
+from ledger import FAULTS, injecting, read_ledger, record
 from render_table import PAGE, rendered
 
 
@@ -31,9 +32,46 @@ def test_the_table_replaces_the_old_one(ledger):
     assert once.split("<!-- table: end -->")[1] == page.split("<!-- table: end -->")[1]
 
 
+def test_cases_are_added_up_and_each_is_replaced(ledger):
+    for case, survived in (("a", 1), ("b", 2), ("a", 3)):
+        record("full disk", case, injected=3, survived=survived, bytes_lost=1)
+    row = read_ledger(ledger)["full disk"]
+    assert [row[key] for key in ("injected", "survived", "bytes_lost")] == ["11", "9", "9"]
+
+
+def test_a_loss_is_seen(ledger, tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for name in ("kept", "changed", "gone"):
+        (folder / name).write_text(name)
+    with pytest.raises(AssertionError, match="11 bytes"), injecting("full disk", kept=folder):
+        (folder / "changed").write_text("other")
+        (folder / "gone").unlink()
+        (folder / "new").write_text("is no loss")
+    row = read_ledger(ledger)["full disk"]
+    assert [row[key] for key in ("injected", "survived", "bytes_lost")] == ["1", "0", "11"]
+    with injecting("full disk", kept=folder):
+        (folder / "kept").write_text("for a while")
+        (folder / "kept").write_text("kept")
+    assert read_ledger(ledger)["full disk"]["survived"] == "1"
+    with pytest.raises(ZeroDivisionError), injecting("full disk", kept=folder):
+        assert read_ledger(ledger)["full disk"]["survived"] == "0"  # written before
+        _ = 1 / 0
+    row = read_ledger(ledger)["full disk"]
+    assert [row[key] for key in ("injected", "survived", "bytes_lost")] == ["1", "0", "0"]
+
+
+def test_many_at_once_are_all_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("RELIABILITY_LEDGER", str(tmp_path / "ledger.csv"))
+    with ThreadPoolExecutor(8) as pool:
+        for fault in FAULTS:
+            pool.submit(record, fault, injected=1, survived=1, bytes_lost=0)
+    assert set(read_ledger(tmp_path / "ledger.csv")) == set(FAULTS)
+
+
 def test_a_fault_of_an_old_name_is_left_out(ledger):
     with ledger.open("a") as file:
-        file.write("a fault of old,workflow,1,1,0\n")
+        file.write("a fault of old,,workflow,1,1,0\n")
     assert "a fault of old" not in read_ledger(ledger)
     ledger.write_text("fault,injected,survived,bytes_lost\nfull disk,1,1,0\n")  # of old columns
     assert read_ledger(ledger) == {}

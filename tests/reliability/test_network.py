@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from faulty_hub import faulty_hub
 from huggingface_hub.errors import HfHubHTTPError
-from ledger import record
+from ledger import injecting
 
 from steering_core.models.hub import HubUnavailableError, explain_hub_errors, persistently
 
@@ -44,16 +44,25 @@ FETCH = """
 FETCH_OTHER = """
     import sys
     from steering_core.config.schema import SAESource, Task
-    from steering_core.data.datasets import fetch_table
     from steering_core.errors import ModelError
     from steering_core.models.hub import persistently
-    from steering_core.models.sparse_autoencoder import load_sae
 
-    task = Task(
-        dataset="stanfordnlp/sst2", split="validation", text="sentence", label="label", concept="c"
-    )
-    sae = SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre")
-    fetch = {"dataset": lambda: fetch_table(task), "SAE": lambda: load_sae(sae, 7)}[sys.argv[1]]
+    def dataset():
+        from steering_core.data.datasets import fetch_table
+
+        fetch_table(
+            Task(
+                dataset="stanfordnlp/sst2", split="validation", text="sentence", label="label",
+                concept="c",
+            )
+        )
+
+    def SAE():
+        from steering_core.models.sparse_autoencoder import load_sae
+
+        load_sae(SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre"), 7)
+
+    fetch = {"dataset": dataset, "SAE": SAE}[sys.argv[1]]
     try:
         persistently(fetch, (0.2, 0.5))
     except ModelError as error:
@@ -92,48 +101,56 @@ def fetch(
     ],
 )
 def test_a_passing_fault_is_survived(hub, tmp_path, fault, where):
-    with faulty_hub(hub, fault, where, times=1) as proxy:
+    what = "of the API" if where == "/api/" else "of a file"
+    with (
+        injecting(f"network: {fault} {what}, once"),
+        faulty_hub(hub, fault, where, times=1) as proxy,
+    ):
         done = fetch(proxy.address, tmp_path)
         assert proxy.counts["faults"] == 1
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    files = [path for path in tmp_path.rglob("model.safetensors")]
-    upstream = ROOT.parent / "shared" / "hub" / "models" / MODEL / "model.safetensors"
-    assert files and files[0].read_bytes() == upstream.read_bytes()
-    what = "of the API" if where == "/api/" else "of a file"
-    record(f"network: {fault} {what}, once", injected=1, survived=1, bytes_lost=0)
+        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+        files = [path for path in tmp_path.rglob("model.safetensors")]
+        upstream = ROOT.parent / "shared" / "hub" / "models" / MODEL / "model.safetensors"
+        assert files and files[0].read_bytes() == upstream.read_bytes()
 
 
 @pytest.mark.parametrize(("fault", "where"), [("503", "/api/"), ("reset", "/api/")])
 def test_a_lasting_fault_is_one_clear_error(hub, tmp_path, fault, where):
-    with faulty_hub(hub, fault, where, times=None) as proxy:
+    with (
+        injecting(f"network: {fault}, lasting"),
+        faulty_hub(hub, fault, where, times=None) as proxy,
+    ):
         done = fetch(proxy.address, tmp_path)
         assert 2 <= proxy.counts["faults"] <= 60
-    assert done.returncode == 3, done.stdout + done.stderr[-3000:]
-    assert done.stdout.startswith("HubUnavailableError") and MODEL in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
-    record(f"network: {fault}, lasting", injected=1, survived=1, bytes_lost=0)
+        assert done.returncode == 3, done.stdout + done.stderr[-3000:]
+        assert done.stdout.startswith("HubUnavailableError") and MODEL in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("what", WHERE)
 @pytest.mark.parametrize("fault", ["reset", "stall", "truncated"])
 def test_a_passing_fault_of_what_other_libraries_download(hub, tmp_path, fault, what):
     where = {"dataset": ".parquet", "SAE": ".safetensors"}[what]
-    with faulty_hub(hub, fault, where, times=1) as proxy:
+    with (
+        injecting(f"network: {fault} of a file of the {what}, once"),
+        faulty_hub(hub, fault, where, times=1) as proxy,
+    ):
         done = fetch(proxy.address, tmp_path, FETCH_OTHER, what)
         assert proxy.counts["faults"] == 1
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    record(f"network: {fault} of a file of the {what}, once", injected=1, survived=1, bytes_lost=0)
+        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("what", WHERE)
 def test_a_lasting_fault_of_what_other_libraries_download(hub, tmp_path, what):
-    with faulty_hub(hub, "reset", WHERE[what], times=None) as proxy:
+    with (
+        injecting(f"network: reset of the {what}, lasting"),
+        faulty_hub(hub, "reset", WHERE[what], times=None) as proxy,
+    ):
         done = fetch(proxy.address, tmp_path, FETCH_OTHER, what)
         assert proxy.counts["faults"] >= 3  # one at least for each attempt
-    assert done.returncode == 3, done.stdout + done.stderr[-3000:]
-    assert done.stdout.startswith("HubUnavailableError")
-    assert "Traceback" not in done.stdout + done.stderr
-    record(f"network: reset of the {what}, lasting", injected=1, survived=1, bytes_lost=0)
+        assert done.returncode == 3, done.stdout + done.stderr[-3000:]
+        assert done.stdout.startswith("HubUnavailableError")
+        assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

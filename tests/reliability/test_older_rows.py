@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from faulty_hub import faulty_hub
 from huggingface_hub import HfApi
-from ledger import record
+from ledger import injecting
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB = ROOT.parent / "shared" / "hub"
@@ -59,10 +60,11 @@ def fetch(
     )
 
 
-@pytest.fixture
-def moved(hub, tmp_path):
+@pytest.fixture(scope="module")
+def prepared(hub, tmp_path_factory):
     """A hub whose dataset got a new commit after it was prepared: (address, HF_HOME, commits)."""
-    root = tmp_path / "hub"
+    parent = tmp_path_factory.mktemp("moved")
+    root = parent / "hub"
     folder = root / "datasets" / "org" / "rows"
     folder.mkdir(parents=True)
     (root / "models").mkdir()
@@ -77,10 +79,18 @@ def moved(hub, tmp_path):
         (folder / "first.csv").write_text(f"text,label\n{word},0\n{word},1\n")
         commits.append(HfApi(endpoint=address).dataset_info("org/rows").sha)
         if word == "old":
-            done = fetch(address, tmp_path / "hf")
+            done = fetch(address, parent / "hf")
             assert done.stdout.split() == [commits[0], "old", "old"], done.stderr[-3000:]
-    yield address, tmp_path / "hf", commits
+    yield address, parent / "hf", commits
     server.shutdown()
+
+
+@pytest.fixture
+def moved(prepared, tmp_path):
+    """The same with an HF_HOME of its own."""
+    address, home, commits = prepared
+    shutil.copytree(home, tmp_path / "hf", symlinks=True)
+    return address, tmp_path / "hf", commits
 
 
 @pytest.mark.parametrize("subset", [(), ("second",)], ids=["same subset", "another subset"])
@@ -96,13 +106,16 @@ def test_a_passing_fault_does_not_bring_back_old_rows(moved, subset):
 @pytest.mark.parametrize("subset", [(), ("second",)], ids=["same subset", "another subset"])
 def test_a_lasting_fault_is_an_error_and_no_old_rows(moved, subset):
     address, home, (_, new) = moved
-    with faulty_hub(address, "503", f"/revision/{new}", times=None) as proxy:
+    fault, case = "an older dataset in the cache, hub away", " ".join(subset)
+    with (
+        injecting(fault, case, kept=home / "datasets"),
+        faulty_hub(address, "503", f"/revision/{new}", times=None) as proxy,
+    ):
         done = fetch(proxy.address, home, *subset)
         assert proxy.counts["faults"] == 3  # one for each attempt
-    assert done.returncode == 3, done.stdout + done.stderr[-3000:]
-    assert done.stdout.startswith("HubUnavailableError org/rows: the hub does not give")
-    assert new in done.stdout and "Traceback" not in done.stderr
-    record("an older dataset in the cache, hub away", injected=1, survived=1, bytes_lost=0)
+        assert done.returncode == 3, done.stdout + done.stderr[-3000:]
+        assert done.stdout.startswith("HubUnavailableError org/rows: the hub does not give")
+        assert new in done.stdout and "Traceback" not in done.stderr
 
 
 def test_offline_the_older_rows_are_those_of_their_commit(moved):
