@@ -9,7 +9,7 @@ from steering_core.accelerators import gpus_on
 from steering_core.code_digest import code_digest
 from steering_core.config import load_config, resolve
 from steering_core.config.families import asked_families, check_top_level
-from steering_core.config.schema import METHODS
+from steering_core.config.settings import METHODS
 from steering_core.data.concept import check_prompts, read_concept
 
 EXPERIMENTS = sorted(load_config(config)[0].experiments)

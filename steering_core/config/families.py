@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 
 from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.config.resolve import _hint
-from steering_core.config.schema import Settings
+from steering_core.config.settings import Settings
 from steering_core.errors import ConfigError
 
 #: Settings of each family, by what its experiments deliver.

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ValidationError
 
 from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.config.experiment import Experiment
-from steering_core.config.schema import Config, DemoWorld, Settings
+from steering_core.config.schema import Config, DemoWorld
+from steering_core.config.settings import Settings
 from steering_core.errors import ConfigError
 
 

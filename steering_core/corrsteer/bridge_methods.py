@@ -19,7 +19,7 @@ from steering_core.methods.contrastive import CAAContrastive, CAAMeanDiff, CAARe
 from steering_core.methods.features import SingleFeature, TopKFeatures
 from steering_core.methods.optimal import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
 from steering_core.methods.reference import RandomDirection
-from steering_core.methods.solutions import SOLVED
+from steering_core.methods.status import SOLVED
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.fit import fit_probe
 

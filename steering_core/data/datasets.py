@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from huggingface_hub import is_offline_mode
 
-from steering_core.config.schema import Task
+from steering_core.config.task import Task
 from steering_core.errors import DataError, ModelError
 from steering_core.models.hub import HubUnavailableError, explain_hub_errors
 from steering_core.models.revisions import hub_commit

@@ -5,7 +5,8 @@ import logging
 from typing import Any
 
 from steering_core.config.experiment import Experiment
-from steering_core.config.schema import Classifier, Model, SAESource
+from steering_core.config.model import Model, SAESource
+from steering_core.config.task import Classifier
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models.fetched import directory_digest
 from steering_core.models.language_model import (

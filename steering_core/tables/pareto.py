@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from steering_core.config.schema import Settings
+from steering_core.config.settings import Settings
 from steering_core.methods.modes import is_adaptive, is_program
 from steering_core.methods.reference import NoSteering
-from steering_core.methods.solutions import SOLVED, solved
+from steering_core.methods.status import SOLVED, solved
 from steering_core.metrics.bootstrap import mean_interval
 from steering_core.tables.cells import interval_cells
 from steering_core.tables.columns import PARETO_NAMES, validate_pareto

@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from steering_core.config.resolve import demo_world, load_config, resolve
-from steering_core.config.schema import METHODS, Config, DemoWorld, Settings
+from steering_core.config.schema import Config, DemoWorld
+from steering_core.config.settings import METHODS, Settings
 from steering_core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

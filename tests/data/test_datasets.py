@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steering_core.config.resolve import resolve
-from steering_core.config.schema import Task
+from steering_core.config.task import Task
 from steering_core.data.datasets import fetch_table, labelled_rows, read_table
 from steering_core.errors import DataError, ModelError
 

@@ -129,7 +129,7 @@ def test_a_file_that_is_missing_is_named_at_once(hub, finished, tmp_path):
 
 
 def test_an_sae_of_another_commit_is_refused(finished, tmp_path, monkeypatch):
-    from steering_core.config.schema import Model, SAESource
+    from steering_core.config.model import Model, SAESource
     from steering_core.errors import ModelError
     from steering_core.models.pins import pinned_sae
     from steering_core.storage.json import read_json
