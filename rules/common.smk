@@ -24,6 +24,7 @@ PRODUCTS = [
     "frontier.svg",
     "variants.csv",
     "variants.svg",
+    "norm_matched.csv",
     "provenance.json",
     "products.json",
 ]
