@@ -2,9 +2,9 @@
 #
 #   snakemake --cores 2 demo                                  a small world, no network
 #   snakemake --cores 8 results/gemma_sst2/pareto.csv         one experiment
-#   snakemake --cores 8 all                                   all of them
+#   snakemake --cores 8 all                                   all of those; CorrSteer has targets of its own
 #
-# Data flows one way; each rule file is one stage of it.
+# Data flows one way, and the rule files follow it; rules/corrsteer_*.smk are a family of their own.
 import os
 import sys
 

@@ -23,5 +23,5 @@ class Closed(BaseModel):
         # YAML reads yes, on and true as a flag, and Python would take a flag for the number 1.
         entries = value if isinstance(value, list) else [value]
         if any(isinstance(entry, bool) for entry in entries):
-            raise ValueError("is a yes/no value, and no key here takes one")
+            raise ValueError("is a yes/no value, which this key does not take")
         return value

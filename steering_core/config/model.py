@@ -8,7 +8,10 @@ from steering_core.config.closed import Closed
 
 
 class SAESource(Closed):
-    """A sae-lens SAE per layer, by release and id or by directory; ``{layer}`` is filled in."""
+    """A sae-lens SAE per layer, by release and id or by directory; ``{layer}`` is filled in.
+
+    Without ``{layer}`` it is the SAE of the one layer that the settings name.
+    """
 
     release: str | None = None
     id: str | None = None
@@ -20,14 +23,24 @@ class SAESource(Closed):
             self.id is None
         ):
             raise ValueError("give either release and id, or path")
-        template = str(self.path or self.id)
+        template = self.template
         try:
-            filled = template.format(layer=0) != template.format(layer=1)
+            filled = template.format(layer=0)
         except (KeyError, IndexError, AttributeError, ValueError) as error:
             raise ValueError(f"{template!r} may contain {{layer}} and no other braces") from error
-        if not filled:
-            raise ValueError("the id or path must contain {layer}")
+        if "{" in filled or "}" in filled:
+            raise ValueError(f"{template!r} may contain {{layer}} and no other braces")
         return self
+
+    @property
+    def template(self) -> str:
+        """The id or path, with ``{layer}`` where the number of a layer goes."""
+        return str(self.path or self.id)
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether there is an SAE for each of several layers."""
+        return "{layer" in self.template
 
 
 class Model(Closed):

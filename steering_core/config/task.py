@@ -30,6 +30,8 @@ class Task(Closed):
     Either ``text`` and ``label`` name two columns (with ``threshold``, a score is cut into two
     classes), or ``question``, ``positive`` and ``negative`` name the columns of question–answer
     pairs: "question positive" has label 1, "question negative" label 0, one group a question.
+    ``positive_label`` is the value of ``label`` that is class 1, where the two values are others
+    than 0 and 1.
     """
 
     dataset: str
@@ -39,6 +41,7 @@ class Task(Closed):
     text: str | None = None
     label: str | None = None
     threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    positive_label: str | int | float | None = None
     group: str | None = None
     question: str | None = None
     positive: str | None = None
@@ -54,6 +57,9 @@ class Task(Closed):
         flat = (self.text, self.label)
         if not ((all(pair) and not any(flat)) or (all(flat) and not any(pair))):
             raise ValueError("give either text and label, or question, positive and negative")
-        if any(pair) and (self.group or self.threshold is not None):
-            raise ValueError("group and threshold belong to text and label")
+        cut = (self.threshold, self.positive_label)
+        if any(pair) and (self.group or cut != (None, None)):
+            raise ValueError("group, threshold and positive_label belong to text and label")
+        if None not in cut:
+            raise ValueError("give threshold, for a score, or positive_label, for a class")
         return self

@@ -107,7 +107,10 @@ def choose_layers(experiment: Experiment, shape: ModelShape) -> list[int]:
 
     """
     settings = experiment.settings
-    available = layers_with_sae(experiment.model.sae, shape.n_layers)
+    if experiment.model.sae.by_layer:
+        available = layers_with_sae(experiment.model.sae, shape.n_layers)
+    else:  # the configuration has made sure that there is one
+        available = [settings.layer] if settings.layers == "all" else list(settings.layers)
     layers = available if settings.layers == "all" else sorted(set(settings.layers))
     for layer in [*layers, *([] if settings.layer == "auto" else [settings.layer])]:
         if layer >= shape.n_layers:
