@@ -2,9 +2,10 @@
 #
 #   snakemake --cores 2 demo                                  a small world, no network
 #   snakemake --cores 8 results/gemma_sst2/pareto.csv         one experiment
-#   snakemake --cores 8 all                                   all of them
+#   snakemake --cores 8 all                                   all of those
 #
-# Data flows one way; each rule file is one stage of it.
+# CorrSteer has targets of its own: results/{run}/corrsteer.csv, corrsteer_tables.
+# Data flows one way, and the rule files follow it; rules/corrsteer_*.smk are a family of their own.
 import os
 import sys
 from pathlib import Path

@@ -1,5 +1,4 @@
 # What all rules share: the validated configuration and the parameters made from it.
-import re
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from steering_core.accelerators import gpus_on
 from steering_core.code_digest import code_digest
 from steering_core.config import load_config, resolve
 from steering_core.config.families import asked_families, check_top_level
-from steering_core.config.schema import METHODS
+from steering_core.config.settings import METHODS
 from steering_core.data.concept import check_prompts, read_concept
 
 EXPERIMENTS = sorted(load_config(config)[0].experiments)
@@ -24,6 +23,7 @@ PRODUCTS = [
     "frontier.svg",
     "variants.csv",
     "variants.svg",
+    "norm_matched.csv",
     "provenance.json",
     "products.json",
 ]
@@ -34,7 +34,6 @@ BESIDE = ["features.csv", "frontier.csv", "frontier_knots.csv", "sweep.csv"]
 
 wildcard_constraints:
     experiment="|".join(EXPERIMENTS),
-    product="|".join(map(re.escape, PRODUCTS)),
     method="|".join(METHODS),
     shard=r"\d+",
 
@@ -42,7 +41,7 @@ wildcard_constraints:
 @cache
 def check_config():
     """Refuse a setting given with `--config` that no experiment of this run reads, once a run."""
-    # What is asked for is known when jobs are made; a job's own process knows of itself alone.
+    # Called as the first job is made, not below: what is asked for is known when jobs are made; a job's own process knows of itself alone.
     if not workflow.is_main_process or workflow.dag_settings is None:
         return
     asked = asked_families(workflow.dag_settings.targets, CORRSTEER)
@@ -50,10 +49,16 @@ def check_config():
         logger.warning(f"config: {warning}")
 
 
+_RESOLVED = {}
+
+
 def experiment(wildcards):
-    """The resolved experiment of a job."""
+    """The resolved experiment of a job; resolved once, since every parameter of a job asks."""
     check_config()
-    return resolve(config, wildcards.experiment)
+    key = wildcards.experiment, repr(config)
+    if key not in _RESOLVED:
+        _RESOLVED[key] = resolve(config, wildcards.experiment)
+    return _RESOLVED[key]
 
 
 def settings(*names):

@@ -5,6 +5,7 @@ PRODUCT_SCRIPTS = [
     "fetch_sweep.py",
     "frontier_figure.py",
     "generations_page.py",
+    "norm_matched.py",
     "pareto_figure.py",
     "products.py",
     "solve_variants.py",

@@ -182,3 +182,36 @@ rule frontier_figure:
         code=code("frontier_figure.py"),
     script:
         "../workflow_scripts/frontier_figure.py"
+
+
+# Needs no language model: what a vector of the same norm does to the evaluation probe.
+rule norm_matched:
+    input:
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+        manifest=rules.activation_manifest.output.manifest,
+        layer=rules.pick_layer.output.layer,
+        path=rules.solve.output.path,
+        solutions=rules.solve.output.solutions,
+        directions=rules.fit_directions.output.directions,
+        probes=rules.fit_probes.output.report,
+        evaluation_probe=rules.fit_probes.output.evaluation_probe,
+    output:
+        table="results/{experiment}/norm_matched.csv",
+    log:
+        "results/{experiment}/logs/norm_matched.log",
+    benchmark:
+        "results/{experiment}/benchmarks/norm_matched.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(30),
+    params:
+        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        settings=settings("seed", "methods", "bootstrap_resamples"),
+        code=code("norm_matched.py"),
+    script:
+        "../workflow_scripts/norm_matched.py"

@@ -101,7 +101,7 @@ def hub() -> str:
 @pytest.fixture(scope="session")
 def gpt2(hub):
     """The GPT-2 stand-in of the hub."""
-    from steering_core.config.schema import Model, SAESource
+    from steering_core.config.model import Model, SAESource
     from steering_core.models.language_model import load_language_model
 
     source = SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre")
@@ -111,7 +111,7 @@ def gpt2(hub):
 @pytest.fixture(scope="session")
 def gpt2_sae(hub):
     """Its SAE at layer 7."""
-    from steering_core.config.schema import SAESource
+    from steering_core.config.model import SAESource
     from steering_core.models.sparse_autoencoder import load_sae
 
     return load_sae(SAESource(release="gpt2-small-res-jb", id="blocks.{layer}.hook_resid_pre"), 7)
@@ -163,7 +163,7 @@ def tiny_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny(tiny_model):
     """The tiny model, loaded."""
-    from steering_core.config.schema import Model, SAESource
+    from steering_core.config.model import Model, SAESource
     from steering_core.models.language_model import load_language_model
 
     source = SAESource(path="unused/layer_{layer}")

@@ -73,7 +73,7 @@ def resources(tmp_path) -> Path:
 
 
 def model_of(folder: Path) -> dict:
-    from steering_core.config.schema import SAESource
+    from steering_core.config.model import SAESource
 
     return {"id": "unused", "sae": SAESource(path=str(folder / "sae" / "layer_{layer}"))}
 

@@ -18,7 +18,8 @@ import yaml
 from steering_core import job
 from steering_core.activations.positions import last_token_residuals
 from steering_core.config.resolve import resolve
-from steering_core.config.schema import METHODS, Settings, Task
+from steering_core.config.settings import METHODS, Settings
+from steering_core.config.task import Task
 from steering_core.data.build import build_examples
 from steering_core.data.concept import Concept, read_concept
 from steering_core.data.splits import SPLITS, assign_splits
@@ -39,12 +40,14 @@ from steering_core.methods import (
 )
 from steering_core.methods import optimal as optimal_module
 from steering_core.methods.directions import fit_directions, read_direction
-from steering_core.methods.grid import fixed_methods, grid
+from steering_core.methods.fixed import fixed_methods
+from steering_core.methods.grid import grid
+from steering_core.methods.interventions import Interventions
 from steering_core.methods.modes import is_adaptive, is_program, program_of
-from steering_core.methods.solutions import Interventions, solve_fixed, solve_programs
+from steering_core.methods.solutions import solve_fixed, solve_programs
 from steering_core.metrics.classifiers import Judge
+from steering_core.metrics.judging import judge_texts
 from steering_core.metrics.probe_effects import probe_effects
-from steering_core.metrics.texts import judge_texts
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site, site_of
 from steering_core.models.tokens import pad, padded_width, tokenize
@@ -66,6 +69,8 @@ TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10 w11", "w3 w1"]
 SETTINGS = Settings(
     strengths=[0.5, 2.0],
     qp_tau=[0.5, 2.0],
+    qp_lambda=[1.0],
+    socp_tau=[0.5],
     socp_epsilon=[0.4, 5.0],
     bootstrap_resamples=50,
     n_prompts=2,

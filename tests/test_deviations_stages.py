@@ -15,7 +15,7 @@ from stage_scripts import run_stage
 from workflow_rules import Rules, parse
 
 from steering_core.activations import features, reader
-from steering_core.config.schema import Settings
+from steering_core.config.settings import Settings
 from steering_core.data.examples import write_examples
 from steering_core.methods import variants
 from steering_core.methods.directions import read_direction
@@ -106,6 +106,33 @@ def main_axis(vector: np.ndarray) -> str:
     return SPLITS[int(size.argmax())]
 
 
+def test_03_programs_meet_directions_at_equal_norm_on_test_rows(files, probes, recorded, tmp_path):
+    """Published: solutions times α = 5 against unit vectors times α."""
+    correlation = {"correlation": tmp_path / "correlation.safetensors"}
+    run_stage("correlate_features.py", tmp_path, input=files, output=correlation, params={})
+    methods = ["no_steering", "caa_mean_diff", "random_direction", "qp_optimal", "qp_adaptive"]
+    settings = {**Settings().model_dump(), "methods": methods, "bootstrap_resamples": 50}
+    given = {"settings": settings, "target_class": 1}
+    made = {**files, **probes, **correlation, "probes": tmp_path / "report.json"}
+    write_json(made["probes"], {})
+    for script, outputs in {
+        "fit_directions.py": {"directions": tmp_path / "directions.safetensors"},
+        "solve.py": {"path": tmp_path / "path.made", "solutions": tmp_path / "solutions.parquet"},
+    }.items():
+        run_stage(script, tmp_path, input=made, output=outputs, params=given)
+        made |= outputs
+    recorded.splits()
+    output = {"table": tmp_path / "norm_matched.csv"}
+    run_stage("norm_matched.py", tmp_path, input=made, output=output, params=given, experiment="e")
+    assert recorded.splits() == {"test"}
+    got = pd.read_csv(output["table"])
+    assert set(got["method"]) == {"qp_optimal"}
+    assert set(got["direction"]) == {"caa_mean_diff", "random_direction"}
+    assert len(got) == 2 * len(settings["qp_tau"]) * len(settings["qp_lambda"])
+    # One norm, whatever it is compared with.
+    assert (got.groupby(["strength_name", "strength"])["residual_norm_mean"].nunique() == 1).all()
+
+
 def test_09_the_probe_that_judges_is_fitted_on_rows_of_its_own(probes, recorded):
     """Published: the score counts the constraints that the program itself enforces."""
     axes = {k: main_axis(LinearProbe.load(probes[k]).weight_vector) for k in list(probes)[:2]}
@@ -180,7 +207,12 @@ def rules() -> Rules:
 def test_14_results_of_another_seed_or_layer_are_stale(rules):
     """Published: result names omit seed and layer, so results of two are mixed."""
     stale = {"examples", "sweep_layers", "fit_probes", "fit_directions", "generate", "pareto"}
-    assert rules.stale(seed=7) == stale | {"solve_variants", "variants_table", "provenance"}
+    assert rules.stale(seed=7) == stale | {
+        "solve_variants",
+        "variants_table",
+        "norm_matched",
+        "provenance",
+    }
     assert rules.stale(layer=1) == {"fetch", "pick_layer", "provenance"}
     programs = {"qp_lambda": [0.7], "socp_tau": [0.7], "socp_epsilon": [0.7], "strengths": [0.7]}
     for setting, value in programs.items():

@@ -16,6 +16,7 @@ NO_MODEL = [
     "fit_probes.py",
     "frontier_figure.py",
     "generations_page.py",
+    "norm_matched.py",
     "pareto.py",
     "pareto_figure.py",
     "pick_layer.py",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from steering_core.config.corrsteer import CorrSteerSettings
-from steering_core.config.schema import Settings
+from steering_core.config.settings import Settings
 from steering_core.memory import NEEDS, memory_advice
 
 RULES = Path(__file__).resolve().parent.parent / "rules"

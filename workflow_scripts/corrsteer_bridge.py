@@ -6,7 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.config.corrsteer import Bridge
-    from steering_core.config.schema import Model
+    from steering_core.config.model import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.answers import write_answers
     from steering_core.corrsteer.bridge import answer_bridge

@@ -6,7 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.config.corrsteer_task import CorrSteerTask
-    from steering_core.config.schema import Model
+    from steering_core.config.model import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.examples import build_examples, summary, write_examples
     from steering_core.corrsteer.items import source_of

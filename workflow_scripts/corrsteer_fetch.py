@@ -4,7 +4,7 @@ from steering_core.job import job
 
 with job(snakemake, network=True):
     from steering_core.config.corrsteer_task import CorrSteerTask
-    from steering_core.config.schema import Model
+    from steering_core.config.model import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.fetch import fetch_run
     from steering_core.corrsteer.items import fetch_items

@@ -5,7 +5,7 @@ from steering_core.job import job
 with job(snakemake):
     from steering_core.config.corrsteer import Arm
     from steering_core.config.corrsteer_task import CorrSteerTask
-    from steering_core.config.schema import Model
+    from steering_core.config.model import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.accumulate import Accumulators
     from steering_core.corrsteer.plan import make_plan

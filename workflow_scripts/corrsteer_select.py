@@ -3,7 +3,7 @@
 from steering_core.job import job
 
 with job(snakemake):
-    from steering_core.config.schema import Model
+    from steering_core.config.model import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.run import open_run

@@ -5,7 +5,7 @@ from steering_core.job import job
 with job(snakemake):
     from steering_core.activations.encode import encode_features
     from steering_core.activations.reader import ActivationCache
-    from steering_core.config.schema import Model
+    from steering_core.config.model import Model
     from steering_core.models.devices import choose_device
     from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae

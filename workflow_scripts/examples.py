@@ -5,7 +5,8 @@ from steering_core.job import job
 with job(snakemake):
     import pandas as pd
 
-    from steering_core.config.schema import Model, Task
+    from steering_core.config.model import Model
+    from steering_core.config.task import Task
     from steering_core.config.view import SettingsView
     from steering_core.data.build import build_examples
     from steering_core.data.concept import read_concept

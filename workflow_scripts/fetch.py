@@ -4,7 +4,8 @@ from steering_core.job import job
 
 with job(snakemake, network=True):
     from steering_core.config.experiment import Experiment
-    from steering_core.config.schema import Model, Task
+    from steering_core.config.model import Model
+    from steering_core.config.task import Task
     from steering_core.config.view import SettingsView
     from steering_core.data.datasets import fetch_table
     from steering_core.metrics.lexicon import read_lexicon

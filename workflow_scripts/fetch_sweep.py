@@ -5,7 +5,7 @@ from steering_core.job import job
 with job(snakemake, network=True):
     from functools import partial
 
-    from steering_core.config.schema import Model
+    from steering_core.config.model import Model
     from steering_core.models.hub import persistently
     from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae

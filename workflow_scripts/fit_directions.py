@@ -8,7 +8,7 @@ with job(snakemake):
     from steering_core.data.examples import read_examples
     from steering_core.methods.base import FitData
     from steering_core.methods.directions import fit_directions
-    from steering_core.methods.grid import fixed_methods
+    from steering_core.methods.fixed import fixed_methods
     from steering_core.statistics.correlation import StreamingCorrelation
     from steering_core.storage.arrays import load_arrays
     from steering_core.storage.decoder import load_decoder

@@ -5,9 +5,9 @@ from steering_core.job import job
 with job(snakemake):
     import pandas as pd
 
-    from steering_core.config.schema import Task
+    from steering_core.config.task import Task
     from steering_core.metrics.classifiers import load_judge
-    from steering_core.metrics.texts import EvaluationProbeJudge, judge_texts
+    from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts
     from steering_core.models.fetched import fetched_model, site_at
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.atomic import atomic_path

@@ -7,7 +7,7 @@ with job(snakemake):
 
     from steering_core.activations.reader import ActivationCache
     from steering_core.data.examples import read_examples
-    from steering_core.methods.solutions import read_interventions
+    from steering_core.methods.interventions import read_interventions
     from steering_core.metrics.probe_effects import probe_effects
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.atomic import atomic_path

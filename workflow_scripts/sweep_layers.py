@@ -6,7 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.activations.reader import ActivationCache
-    from steering_core.config.schema import Model
+    from steering_core.config.model import Model
     from steering_core.data.examples import read_examples
     from steering_core.models.fetched import site_at
     from steering_core.models.pins import pinned_sae

@@ -76,7 +76,7 @@ class ActivationCache:
         """Return the residuals of ``example_ids`` in that order (one position an example).
 
         Raises:
-            StorageError: if one of them is not cached.
+            StorageError: if one of them is not cached, or at more than one position.
 
         """
         index = {name: i for i, name in enumerate(example_ids)}
@@ -88,6 +88,11 @@ class ActivationCache:
                 out = np.empty((len(index), residuals.shape[1]), dtype=residuals.dtype)
             if rows:
                 source, target = map(list, zip(*rows, strict=True))
+                if found[target].any() or len(set(target)) < len(target):
+                    raise StorageError(
+                        f"{self.folder}: the cache holds several positions of an example, a matrix "
+                        "has one row for each: read it by batches."
+                    )
                 out[target] = residuals[source]
                 found[target] = True
         if out is None or not found.all():

@@ -4,16 +4,10 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from steering_core.config.closed import Closed, Count, Fraction, Name, Positive
 from steering_core.config.corrsteer_task import CorrSteerTask
-from steering_core.config.schema import (
-    Closed,
-    Count,
-    ExperimentEntry,
-    Fraction,
-    Model,
-    Name,
-    Positive,
-)
+from steering_core.config.model import Model
+from steering_core.config.schema import ExperimentEntry
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 

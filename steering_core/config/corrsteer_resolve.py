@@ -11,8 +11,9 @@ from steering_core.config.corrsteer import (
     FineTuning,
 )
 from steering_core.config.corrsteer_task import CorrSteerTask
+from steering_core.config.model import Model
 from steering_core.config.resolve import _hint, _validated
-from steering_core.config.schema import ExperimentEntry, Model
+from steering_core.config.schema import ExperimentEntry
 from steering_core.errors import ConfigError
 
 

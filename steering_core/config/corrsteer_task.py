@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from steering_core.config.schema import Closed, Name
+from steering_core.config.closed import Closed, Name
 
 
 class CorrSteerTask(Closed):

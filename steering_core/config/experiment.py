@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from steering_core.config.schema import Model, Settings, Task
+from steering_core.config.model import Model
+from steering_core.config.settings import Settings
+from steering_core.config.task import Task
 
 
 @dataclass(frozen=True)

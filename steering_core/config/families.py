@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 
 from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.config.resolve import _hint
-from steering_core.config.schema import Settings
+from steering_core.config.settings import Settings
 from steering_core.errors import ConfigError
 
 #: Settings of each family, by what its experiments deliver.
@@ -47,20 +47,20 @@ def check_top_level(
         ConfigError: if no experiment of this run reads a key that was given for it.
 
     """
-    unheard: dict[tuple[str, str], list[str]] = {}
+    unread: dict[tuple[str, str], list[str]] = {}
     for key in keys:
         owners = [name for name, schema in FAMILIES.items() if key in schema.model_fields]
-        deaf = [name for name in asked if name not in owners]
-        if not owners or not deaf:  # a section, or heard by all
+        without = [name for name in asked if name not in owners]
+        if not owners or not without:  # a section, or read by all
             continue
-        if set(deaf) == set(asked) and key in given_now:
-            hint = _hint(key, FAMILIES[deaf[0]].model_fields)
+        if set(without) == set(asked) and key in given_now:
+            hint = _hint(key, FAMILIES[without[0]].model_fields)
             raise ConfigError(
                 f"{key} is a setting of experiments that deliver {owners[0]}: it would change "
                 f"nothing that is asked for here{hint}."
             )
-        unheard.setdefault((owners[0], deaf[0]), []).append(key)
+        unread.setdefault((owners[0], without[0]), []).append(key)
     return [
         f"{', '.join(found)}: of experiments that deliver {owner}, changes nothing of any {other}."
-        for (owner, other), found in unheard.items()
+        for (owner, other), found in unread.items()
     ]

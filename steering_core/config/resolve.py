@@ -8,7 +8,8 @@ from pydantic import BaseModel, ValidationError
 
 from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.config.experiment import Experiment
-from steering_core.config.schema import Config, DemoWorld, Settings
+from steering_core.config.schema import Config
+from steering_core.config.settings import Settings
 from steering_core.errors import ConfigError
 
 
@@ -60,11 +61,6 @@ def resolve(raw: dict[str, Any], name: str) -> Experiment:
     return _resolve(config, overrides, name)
 
 
-def demo_world(raw: dict[str, Any]) -> DemoWorld:
-    """Return the validated ``demo_world`` section."""
-    return load_config(raw)[0].demo_world
-
-
 def _resolve(config: Config, overrides: dict[str, Any], name: str) -> Experiment:
     entry = config.experiments[name]
     model, task = config.models[entry.model], config.tasks[entry.task]
@@ -79,6 +75,14 @@ def _resolve(config: Config, overrides: dict[str, Any], name: str) -> Experiment
         merged |= layer
         _validated(Settings, merged, where)
     settings = _validated(Settings, merged, f"experiments.{name}")
+    if not model.sae.by_layer:
+        one = [settings.layer] if settings.layers == "all" else settings.layers
+        if len(one) != 1 or one[0] == "auto" or settings.layer not in ("auto", one[0]):
+            raise ConfigError(
+                f"models.{entry.model}.sae: {model.sae.template!r} has no {{layer}}, so it is the "
+                f"SAE of one layer: set `layer` in models.{entry.model}.settings to that one, or "
+                "put {layer} where its number goes."
+            )
     return Experiment(name, entry.model, entry.task, model, task, settings)
 
 

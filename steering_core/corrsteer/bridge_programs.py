@@ -21,7 +21,7 @@ from steering_core.generation.adaptive import (
 from steering_core.generation.generate import end_tokens
 from steering_core.methods.modes import Program, mode_of, program_of
 from steering_core.methods.optimal import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
-from steering_core.methods.solutions import SOLVED
+from steering_core.methods.status import SOLVED
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch

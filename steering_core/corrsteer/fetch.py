@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from steering_core.config.schema import Model
+from steering_core.config.model import Model
 from steering_core.config.view import SettingsView
 from steering_core.corrsteer.item import Task
 from steering_core.errors import ConfigError

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from steering_core.config.corrsteer_task import CorrSteerTask
-from steering_core.config.schema import Model
+from steering_core.config.model import Model
 from steering_core.config.view import SettingsView
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.item import Task

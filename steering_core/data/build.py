@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from steering_core.config.schema import Settings, Task
+from steering_core.config.settings import Settings
+from steering_core.config.task import Task
 from steering_core.data.concept import Concept, check_prompts
 from steering_core.data.datasets import labelled_rows
 from steering_core.data.examples import PROMPT_SPLITS, SCHEMA

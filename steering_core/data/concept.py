@@ -7,7 +7,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from steering_core.config.schema import Settings
+from steering_core.config.settings import Settings
 from steering_core.errors import ConfigError
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from huggingface_hub import is_offline_mode
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from steering_core.config.schema import Task
+from steering_core.config.task import Task
 from steering_core.errors import DataError, ModelError
 from steering_core.models.hub import HubUnavailableError, explain_hub_errors
 from steering_core.models.revisions import hub_commit
@@ -98,8 +100,9 @@ def is_file(dataset: str) -> bool:
 def labelled_rows(table: pd.DataFrame, task: Task) -> pd.DataFrame:
     """Return ``example_id, text, label, group`` with labels 0 and 1, in the table's order.
 
-    Rows whose text is empty are left out. Without a group of their own, rows with the same text
-    form one, so that a duplicate cannot fall on both sides of a split.
+    Rows whose text is empty are left out. Rows with the same text are of one group, whatever
+    groups the table has, so that a duplicate cannot fall on both sides of a split: groups that
+    share a text become one, named after the first of them.
 
     Raises:
         DataError: if a column, a label or a group is missing, or there are not two classes.
@@ -112,7 +115,8 @@ def labelled_rows(table: pd.DataFrame, task: Task) -> pd.DataFrame:
     if classes != [0, 1]:
         raise DataError(
             f"label: two classes, 0 and 1, are needed; {task.label or 'the pairs'} gives "
-            f"{classes[:10]}. Set `threshold` to cut a score, or choose another column."
+            f"{classes[:10]}. Set `positive_label` to the value that is class 1, or `threshold` to "
+            "cut a score, or choose another column."
         )
     rows["label"] = rows["label"].astype(np.int64)  # from True and 1.0 as well, not from "1"
     return rows
@@ -127,17 +131,48 @@ def _flat(table: pd.DataFrame, task: Task) -> pd.DataFrame:
             label = (pd.to_numeric(label) >= task.threshold).astype(np.int64)
         except (ValueError, TypeError) as error:
             raise DataError(f"label: {task.label} is no score to cut: {error}") from error
+    elif task.positive_label is not None:
+        label = _named_classes(label, task)
     if task.group:
         _require_values(table[task.group], "group")
     text = table[task.text].fillna("").astype(str)
+    group = text.str.strip()
+    if task.group:
+        group = _joined(table[task.group].astype(str), group)
     return pd.DataFrame(
         {
             "example_id": [f"{task.split}:{row}" for row in range(len(table))],
             "text": text.to_numpy(),
             "label": label.to_numpy(),
-            "group": (table[task.group].astype(str) if task.group else text.str.strip()).to_numpy(),
+            "group": group.to_numpy(),
         }
     )
+
+
+def _named_classes(label: pd.Series, task: Task) -> pd.Series:
+    """1 where ``label`` is the value that the task calls positive, 0 where it is the other one."""
+    values = sorted(label.unique().tolist(), key=lambda value: (str(type(value)), value))
+    # A 1 of one file is the text "1" of another: they are written alike.
+    positive = (label == task.positive_label) | (label.map(str) == str(task.positive_label))
+    if len(values) != 2 or not positive.any():
+        raise DataError(
+            f"positive_label: two classes are needed, one of them {task.positive_label!r}; "
+            f"{task.label} has {values[:10]}."
+        )
+    return positive.astype(np.int64)
+
+
+def _joined(group: pd.Series, text: pd.Series) -> pd.Series:
+    """Return groups that no text is shared between; blank texts, which are left out, join none."""
+    written = (text != "").to_numpy()
+    groups, names = pd.factorize(group)
+    texts, different = pd.factorize(text[written])
+    n, ends = len(names), len(names) + len(different)
+    links = coo_array((np.ones(len(texts)), (groups[written], n + texts)), shape=(ends, ends))
+    _, part = connected_components(links, directed=False)
+    _, first = np.unique(part[:n], return_index=True)
+    name_of = dict(zip(part[first], names[first], strict=True))
+    return pd.Series([name_of[part[g]] for g in groups], index=group.index)
 
 
 def _pairs(table: pd.DataFrame, task: Task) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from steering_core.config.schema import Settings
+from steering_core.config.settings import Settings
 from steering_core.errors import DataError
 
 #: train: directions, probes, correlations. validation: selection. test: reporting.

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 
 from steering_core.generation.adaptive import AdaptiveSolver, AdaptiveSteering
+from steering_core.methods.interventions import Interventions
 from steering_core.methods.modes import is_adaptive, program_of
-from steering_core.methods.solutions import Interventions
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe

@@ -11,7 +11,8 @@ from steering_core.generation.adaptive import AdaptiveSolver
 from steering_core.generation.generate import Sampling, continuations
 from steering_core.generation.plan import plan_for
 from steering_core.generation.steering import Positions
-from steering_core.methods.solutions import Interventions, solved
+from steering_core.methods.interventions import Interventions
+from steering_core.methods.status import solved
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize

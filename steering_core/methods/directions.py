@@ -29,6 +29,17 @@ def fit_directions(
     save_arrays(path, arrays, {"target_class": data.target_class})
 
 
+def read_fixed_vectors(path: str | Path) -> dict[str, Float[np.ndarray, " d_model"]]:
+    """Return the vector of every fixed method by its name, those that add nothing left out."""
+    arrays, _ = load_arrays(path)
+    vectors = {
+        name.removesuffix(".vector"): vector
+        for name, vector in arrays.items()
+        if name.endswith(".vector")
+    }
+    return {name: vectors[name] for name in sorted(vectors) if vectors[name].any()}
+
+
 def read_direction(path: str | Path, method: str) -> tuple[Direction, float]:
     """Return ``(direction, mean residual norm)`` of a fixed method.
 

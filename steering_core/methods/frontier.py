@@ -5,7 +5,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from steering_core.methods.modes import is_program, mode_of, program_of
-from steering_core.methods.solutions import solved
+from steering_core.methods.status import solved
 
 _MEANS = ("l1", "l0", "residual_norm", "objective")
 

@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass
 
-from steering_core.config.schema import Settings
+from steering_core.config.settings import Settings
 from steering_core.methods.base import FixedDirection
-from steering_core.methods.contrastive import CAAContrastive, CAAMeanDiff, CAARepE
-from steering_core.methods.features import SingleFeature, TopKFeatures
 from steering_core.methods.modes import is_program, program_of
 from steering_core.methods.optimal import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
-from steering_core.methods.reference import NoSteering, RandomDirection
+from steering_core.methods.reference import NoSteering
 
 
 @dataclass(frozen=True)
@@ -22,20 +20,6 @@ class GridPoint:
     tau: float | None = None
     lam: float | None = None
     epsilon: float | None = None
-
-
-def fixed_methods(settings: Settings) -> list[FixedDirection]:
-    """Return the configured methods that add one fixed direction, unfitted."""
-    known: list[FixedDirection] = [
-        NoSteering(),
-        RandomDirection(),
-        CAAMeanDiff(),
-        CAAContrastive(),
-        CAARepE(),
-        SingleFeature(),
-        TopKFeatures(k=settings.topk),
-    ]
-    return [method for method in known if method.name in settings.methods]
 
 
 def grid(method: str, settings: Settings) -> list[GridPoint]:

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from steering_core.errors import ConfigError
-from steering_core.methods.solutions import SOLVED
+from steering_core.methods.status import SOLVED
 from steering_core.optimize.outcome import WorkingSetSolutions
 from steering_core.optimize.solution import Program, Solutions
 from steering_core.optimize.subspace import ConceptSubspace, fit_subspace

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from steering_core.config.schema import Classifier
+from steering_core.config.task import Classifier
 from steering_core.errors import ModelError
 from steering_core.generation.batching import Batches
 from steering_core.metrics.lexicon import read_lexicon, words_of

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from steering_core.methods.solutions import Interventions, solved
+from steering_core.methods.interventions import Interventions
+from steering_core.methods.status import solved
 from steering_core.probes.linear_probe import LinearProbe
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from sae_lens import SAE
 
-from steering_core.config.schema import SAESource
+from steering_core.config.model import SAESource
 from steering_core.models.site import Site
 from steering_core.models.sparse_autoencoder import FeatureDictionary, load_sae
 

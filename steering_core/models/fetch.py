@@ -4,7 +4,8 @@ import logging
 from typing import Any
 
 from steering_core.config.experiment import Experiment
-from steering_core.config.schema import Classifier, Model, SAESource
+from steering_core.config.model import Model, SAESource
+from steering_core.config.task import Classifier
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models.fetched import directory_digest
 from steering_core.models.language_model import (
@@ -122,7 +123,10 @@ def choose_layers(experiment: Experiment, shape: ModelShape) -> list[int]:
 
     """
     settings = experiment.settings
-    available = layers_with_sae(experiment.model.sae, shape.n_layers)
+    if experiment.model.sae.by_layer:
+        available = layers_with_sae(experiment.model.sae, shape.n_layers)
+    else:  # the configuration has made sure that there is one
+        available = [settings.layer] if settings.layers == "all" else list(settings.layers)
     layers = available if settings.layers == "all" else sorted(set(settings.layers))
     for layer in [*layers, *([] if settings.layer == "auto" else [settings.layer])]:
         if layer >= shape.n_layers:

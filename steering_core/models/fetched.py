@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from steering_core.config.schema import Model
+from steering_core.config.model import Model
 from steering_core.errors import ModelError
 from steering_core.models.language_model import LanguageModel, ModelShape, load_language_model
 from steering_core.models.site import Site

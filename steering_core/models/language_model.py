@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from steering_core.config.schema import Model
+from steering_core.config.model import Model
 from steering_core.errors import ModelError
 from steering_core.models.devices import DTYPES, choose_device
 from steering_core.models.hub import explain_hub_errors

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from steering_core.config.schema import Model, SAESource
+from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
 from steering_core.models.fetched import changed
 from steering_core.models.revisions import cached_commit

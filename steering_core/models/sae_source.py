@@ -14,7 +14,7 @@ from sae_lens.loading.pretrained_saes_directory import (
     get_repo_id_and_folder_name,
 )
 
-from steering_core.config.schema import SAESource
+from steering_core.config.model import SAESource
 from steering_core.errors import ConfigError
 from steering_core.models.hub import explain_hub_errors
 from steering_core.models.site import Site, site_of

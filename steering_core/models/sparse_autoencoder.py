@@ -11,7 +11,7 @@ from jaxtyping import Float
 from sae_lens import SAE
 from safetensors import SafetensorError
 
-from steering_core.config.schema import SAESource
+from steering_core.config.model import SAESource
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models.hub import explain_hub_errors
 from steering_core.models.sae_source import sae_name

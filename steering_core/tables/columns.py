@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from steering_core.tables.column import Column, describe, interval_columns, validate_table
+from steering_core.tables.column import Column, interval_columns, validate_table
 from steering_core.tables.point_columns import POINT_COLUMNS
 from steering_core.tables.row_columns import ROW_COLUMNS
 from steering_core.tables.text_columns import TEXT_COLUMNS
@@ -46,6 +46,15 @@ PARETO_COLUMNS: tuple[Column, ...] = (
         "steer every prompt, at every position, whatever became of the test rows",
         "`kl_mean` or `classifier_rate_steered` is empty, `feasible_fraction_prompts` is below 1, "
         "or `unsolved_positions` is above 0",
+    ),
+    Column(
+        "frontier_probability",
+        "number",
+        "share",
+        "share of bootstrap resamples of the prompts, the same ones for all rows, in which the row "
+        "is on the frontier: `on_frontier` rests on means over few prompts, and near 0.5 another "
+        "draw of prompts may as well say the contrary",
+        "`on_frontier` is empty",
     ),
     Column(
         "n_validation_texts",
@@ -112,8 +121,3 @@ def validate_pareto(df: pd.DataFrame) -> None:
 
     """
     validate_table(df, "pareto", PARETO_COLUMNS, PARETO_KEY)
-
-
-def describe_columns() -> str:
-    """Render the columns as a Markdown table: column, unit, meaning, empty when."""
-    return describe(PARETO_COLUMNS)

@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from steering_core.config.schema import Settings
+from steering_core.config.settings import Settings
 from steering_core.methods.modes import is_adaptive, is_program
 from steering_core.methods.reference import NoSteering
-from steering_core.methods.solutions import SOLVED, solved
+from steering_core.methods.status import SOLVED, solved
 from steering_core.metrics.bootstrap import mean_interval
 from steering_core.tables.cells import interval_cells
 from steering_core.tables.columns import PARETO_NAMES, validate_pareto
 from steering_core.tables.frontier import frontier_flags
+from steering_core.tables.frontier_probability import frontier_probability
 from steering_core.tables.row_cells import row_cells
 from steering_core.tables.selection import select_strengths
 from steering_core.tables.text_cells import text_cells
@@ -77,6 +78,10 @@ def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd
     whole = table["feasible_fraction_prompts"].isna() | (table["feasible_fraction_prompts"] == 1)
     whole &= table["unsolved_positions"].fillna(0) == 0
     table["on_frontier"] = frontier_flags(table[whole]).reindex(table.index)
+    key = ["method", "strength_index"]
+    competing = table.loc[table["on_frontier"].notna(), key]
+    sure = frontier_probability(measured.texts.merge(competing, on=key), **boot)
+    table = table.merge(sure, on=key, how="left", validate="one_to_one")
     table = table[list(PARETO_NAMES)]
     validate_pareto(table)
     return table

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from steering_core.methods.solutions import solved
+from steering_core.methods.status import solved
 from steering_core.metrics.bootstrap import mean_interval
 from steering_core.tables.cells import interval_cells
 
@@ -64,9 +64,9 @@ def _probe_cells(effects: pd.DataFrame, boot: dict[str, int]) -> dict[str, float
     for probe, flip in (("probe", "flip"), ("eval_probe", "eval_flip")):
         # Before and after are over the same rows: those left are nearer the margin to begin with.
         both = effects.dropna(subset=[f"{probe}_steered"])
-        cells[f"{probe}_score_base"] = float(both[f"{probe}_base"].mean())
-        scores = mean_interval(both[f"{probe}_steered"].to_numpy(dtype=float), **boot)
-        cells |= interval_cells(f"{probe}_score_steered", f"{probe}_score_ci", scores)
+        for when, stem in (("base", "score_base_ci"), ("steered", "score_ci")):
+            scores = mean_interval(both[f"{probe}_{when}"].to_numpy(dtype=float), **boot)
+            cells |= interval_cells(f"{probe}_score_{when}", f"{probe}_{stem}", scores)
         outside = effects[effects[f"{probe}_base"] <= 0]
         flipped = outside[f"{probe}_steered"] > 0  # NaN, no solution: not flipped
         rate = mean_interval(flipped.to_numpy(dtype=float), **boot)

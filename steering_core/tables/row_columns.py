@@ -3,11 +3,13 @@
 from steering_core.tables.column import Column, interval_columns
 
 _UNSOLVED = "the program is infeasible for every test row"
-_NO_FEATURES = f"the method does not act through SAE features, or {_UNSOLVED}"
+_NO_FEATURES = f"the method adds a direction that is not made of SAE features, or {_UNSOLVED}"
 _NO_CANDIDATE = "no test row starts outside the target class"
 _NO_EVAL_CANDIDATE = f"{_NO_CANDIDATE} by the evaluation probe"
 _OUTSIDE_UNSOLVED = "`n_outside_eval_solved` is 0"
-_OUTSIDE_NO_FEATURES = f"the method does not act through SAE features, or {_OUTSIDE_UNSOLVED}"
+_OUTSIDE_NO_FEATURES = (
+    f"the method adds a direction that is not made of SAE features, or {_OUTSIDE_UNSOLVED}"
+)
 _NORM, _L1 = "residual norm", "coefficient on unit-norm decoder rows"
 
 
@@ -21,6 +23,7 @@ def _mean(name: str, unit: str, meaning: str, empty_when: str) -> tuple[Column, 
 def _score(name: str, meaning: str) -> tuple[Column, ...]:
     return (
         Column(f"{name}_base", "number", "probe logit", meaning, _UNSOLVED),
+        *interval_columns(f"{name}_base_ci", f"{name}_base", "probe logit", _UNSOLVED),
         Column(f"{name}_steered", "number", "probe logit", "the same rows, steered", _UNSOLVED),
         *interval_columns(f"{name}_ci", f"{name}_steered", "probe logit", _UNSOLVED),
     )
@@ -65,7 +68,8 @@ ROW_COLUMNS: tuple[Column, ...] = (
     *_mean(
         "l0",
         "features",
-        "mean number of features with a non-zero coefficient, over the same rows",
+        "mean number of features with a non-zero coefficient, over the same rows; 0 for "
+        "`no_steering`, which changes none",
         _NO_FEATURES,
     ),
     *_mean(

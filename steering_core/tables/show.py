@@ -17,6 +17,7 @@ _SHOWN = {
     "perplexity_steered": "perplexity",
     "classifier_rate_steered": "target rate",
     "on_frontier": "frontier",
+    "frontier_probability": "P(frontier)",
 }
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from steering_core.methods.solutions import solved
+from steering_core.methods.status import solved
 from steering_core.metrics.bootstrap import mean_interval, perplexity_interval
 from steering_core.tables.cells import interval_cells
 from steering_core.tables.row_cells import size_cells
@@ -32,8 +32,9 @@ def text_cells(
         perplexity_interval(part["base_nll_sum"].to_numpy(), part["n_tokens"].to_numpy(), **boot)
         for part in (base, made)
     )
-    cells["perplexity_base"] = interval_cells("mean", "ci", before)["mean"]
+    cells |= interval_cells("perplexity_base", "perplexity_base_ci", before)
     cells |= interval_cells("perplexity_steered", "perplexity_ci", after)
-    cells["classifier_rate_base"] = float(base["judged"].mean())
+    unsteered = mean_interval(base["judged"].to_numpy(dtype=float), **boot)
+    cells |= interval_cells("classifier_rate_base", "classifier_base_ci", unsteered)
     judged = mean_interval(made["judged"].to_numpy(dtype=float), **boot)
     return cells | interval_cells("classifier_rate_steered", "classifier_ci", judged)

@@ -33,13 +33,13 @@ TEXT_COLUMNS: tuple[Column, ...] = (
         "number",
         "features",
         f"mean number of features with a non-zero coefficient there. {_FIRST_EDIT}",
-        f"the method does not act through SAE features, or {_NO_TEXT}",
+        f"the method adds a direction that is not made of SAE features, or {_NO_TEXT}",
     ),
     *interval_columns(
         "prompt_l0_ci",
         "prompt_l0_mean",
         "features",
-        f"the method does not act through SAE features, or {_NO_TEXT}",
+        f"the method adds a direction that is not made of SAE features, or {_NO_TEXT}",
     ),
     Column(
         "kl_mean",
@@ -58,6 +58,7 @@ TEXT_COLUMNS: tuple[Column, ...] = (
         "prompts. From all of them it stands in the row `no_steering`",
         _NO_TEXT,
     ),
+    *interval_columns("perplexity_base_ci", "perplexity_base", "perplexity", _NO_TEXT),
     Column(
         "perplexity_steered",
         "number",
@@ -72,10 +73,11 @@ TEXT_COLUMNS: tuple[Column, ...] = (
         "share",
         "share of the unsteered completions of these prompts (without the prompts themselves) that "
         "the judge assigns to the target class: the downstream classifier, the demo's lexicon, or, "
-        "where a task has neither, the evaluation probe (the row's warnings say so). Of all "
-        "prompts it stands in the row `no_steering`",
+        "where a task has neither, the evaluation probe (the row's warnings say so). A completion "
+        "without a word is in no class. Of all prompts it stands in the row `no_steering`",
         _NO_TEXT,
     ),
+    *interval_columns("classifier_base_ci", "classifier_rate_base", "share", _NO_TEXT),
     Column("classifier_rate_steered", "number", "share", "the same share, steered", _NO_TEXT),
     *interval_columns("classifier_ci", "classifier_rate_steered", "share", _NO_TEXT),
 )

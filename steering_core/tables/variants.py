@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from steering_core.methods.solutions import SOLVED
+from steering_core.methods.status import SOLVED
 from steering_core.metrics.bootstrap import mean_interval, ratio_interval
 from steering_core.tables.cells import interval_cells
 from steering_core.tables.column import validate_table

@@ -21,7 +21,7 @@ from steering_core.activations.cache import (
 from steering_core.activations.manifest import write_manifest
 from steering_core.activations.positions import last_token_residuals
 from steering_core.activations.reader import ActivationCache
-from steering_core.config.schema import Model, SAESource
+from steering_core.config.model import Model, SAESource
 from steering_core.errors import DataError
 from steering_core.models.language_model import load_language_model
 from steering_core.models.residual_stream import edit_residual, read_residuals

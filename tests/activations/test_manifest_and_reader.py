@@ -47,13 +47,6 @@ def test_reader_aligns_by_id(two, tmp_path):
     assert names == ["e1", "e5", "e3", "e2", "e4", "e0"]
 
 
-def test_the_last_position_stands_for_an_example(tmp_path, write_part):
-    values = write_part(tmp_path / "a.parquet", [["e1", "e1", "e1"]], positions=[0, 1, 2])
-    write_manifest([tmp_path / "a.parquet"], tmp_path / "m.json", expected_rows=3)
-    got = ActivationCache(tmp_path / "m.json").matrix(HOOK, ["e1"])
-    np.testing.assert_array_equal(got[0], values["e1"])  # the last one written
-
-
 def test_what_is_not_cached_is_an_error(two, tmp_path):
     parts, _ = two
     write_manifest(parts, tmp_path / "manifest.json", expected_rows=6)
@@ -210,3 +203,19 @@ def test_damage_before_the_manifest_is_found_too(two, tmp_path):
 def test_no_manifest(tmp_path):
     with pytest.raises(StorageError, match="does not exist"):
         ActivationCache(tmp_path / "manifest.json")
+
+
+@pytest.mark.parametrize("groups", [[["e1", "e1", "e0"]], [["e1", "e0"], ["e1", "e2"]]])
+def test_a_matrix_has_no_room_for_several_positions_of_an_example(groups, tmp_path, write_part):
+    """They may lie in one row group or in two; which of them is meant nobody has said."""
+    rows = [name for group in groups for name in group]
+    first = write_part(tmp_path / "a.parquet", groups[:1], positions=range(len(groups[0])))
+    parts = [tmp_path / "a.parquet"]
+    if len(groups) > 1:
+        write_part(tmp_path / "b.parquet", groups[1:], positions=[7, 8])
+        parts.append(tmp_path / "b.parquet")
+    write_manifest(parts, tmp_path / "m.json", expected_rows=len(rows))
+    cache = ActivationCache(tmp_path / "m.json")
+    with pytest.raises(StorageError, match="several positions of an example"):
+        cache.matrix(HOOK, ["e0", "e1"])
+    np.testing.assert_array_equal(cache.matrix(HOOK, ["e0"])[0], first["e0"])

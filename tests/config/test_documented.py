@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from steering_core.config.corrsteer import Arm, Bridge, CorrSteerSettings, FineTuning
-from steering_core.config.schema import DemoWorld, Settings, Task
+from steering_core.config.schema import DemoWorld
+from steering_core.config.settings import Settings
+from steering_core.config.task import Task
 from steering_core.probes.fit import REGULARISATIONS
 
 ROOT = Path(__file__).resolve().parents[2]

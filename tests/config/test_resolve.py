@@ -8,8 +8,9 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from steering_core.config.resolve import demo_world, load_config, resolve
-from steering_core.config.schema import METHODS, Config, DemoWorld, Settings
+from steering_core.config.resolve import load_config, resolve
+from steering_core.config.schema import Config, DemoWorld
+from steering_core.config.settings import METHODS, Settings
 from steering_core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -286,8 +287,7 @@ def test_values_at_the_edge_are_accepted():
         ),
         ({"sae": {"path": "p/{layer}", "id": "{layer}"}}, "release and id, or path"),
         ({"sae": {}}, "release and id, or path"),
-        ({"sae": {"path": "p/7"}}, "must contain {layer}"),
-        ({"sae": {"path": "p/{{layer}}"}}, "must contain {layer}"),
+        ({"sae": {"path": "p/{{layer}}"}}, "no other braces"),
         ({"sae": {"path": "p/{layer}/{width}"}}, "no other braces"),
         ({"sae": {"path": "p/{layer}/{"}}, "no other braces"),
         ({"dtype": "float8"}, "dtype"),
@@ -366,6 +366,27 @@ def test_the_input_is_left_alone():
 
 
 def test_demo_world():
-    assert demo_world({**small(), "demo_world": {"d_sae": 32}}).d_sae == 32
-    with pytest.raises(ConfigError, match=r"demo_world.d_sae"):
-        demo_world({**small(), "demo_world": {"d_sae": 0}})
+    config, _ = load_config({**small(), "demo_world": {"d_sae": 32}})
+    assert config.demo_world.d_sae == 32
+    with pytest.raises(ConfigError, match="d_sae"):
+        load_config({**small(), "demo_world": {"d_sae": 0}})
+
+
+@pytest.mark.parametrize("settings", [{"layer": 3}, {"layers": [3]}, {"layer": 3, "layers": [3]}])
+def test_an_sae_of_one_layer(settings):
+    raw = small()
+    for model in raw["models"].values():
+        model["sae"], model["settings"] = {"path": "saes/mine"}, settings
+    for name in raw["experiments"]:
+        assert not resolve(raw, name).model.sae.by_layer
+
+
+@pytest.mark.parametrize(
+    "settings", [{"layer": "auto"}, {"layers": [3, 4]}, {"layer": 2, "layers": [2, 3]}]
+)
+def test_an_sae_of_one_layer_needs_to_be_told_which(settings):
+    raw = small()
+    for model in raw["models"].values():
+        model["sae"], model["settings"] = {"path": "saes/mine"}, settings
+    with pytest.raises(ConfigError, match=r"models\..*\.sae: 'saes/mine' has no {layer}.*`layer`"):
+        load_config(raw)

@@ -8,7 +8,7 @@ import torch
 from corrsteer_world import spacing_tokenizer, word_rows, words_task
 
 from steering_core.config.corrsteer import FineTuning
-from steering_core.config.schema import Model, SAESource
+from steering_core.config.model import Model, SAESource
 from steering_core.corrsteer.answers import answer
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.fine_tune import fine_tune, learning_rate, training_ids, warm_up

@@ -14,7 +14,7 @@ import torch
 from corrsteer_world import SITE
 
 from steering_core.config.corrsteer import Arm, Bridge
-from steering_core.config.schema import Model, SAESource
+from steering_core.config.model import Model, SAESource
 from steering_core.corrsteer.answers import answer, layer_interventions
 from steering_core.corrsteer.bridge import answer_bridge
 from steering_core.corrsteer.decoding import Decoding

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steering_core.config.resolve import resolve
-from steering_core.config.schema import Task
+from steering_core.config.task import Task
 from steering_core.data.datasets import fetch_table, labelled_rows, read_table
 from steering_core.errors import DataError, ModelError
 
@@ -46,7 +46,46 @@ def test_empty_texts_are_left_out_and_keep_the_ids_of_the_others():
 
 
 def test_a_group_column_is_used():
-    assert flat(["a", "a"], [0, 1], group="by")["group"].tolist() == ["x", "y"]
+    assert flat(["a", "b"], [0, 1], group="by")["group"].tolist() == ["x", "y"]
+
+
+def test_groups_that_share_a_text_are_one_and_blank_texts_join_none():
+    table = pd.DataFrame(
+        {
+            "text": ["a", "b ", "b", "c", "", "", "c", "d"],
+            "label": [0, 1, 0, 1, 0, 1, 0, 1],
+            "by": [*"xxyyuvz", "w"],
+        }
+    )
+    rows = labelled_rows(table, FLAT.model_copy(update={"group": "by"}))
+    assert rows["group"].tolist() == ["x", "x", "x", "x", "x", "w"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "positive", "expected"),
+    [
+        (["neg", "pos", "neg"], "pos", [0, 1, 0]),
+        ([1, 2, 1], 2, [0, 1, 0]),
+        ([1.0, 2.0, 1.0], 1, [1, 0, 1]),
+        (["1", "2", "2"], 2, [0, 1, 1]),
+    ],
+)
+def test_a_positive_label_names_class_1(labels: list, positive: str | int, expected: list):
+    rows = flat(["a", "b", "c"], labels, positive_label=positive)
+    assert rows["label"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "positive"), [(["neg", "pos", "so"], "pos"), (["neg", "pos", "neg"], "positive")]
+)
+def test_a_positive_label_that_does_not_fit_says_what_there_is(labels: list, positive: str):
+    with pytest.raises(DataError, match=r"positive_label: two classes .* label has \['neg', 'pos'"):
+        flat(["a", "b", "c"], labels, positive_label=positive)
+
+
+def test_a_positive_label_and_a_threshold_exclude_each_other():
+    with pytest.raises(ValueError, match="give threshold, for a score, or positive_label"):
+        Task(**{**FLAT.model_dump(), "threshold": 0.5, "positive_label": "a"})
 
 
 @pytest.mark.parametrize("labels", [[True, False], [1.0, 0.0], np.array([1, 0], dtype=np.int8)])
@@ -77,7 +116,7 @@ def test_other_than_two_classes_is_refused(labels: list):
 
 
 def test_the_classes_found_are_named_readably():
-    with pytest.raises(DataError, match=r"label gives \[0, 1, 2\]. Set `threshold`"):
+    with pytest.raises(DataError, match=r"label gives \[0, 1, 2\]. Set `positive_label`"):
         flat(["a", "b", "c"], [0, 1, 2])
 
 

@@ -2,7 +2,7 @@
 
 from steering_core.config.corrsteer import Arm, CorrSteerSettings
 from steering_core.config.corrsteer_task import CorrSteerTask
-from steering_core.config.schema import SAESource
+from steering_core.config.model import SAESource
 from steering_core.corrsteer.answers import answer, layer_interventions, undefined
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.examples import build_examples

@@ -25,9 +25,10 @@ from steering_core.generation.plan import AdaptivePlan, plan_for
 from steering_core.generation.steering import steer_generation
 from steering_core.generation.table import SCHEMA, generate_method, write_generations
 from steering_core.methods.grid import GridPoint
-from steering_core.methods.solutions import Interventions, solve_programs
+from steering_core.methods.interventions import Interventions
+from steering_core.methods.solutions import solve_programs
 from steering_core.metrics.divergence import divergence
-from steering_core.metrics.texts import text_divergence
+from steering_core.metrics.text_divergence import text_divergence
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site

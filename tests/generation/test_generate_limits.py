@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from steering_core.config.schema import Model, SAESource
+from steering_core.config.model import Model, SAESource
 from steering_core.errors import DataError
 from steering_core.generation.generate import Sampling, end_tokens, generate
 from steering_core.models.language_model import LanguageModel, load_language_model

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_world import D_MODEL, concept, decoder, fit_data, inputs, probe
 
-from steering_core.config.schema import METHODS, Settings
+from steering_core.config.settings import METHODS, Settings
 from steering_core.errors import StorageError
 from steering_core.methods import (
     CAAContrastive,
@@ -19,7 +19,8 @@ from steering_core.methods import (
     TopKFeatures,
 )
 from steering_core.methods.directions import fit_directions, read_direction
-from steering_core.methods.grid import fixed_methods, is_program
+from steering_core.methods.fixed import fixed_methods
+from steering_core.methods.modes import is_program
 
 LEARNED = [CAAMeanDiff, CAAContrastive, CAARepE, SingleFeature, TopKFeatures]
 D = decoder()

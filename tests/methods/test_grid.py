@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering_core.config.schema import METHODS, Settings
-from steering_core.methods.grid import grid, is_program, make_program
+from steering_core.config.settings import METHODS, Settings
+from steering_core.methods.grid import grid, make_program
+from steering_core.methods.modes import is_program
 
 positive = st.floats(1e-6, 1e6)
 values = st.lists(positive, min_size=1, max_size=4, unique=True)

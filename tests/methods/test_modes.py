@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from small_world import D_MODEL, decoder, inputs, probe
 
-from steering_core.config.schema import METHODS, Settings
+from steering_core.config.settings import METHODS, Settings
 from steering_core.methods.grid import grid
+from steering_core.methods.interventions import Interventions
 from steering_core.methods.modes import is_adaptive, is_program, mode_of, program_of
-from steering_core.methods.solutions import Interventions, solve_programs
+from steering_core.methods.solutions import solve_programs
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.reference import solve_reference
 

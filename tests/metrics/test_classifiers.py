@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from steering_core.config.schema import Classifier
+from steering_core.config.task import Classifier
 from steering_core.errors import ConfigError, ModelError
 from steering_core.metrics import classifiers
 from steering_core.metrics.classifiers import (

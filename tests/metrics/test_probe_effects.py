@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from steering_core.methods.grid import GridPoint
-from steering_core.methods.solutions import Interventions, solve_fixed, solve_programs
+from steering_core.methods.interventions import Interventions
+from steering_core.methods.solutions import solve_fixed, solve_programs
 from steering_core.metrics.probe_effects import probe_effects
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe

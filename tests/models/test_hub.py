@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import hf_raise_for_status
 
-from steering_core.config.schema import Model, SAESource
+from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
 from steering_core.models.fetch import pin
 from steering_core.models.hub import HubUnavailableError, _page, explain_hub_errors
@@ -43,7 +43,7 @@ def in_process(code: str, home: Path, **environment: str) -> str:
 
 LOAD = """
     import os, sys
-    from steering_core.config.schema import Model, SAESource
+    from steering_core.config.model import Model, SAESource
     from steering_core.errors import ModelError
     from steering_core.metrics.classifiers import TextClassifier
     from steering_core.models.fetch import pin

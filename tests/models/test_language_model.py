@@ -15,7 +15,7 @@ from transformers import (
     T5Config,
 )
 
-from steering_core.config.schema import Model, SAESource
+from steering_core.config.model import Model, SAESource
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models.devices import choose_device
 from steering_core.models.language_model import load_language_model, load_shape, model_shape

@@ -2,7 +2,7 @@
 
 import pytest
 
-from steering_core.config.schema import Model, SAESource
+from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
 from steering_core.models.fetched import directory_digest, pinned_model
 from steering_core.models.pins import local_sae_revision, pinned_sae

@@ -2,7 +2,7 @@
 
 import pytest
 
-from steering_core.config.schema import SAESource
+from steering_core.config.model import SAESource
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models.sae_source import layers_with_sae, load_sae_shape, sae_repository
 from steering_core.models.sparse_autoencoder import load_sae

@@ -9,7 +9,7 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
-from steering_core.config.schema import SAESource
+from steering_core.config.model import SAESource
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.sae_source import (

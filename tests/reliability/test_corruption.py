@@ -149,7 +149,7 @@ def test_a_manifest_cannot_point_elsewhere(tmp_path):
 
 
 def test_local_models_and_saes_are_those_that_were_fetched(tmp_path, monkeypatch):
-    from steering_core.config.schema import Model, SAESource
+    from steering_core.config.model import Model, SAESource
 
     directory = copy_of(finished_demo(), tmp_path / "demo")
     monkeypatch.chdir(directory)

@@ -43,7 +43,8 @@ FETCH = """
 # The two that other libraries download: datasets, and sae-lens.
 FETCH_OTHER = """
     import sys
-    from steering_core.config.schema import SAESource, Task
+    from steering_core.config.model import SAESource
+    from steering_core.config.task import Task
     from steering_core.errors import ModelError
     from steering_core.models.hub import persistently
 

@@ -8,7 +8,7 @@ from gpt2_run import FETCHED, RESULTS, TOKEN, fetched_again, on_a_node, snakemak
 from gpt2_run import finished as finished_run
 from ledger import injecting
 
-from steering_core.config.schema import Model, SAESource
+from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
 from steering_core.models.pins import pinned_sae
 from steering_core.storage.json import read_json

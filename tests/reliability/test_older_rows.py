@@ -18,7 +18,7 @@ HUB = ROOT.parent / "shared" / "hub"
 
 FETCH = """
     import sys
-    from steering_core.config.schema import Task
+    from steering_core.config.task import Task
     from steering_core.data.datasets import fetch_table
     from steering_core.errors import SteeringError
     from steering_core.models.hub import persistently

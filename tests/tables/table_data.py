@@ -36,6 +36,7 @@ def pareto_table(seed: int = 0) -> pd.DataFrame:
             rows.append({**row, "feasible_fraction": 1.0, "feasible_fraction_examples": 1.0})
     df = pd.DataFrame(rows).reindex(columns=list(PARETO_NAMES))
     df["on_frontier"] = frontier_flags(df)
+    df["frontier_probability"] = np.where(df["on_frontier"].fillna(False), 0.9, 0.1)
     df["validation_classifier_rate"] = df["classifier_rate_steered"]
     df["validation_kl_mean"] = df["kl_mean"]
     df["selected"] = df.index.isin(df.groupby("method")["classifier_rate_steered"].idxmax())

@@ -5,16 +5,16 @@ import pandas as pd
 import pytest
 from table_data import pareto_table
 
+from steering_core.tables.column import describe
 from steering_core.tables.columns import (
     PARETO_COLUMNS,
     PARETO_NAMES,
-    describe_columns,
     validate_pareto,
 )
 
 
 def test_columns_are_distinct_and_described() -> None:
-    assert len(set(PARETO_NAMES)) == len(PARETO_NAMES) == 89
+    assert len(set(PARETO_NAMES)) == len(PARETO_NAMES) == 98
     assert PARETO_NAMES[0] == "experiment" and PARETO_NAMES[-1] == "warnings"
     assert all(column.unit and column.meaning for column in PARETO_COLUMNS)
     assert not any("|" in column.meaning + column.unit for column in PARETO_COLUMNS)
@@ -23,7 +23,7 @@ def test_columns_are_distinct_and_described() -> None:
 def test_every_interval_has_both_ends() -> None:
     lows = {name.removesuffix("_low") for name in PARETO_NAMES if name.endswith("_low")}
     highs = {name.removesuffix("_high") for name in PARETO_NAMES if name.endswith("_high")}
-    assert lows == highs and len(lows) == 20
+    assert lows == highs and len(lows) == 24
 
 
 def test_a_good_table_passes_also_after_csv() -> None:
@@ -79,7 +79,7 @@ def test_wrong_kind_is_named(column: str, value: object, kind: str) -> None:
 
 
 def test_markdown_has_a_row_per_column() -> None:
-    lines = describe_columns().splitlines()
+    lines = describe(PARETO_COLUMNS).splitlines()
     assert len(lines) == len(PARETO_NAMES) + 2
     assert all(line.count("|") == 5 for line in lines)
     assert any(line.startswith("| `kl_mean` | nats per token |") for line in lines)

@@ -1,17 +1,16 @@
-"""Metrics of texts: none where there is no text, and the completion alone is judged."""
+"""Metrics of the divergence of texts: none where there is no text."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from steering_core.activations.positions import last_token_residuals
 from steering_core.generation.generate import Sampling
 from steering_core.generation.table import generate_method
 from steering_core.methods.grid import GridPoint
-from steering_core.methods.solutions import Interventions, solve_programs
-from steering_core.metrics.classifiers import Judge
+from steering_core.methods.interventions import Interventions
+from steering_core.methods.solutions import solve_programs
 from steering_core.metrics.divergence import divergence
-from steering_core.metrics.texts import EvaluationProbeJudge, judge_texts, text_divergence
+from steering_core.metrics.text_divergence import text_divergence
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
@@ -86,51 +85,3 @@ def test_divergence_of_texts(tiny, solved, generations, positions, stored, tmp_p
         assert got["n_tokens"][i] == len(row["new_tokens"]) > 0
     # The prompt beyond the margin is not steered and the others are.
     assert abs(got["kl_sum"][0]) < 1e-5 < 1e-3 < got["kl_sum"][1]
-
-
-class Recorder(Judge):
-    """Scores by a table and remembers what it was shown."""
-
-    def __init__(self, scores):
-        self.scores, self.seen = scores, []
-
-    def score(self, texts):
-        self.seen += texts
-        return np.array([self.scores[len(self.seen) - len(texts) + i] for i in range(len(texts))])
-
-
-@pytest.mark.parametrize(("target", "expected"), [(1, [1, 0, 0]), (0, [0, 1, 0])])
-def test_the_completion_alone_is_judged(target, expected):
-    table = pd.DataFrame(
-        {
-            "method": "m",
-            "strength_index": 0,
-            "example_id": ["a", "b", "c", "d"],
-            "prompt": ["a wonderful wonderful film"] * 4,
-            "text": ["dull", None, "fine", "so so"],
-        }
-    )
-    judge = Recorder([0.9, 0.1, 0.5])
-    got = judge_texts(table, judge, target)
-    assert judge.seen == ["dull", "fine", "so so"]
-    np.testing.assert_array_equal(got["score"], [0.9, np.nan, 0.1, 0.5])
-    np.testing.assert_array_equal(got["judged"], [expected[0], np.nan, *expected[1:]])
-    assert got["example_id"].tolist() == ["a", "b", "c", "d"]
-
-
-def test_no_text_at_all():
-    table = pd.DataFrame({"method": "m", "strength_index": 0, "example_id": ["a"], "text": [None]})
-    got = judge_texts(table, Recorder([]), 1)
-    assert got[["score", "judged"]].isna().all(axis=None)
-
-
-def test_the_evaluation_probe_reads_the_last_token_of_the_completion(tiny):
-    weight = np.random.default_rng(0).normal(size=32)
-    judge = EvaluationProbeJudge(tiny, SITE, probe(weight, 0.4), batch_tokens=40)
-    long = " ".join(f"w{i}" for i in range(60))  # cut by the context of 64 alone
-    texts = ["w1 w9 w3", "", long, "  "]
-    residuals = last_token_residuals(tiny, ["w1 w9 w3", long], SITE, max_tokens=64, batch_tokens=40)
-    expected = 1 / (1 + np.exp(-(residuals.astype(float) @ weight + 0.4)))
-    scores = judge.score(texts)
-    np.testing.assert_allclose(scores[[0, 2]], expected, atol=1e-5)
-    assert scores[1] == scores[3] == 0.5

@@ -1,0 +1,76 @@
+"""The vectors of solution rows, expanded on demand from what was stored of each solve."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from steering_core.methods.base import Direction
+from steering_core.methods.directions import read_direction
+from steering_core.methods.modes import is_program, program_of
+from steering_core.optimize.path import SteeringPath
+
+
+class Interventions:
+    """The vectors of solution rows.
+
+    Args:
+        solutions: rows of one method, as :mod:`steering_core.methods.solutions` makes them.
+        directions: the file of the fixed directions.
+        path: the steering path, for the programs.
+
+    """
+
+    def __init__(
+        self, solutions: pd.DataFrame, directions: str | Path, path: SteeringPath | None = None
+    ):
+        self.rows = solutions.reset_index(drop=True)
+        methods = self.rows["method"].unique()
+        if len(methods) != 1:
+            raise ValueError(f"solutions must be of one method, got {list(methods)}")
+        self.method = str(methods[0])
+        self._path = path
+        self._fixed: Direction | None = None
+        self._unit = 0.0
+        if not is_program(self.method):
+            self._fixed, self._unit = read_direction(directions, self.method)
+        elif path is None:
+            raise ValueError(f"path: {self.method} needs the steering path")
+
+    def points(self) -> list[int]:
+        """Return the strength indices, ascending."""
+        return sorted(self.rows["strength_index"].unique())
+
+    def at(self, strength_index: int, example_ids: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of a grid point in the order of ``example_ids``."""
+        rows = self.rows[self.rows["strength_index"] == strength_index]
+        return rows.set_index("example_id").loc[list(example_ids)].reset_index()
+
+    def vectors(self, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
+        """Return the vector of each row; NaN where the status says there is none."""
+        if self._fixed is not None:
+            size = rows["strength"].to_numpy()[:, None] * self._unit
+            return size * self._fixed.vector[None]
+        assert self._path is not None
+        return self._path.at(
+            rows["position"].to_numpy(),
+            rows["shortfall"].to_numpy(),
+            program_of(self.method),
+            self.parameters(rows),
+        ).vector
+
+    def parameters(self, rows: pd.DataFrame) -> Float[np.ndarray, " n"]:
+        """Return λ or ε of each row of a program."""
+        column = "lam" if program_of(self.method) == "qp" else "epsilon"
+        return rows[column].to_numpy(dtype=float)
+
+
+def read_interventions(
+    method: str, solutions: str | Path, directions: str | Path, path: str | Path
+) -> Interventions:
+    """Read the interventions of one method from the files of the solve stage."""
+    rows = pd.read_parquet(solutions, filters=[("method", "==", method)])
+    steering_path = SteeringPath.load(path) if is_program(method) else None
+    return Interventions(rows, directions, steering_path)

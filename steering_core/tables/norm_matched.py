@@ -1,0 +1,72 @@
+"""Aggregate the comparison at equal norm into one row per (program, strength, direction)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from steering_core.metrics.bootstrap import mean_interval
+from steering_core.tables.cells import interval_cells
+from steering_core.tables.column import validate_table
+from steering_core.tables.norm_matched_columns import NORM_MATCHED_COLUMNS, NORM_MATCHED_KEY
+
+_POINT = ["strength_name", "strength", "tau", "lam", "epsilon"]
+
+
+def norm_matched_table(
+    rows: pd.DataFrame,
+    experiment: str,
+    *,
+    seed: int = 0,
+    n_resamples: int = 2000,
+    warnings: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Return the table that :mod:`steering_core.tables.norm_matched_columns` describes.
+
+    Args:
+        rows: as :func:`steering_core.metrics.norm_matched.norm_matched_effects` returns them, of
+            all programs together. A strength without a row to compare on is not in the table.
+        experiment: name of the experiment.
+        seed: of the bootstrap.
+        n_resamples: number of bootstrap samples.
+        warnings: what a reader must be warned of in every row.
+
+    """
+    names = [column.name for column in NORM_MATCHED_COLUMNS]
+    if rows.empty:
+        return pd.DataFrame(columns=names)
+    boot = {"seed": seed, "n_resamples": n_resamples}
+    table = []
+    for (method, _, direction), group in rows.groupby(
+        ["method", "strength_index", "direction"], sort=False
+    ):
+        table.append(
+            {
+                "experiment": experiment,
+                "seed": seed,
+                "method": method,
+                **group.iloc[0][_POINT].to_dict(),
+                "direction": direction,
+                "n": len(group),
+                **_cells(group, boot),
+                "warnings": "; ".join(warnings),
+            }
+        )
+    result = pd.DataFrame(table)[names].astype(dict.fromkeys(_POINT[1:], float))
+    validate_table(result, "norm_matched", NORM_MATCHED_COLUMNS, NORM_MATCHED_KEY)
+    return result
+
+
+def _cells(rows: pd.DataFrame, boot: dict[str, int]) -> dict[str, Any]:
+    program, direction = (
+        rows[f"{name}_flipped"].to_numpy(dtype=float) for name in ("program", "direction")
+    )
+    cells: dict[str, Any] = {}
+    for name, stem, values in (
+        ("residual_norm_mean", "residual_norm_ci", rows["norm"].to_numpy(dtype=float)),
+        ("program_flip_rate", "program_flip_ci", program),
+        ("direction_flip_rate", "direction_flip_ci", direction),
+        ("difference", "difference_ci", program - direction),
+    ):
+        cells |= interval_cells(name, stem, mean_interval(values, **boot))
+    return cells

@@ -1,0 +1,76 @@
+"""At equal norm: the rows, norms and flips of a small world worked out directly."""
+
+import numpy as np
+import pytest
+
+from steering_core.methods.grid import GridPoint
+from steering_core.methods.interventions import Interventions
+from steering_core.methods.solutions import solve_programs
+from steering_core.metrics.norm_matched import norm_matched_effects
+from steering_core.optimize.path import SteeringPath
+from steering_core.probes.linear_probe import LinearProbe
+from steering_core.tables.norm_matched import norm_matched_table
+
+IDS = [f"e{i}" for i in range(8)]
+
+
+def probe(weight, bias=0.0):
+    return LinearProbe(weight, bias, (0, 1), 1.0, 1.0, (1.0,), 0.0, False, 10)
+
+
+@pytest.fixture
+def world(tmp_path):
+    rng = np.random.default_rng(1)
+    decoder = rng.normal(size=(50, 16)).astype(np.float32)
+    decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
+    weight = rng.normal(size=16)
+    along = weight / (weight @ weight)
+    residuals = np.outer([9.0, 0, -1, -2, -3, -4, -5, -1e4], along)
+    path = SteeringPath.fit(decoder, weight)
+    points = [
+        GridPoint("convex_optimal", i, "epsilon", e, 1.0, None, e) for i, e in ((0, 2.0), (1, 6.0))
+    ]
+    rows = solve_programs(points, IDS, residuals, probe(weight), path)
+    return Interventions(rows, tmp_path / "none", path), weight, residuals
+
+
+def test_norms_are_equal_and_infeasible_rows_are_left_out(world):
+    program, weight, residuals = world
+    other = np.random.default_rng(2).normal(size=16)
+    directions = {"along": 3.0 * weight, "other": other}
+    got = norm_matched_effects(program, directions, IDS, residuals, probe(weight))
+    for index in program.points():
+        rows = program.at(index, IDS)
+        used = rows["status"].isin(["optimal", "already_satisfied"]) & (residuals @ weight <= 0)
+        assert 0 < used.sum() < 8
+        vectors = program.vectors(rows[used])
+        for name, direction in directions.items():
+            part = got[(got["strength_index"] == index) & (got["direction"] == name)]
+            assert part["example_id"].tolist() == rows.loc[used, "example_id"].tolist()
+            np.testing.assert_allclose(part["norm"], np.linalg.norm(vectors, axis=1))
+            scaled = part["norm"].to_numpy()[:, None] * direction / np.linalg.norm(direction)
+            base = residuals[used]
+            np.testing.assert_array_equal(part["program_flipped"], (base + vectors) @ weight > 0)
+            np.testing.assert_array_equal(part["direction_flipped"], (base + scaled) @ weight > 0)
+
+
+def test_the_table_pairs_the_rows(world):
+    program, weight, residuals = world
+    rows = norm_matched_effects(program, {"back": -weight}, IDS, residuals, probe(weight))
+    table = norm_matched_table(rows, "e", seed=3, n_resamples=100)
+    assert len(table) == 2 and (table["direction"] == "back").all()
+    assert (table["program_flip_rate"] == 1).all() and (table["direction_flip_rate"] == 0).all()
+    assert (table[["difference", "difference_ci_low", "difference_ci_high"]] == 1).all(axis=None)
+    first = rows[rows["strength_index"] == 0]
+    assert table["n"][0] == len(first)
+    assert table["residual_norm_mean"][0] == pytest.approx(first["norm"].mean())
+
+
+def test_nothing_to_compare_is_an_empty_table_and_a_zero_direction_an_error(world):
+    program, weight, residuals = world
+    rows = norm_matched_effects(
+        program, {"any": weight}, IDS, residuals + 1e3 * weight, probe(weight)
+    )
+    assert norm_matched_table(rows, "e").empty
+    with pytest.raises(ValueError, match="nothing"):
+        norm_matched_effects(program, {"nothing": 0 * weight}, IDS, residuals, probe(weight))

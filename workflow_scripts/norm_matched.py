@@ -1,0 +1,46 @@
+"""Programs against fixed directions at equal norm on every test row."""
+
+from steering_core.job import job
+
+with job(snakemake):
+    import pandas as pd
+
+    from steering_core.activations.reader import ActivationCache
+    from steering_core.config.view import SettingsView
+    from steering_core.data.examples import read_examples
+    from steering_core.methods.directions import read_fixed_vectors
+    from steering_core.methods.interventions import read_interventions
+    from steering_core.methods.modes import is_adaptive, is_program
+    from steering_core.metrics.norm_matched import norm_matched_effects
+    from steering_core.probes.linear_probe import LinearProbe
+    from steering_core.storage.atomic import write_text
+    from steering_core.storage.json import read_json
+    from steering_core.tables.caveats import probe_warnings
+    from steering_core.tables.norm_matched import norm_matched_table
+
+    files = snakemake.input
+    given = SettingsView(snakemake.params.settings)
+    ids = read_examples(files.examples, ["test"])["example_id"].tolist()
+    cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
+    residuals = cache.matrix(read_json(files.layer)["hook_name"], ids)
+    probe = LinearProbe.load(files.evaluation_probe).oriented(snakemake.params.target_class)
+    directions = read_fixed_vectors(files.directions)
+    effects = [
+        norm_matched_effects(
+            read_interventions(method, files.solutions, files.directions, files.path),
+            directions,
+            ids,
+            residuals,
+            probe,
+        )
+        for method in given.methods
+        if is_program(method) and not is_adaptive(method)
+    ]
+    table = norm_matched_table(
+        pd.concat(effects, ignore_index=True) if effects else pd.DataFrame(),
+        snakemake.wildcards.experiment,
+        seed=given.seed,
+        n_resamples=given.bootstrap_resamples,
+        warnings=probe_warnings(read_json(files.probes)),
+    )
+    write_text(snakemake.output.table, table.to_csv(index=False))
