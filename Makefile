@@ -4,8 +4,9 @@ CORES ?= 2
 KILLS ?= 40
 BIN := .venv/bin
 STAMP := .venv/installed
-# The demo's model keeps one core busy: two methods at a time.
-SMALL := generate=1 divergence=1
+# The demo's model keeps one core busy: two jobs at a time.
+SMALL := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_bridge corrsteer_select divergence \
+	encode_features fit_probes generate judge solve solve_variants sweep_layers)
 
 .PHONY: demo test stress lint format bench bench-table report clean
 

@@ -52,6 +52,7 @@ include: "rules/corrsteer_select.smk"
 include: "rules/corrsteer_answer.smk"
 include: "rules/corrsteer_tables.smk"
 include: "rules/corrsteer_provenance.smk"
+include: "rules/demo_truth.smk"
 
 
 # The last thing on the screen is what to change, not where in Snakemake it surfaced.
@@ -76,7 +77,12 @@ rule demo:
         expand("results/demo/{product}", product=PRODUCTS),
         expand(
             "results/demo_praise/{product}",
-            product=["corrsteer.csv", "corrsteer_changes.html", "provenance.json"],
+            product=[
+                "corrsteer.csv",
+                "corrsteer_changes.html",
+                "planted_feature.json",
+                "provenance.json",
+            ],
         ),
 
 

@@ -25,8 +25,8 @@ class DemoWorld(Closed):
     labelled: Count = 1000
     d_model: Count = 64
     n_layers: Count = 4
-    training_steps: Count = 1600
-    d_sae: Count = 256
+    training_steps: Count = 1000
+    d_sae: Count = 96
     sae_samples: Count = 120000
 
 

@@ -43,7 +43,7 @@ PRAISE = Task(
     Source("results/demo/praise_task.parquet", "train"),
     read_praise,
     Praise(),
-    new_tokens=10,
+    new_tokens=3,  # the first word of sentiment comes within them
     answers=("superb .", "terrible ."),
     personas=(f"{PERSONAS['positive']} ", f"{PERSONAS['negative']} "),
 )

@@ -1,5 +1,6 @@
 """Print a CorrSteer table and what S did: ``python -m`` this module."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def summary(path: str | Path) -> str:
     lines += [f"{method} is undefined: {reason}" for method, reason in undefined["reason"].items()]
     if "corrsteer_s" in rows.index and rows.loc["corrsteer_s", "status"] == "ok":
         lines.append(_verdict(rows.loc["corrsteer_s"]))
+    planted = Path(path).with_name("planted_feature.json")
+    if planted.is_file():
+        lines.append(_found(json.loads(planted.read_text(encoding="utf-8"))))
     page = Path(path).with_name("corrsteer_changes.html")
     if page.is_file():
         lines.append(f"look at: {page.as_posix()}")
@@ -45,6 +49,14 @@ def _verdict(row: pd.Series) -> str:
         return f"CorrSteer-S raises the success rate: {change}"
     word = "lowers" if row["change_high"] < 0 else "does not change"
     return f"CorrSteer-S {word} the success rate: {change}"
+
+
+def _found(planted: dict) -> str:
+    """Say how well the chosen feature tells the sentiment that the prompts were written in."""
+    return (
+        "its feature, {feature} of layer {layer}, tells the planted sentiment of {n_prompts} "
+        "prompts with an AUC of {auc:.3f}: number {rank} of the layer's {n_features} features"
+    ).format(**planted)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from steering_core.demo.grammar import Grammar
 from steering_core.storage.atomic import write_text
 
 N_PROMPTS = 50
-N_VALIDATION_PROMPTS = 20
+N_VALIDATION_PROMPTS = 40
 N_CONTRAST = 30
 N_QUERIES = 40
 CONTEXT_SHARE = 0.4

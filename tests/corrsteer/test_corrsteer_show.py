@@ -5,6 +5,7 @@ import pytest
 
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.show import summary
+from steering_core.storage.atomic import write_json
 
 
 def answers(success, layers=(), **columns):
@@ -52,3 +53,13 @@ def test_what_could_not_be_run_is_said(tmp_path):
     result_table("e", runs, n_resamples=20).to_csv(path, index=False)
     assert "corrsteer_s is undefined: never fires" in summary(path)
     assert "success rate" not in summary(path)
+
+
+def test_the_feature_is_compared_with_the_planted_one(tmp_path):
+    before = answers([True, False] * 4)
+    path = tmp_path / "corrsteer.csv"
+    runs = {0: {"unsteered": before, "corrsteer_s": answers([True] * 8, [2])}}
+    result_table("demo_praise", runs, n_resamples=50).to_csv(path, index=False)
+    found = dict(layer=2, feature=7, auc=0.875, rank=3, n_features=96, n_prompts=1000)
+    write_json(tmp_path / "planted_feature.json", found)
+    assert "7 of layer 2" in summary(path) and "AUC of 0.875: number 3 of" in summary(path)

@@ -1,0 +1,24 @@
+# What the demo alone can tell, its truth being known; no stage reads it.
+rule demo_planted_feature:
+    input:
+        resources="results/demo_praise/corrsteer/resources.json",
+        prompts=rules.demo_corpus.output.praise,
+        answers="results/demo_praise/corrsteer/seed-0/answers/corrsteer_s.parquet",
+        features="results/demo_praise/corrsteer/seed-0/plans/corrsteer_s.csv",
+    output:
+        planted="results/demo_praise/planted_feature.json",
+    log:
+        "results/demo_praise/logs/demo_planted_feature.log",
+    benchmark:
+        "results/demo_praise/benchmarks/demo_planted_feature.tsv"
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=minutes(15),
+    params:
+        model=lambda wildcards: corrsteer_resolved("demo_praise")["model"],
+        settings=lambda wildcards: {"device": CORRSTEER["demo_praise"].settings.device},
+        code=code("demo_planted_feature.py"),
+    script:
+        "../workflow_scripts/demo_planted_feature.py"
