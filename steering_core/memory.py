@@ -42,6 +42,7 @@ NEEDS = {
     "solve_variants": Needs(("variant_rows", "prefilter_features"), other=_SAE),
     "generate": Needs(("new_tokens", "max_tokens"), batch="batch_prompts", model=True),
     "probe_effects": Needs(("rows_per_class",)),
+    "norm_matched": Needs(("rows_per_class",), other=_SAE),
     "divergence": Needs(("batch_tokens",), model=True),
     "judge": Needs(("batch_tokens",), other="choose a smaller classifier", model=True),
     "features_page": Needs(other=_SAE),

@@ -5,6 +5,7 @@ were present here.
 """
 
 import runpy
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -150,7 +151,7 @@ def test_01_activations_are_read_and_steered_where_the_sae_sits(tiny):
     after = Site(2, "pre", False, True)
     _, batch = batch_of(tiny, TEXTS[:1], "right")
     read = read_residuals(tiny, [before, site, after], batch.ids, batch.mask)
-    hidden = tiny.model(batch.ids, output_hidden_states=True).hidden_states
+    hidden = deepcopy(tiny.model)(batch.ids, output_hidden_states=True).hidden_states
     torch.testing.assert_close(read[site.hook_name], hidden[2])
     torch.testing.assert_close(read[before.hook_name], hidden[1])
     assert not torch.allclose(hidden[1], hidden[2])

@@ -8,6 +8,7 @@ from steering_core.corrsteer.item import Task
 from steering_core.errors import ConfigError
 from steering_core.models.fetch import describe_model, pin
 from steering_core.models.language_model import load_shape
+from steering_core.models.pins import pinned_sae
 from steering_core.models.sae_source import layers_with_sae
 from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.models.weights import fetch_weights
@@ -43,6 +44,7 @@ def fetch_run(model: Model, task: Task, given: SettingsView) -> dict[str, Any]:
     fetch_weights(found["model"]["id"], found["model"]["revision"])
     for layer in layers:  # downloads the weights, one layer in memory at a time
         load_sae(model.sae, layer)
+    pinned_sae(model, found)  # sae-lens took what is `main` by now
     return {
         **found,
         "classifier": _fetch_classifier(task),
