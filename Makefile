@@ -20,8 +20,9 @@ $(STAMP): pyproject.toml envs/constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) demo --set-threads $(SMALL)
-	@$(BIN)/python -m steering_core.tables.show results/demo/pareto.csv
 	@$(BIN)/python -m steering_core.corrsteer.show results/demo_praise/corrsteer.csv
+	@echo
+	@$(BIN)/python -m steering_core.tables.show results/demo/pareto.csv
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(CORES) --no-loadscope-reorder

@@ -41,7 +41,8 @@ wildcard_constraints:
 @cache
 def check_config():
     """Refuse a setting given with `--config` that no experiment of this run reads, once a run."""
-    # Called as the first job is made, not below: what is asked for is known when jobs are made; a job's own process knows of itself alone.
+    # Called as the first job is made, when what is asked for is known; a job's own process knows of
+    # itself alone.
     if not workflow.is_main_process or workflow.dag_settings is None:
         return
     asked = asked_families(workflow.dag_settings.targets, CORRSTEER)
@@ -108,9 +109,21 @@ def minutes(first):
     return lambda wildcards, attempt: first * 2 ** (attempt - 1)
 
 
+@cache
+def gpus_of(device):
+    """GPUs of a job on a device. Of `auto` it is said once if the nodes' GPUs are not seen here."""
+    found = gpus_on(device)
+    if device == "auto" and not found and workflow.is_main_process and not workflow.local_exec:
+        logger.warning(
+            "device: auto finds no GPU on this machine, which submits the jobs, so all of them run "
+            "on CPUs. If the nodes have GPUs, give --config device=cuda."
+        )
+    return found
+
+
 def gpus(wildcards):
     """GPUs of a job that runs the experiment's model."""
-    return gpus_on(experiment(wildcards).settings.device)
+    return gpus_of(experiment(wildcards).settings.device)
 
 
 def checked_concept(wildcards):

@@ -127,7 +127,7 @@ def corrsteer_sources(wildcards):
 
 def corrsteer_gpus(wildcards):
     """GPUs of a job that runs the experiment's model."""
-    return gpus_on(CORRSTEER[wildcards.run].settings.device)
+    return gpus_of(CORRSTEER[wildcards.run].settings.device)
 
 
 def corrsteer_shards(pattern):

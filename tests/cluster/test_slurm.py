@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from steering_core.accelerators import shows_gpu
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "reliability"))
 
@@ -99,3 +101,6 @@ def test_a_demo_with_a_cancelled_job_and_a_lost_node(cluster, tmp_path):
     assert {"examples", "solve", "generate", "divergence", "judge", "probe_effects"} <= rules
     # Tiny ones go out as one.
     assert not {"pareto", "pareto_figure"} & rules
+    if not shows_gpu():
+        said = (directory / "run.log").read_text().count("device: auto finds no GPU")
+        assert said == 1
