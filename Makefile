@@ -48,7 +48,7 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
-# What `make bench` measured, into the README.
+# What `make bench` measured, into the README and docs/performance.md.
 bench-table: $(STAMP)
 	$(BIN)/python -m benchmarks.render
 

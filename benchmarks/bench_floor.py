@@ -1,7 +1,7 @@
 """How far each stage is from the floor that arithmetic and memory set.
 
-``python -m benchmarks.bench_floor [--quick | --full]`` prints a table, the same again as it stands
-in docs/performance.md, and writes ``results/benchmarks/floor.csv``. The floor of a stage is the
+``python -m benchmarks.bench_floor [--quick | --full]`` prints a table and writes
+``results/benchmarks/floor.csv``. The floor of a stage is the
 larger of its fewest operations at the rate of a large matrix product and its fewest bytes at the
 rate of a large copy, both measured here, in the stage's precision. Nothing is required of these
 ratios.
@@ -16,7 +16,7 @@ import torch
 from benchmarks.bench_caching import Work
 from benchmarks.bench_generation import NEW_TOKENS, PROMPT_TOKENS, PROMPTS, SITE, World
 from benchmarks.common import alternate, arguments, random_model, run_name
-from benchmarks.floor import Rates, Stage, as_line, attention, markdown, rates, weights
+from benchmarks.floor import Rates, Stage, as_line, attention, rates, weights
 from benchmarks.floor_fits import features, judge, probes, solve
 from benchmarks.table import report
 from steering_core.metrics.divergence import divergence
@@ -93,9 +93,7 @@ def main() -> int:
             judge(folder, size, judging, repeats),
         ]
     lines = [as_line(stage) for stage in stages]
-    missed = report(lines, "floor", f"{run_name(size)}, {model}; float64 {double}")
-    print(f"\n{markdown(lines)}")
-    return missed
+    return report(lines, "floor", f"{run_name(size)}, {model}; float64 {double}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The floor of a stage: its fewest operations and bytes at the rates that this machine reaches."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,11 +61,3 @@ def as_line(stage: Stage) -> Line:
     bound = "operations" if computing >= moving else "bytes"
     note = f"{stage.operations / 1e9:.3g} GFLOP, {stage.moved / 1e9:.3g} GB; bound by {bound}"
     return Line(stage.name, stage.seconds, floor, stage.seconds / floor, note=note)
-
-
-def markdown(lines: Sequence[Line]) -> str:
-    """Return the table as it stands in docs/performance.md."""
-    rows = [f"| {x.measured} | {x.ours:.3g} | {x.reference:.3g} | {x.ratio:.3g} | {x.note} |"
-            for x in lines]  # fmt: skip
-    head = ["| stage | seconds | floor | times the floor | work |", "|---|---|---|---|---|"]
-    return "\n".join([*head, *rows])

@@ -1,7 +1,7 @@
-"""Put the required ratios of ``results/benchmarks/*.csv`` into the README: ``python -m`` this.
+"""Put ``results/benchmarks/*.csv`` into README and docs/performance.md: ``python -m`` this.
 
-Only what the tables say is shown, each with what it was run on; a benchmark that was not run has
-no row.
+The README gets what is required, the other page every line and the floors. Only what the tables
+say is shown, each with what it was run on; a benchmark that was not run has no row.
 """
 
 import sys
@@ -12,9 +12,10 @@ import pandas as pd
 from benchmarks.table import FOLDER
 from steering_core.storage.atomic import write_text
 
-PAGE = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, DETAILS = ROOT / "README.md", ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-ORDER = ("optimize", "statistics", "corrsteer", "caching", "generation", "memory")
+ORDER = ("optimize", "statistics", "corrsteer", "caching", "generation", "memory", "floor")
 
 
 def number(value: float) -> str:
@@ -45,20 +46,47 @@ def rendered_table(tables: dict[str, pd.DataFrame]) -> str:
     ]
     for table in tables.values():
         lines += rendered_rows(table)
+    return "\n".join([*lines, "", *rendered_runs(tables)])
+
+
+def rendered_runs(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """Return what each table was measured on, and with which versions."""
     runs = {
         name: (table["date"][0], table["machine"][0], table["versions"][0], table["run"][0])
         for name, table in tables.items()
     }
-    lines += ["", *(f"- {name}: {run[3]}; {run[1]}; {run[0]}" for name, run in runs.items())]
-    lines += [f"- {versions}" for versions in sorted({run[2] for run in runs.values()})]
-    return "\n".join(lines)
+    lines = [f"- {name}: {run[3]}; {run[1]}; {run[0]}" for name, run in runs.items()]
+    return lines + [f"- {versions}" for versions in sorted({run[2] for run in runs.values()})]
 
 
-def rendered(page: str, tables: dict[str, pd.DataFrame]) -> str:
-    """Return ``page`` with what is between its marks replaced."""
+def rendered_details(tables: dict[str, pd.DataFrame]) -> str:
+    """Return the Markdown of every line: both sides, their ratio and what the line stands for."""
+    lines = []
+    for name, table in tables.items():
+        other = "floor" if name == "floor" else "reference"
+        lines += [
+            f"| {name} | ours | {other} | ratio (in single rounds) | |",
+            "|---|---:|---:|---:|---|",
+        ]
+        for line in table.itertuples():
+            unit = "" if pd.isna(line.unit) else f" {line.unit}"
+            reference = "" if pd.isna(line.reference) else number(line.reference) + unit
+            ratio = "" if pd.isna(line.ratio) else number(line.ratio)
+            if not pd.isna(line.lowest):
+                ratio += f" ({number(line.lowest)} to {number(line.highest)})"
+            note = "" if pd.isna(line.note) else line.note
+            lines.append(
+                f"| {line.measured} | {number(line.ours)}{unit} | {reference} | {ratio} | {note} |"
+            )
+        lines.append("")
+    return "\n".join([*lines, *rendered_runs(tables)])
+
+
+def rendered(page: str, markdown: str) -> str:
+    """Return ``page`` with what is between its marks replaced by ``markdown``."""
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{rendered_table(tables)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{markdown}\n{END}{after}"
 
 
 def main() -> None:
@@ -66,7 +94,12 @@ def main() -> None:
     tables = {name: pd.read_csv(file) for name, file in files.items() if file.is_file()}
     if not tables:
         sys.exit(f"{FOLDER} is empty: run `make bench` first.")
-    write_text(PAGE, rendered(PAGE.read_text(encoding="utf-8"), tables))
+    required = {name: table for name, table in tables.items() if table["required"].notna().any()}
+    for page, markdown in (
+        (PAGE, rendered_table(required)),
+        (DETAILS, rendered_details(tables)),
+    ):
+        write_text(page, rendered(page.read_text(encoding="utf-8"), markdown))
 
 
 if __name__ == "__main__":

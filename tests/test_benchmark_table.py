@@ -69,7 +69,7 @@ def test_the_readme_shows_what_is_required_and_no_more(written):
         Line("by the way", 1.0, 2.0, 2.0),
     )
     page = f"before\n{render.BEGIN}\nold\n{render.END}\nafter\n"
-    new = render.rendered(page, {"some": rows})
+    new = render.rendered(page, render.rendered_table({"some": rows}))
     lines = new.splitlines()
     assert "| fast | 2 000 | ≥ 1000 | yes |" in lines
     assert "| large | 1.5 | ≤ 1.3 | **no** |" in lines
@@ -78,9 +78,21 @@ def test_the_readme_shows_what_is_required_and_no_more(written):
     assert "by the way" not in new and "old" not in new
     assert any(line.startswith("- some: tiny model; ") for line in lines)
     assert lines[0] == "before" and lines[-1] == "after"
-    assert render.rendered(new, {"some": rows}) == new
+    assert render.rendered(new, render.rendered_table({"some": rows})) == new
 
 
-def test_the_readme_has_its_marks_once():
-    page = render.PAGE.read_text(encoding="utf-8")
-    assert page.count(render.BEGIN) == page.count(render.END) == 1
+def test_details_show_both_sides_and_the_note(written):
+    _, rows, _ = written(
+        at_least("fast", 1.0, 2000.4, 1000, note="in part"),
+        Line("alone", 0.5, None, None, unit="GB"),
+    )
+    lines = render.rendered_details({"floor": rows}).splitlines()
+    assert lines[0].startswith("| floor | ours | floor | ratio")
+    assert "| fast | 1 s | 2 000 s | 2 000 | in part |" in lines
+    assert "| alone | 0.5 GB |  |  |  |" in lines
+
+
+@pytest.mark.parametrize("page", [render.PAGE, render.DETAILS])
+def test_both_pages_have_their_marks_once(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.count(render.BEGIN) == text.count(render.END) == 1
