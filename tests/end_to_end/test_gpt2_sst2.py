@@ -33,7 +33,8 @@ def test_steering_moves_sentiment(table):
     steered = rows.loc["caa_mean_diff"]
     assert steered["classifier_rate_steered"] > steered["classifier_rate_base"] + 0.15
     assert steered["eval_flip_rate"] > 0.9
-    assert rows.loc["qp_optimal", "eval_flip_rate"] > 0.9
+    qp = rows[(rows.index == "qp_optimal") & (rows["lam"] == 1.0)]
+    assert len(qp) == 1 and qp["eval_flip_rate"].gt(0.9).all()
 
 
 def test_the_independent_probe_separates_the_classes(table):
