@@ -1,7 +1,8 @@
 """Read, encode and pool the residual stream of many layers while the model generates.
 
 Encoding one new token at a time would read every encoder for a handful of numbers. Residuals of
-a few steps are kept (``BUFFERED`` of them, whatever the length of the answer) and encoded at once.
+a few steps are kept (``BUFFERED`` of them, whatever the length of the answer) and encoded at once,
+without those of rows that have ended.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -167,14 +168,13 @@ class _Tap:
         """Encode and pool what is held."""
         if not self._held:
             return
-        held = torch.stack(self._held)
-        alive = torch.stack(self.over.alive[self.steps - len(held) : self.steps])
+        held = torch.stack(self._held, dim=1)
+        alive = torch.stack(self.over.alive[self.steps - held.shape[1] : self.steps], dim=1)
         self._held = []
         for reader in self.readers:
             pool, _ = self.captured.pools(self.site.layer, reader.space)
             if pool is not None:
-                values = reader.encode(held.flatten(0, 1))
-                pool.add(values.unflatten(0, held.shape[:2]), alive)
+                pool.add(reader.encode(held[alive]), alive.sum(dim=1))
 
     def _read_prompt(self, residual: torch.Tensor) -> None:
         prompt = self.over.prompt
@@ -185,9 +185,9 @@ class _Tap:
                 continue
             step = max(1, _PROMPT_ROWS // len(residual))
             for start in range(0, real.shape[1], step):
-                part = residual[:, start : min(start + step, real.shape[1])].transpose(0, 1)
-                values = reader.encode(part.flatten(0, 1)).unflatten(0, part.shape[:2])
-                pool.add(values, real[:, start : start + step].T)
+                counted = real[:, start : start + step]
+                part = residual[:, start : start + counted.shape[1]]
+                pool.add(reader.encode(part[counted]), counted.sum(dim=1))
 
 
 def _union(prompt: Pool, generated: Pool, pooling: str) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Maximum and mean over positions, fed in chunks."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 
 class Pool:
@@ -20,20 +20,15 @@ class Pool:
         self._sum: torch.Tensor | None = None
 
     def add(
-        self,
-        values: Float[torch.Tensor, "steps rows f"],
-        alive: Bool[torch.Tensor, "steps rows"],
+        self, values: Float[torch.Tensor, "positions f"], lengths: Int[torch.Tensor, " rows"]
     ) -> None:
-        """Add positions; those not ``alive`` do not count."""
-        self.count = self.count + alive.sum(dim=0)
-        whole = bool(alive.all())  # then no copy of the values is needed
+        """Add the first ``lengths[0]`` positions to row 0, the next ``lengths[1]`` to row 1, …"""
+        self.count = self.count + lengths
         if "max" in self.poolings:
-            real = values if whole else values.masked_fill(~alive[..., None], -torch.inf)
-            top = real.amax(dim=0)
+            top = _reduce(values, lengths, "max", -torch.inf)
             self._max = top if self._max is None else torch.maximum(self._max, top)
         if "mean" in self.poolings:
-            real = values if whole else values.masked_fill(~alive[..., None], 0.0)
-            total = real.sum(dim=0, dtype=torch.float32)
+            total = _reduce(values.float(), lengths, "sum", 0.0)
             self._sum = total if self._sum is None else self._sum + total
 
     def top(self) -> Float[torch.Tensor, "rows f"]:
@@ -57,3 +52,12 @@ class Pool:
         if isinstance(self.count, int) or not bool((self.count > 0).all()):
             raise ValueError("a sample has no position to pool over.")
         return self.top() if pooling == "max" else self.total() / self.count[:, None]
+
+
+def _reduce(
+    values: Float[torch.Tensor, "positions f"],
+    lengths: Int[torch.Tensor, " rows"],
+    how: str,
+    empty: float,
+) -> Float[torch.Tensor, "rows f"]:
+    return torch.segment_reduce(values, how, lengths=lengths, axis=0, unsafe=True, initial=empty)

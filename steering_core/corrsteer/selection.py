@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from steering_core.corrsteer.accumulate import Accumulators
-from steering_core.corrsteer.answers import judged
 from steering_core.corrsteer.capture import (
     Captured,
     Encoder,
@@ -109,19 +109,38 @@ def select(
         return _kept(capture(lm, readers, variants, batch), current)
 
     due = sorted(set(snapshots))
+    golds, letters = rows["gold"].tolist(), rows["letters"].tolist()
+    answers: dict[int, tuple[str, str | None, bool]] = {}
+    noted = []
     # Cut there: batches go by length, and the shortest prompts of many are no random draw.
     batches = decode(lm, rows, how, around, cuts=due)
-    frames, noted = [], []
     for chosen, texts in progress(batches, f"selecting on {task.name}"):
-        frame = judged(rows.iloc[chosen], texts, task, classifier, reasoned=reasoned)
-        accumulators.update(current.pop(), frame["success"].to_numpy())
-        frames.append(frame.drop(columns="prompt"))
+        verdict = task.success.judge(
+            texts,
+            [golds[i] for i in chosen],
+            [letters[i] for i in chosen],
+            classifier,
+            reasoned=reasoned,
+        )
+        accumulators.update(current.pop(), verdict.success)
+        answers |= zip(
+            chosen, zip(texts, verdict.answer, verdict.success, strict=True), strict=True
+        )
         if accumulators.n in due:
             noted.append(snapshot(accumulators))
     noted.append(snapshot(accumulators))
-    answers = pd.concat(frames).sort_index().reset_index(drop=True)
-    found = pd.concat(noted, ignore_index=True)
-    return Selected(accumulators, answers, found.drop_duplicates(["n", "layer", "variant"]))
+    found = pd.concat(noted, ignore_index=True).drop_duplicates(["n", "layer", "variant"])
+    return Selected(accumulators, _table(rows, answers), found)
+
+
+def _table(rows: pd.DataFrame, answers: Mapping[int, tuple[str, str | None, bool]]) -> pd.DataFrame:
+    """Return what was answered, in the order of ``rows``."""
+    text, answer, success = zip(*(answers[i] for i in range(len(rows))), strict=True)
+    return (
+        rows[["example_id", "gold"]]
+        .assign(text=text, answer=answer, success=np.array(success), status="ok", reason="")
+        .reset_index(drop=True)
+    )
 
 
 @contextmanager

@@ -30,7 +30,8 @@ class FeatureEncoder:
     @torch.no_grad()
     def encode(self, residual: Float[torch.Tensor, "n d_model"]) -> Float[torch.Tensor, "n d_sae"]:
         """Return feature activations of residuals as the site sees them (centred if it is)."""
-        return self.sae.encode(residual.to(self.sae.device, self.sae.dtype)) * self.row_scale
+        made = self.sae.encode(residual.to(self.sae.device, self.sae.dtype))
+        return made.mul_(self.row_scale)
 
 
 def load_encoder(
