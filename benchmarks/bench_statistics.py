@@ -136,7 +136,7 @@ def peak_memory(n_samples: int, size: int = JUDGED_BATCH) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    samples, repeats = (4_096, 6) if parser.parse_args().quick else (65_536, 7)
+    samples, repeats = (4_096, 4) if parser.parse_args().quick else (16_384, 5)
     lines = [compare(size, samples, repeats) for size in BATCHES]
     lines.append(from_dense(JUDGED_BATCH, samples // 4, repeats))
     few, many = 1_000, 100_000
