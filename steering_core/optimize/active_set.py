@@ -94,8 +94,10 @@ def affine(
     if tight.any():
         lift = cho_solve(factor, a.T, check_finite=False)
         need = margin[tight] - program.margins[np.ix_(tight, active.capped)] @ x[active.capped]
-        mu[tight] = np.linalg.lstsq(a @ lift, need - a @ base, rcond=1e-13)[0]
-        base = base + lift @ mu[tight]
+        for _ in range(2):  # again: where margins are small beside costs, all is rounding at first
+            more = np.linalg.lstsq(a @ lift, need - a @ base, rcond=1e-13)[0]
+            mu[tight] += more
+            base = base + lift @ more
     x[free] = base
     return x, mu
 

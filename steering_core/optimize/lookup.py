@@ -37,7 +37,7 @@ class PathLookup(torch.nn.Module):
             larger is ``inaccurate``.
 
     Raises:
-        ValueError: naming ``path``, if it has no knots yet, or ``tolerance``.
+        ValueError: naming ``path``, if it has no knots yet and might have, or ``tolerance``.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PathLookup(torch.nn.Module):
     ) -> None:
         super().__init__()
         knots, self._tolerance = path.knots, tolerated(tolerance)
-        if path.feasible and knots.mu.size < 2:
+        if path.feasible and knots.mu.size < 2 and not path.stuck:
             raise ValueError("path has no knots yet: extend it as far as the queries will go.")
         self.feasible, self.complete = path.feasible, knots.complete
         rows = max(knots.mu.size, 2)

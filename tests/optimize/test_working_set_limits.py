@@ -67,6 +67,18 @@ def test_a_tiny_gain_is_feasible(gain):
     assert solver.socp([1.0], 0.5 / gain).status[0] == "infeasible"
 
 
+@pytest.mark.parametrize("size", [1e-4, 1e-8, 1e-11])
+def test_a_penalty_of_next_to_nothing_loses_no_digits(size):
+    decoder, weight = unit_dictionary(200, 16)
+    r = np.array([0.5, 2.0])
+    exact = SteeringPath.fit(decoder, weight).qp(r, size)
+    mine = WorkingSet(decoder, weight).qp(r, size)
+    assert (mine.status == "optimal").all()
+    np.testing.assert_allclose(mine.objective, exact.objective, rtol=1e-12)
+    np.testing.assert_allclose(mine.vector @ weight, r, rtol=1e-12)
+    assert np.abs(mine.relative_gap).max() <= 1e-12
+
+
 def test_without_a_proof_it_is_failed_not_infeasible(monkeypatch):
     decoder, weight = unit_dictionary(200, 16)
     directions = np.stack([weight, -weight])
