@@ -110,8 +110,8 @@ class SteeringPath:
         while self.feasible and not self._covers(s, norm):
             if self._follower is None:
                 raise PathRangeError(
-                    f"This query lies beyond the fitted range, s = {self.knots.s[-1]:.6g}: "
-                    "load the path with its decoder, or fit it further before saving."
+                    f"The path is fitted to s = {self.knots.s[-1]:.6g} only and this query lies "
+                    "beyond: load it with its decoder, or fit it further before saving."
                 )
             self._follower.block()
         return self
