@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from steering_core.errors import StorageError
-from steering_core.optimize.checks import as_float64, as_numbers, positive
+from steering_core.optimize.checks import as_float64, as_numbers, not_negative, positive
 from steering_core.optimize.dictionary import Dictionary, vector_digest
 from steering_core.optimize.follow import Follower
 from steering_core.optimize.homotopy import DegeneratePathError
@@ -100,13 +100,11 @@ class SteeringPath:
         ``extend(np.inf)`` follows it to its end. Returns the path.
 
         Raises:
-            ValueError: naming ``s`` or ``norm`` if NaN or negative.
+            ValueError: naming ``s`` or ``norm``, if it is no number or below 0.
             PathRangeError: if the path would have to grow and has no decoder.
             DegeneratePathError: if the path cannot be continued in float64.
         """
-        for name, value in (("s", s), ("norm", norm)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be >= 0, not {value}.")
+        s, norm = not_negative("s", s), not_negative("norm", norm)
         while self.feasible and not self._covers(s, norm):
             if self._follower is None:
                 raise PathRangeError(

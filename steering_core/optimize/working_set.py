@@ -174,8 +174,7 @@ class WorkingSet:
 
 def _margins(shortfall: Any, k: int) -> Float[np.ndarray, "n k"]:
     """Shortfalls as a matrix; there may be no inputs at all."""
-    if not isinstance(shortfall, torch.Tensor):
-        shortfall = as_numbers("shortfall", shortfall)
+    shortfall = as_numbers("shortfall", shortfall)
     if shortfall.ndim > 0 and len(shortfall) == 0:
         return np.zeros((0, k))
     shortfall = as_float64("shortfall", shortfall, 1 if shortfall.ndim == 1 == k else 2)

@@ -127,6 +127,12 @@ def test_bad_parameters(bad):
         lookup.qp(torch.ones(1), bad)
     with pytest.raises(ValueError, match="epsilon"):
         lookup.socp(torch.ones(1), bad - 1.0)
+    for solve in (lookup.qp, lookup.socp):
+        for shortfall in (torch.ones(1, 1), torch.tensor(1.0), np.ones(2), None):
+            with pytest.raises(ValueError, match="shortfall"):
+                solve(shortfall, 1.0)
+        with pytest.raises(ValueError, match="must be a number"):
+            solve(torch.ones(1), "much")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
