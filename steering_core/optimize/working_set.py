@@ -142,10 +142,14 @@ class WorkingSet:
             return Outcome.nothing("failed", self._columns.d_sae)
 
     def _rounds(self, task: InputProgram) -> Outcome:
+        """Solve, price all columns, take in those that pay, until none does.
+
+        Every outcome is certified on the full dictionary, so the best of them counts: the last,
+        unless a solver gets worse near a limit of the program.
+        """
         columns, iterations, best = self._columns, 0, None
-        before, status = columns.ids.size, "feasible"
-        if before == 0:
-            status = task.repair()
+        before = columns.ids.size
+        status = "feasible" if before else task.repair()
         for count in range(1, _ROUNDS + 1):
             if status != "feasible":
                 break
@@ -157,19 +161,24 @@ class WorkingSet:
             point = task.finish(found)
             iterations += point.iterations
             costs = columns.reduced_costs(point.nu, point.mu)
-            best = task.outcome(point, costs).counted(iterations, count, point.solver)
-            if not columns.add(columns.promising(costs, task.caps, _PAYS, _COME_IN)):
-                if best.miss > _MISSED:  # a point near a program that has none, maybe
-                    status = task.repair()
-                    continue
+            latest = task.outcome(point, costs)
+            best = latest.by(point.solver).better(best)
+            if columns.add(columns.promising(costs, task.caps, _PAYS, _COME_IN)):
+                continue
+            if latest.miss <= _MISSED:
                 columns.keep_best(costs, point.x, _MOST)
-                return best
-        if columns.ids.size > _MOST:  # without a solution nothing says which columns are good
-            columns.keep_first(before)
-        if status == "infeasible" or best is None:
-            status = "failed" if status == "feasible" else status
-            return Outcome.nothing(status, columns.d_sae).counted(iterations, count, "")
-        return best
+                return best.counted(iterations, count)
+            status = task.repair()  # a point near a program that has none, maybe
+        return self._unsettled(before, status, best).counted(iterations, count)
+
+    def _unsettled(self, before: int, status: str, best: Outcome | None) -> Outcome:
+        """What is said where columns or repairs run out; ``before``: columns there were."""
+        if self._columns.ids.size > _MOST:  # nothing says which of the new columns are good
+            self._columns.keep_first(before)
+        if best is not None and status != "infeasible":
+            return best
+        status = "failed" if status == "feasible" else status
+        return Outcome.nothing(status, self._columns.d_sae)
 
 
 def _margins(shortfall: Any, k: int) -> Float[np.ndarray, "n k"]:

@@ -1,5 +1,7 @@
 """The working set where solvers struggle: many features, odd scales, no solution."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,22 @@ def test_the_solver_named_is_the_one_whose_point_was_used(monkeypatch):
     assert solved.inner[0] == "clarabel"
     assert solved.iterations[0] > plain.iterations[0]
     np.testing.assert_allclose(solved.vector, plain.vector, atol=1e-9)
+
+
+def test_a_solver_that_gets_worse_does_not_undo_what_is_certified(monkeypatch):
+    decoder, weight = unit_dictionary(1400, 200)
+    outcome, met = tasks.QPTask.outcome, []
+
+    def worse_at_last(self, point, costs):
+        met.append(outcome(self, point, costs))
+        return replace(met[-1], dual_objective=-1.0) if len(met) == 3 else met[-1]
+
+    monkeypatch.setattr(tasks.QPTask, "outcome", worse_at_last)
+    solved = WorkingSet(decoder, weight).qp([2.0], 50.0, tolerance=0.1)
+    assert solved.rounds[0] == len(met) == 3
+    assert solved.objective[0] == met[1].objective > met[2].objective
+    assert solved.status[0] == "optimal"
+    assert 0.01 < solved.relative_gap[0] < 0.1
 
 
 def test_infeasible_inputs_leave_no_columns_behind(monkeypatch):
