@@ -12,6 +12,7 @@ from steering_core.optimize.active_set import ActiveSet, Program, affine, finish
 from steering_core.optimize.primal import primal_qp
 
 _PRICES = 80
+_MET = 1e-13  # a norm nearer (relative) to the budget than this meets it
 _FREE = 1e-6  # a price by which the budget costs less than this (relative) counts as none
 
 
@@ -52,7 +53,8 @@ def finish_cone(
         if solved is not None:
             (x0, x1), (mu0, mu1) = solved[0].T, solved[1].T
             gram = program.gram
-            root = _nearest_root(x1 @ gram @ x1 - epsilon**2, x0 @ gram @ x1, x0 @ gram @ x0, eta)
+            quadratic = (x1 @ gram @ x1 - epsilon**2, x0 @ gram @ x1, x0 @ gram @ x0)
+            root = _price(*quadratic, epsilon, eta)
         if root is not None and root > least:
             scaled, prices = x0 + root * x1, mu0 + root * mu1
             if holds(program.scaled(root), active, root * r, scaled, prices):
@@ -65,6 +67,8 @@ def finish_cone(
         scaled, mu, active = settled
         x = scaled / eta
         norm = float(np.sqrt(max(x @ program.gram @ x, 0.0)))
+        if abs(norm - epsilon) <= _MET * epsilon:
+            return scaled, mu, eta  # at the least norm there is, no price meets it exactly
         low, high = (eta, high) if norm > epsilon else (low, eta)
         if high <= least:
             return x, mu, 0.0
@@ -80,6 +84,21 @@ def _between(low: float, high: float, root: float | None, eta: float) -> float:
     if np.isinf(high):
         return 4.0 * max(low, eta)
     return np.sqrt(low * high) if low > 0 else min(high, eta) / 4.0
+
+
+def _price(a: float, half_b: float, c: float, epsilon: float, near: float) -> float | None:
+    """The η with ``‖x0/η + x1‖ = ε``, given ``(‖x1‖² − ε², x0·x1, ‖x0‖²)``.
+
+    Where ε is the least norm there is, any large η does, and a root is all rounding: then the
+    first that meets ε closely enough.
+    """
+    root = _nearest_root(a, half_b, c, near)
+    enough = np.sqrt(0.5 * c / _MET) / epsilon
+    if enough > 0 and (root is None or root > enough):
+        over = a + 2 * half_b / enough + c / enough**2
+        if abs(over) <= 4 * _MET * epsilon**2:
+            return enough
+    return root
 
 
 def _nearest_root(a: float, half_b: float, c: float, near: float) -> float | None:

@@ -144,9 +144,23 @@ def test_a_budget_at_the_least_norm():
     decoder, weight = unit_dictionary(2000, 48)
     solver, least = WorkingSet(decoder, weight), 2.0 / np.linalg.norm(weight)
     limits = Limits(up=np.where(np.arange(2000) % 6 == 0, np.inf, 0.0))
-    parts = np.array([1 + 1e-9, 1 + 1e-12, 1 - 1e-10, 1 - 1e-8])
-    solved = solver.socp(np.full(4, 2.0), parts * least, limits)
-    assert solved.status.tolist() == ["optimal", "optimal", "infeasible", "infeasible"]
+    parts = np.array([1 + 1e-9, 1 + 1e-12, 1.0, 1 - 1e-10, 1 - 1e-8])
+    solved = solver.socp(np.full(5, 2.0), parts * least, limits)
+    assert solved.status.tolist() == ["optimal"] * 3 + ["infeasible"] * 2
+    assert np.abs(solved.relative_gap[:3]).max() <= 1e-6
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_budget_that_no_price_brings_lower(seed):
+    rng = np.random.default_rng(seed)
+    decoder, weight = rng.standard_normal((40, 4)), rng.standard_normal(4)
+    path, solver = SteeringPath.fit(decoder, weight, s=np.inf), WorkingSet(decoder, weight)
+    least = path.knots.least_norm
+    mine, exact = solver.socp([1.5], 1.5 * least), path.socp([1.5], 1.5 * least)
+    assert mine.status[0] == exact.status[0] == "optimal"
+    # The objective knows a budget there to the square root of its rounding only.
+    assert mine.objective[0] == pytest.approx(exact.objective[0], rel=3e-6)
+    assert mine.residual_norm[0] <= 1.5 * least * (1 + 1e-11)
 
 
 def test_block_pivots_and_the_primal_method_agree():
