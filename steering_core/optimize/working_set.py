@@ -22,9 +22,10 @@ from steering_core.optimize.checks import (
 )
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.inner import ConeSolver, WarmOSQP
+from steering_core.optimize.input_program import InputProgram
 from steering_core.optimize.limits import Limits
 from steering_core.optimize.outcome import Outcome, WorkingSetSolutions
-from steering_core.optimize.tasks import ConeTask, InputProgram, QPTask
+from steering_core.optimize.tasks import ConeTask, QPTask
 from steering_core.optimize.working_columns import WorkingColumns
 
 _PAYS = -1e-9  # a column whose reduced cost is below this comes in
