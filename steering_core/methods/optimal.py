@@ -149,7 +149,9 @@ class OptimalSteering(SteeringMethod):
                 who = which.format(_listed(bad))
                 raise error(f"{self!r}, {who}: " + text.format(name=self.name, gap=gap))
 
-    def _path_of(self, D: np.ndarray, w: np.ndarray) -> SteeringPath:
+    def _path_of(
+        self, D: Float[np.ndarray, "d_sae d_model"], w: Float[np.ndarray, " d_model"]
+    ) -> SteeringPath:
         """The path of these values, whatever arrays they come in or came in before."""
         if self._dictionary is None or not self._dictionary.holds(D):
             self._dictionary, self._path = Dictionary(D, name="D"), None

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from steering_core.optimize.checks import as_float64
 
@@ -83,7 +83,9 @@ class Dictionary:
                 self._drop_equal(alive, np.sort(run), keep)
         return alive[keep]
 
-    def _drop_equal(self, alive: np.ndarray, run: Int[np.ndarray, " m"], keep: np.ndarray) -> None:
+    def _drop_equal(
+        self, alive: Int[np.ndarray, " a"], run: Int[np.ndarray, " m"], keep: Bool[np.ndarray, " a"]
+    ) -> None:
         rows, left = self.rows(alive[run]), np.ones(run.size, dtype=bool)
         for i in range(run.size):
             if left[i]:
@@ -126,7 +128,7 @@ def vector_digest(vector: Float[np.ndarray, " d"]) -> str:
     return hashlib.sha256(np.ascontiguousarray(vector, dtype=np.float64) + 0.0).hexdigest()
 
 
-def _shared(host: np.ndarray, given: Any) -> bool:
+def _shared(host: Float[np.ndarray, "d_sae d_model"], given: Any) -> bool:
     """Whether ``host`` is, or may be, the memory of what the caller gave."""
     if isinstance(given, torch.Tensor):
         return host.ctypes.data == given.data_ptr()

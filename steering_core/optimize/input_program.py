@@ -6,12 +6,10 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
-from steering_core.optimize.active_set import ActiveSet, Program, guess
+from steering_core.optimize.active_set import ActiveSet, PerColumn, PerMargin, Program, guess
 from steering_core.optimize.inner import Inner
 from steering_core.optimize.outcome import Outcome
 from steering_core.optimize.primal import independent
-
-Exact = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " k"], ActiveSet]
 
 
 @dataclass(frozen=True)
@@ -21,8 +19,8 @@ class Point:
     ``solver`` is the inner solver it was finished from, ``iterations`` what finishing took.
     """
 
-    x: Float[np.ndarray, " n"]
-    mu: Float[np.ndarray, " k"]
+    x: PerColumn
+    mu: PerMargin
     nu: Float[np.ndarray, " d_model"]
     solver: str
     iterations: int = 0
@@ -46,7 +44,7 @@ class InputProgram(Protocol):
         """Values and certificate, given the reduced costs of all columns."""
 
 
-def guessed(program: Program, s: np.ndarray, found: Inner) -> ActiveSet:
+def guessed(program: Program, s: PerMargin, found: Inner) -> ActiveSet:
     """The active set of an approximate solution, its free columns independent."""
     active = guess(program, s, found.x, found.mu)
     return replace(active, free=independent(program, active, found.x))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from steering_core.optimize.dictionary import Dictionary
@@ -115,7 +115,7 @@ class WorkingSetSolutions:
         return self.status.size
 
     @property
-    def solved(self) -> np.ndarray:
+    def solved(self) -> Bool[np.ndarray, " n"]:
         """Mask of the inputs that have a solution (a zero one included)."""
         return ~np.isnan(self.objective)
 
@@ -131,7 +131,7 @@ class WorkingSetSolutions:
         return np.where(self.solved, abs(self.delta).sum(axis=1), np.nan)
 
     @property
-    def l0(self) -> np.ndarray:
+    def l0(self) -> Int[np.ndarray, " n"]:
         """Number of coefficients that are not zero, -1 without a solution."""
         return np.where(self.solved, np.diff(self.delta.indptr), -1)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from steering_core.errors import StorageError
 from steering_core.optimize.checks import as_float64, as_numbers, not_negative, positive
@@ -225,7 +225,7 @@ class SteeringPath:
 
     def _reach(
         self, position: Float[np.ndarray, " n"], norm: Float[np.ndarray, " m"]
-    ) -> np.ndarray:
+    ) -> Bool[np.ndarray, " n"]:
         """Extend as far as queries need and float64 allows; which of them that covers."""
         with suppress(DegeneratePathError):  # what is not covered then has failed
             self.extend(position.max(initial=0.0), norm.min(initial=np.inf))

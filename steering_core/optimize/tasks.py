@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from steering_core.optimize.active_set import Program, finish_qp, tidied
+from steering_core.optimize.active_set import (
+    Exact,
+    PerColumn,
+    PerMargin,
+    Program,
+    finish_qp,
+    tidied,
+)
 from steering_core.optimize.cone import finish_cone
 from steering_core.optimize.feasibility import Feasible, meet_budget, meet_margins
 from steering_core.optimize.inner import (
@@ -16,7 +23,7 @@ from steering_core.optimize.inner import (
     solve_linear,
     solve_quadratic,
 )
-from steering_core.optimize.input_program import Exact, Point, guessed, padded
+from steering_core.optimize.input_program import Point, guessed, padded
 from steering_core.optimize.outcome import Outcome
 from steering_core.optimize.primal import primal_qp
 from steering_core.optimize.working_columns import WorkingColumns
@@ -31,7 +38,12 @@ class QPTask:
     """
 
     def __init__(
-        self, columns: WorkingColumns, solver: WarmOSQP, r: np.ndarray, lam: float, caps: np.ndarray
+        self,
+        columns: WorkingColumns,
+        solver: WarmOSQP,
+        r: PerMargin,
+        lam: float,
+        caps: Float[np.ndarray, " columns"],
     ) -> None:
         self._columns, self._solver = columns, solver
         self._scale = lam * columns.unit
@@ -104,7 +116,7 @@ class QPTask:
         self._start = found.point
         return found.status
 
-    def outcome(self, point: Point, costs: np.ndarray) -> Outcome:
+    def outcome(self, point: Point, costs: Float[np.ndarray, " columns"]) -> Outcome:
         """The dual value is ``μᵀs − ½‖ν‖²`` less what the caps cost."""
         columns, scale = self._columns, self._scale
         program = self._program()
@@ -136,9 +148,9 @@ class ConeTask:
         self,
         columns: WorkingColumns,
         solver: ConeSolver,
-        r: np.ndarray,
+        r: PerMargin,
         epsilon: float,
-        caps: np.ndarray,
+        caps: Float[np.ndarray, " columns"],
     ) -> None:
         self._columns, self._solver = columns, solver
         self._r, self._epsilon, self.caps = r, epsilon, caps
@@ -181,7 +193,7 @@ class ConeTask:
         linear = solve_linear(program.margins, self._r, program.caps, program.cost)
         return linear if linear.status == "solved" else None
 
-    def _slack(self, linear: Inner, x: Float[np.ndarray, " n"]) -> Point:
+    def _slack(self, linear: Inner, x: PerColumn) -> Point:
         """A point of the linear program, with its multipliers."""
         nothing = np.zeros(self._columns.rows.shape[1])
         return Point(x, linear.mu, nothing, linear.solver, linear.iterations)
@@ -194,7 +206,7 @@ class ConeTask:
         self._start = found.point
         return found.status
 
-    def outcome(self, point: Point, costs: np.ndarray) -> Outcome:
+    def outcome(self, point: Point, costs: Float[np.ndarray, " columns"]) -> Outcome:
         """The dual value is ``μᵀr − ε‖ν‖`` less what the caps cost."""
         columns, program = self._columns, self._columns.program(self.caps)
         certificate = columns.certify(costs, self.caps, point.x)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from steering_core.optimize.active_set import PerMargin
 from steering_core.optimize.checks import (
     as_directions,
     as_float64,
@@ -33,6 +34,8 @@ _COME_IN = 48  # columns a round
 _MOST = 640  # columns kept from one input to the next
 _MISSED = 1e-9  # constraints missed by more (relative): is there a solution at all?
 _ROUNDS = 200
+
+Caps = Float[np.ndarray, " columns"]
 
 
 class WorkingSet:
@@ -91,7 +94,7 @@ class WorkingSet:
             ValueError: naming the argument.
         """
 
-        def task(r: np.ndarray, lam: float, caps: np.ndarray) -> InputProgram:
+        def task(r: PerMargin, lam: float, caps: Caps) -> InputProgram:
             return QPTask(self._columns, self._osqp, r, lam, caps)
 
         return self._each(shortfall, "lam", positive("lam", lam), limits, tolerance, task)
@@ -101,7 +104,7 @@ class WorkingSet:
     ) -> WorkingSetSolutions:
         """Solve the SOCP for each input; ``epsilon`` >= 0, otherwise as :meth:`qp`."""
 
-        def task(r: np.ndarray, epsilon: float, caps: np.ndarray) -> InputProgram:
+        def task(r: PerMargin, epsilon: float, caps: Caps) -> InputProgram:
             return ConeTask(self._columns, self._cone_solver, r, epsilon, caps)
 
         epsilon = positive("epsilon", epsilon, zero=True)
@@ -111,10 +114,10 @@ class WorkingSet:
         self,
         shortfall: Any,
         name: str,
-        parameter: np.ndarray,
+        parameter: Float[np.ndarray, " n"],
         limits: Limits | None,
         tolerance: float,
-        task: Callable[[np.ndarray, float, np.ndarray], InputProgram],
+        task: Callable[[PerMargin, float, Caps], InputProgram],
     ) -> WorkingSetSolutions:
         k, d_sae = self._columns.directions.shape[0], self._columns.d_sae
         shortfall, tolerance = _margins(shortfall, k), tolerated(tolerance)
