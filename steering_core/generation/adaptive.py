@@ -36,7 +36,7 @@ class AdaptiveSolver:
 
     Args:
         path: of the oriented probe; it must know its decoder, or be complete, to go further than
-            it was fitted.
+            it was fitted. Where it cannot be followed in float64, residuals are left alone.
         weight: w of the probe oriented to the target class.
         bias: its b.
         program: which program.
@@ -61,7 +61,8 @@ class AdaptiveSolver:
         self._weight = torch.tensor(weight, dtype=torch.float32, device=device)
         self.device = float64_device(device)  # positions on the path are computed in float64
         if path.feasible and path.knots.mu.size < 2:
-            path.extend(np.nextafter(0.0, 1.0))
+            with _stuck_is_beyond():
+                path.extend(np.nextafter(0.0, 1.0))
         self._renew()
 
     def _renew(self) -> None:
@@ -112,10 +113,8 @@ class AdaptiveSolver:
         if not needed:
             return False
         before = len(self._path.knots.mu)  # with the ray
-        try:
+        with _stuck_is_beyond():
             self._follow(needed)
-        except DegeneratePathError as error:
-            log.warning("residuals beyond the end of the path are not steered: %s", error)
         self._renew()
         return len(self._path.knots.mu) > before
 
@@ -126,6 +125,15 @@ class AdaptiveSolver:
         self._path.extend(norm=1.0 / needed)
         if not self._path.knots.complete:
             self._path.extend(_MARGIN * float(self._path.knots.s[-1]))
+
+
+@contextmanager
+def _stuck_is_beyond() -> Iterator[None]:
+    """Where the path inside cannot be followed in float64, it ends; that is logged."""
+    try:
+        yield
+    except DegeneratePathError as error:
+        log.warning("residuals beyond the end of the path are not steered: %s", error)
 
 
 class AdaptiveSteering:

@@ -17,11 +17,10 @@ def fit_directions(
     D: Float[np.ndarray, "d_sae d_model"],
     path: str | Path,
 ) -> None:
-    """Fit ``methods`` and write their unit directions and the mean residual norm."""
+    """Find the unit directions of ``methods`` and write them with the mean residual norm."""
     arrays: dict[str, np.ndarray] = {"residual_norm": np.array([data.residual_norm])}
     for method in methods:
-        direction = method.fit(data, D).direction
-        assert direction is not None
+        direction = method.find(data, D)
         arrays[f"{method.name}.vector"] = direction.vector.astype(np.float64)
         if direction.features is not None and direction.coefficients is not None:
             arrays[f"{method.name}.features"] = direction.features.astype(np.int64)

@@ -1,7 +1,7 @@
 """Steering with a few SAE features chosen by their correlation with the label."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from steering_core.methods.base import Direction, FitData, FixedDirection
 
@@ -49,7 +49,11 @@ def _usable(data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Float[np.nd
     return correlation
 
 
-def _combine(D: np.ndarray, features: np.ndarray, weights: np.ndarray) -> Direction:
+def _combine(
+    D: Float[np.ndarray, "d_sae d_model"],
+    features: Int[np.ndarray, " k"],
+    weights: Float[np.ndarray, " k"],
+) -> Direction:
     vector = weights @ D[features].astype(np.float64)
     norm = np.linalg.norm(vector)
     if not norm > 0:

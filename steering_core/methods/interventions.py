@@ -1,6 +1,7 @@
 """The vectors of solution rows, expanded on demand from what was stored of each solve."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,12 @@ class Interventions:
         if len(methods) != 1:
             raise ValueError(f"solutions must be of one method, got {list(methods)}")
         self.method = str(methods[0])
-        self._path = path
-        self._fixed: Direction | None = None
-        self._unit = 0.0
+        self._expand: Callable[[pd.DataFrame], Float[np.ndarray, "n d_model"]]
         if not is_program(self.method):
-            self._fixed, self._unit = read_direction(directions, self.method)
-        elif path is None:
+            self._expand = partial(_along, *read_direction(directions, self.method))
+        elif path is not None:
+            self._expand = partial(_on_path, self.method, path)
+        else:
             raise ValueError(f"path: {self.method} needs the steering path")
 
     def points(self) -> list[int]:
@@ -50,21 +51,28 @@ class Interventions:
 
     def vectors(self, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
         """Return the vector of each row; NaN where the status says there is none."""
-        if self._fixed is not None:
-            size = rows["strength"].to_numpy()[:, None] * self._unit
-            return size * self._fixed.vector[None]
-        assert self._path is not None
-        return self._path.at(
-            rows["position"].to_numpy(),
-            rows["shortfall"].to_numpy(),
-            program_of(self.method),
-            self.parameters(rows),
-        ).vector
+        return self._expand(rows)
 
     def parameters(self, rows: pd.DataFrame) -> Float[np.ndarray, " n"]:
         """Return λ or ε of each row of a program."""
-        column = "lam" if program_of(self.method) == "qp" else "epsilon"
-        return rows[column].to_numpy(dtype=float)
+        return _parameters(self.method, rows)
+
+
+def _along(direction: Direction, unit: float, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
+    """Return the direction in the strength of each row; strengths are in units of ``unit``."""
+    size = rows["strength"].to_numpy()[:, None] * unit
+    return size * direction.vector[None]
+
+
+def _on_path(method: str, path: SteeringPath, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
+    """Return what the path holds at the coordinates of each row."""
+    position, shortfall = rows["position"].to_numpy(), rows["shortfall"].to_numpy()
+    return path.at(position, shortfall, program_of(method), _parameters(method, rows)).vector
+
+
+def _parameters(method: str, rows: pd.DataFrame) -> Float[np.ndarray, " n"]:
+    column = "lam" if program_of(method) == "qp" else "epsilon"
+    return rows[column].to_numpy(dtype=float)
 
 
 def read_interventions(

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 
 from steering_core.methods.base import SteeringMethod
-from steering_core.optimize.checks import as_float64, as_numbers
-from steering_core.optimize.dictionary import Dictionary, rows_digest, vector_digest
+from steering_core.optimize.checks import as_float64, as_number, as_numbers
+from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Solutions
 
@@ -31,11 +31,12 @@ class OptimalSteering(SteeringMethod):
     """Common part of the programs: ``min`` sparsity ``s.t.`` the probe's logit reaches ``tau``."""
 
     def __init__(self, tau: float = 0.5):
+        tau = as_number("tau", tau)
         if not np.isfinite(tau):
             raise ValueError(f"tau must be finite, got {tau}")
         self.tau = tau
         self._path: SteeringPath | None = None
-        self._fitted_on: tuple[str, str] | None = None
+        self._dictionary: Dictionary | None = None
 
     @abstractmethod
     def solve(self, path: SteeringPath, shortfall: Float[np.ndarray, " n"]) -> Solutions:
@@ -62,8 +63,8 @@ class OptimalSteering(SteeringMethod):
         """Return ``Dᵀδ`` of the optimum for ``h``.
 
         Arrays may be of numpy or torch, of any float type. The path of (D, w) is kept between
-        calls, so a further input costs a lookup and a digest of D, which may have been changed in
-        place. For many inputs :meth:`compute_steering_vectors` digests it once.
+        calls, so a further input costs a lookup and a comparison of D, which may have been changed
+        in place. For many inputs :meth:`compute_steering_vectors` compares it once.
 
         Raises:
             InfeasibleError: if no δ satisfies the constraints.
@@ -86,7 +87,7 @@ class OptimalSteering(SteeringMethod):
         target_class: Literal[0, 1] = 1,
         unsolved: Literal["raise", "nan"] = "raise",
     ) -> Float[np.ndarray, "n d_model"]:
-        """Return ``Dᵀδ`` of the optimum for each row of ``H``: one digest, one path, one solve.
+        """Return ``Dᵀδ`` of the optimum for each row of ``H``: one path, one solve.
 
         Args:
             H: residuals, a row per input.
@@ -124,7 +125,7 @@ class OptimalSteering(SteeringMethod):
         what: str = "h",
     ) -> tuple[SteeringPath, float]:
         """The path of the oriented probe, and its bias; ``shape`` is that of an input."""
-        w, probe_b = as_float64("probe_w", probe_w, 1), float(probe_b)
+        w, probe_b = as_float64("probe_w", probe_w, 1), as_number("probe_b", probe_b)
         if shape != w.shape:
             raise ValueError(f"{what} must have shape {w.shape}, got {shape}")
         if not np.isfinite(probe_b):
@@ -148,12 +149,14 @@ class OptimalSteering(SteeringMethod):
                 who = which.format(_listed(bad))
                 raise error(f"{self!r}, {who}: " + text.format(name=self.name, gap=gap))
 
-    def _path_of(self, D: np.ndarray, w: np.ndarray) -> SteeringPath:
+    def _path_of(
+        self, D: Float[np.ndarray, "d_sae d_model"], w: Float[np.ndarray, " d_model"]
+    ) -> SteeringPath:
         """The path of these values, whatever arrays they come in or came in before."""
-        key = rows_digest(D), vector_digest(w)
-        if self._path is None or self._fitted_on != key:
-            self._path = SteeringPath.fit(Dictionary(D, name="D"), w)
-            self._fitted_on = key
+        if self._dictionary is None or not self._dictionary.holds(D):
+            self._dictionary, self._path = Dictionary(D, name="D"), None
+        if self._path is None or not np.array_equal(self._path.weight, w):
+            self._path = SteeringPath.fit(self._dictionary, w)
         return self._path
 
 
@@ -164,8 +167,9 @@ class QPOptimalSteering(OptimalSteering):
 
     def __init__(self, lam: float = 1.0, tau: float = 0.5):
         super().__init__(tau)
-        if not lam > 0:
-            raise ValueError(f"lam must be > 0, got {lam}")
+        lam = as_number("lam", lam)
+        if not 0 < lam < np.inf:
+            raise ValueError(f"lam must be > 0 and finite, got {lam}")
         self.lam = lam
         self.strength_name = f"tau at lambda={_short(lam)}"
 
@@ -184,8 +188,9 @@ class ConvexOptimalSteering(OptimalSteering):
 
     def __init__(self, epsilon: float = 5.0, tau: float = 0.5):
         super().__init__(tau)
-        if not epsilon > 0:
-            raise ValueError(f"epsilon must be > 0, got {epsilon}")
+        epsilon = as_number("epsilon", epsilon)
+        if not 0 < epsilon < np.inf:
+            raise ValueError(f"epsilon must be > 0 and finite, got {epsilon}")
         self.epsilon = epsilon
         self.strength_name = f"epsilon at tau={_short(tau)}"
 

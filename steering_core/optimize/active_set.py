@@ -19,6 +19,9 @@ _ZERO = 1e-10  # relative tolerance of the optimality conditions
 _PIVOTS = 120
 _PATIENCE = 8  # block pivots without fewer violations before single ones
 
+PerColumn = Float[np.ndarray, " n"]
+PerMargin = Float[np.ndarray, " k"]
+
 
 @dataclass(frozen=True)
 class ActiveSet:
@@ -29,14 +32,18 @@ class ActiveSet:
     tight: Bool[np.ndarray, " k"]
 
 
+#: Coefficients and prices of margins, and the active set that they belong to.
+Exact = tuple[PerColumn, PerMargin, ActiveSet]
+
+
 @dataclass(frozen=True)
 class Program:
     """Data of the program on the working columns: G, A, the caps u (infinite allowed) and c."""
 
     gram: Float[np.ndarray, "n n"]
     margins: Float[np.ndarray, "k n"]
-    caps: Float[np.ndarray, " n"]
-    cost: Float[np.ndarray, " n"]
+    caps: PerColumn
+    cost: PerColumn
 
     def scaled(self, factor: float) -> "Program":
         """The same with caps times ``factor``."""
@@ -45,9 +52,9 @@ class Program:
 
 def guess(
     program: Program,
-    s: Float[np.ndarray, " k"],
-    x: Float[np.ndarray, " n"],
-    mu: Float[np.ndarray, " k"],
+    s: PerMargin,
+    x: PerColumn,
+    mu: PerMargin,
 ) -> ActiveSet:
     """Active set of an approximate primal and dual solution of the QP.
 
@@ -94,15 +101,17 @@ def affine(
     if tight.any():
         lift = cho_solve(factor, a.T, check_finite=False)
         need = margin[tight] - program.margins[np.ix_(tight, active.capped)] @ x[active.capped]
-        mu[tight] = np.linalg.lstsq(a @ lift, need - a @ base, rcond=1e-13)[0]
-        base = base + lift @ mu[tight]
+        for _ in range(2):  # again: where margins are small beside costs, all is rounding at first
+            more = np.linalg.lstsq(a @ lift, need - a @ base, rcond=1e-13)[0]
+            mu[tight] += more
+            base = base + lift @ more
     x[free] = base
     return x, mu
 
 
 def violations(
-    program: Program, active: ActiveSet, s: np.ndarray, x: np.ndarray, mu: np.ndarray
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " k"]]:
+    program: Program, active: ActiveSet, s: PerMargin, x: PerColumn, mu: PerMargin
+) -> tuple[PerColumn, PerMargin]:
     """By how much each column and each margin breaks its condition; zeros when optimal."""
     cost = program.cost + program.gram @ x - mu @ program.margins
     scale = _scale(program, mu)
@@ -116,9 +125,7 @@ def violations(
     return np.where(column > _ZERO, column, 0.0), np.where(margin > _ZERO, margin, 0.0)
 
 
-def finish_qp(
-    program: Program, s: Float[np.ndarray, " k"], active: ActiveSet
-) -> tuple[np.ndarray, np.ndarray, ActiveSet] | None:
+def finish_qp(program: Program, s: PerMargin, active: ActiveSet) -> Exact | None:
     """Exact ``(x, mu, active set)`` of the QP, starting from a guessed active set.
 
     None if the pivots do not settle or meet dependent columns: keep the approximate solution.
@@ -150,9 +157,7 @@ def finish_qp(
     return None
 
 
-def tidied(
-    program: Program, s: Float[np.ndarray, " k"], x: Float[np.ndarray, " n"], active: ActiveSet
-) -> Float[np.ndarray, " n"]:
+def tidied(program: Program, s: PerMargin, x: PerColumn, active: ActiveSet) -> PerColumn:
     """``x`` without what is only its solver's tolerance: for programs whose pivots do not settle.
 
     What the active set takes for zero becomes zero; the least change of the free coefficients
@@ -165,9 +170,7 @@ def tidied(
     return np.clip(x, 0.0, program.caps)
 
 
-def holds(
-    program: Program, active: ActiveSet, s: np.ndarray, x: np.ndarray, mu: np.ndarray
-) -> bool:
+def holds(program: Program, active: ActiveSet, s: PerMargin, x: PerColumn, mu: PerMargin) -> bool:
     """Whether a solution of the equations of an active set is optimal."""
     columns, margins = violations(program, active, s, x, mu)
     return not columns.any() and not margins.any() and _meets(program, active, s, x)
@@ -175,7 +178,7 @@ def holds(
 
 def cholesky(
     gram: Float[np.ndarray, "m m"], least: float = _SINGULAR
-) -> tuple[np.ndarray, bool] | None:
+) -> tuple[Float[np.ndarray, "m m"], bool] | None:
     """Factor of a Gram matrix, None if a squared distance to a span is below ``least``."""
     if gram.size == 0:
         return gram, False
@@ -187,13 +190,15 @@ def cholesky(
     return factor if (distance > least * np.diag(gram)).all() else None
 
 
-def _meets(program: Program, active: ActiveSet, s: np.ndarray, x: np.ndarray) -> bool:
+def _meets(program: Program, active: ActiveSet, s: PerMargin, x: PerColumn) -> bool:
     """Whether the tight margins hold: the free columns may be too few or too alike for them."""
     gap = (s - program.margins @ x)[active.tight]
     return bool((np.abs(gap) <= _ZERO * _size(s)).all())
 
 
-def _pivot(program: Program, active: ActiveSet, x: np.ndarray, bad: np.ndarray) -> ActiveSet:
+def _pivot(
+    program: Program, active: ActiveSet, x: PerColumn, bad: Float[np.ndarray, " n_plus_k"]
+) -> ActiveSet:
     n = program.caps.size
     column, margin = bad[:n] > 0, bad[n:] > 0
     to_cap = column & active.free & (x > program.caps)
@@ -206,11 +211,11 @@ def _pivot(program: Program, active: ActiveSet, x: np.ndarray, bad: np.ndarray) 
     )
 
 
-def _scale(program: Program, mu: np.ndarray) -> np.ndarray:
+def _scale(program: Program, mu: PerMargin) -> PerColumn:
     """Size of the terms of each reduced cost."""
     return np.maximum(program.cost + np.abs(mu) @ np.abs(program.margins), 1e-300)
 
 
-def _size(s: np.ndarray) -> float:
+def _size(s: Float[np.ndarray, " m"]) -> float:
     """Largest magnitude."""
     return max(float(np.abs(s).max(initial=0.0)), 1e-300)

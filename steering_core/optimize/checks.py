@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 
 
-def as_float64(name: str, value: Any, ndim: int) -> np.ndarray:
+def as_float64(name: str, value: Any, ndim: int) -> Float[np.ndarray, "..."]:
     """``value`` (numpy, torch or nested sequence) as a C-contiguous finite float64 array.
 
     No copy is made of an array that has this form already.
@@ -16,8 +16,6 @@ def as_float64(name: str, value: Any, ndim: int) -> np.ndarray:
         ValueError: naming ``name``, if the number of dimensions differs from ``ndim``, the array
             is empty, or a value is not a finite number.
     """
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().to(torch.float64).numpy()
     array = as_numbers(name, value)
     if array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension(s), not shape {array.shape}.")
@@ -32,10 +30,16 @@ def as_numbers(name: str, value: Any) -> Float[np.ndarray, "..."]:
     """``value``, of any shape, as a C-contiguous float64 array; no copy is made of one.
 
     Raises:
-        ValueError: naming ``name``, for ragged sequences and for what is not a number.
+        ValueError: naming ``name``, for ragged sequences and for what is not a real number.
     """
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = value.numpy() if value.is_complex() else value.to(torch.float64).numpy()
     try:
-        return np.asarray(value, dtype=np.float64, order="C")
+        array = np.asarray(value)
+        if np.iscomplexobj(array):
+            raise TypeError("they are complex")
+        return np.asarray(array, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not an array of numbers: {error}") from error
 
@@ -46,8 +50,6 @@ def as_vector(name: str, value: Any) -> Float[np.ndarray, " n"]:
     Raises:
         ValueError: naming ``name``, if it is neither or not finite. An empty vector is allowed.
     """
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().to(torch.float64).numpy()
     array = as_numbers(name, value)
     if array.ndim == 1 and array.size == 0:
         return np.zeros(0)
@@ -60,8 +62,7 @@ def as_directions(directions: Any, d_model: int) -> Float[np.ndarray, "k d_model
     Raises:
         ValueError: naming ``directions``.
     """
-    if not isinstance(directions, torch.Tensor):
-        directions = as_numbers("directions", directions)
+    directions = as_numbers("directions", directions)
     directions = as_float64("directions", directions, min(max(directions.ndim, 1), 2))
     directions = np.atleast_2d(directions)
     if directions.shape[1] != d_model:
@@ -81,18 +82,54 @@ def positive(name: str, value: Any, zero: bool = False) -> Float[np.ndarray, " n
     return vector
 
 
+def as_number(name: str, value: Any) -> float:
+    """``value`` as a float; it may be infinite or NaN.
+
+    Raises:
+        ValueError: naming ``name``, for what is not a single real number.
+    """
+    if isinstance(value, str):
+        raise ValueError(f"{name} must be a number, not {value!r}.")
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be a number, not {value!r}.") from error
+
+
+def not_negative(name: str, value: Any) -> float:
+    """``value`` as a number >= 0, infinity included.
+
+    Raises:
+        ValueError: naming ``name``.
+    """
+    number = as_number(name, value)
+    if not number >= 0:
+        raise ValueError(f"{name} must be >= 0, not {value!r}.")
+    return number
+
+
 def tolerated(tolerance: Any) -> float:
     """``tolerance`` as a number >= 0; infinity means that everything is tolerated.
 
     Raises:
         ValueError: naming ``tolerance``.
     """
-    if not isinstance(tolerance, (int, float, np.number)) or not tolerance >= 0:
-        raise ValueError(f"tolerance must be a number >= 0, not {tolerance!r}.")
-    return float(tolerance)
+    return not_negative("tolerance", tolerance)
 
 
-def match(name: str, vector: np.ndarray, n: int) -> np.ndarray:
+def at_least(name: str, value: Any, least: int) -> int:
+    """``value`` as an integer of ``least`` or more.
+
+    Raises:
+        ValueError: naming ``name``.
+    """
+    number = as_number(name, value)
+    if not number >= least or not number.is_integer():
+        raise ValueError(f"{name} must be a whole number >= {least}, not {value!r}.")
+    return int(number)
+
+
+def match(name: str, vector: Float[np.ndarray, " m"], n: int) -> Float[np.ndarray, " n"]:
     """``vector`` of length ``n``, or of length 1 repeated to it without a copy.
 
     Raises:
@@ -103,5 +140,7 @@ def match(name: str, vector: np.ndarray, n: int) -> np.ndarray:
     return np.broadcast_to(vector, (n,))
 
 
-def _chunks(array: np.ndarray, rows: int = 1024) -> list[np.ndarray]:
+def _chunks(
+    array: Float[np.ndarray, "n ..."], rows: int = 1024
+) -> list[Float[np.ndarray, "rows ..."]]:
     return [array[start : start + rows] for start in range(0, array.shape[0], rows)]

@@ -12,7 +12,10 @@ from steering_core.optimize.active_set import ActiveSet, Program, affine, finish
 from steering_core.optimize.primal import primal_qp
 
 _PRICES = 80
+_MET = 1e-13  # a norm nearer (relative) to the budget than this meets it
 _FREE = 1e-6  # a price by which the budget costs less than this (relative) counts as none
+
+Exact = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " k"], float]
 
 
 def finish_cone(
@@ -23,7 +26,7 @@ def finish_cone(
     x: Float[np.ndarray, " n"],
     mu: Float[np.ndarray, " k"],
     active: ActiveSet,
-) -> tuple[np.ndarray, np.ndarray, float] | None:
+) -> Exact | None:
     """``(x', mu, eta)`` of the program, exact if its budget is tight.
 
     On an active set x' is affine in η, so the budget is a quadratic in η; its root gives the
@@ -45,18 +48,10 @@ def finish_cone(
     """
     low, high = 0.0, np.inf
     least = _FREE * float(program.cost @ x) / epsilon**2
-    sides = np.stack([np.zeros_like(r), r], axis=1)
     for _ in range(_PRICES):
-        solved = affine(program, active, sides, np.array([0.0, 1.0]), np.array([1.0, 0.0]))
-        root = None
-        if solved is not None:
-            (x0, x1), (mu0, mu1) = solved[0].T, solved[1].T
-            gram = program.gram
-            root = _nearest_root(x1 @ gram @ x1 - epsilon**2, x0 @ gram @ x1, x0 @ gram @ x0, eta)
-        if root is not None and root > least:
-            scaled, prices = x0 + root * x1, mu0 + root * mu1
-            if holds(program.scaled(root), active, root * r, scaled, prices):
-                return np.maximum(scaled, 0.0), prices, root
+        root, exact = _on_active_set(program, r, epsilon, eta, active)
+        if exact is not None and root > least:
+            return exact
         eta = max(_between(low, high, root, eta), least)
         now = program.scaled(eta)
         settled = finish_qp(now, eta * r, active) or primal_qp(now, eta * r, eta * x, mu)
@@ -68,9 +63,36 @@ def finish_cone(
         low, high = (eta, high) if norm > epsilon else (low, eta)
         if high <= least:
             return x, mu, 0.0
-        if high <= low * (1.0 + 1e-13):
+        # At the least norm there is no price meets the budget exactly.
+        if abs(norm - epsilon) <= _MET * epsilon or high <= low * (1.0 + _MET):
             return scaled, mu, eta
     return None
+
+
+def _on_active_set(
+    program: Program,
+    r: Float[np.ndarray, " k"],
+    epsilon: float,
+    eta: float,
+    active: ActiveSet,
+) -> tuple[float | None, Exact | None]:
+    """The price near ``eta`` that meets the budget on an active set, None if none does.
+
+    And ``(x', mu, price)`` there, None if that active set is not the optimal one.
+    """
+    margins = np.stack([np.zeros_like(r), r], axis=1)
+    solved = affine(program, active, margins, np.array([0.0, 1.0]), np.array([1.0, 0.0]))
+    if solved is None:
+        return None, None
+    (x0, x1), (mu0, mu1) = solved[0].T, solved[1].T
+    gram = program.gram
+    root = _price(x1 @ gram @ x1 - epsilon**2, x0 @ gram @ x1, x0 @ gram @ x0, epsilon, eta)
+    if root is None:
+        return None, None
+    x, mu = x0 + root * x1, mu0 + root * mu1
+    if not holds(program.scaled(root), active, root * r, x, mu):
+        return root, None
+    return root, (np.maximum(x, 0.0), mu, root)
 
 
 def _between(low: float, high: float, root: float | None, eta: float) -> float:
@@ -80,6 +102,21 @@ def _between(low: float, high: float, root: float | None, eta: float) -> float:
     if np.isinf(high):
         return 4.0 * max(low, eta)
     return np.sqrt(low * high) if low > 0 else min(high, eta) / 4.0
+
+
+def _price(a: float, half_b: float, c: float, epsilon: float, near: float) -> float | None:
+    """The η with ``‖x0/η + x1‖ = ε``, given ``(‖x1‖² − ε², x0·x1, ‖x0‖²)``.
+
+    Where ε is the least norm there is, any large η does, and a root is all rounding: then the
+    first that meets ε closely enough.
+    """
+    root = _nearest_root(a, half_b, c, near)
+    enough = np.sqrt(0.5 * c / _MET) / epsilon
+    if enough > 0 and (root is None or root > enough):
+        over = a + 2 * half_b / enough + c / enough**2
+        if abs(over) <= 4 * _MET * epsilon**2:
+            return enough
+    return root
 
 
 def _nearest_root(a: float, half_b: float, c: float, near: float) -> float | None:

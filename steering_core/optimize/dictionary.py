@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from steering_core.optimize.checks import as_float64
 
-_DIGEST_ROWS = 512
+_BLOCK = 256  # rows compared or digested at once
 _EQUAL = 1e-12  # rows nearer than this (relative) are one
 
 
@@ -83,7 +83,9 @@ class Dictionary:
                 self._drop_equal(alive, np.sort(run), keep)
         return alive[keep]
 
-    def _drop_equal(self, alive: np.ndarray, run: Int[np.ndarray, " m"], keep: np.ndarray) -> None:
+    def _drop_equal(
+        self, alive: Int[np.ndarray, " a"], run: Int[np.ndarray, " m"], keep: Bool[np.ndarray, " a"]
+    ) -> None:
         rows, left = self.rows(alive[run]), np.ones(run.size, dtype=bool)
         for i in range(run.size):
             if left[i]:
@@ -91,21 +93,34 @@ class Dictionary:
                 left[i + 1 :] &= distance > _EQUAL * self.norms[alive[run[i]]]
         keep[run[~left]] = False
 
+    def holds(self, decoder: Any) -> bool:
+        """Whether ``decoder``, numpy or torch of any real type, has these values now."""
+        if tuple(decoder.shape) != tuple(self._rows.shape) or not _real(decoder):
+            return False
+        starts = range(0, self.d_sae, _BLOCK)
+        return all(
+            torch.equal(_float64(decoder[i : i + _BLOCK], self.device), self._rows[i : i + _BLOCK])
+            for i in starts
+        )
+
     def digest(self) -> str:
         """SHA-256 of shape and float64 values, the same for equal decoders of any dtype."""
-        return rows_digest(self._rows)
+        sha = hashlib.sha256(repr(tuple(self._rows.shape)).encode())
+        for start in range(0, self.d_sae, _BLOCK):
+            sha.update(self._rows[start : start + _BLOCK].cpu().numpy() + 0.0)
+        return sha.hexdigest()
 
 
-def rows_digest(rows: Any) -> str:
-    """SHA-256 of shape and float64 values of a matrix, numpy or torch, of any dtype."""
-    rows = rows if isinstance(rows, torch.Tensor) else np.asarray(rows)
-    sha = hashlib.sha256(repr(tuple(rows.shape)).encode())
-    for start in range(0, rows.shape[0], _DIGEST_ROWS):
-        block = rows[start : start + _DIGEST_ROWS]
-        if isinstance(block, torch.Tensor):
-            block = block.detach().cpu().to(torch.float64).numpy()
-        sha.update(np.ascontiguousarray(block, dtype=np.float64) + 0.0)
-    return sha.hexdigest()
+def _real(array: Any) -> bool:
+    if isinstance(array, torch.Tensor):
+        return not array.is_complex()
+    return array.dtype.kind in "fiub"
+
+
+def _float64(rows: Any, device: torch.device) -> Float[torch.Tensor, "m d_model"]:
+    if not isinstance(rows, torch.Tensor):
+        rows = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float64))
+    return rows.detach().to(device, torch.float64)
 
 
 def vector_digest(vector: Float[np.ndarray, " d"]) -> str:
@@ -113,7 +128,7 @@ def vector_digest(vector: Float[np.ndarray, " d"]) -> str:
     return hashlib.sha256(np.ascontiguousarray(vector, dtype=np.float64) + 0.0).hexdigest()
 
 
-def _shared(host: np.ndarray, given: Any) -> bool:
+def _shared(host: Float[np.ndarray, "d_sae d_model"], given: Any) -> bool:
     """Whether ``host`` is, or may be, the memory of what the caller gave."""
     if isinstance(given, torch.Tensor):
         return host.ctypes.data == given.data_ptr()

@@ -143,7 +143,7 @@ def _packed(m: int) -> int:
     return m * (m + 1) // 2
 
 
-def _grown(array: np.ndarray, length: int) -> np.ndarray:
+def _grown(array: Float[np.ndarray, "m ..."], length: int) -> Float[np.ndarray, "length ..."]:
     larger = np.empty((length, *array.shape[1:]))
     larger[: array.shape[0]] = array
     return larger

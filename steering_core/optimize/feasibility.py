@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from steering_core.optimize.active_set import Program, finish_qp, guess
+from steering_core.optimize.active_set import PerColumn, PerMargin, Program, finish_qp, guess
 from steering_core.optimize.inner import Inner, highs, solve_linear, solve_quadratic
 from steering_core.optimize.least_squares import nonnegative
 from steering_core.optimize.primal import primal_qp
@@ -19,7 +19,7 @@ _FIRST = 64  # columns to begin with
 _TOWARDS = 128  # columns a round while looking for a shorter point
 _FLAT = 1e-10  # a gain below this, relative to its largest, does not refute a certificate
 _EDGE = 1e-11  # a budget nearer (relative) to the least norm than this counts as it
-Missed = tuple[np.ndarray, np.ndarray, int]  # point, prices, iterations
+Missed = tuple[PerColumn, PerMargin, int]  # point, prices, iterations
 _MEETS = 1e-7  # margins missed by less (relative) are corrected by the active set
 
 
@@ -32,7 +32,7 @@ class Feasible:
 
 
 def meet_margins(
-    columns: WorkingColumns, r: Float[np.ndarray, " k"], caps: Float[np.ndarray, " columns"]
+    columns: WorkingColumns, r: PerMargin, caps: Float[np.ndarray, " columns"]
 ) -> Feasible:
     """Take in columns that meet the margins, cheaply, and others that are worth their cost.
 
@@ -68,7 +68,7 @@ def meet_margins(
 
 def meet_budget(
     columns: WorkingColumns,
-    r: Float[np.ndarray, " k"],
+    r: PerMargin,
     caps: Float[np.ndarray, " columns"],
     epsilon: float,
 ) -> Feasible:
@@ -103,9 +103,7 @@ def meet_budget(
         return Feasible("infeasible" if bound * (1.0 - _EDGE) > epsilon else "failed")
 
 
-def least_free_norm(
-    directions: Float[np.ndarray, "k d_model"], r: Float[np.ndarray, " k"]
-) -> float:
+def least_free_norm(directions: Float[np.ndarray, "k d_model"], r: PerMargin) -> float:
     """Lower bound of ``‖v‖`` with ``W v ≥ r`` over all v: 0 if it is beyond float64.
 
     Least distance programming (Lawson and Hanson, 1974, ch. 23) with directions of unit length.
@@ -129,7 +127,9 @@ def least_free_norm(
     return size * max(float(need / size @ weight), 0.0) / max(length, 1e-300)
 
 
-def _reaching(columns: WorkingColumns, r: np.ndarray, caps: np.ndarray) -> Feasible:
+def _reaching(
+    columns: WorkingColumns, r: PerMargin, caps: Float[np.ndarray, " columns"]
+) -> Feasible:
     """A point on the working columns that meets the margins; more columns if there is none."""
     if columns.ids.size:
         program = columns.program(caps)
@@ -139,7 +139,7 @@ def _reaching(columns: WorkingColumns, r: np.ndarray, caps: np.ndarray) -> Feasi
     return meet_margins(columns, r, caps)
 
 
-def _shortest(program: Program, r: np.ndarray, start: Inner) -> Inner:
+def _shortest(program: Program, r: PerMargin, start: Inner) -> Inner:
     """The least norm on some columns, from a point that meets the margins."""
     found = solve_quadratic(program, r)
     exact = None
@@ -152,7 +152,7 @@ def _shortest(program: Program, r: np.ndarray, start: Inner) -> Inner:
     return found if found.status == "solved" else start
 
 
-def _least_miss(margins: np.ndarray, r: np.ndarray, caps: np.ndarray) -> Inner:
+def _least_miss(margins: Float[np.ndarray, "k n"], r: PerMargin, caps: PerColumn) -> Inner:
     """The least t with ``A x + t ≥ r``: its prices are a certificate where t cannot vanish."""
     sigma, gain = float(r.max()), np.abs(margins).max(axis=0)
     scaled, need, limits = margins / gain, r / sigma, caps * gain / sigma
@@ -168,7 +168,7 @@ def _least_miss(margins: np.ndarray, r: np.ndarray, caps: np.ndarray) -> Inner:
     return replace(point, status="failed")
 
 
-def _elastic(margins: np.ndarray, r: np.ndarray, caps: np.ndarray) -> Missed:
+def _elastic(margins: Float[np.ndarray, "k n"], r: PerMargin, caps: PerColumn) -> Missed:
     k, n = margins.shape
     found = highs(
         np.hstack([margins, np.eye(k)]),
@@ -182,7 +182,7 @@ def _elastic(margins: np.ndarray, r: np.ndarray, caps: np.ndarray) -> Missed:
     return found.x[:n], found.mu, found.iterations
 
 
-def _least_squares(margins: np.ndarray, r: np.ndarray) -> Missed:
+def _least_squares(margins: Float[np.ndarray, "k n"], r: PerMargin) -> Missed:
     k, n = margins.shape
     both = nonnegative(np.hstack([margins, -np.eye(k)]), r)
     if both is None:
@@ -190,7 +190,9 @@ def _least_squares(margins: np.ndarray, r: np.ndarray) -> Missed:
     return both[:n], np.maximum(r - margins @ both[:n] + both[n:], 0.0), 0
 
 
-def _proves(margins: np.ndarray, r: np.ndarray, caps: np.ndarray, mu: np.ndarray) -> bool:
+def _proves(
+    margins: Float[np.ndarray, "k n"], r: PerMargin, caps: PerColumn, mu: PerMargin
+) -> bool:
     """Farkas: priced with μ, all that the columns can do is less than what is asked for."""
     worth, finite = mu @ margins, np.isfinite(caps)
     flat = (worth[~finite] <= _FLAT * mu.max(initial=0.0)).all()
@@ -198,7 +200,7 @@ def _proves(margins: np.ndarray, r: np.ndarray, caps: np.ndarray, mu: np.ndarray
     return bool(flat and float(mu @ r) - most > _FLAT * float(mu @ np.abs(r)))
 
 
-def _meets(margins: np.ndarray, r: np.ndarray, x: np.ndarray) -> bool:
+def _meets(margins: Float[np.ndarray, "k n"], r: PerMargin, x: PerColumn) -> bool:
     """Whether a point meets the margins, but for rounding: huge terms that cancel say nothing."""
     rounding = 4.0 * np.finfo(float).eps * (np.abs(margins) @ np.abs(x))
     return bool((margins @ x - rounding - r >= -_MEETS * float(r.max())).all())

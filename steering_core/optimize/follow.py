@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.homotopy import FLAT, DegeneratePathError, Homotopy, Knot
@@ -15,6 +15,7 @@ _SAME = 1e-13  # knots nearer than this (relative) are one
 _ROUNDING = 4 * np.finfo(float).eps  # a difference of products below this times them is zero
 
 Row = tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]
+Columns = Int[np.ndarray, " m"]
 
 
 class Follower:
@@ -46,6 +47,11 @@ class Follower:
         self._working = _WORKING
         self._stuck: DegeneratePathError | None = None
 
+    @property
+    def stuck(self) -> bool:
+        """Whether events piled up at one price: :meth:`block` goes no further."""
+        return self._stuck is not None
+
     def block(self) -> None:
         """Append the next block of verified knots, and the ray if the path ends.
 
@@ -56,35 +62,47 @@ class Follower:
             raise self._stuck
         engine, columns = self._engine, self._promising()
         while True:
-            start = (engine.mu, list(engine.active))
+            before = (engine.mu, tuple(engine.active))
             engine.work_on(columns)
             found, stuck = self._events()
-            rows = [(knot.indices, knot.values) for knot in found]
-            v, s = self._products(rows)
-            mu = np.array([knot.mu for knot in found])
-            excess = self._excess(v, mu, 1.0)
-            missed = self._outside(columns, excess > 1e-10 + 1e-14 * mu * self._bound)
-            good = int(np.flatnonzero(missed.any(axis=0))[0]) if missed.any() else len(found)
-            self._append(rows[:good], v[:good], s[:good], mu[:good], excess[:, :good])
-            mu_now, active = (found[good - 1].mu, found[good - 1].active) if good else start
-            self.knots = replace(self.knots, active=np.array(active, dtype=np.int64))
-            new = np.zeros(self._a.size, dtype=bool)
-            if good < len(found):
-                new = missed[:, good]
-                self._working *= 2  # the guess which columns come next was too narrow
-            elif engine.ray is not None:
-                new = self._outside(columns, engine.rising() > 0)
-            if not new.any():
-                if engine.ray is not None:
-                    self._append_ray()
-                elif stuck is not None:
-                    self._stuck = stuck
-                    raise stuck
+            good, missed = self._keep(found, columns)
+            last = (found[good - 1].mu, found[good - 1].active) if good else before
+            self.knots = replace(self.knots, active=np.array(last[1], dtype=np.int64))
+            if good == len(found) and engine.ray is not None:
+                missed = np.flatnonzero(self._outside(columns, engine.rising() > 0))
+            if missed.size == 0:
+                self._end(stuck)
                 return
-            engine.restart(mu_now, active)
+            engine.restart(*last)
             if good:
                 return
-            columns = np.union1d(columns, np.flatnonzero(new))
+            columns = np.union1d(columns, missed)
+
+    def _keep(self, found: list[Knot], columns: Columns) -> tuple[int, Columns]:
+        """Append those of the events found on ``columns`` that hold on the full dictionary.
+
+        Returns:
+            How many, and the columns that should have come in before the next.
+        """
+        rows = [(knot.indices, knot.values) for knot in found]
+        v, s = self._products(rows)
+        mu = np.array([knot.mu for knot in found])
+        excess = self._excess(v, mu, 1.0)
+        missed = self._outside(columns, excess > 1e-10 + 1e-14 * mu * self._bound)
+        good = int(np.flatnonzero([*missed.any(axis=0), True])[0])
+        self._append(rows[:good], v[:good], s[:good], mu[:good], excess[:, :good])
+        if good == len(found):
+            return good, np.zeros(0, dtype=np.int64)
+        self._working *= 2  # the guess which columns come next was too narrow
+        return good, np.flatnonzero(missed[:, good])
+
+    def _end(self, stuck: DegeneratePathError | None) -> None:
+        """Append the ray if the events ended in one, note and raise what stopped them if not."""
+        if self._engine.ray is not None:
+            self._append_ray()
+        elif stuck is not None:
+            self._stuck = stuck
+            raise stuck
 
     def _events(self) -> tuple[list[Knot], DegeneratePathError | None]:
         """The next events, and what stopped them if the path is stuck."""
@@ -96,14 +114,17 @@ class Follower:
             return found, error
         return found, None
 
-    def _promising(self) -> Int[np.ndarray, " m"]:
+    def _promising(self) -> Columns:
+        """Columns among which the next events are looked for: those that would come in first."""
         if self._distinct.size <= 2 * self._working:
             return self._distinct
         price = self._engine.next_price()[self._distinct]
         return np.sort(self._distinct[np.argpartition(price, self._working)[: self._working]])
 
-    def _outside(self, columns: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """``chosen`` (a mask over features, maybe of several knots) without ``columns``."""
+    def _outside(
+        self, columns: Columns, chosen: Bool[np.ndarray, "d_sae *knots"]
+    ) -> Bool[np.ndarray, "d_sae *knots"]:
+        """``chosen`` without zero rows, copies and ``columns``."""
         mask = np.zeros(chosen.shape, dtype=bool)
         others = np.setdiff1d(self._distinct, columns)
         mask[others] = chosen[others]
@@ -125,7 +146,15 @@ class Follower:
         """``μ a − D v − cost``: dual violation where positive."""
         return self._a[:, None] * mu - self._dictionary.price(v) - cost
 
-    def _append(self, rows: list[Row], v: np.ndarray, s: np.ndarray, mu, excess) -> None:
+    def _append(
+        self,
+        rows: list[Row],
+        v: Float[np.ndarray, "b d_model"],
+        s: Float[np.ndarray, " b"],
+        mu: Float[np.ndarray, " b"],
+        excess: Float[np.ndarray, "d_sae b"],
+    ) -> None:
+        """Append knots, those left out that lie where the one before lies."""
         keep, last = [], float(self.knots.s[-1])
         for i in range(len(rows)):
             if s[i] > last * (1 + _SAME):
@@ -138,6 +167,7 @@ class Follower:
             )
 
     def _append_ray(self) -> None:
+        """Append the last segment as slopes per unit of s."""
         ray = self._engine.ray
         positive = ray.slope > 0
         rows = [(ray.indices[positive], ray.slope[positive])]
@@ -154,6 +184,7 @@ class Follower:
 
 
 def _origin(d_model: int, mu: float) -> Knots:
+    """The first knot, ``y = 0``; ``mu`` is the price at which a feature comes in."""
     empty = np.zeros(0, dtype=np.int64)
     return Knots(
         s=np.zeros(1),
@@ -169,7 +200,11 @@ def _origin(d_model: int, mu: float) -> Knots:
 
 
 def _with_rows(
-    knots: Knots, rows: list[Row], v: np.ndarray, mu: np.ndarray, excess: np.ndarray
+    knots: Knots,
+    rows: list[Row],
+    v: Float[np.ndarray, "b d_model"],
+    mu: Float[np.ndarray, " b"],
+    excess: Float[np.ndarray, "d_sae b"],
 ) -> Knots:
     """``knots`` with rows (knots or the ray) appended to everything but ``s``."""
     order = [np.argsort(index) for index, _ in rows]

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.factor import INDEPENDENT, ActiveQR
@@ -86,8 +86,7 @@ class Homotopy:
         self.active = [int(index) for index in active]
         self._qr.rebuild(self._dictionary.rows(np.array(self.active, dtype=int)))
         self._blocked: set[int] = set()
-        self._stalled = 0
-        self._settled = 0.0  # price at which the last exchange is over
+        self._stalled, self._settled = 0, 0.0  # the price at which the last exchange is over
 
     def work_on(self, columns: Int[np.ndarray, " m"]) -> None:
         """Look for events on ``columns`` and the active ones only."""
@@ -151,13 +150,14 @@ class Homotopy:
         price[able] = np.maximum((1.0 - self._level[able]) / self._slope[able], self.mu)
         return price
 
-    def _exits(self, p: np.ndarray, q: np.ndarray) -> Float[np.ndarray, " m"]:
-        price = np.full(p.size, np.inf)
-        falling = p < -_TIE * np.abs(p).max(initial=0.0)
+    def _exits(
+        self, p: Float[np.ndarray, " m"], q: Float[np.ndarray, " m"]
+    ) -> Float[np.ndarray, " m"]:
+        price, falling = np.full(p.size, np.inf), p < -_TIE * np.abs(p).max(initial=0.0)
         price[falling] = np.maximum(q[falling] / p[falling], self.mu)
         return price
 
-    def _tied(self, mu: float) -> np.ndarray:
+    def _tied(self, mu: float) -> Bool[np.ndarray, " m"]:
         cost = 1.0 - self._level - mu * self._slope
         return self._outside & (cost <= _TIE * (1.0 + mu * np.abs(self._a[self._columns])))
 

@@ -14,7 +14,9 @@ from scipy.optimize import linprog
 from steering_core.optimize.active_set import Program
 
 ConeSolver = Literal["clarabel", "scs"]
-Raw = tuple[str, np.ndarray, np.ndarray, int]  # status, primal, dual, iterations
+Raw = tuple[
+    str, Float[np.ndarray, " n"], Float[np.ndarray, " m"], int
+]  # status, primal, dual, iterations
 
 _OSQP = {
     "verbose": False,
@@ -25,6 +27,7 @@ _OSQP = {
     "adaptive_rho_interval": 50,  # by iterations, not by time: the same run gives the same bytes
     "check_termination": 5,
 }
+_SCS = {"verbose": False, "eps_abs": 1e-7, "eps_rel": 1e-7, "max_iters": 50_000}
 _NEAR = 1e-11  # of Clarabel's QP, so that active sets can be read off
 
 
@@ -206,9 +209,9 @@ def highs(
 
 def _clarabel(
     quadratic: sparse.csc_matrix,
-    cost: np.ndarray,
+    cost: Float[np.ndarray, " n"],
     matrix: sparse.csc_matrix,
-    right: np.ndarray,
+    right: Float[np.ndarray, " m"],
     cones: list[Any],
     tolerance: float | None = None,
 ) -> Raw:
@@ -224,17 +227,14 @@ def _clarabel(
 
 
 def _scs(
-    cost: np.ndarray, matrix: sparse.csc_matrix, right: np.ndarray, linear: int, cone: int
+    cost: Float[np.ndarray, " n"],
+    matrix: sparse.csc_matrix,
+    right: Float[np.ndarray, " m"],
+    linear: int,
+    cone: int,
 ) -> Raw:
     data = {"c": cost, "A": matrix, "b": right}
-    solver = scs.SCS(
-        data,
-        {"l": linear, "q": [cone]},
-        verbose=False,
-        eps_abs=1e-7,
-        eps_rel=1e-7,
-        max_iters=50_000,
-    )
+    solver = scs.SCS(data, {"l": linear, "q": [cone]}, **_SCS)
     result = solver.solve()
     name = {1: "solved", 2: "solved", -2: "infeasible", -7: "infeasible"}.get(
         result["info"]["status_val"], "failed"

@@ -7,7 +7,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import sparse
 
-from steering_core.optimize.checks import as_directions, as_float64, as_numbers
+from steering_core.optimize.checks import (
+    as_directions,
+    as_float64,
+    as_number,
+    as_numbers,
+    at_least,
+)
 from steering_core.optimize.dictionary import Dictionary
 
 
@@ -79,7 +85,8 @@ def box_limits(largest: Any, factor: float) -> Limits:
     Raises:
         ValueError: naming ``factor`` or ``largest``.
     """
-    if not isinstance(factor, (int, float, np.number)) or not 0 < factor < np.inf:
+    factor = as_number("factor", factor)
+    if not 0 < factor < np.inf:
         raise ValueError(f"factor must be > 0 and finite, not {factor!r}.")
     largest = as_float64("largest", largest, 1)
     if (largest < 0).any():
@@ -121,8 +128,7 @@ def prefilter(
     Raises:
         ValueError: naming the argument.
     """
-    if n_features < 2:
-        raise ValueError(f"n_features must be >= 2, not {n_features}.")
+    n_features = at_least("n_features", n_features, 2)
     active = _activations(activations)
     active = active.toarray() if sparse.issparse(active) else np.atleast_2d(active)
     scores = as_float64("scores", scores, 1)

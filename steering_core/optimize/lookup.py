@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from steering_core.optimize.checks import tolerated
+from steering_core.optimize.checks import as_number, tolerated
 from steering_core.optimize.knots import FAR, LIMIT, SNAP
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import BEYOND, INACCURATE, INFEASIBLE, OPTIMAL, SATISFIED
@@ -37,7 +37,7 @@ class PathLookup(torch.nn.Module):
             larger is ``inaccurate``.
 
     Raises:
-        ValueError: naming ``path``, if it has no knots yet, or ``tolerance``.
+        ValueError: naming ``path``, if it has no knots yet and might have, or ``tolerance``.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PathLookup(torch.nn.Module):
     ) -> None:
         super().__init__()
         knots, self._tolerance = path.knots, tolerated(tolerance)
-        if path.feasible and knots.mu.size < 2:
+        if path.feasible and knots.mu.size < 2 and not path.stuck:
             raise ValueError("path has no knots yet: extend it as far as the queries will go.")
         self.feasible, self.complete = path.feasible, knots.complete
         rows = max(knots.mu.size, 2)
@@ -83,11 +83,11 @@ class PathLookup(torch.nn.Module):
         """``(vectors, codes)`` of QP(λ, r); a tensor of λ, one a row, is taken unchecked.
 
         Raises:
-            ValueError: naming ``lam``, if it is a number that is not > 0.
+            ValueError: naming ``lam``, if it is a number that is not > 0, or ``shortfall``.
         """
-        if not isinstance(lam, Tensor) and not 0 < lam < np.inf:
+        if not isinstance(lam, Tensor) and not 0 < as_number("lam", lam) < np.inf:
             raise ValueError(f"lam must be > 0 and finite, not {lam}.")
-        r = shortfall.to(torch.float64)
+        r = _row(shortfall)
         s = r.clamp(min=0.0).nan_to_num(0.0) * lam
         beyond = s > self._tables["s"][-1] if not self.complete else torch.zeros_like(s).bool()
         return self._answer(r, s, None, ~torch.isfinite(r), beyond)
@@ -96,11 +96,11 @@ class PathLookup(torch.nn.Module):
         """``(vectors, codes)`` of SOCP(ε, r); a tensor of ε, one a row, is taken unchecked.
 
         Raises:
-            ValueError: naming ``epsilon``, if it is a number that is not >= 0.
+            ValueError: naming ``epsilon``, if it is a number that is not >= 0, or ``shortfall``.
         """
-        if not isinstance(epsilon, Tensor) and not 0 <= epsilon < np.inf:
+        if not isinstance(epsilon, Tensor) and not 0 <= as_number("epsilon", epsilon) < np.inf:
             raise ValueError(f"epsilon must be >= 0 and finite, not {epsilon}.")
-        r = shortfall.to(torch.float64)
+        r = _row(shortfall)
         norm = epsilon / r.clamp(min=np.finfo(float).tiny).nan_to_num(1.0)
         never = (norm < self._never) | ~torch.isfinite(r)
         beyond = torch.zeros_like(never)
@@ -213,3 +213,11 @@ class PathLookup(torch.nn.Module):
         super()._apply(fn, recurse)
         self._tables = {name: t.to(self.vectors.device) for name, t in self._tables.items()}
         return self
+
+
+def _row(shortfall: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Shortfalls in float64."""
+    if not isinstance(shortfall, Tensor) or shortfall.ndim != 1:
+        what = getattr(shortfall, "shape", shortfall)
+        raise ValueError(f"shortfall must be a tensor with one dimension, not {what}.")
+    return shortfall.to(torch.float64)

@@ -4,11 +4,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.solution import STATUSES
+
+_EXACT = 1e-9  # an error (relative) below this is none
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,32 @@ class Outcome:
         """δ = 0 is exact."""
         return cls("already_satisfied", sparse.csr_array((1, d_sae)), 0.0, 0.0, 0.0, 0.0)
 
-    def counted(self, iterations: int, rounds: int, inner: str) -> "Outcome":
-        """The same with the work it took and who did it."""
-        return replace(self, iterations=iterations, rounds=rounds, inner=inner)
+    def by(self, inner: str) -> "Outcome":
+        """The same with the inner solver whose point was used."""
+        return replace(self, inner=inner)
+
+    def counted(self, iterations: int, rounds: int) -> "Outcome":
+        """The same with the work that the input took."""
+        return replace(self, iterations=iterations, rounds=rounds)
+
+    @property
+    def error(self) -> float:
+        """The relative gap, without its sign, or the miss if that is larger."""
+        gap = abs(self.objective - self.dual_objective)
+        error = max(gap / self.objective if self.objective > 0 else gap, self.miss)
+        return np.inf if np.isnan(error) else error
+
+    def better(self, earlier: "Outcome | None") -> "Outcome":
+        """This one, unless it is in error and an ``earlier`` one is less so."""
+        if earlier is None or self.error <= max(earlier.error, _EXACT):
+            return self
+        return earlier
 
     def judged(self, tolerance: float) -> "Outcome":
-        """The same, ``inaccurate`` if gap, of either sign, or miss exceed ``tolerance``."""
-        if self.status != "optimal":
+        """The same, ``inaccurate`` if its error exceeds ``tolerance``."""
+        if self.status != "optimal" or self.error <= tolerance:
             return self
-        gap = abs(self.objective - self.dual_objective)
-        good = gap <= tolerance * self.objective and self.miss <= tolerance
-        return self if good else replace(self, status="inaccurate")
+        return replace(self, status="inaccurate")
 
 
 class WorkingSetSolutions:
@@ -98,7 +115,7 @@ class WorkingSetSolutions:
         return self.status.size
 
     @property
-    def solved(self) -> np.ndarray:
+    def solved(self) -> Bool[np.ndarray, " n"]:
         """Mask of the inputs that have a solution (a zero one included)."""
         return ~np.isnan(self.objective)
 
@@ -114,7 +131,7 @@ class WorkingSetSolutions:
         return np.where(self.solved, abs(self.delta).sum(axis=1), np.nan)
 
     @property
-    def l0(self) -> np.ndarray:
+    def l0(self) -> Int[np.ndarray, " n"]:
         """Number of coefficients that are not zero, -1 without a solution."""
         return np.where(self.solved, np.diff(self.delta.indptr), -1)
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from steering_core.errors import StorageError
-from steering_core.optimize.checks import as_float64, as_numbers, positive
+from steering_core.optimize.checks import as_float64, as_numbers, not_negative, positive
 from steering_core.optimize.dictionary import Dictionary, vector_digest
 from steering_core.optimize.follow import Follower
 from steering_core.optimize.homotopy import DegeneratePathError
-from steering_core.optimize.knots import Knots
+from steering_core.optimize.knots import LIMIT, Knots
 from steering_core.optimize.path_file import read_path, write_path
 from steering_core.optimize.queries import PathRangeError, certified, codes, fits, queries
 from steering_core.optimize.solution import Program, Solutions
@@ -89,19 +89,22 @@ class SteeringPath:
         """Whether any feature raises the probe; if not, every r > 0 is infeasible."""
         return bool(np.isfinite(self.knots.mu[0]))
 
+    @property
+    def stuck(self) -> bool:
+        """Whether float64 did not suffice to follow the path beyond its knots."""
+        return self._follower is not None and self._follower.stuck
+
     def extend(self, s: float = 0.0, norm: float = np.inf) -> "SteeringPath":
         """Follow the path to position ``s``, and on until ``‖Dᵀu‖ <= norm`` unless it ends.
 
-        ``extend(np.inf)`` follows it to its end. Returns the path itself.
+        ``extend(np.inf)`` follows it to its end. Returns the path.
 
         Raises:
-            ValueError: naming ``s`` or ``norm`` if NaN or negative.
+            ValueError: naming ``s`` or ``norm``, if it is no number or below 0.
             PathRangeError: if the path would have to grow and has no decoder.
             DegeneratePathError: if the path cannot be continued in float64.
         """
-        for name, value in (("s", s), ("norm", norm)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be >= 0, not {value}.")
+        s, norm = not_negative("s", s), not_negative("norm", norm)
         while self.feasible and not self._covers(s, norm):
             if self._follower is None:
                 raise PathRangeError(
@@ -133,25 +136,14 @@ class SteeringPath:
         return certified(self, "qp", shortfall, position, lam, code, tolerance)
 
     def socp(self, shortfall: Any, epsilon: Any, tolerance: float = 1e-8) -> Solutions:
-        """Solve SOCP(ε, r) for each input.
-
-        Args:
-            shortfall: r = τ − w·h − b, a number or ``(n,)``; r <= 0 gives δ = 0.
-            epsilon: ε >= 0, a number or ``(n,)``.
-            tolerance: a solution whose certified relative gap, of either sign, or whose miss is
-                larger is ``"inaccurate"``.
-
-        Raises:
-            ValueError: naming the argument.
-            PathRangeError: as :meth:`extend`.
-        """
+        """Solve SOCP(ε, r) for each input; ``epsilon`` >= 0, otherwise as :meth:`qp`."""
         epsilon = positive("epsilon", epsilon, zero=True)
         shortfall, epsilon = queries(shortfall, "epsilon", epsilon, tolerance)
         needs = shortfall > 0
         norm = np.full(shortfall.size, np.inf)
         np.divide(epsilon, shortfall, out=norm, where=needs)
         weight = float(np.linalg.norm(self.weight))  # ‖Dᵀu‖‖w‖ >= w·Dᵀu >= 1, always
-        possible = needs & (norm >= (1.0 - 1e-12) / weight if weight else False)
+        possible = needs & (norm >= (1.0 - LIMIT) / weight if weight else False)
         reached = np.ones(shortfall.size, dtype=bool)
         if self.feasible and possible.any():
             reached[possible] = self._reach(np.zeros(1), norm[possible])
@@ -173,8 +165,8 @@ class SteeringPath:
         """Rebuild solutions from their coordinates.
 
         Args:
-            position: path position s, ``(n,)``; NaN for infeasible inputs. Solutions that miss
-                their program at this position are ``"inaccurate"``.
+            position: path position s, ``(n,)``; NaN for infeasible inputs. A solution that misses
+                its program at this position is ``"inaccurate"``.
             shortfall: r, ``(n,)``.
             program: ``"qp"`` or ``"socp"``.
             parameter: λ or ε, a number or ``(n,)``.
@@ -210,8 +202,7 @@ class SteeringPath:
         """Read a saved path; without ``decoder`` it answers inside its fitted range only.
 
         Raises:
-            StorageError: if the file is missing or damaged, is no path, or belongs to another
-                decoder.
+            StorageError: if the file is missing, damaged, no path, or of another decoder.
         """
         knots, weight, d_sae, digests = read_path(file)
         dictionary = follower = None
@@ -234,11 +225,8 @@ class SteeringPath:
 
     def _reach(
         self, position: Float[np.ndarray, " n"], norm: Float[np.ndarray, " m"]
-    ) -> np.ndarray:
-        """Extend as far as queries need and float64 suffices; which of them that covers.
-
-        One of n and m is 1, or they are equal.
-        """
+    ) -> Bool[np.ndarray, " n"]:
+        """Extend as far as queries need and float64 allows; which of them that covers."""
         with suppress(DegeneratePathError):  # what is not covered then has failed
             self.extend(position.max(initial=0.0), norm.min(initial=np.inf))
         return self._covers(position, norm)
@@ -246,5 +234,5 @@ class SteeringPath:
     def _covers(self, s: Any, norm: Any) -> Any:
         """Whether queries, numbers or vectors of them, lie inside the fitted range."""
         knots = self.knots
-        fallen = float(knots.norm[-1]) if knots.norm.size else np.inf
+        fallen = knots.norm[-1] if knots.norm.size else np.inf
         return (s <= knots.reach) & ((norm == np.inf) | knots.complete | (fallen <= norm))

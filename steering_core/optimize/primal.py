@@ -15,6 +15,9 @@ from scipy.linalg.lapack import dpstrf
 
 from steering_core.optimize.active_set import (
     ActiveSet,
+    Exact,
+    PerColumn,
+    PerMargin,
     Program,
     affine,
     cholesky,
@@ -30,10 +33,10 @@ _MEETS = 1e-10  # margins missed by less (relative) are met
 _NONE = 1e-6  # a smaller weight of a column in another is none
 _PATIENCE = 50  # steps without progress before columns enter by number
 
+Moved = tuple[ActiveSet, PerColumn]
 
-def independent(
-    program: Program, active: ActiveSet, x: Float[np.ndarray, " n"]
-) -> Bool[np.ndarray, " n"]:
+
+def independent(program: Program, active: ActiveSet, x: PerColumn) -> Bool[np.ndarray, " n"]:
     """The free columns without those that depend on others; the largest x stay."""
     index = np.flatnonzero(active.free)
     gram = program.gram[np.ix_(index, index)]
@@ -49,10 +52,10 @@ def independent(
 
 def primal_qp(
     program: Program,
-    s: Float[np.ndarray, " k"],
-    x: Float[np.ndarray, " n"],
-    mu: Float[np.ndarray, " k"],
-) -> tuple[np.ndarray, np.ndarray, ActiveSet] | None:
+    s: PerMargin,
+    x: PerColumn,
+    mu: PerMargin,
+) -> Exact | None:
     """``(x, mu, active set)`` of the QP from a nearly feasible point with multipliers.
 
     Margins that the point misses (by a solver's tolerance) are first taken as they are, and
@@ -80,9 +83,7 @@ def primal_qp(
     return found if (relaxed >= s - _MEETS * size).all() else None
 
 
-def _descend(
-    program: Program, s: np.ndarray, x: np.ndarray, active: ActiveSet
-) -> tuple[np.ndarray, np.ndarray, ActiveSet] | None:
+def _descend(program: Program, s: PerMargin, x: PerColumn, active: ActiveSet) -> Exact | None:
     stalled, one, best = 0, np.ones(1), np.inf
     for _ in range(_STEPS):
         solved = affine(program, active, s[:, None], one, one)
@@ -113,7 +114,7 @@ def _descend(
 
 
 def _blocking(
-    program: Program, s: np.ndarray, x: np.ndarray, target: np.ndarray, active: ActiveSet
+    program: Program, s: PerMargin, x: PerColumn, target: PerColumn, active: ActiveSet
 ) -> tuple[float, int | None]:
     """How far (0 to 1) one can go to ``target``, and the column or (n + margin) that stops it."""
     step = target - x
@@ -130,9 +131,7 @@ def _blocking(
     return (float(room[first]), first) if room[first] < 1.0 else (1.0, None)
 
 
-def _stop_at(
-    program: Program, active: ActiveSet, x: np.ndarray, hit: int
-) -> tuple[ActiveSet, np.ndarray]:
+def _stop_at(program: Program, active: ActiveSet, x: PerColumn, hit: int) -> Moved:
     free, capped, tight = active.free.copy(), active.capped.copy(), active.tight.copy()
     if hit >= x.size:
         tight[hit - x.size] = True
@@ -143,9 +142,7 @@ def _stop_at(
     return ActiveSet(free, capped, tight), x
 
 
-def _enter(
-    program: Program, active: ActiveSet, x: np.ndarray, index: int
-) -> tuple[ActiveSet, np.ndarray] | None:
+def _enter(program: Program, active: ActiveSet, x: PerColumn, index: int) -> Moved | None:
     """Free a column (or, from n on, let a margin go); a dependent one takes another's place."""
     if index >= x.size:
         tight = active.tight.copy()
@@ -162,9 +159,7 @@ def _enter(
     return _slide(program, replace(active, capped=capped), x, index, sign, weights)
 
 
-def _reduce(
-    program: Program, active: ActiveSet, x: np.ndarray
-) -> tuple[ActiveSet, np.ndarray] | None:
+def _reduce(program: Program, active: ActiveSet, x: PerColumn) -> Moved | None:
     """Bring dependent columns to a bound, one after the other, ``Eᵀx`` staying as it is."""
     inside = active.free
     for _ in range(x.size):
@@ -188,11 +183,11 @@ def _reduce(
 def _slide(
     program: Program,
     active: ActiveSet,
-    x: np.ndarray,
+    x: PerColumn,
     index: int,
     sign: float,
     weights: Float[np.ndarray, " m"],
-) -> tuple[ActiveSet, np.ndarray] | None:
+) -> Moved | None:
     """Move a dependent column up or down, the free ones against it, until one is at a bound."""
     inside = np.flatnonzero(active.free)
     x, step = x.copy(), -sign * weights
@@ -212,7 +207,9 @@ def _slide(
     return _stop_at(program, replace(active, free=free), x, hit)
 
 
-def _weights(program: Program, free: np.ndarray, index: int) -> Float[np.ndarray, " m"] | None:
+def _weights(
+    program: Program, free: Bool[np.ndarray, " n"], index: int
+) -> Float[np.ndarray, " m"] | None:
     """Weights of the free columns in a column's projection on their span."""
     inside = np.flatnonzero(free)
     factor = cholesky(program.gram[np.ix_(inside, inside)])
@@ -222,13 +219,15 @@ def _weights(program: Program, free: np.ndarray, index: int) -> Float[np.ndarray
     return cho_solve(factor, cross, check_finite=False) if inside.size else cross
 
 
-def _distance(program: Program, free: np.ndarray, index: int, weights: np.ndarray) -> float:
+def _distance(
+    program: Program, free: Bool[np.ndarray, " n"], index: int, weights: Float[np.ndarray, " m"]
+) -> float:
     """Squared distance of a column to the span of the free ones."""
     return float(program.gram[index, index] - weights @ program.gram[free, index])
 
 
 def _spanned(
-    program: Program, free: np.ndarray, tight: np.ndarray, mu: np.ndarray
+    program: Program, free: Bool[np.ndarray, " n"], tight: Bool[np.ndarray, " k"], mu: PerMargin
 ) -> Bool[np.ndarray, " k"]:
     """The tight margins that are independent on the free columns, dearest first."""
     kept = np.zeros(tight.size, dtype=bool)

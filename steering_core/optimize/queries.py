@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from steering_core.optimize.checks import as_vector, match, tolerated
 from steering_core.optimize.dictionary import Dictionary
@@ -55,7 +55,9 @@ def queries(
 
 
 def codes(
-    shortfall: Float[np.ndarray, " n"], feasible: np.ndarray | bool, reached: np.ndarray
+    shortfall: Float[np.ndarray, " n"],
+    feasible: Bool[np.ndarray, " n"] | bool,
+    reached: Bool[np.ndarray, " n"],
 ) -> Int[np.ndarray, " n"]:
     """Statuses before any certificate; ``reached``: whether the path goes that far."""
     code = np.where(feasible, np.where(reached, OPTIMAL, FAILED), INFEASIBLE)

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy import sparse
 
 from steering_core.optimize.knots import FAR, Place
@@ -62,12 +62,12 @@ class Solutions:
         return self.shortfall.shape[0]
 
     @property
-    def status(self) -> np.ndarray:
+    def status(self) -> Shaped[np.ndarray, " n"]:
         """Status of each input as text, one of ``STATUSES``."""
         return np.array(STATUSES)[self.code]
 
     @property
-    def solved(self) -> np.ndarray:
+    def solved(self) -> Bool[np.ndarray, " n"]:
         """Mask of the inputs that have a solution (a zero one included)."""
         return (self.code != INFEASIBLE) & (self.code != FAILED)
 
@@ -191,7 +191,7 @@ class Solutions:
         return value, violation
 
     @cached_property
-    def _moved(self) -> np.ndarray:
+    def _moved(self) -> Bool[np.ndarray, " n"]:
         return self.solved & (self.code != SATISFIED)
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from steering_core.optimize.checks import as_float64
+from steering_core.optimize.checks import as_float64, at_least
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def fit_subspace(
         raise ValueError(f"labels must hold both 0 and 1, {len(residuals)} in all.")
     if target not in (0, 1):
         raise ValueError(f"target must be 0 or 1, not {target}.")
-    if not 1 <= k <= n_components:
+    k, n_components = at_least("k", k, 1), at_least("n_components", n_components, 1)
+    if k > n_components:
         raise ValueError(f"k must be between 1 and n_components = {n_components}, not {k}.")
     _, size, rows = np.linalg.svd(residuals - residuals.mean(axis=0), full_matrices=False)
     rows = rows[size > 1e-10 * size[0]][:n_components]

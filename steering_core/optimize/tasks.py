@@ -1,12 +1,18 @@
 """One input's program on the working columns: how to solve, finish, repair and certify it."""
 
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
-from steering_core.optimize.active_set import ActiveSet, Program, finish_qp, guess, tidied
+from steering_core.optimize.active_set import (
+    Exact,
+    PerColumn,
+    PerMargin,
+    Program,
+    finish_qp,
+    tidied,
+)
 from steering_core.optimize.cone import finish_cone
 from steering_core.optimize.feasibility import Feasible, meet_budget, meet_margins
 from steering_core.optimize.inner import (
@@ -17,41 +23,12 @@ from steering_core.optimize.inner import (
     solve_linear,
     solve_quadratic,
 )
+from steering_core.optimize.input_program import Point, guessed, padded
 from steering_core.optimize.outcome import Outcome
-from steering_core.optimize.primal import independent, primal_qp
+from steering_core.optimize.primal import primal_qp
 from steering_core.optimize.working_columns import WorkingColumns
 
-
-@dataclass(frozen=True)
-class Point:
-    """Coefficients of unit columns and multipliers; ``nu`` belongs to the residual vector.
-
-    ``solver`` is the inner solver it was finished from, ``iterations`` what finishing took.
-    """
-
-    x: Float[np.ndarray, " n"]
-    mu: Float[np.ndarray, " k"]
-    nu: Float[np.ndarray, " d_model"]
-    solver: str
-    iterations: int = 0
-
-
-class InputProgram(Protocol):
-    """What the rounds of the working set need from a program."""
-
-    caps: Float[np.ndarray, " columns"]
-
-    def solve(self) -> Inner:
-        """Solve approximately on the working columns."""
-
-    def finish(self, found: Inner) -> Point:
-        """Make it exact."""
-
-    def repair(self) -> str:
-        """Find a feasible point, on more columns maybe: ``"feasible"``, else the final status."""
-
-    def outcome(self, point: Point, costs: Float[np.ndarray, " columns"]) -> Outcome:
-        """Values and certificate, given the reduced costs of all columns."""
+_SLACK = 1e-6  # a budget whose price is below this (relative) is tried without
 
 
 class QPTask:
@@ -61,7 +38,12 @@ class QPTask:
     """
 
     def __init__(
-        self, columns: WorkingColumns, solver: WarmOSQP, r: np.ndarray, lam: float, caps: np.ndarray
+        self,
+        columns: WorkingColumns,
+        solver: WarmOSQP,
+        r: PerMargin,
+        lam: float,
+        caps: Float[np.ndarray, " columns"],
     ) -> None:
         self._columns, self._solver = columns, solver
         self._scale = lam * columns.unit
@@ -81,34 +63,47 @@ class QPTask:
         again = solve_quadratic(program, self._s)
         again = replace(again, iterations=found.iterations + again.iterations)
         if again.status != "solved" and self._start is not None:
-            return replace(_padded(self._start, program), iterations=again.iterations)
+            return replace(padded(self._start, program), iterations=again.iterations)
         return again
 
     def finish(self, found: Inner) -> Point:
         """By the equations of the active set.
 
         Where the pivots do not settle: from the last round's solution, which is feasible still,
-        or from a point of Clarabel, by the primal method.
+        or from a point of Clarabel, by the primal method. Where nothing does, the point is as
+        the solver left it, but tidy.
         """
         program, s = self._program(), self._s
-        start = _guess(program, s, found)
-        exact, solver, iterations = finish_qp(program, s, start), found.solver, 0
+        exact, iterations = finish_qp(program, s, guessed(program, s, found)), 0
+        solver = found.solver
         if exact is None and self._last is not None:
-            x = np.zeros(program.caps.size)
-            x[: self._last.x.size] = self._last.x
-            exact, solver = primal_qp(program, s, x, self._last.mu), self._last.solver
-        if exact is None and solver != "clarabel":
-            better = solve_quadratic(program, s)
-            iterations = better.iterations
-            if better.status == "solved":
-                found, start = better, _guess(program, s, better)
-                exact = finish_qp(program, s, start)
+            exact, solver = self._from_last_round(program), self._last.solver
+        if exact is None:
+            if found.solver != "clarabel":
+                found, exact, iterations = self._nearer(program, found)
             solver = found.solver
-        exact = exact or primal_qp(program, s, found.x, found.mu)
-        x, mu = exact[:2] if exact else (tidied(program, s, found.x, start), found.mu)
-        point = Point(x, mu, x @ self._columns.rows, solver, iterations)
-        self._last = point if exact else None
-        return point
+            exact = exact or primal_qp(program, s, found.x, found.mu)
+        if exact is None:
+            x = tidied(program, s, found.x, guessed(program, s, found))
+            self._last = None
+            return Point(x, found.mu, x @ self._columns.rows, solver, iterations)
+        x, mu = exact[:2]
+        self._last = Point(x, mu, x @ self._columns.rows, solver, iterations)
+        return self._last
+
+    def _from_last_round(self, program: Program) -> Exact | None:
+        """The primal method from the last round's solution, on more columns now."""
+        x = np.zeros(program.caps.size)
+        x[: self._last.x.size] = self._last.x
+        return primal_qp(program, self._s, x, self._last.mu)
+
+    def _nearer(self, program: Program, found: Inner) -> tuple[Inner, Exact | None, int]:
+        """A point of Clarabel if it has one, else ``found``; if it settles; its iterations."""
+        better = solve_quadratic(program, self._s)
+        if better.status != "solved":
+            return found, None, better.iterations
+        exact = finish_qp(program, self._s, guessed(program, self._s, better))
+        return better, exact, better.iterations
 
     def repair(self) -> str:
         """By the linear program over the full dictionary."""
@@ -121,7 +116,7 @@ class QPTask:
         self._start = found.point
         return found.status
 
-    def outcome(self, point: Point, costs: np.ndarray) -> Outcome:
+    def outcome(self, point: Point, costs: Float[np.ndarray, " columns"]) -> Outcome:
         """The dual value is ``μᵀs − ½‖ν‖²`` less what the caps cost."""
         columns, scale = self._columns, self._scale
         program = self._program()
@@ -153,9 +148,9 @@ class ConeTask:
         self,
         columns: WorkingColumns,
         solver: ConeSolver,
-        r: np.ndarray,
+        r: PerMargin,
         epsilon: float,
-        caps: np.ndarray,
+        caps: Float[np.ndarray, " columns"],
     ) -> None:
         self._columns, self._solver = columns, solver
         self._r, self._epsilon, self.caps = r, epsilon, caps
@@ -167,33 +162,38 @@ class ConeTask:
         found = solve_cone(program, self._r, self._epsilon, self._solver)
         if found.status == "solved" or self._start is None:
             return found
-        start = _padded(self._start, program)
+        start = padded(self._start, program)
         eta = max(float(program.cost @ start.x), 1e-300) / self._epsilon**2
         return replace(start, mu=eta * start.mu, eta=eta, iterations=found.iterations)
 
     def finish(self, found: Inner) -> Point:
         """By the equations of the active set, or the linear program if the budget is slack."""
         program, rows = self._columns.program(self.caps), self._columns.rows
-        if found.eta * self._epsilon**2 <= 1e-6 * (program.cost @ found.x):
-            linear = solve_linear(program.margins, self._r, program.caps, program.cost)
-            if linear.status == "solved" and np.linalg.norm(linear.x @ rows) <= self._epsilon:
+        cost = float(program.cost @ found.x)
+        if found.eta * self._epsilon**2 <= _SLACK * cost:
+            linear = self._without_budget(program)
+            if linear is not None and np.linalg.norm(linear.x @ rows) <= self._epsilon:
                 return self._slack(linear, linear.x)
-        eta = max(found.eta, 1e-6 * float(program.cost @ found.x) / self._epsilon**2)
+        eta = max(found.eta, _SLACK * cost / self._epsilon**2)
         # the cone program at η is the QP with everything times η
-        scaled = replace(found, x=eta * found.x)
-        start = _guess(program.scaled(eta), eta * self._r, scaled)
+        start = guessed(program.scaled(eta), eta * self._r, replace(found, x=eta * found.x))
         exact = finish_cone(program, self._r, self._epsilon, eta, found.x, found.mu, start)
-        if exact and exact[2] == 0.0:  # of several cheapest points, one within the budget
-            linear = solve_linear(program.margins, self._r, program.caps, program.cost)
-            if linear.status == "solved":
-                return self._slack(linear, np.minimum(exact[0], program.caps))
-        elif exact:
+        if exact is not None:
             x, mu, eta = exact
-            return Point(np.minimum(x / eta, program.caps), mu, x @ rows, found.solver)
+            if eta > 0:
+                return Point(np.minimum(x / eta, program.caps), mu, x @ rows, found.solver)
+            linear = self._without_budget(program)
+            if linear is not None:  # of several cheapest points, one within the budget
+                return self._slack(linear, np.minimum(x, program.caps))
         x = tidied(program, self._r, found.x, start)
         return Point(x, found.mu, found.eta * (x @ rows), found.solver)
 
-    def _slack(self, linear: Inner, x: Float[np.ndarray, " n"]) -> Point:
+    def _without_budget(self, program: Program) -> Inner | None:
+        """A cheapest point that meets the margins, and their prices."""
+        linear = solve_linear(program.margins, self._r, program.caps, program.cost)
+        return linear if linear.status == "solved" else None
+
+    def _slack(self, linear: Inner, x: PerColumn) -> Point:
         """A point of the linear program, with its multipliers."""
         nothing = np.zeros(self._columns.rows.shape[1])
         return Point(x, linear.mu, nothing, linear.solver, linear.iterations)
@@ -206,7 +206,7 @@ class ConeTask:
         self._start = found.point
         return found.status
 
-    def outcome(self, point: Point, costs: np.ndarray) -> Outcome:
+    def outcome(self, point: Point, costs: Float[np.ndarray, " columns"]) -> Outcome:
         """The dual value is ``μᵀr − ε‖ν‖`` less what the caps cost."""
         columns, program = self._columns, self._columns.program(self.caps)
         certificate = columns.certify(costs, self.caps, point.x)
@@ -222,16 +222,3 @@ class ConeTask:
             norm,
             max(margin, norm / self._epsilon - 1.0),
         )
-
-
-def _guess(program: Program, s: np.ndarray, found: Inner) -> ActiveSet:
-    """The active set of an approximate solution, its free columns independent."""
-    active = guess(program, s, found.x, found.mu)
-    return replace(active, free=independent(program, active, found.x))
-
-
-def _padded(start: Inner, program: Program) -> Inner:
-    """A point on the columns of a program that came to have more of them."""
-    x = np.zeros(program.caps.size)
-    x[: start.x.size] = start.x
-    return replace(start, x=x)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
 from steering_core.optimize.active_set import Program
@@ -100,7 +100,7 @@ class WorkingColumns:
         """Forget all but the first n columns taken in."""
         self._keep(np.arange(self.ids.size) < n)
 
-    def _keep(self, mask: np.ndarray) -> None:
+    def _keep(self, mask: Bool[np.ndarray, " n"]) -> None:
         self.ids, self.rows = self.ids[mask], self.rows[mask]
         self.gram = self.gram[np.ix_(mask, mask)]
 
@@ -131,7 +131,7 @@ class WorkingColumns:
         self,
         costs: Float[np.ndarray, " columns"],
         caps: Float[np.ndarray, " columns"],
-        x: np.ndarray,
+        x: Float[np.ndarray, " n"],
     ) -> Certificate:
         """Certificate of multipliers with these reduced costs.
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from steering_core.optimize.active_set import PerMargin
 from steering_core.optimize.checks import (
     as_directions,
     as_float64,
@@ -22,9 +23,10 @@ from steering_core.optimize.checks import (
 )
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.inner import ConeSolver, WarmOSQP
+from steering_core.optimize.input_program import InputProgram
 from steering_core.optimize.limits import Limits
 from steering_core.optimize.outcome import Outcome, WorkingSetSolutions
-from steering_core.optimize.tasks import ConeTask, InputProgram, QPTask
+from steering_core.optimize.tasks import ConeTask, QPTask
 from steering_core.optimize.working_columns import WorkingColumns
 
 _PAYS = -1e-9  # a column whose reduced cost is below this comes in
@@ -32,6 +34,8 @@ _COME_IN = 48  # columns a round
 _MOST = 640  # columns kept from one input to the next
 _MISSED = 1e-9  # constraints missed by more (relative): is there a solution at all?
 _ROUNDS = 200
+
+Caps = Float[np.ndarray, " columns"]
 
 
 class WorkingSet:
@@ -90,7 +94,7 @@ class WorkingSet:
             ValueError: naming the argument.
         """
 
-        def task(r: np.ndarray, lam: float, caps: np.ndarray) -> InputProgram:
+        def task(r: PerMargin, lam: float, caps: Caps) -> InputProgram:
             return QPTask(self._columns, self._osqp, r, lam, caps)
 
         return self._each(shortfall, "lam", positive("lam", lam), limits, tolerance, task)
@@ -100,7 +104,7 @@ class WorkingSet:
     ) -> WorkingSetSolutions:
         """Solve the SOCP for each input; ``epsilon`` >= 0, otherwise as :meth:`qp`."""
 
-        def task(r: np.ndarray, epsilon: float, caps: np.ndarray) -> InputProgram:
+        def task(r: PerMargin, epsilon: float, caps: Caps) -> InputProgram:
             return ConeTask(self._columns, self._cone_solver, r, epsilon, caps)
 
         epsilon = positive("epsilon", epsilon, zero=True)
@@ -110,10 +114,10 @@ class WorkingSet:
         self,
         shortfall: Any,
         name: str,
-        parameter: np.ndarray,
+        parameter: Float[np.ndarray, " n"],
         limits: Limits | None,
         tolerance: float,
-        task: Callable[[np.ndarray, float, np.ndarray], InputProgram],
+        task: Callable[[PerMargin, float, Caps], InputProgram],
     ) -> WorkingSetSolutions:
         k, d_sae = self._columns.directions.shape[0], self._columns.d_sae
         shortfall, tolerance = _margins(shortfall, k), tolerated(tolerance)
@@ -142,10 +146,14 @@ class WorkingSet:
             return Outcome.nothing("failed", self._columns.d_sae)
 
     def _rounds(self, task: InputProgram) -> Outcome:
+        """Solve, price all columns, take in those that pay, until none does.
+
+        Every outcome is certified on the full dictionary, so the best of them counts: the last,
+        unless a solver gets worse near a limit of the program.
+        """
         columns, iterations, best = self._columns, 0, None
-        before, status = columns.ids.size, "feasible"
-        if before == 0:
-            status = task.repair()
+        before = columns.ids.size
+        status = "feasible" if before else task.repair()
         for count in range(1, _ROUNDS + 1):
             if status != "feasible":
                 break
@@ -157,25 +165,29 @@ class WorkingSet:
             point = task.finish(found)
             iterations += point.iterations
             costs = columns.reduced_costs(point.nu, point.mu)
-            best = task.outcome(point, costs).counted(iterations, count, point.solver)
-            if not columns.add(columns.promising(costs, task.caps, _PAYS, _COME_IN)):
-                if best.miss > _MISSED:  # a point near a program that has none, maybe
-                    status = task.repair()
-                    continue
+            latest = task.outcome(point, costs)
+            best = latest.by(point.solver).better(best)
+            if columns.add(columns.promising(costs, task.caps, _PAYS, _COME_IN)):
+                continue
+            if latest.miss <= _MISSED:
                 columns.keep_best(costs, point.x, _MOST)
-                return best
-        if columns.ids.size > _MOST:  # without a solution nothing says which columns are good
-            columns.keep_first(before)
-        if status == "infeasible" or best is None:
-            status = "failed" if status == "feasible" else status
-            return Outcome.nothing(status, columns.d_sae).counted(iterations, count, "")
-        return best
+                return best.counted(iterations, count)
+            status = task.repair()  # a point near a program that has none, maybe
+        return self._unsettled(before, status, best).counted(iterations, count)
+
+    def _unsettled(self, before: int, status: str, best: Outcome | None) -> Outcome:
+        """What is said where columns or repairs run out; ``before``: columns there were."""
+        if self._columns.ids.size > _MOST:  # nothing says which of the new columns are good
+            self._columns.keep_first(before)
+        if best is not None and status != "infeasible":
+            return best
+        status = "failed" if status == "feasible" else status
+        return Outcome.nothing(status, self._columns.d_sae)
 
 
 def _margins(shortfall: Any, k: int) -> Float[np.ndarray, "n k"]:
     """Shortfalls as a matrix; there may be no inputs at all."""
-    if not isinstance(shortfall, torch.Tensor):
-        shortfall = as_numbers("shortfall", shortfall)
+    shortfall = as_numbers("shortfall", shortfall)
     if shortfall.ndim > 0 and len(shortfall) == 0:
         return np.zeros((0, k))
     shortfall = as_float64("shortfall", shortfall, 1 if shortfall.ndim == 1 == k else 2)

@@ -290,6 +290,19 @@ def test_positions_beyond_the_end_of_float64_are_left_alone_and_counted(
     assert got.unsolved.sum() > 0
 
 
+def test_a_path_stuck_at_its_beginning_steers_nothing_and_ends_nothing(tiny, prompts, monkeypatch):
+    def stuck(self):
+        raise DegeneratePathError("stuck")
+
+    monkeypatch.setattr(Homotopy, "step", stuck)
+    kwargs = {"site": SITES[1], "batch_size": 2}
+    far = plan("qp", 3.0, 60.0, SITES[1], path=SteeringPath.fit(DECODER, WEIGHT))
+    got = continuations(tiny, prompts, NAMES, GREEDY, **kwargs, adaptive=far)
+    plain = continuations(tiny, prompts, NAMES, GREEDY, **kwargs)
+    assert got.tokens == plain.tokens
+    assert (got.unsolved > 0).all()
+
+
 def test_positions_whose_solution_is_not_certified_are_left_alone_and_counted(tiny, prompts):
     path = SteeringPath.fit(DECODER, WEIGHT).extend(np.inf)
     wrong = replace(path.knots, violation=np.ones_like(path.knots.violation))

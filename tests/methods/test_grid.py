@@ -78,7 +78,7 @@ def test_what_is_no_program_is_refused(arguments: tuple):
         make_program(*arguments)
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf, "much", [1.0, 2.0]])
 def test_parameters_out_of_range(bad: float):
     with pytest.raises(ValueError, match="lam"):
         make_program("qp_optimal", 1.0, bad, None)

@@ -13,6 +13,7 @@ from small_world import D_MODEL, decoder, inputs, probe
 
 from steering_core.methods import ConvexOptimalSteering, InfeasibleError, QPOptimalSteering
 from steering_core.methods import optimal as optimal_module
+from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath
 
 D = decoder()
@@ -151,6 +152,17 @@ def test_arrays_changed_in_place_are_other_arrays(make):
     ))  # fmt: skip
 
 
+def test_an_array_changed_to_what_is_no_decoder_is_named():
+    method, h = QPOptimalSteering(tau=2.0), inputs()[0]
+    method.compute_steering_vector(h, W, B, D)
+    for bad in (np.full_like(D, np.nan), D + 0j, D.astype(object)):
+        bad[0, 0] = np.nan
+        with pytest.raises(ValueError, match="D "):
+            method.compute_steering_vector(h, W, B, bad)
+    v = method.compute_steering_vector(h, W, B, D)
+    assert (h + v) @ W + B == pytest.approx(2.0, abs=1e-9)
+
+
 def test_feature_activations_do_not_matter():
     features = np.random.default_rng(0).random(40)
     for method in (QPOptimalSteering(), ConvexOptimalSteering(50)):
@@ -176,6 +188,8 @@ def test_torch_and_float32_are_welcome():
         ({"h": np.zeros((1, D_MODEL))}, "h must have 1 dimension"),
         ({"h": np.full(D_MODEL, np.nan)}, "h holds NaN"),
         ({"probe_b": np.inf}, "probe_b must be finite"),
+        ({"probe_b": [1.0, 2.0]}, "probe_b must be a number"),
+        ({"D": D * 1j}, "D is not an array of numbers: they are complex"),
         ({"probe_w": np.full(D_MODEL, np.nan)}, "probe_w holds NaN"),
         ({"D": np.zeros((4, D_MODEL + 1))}, "D must have shape"),
         ({"D": np.zeros(D_MODEL)}, "D must have shape"),
@@ -215,13 +229,15 @@ def test_a_solution_that_is_not_certified_is_not_passed_off_as_optimal(
 @pytest.mark.parametrize("target_class", [0, 1])
 @pytest.mark.parametrize("method", [QPOptimalSteering(0.5), ConvexOptimalSteering(50.0)])
 def test_many_inputs_are_solved_as_one_by_one(method, target_class: int, monkeypatch):
-    digests, digest = [], optimal_module.rows_digest
+    compared, holds = [], Dictionary.holds
     monkeypatch.setattr(
-        optimal_module, "rows_digest", lambda rows: digests.append(1) or digest(rows)
+        Dictionary, "holds", lambda self, rows: compared.append(1) or holds(self, rows)
     )
+    method.compute_steering_vector(inputs()[0], W, B, D, target_class=target_class)
+    compared.clear()
     H = np.stack(inputs())
     got = method.compute_steering_vectors(H, W, B, D, target_class)
-    assert len(digests) == 1
+    assert len(compared) == 1
     want = [method.compute_steering_vector(h, W, B, D, target_class=target_class) for h in H]
     np.testing.assert_allclose(got, want, atol=1e-12)
 

@@ -38,6 +38,8 @@ def test_scores_may_be_a_list():
         (lambda: ablation_limits(np.ones(4)).rows(0, 1, 3), "activations"),
         (lambda: box_limits(np.ones(4), 1.0).rows(0, 1, 3), "largest"),
         (lambda: prefilter(np.ones((1, 3)), np.ones(3), 1), "n_features"),
+        (lambda: prefilter(np.ones((1, 3)), np.ones(3), 2.5), "n_features"),
+        (lambda: prefilter(np.ones((1, 3)), np.ones(3), None), "n_features"),
         (lambda: ablation_limits([-1.0]), "activations"),
         (lambda: ablation_limits([[1.0], [1.0, 2.0]]), "activations"),
         (lambda: ablation_limits(["much"]), "activations"),

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optimize_instances import instances, unit_dictionary
 
+from steering_core.optimize.homotopy import DegeneratePathError, Homotopy
 from steering_core.optimize.lookup import PathLookup
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import BEYOND, INACCURATE, INFEASIBLE, OPTIMAL, SATISFIED
@@ -103,6 +104,22 @@ def test_infeasible_path_and_no_knots():
         PathLookup(SteeringPath.fit(np.eye(3), np.ones(3)))
 
 
+def test_a_path_stuck_at_its_beginning_has_nothing_in_range(monkeypatch):
+    def stuck(self):
+        raise DegeneratePathError("stuck")
+
+    monkeypatch.setattr(Homotopy, "step", stuck)
+    path = SteeringPath.fit(np.eye(3), np.ones(3))
+    assert not path.stuck
+    assert path.qp([1.0, -1.0], 1.0).status.tolist() == ["failed", "already_satisfied"]
+    assert path.stuck
+    lookup, r = PathLookup(path), torch.tensor([1.0, -1.0, 0.0, float("nan")])
+    for vectors, codes in (lookup.qp(r, 1.0), lookup.socp(r, 2.0)):
+        assert codes.tolist() == [BEYOND, SATISFIED, SATISFIED, INFEASIBLE]
+        assert (vectors == 0).all()
+    assert lookup.socp(r, 1e-3)[1][0] == INFEASIBLE
+
+
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan")])
 def test_bad_parameters(bad):
     lookup = PathLookup(SteeringPath.fit(np.eye(3), np.ones(3), s=1.0))
@@ -110,6 +127,12 @@ def test_bad_parameters(bad):
         lookup.qp(torch.ones(1), bad)
     with pytest.raises(ValueError, match="epsilon"):
         lookup.socp(torch.ones(1), bad - 1.0)
+    for solve in (lookup.qp, lookup.socp):
+        for shortfall in (torch.ones(1, 1), torch.tensor(1.0), np.ones(2), None):
+            with pytest.raises(ValueError, match="shortfall"):
+                solve(shortfall, 1.0)
+        with pytest.raises(ValueError, match="must be a number"):
+            solve(torch.ones(1), "much")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

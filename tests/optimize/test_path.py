@@ -253,6 +253,8 @@ class TestBadInput:
             (np.eye(3), np.ones((3, 1)), "probe_weight"),
             (np.eye(3), [1.0, np.inf, 0.0], "probe_weight"),
             ("text", np.ones(3), "decoder"),
+            (1j * np.eye(3), np.ones(3), "decoder"),
+            (torch.eye(3) * 1j, np.ones(3), "decoder"),
             ([[1.0], [1.0, 2.0]], np.ones(2), "decoder"),
         ],
     )
@@ -288,8 +290,11 @@ class TestBadInput:
             path.at([1.0], [1.0], "lp", 1.0)
         with pytest.raises(ValueError, match="position"):
             path.at([-1.0], [1.0], "qp", 1.0)
-        with pytest.raises(ValueError, match="s must"):
-            path.extend(np.nan)
+        for bad in (np.nan, -1.0, None, "far", [1.0, 2.0], torch.ones(2)):
+            with pytest.raises(ValueError, match="s must"):
+                path.extend(bad)
+            with pytest.raises(ValueError, match="norm must"):
+                path.extend(norm=bad)
         for bad in (np.nan, -1e-9, None):
             for solve in (path.qp, path.socp):
                 with pytest.raises(ValueError, match="tolerance"):

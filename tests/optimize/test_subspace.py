@@ -54,6 +54,8 @@ def test_shortfall_is_zero_on_average_over_the_target_class():
         (np.zeros(200), {}, "labels"),
         (np.zeros(3), {}, "labels"),
         (None, {"k": 0}, "k must"),
+        (None, {"k": 1.5}, "k must"),
+        (None, {"n_components": "all"}, "n_components must"),
         (None, {"k": 13}, "fewer than k"),
         (None, {"target": 2}, "target"),
     ],

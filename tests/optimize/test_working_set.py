@@ -1,4 +1,5 @@
 import numpy as np
+import osqp
 import pytest
 from optimize_instances import unit_dictionary
 from scipy import sparse
@@ -64,6 +65,16 @@ def test_warm_starts_save_iterations():
         solved[warm] = solver.qp(r, 3.0)
         assert (solved[warm].inner == "osqp").all()  # no other solver's iterations in the sum
     assert solved[True].iterations.sum() < 0.8 * solved[False].iterations.sum()
+
+
+def test_the_factorisation_is_kept_while_the_columns_stay(monkeypatch):
+    decoder, weight = unit_dictionary(500, 24)
+    solver, r = WorkingSet(decoder, weight), np.linspace(0.5, 3.0, 6)
+    solver.qp(r, 3.0)  # takes its columns in
+    setups, setup = [], osqp.OSQP.setup
+    monkeypatch.setattr(osqp.OSQP, "setup", lambda *a, **k: setups.append(1) or setup(*a, **k))
+    again = solver.qp(r, 3.0)
+    assert not setups and (again.rounds == 1).all() and (again.inner == "osqp").all()
 
 
 def test_warm_and_cold_give_the_same_solutions():

@@ -1,5 +1,7 @@
 """The working set where solvers struggle: many features, odd scales, no solution."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,18 @@ def test_a_tiny_gain_is_feasible(gain):
     assert solver.socp([1.0], 0.5 / gain).status[0] == "infeasible"
 
 
+@pytest.mark.parametrize("size", [1e-4, 1e-8, 1e-11])
+def test_a_penalty_of_next_to_nothing_loses_no_digits(size):
+    decoder, weight = unit_dictionary(200, 16)
+    r = np.array([0.5, 2.0])
+    exact = SteeringPath.fit(decoder, weight).qp(r, size)
+    mine = WorkingSet(decoder, weight).qp(r, size)
+    assert (mine.status == "optimal").all()
+    np.testing.assert_allclose(mine.objective, exact.objective, rtol=1e-12)
+    np.testing.assert_allclose(mine.vector @ weight, r, rtol=1e-12)
+    assert np.abs(mine.relative_gap).max() <= 1e-12
+
+
 def test_without_a_proof_it_is_failed_not_infeasible(monkeypatch):
     decoder, weight = unit_dictionary(200, 16)
     directions = np.stack([weight, -weight])
@@ -93,6 +107,22 @@ def test_the_solver_named_is_the_one_whose_point_was_used(monkeypatch):
     np.testing.assert_allclose(solved.vector, plain.vector, atol=1e-9)
 
 
+def test_a_solver_that_gets_worse_does_not_undo_what_is_certified(monkeypatch):
+    decoder, weight = unit_dictionary(1400, 200)
+    outcome, met = tasks.QPTask.outcome, []
+
+    def worse_at_last(self, point, costs):
+        met.append(outcome(self, point, costs))
+        return replace(met[-1], dual_objective=-1.0) if len(met) == 3 else met[-1]
+
+    monkeypatch.setattr(tasks.QPTask, "outcome", worse_at_last)
+    solved = WorkingSet(decoder, weight).qp([2.0], 50.0, tolerance=0.1)
+    assert solved.rounds[0] == len(met) == 3
+    assert solved.objective[0] == met[1].objective > met[2].objective
+    assert solved.status[0] == "optimal"
+    assert 0.01 < solved.relative_gap[0] < 0.1
+
+
 def test_infeasible_inputs_leave_no_columns_behind(monkeypatch):
     decoder, weight = unit_dictionary(1400, 200)
     monkeypatch.setattr(working_set, "_MOST", 100)
@@ -114,9 +144,23 @@ def test_a_budget_at_the_least_norm():
     decoder, weight = unit_dictionary(2000, 48)
     solver, least = WorkingSet(decoder, weight), 2.0 / np.linalg.norm(weight)
     limits = Limits(up=np.where(np.arange(2000) % 6 == 0, np.inf, 0.0))
-    parts = np.array([1 + 1e-9, 1 + 1e-12, 1 - 1e-10, 1 - 1e-8])
-    solved = solver.socp(np.full(4, 2.0), parts * least, limits)
-    assert solved.status.tolist() == ["optimal", "optimal", "infeasible", "infeasible"]
+    parts = np.array([1 + 1e-9, 1 + 1e-12, 1.0, 1 - 1e-10, 1 - 1e-8])
+    solved = solver.socp(np.full(5, 2.0), parts * least, limits)
+    assert solved.status.tolist() == ["optimal"] * 3 + ["infeasible"] * 2
+    assert np.abs(solved.relative_gap[:3]).max() <= 1e-6
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_budget_that_no_price_brings_lower(seed):
+    rng = np.random.default_rng(seed)
+    decoder, weight = rng.standard_normal((40, 4)), rng.standard_normal(4)
+    path, solver = SteeringPath.fit(decoder, weight, s=np.inf), WorkingSet(decoder, weight)
+    least = path.knots.least_norm
+    mine, exact = solver.socp([1.5], 1.5 * least), path.socp([1.5], 1.5 * least)
+    assert mine.status[0] == exact.status[0] == "optimal"
+    # The objective knows a budget there to the square root of its rounding only.
+    assert mine.objective[0] == pytest.approx(exact.objective[0], rel=3e-6)
+    assert mine.residual_norm[0] <= 1.5 * least * (1 + 1e-11)
 
 
 def test_block_pivots_and_the_primal_method_agree():
