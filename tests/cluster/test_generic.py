@@ -17,7 +17,7 @@ PROFILES = Path(__file__).resolve().parents[2] / "profiles"
 QSUB = """#!/bin/sh
 while getopts VN:j:o:l: option; do
     case $option in
-    V) echo "token=$HF_TOKEN home=$HF_HOME" ;;
+    V) echo "token=$HF_TOKEN$HUGGING_FACE_HUB_TOKEN home=$HF_HOME" ;;
     \\?) exit 2 ;;
     *) echo "$option=$OPTARG" ;;
     esac
@@ -75,7 +75,8 @@ def test_a_job_is_submitted_and_looked_after(tmp_path, job, state):
     script.write_text(f"#!/bin/sh\n{job}\n")
     env = {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        **{"QUEUE": str(tmp_path), "HF_TOKEN": "hf_secret", "HF_HOME": "/shared/hf"},
+        **{"QUEUE": str(tmp_path), "HF_HOME": "/shared/hf"},
+        **dict.fromkeys(("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), "hf_secret"),
     }
 
     def shell(line: str) -> str:
