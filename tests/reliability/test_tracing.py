@@ -1,5 +1,7 @@
 """From a row of a result to the code, configuration, revisions and libraries behind it."""
 
+import shutil
+
 import pandas as pd
 import pytest
 from tiny_demo import ROOT, finished_demo
@@ -15,18 +17,24 @@ EXPERIMENTS = ("demo", "tiny_praise")
 def test_every_row_of_a_table_names_its_experiment(experiment):
     tables = sorted((finished_demo() / "results" / experiment).glob("*.csv"))
     assert tables
+    filled = 0
     for path in tables:
-        assert set(pd.read_csv(path)["experiment"]) == {experiment}, path.name
+        named = set(pd.read_csv(path)["experiment"])
+        assert named <= {experiment}, path.name  # a table may have no rows
+        filled += bool(named)
+    assert filled
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_experiment_names_all_that_its_rows_come_from(experiment):
+def test_an_experiment_names_all_that_its_rows_come_from(experiment, tmp_path):
     found = read_json(finished_demo() / "results" / experiment / "provenance.json")
     assert found["experiment"] == experiment
     assert found["config_sha256"] == json_digest(found["config"])
     assert found["code_sha256"] == json_digest(found["code"])
     for script, digest in found["code"].items():
-        assert digest == code_digest(ROOT / "workflow_scripts" / script), script
+        # Snakemake digests a copy of its own, whose folder is not in the digest.
+        copy = shutil.copy(ROOT / "workflow_scripts" / script, tmp_path)
+        assert digest == code_digest(copy), script
     sources = found["sources"]
     revisions = [sources["model"]["revision"], sources["sae_revision"]]
     revisions.append(sources["dataset"]["revision"])
