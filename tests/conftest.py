@@ -54,6 +54,8 @@ _SHARED_RUNS = {
         "tests/reliability/test_kills.py",
         "tests/reliability/test_corruption.py",
         "tests/reliability/test_reruns.py",
+        "tests/reliability/test_determinism.py",
+        "tests/reliability/test_tracing.py",
         "tests/cluster/test_slurm.py",
     ),
     "gpt2 on sst2": (

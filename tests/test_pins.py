@@ -1,7 +1,9 @@
 """One set of pins: pyproject's, the conda environments' and the constraints' are the same."""
 
+import ast
 import re
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,33 @@ def test_every_rule_that_runs_a_script_names_an_environment():
             ):
                 lacking.append(name)
     assert lacking == []
+
+
+def imported(*folders: str) -> set[str]:
+    """Top-level names that the code of some folders imports."""
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    nodes = [n for file in files for n in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    lines = [alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names]
+    lines += [n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and not n.level]
+    profiles = (ROOT / "profiles").rglob("*.yaml")
+    lines += [m for f in profiles for m in re.findall(r"^ +- import (\w+)$", f.read_text(), re.M)]
+    return {line.partition(".")[0] for line in lines} - {"steering_core"}
+
+
+def lacking(names: set[str], requirements: list[str]) -> set[str]:
+    """Those of ``names`` that come from a package which is not among the requirements."""
+    owners, pinned = packages_distributions(), pins(requirements)
+    return {
+        name
+        for name in names & owners.keys()
+        if not any(re.sub(r"[-_.]+", "-", owner).lower() in pinned for owner in owners[name])
+    }
+
+
+def test_whatever_is_imported_is_pinned_and_not_left_to_other_packages():
+    names = imported("steering_core", "workflow_scripts")
+    assert {"httpx", "psutil", "tokenizers"} <= names
+    assert lacking(names, PROJECT["dependencies"]) == set()
+    extras = [pin for extra in PROJECT["optional-dependencies"].values() for pin in extra]
+    everything = [*PROJECT["dependencies"], *extras]
+    assert lacking(imported("tests", "benchmarks"), everything) == set()

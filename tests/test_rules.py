@@ -38,6 +38,17 @@ def test_provenance_names_every_script_behind_a_result(rules):
     assert known - listed == of_tables | beside
 
 
+def test_every_stage_is_measured_and_has_its_row_of_fewest_operations_and_bytes(rules):
+    stages = {rule.name: rule for rule in rules.rules if rule.script is not None}
+    assert [name for name, rule in stages.items() if not rule.benchmark or not rule.log] == []
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    table = page.split("## The two numbers of each stage")[1].split("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    named = re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in rows))
+    assert sorted(named) == sorted(stages)
+    assert all(cell.strip() for row in rows for cell in row.split("|")[1:-1])
+
+
 def modules(script: str) -> set[str]:
     found = used_modules(ROOT / "workflow_scripts" / script)
     return {file.relative_to(ROOT / "steering_core").as_posix() for file in found}

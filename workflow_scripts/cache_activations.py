@@ -6,8 +6,8 @@ with job(snakemake):
     from steering_core.activations.cache import cache_activations
     from steering_core.activations.manifest import origin
     from steering_core.data.examples import read_examples
-    from steering_core.models.fetched import cached_sites, fetched_model
     from steering_core.models.head import check_head
+    from steering_core.models.resources import cached_sites, fetched_model
     from steering_core.storage.json import read_json
 
     given = snakemake.params.settings

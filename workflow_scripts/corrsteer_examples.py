@@ -12,8 +12,8 @@ with job(snakemake):
     from steering_core.corrsteer.items import source_of
     from steering_core.corrsteer.run import wants_bos
     from steering_core.corrsteer.tasks import find_task
-    from steering_core.models.fetched import pinned_model
     from steering_core.models.language_model import load_tokenizer
+    from steering_core.models.resources import pinned_model
     from steering_core.storage.atomic import write_json
     from steering_core.storage.json import read_json
 

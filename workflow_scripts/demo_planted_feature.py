@@ -7,8 +7,8 @@ with job(snakemake):
 
     from steering_core.config.model import Model
     from steering_core.demo.planted_feature import chosen_feature, planted_feature
-    from steering_core.models.fetched import fetched_model
     from steering_core.models.pins import pinned_sae
+    from steering_core.models.resources import fetched_model
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.storage.atomic import write_json
     from steering_core.storage.json import read_json

@@ -8,7 +8,7 @@ with job(snakemake):
     from steering_core.generation.plan import load_solver
     from steering_core.methods.interventions import read_interventions
     from steering_core.metrics.text_divergence import text_divergence
-    from steering_core.models.fetched import fetched_model, site_at
+    from steering_core.models.resources import fetched_model, site_at
     from steering_core.storage.atomic import atomic_path
     from steering_core.storage.json import read_json
 

@@ -11,8 +11,8 @@ with job(snakemake):
     from steering_core.data.build import build_examples
     from steering_core.data.concept import read_concept
     from steering_core.data.examples import summary, write_examples
-    from steering_core.models.fetched import pinned_model
     from steering_core.models.language_model import load_tokenizer
+    from steering_core.models.resources import pinned_model
     from steering_core.models.tokens import count_tokens
     from steering_core.storage.atomic import write_json
     from steering_core.storage.json import read_json

@@ -8,7 +8,7 @@ with job(snakemake):
     from steering_core.config.task import Task
     from steering_core.metrics.classifiers import load_judge
     from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts
-    from steering_core.models.fetched import fetched_model, site_at
+    from steering_core.models.resources import fetched_model, site_at
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.atomic import atomic_path
     from steering_core.storage.json import read_json

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from steering_core.errors import DataError
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site
-from steering_core.models.tokens import pad, padded_width, token_batches, tokenize
+from steering_core.models.tokens import batch_cuts, pad, padded_widths, tokenize_many
 from steering_core.progress import progress
 from steering_core.storage.atomic import atomic_path
 
@@ -66,7 +67,7 @@ def cache_activations(
     length from them. Row groups have ``GROUP_ROWS`` rows, so the file does not depend on the
     batches. Copying from the device, checking, compressing and writing run beside the next forward
     passes. Memory holds a batch, ``QUEUE_BYTES`` of residuals or another batch, and a row group;
-    besides, the token ids of all examples.
+    besides, the texts and 4 bytes for each of their tokens.
 
     Returns:
         The number of rows written.
@@ -78,18 +79,16 @@ def cache_activations(
     if len({site.prepend_bos for site in sites}) != 1:
         raise DataError("the SAEs of the cached layers disagree on BOS: cache them apart.")
     bos = sites[0].prepend_bos
-    tokens = tokenize(
-        lm.tokenizer, examples["text"].tolist(), prepend_bos=bos, max_tokens=max_tokens
-    )
-    ids = examples["example_id"].tolist()
+    tokens = tokenize_many(lm.tokenizer, examples["text"], prepend_bos=bos, max_tokens=max_tokens)
+    ids = examples["example_id"].array
     schema = activation_schema(sites, lm.shape.d_model, metadata or {})
     context = lm.shape.context
-    mine = sorted(range(len(tokens)), key=lambda i: (len(tokens[i]), i))[shard::shards]
-    widths = [padded_width(len(tokens[i]), context) for i in mine]
-    batches = [[mine[k] for k in batch] for batch in token_batches(widths, batch_tokens)]
+    mine = np.argsort(tokens.lengths, kind="stable")[shard::shards]
+    cuts = batch_cuts(padded_widths(tokens.lengths[mine], context), batch_tokens)
     written = 0
     with atomic_path(path) as temporary, _background_writer(temporary, schema) as write:
-        for batch in progress(batches, "caching activations"):
+        for start, end in progress(list(pairwise(cuts)), "caching activations"):
+            batch = mine[start:end]
             padded = pad(
                 [tokens[i] for i in batch],
                 lm.tokenizer,
@@ -100,7 +99,7 @@ def cache_activations(
             # What is asked of the batch is asked before it is moved: the device need not answer.
             row, column = at = _positions(padded.mask, positions)
             raw = read_residuals(lm, sites, padded.ids, padded.mask, at)
-            names = [ids[batch[i]] for i in row.tolist()]
+            names = ids.take(batch[row.numpy()]).tolist()
             size = sum(residual.nbytes for residual in raw.values())
             write(partial(_record, schema, sites, names, column, padded.ids[at], raw), size)
             written += len(names)

@@ -35,14 +35,22 @@ def read_features(
 
 
 def feature_matrix(path: str | Path, example_ids: Sequence[str]) -> sp.csr_matrix:
-    """Return the features of ``example_ids`` in that order, (n, d_sae)."""
-    names: list[str] = []
+    """Return the features of ``example_ids`` in that order, (n, d_sae).
+
+    Raises:
+        StorageError: if one of them has none, or the file is missing or damaged.
+
+    """
+    wanted = set(example_ids)
+    found: list[str] = []
     blocks = []
-    for batch_names, block in read_features(path):
-        names += batch_names
-        blocks.append(block)
-    order = {name: i for i, name in enumerate(names)}
-    missing = [name for name in example_ids if name not in order]
-    if missing:
-        raise StorageError(f"{missing[0]} has no features: the examples changed; run again.")
-    return sp.vstack(blocks, format="csr")[[order[name] for name in example_ids]]
+    for names, block in read_features(path):
+        mine = [i for i, name in enumerate(names) if name in wanted]
+        if mine:
+            found += [names[i] for i in mine]
+            blocks.append(block[mine])
+    place = {name: row for row, name in enumerate(found)}
+    missing = next((name for name in example_ids if name not in place), None)
+    if missing is not None or not blocks:
+        raise StorageError(f"{missing} has no features: the examples changed; run again.")
+    return sp.vstack(blocks, format="csr")[[place[name] for name in example_ids]]

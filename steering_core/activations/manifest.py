@@ -63,6 +63,8 @@ def origin(
         "sae_revision": resources["sae_revision"],
         "versions": running_versions(),
     }
+    if "dataset" in resources:
+        made_from["dataset"] = resources["dataset"]
     if examples is not None:
         made_from["examples"] = "sha256:" + digest_of(Path(examples))
     if max_tokens is not None:
@@ -114,7 +116,7 @@ def write_manifest(
 
     """
     entries, shared = [], None
-    seen: set[tuple[str, int]] = set()
+    rows: list[pa.Table] = []
     for part in map(Path, parts):
         metadata, keys = _read(part)
         if shared is not None and metadata != shared:
@@ -122,14 +124,21 @@ def write_manifest(
         if expected is not None:
             check_origin(metadata, expected, part)
         shared = metadata
-        rows = set(keys)
-        if len(rows) < len(keys) or seen & rows:
-            raise StorageError(f"{part} has rows that are there twice: delete the cache.")
-        seen |= rows
+        rows.append(keys)
         entries.append({"file": part.name, "rows": len(keys), "sha256": digest_of(part)})
-    if len(seen) != expected_rows:
-        raise StorageError(f"the cache has {len(seen)} rows, {expected_rows} were expected.")
-    write_json(path, {"parts": entries, "rows": len(seen), **(shared or {})})
+    for end, part in enumerate(parts, 1) if _repeat(rows) else ():
+        if _repeat(rows[:end]):
+            raise StorageError(f"{part} has rows that are there twice: delete the cache.")
+    n = sum(map(len, rows))
+    if n != expected_rows:
+        raise StorageError(f"the cache has {n} rows, {expected_rows} were expected.")
+    write_json(path, {"parts": entries, "rows": n, **(shared or {})})
+
+
+def _repeat(rows: list[pa.Table]) -> bool:
+    """Whether an (example, position) is there twice; in arrays, as there may be millions."""
+    whole = pa.concat_tables(rows) if rows else pa.table({"example_id": [], "position": []})
+    return len(whole.group_by(whole.column_names).aggregate([])) < len(whole)
 
 
 def _mixed(part: Path, metadata: dict[str, Any], shared: dict[str, Any]) -> StorageError:
@@ -151,9 +160,8 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(part: Path) -> tuple[dict[str, Any], list[tuple[str, int]]]:
+def _read(part: Path) -> tuple[dict[str, Any], pa.Table]:
     """Return the metadata of a part and the (example, position) of its rows."""
     with damage_of(part), pq.ParquetFile(part, page_checksum_verification=True) as file:
         metadata = json.loads(file.schema_arrow.metadata[b"steering_core"])
-        table = file.read(columns=["example_id", "position"])
-        return metadata, list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        return metadata, file.read(["example_id", "position"]).replace_schema_metadata(None)

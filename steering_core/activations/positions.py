@@ -9,7 +9,7 @@ from jaxtyping import Float
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site
-from steering_core.models.tokens import padded_batches, tokenize
+from steering_core.models.tokens import padded_batches, tokenize_many
 
 
 def last_token_residuals(
@@ -21,7 +21,7 @@ def last_token_residuals(
     batch_tokens: int,
 ) -> Float[np.ndarray, "n d_model"]:
     """Return the last-token residual of each text, as the site sees it."""
-    rows = tokenize(lm.tokenizer, texts, prepend_bos=site.prepend_bos, max_tokens=max_tokens)
+    rows = tokenize_many(lm.tokenizer, texts, prepend_bos=site.prepend_bos, max_tokens=max_tokens)
     out = np.empty((len(rows), lm.shape.d_model), dtype=np.float32)
     batches = padded_batches(
         rows,

@@ -11,8 +11,8 @@ from steering_core.corrsteer.item import Task
 from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.tasks import find_task
 from steering_core.errors import ModelError
-from steering_core.models.fetched import pinned_model, site_at
 from steering_core.models.language_model import LanguageModel, load_language_model
+from steering_core.models.resources import pinned_model, site_at
 from steering_core.models.site import Site
 
 

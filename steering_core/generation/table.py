@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int
+from transformers import PreTrainedTokenizerBase
 
 from steering_core.generation.adaptive import AdaptiveSolver
-from steering_core.generation.generate import Sampling, continuations
+from steering_core.generation.generate import Continuations, Sampling, continuations
 from steering_core.generation.plan import plan_for
 from steering_core.generation.steering import Positions
 from steering_core.methods.interventions import Interventions
@@ -74,17 +76,14 @@ def generate_method(
         The columns of :data:`SCHEMA`.
 
     """
-    ids = prompts["example_id"].tolist()
-    tokens = tokenize(
-        lm.tokenizer, prompts["text"].tolist(), prepend_bos=site.prepend_bos, max_tokens=max_tokens
-    )
+    texts = prompts["text"].tolist()
+    tokens = tokenize(lm.tokenizer, texts, prepend_bos=site.prepend_bos, max_tokens=max_tokens)
     points = interventions.points()
+    ids = prompts["example_id"].tolist()
     rows = pd.concat([interventions.at(index, ids) for index in points], ignore_index=True)
-    texts = rows[[*_OF_ROWS]].assign(
-        prompt=prompts["text"].tolist() * len(points), prompt_tokens=tokens * len(points)
-    )
+    table = rows[[*_OF_ROWS]].assign(prompt=texts * len(points), prompt_tokens=tokens * len(points))
     has = np.flatnonzero(solved(rows))
-    columns: dict[str, list] = {name: [None] * len(rows) for name in _OF_TEXTS}
+    plan, made = None, None
     if len(has):
         chosen = rows.iloc[has]
         plan = plan_for(solver, interventions, chosen)
@@ -92,7 +91,7 @@ def generate_method(
         with counter(len(has), f"generating with {interventions.method}") as tick:
             made = continuations(
                 lm,
-                texts["prompt_tokens"].iloc[has].tolist(),
+                table["prompt_tokens"].iloc[has].tolist(),
                 chosen["example_id"].tolist(),
                 sampling,
                 site=site,
@@ -102,14 +101,28 @@ def generate_method(
                 batch_size=batch_size * len(points),
                 tick=tick,
             )
-        for k, i in enumerate(has):
-            columns["new_tokens"][i] = made.tokens[k]
-            columns["text"][i] = lm.tokenizer.decode(made.tokens[k], skip_special_tokens=True)
-            if plan is not None:
-                columns["steered_positions"][i] = int(made.steered[k])
-                columns["unsolved_positions"][i] = int(made.unsolved[k])
+    return _with_texts(table, has, made, lm.tokenizer, counted=plan is not None)
+
+
+def _with_texts(
+    table: pd.DataFrame,
+    has: Int[np.ndarray, " k"],
+    made: Continuations | None,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    counted: bool,
+) -> pd.DataFrame:
+    """Return the table with the texts of its rows ``has``, and if ``counted`` their positions."""
+    columns: dict[str, list] = {name: [None] * len(table) for name in _OF_TEXTS}
+    for i, new in zip(has, made.tokens if made else [], strict=True):
+        columns["new_tokens"][i] = new
+        columns["text"][i] = tokenizer.decode(new, skip_special_tokens=True)
+    if counted and made is not None:
+        for i, steered, unsolved in zip(has, made.steered, made.unsolved, strict=True):
+            columns["steered_positions"][i] = int(steered)
+            columns["unsolved_positions"][i] = int(unsolved)
     counts = {name: pd.array(columns.pop(name), dtype="Int32") for name in _COUNTS}
-    return texts.assign(**columns, **counts)[SCHEMA.names]
+    return table.assign(**columns, **counts)[SCHEMA.names]
 
 
 def write_generations(generations: pd.DataFrame, path: str | Path) -> None:

@@ -7,7 +7,6 @@ from steering_core.config.experiment import Experiment
 from steering_core.config.model import Model, SAESource
 from steering_core.config.task import Classifier
 from steering_core.errors import ConfigError, ModelError
-from steering_core.models.fetched import directory_digest
 from steering_core.models.language_model import (
     ModelShape,
     is_local,
@@ -16,6 +15,7 @@ from steering_core.models.language_model import (
     load_tokenizer,
 )
 from steering_core.models.pins import local_sae_revision, pinned_sae
+from steering_core.models.resources import directory_digest
 from steering_core.models.revisions import hub_commit
 from steering_core.models.sae_source import (
     SAEShape,

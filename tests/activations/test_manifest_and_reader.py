@@ -95,6 +95,17 @@ def test_a_cache_of_other_texts_is_refused(tmp_path, write_part):
         write_manifest([tmp_path / "a.parquet"], path, 1, origin(resources, examples, 16))
 
 
+def test_the_manifest_names_the_pinned_dataset(tmp_path, write_part):
+    """And a cache of another revision of it is refused, if it was copied here from elsewhere."""
+    resources = {**RESOURCES, "dataset": {"id": "org/rows", "revision": "1" * 40}}
+    write_part(tmp_path / "a.parquet", [["e1"]], **origin(resources))
+    write_manifest([tmp_path / "a.parquet"], tmp_path / "m.json", 1, origin(resources))
+    assert json.loads((tmp_path / "m.json").read_text())["dataset"] == resources["dataset"]
+    resources["dataset"]["revision"] = "2" * 40
+    with pytest.raises(StorageError, match=r"m\.json was made .*: dataset\.revision is '1111"):
+        ActivationCache(tmp_path / "m.json", resources)
+
+
 def test_parts_of_two_versions_of_a_library_are_no_cache(tmp_path, write_part, monkeypatch):
     """A library was upgraded while the cache was half done."""
     parts = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
@@ -133,7 +144,7 @@ def test_rows_that_are_there_twice(tmp_path, write_part, groups):
     parts = [tmp_path / f"{i}.parquet" for i in range(len(groups))]
     for part, group in zip(parts, groups, strict=True):
         write_part(part, group)
-    with pytest.raises(StorageError, match="twice"):
+    with pytest.raises(StorageError, match=rf"{parts[-1].name} has rows that are there twice"):
         write_manifest(parts, tmp_path / "m.json", expected_rows=2)
 
 

@@ -11,8 +11,8 @@ from steering_core.config.resolve import resolve
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models import fetch
 from steering_core.models.fetch import choose_layers, fetch_experiment, pin
-from steering_core.models.fetched import cached_sites, directory_digest, pinned_model, site_at
 from steering_core.models.language_model import ModelShape
+from steering_core.models.resources import cached_sites, directory_digest, pinned_model, site_at
 from steering_core.models.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]

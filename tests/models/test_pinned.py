@@ -4,8 +4,8 @@ import pytest
 
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
-from steering_core.models.fetched import directory_digest, pinned_model
 from steering_core.models.pins import local_sae_revision, pinned_sae
+from steering_core.models.resources import directory_digest, pinned_model
 from steering_core.models.revisions import cached_commit
 
 

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from steering_core.errors import DataError, ModelError
-from steering_core.models.tokens import count_tokens, pad, token_batches, tokenize
+from steering_core.models.tokens import count_tokens, pad, token_batches, tokenize, tokenize_many
 
 BOS = 1
 
@@ -65,6 +66,22 @@ def test_counts_are_the_lengths_that_are_tokenised(gpt2):
     texts = ["a fine film .", "dull", "an unfathomably, gloriously odd thing"]
     rows = tokenize(gpt2.tokenizer, texts, prepend_bos=True)
     assert count_tokens(gpt2.tokenizer, texts, True) == [len(row) for row in rows]
+
+
+def test_many_texts_are_the_same_rows_in_one_array(tiny, monkeypatch):
+    monkeypatch.setattr("steering_core.models.tokens._BLOCK", 3)
+    texts = pd.Series([f"w{i} w{2 * i}" + " w7" * (i % 4) for i in range(10)]).iloc[2:]
+    rows = tokenize(tiny.tokenizer, texts.tolist(), prepend_bos=True, max_tokens=4)
+    many = tokenize_many(tiny.tokenizer, texts, prepend_bos=True, max_tokens=4)
+    assert [row.tolist() for row in many] == rows
+    assert [row.tolist() for row in many[1:3]] == rows[1:3] and many[-1].tolist() == rows[-1]
+    assert many.lengths.tolist() == [len(row) for row in rows] and many[0].itemsize == 4
+    assert count_tokens(tiny.tokenizer, texts, True) == [3 + (i % 4) for i in range(2, 10)]
+    with pytest.raises(IndexError):
+        many[8]
+    assert len(tokenize_many(tiny.tokenizer, [], prepend_bos=True)) == 0
+    with pytest.raises(DataError, match="text 5 of 5"):
+        tokenize_many(tiny.tokenizer, ["w1"] * 4 + [""], prepend_bos=True)
 
 
 def test_bos_wanted_and_absent(tiny):

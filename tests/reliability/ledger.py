@@ -3,7 +3,7 @@
 import csv
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,8 @@ FAULTS = {
         DETECTOR,
     ),
 }
+#: Where a kill falls is left to chance; one of these there must be.
+KILLS = tuple(fault for fault in FAULTS if fault.startswith("SIGKILL"))
 COLUMNS = ("fault", "case", "through", "injected", "survived", "bytes_lost")
 _NUMBERS = ("injected", "survived", "bytes_lost")
 _DEFAULT = Path(__file__).resolve().parents[2] / "results" / "reliability.csv"
@@ -93,6 +95,13 @@ def read_ledger(path: Path) -> dict[str, dict[str, str]]:
         sums = found.setdefault(row["fault"], {**row, **dict.fromkeys(_NUMBERS, "0")})
         sums.update({key: str(int(sums[key]) + int(row[key])) for key in _NUMBERS})
     return dict(sorted(found.items()))
+
+
+def missing(rows: Iterable[str]) -> list[str]:
+    """Faults that a whole run of the tests injects and ``rows`` lack: no part of a run is shown."""
+    found = set(rows)
+    lacking = sorted(FAULTS.keys() - found - set(KILLS))
+    return lacking if found & set(KILLS) else ["SIGKILL", *lacking]
 
 
 def record(fault: str, case: str = "", *, injected: int, survived: int, bytes_lost: int) -> None:

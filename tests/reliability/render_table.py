@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from ledger import ledger_path, read_ledger  # noqa: E402
+from ledger import ledger_path, missing, read_ledger  # noqa: E402
 
 from steering_core.storage.atomic import write_text  # noqa: E402
 
@@ -38,8 +38,11 @@ def rendered(page: str, rows: dict[str, dict[str, str]]) -> str:
 
 def main() -> None:
     rows = read_ledger(ledger_path())
-    if not rows:
-        sys.exit(f"{ledger_path()} is empty: run the reliability tests first.")
+    if lacking := missing(rows):
+        sys.exit(
+            f"{ledger_path()} lacks {', '.join(lacking)}: run all of tests/reliability and "
+            "tests/cluster, as root and with SLURM, so that none is skipped."
+        )
     page = PAGE.read_text(encoding="utf-8")
     write_text(PAGE, rendered(page, rows))
 

@@ -7,6 +7,7 @@ whatever stands beside it. Where it does not, last digits may differ; that is te
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_demo import SIZES, TARGETS, copy_of, digests, finished_demo, run
 
 from steering_core.activations.cache import cache_activations
 from steering_core.activations.manifest import write_manifest
@@ -93,3 +94,30 @@ def test_batches_and_shards_change_last_digits_at_most(
     whole = cached(tiny, examples, tmp_path / "a", 256)
     other = cached(tiny, examples, tmp_path / "b", batch_tokens, shards)
     np.testing.assert_allclose(other, whole, rtol=0, atol=2e-6 * np.abs(whole).max())
+
+
+#: What holds the configuration, or a digest of it.
+OF_THE_CONFIGURATION = {"pareto.csv", "provenance.json", "products.json"}
+
+
+def test_no_file_of_a_run_depends_on_batch_sizes_or_cores(tmp_path, rows_stand_alone):
+    """Both families; the settings are parameters, so all stages that read them run again."""
+    directory = copy_of(finished_demo(), tmp_path / "demo")
+    done = run(
+        directory, *TARGETS, cores=1,
+        sizes=[*SIZES, "batch_tokens=64", "batch_prompts=1", "batch_rows=3"],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    ran = {rule for rule in ("cache_activations", "generate", "divergence", "corrsteer_select")
+           if f"rule {rule}:" in done.stdout + done.stderr}  # fmt: skip
+    assert len(ran) == 4
+    found, expected = digests(directory), digests(finished_demo())
+    differing = {name for name in expected | found if found.get(name) != expected.get(name)}
+    assert {name.removesuffix(".sha256").split("/")[-1].lstrip(".") for name in differing} <= (
+        OF_THE_CONFIGURATION
+    )
+    tables = [
+        pd.read_csv(place / "results/demo/pareto.csv").drop(columns="config_sha256")
+        for place in (directory, finished_demo())
+    ]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)

@@ -1,22 +1,29 @@
 """Odd data and hostile configuration: an answer or one error of ours, and nothing unsafe."""
 
 import re
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steering_core.activations.cache import cache_activations
 from steering_core.activations.features import read_features
+from steering_core.activations.manifest import write_manifest
+from steering_core.activations.reader import ActivationCache
 from steering_core.config.corrsteer_resolve import load_corrsteer
 from steering_core.config.resolve import load_config, resolve
 from steering_core.config.task import Task
 from steering_core.corrsteer.items import _items
 from steering_core.corrsteer.tasks import TASKS
 from steering_core.data.datasets import labelled_rows
+from steering_core.data.examples import count_examples, read_examples, write_examples
 from steering_core.errors import ConfigError, DataError, SteeringError
+from steering_core.models.site import Site
 from steering_core.storage.arrays import load_arrays
 from steering_core.storage.json import read_json
 
@@ -59,6 +66,34 @@ def test_any_table_gives_clean_rows_or_one_error(rows):
     assert (found["text"].str.strip() != "").all()
     # Duplicates share a group, so they cannot be on both sides of a split.
     assert (found.groupby("text")["group"].nunique() == 1).all()
+
+
+SITE = Site(layer=1, stream="post", centred=False, prepend_bos=True)
+HEADER = {"sites": [{"hook_name": SITE.hook_name}]}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=6))
+def test_any_text_goes_through_files_and_model_as_it_is_or_is_one_error(tiny, texts):
+    names = [f"e{i}" for i in range(len(texts))]
+    rows = pd.DataFrame({"example_id": names, "text": texts, "label": None, "group": names})
+    rows = rows.assign(split="train", n_tokens=1, truncated=False)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        write_examples(folder / "examples.parquet", rows)
+        read = read_examples(folder / "examples.parquet")
+        assert read["text"].tolist() == texts and count_examples(folder / "examples.parquet")
+        part, manifest = folder / "part.parquet", folder / "manifest.json"
+        try:
+            cache_activations(
+                tiny, read, [SITE], part, max_tokens=16, batch_tokens=64, metadata=HEADER
+            )
+        except DataError as error:
+            assert "has no tokens" in str(error) and len(str(error)) < 300
+            assert not part.exists()
+            return
+        write_manifest([part], manifest, len(texts))
+        assert np.isfinite(ActivationCache(manifest).matrix(SITE.hook_name, names)).all()
 
 
 @pytest.mark.parametrize(
@@ -121,6 +156,24 @@ def test_any_configuration_is_taken_or_refused_in_our_words(where, value):
     raw = {**CONFIG, section: {**CONFIG[section], key: value}}
     try:
         load_config(raw)
+    except ConfigError as error:
+        assert section.rstrip("s") in str(error) or str(key) in str(error)
+
+
+CORRSTEER_PATHS = [
+    (section, key)
+    for section in ("settings", "models", "tasks", "experiments", "ablations")
+    for key in [*CONFIG["corrsteer"][section], "unknown"]
+]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(CORRSTEER_PATHS), VALUES)
+def test_any_configuration_of_corrsteer_is_taken_or_refused_in_our_words(where, value):
+    section, key = where
+    raw = CONFIG["corrsteer"]
+    try:
+        load_corrsteer({**CONFIG, "corrsteer": {**raw, section: {**raw[section], key: value}}})
     except ConfigError as error:
         assert section.rstrip("s") in str(error) or str(key) in str(error)
 

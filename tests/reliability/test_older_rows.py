@@ -106,9 +106,9 @@ def test_a_passing_fault_does_not_bring_back_old_rows(moved, subset):
 @pytest.mark.parametrize("subset", [(), ("second",)], ids=["same subset", "another subset"])
 def test_a_lasting_fault_is_an_error_and_no_old_rows(moved, subset):
     address, home, (_, new) = moved
-    fault, case = "an older dataset in the cache, hub away", " ".join(subset)
+    kept = home / "datasets"
     with (
-        injecting(fault, case, kept=home / "datasets"),
+        injecting("an older dataset in the cache, hub away", " ".join(subset), kept=kept),
         faulty_hub(address, "503", f"/revision/{new}", times=None) as proxy,
     ):
         done = fetch(proxy.address, home, *subset)

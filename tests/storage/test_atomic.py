@@ -1,5 +1,6 @@
 """A file is there completely or not at all."""
 
+import ast
 import json
 import os
 import stat
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from steering_core.storage.atomic import atomic_directory, atomic_path, write_json, write_text
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Interrupted(BaseException):
@@ -121,3 +124,45 @@ def test_json_refuses_what_is_not_a_number(tmp_path: Path, value: float):
         write_json(path, {"deep": [1.0, {"x": value}]})
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+WRITERS = {
+    *("to_parquet", "write_table", "ParquetWriter", "write_bytes", "write_text"),
+    *("save_file", "save_pretrained", "save_inference_model"),
+}
+#: Called with the temporary path of their caller; a claim, of which half is as good as a whole;
+#: and the note of a run for Snakemake's locks, which is locked itself.
+BELOW = {"_background_writer", "_save", "claimed", "take_over"}
+
+
+def writes(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    modes = [a.value for a in node.args if isinstance(a, ast.Constant) and a.value]
+    opens = node.func.attr == "open" and any(str(mode)[0] in "wax" for mode in modes)
+    to_file = node.func.attr == "to_csv" and node.args
+    return node.func.attr in WRITERS or opens or bool(to_file)
+
+
+def safe(block: ast.AST) -> bool:
+    """Whether what is written inside has a temporary path."""
+    if isinstance(block, ast.With):
+        return any("atomic_" in ast.unparse(item) for item in block.items)
+    return isinstance(block, ast.FunctionDef) and block.name in BELOW
+
+
+def test_nothing_is_written_but_through_here():
+    """Every call that writes stands where a temporary path takes the place of the final one."""
+    loose, number = [], 0
+    for folder in ("steering_core", "workflow_scripts"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+            inside = {id(node) for block in nodes if safe(block) for node in ast.walk(block)}
+            found = [node for node in nodes if writes(node)]
+            number += len(found)
+            loose += [
+                f"{file.relative_to(ROOT)}:{node.lineno}"
+                for node in found
+                if id(node) not in inside
+            ]
+    assert loose == [] and number > 20

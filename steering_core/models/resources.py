@@ -1,4 +1,4 @@
-"""What the fetch stage found, taken up by the stages after it. Imports no sae-lens."""
+"""What resources.json of the fetch stage names, taken up by later stages. Imports no sae-lens."""
 
 from pathlib import Path
 from typing import Any
