@@ -38,6 +38,11 @@ def test_provenance_names_every_script_behind_a_result(rules):
     assert known - listed == of_tables | beside
 
 
+def test_other_cached_positions_make_the_cache_alone_stale(rules):
+    caching = {"cache_activations", "activation_manifest", "provenance"}
+    assert rules.stale(cached_positions="all") == caching
+
+
 def modules(script: str) -> set[str]:
     found = used_modules(ROOT / "workflow_scripts" / script)
     return {file.relative_to(ROOT / "steering_core").as_posix() for file in found}

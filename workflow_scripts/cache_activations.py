@@ -23,5 +23,8 @@ with job(snakemake):
         batch_tokens=given["batch_tokens"],
         shard=int(snakemake.wildcards.shard),
         shards=given["shards"],
-        metadata=origin(resources, snakemake.input.examples, given["max_tokens"]),
+        positions=given["cached_positions"],
+        metadata=origin(
+            resources, snakemake.input.examples, given["max_tokens"], given["cached_positions"]
+        ),
     )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -48,6 +49,7 @@ def origin(
     resources: dict[str, Any],
     examples: str | Path | None = None,
     max_tokens: int | None = None,
+    positions: str | None = None,
 ) -> dict[str, Any]:
     """Return what a cache must have been made from, and with which libraries if it is made now.
 
@@ -55,6 +57,7 @@ def origin(
         resources: what the fetch stage found.
         examples: the file of texts, which also says how many tokens of each are read.
         max_tokens: at which texts are cut.
+        positions: which tokens of a text are kept, ``last`` or ``all``.
 
     """
     made_from = {
@@ -67,7 +70,14 @@ def origin(
         made_from["examples"] = "sha256:" + digest_of(Path(examples))
     if max_tokens is not None:
         made_from["max_tokens"] = max_tokens
+    if positions is not None:
+        made_from["positions"] = positions
     return made_from
+
+
+def expected_rows(examples: pd.DataFrame, positions: str) -> int:
+    """Return how many rows a cache of ``examples`` has with ``last`` or ``all`` positions."""
+    return int(examples["n_tokens"].sum()) if positions == "all" else len(examples)
 
 
 def check_origin(found: dict[str, Any], expected: dict[str, Any], path: str | Path) -> None:
