@@ -18,9 +18,7 @@ rule cache_activations:
         gpu=gpus,
     params:
         model=model,
-        settings=settings(
-            "max_tokens", "cached_positions", "batch_tokens", "shards", "device"
-        ),
+        settings=settings("max_tokens", "cached_positions", "batch_tokens", "shards", "device"),
         code=code("cache_activations.py"),
     script:
         "../workflow_scripts/cache_activations.py"
