@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from steering_core.errors import DataError
-from steering_core.probes.checks import check_class_sizes, check_rows, two_classes
+from steering_core.probes.checks import check_folds, check_rows, two_classes
 from steering_core.probes.linear_probe import LinearProbe
 
 REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the configuration too
@@ -77,16 +77,8 @@ def fit_probe(
     """
     h, labels = check_rows(h, labels)
     classes, positive = two_classes(labels)
-    if n_folds < 2:
-        raise ValueError(f"n_folds must be at least 2, got {n_folds}.")
-    candidates = sorted(set(regularisations))
-    if not candidates or candidates[0] <= 0:
-        raise ValueError(f"regularisations must be positive numbers, got {regularisations}.")
-    if groups is not None:
-        groups = np.asarray(groups)
-        if groups.shape != labels.shape:
-            raise ValueError(f"groups must have shape {labels.shape}, got {groups.shape}.")
-    check_class_sizes(positive, groups, n_folds, classes)
+    candidates = _candidates(regularisations)
+    groups = check_folds(positive, groups, n_folds, classes)
     if centred:
         _check_centred(h)
 
@@ -141,6 +133,13 @@ def evaluate_probe(
         p_value=p_value,
         at_chance=p_value >= SIGNIFICANCE,
     )
+
+
+def _candidates(regularisations: Sequence[float]) -> list[float]:
+    candidates = sorted(set(regularisations))
+    if not candidates or candidates[0] <= 0:
+        raise ValueError(f"regularisations must be positive numbers, got {regularisations}.")
+    return candidates
 
 
 def _pipeline(regularisation: float) -> Pipeline:
