@@ -67,8 +67,7 @@ def fit_probe(
         regularisations: values of C to choose from.
         n_folds: number of folds, at least 2.
         centred: the rows of ``h`` have mean zero, as behind an SAE with centred writing weights.
-            The weight is then projected onto vectors of mean zero, which changes no logit of
-            such rows.
+            The weight is then projected onto such vectors, which changes no logit of them.
 
     Raises:
         DataError: if there are not two classes, a class has too few rows or groups, an activation
@@ -81,18 +80,15 @@ def fit_probe(
     groups = check_folds(positive, groups, n_folds, classes)
     if centred:
         _check_centred(h)
-
     folds = _folds(positive, groups, n_folds, seed)
     logits = _logits_out_of_fold(h, positive, folds, candidates)
     losses = np.logaddexp(0.0, np.where(positive, -logits, logits)).mean(axis=1)
     best = int(losses.argmin())
-    right = (logits > 0) == positive
-    scores = [right[best, test].mean() for _, test in folds]
+    right = (logits[best] > 0) == positive
+    scores = tuple(float(right[test].mean()) for _, test in folds)
     # Bonferroni: the best of several candidates beats chance more easily than one.
-    p_value = min(1.0, len(candidates) * _chance_p_value(right[best], positive))
-
-    model = _pipeline(candidates[best]).fit(h, positive)
-    weight, bias = _raw_coordinates(model)
+    p_value = min(1.0, len(candidates) * _chance_p_value(right, positive))
+    weight, bias = _raw_coordinates(_pipeline(candidates[best]).fit(h, positive))
     if centred:
         weight = weight - weight.mean()
     return LinearProbe(
@@ -101,7 +97,7 @@ def fit_probe(
         classes=classes,
         regularisation=float(candidates[best]),
         accuracy=float(np.mean(scores)),
-        fold_scores=tuple(map(float, scores)),
+        fold_scores=scores,
         p_value=p_value,
         at_chance=p_value >= SIGNIFICANCE,
         n_train=labels.size,

@@ -47,7 +47,8 @@ def judge_warnings(
         return found
     scores = judged["score"].dropna()
     scores = scores[scores != 0.5]
-    if len(scores) > 1 and scores.max() - scores.min() < _SAME_SCORE:
+    one_side = (scores > 0.5).nunique() == 1
+    if len(scores) > 1 and one_side and scores.max() - scores.min() < _SAME_SCORE:
         found.append(
             f"the judge gives every text the same score ({scores.mean():.2f}), so its rates say "
             "nothing: name another classifier"

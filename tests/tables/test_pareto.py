@@ -409,6 +409,7 @@ def test_a_task_without_a_judge_is_warned_of_and_why():
         ([0.836, 0.8362, 0.5, None], [1, 1, 0, None], "same score (0.84)"),
         ([0.9, 0.7, 0.2, 0.5], [1, 1, 0, 0], "every unsteered text in the target class"),
         ([0.9, 0.3, 0.9, 0.9], [1, 0, 1, 1], None),
+        ([0.501, 0.499, 0.502, 0.498], [1, 0, 1, 0], None),
         ([0.5, 0.5, 0.5, 0.5], [0, 0, 0, 0], None),
     ],
 )
