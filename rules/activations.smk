@@ -18,7 +18,7 @@ rule cache_activations:
         gpu=gpus,
     params:
         model=model,
-        settings=settings("max_tokens", "batch_tokens", "shards", "device"),
+        settings=settings("max_tokens", "cached_positions", "batch_tokens", "shards", "device"),
         code=code("cache_activations.py"),
     script:
         "../workflow_scripts/cache_activations.py"
@@ -45,7 +45,7 @@ rule activation_manifest:
         mem_mb=megabytes(4000),
         runtime=minutes(60),
     params:
-        settings=settings("max_tokens"),
+        settings=settings("max_tokens", "cached_positions"),
         code=code("activation_manifest.py"),
     script:
         "../workflow_scripts/activation_manifest.py"

@@ -7,9 +7,12 @@ from snakemake.logging import logger
 from steering_core.accelerators import gpus_on
 from steering_core.code_digest import code_digest
 from steering_core.config import load_config, resolve
+from steering_core.config.command_line import with_nulls
 from steering_core.config.families import asked_families, check_top_level
 from steering_core.config.settings import METHODS
 from steering_core.data.concept import check_prompts, read_concept
+
+config.update(with_nulls(config, workflow.config_settings.config))
 
 EXPERIMENTS = sorted(load_config(config)[0].experiments)
 

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import osqp  # noqa: F401 - before PuLP, which Snakemake imports: after it OSQP crashes
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling

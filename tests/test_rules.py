@@ -49,6 +49,11 @@ def test_every_stage_is_measured_and_has_its_row_of_fewest_operations_and_bytes(
     assert all(cell.strip() for row in rows for cell in row.split("|")[1:-1])
 
 
+def test_other_cached_positions_make_the_cache_alone_stale(rules):
+    caching = {"cache_activations", "activation_manifest", "provenance"}
+    assert rules.stale(cached_positions="all") == caching
+
+
 def modules(script: str) -> set[str]:
     found = used_modules(ROOT / "workflow_scripts" / script)
     return {file.relative_to(ROOT / "steering_core").as_posix() for file in found}

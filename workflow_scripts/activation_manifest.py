@@ -3,17 +3,18 @@
 from steering_core.job import job
 
 with job(snakemake):
-    from steering_core.activations.manifest import origin, write_manifest
-    from steering_core.data.examples import count_examples
+    from steering_core.activations.manifest import expected_rows, origin, write_manifest
     from steering_core.storage.json import read_json
 
+    files, given = snakemake.input, snakemake.params.settings
     write_manifest(
-        snakemake.input.parts,
+        files.parts,
         snakemake.output.manifest,
-        expected_rows=count_examples(snakemake.input.examples),
-        expected=origin(
-            read_json(snakemake.input.resources),
-            snakemake.input.examples,
-            snakemake.params.settings["max_tokens"],
+        expected_rows(files.examples, given["cached_positions"]),
+        origin(
+            read_json(files.resources),
+            files.examples,
+            given["max_tokens"],
+            given["cached_positions"],
         ),
     )

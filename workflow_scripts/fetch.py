@@ -10,9 +10,7 @@ with job(snakemake, network=True):
     from steering_core.data.datasets import fetch_table
     from steering_core.metrics.lexicon import read_lexicon
     from steering_core.models.fetch import describe_experiment, download_experiment
-    from steering_core.models.head import check_head_of
     from steering_core.models.hub import persistently
-    from steering_core.models.language_model import load_config
     from steering_core.storage.atomic import atomic_path, write_json
 
     task, model = Task(**snakemake.params.task), Model(**snakemake.params.model)
@@ -27,7 +25,6 @@ with job(snakemake, network=True):
     # What is cheap to check comes first.
     if task.classifier is not None and task.classifier.lexicon is not None:
         read_lexicon(task.classifier.lexicon)
-    check_head_of(persistently(lambda: load_config(model.id, model.revision)), model.id)
     found = persistently(lambda: describe_experiment(experiment))
     # Then the dataset: a wrong column is found before gigabytes of weights are here.
     table, dataset = persistently(lambda: fetch_table(task))

@@ -9,8 +9,8 @@ with job(snakemake):
     from steering_core.storage.atomic import write_text
     from steering_core.storage.json import read_json
     from steering_core.tables.caveats import judge_warnings, probe_warnings
+    from steering_core.tables.judge_scores import score_label, target_scores
     from steering_core.tables.pages import generations_page
-    from steering_core.tables.verdicts import target_scores, verdict_label
 
     prompts = read_examples(snakemake.input.examples, ["prompt"])
     columns = ["method", "strength_index", "strength_name", "strength", "example_id"]
@@ -26,7 +26,7 @@ with job(snakemake):
     page = generations_page(
         texts,
         f"{snakemake.wildcards.experiment}: texts side by side",
-        verdict_label(classifier),
-        [*probe_warnings(read_json(snakemake.input.probes)), *judge_warnings(classifier)],
+        score_label(classifier),
+        [*probe_warnings(read_json(snakemake.input.probes)), *judge_warnings(classifier, texts)],
     )
     write_text(snakemake.output.page, page)

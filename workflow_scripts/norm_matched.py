@@ -3,15 +3,13 @@
 from steering_core.job import job
 
 with job(snakemake):
-    import pandas as pd
-
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
     from steering_core.methods.directions import read_fixed_vectors
     from steering_core.methods.interventions import read_interventions
-    from steering_core.methods.modes import is_adaptive, is_program
-    from steering_core.metrics.norm_matched import norm_matched_effects
+    from steering_core.methods.modes import solves_once
+    from steering_core.metrics.norm_matched import all_norm_matched_effects
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.atomic import write_text
     from steering_core.storage.json import read_json
@@ -22,22 +20,18 @@ with job(snakemake):
     given = SettingsView(snakemake.params.settings)
     ids = read_examples(files.examples, ["test"])["example_id"].tolist()
     cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
-    residuals = cache.matrix(read_json(files.layer)["hook_name"], ids)
-    probe = LinearProbe.load(files.evaluation_probe).oriented(snakemake.params.target_class)
-    directions = read_fixed_vectors(files.directions)
-    effects = [
-        norm_matched_effects(
-            read_interventions(method, files.solutions, files.directions, files.path),
-            directions,
-            ids,
-            residuals,
-            probe,
-        )
-        for method in given.methods
-        if is_program(method) and not is_adaptive(method)
-    ]
+    effects = all_norm_matched_effects(
+        (
+            read_interventions(method, files.solutions, files.directions, files.path)
+            for method in filter(solves_once, given.methods)
+        ),
+        read_fixed_vectors(files.directions),
+        ids,
+        cache.matrix(read_json(files.layer)["hook_name"], ids),
+        LinearProbe.load(files.evaluation_probe).oriented(snakemake.params.target_class),
+    )
     table = norm_matched_table(
-        pd.concat(effects, ignore_index=True) if effects else pd.DataFrame(),
+        effects,
         snakemake.wildcards.experiment,
         seed=given.seed,
         n_resamples=given.bootstrap_resamples,

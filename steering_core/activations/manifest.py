@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steering_core.errors import StorageError
@@ -48,6 +49,7 @@ def origin(
     resources: dict[str, Any],
     examples: str | Path | None = None,
     max_tokens: int | None = None,
+    positions: str | None = None,
 ) -> dict[str, Any]:
     """Return what a cache must have been made from, and with which libraries if it is made now.
 
@@ -55,6 +57,7 @@ def origin(
         resources: what the fetch stage found.
         examples: the file of texts, which also says how many tokens of each are read.
         max_tokens: at which texts are cut.
+        positions: which tokens of a text are kept, ``last`` or ``all``.
 
     """
     made_from = {
@@ -69,7 +72,16 @@ def origin(
         made_from["examples"] = "sha256:" + digest_of(Path(examples))
     if max_tokens is not None:
         made_from["max_tokens"] = max_tokens
+    if positions is not None:
+        made_from["positions"] = positions
     return made_from
+
+
+def expected_rows(examples: str | Path, positions: str) -> int:
+    """Return how many rows a cache of the file ``examples`` has with ``last`` or ``all`` tokens."""
+    if positions == "all":
+        return pc.sum(pq.read_table(examples, columns=["n_tokens"])["n_tokens"]).as_py()
+    return pq.read_metadata(examples).num_rows
 
 
 def check_origin(found: dict[str, Any], expected: dict[str, Any], path: str | Path) -> None:

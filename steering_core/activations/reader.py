@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from steering_core.activations.manifest import check_origin, damage_of, digest_of, origin
 from steering_core.errors import StorageError
@@ -47,8 +48,15 @@ class ActivationCache:
         """Hook names of the cached sites."""
         return [site["hook_name"] for site in self.manifest["sites"]]
 
-    def batches(self, hook_name: str) -> Iterator[tuple[list[str], Float[np.ndarray, "n d_model"]]]:
-        """Yield ``(example_ids, residuals)`` row group by row group.
+    def batches(
+        self, hook_name: str, position: int = -1
+    ) -> Iterator[tuple[list[str], Float[np.ndarray, "n d_model"]]]:
+        """Yield ``(example_ids, residuals)`` of one token of each text, row group by row group.
+
+        Args:
+            hook_name: of the site.
+            position: of the token, from 0 (BOS where the site has one), or from the end if it is
+                negative: the last by default. A cache of last tokens has no others.
 
         Raises:
             StorageError: if the site is not cached, or a part is damaged or changed.
@@ -61,9 +69,14 @@ class ActivationCache:
             with damage_of(path, _ADVICE):
                 self._verify(path, part["sha256"])
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                    start, wanted = 0, _at(file.read(columns=["example_id", "position"]), position)
                     for group in range(file.num_row_groups):
                         table = file.read_row_group(group, columns=["example_id", hook_name])
-                        yield table["example_id"].to_pylist(), _matrix(table[hook_name])
+                        rows = np.flatnonzero(wanted[start : start + len(table)])
+                        start += len(table)
+                        if len(rows):
+                            names = table["example_id"].take(rows).to_pylist()
+                            yield names, _matrix(table[hook_name])[rows]
 
     def _verify(self, path: Path, sha256: str) -> None:
         """Compare a part with its manifest, once: page checksums do not cover the headers."""
@@ -72,17 +85,19 @@ class ActivationCache:
                 raise StorageError(f"{path} is not what its manifest lists: {_ADVICE}")
             self._verified.add(path)
 
-    def matrix(self, hook_name: str, example_ids: Sequence[str]) -> Float[np.ndarray, "n d_model"]:
-        """Return the residuals of ``example_ids`` in that order (one position an example).
+    def matrix(
+        self, hook_name: str, example_ids: Sequence[str], position: int = -1
+    ) -> Float[np.ndarray, "n d_model"]:
+        """Return the residuals of ``example_ids`` in that order, at a position as in `batches`.
 
         Raises:
-            StorageError: if one of them is not cached, or at more than one position.
+            StorageError: if one of them is not cached there, or is in two places of the cache.
 
         """
         index = {name: i for i, name in enumerate(example_ids)}
         out: np.ndarray | None = None
         found = np.zeros(len(index), dtype=bool)
-        for names, residuals in self.batches(hook_name):
+        for names, residuals in self.batches(hook_name, position):
             rows = [(i, index[name]) for i, name in enumerate(names) if name in index]
             if out is None:
                 out = np.empty((len(index), residuals.shape[1]), dtype=residuals.dtype)
@@ -90,19 +105,44 @@ class ActivationCache:
                 source, target = map(list, zip(*rows, strict=True))
                 if found[target].any() or len(set(target)) < len(target):
                     raise StorageError(
-                        f"{self.folder}: the cache holds several positions of an example, a matrix "
-                        "has one row for each: read it by batches."
+                        f"{self.folder}: the tokens of an example are in two places of the cache: "
+                        "delete it, run again."
                     )
                 out[target] = residuals[source]
                 found[target] = True
         if out is None or not found.all():
             missing = next((n for n, i in index.items() if not found[i]), "all of them")
-            raise StorageError(f"{missing} is not in the cache: the examples changed; run again.")
+            raise StorageError(self._not_there(missing, position))
         return out
+
+    def _not_there(self, example_id: str, position: int) -> str:
+        if position == -1:
+            return f"{example_id} is not in the cache: the examples changed; run again."
+        return (
+            f"{example_id} is not in the cache at position {position}: the text is shorter, or the "
+            "cache holds last tokens alone (set `cached_positions: all`)."
+        )
+
+
+def _at(rows: pa.Table, position: int) -> Bool[np.ndarray, " rows"]:
+    """Return which rows hold the token at ``position``; the rows of an example are consecutive."""
+    if position >= 0:
+        return rows["position"].to_numpy() == position
+    ids = _whole(rows["example_id"])
+    begins = np.ones(len(ids), dtype=bool)
+    begins[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    firsts = np.flatnonzero(begins)
+    wanted = np.append(firsts[1:], len(ids)) + position  # counted from the end of each example
+    there = np.zeros(len(ids), dtype=bool)
+    there[wanted[wanted >= firsts]] = True
+    return there
 
 
 def _matrix(column: pa.ChunkedArray) -> Float[np.ndarray, "n d_model"]:
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0)
+    array = _whole(column)
     return array.flatten().to_numpy().reshape(len(array), array.type.list_size)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array

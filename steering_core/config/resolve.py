@@ -23,8 +23,13 @@ def load_config(raw: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
         ConfigError: naming each unknown, misspelt or misfitting key.
 
     """
-    overrides = {key: value for key, value in raw.items() if key in Settings.model_fields}
     elsewhere = CorrSteerSettings.model_fields  # read by config/corrsteer_resolve.py
+    overrides = {
+        key: value
+        for key, value in raw.items()
+        # null is a value of some settings there, and of none here
+        if key in Settings.model_fields and not (value is None and key in elsewhere)
+    }
     rest = {k: value for k, value in raw.items() if k not in overrides and k not in elsewhere}
     config = _validated(Config, rest, "config", also=Settings)
     for name, entry in config.experiments.items():
@@ -105,6 +110,8 @@ def _validated(
                 message = problem["msg"].removeprefix("Value error, ")
                 if isinstance(problem["input"], str | int | float):
                     message += f" (got {problem['input']!r})"
+                elif problem["input"] is None and problem["type"] != "missing":
+                    message += " (got null)"
                 if problem["type"] == "literal_error":
                     message += _hint(str(problem["input"]), _quoted(problem["ctx"]["expected"]))
             lines.append(f"{path}: {message}" if path else message)

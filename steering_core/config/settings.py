@@ -42,6 +42,7 @@ class Settings(Closed):
     layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Literal["all"] = (
         "all"
     )
+    cached_positions: Literal["last", "all"] = "last"
     shards: Count = 1
     batch_tokens: Count = 2048
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

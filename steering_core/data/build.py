@@ -42,8 +42,9 @@ def build_examples(
         rows = rows[rows["n_tokens"] <= settings.max_tokens].reset_index(drop=True)
         if rows["label"].nunique() < 2:
             raise DataError(f"max_tokens: {settings.max_tokens} drops every row of a class.")
+    available = rows["label"].value_counts()
     rows = subsample(rows, settings.rows_per_class, settings.seed)
-    rows["split"] = assign_splits(rows, settings)
+    rows["split"] = assign_splits(rows, settings, available)
     texts = concept_rows(concept, settings)
     texts["n_tokens"] = count_tokens(texts["text"].tolist())
     rows = pd.concat([rows, texts], ignore_index=True)

@@ -47,11 +47,6 @@ def read_examples(path: str | Path, splits: Sequence[str] | None = None) -> pd.D
     return rows if splits is None else rows[rows["split"].isin(splits)].reset_index(drop=True)
 
 
-def count_examples(path: str | Path) -> int:
-    """Return how many examples there are, without reading them."""
-    return pq.read_metadata(path).num_rows
-
-
 def summary(rows: pd.DataFrame) -> dict[str, Any]:
     """Return counts for the manifest: rows per split and class, and how many were cut."""
     labels = rows["label"].astype("string").fillna("none")

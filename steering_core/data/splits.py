@@ -31,10 +31,17 @@ def subsample(rows: pd.DataFrame, per_class: int, seed: int) -> pd.DataFrame:
     return rows[rows["group"].isin(kept)].reset_index(drop=True)
 
 
-def assign_splits(rows: pd.DataFrame, settings: Settings) -> pd.Series:
+def assign_splits(
+    rows: pd.DataFrame, settings: Settings, available: pd.Series | None = None
+) -> pd.Series:
     """Return the split of each row; a group is never divided.
 
     Groups are shuffled within each make-up of labels, so every split keeps the class balance.
+
+    Args:
+        rows: columns ``label`` and ``group``.
+        settings: fractions, ``seed`` and ``probe_folds``.
+        available: rows of each class before they were sampled, for the message.
 
     Raises:
         DataError: if a split has fewer than two rows of a class, or one that a probe is fitted on
@@ -59,9 +66,15 @@ def assign_splits(rows: pd.DataFrame, settings: Settings) -> pd.Series:
     short = table.sub(wanted, axis=0)
     if (short < 0).any(axis=None):
         where, label = short.stack().idxmin()
+        there = ""
+        if available is not None:
+            there = (
+                f" The dataset has {available[0]} rows of class 0 and {available[1]} of class 1; "
+                f"as many of each are taken, at most {settings.rows_per_class}."
+            )
         raise DataError(
             f"too few rows: the {where} split has {table.loc[where, label]} of class {label} and "
-            f"needs {wanted[where]}. Raise rows_per_class, use a larger dataset, or lower "
+            f"needs {wanted[where]}.{there} Raise rows_per_class, use a larger dataset, or lower "
             "probe_folds."
         )
     return split

@@ -61,6 +61,11 @@ def is_adaptive(method: str) -> bool:
     return is_program(method) and mode_of(method) == "adaptive"
 
 
+def solves_once(method: str) -> bool:
+    """Whether ``method`` solves a program, and not anew at every position."""
+    return is_program(method) and not is_adaptive(method)
+
+
 def _solved(method: str) -> Solved:
     if method not in _METHODS:
         raise ValueError(f"method: {method} is not a program")

@@ -1,15 +1,18 @@
 """Rows of the variants of the programs: one per (variant, program, parameter, input)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
+from scipy import sparse
 
 from steering_core.errors import ConfigError
 from steering_core.methods.status import SOLVED
+from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.outcome import WorkingSetSolutions
+from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Program, Solutions
 from steering_core.optimize.subspace import ConceptSubspace, fit_subspace
 from steering_core.optimize.variants import VariantPrograms
@@ -68,6 +71,67 @@ def variant_grid(
     programs: list[tuple[Program, float]] = [("qp", value) for value in lam]
     programs += [("socp", value) for value in epsilon]
     return [(variant, program, value) for variant in variants for program, value in programs]
+
+
+def variants_of_test_rows(
+    settings: Any,
+    train: pd.DataFrame,
+    test_ids: Sequence[str],
+    *,
+    residuals_of: Callable[[Sequence[str]], Float[np.ndarray, "n d_model"]],
+    features_of: Callable[[Sequence[str]], sparse.spmatrix],
+    probe: LinearProbe,
+    evaluation_probe: LinearProbe,
+    dictionary: Dictionary,
+    path: SteeringPath,
+    target_class: int,
+) -> pd.DataFrame:
+    """Solve the variants that ``settings`` name, for test rows that start outside the target class.
+
+    What bounds a solution and what it aims at is learned from training rows.
+
+    Args:
+        settings: of the experiment: the variants' own, and ``seed``.
+        train: the examples of the training split.
+        test_ids: names of the test rows.
+        residuals_of: their residuals, by name, as the site sees them.
+        features_of: their activations f(h), by name, ``(n, d_sae)``.
+        probe: oriented to the target class.
+        evaluation_probe: oriented to the target class.
+        dictionary: the decoder.
+        path: of the probe on the dictionary.
+        target_class: 0 or 1.
+
+    Returns:
+        As :func:`solve_variants`.
+
+    Raises:
+        ConfigError: as :func:`concept_subspace`.
+    """
+    residuals = residuals_of(test_ids).astype(np.float64)
+    logits = probe.decision(residuals)
+    chosen = rows_outside(logits, settings.variant_rows, settings.seed)
+    ids = np.asarray(test_ids)[chosen].tolist()
+    programs = VariantPrograms(
+        path=path,
+        dictionary=dictionary,
+        residuals=residuals[chosen],
+        shortfall=settings.variant_tau - logits[chosen],
+        activations=sparse.csr_array(features_of(ids)),
+        largest=features_of(train["example_id"]).max(axis=0).toarray()[0],
+        subspace=concept_subspace(
+            residuals_of(train["example_id"]),
+            train["label"].to_numpy(dtype=int),
+            target_class,
+            settings.subspace_components,
+            settings.subspace_directions,
+        ),
+        prefilter_features=settings.prefilter_features,
+        box_factor=settings.box_factor,
+        cone_solver=settings.cone_solver,
+    )
+    grid = variant_grid(settings.variants, settings.variant_lambda, settings.variant_epsilon)
+    return solve_variants(programs, grid, ids, settings.variant_tau, evaluation_probe)
 
 
 def solve_variants(

@@ -4,26 +4,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Shaped
 from scipy.stats import binomtest
 
 from steering_core.errors import DataError
 from steering_core.metrics.bootstrap import Interval, share_interval
-
-
-@dataclass(frozen=True)
-class FlipRate:
-    """Share of inputs outside the target class before that are in it after.
-
-    Attributes:
-        rate: ``n_flipped / n_outside``; None if no input was outside.
-        n_flipped: number of inputs outside before and inside after.
-        n_outside: number of inputs outside before.
-    """
-
-    rate: float | None
-    n_flipped: int
-    n_outside: int
 
 
 @dataclass(frozen=True)
@@ -77,39 +62,6 @@ class SuccessChanges:
             confidence=confidence,
             n_resamples=n_resamples,
         )
-
-
-def flip_rate(
-    before_logits: Float[np.ndarray, " n"],
-    after_logits: Float[np.ndarray, " n"],
-    margin: float = 0.0,
-    *,
-    before_ids: Sequence[Hashable],
-    after_ids: Sequence[Hashable],
-) -> FlipRate:
-    """Count the inputs that an intervention brings into the target class.
-
-    Args:
-        before_logits: probe logits towards the target class, unsteered.
-        after_logits: the same, steered.
-        margin: an input is in the target class if its logit exceeds this, before as after.
-        before_ids: example id of each entry of ``before_logits``.
-        after_ids: example id of each entry of ``after_logits``, in any order.
-
-    Raises:
-        DataError: if the ids of the two sides do not pair up.
-        ValueError: if a logit is not finite or the lengths differ from those of the ids.
-    """
-    before, after = _paired(
-        _finite(before_logits, "before_logits"),
-        _finite(after_logits, "after_logits"),
-        before_ids,
-        after_ids,
-    )
-    outside = before <= margin
-    n_outside = int(outside.sum())
-    n_flipped = int((outside & (after > margin)).sum())
-    return FlipRate(n_flipped / n_outside if n_outside else None, n_flipped, n_outside)
 
 
 def success_changes(
@@ -171,13 +123,6 @@ def _positions(ids: Sequence[Hashable], shape: tuple[int, ...], side: str) -> di
         twice = next(id_ for index, id_ in enumerate(ids) if position[id_] != index)
         raise DataError(f"example {twice!r} occurs more than once {side}: pass each example once.")
     return position
-
-
-def _finite(values: Shaped[np.ndarray, " n"], name: str) -> Float[np.ndarray, " n"]:
-    values = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} contains NaN or infinity: leave those inputs out on both sides.")
-    return values
 
 
 def _boolean(values: Shaped[np.ndarray, " n"], name: str) -> Bool[np.ndarray, " n"]:

@@ -65,7 +65,7 @@ def divergence(
         batch_tokens: padded tokens at a time.
 
     Raises:
-        ModelError: if the model does more to its logits than a soft cap.
+        ModelError: if the model does more to its logits than a known scale and a soft cap.
 
     """
     rows = [[*a, *b] for a, b in zip(prompts, continuations, strict=True)]
@@ -81,11 +81,8 @@ def divergence(
     )
     for chosen, padded in batches:
         batch = padded.to(lm.device)
-        start = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=lm.device)[:, None]
-        place = torch.arange(batch.ids.shape[1], device=lm.device)[None]
-        predicting = (place >= start) & batch.mask & batch.mask.roll(-1, dims=1)
-        predicting[:, -1] = False
-        steered_at = batch.mask & ~batch.bos & ((place >= start) | steer_prompt)
+        last = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=lm.device)
+        predicting, steered_at = _places(batch, last, steer_prompt)
         base = final_hidden(lm, batch.ids, batch.mask)[predicting]
         steered = None
         if adaptive is not None:
@@ -94,11 +91,20 @@ def divergence(
             with steer_positions(lm, site, torch.tensor(vectors[chosen]), steered_at):
                 steered = final_hidden(lm, batch.ids, batch.mask)[predicting]
         row, column = predicting.nonzero(as_tuple=True)
-        target = batch.ids[row, column + 1]
-        kl_token, nll_token = _compare(lm, steered, base, target)
+        kl_token, nll_token = _compare(lm, steered, base, batch.ids[row, column + 1])
         np.add.at(kl, np.array(chosen)[row.cpu().numpy()], kl_token)
         np.add.at(nll, np.array(chosen)[row.cpu().numpy()], nll_token)
     return Divergence(kl, nll, np.array([len(row) for row in continuations]))
+
+
+def _places(
+    batch: TokenBatch, last: Int[torch.Tensor, " batch"], steer_prompt: bool
+) -> tuple[Bool[torch.Tensor, "batch seq"], Bool[torch.Tensor, "batch seq"]]:
+    """Return which positions predict a generated token, and which are steered."""
+    after = torch.arange(batch.ids.shape[1], device=last.device)[None] >= last[:, None]
+    predicting = after & batch.mask & batch.mask.roll(-1, dims=1)
+    predicting[:, -1] = False
+    return predicting, batch.mask & ~batch.bos & (after | steer_prompt)
 
 
 def _solved_anew(

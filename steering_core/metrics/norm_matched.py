@@ -1,6 +1,6 @@
 """Programs against fixed directions at equal norm, row by row, by the evaluation probe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,21 @@ from steering_core.methods.status import solved
 from steering_core.probes.linear_probe import LinearProbe
 
 _POINT = ["method", "strength_index", "strength_name", "strength", "tau", "lam", "epsilon"]
+
+
+def all_norm_matched_effects(
+    programs: Iterable[Interventions],
+    directions: Mapping[str, Float[np.ndarray, " d_model"]],
+    example_ids: Sequence[str],
+    residuals: Float[np.ndarray, "n d_model"],
+    evaluation_probe: LinearProbe,
+) -> pd.DataFrame:
+    """Return the rows of :func:`norm_matched_effects` of several programs; none without any."""
+    frames = [
+        norm_matched_effects(program, directions, example_ids, residuals, evaluation_probe)
+        for program in programs
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def norm_matched_effects(

@@ -179,5 +179,7 @@ def _describe_classifier(classifier: Classifier | None) -> dict[str, Any] | None
     names = load_config(classifier.model, revision).id2label
     labels = sorted(str(label) for label in names.values())
     if str(classifier.label).lower() not in [label.lower() for label in labels]:
-        raise ConfigError(f"classifier.label: {classifier.model} has {labels}.")
+        raise ConfigError(
+            f"classifier.label: {classifier.model} has no {classifier.label!r}; it has {labels}."
+        )
     return {"model": classifier.model, "revision": revision, "label": classifier.label}

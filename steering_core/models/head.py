@@ -1,5 +1,7 @@
 """From the final hidden state to logits, which steered and base passes share."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from transformers import PretrainedConfig
@@ -7,8 +9,10 @@ from transformers import PretrainedConfig
 from steering_core.errors import ModelError
 from steering_core.models.language_model import LanguageModel
 
-#: Factors that models of Granite, Cohere and Falcon-H1 put on their logits, by name.
-_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
+#: What logits are multiplied by (Cohere, Falcon-H1) or divided by (Granite), by its name in the
+#: configuration.
+_MULTIPLIERS = ("logit_scale", "lm_head_multiplier")
+_DIVISORS = ("logits_scaling",)
 
 
 def final_hidden(
@@ -23,26 +27,25 @@ def final_hidden(
 def logits_of(
     lm: LanguageModel, hidden: Float[torch.Tensor, "n d_model"]
 ) -> Float[torch.Tensor, "n vocabulary"]:
-    """Return float32 logits: the output embedding of the final hidden state, capped if it is."""
-    logits = lm.model.get_output_embeddings()(hidden).float()
-    cap = getattr(lm.model.config.get_text_config(), "final_logit_softcapping", None)
+    """Return float32 logits: the output embedding of the final hidden state, scaled and capped.
+
+    The scale and the soft cap are those that the model's configuration names.
+    """
+    config = lm.model.config.get_text_config()
+    logits = lm.model.get_output_embeddings()(hidden).float() * _scale(config)
+    cap = getattr(config, "final_logit_softcapping", None)
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)
     return logits
 
 
-def check_head_of(config: PretrainedConfig, name: str) -> None:
-    """Refuse a model that is known to scale its logits, before its weights are here.
-
-    Raises:
-        ModelError: naming the factor; :func:`check_head` finds those of any other name.
-
-    """
-    config = config.get_text_config()
-    for key in _SCALES:
-        scale = getattr(config, key, None)
-        if isinstance(scale, int | float) and scale != 1:
-            raise _other_head(name, f"{key} is {scale:g}")
+def _scale(config: PretrainedConfig) -> float:
+    """Return what a model multiplies its logits by; 1 for most."""
+    above, below = (
+        math.prod(getattr(config, name, None) or 1.0 for name in names)
+        for names in (_MULTIPLIERS, _DIVISORS)
+    )
+    return above / below
 
 
 @torch.no_grad()
@@ -50,7 +53,7 @@ def check_head(lm: LanguageModel) -> None:
     """Compare :func:`logits_of` with the model's own logits, on two tokens.
 
     Raises:
-        ModelError: if the model does more to its logits than a soft cap.
+        ModelError: if the model does more to its logits than a known scale and a soft cap.
 
     """
     ids = torch.tensor([[1, 2]], device=lm.device)
@@ -60,11 +63,8 @@ def check_head(lm: LanguageModel) -> None:
     # The model may cap and scale in its own precision; what is looked for is a missing factor.
     slack = 1e-3 if lm.dtype == torch.float32 else 3e-2
     if ours.shape != own.shape or not torch.allclose(ours, own, rtol=slack, atol=slack):
-        raise _other_head(lm.shape.architecture, "a scale or a second head?")
-
-
-def _other_head(name: str, why: str) -> ModelError:
-    return ModelError(
-        f"{name}: the logits are not the output embedding of the final hidden state ({why}), so "
-        "KL and perplexity cannot be computed here."
-    )
+        raise ModelError(
+            f"{lm.shape.architecture}: the logits are not the output embedding of the final hidden "
+            "state (a scale of another name, or a second head?), so KL and perplexity cannot be "
+            "computed here: choose another model."
+        )

@@ -17,6 +17,7 @@ from transformers import (
 
 from steering_core.config.model import Model
 from steering_core.errors import ModelError
+from steering_core.models.block_stack import find_blocks
 from steering_core.models.devices import DTYPES, choose_device
 from steering_core.models.hub import explain_hub_errors
 
@@ -29,7 +30,8 @@ class ModelShape:
     """What the configuration alone tells, before any weight is read.
 
     ``blocks_path`` is where the transformer blocks are in the Hugging Face module tree; the
-    architecture adapters of TransformerLens know it for every architecture they support.
+    architecture adapters of TransformerLens know it for every architecture they support, and
+    elsewhere it is the one stack of so many blocks.
     """
 
     n_layers: int
@@ -71,7 +73,7 @@ def model_shape(config: PretrainedConfig, name: str) -> ModelShape:
     """Read the shape from a Hugging Face configuration.
 
     Raises:
-        ModelError: if TransformerLens has no adapter for the architecture.
+        ModelError: if the architecture has no single stack of blocks.
 
     """
     # TransformerLens takes seconds to import, and stages after the fetch know the shape already.
@@ -89,10 +91,8 @@ def model_shape(config: PretrainedConfig, name: str) -> ModelShape:
         )
         lens.architecture, lens.model_name = architecture, name
         adapter = ArchitectureAdapterFactory.select_architecture_adapter(lens)
-    except ValueError as error:
-        raise ModelError(
-            f"{name}: TransformerLens has no adapter for {config.architectures}: {error}"
-        ) from error
+    except ValueError:
+        return _unknown_to_the_adapters(config, name)
     mapping = adapter.component_mapping or {}
     if "blocks" not in mapping:
         raise ModelError(f"{name}: {architecture} has no single stack of blocks to steer.")
@@ -102,6 +102,19 @@ def model_shape(config: PretrainedConfig, name: str) -> ModelShape:
         context=lens.n_ctx,
         blocks_path=mapping["blocks"].name,
         architecture=architecture,
+    )
+
+
+def _unknown_to_the_adapters(config: PretrainedConfig, name: str) -> ModelShape:
+    text = config.get_text_config()
+    sizes = ("num_hidden_layers", "hidden_size", "max_position_embeddings")
+    missing = [size for size in sizes if not isinstance(getattr(text, size, None), int)]
+    if missing:
+        raise ModelError(f"{name}: the configuration of {config.model_type} has no {missing[0]}.")
+    return ModelShape(
+        *(getattr(text, size) for size in sizes),
+        blocks_path=find_blocks(config, name),
+        architecture=(config.architectures or [config.model_type])[0],
     )
 
 

@@ -104,6 +104,30 @@ def read_residuals(
     return read
 
 
+def check_blocks(lm: LanguageModel) -> None:
+    """Make sure that every block reads what the one before it wrote, on two tokens.
+
+    Raises:
+        ModelError: if one does not: then no vector added there would be what is steered with.
+
+    """
+    layers = range(lm.shape.n_layers - 1)
+    sites = {
+        layer: (Site(layer, "post", False, False), Site(layer + 1, "pre", False, False))
+        for layer in layers
+    }
+    ids = torch.tensor([[1, 2]])
+    every = [site for pair in sites.values() for site in pair]
+    read = read_residuals(lm, every, ids, torch.ones_like(ids, dtype=torch.bool)) if every else {}
+    for layer, (written, taken) in sites.items():
+        if not torch.equal(read[written.hook_name], read[taken.hook_name]):
+            raise ModelError(
+                f"{lm.shape.architecture}: block {layer + 1} does not read what block {layer} "
+                "writes, so there is no residual stream to steer between them: choose another "
+                "model."
+            )
+
+
 def _block(lm: LanguageModel, site: Site) -> nn.Module:
     if not 0 <= site.layer < lm.shape.n_layers:
         raise ModelError(f"layer {site.layer} is out of range: the model has {lm.shape.n_layers}.")

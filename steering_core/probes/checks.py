@@ -48,17 +48,24 @@ def two_classes(labels: Shaped[np.ndarray, " n"]) -> tuple[tuple, Bool[np.ndarra
     return tuple(classes.tolist()), labels == classes[1]
 
 
-def check_class_sizes(
+def check_folds(
     positive: Bool[np.ndarray, " n"],
     groups: Shaped[np.ndarray, " n"] | None,
     n_folds: int,
     classes: tuple,
-) -> None:
-    """Every class must occur in at least ``n_folds`` rows, and in as many groups.
+) -> Shaped[np.ndarray, " n"] | None:
+    """Return ``groups`` as an array; every class must be in ``n_folds`` rows, and as many groups.
 
     Raises:
-        DataError: if one does not.
+        ValueError: if there are fewer than two folds, or ``groups`` has another shape.
+        DataError: if a class is in fewer.
     """
+    if n_folds < 2:
+        raise ValueError(f"n_folds must be at least 2, got {n_folds}.")
+    if groups is not None:
+        groups = np.asarray(groups)
+        if groups.shape != positive.shape:
+            raise ValueError(f"groups must have shape {positive.shape}, got {groups.shape}.")
     for label, rows in zip(classes, (~positive, positive), strict=True):
         count = rows.sum() if groups is None else np.unique(groups[rows]).size
         if count < n_folds:
@@ -69,3 +76,4 @@ def check_class_sizes(
                 if count >= 2
                 else f"class {label!r} has only {count} {unit}: sample more rows of it."
             )
+    return groups

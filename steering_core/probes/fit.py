@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from steering_core.errors import DataError
-from steering_core.probes.checks import check_class_sizes, check_rows, two_classes
+from steering_core.probes.checks import check_folds, check_rows, two_classes
 from steering_core.probes.linear_probe import LinearProbe
 
 REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the configuration too
@@ -67,8 +67,7 @@ def fit_probe(
         regularisations: values of C to choose from.
         n_folds: number of folds, at least 2.
         centred: the rows of ``h`` have mean zero, as behind an SAE with centred writing weights.
-            The weight is then projected onto vectors of mean zero, which changes no logit of
-            such rows.
+            The weight is then projected onto such vectors, which changes no logit of them.
 
     Raises:
         DataError: if there are not two classes, a class has too few rows or groups, an activation
@@ -77,30 +76,19 @@ def fit_probe(
     """
     h, labels = check_rows(h, labels)
     classes, positive = two_classes(labels)
-    if n_folds < 2:
-        raise ValueError(f"n_folds must be at least 2, got {n_folds}.")
-    candidates = sorted(set(regularisations))
-    if not candidates or candidates[0] <= 0:
-        raise ValueError(f"regularisations must be positive numbers, got {regularisations}.")
-    if groups is not None:
-        groups = np.asarray(groups)
-        if groups.shape != labels.shape:
-            raise ValueError(f"groups must have shape {labels.shape}, got {groups.shape}.")
-    check_class_sizes(positive, groups, n_folds, classes)
+    candidates = _candidates(regularisations)
+    groups = check_folds(positive, groups, n_folds, classes)
     if centred:
         _check_centred(h)
-
     folds = _folds(positive, groups, n_folds, seed)
     logits = _logits_out_of_fold(h, positive, folds, candidates)
     losses = np.logaddexp(0.0, np.where(positive, -logits, logits)).mean(axis=1)
     best = int(losses.argmin())
-    right = (logits > 0) == positive
-    scores = [right[best, test].mean() for _, test in folds]
+    right = (logits[best] > 0) == positive
+    scores = tuple(float(right[test].mean()) for _, test in folds)
     # Bonferroni: the best of several candidates beats chance more easily than one.
-    p_value = min(1.0, len(candidates) * _chance_p_value(right[best], positive))
-
-    model = _pipeline(candidates[best]).fit(h, positive)
-    weight, bias = _raw_coordinates(model)
+    p_value = min(1.0, len(candidates) * _chance_p_value(right, positive))
+    weight, bias = _raw_coordinates(_pipeline(candidates[best]).fit(h, positive))
     if centred:
         weight = weight - weight.mean()
     return LinearProbe(
@@ -109,7 +97,7 @@ def fit_probe(
         classes=classes,
         regularisation=float(candidates[best]),
         accuracy=float(np.mean(scores)),
-        fold_scores=tuple(map(float, scores)),
+        fold_scores=scores,
         p_value=p_value,
         at_chance=p_value >= SIGNIFICANCE,
         n_train=labels.size,
@@ -141,6 +129,13 @@ def evaluate_probe(
         p_value=p_value,
         at_chance=p_value >= SIGNIFICANCE,
     )
+
+
+def _candidates(regularisations: Sequence[float]) -> list[float]:
+    candidates = sorted(set(regularisations))
+    if not candidates or candidates[0] <= 0:
+        raise ValueError(f"regularisations must be positive numbers, got {regularisations}.")
+    return candidates
 
 
 def _pipeline(regularisation: float) -> Pipeline:

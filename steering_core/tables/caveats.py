@@ -3,6 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
+_PROBE_AS_JUDGE = (
+    "texts judged by the evaluation probe, which shares the representation that is steered; it "
+    "reads a completion without its prompt, and one such as 'Istanbul.' cannot be judged true or "
+    "false by itself"
+)
+#: Scores, in [0, 1], that differ by less do not tell texts apart.
+_SAME_SCORE = 0.01
+
 
 def probe_warnings(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a warning for each probe that is no better than chance on validation rows.
@@ -20,17 +30,34 @@ def probe_warnings(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def judge_warnings(classifier: Mapping[str, Any] | None) -> list[str]:
-    """Return a warning if no judge outside the model reads the texts.
+def judge_warnings(
+    classifier: Mapping[str, Any] | None, judged: pd.DataFrame | None = None
+) -> list[str]:
+    """Return what keeps the judge's rates from saying much.
 
     Args:
-        classifier: the ``classifier`` section of the task, or None.
+        classifier: the ``classifier`` section of the task; None if no judge outside the model
+            reads the texts.
+        judged: a row per text: ``method``, ``score`` (0.5 for one that says nothing) and
+            ``judged``; None if the texts are not at hand.
 
     """
-    if classifier is not None:
-        return []
-    return [
-        "texts judged by the evaluation probe, which shares the representation that is steered; "
-        "it reads a completion without its prompt, and one such as 'Istanbul.' cannot be judged "
-        "true or false by itself"
-    ]
+    found = [] if classifier is not None else [_PROBE_AS_JUDGE]
+    if judged is None:
+        return found
+    scores = judged["score"].dropna()
+    scores = scores[scores != 0.5]
+    one_side = (scores > 0.5).nunique() == 1
+    if len(scores) > 1 and one_side and scores.max() - scores.min() < _SAME_SCORE:
+        found.append(
+            f"the judge gives every text the same score ({scores.mean():.2f}), so its rates say "
+            "nothing: name another classifier"
+        )
+        return found
+    unsteered = judged.loc[judged["method"] == "no_steering", "judged"].dropna()
+    if len(unsteered) and unsteered.eq(1).all():
+        found.append(
+            "the judge finds every unsteered text in the target class, so steering cannot raise "
+            "its rate: steer to the other class (target_class), or write other prompts"
+        )
+    return found

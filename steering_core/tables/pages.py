@@ -71,17 +71,6 @@ def generations_page(
         )
         for method in methods
     }
-    head, toggles = [], []
-    for number, method in enumerate(methods):
-        dot = f'<span class="dot" style="background:{styles[method].colour}"></span>'
-        head.append(
-            f'<th scope="col" data-column="{number}">{dot}{escaped(method)}'
-            f"{_selector(number, method, choices[method])}</th>"
-        )
-        toggles.append(
-            f'<label><input type="checkbox" data-column="{number}" checked> '
-            f"{escaped(method)}</label>"
-        )
     entries = {
         key: _entry(row, choices[key[1]].index(row["_label"]), verdict)
         for key, row in zip(
@@ -90,24 +79,52 @@ def generations_page(
             strict=True,
         )
     }
-    body = []
-    for prompt_id, prompt in df.drop_duplicates("prompt_id")[["prompt_id", "prompt"]].itertuples(
-        index=False
-    ):
-        row = [
-            f'<th scope="row" class="prompt"><div class="text">{escaped(prompt)}</div>'
-            f'<div class="id">{escaped(prompt_id)}</div></th>'
-        ]
-        for number, method in enumerate(methods):
-            texts = [entries.get((prompt_id, method, label), "") for label in choices[method]]
-            row.append(f'<td data-column="{number}">{"".join(texts)}</td>')
-        body.append(f"<tr>{''.join(row)}</tr>")
+    prompts = df.drop_duplicates("prompt_id")[["prompt_id", "prompt"]]
+    body = [
+        _prompt_row(prompt_id, prompt, choices, entries)
+        for prompt_id, prompt in prompts.itertuples(index=False)
+    ]
+    colours = {method: styles[method].colour for method in methods}
     table = (
         '<table class="generations"><thead><tr><th scope="col" class="prompt">prompt</th>'
-        f"{''.join(head)}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table>"
+        f"{_heads(choices, colours)}</tr></thead>\n<tbody>\n"
+        + "\n".join(body)
+        + "\n</tbody></table>"
     )
     lead = "One row per prompt. Choose a strength above each column; untick a method to hide it."
-    return document(title, lead, "\n".join(toggles), table, warnings)
+    return document(title, lead, _toggles(methods), table, warnings)
+
+
+def _heads(choices: dict[str, list[str]], colours: dict[str, str]) -> str:
+    return "".join(
+        f'<th scope="col" data-column="{number}">'
+        f'<span class="dot" style="background:{colours[method]}"></span>{escaped(method)}'
+        f"{_selector(number, method, labels)}</th>"
+        for number, (method, labels) in enumerate(choices.items())
+    )
+
+
+def _toggles(methods: Sequence[str]) -> str:
+    return "\n".join(
+        f'<label><input type="checkbox" data-column="{number}" checked> {escaped(method)}</label>'
+        for number, method in enumerate(methods)
+    )
+
+
+def _prompt_row(
+    prompt_id: object,
+    prompt: object,
+    choices: dict[str, list[str]],
+    entries: dict[tuple, str],
+) -> str:
+    cells = [
+        f'<th scope="row" class="prompt"><div class="text">{escaped(prompt)}</div>'
+        f'<div class="id">{escaped(prompt_id)}</div></th>'
+    ]
+    for number, (method, labels) in enumerate(choices.items()):
+        texts = "".join(entries.get((prompt_id, method, label), "") for label in labels)
+        cells.append(f'<td data-column="{number}">{texts}</td>')
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _strength_labels(df: pd.DataFrame) -> pd.Series:

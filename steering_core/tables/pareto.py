@@ -1,5 +1,6 @@
 """Aggregate everything measured into one row per (method, strength)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,34 @@ class Measured:
     probe_effects: pd.DataFrame
     texts: pd.DataFrame
     validation_texts: pd.DataFrame | None = None
+
+
+def gather(
+    solutions: pd.DataFrame,
+    probe_effects: pd.DataFrame,
+    divergence: Sequence[pd.DataFrame],
+    judged: pd.DataFrame,
+) -> Measured:
+    """Put together what the stages wrote, with reported and validation prompts apart.
+
+    Args:
+        solutions: of ``solutions.parquet``.
+        probe_effects: of ``probe_effects.parquet``.
+        divergence: of ``divergence/{method}.parquet``, each method's.
+        judged: of ``judged.parquet``.
+
+    """
+    key = ["method", "strength_index", "example_id"]
+    texts = pd.concat(divergence).merge(judged, on=key, validate="one_to_one")
+    split = solutions.drop_duplicates("example_id").set_index("example_id")["split"]
+    split = texts["example_id"].map(split)
+    validation = texts[split == "validation_prompt"]
+    return Measured(
+        solutions=solutions[solutions["split"].isin(["test", "prompt"])],
+        probe_effects=probe_effects[probe_effects["split"] == "test"],
+        texts=texts[split == "prompt"],
+        validation_texts=None if validation.empty else validation,
+    )
 
 
 def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd.DataFrame:

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
-from steering_core.tables.charts import HEIGHT, QUIET, WIDTH, finished, log_axis, note, spread_axis
+from steering_core.tables.charts import (
+    HEIGHT,
+    INK,
+    QUIET,
+    WIDTH,
+    finished,
+    log_axis,
+    note,
+    spread_axis,
+)
 from steering_core.tables.palette import Style, method_styles
 
 _UNSTEERED = "no_steering"
@@ -45,8 +54,8 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
     the same inputs: prompts, or the test rows outside the target class by the evaluation probe. The
     points of a method are joined in order of strength; a point is hollow where some of the panel's
     inputs had no solution; bars are bootstrap 95 % intervals; a black outline marks the frontier of
-    the first panel, a ring the strength selected on validation prompts; the dashed line is the
-    rate of the row ``no_steering``.
+    the first panel, where ``frontier_probability`` stands beside it (unsteered it is 1); a ring the
+    strength selected on validation prompts; the dashed line is the rate of ``no_steering``.
 
     Args:
         df: a pareto table of one experiment, with columns as in ``columns.PARETO_COLUMNS``.
@@ -57,31 +66,15 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
     """
     if len(df[["experiment", "seed"]].drop_duplicates()) != 1:
         raise ValueError("a pareto figure shows one experiment at one seed: select its rows first.")
-    numbers = {
-        name: pd.to_numeric(df[name])
-        for quantity in (_KL, _RATE, _NORM, _FLIP, _L0)
-        for name in quantity.columns
-    }
-    swept = df["strength_name"].fillna("").astype(str)
-    rows = df.assign(
-        **numbers,
-        strength=pd.to_numeric(df["strength"]),
-        strength_name=swept,
-        series=df["method"] + " " + swept,
-        outlined=_flag(df["on_frontier"]),
-        selected=_flag(df["selected"]),
-    )
     styles = method_styles(df["method"])
-    # The first methods of the legend are drawn last, on top.
-    rows["area"] = rows["method"].map({method: style.size for method, style in styles.items()})
-    rows["rank"] = rows["method"].map({method: rank for rank, method in enumerate(styles)})
+    rows = _drawn(df, styles)
     unsteered = df["method"] == _UNSTEERED  # its base is over all prompts
     base = pd.to_numeric(df.loc[unsteered, "classifier_rate_base"]).dropna().iloc[:1]
     texts = rows.assign(hollow=_some_prompt_left_alone(df))
     tested = rows.assign(hollow=df["n_outside_eval_solved"] < df["n_outside_eval"])
     through_features = texts[texts["prompt_l0_mean"] > 0]
     panels = [
-        _panel(texts, styles, "Cost in the text", _KL, _RATE, base),
+        _panel(texts, styles, "Cost in the text", _KL, _RATE, base, labelled=True),
         _panel(tested, styles, "Cost in the residual stream", _NORM, _FLIP),
         _panel(through_features, styles, "Cost in features", _L0, _RATE, base),
     ]
@@ -91,13 +84,44 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
         subtitle=[
             f"{first['model']}, {first['task']}, layer {first['layer']}. Lines join rising "
             "strengths. Bars: bootstrap 95 % intervals. Dashed: unsteered.",
-            "Black outline: on the frontier of the first panel. Ring: the strength of its method "
-            "that was selected on validation prompts. Hollow: some inputs had no solution.",
+            "Black outline: on the frontier of the first panel, and in how many resamples of the "
+            "prompts. Ring: the strength of its method that was selected on validation prompts.",
+            "Hollow: some inputs had no solution." + _nowhere(texts),
         ],
         fontSize=17,
         offset=14,
     )
     return finished(alt.hconcat(*panels, spacing=26, title=title))
+
+
+def _drawn(df: pd.DataFrame, styles: dict[str, Style]) -> pd.DataFrame:
+    """``df`` as numbers, with what the marks need."""
+    numbers = {
+        name: pd.to_numeric(df[name])
+        for quantity in (_KL, _RATE, _NORM, _FLIP, _L0)
+        for name in quantity.columns
+    }
+    swept = df["strength_name"].fillna("").astype(str)
+    places = {method: rank for rank, method in enumerate(styles)}
+    return df.assign(
+        **numbers,
+        strength=pd.to_numeric(df["strength"]),
+        strength_name=swept,
+        series=df["method"] + " " + swept,
+        outlined=_flag(df["on_frontier"]),
+        selected=_flag(df["selected"]),
+        sure=pd.to_numeric(df["frontier_probability"]).map("{:.0%}".format),
+        area=df["method"].map({method: style.size for method, style in styles.items()}),
+        # The first methods of the legend are drawn last, on top.
+        rank=df["method"].map(places),
+    )
+
+
+def _nowhere(texts: pd.DataFrame) -> str:
+    """Name the methods of the legend that no panel has a point of."""
+    there = texts.dropna(subset=[_KL.column, _RATE.column])["method"]
+    gone = [name for name in dict.fromkeys(texts["method"]) if name not in set(there)]
+    return f" No solution at any strength: {', '.join(gone)}." if gone else ""
 
 
 def _some_prompt_left_alone(df: pd.DataFrame) -> pd.Series:
@@ -118,6 +142,8 @@ def _panel(
     x: _Quantity,
     y: _Quantity,
     base: pd.Series | None = None,
+    *,
+    labelled: bool = False,
 ) -> alt.Chart | alt.LayerChart:
     """``y`` against ``x`` for every method, in shares from 0 to 1."""
     frame = {"title": title, "width": WIDTH, "height": HEIGHT}
@@ -125,62 +151,75 @@ def _panel(
     if rows.empty:
         return note("not defined for this experiment").properties(**frame)
     about = ["method", "series", "strength_name", "strength", "outlined", "selected"]
-    about += ["hollow", "rank", "area"]
-    source = alt.Chart(rows[[*about, *x.columns, *y.columns]])
+    about += ["hollow", "rank", "area", "sure"]
     spread = pd.concat([rows[name] for name in x.columns])
     options = log_axis(spread) if x is _L0 else spread_axis(spread)
     across = alt.X(x.column, type="quantitative", title=x.title, **options)
     up = alt.Y(y.column, type="quantitative", title=y.title, scale=alt.Scale(domain=[0, 1]))
-    domain = list(styles)
-    colours = [style.colour for style in styles.values()]
-    shapes = [style.shape for style in styles.values()]
-    colour = alt.Color("method:N", title=None, scale=alt.Scale(domain=domain, range=colours))
-    shape = alt.Shape("method:N", title=None, scale=alt.Scale(domain=domain, range=shapes))
-    bar = {"opacity": 0.45, "strokeWidth": 1.2}
-    layers = [
-        source.mark_line(strokeWidth=1.5, opacity=0.55).encode(
-            across, up, colour, detail="series:N", order="strength:Q"
-        )
-    ]
-    if y.interval:
-        low, high = y.columns[1:]
-        layers.append(
-            source.mark_rule(**bar).encode(across, alt.Y(low, type="quantitative"), colour, y2=high)
-        )
-    if x.interval:
-        low, high = x.columns[1:]
-        layers.append(
-            source.mark_rule(**bar).encode(alt.X(low, type="quantitative"), up, colour, x2=high)
-        )
-    points = source.encode(
-        across,
-        up,
-        colour,
-        shape,
-        alt.Size("area:Q", scale=None, legend=None),
-        order=alt.Order("rank:Q", sort="descending"),
-        tooltip=["method", "strength_name", "strength", x.column, y.column],
+    source = alt.Chart(rows[[*about, *x.columns, *y.columns]]).encode(
+        across, up, _by_method("color", styles)
     )
-    layers.append(
-        points.transform_filter("!datum.hollow")
-        .mark_point(filled=True, opacity=1)
-        .encode(
-            stroke=alt.condition(_OUTLINED, alt.value("black"), alt.value("white")),
-            strokeWidth=alt.condition(_OUTLINED, alt.value(1.6), alt.value(0.4)),
-        )
-    )
-    if rows["hollow"].any():
-        hollow = points.transform_filter("datum.hollow")
-        layers.append(hollow.mark_point(filled=False, fill="white", strokeWidth=1.6, opacity=1))
-    if rows["selected"].any():
-        layers.append(
-            source.transform_filter("datum.selected")
-            .mark_point(shape="circle", filled=False, size=300, strokeWidth=1.8, opacity=0.9)
-            .encode(across, up, colour)
-        )
+    lines = source.mark_line(strokeWidth=1.5, opacity=0.55)
+    layers: list[alt.Chart] = [lines.encode(detail="series:N", order="strength:Q")]
+    layers += _intervals(source, x, y)
+    layers += _points(source, styles, rows, [x.column, y.column])
+    if labelled:
+        # Above and to the left of a point of the frontier there is no other point.
+        outlined = source.transform_filter(f"{_OUTLINED} && datum.method != '{_UNSTEERED}'")
+        beside = outlined.mark_text(align="right", baseline="bottom", dx=-8, dy=-5, fontSize=10)
+        layers.append(beside.encode(text="sure:N", color=alt.value(INK)))
     if base is not None and len(base):
         dashed = alt.Chart(pd.DataFrame({"base": base})).mark_rule(
             strokeDash=[6, 4], color=QUIET, strokeWidth=1.3
         )
         layers.insert(0, dashed.encode(y="base:Q"))
     return alt.layer(*layers).properties(**frame)
+
+
+def _by_method(channel: str, styles: dict[str, Style]) -> alt.Color | alt.Shape:
+    """Colour or shape of each method, in the order of the legend."""
+    kind, field = (alt.Color, "colour") if channel == "color" else (alt.Shape, "shape")
+    values = [getattr(style, field) for style in styles.values()]
+    return kind("method:N", title=None, scale=alt.Scale(domain=list(styles), range=values))
+
+
+def _intervals(source: alt.Chart, x: _Quantity, y: _Quantity) -> list[alt.Chart]:
+    """Bars of those quantities that have an interval."""
+    bars = source.mark_rule(opacity=0.45, strokeWidth=1.2)
+    found = []
+    if y.interval:
+        low, high = y.columns[1:]
+        found.append(bars.encode(y=alt.Y(low, type="quantitative"), y2=high))
+    if x.interval:
+        low, high = x.columns[1:]
+        found.append(bars.encode(x=alt.X(low, type="quantitative"), x2=high))
+    return found
+
+
+def _points(
+    source: alt.Chart, styles: dict[str, Style], rows: pd.DataFrame, shown: list[str]
+) -> list[alt.Chart]:
+    """The points of ``rows``, hollow ones and rings; ``shown`` are the columns of a tooltip."""
+    points = source.encode(
+        _by_method("shape", styles),
+        alt.Size("area:Q", scale=None, legend=None),
+        order=alt.Order("rank:Q", sort="descending"),
+        tooltip=["method", "strength_name", "strength", *shown],
+    )
+    found = [
+        points.transform_filter("!datum.hollow")
+        .mark_point(filled=True, opacity=1)
+        .encode(
+            stroke=alt.condition(_OUTLINED, alt.value("black"), alt.value("white")),
+            strokeWidth=alt.condition(_OUTLINED, alt.value(1.6), alt.value(0.4)),
+        )
+    ]
+    if rows["hollow"].any():
+        hollow = points.transform_filter("datum.hollow")
+        found.append(hollow.mark_point(filled=False, fill="white", strokeWidth=1.6, opacity=1))
+    if rows["selected"].any():
+        ring = source.transform_filter("datum.selected")
+        found.append(
+            ring.mark_point(shape="circle", filled=False, size=300, strokeWidth=1.8, opacity=0.9)
+        )
+    return found

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from steering_core.tables.verdict import frontier_verdict
+from steering_core.tables.frontier_verdict import frontier_verdict
 
 _SHOWN = {
     "method": "method",

@@ -13,7 +13,10 @@ SITE = Site(0, "pre", False, True)
 
 @pytest.fixture
 def write_part():
-    """Return a function that writes example ids and values, a row group for each list."""
+    """Return a function that writes example ids and values, a row group for each list.
+
+    ``positions`` has a list for each of them; 3 by default.
+    """
 
     def write(path, groups, seed=0, positions=None, **header):
         metadata = {"sites": [{"hook_name": SITE.hook_name}], "model": {"dtype": "f4"}, **header}
@@ -23,10 +26,10 @@ def write_part():
         with pq.ParquetWriter(
             path, schema, compression="zstd", use_dictionary=False, write_page_checksum=True
         ) as writer:
-            for group in groups:
+            for number, group in enumerate(groups):
                 block = rng.normal(size=(len(group), 4)).astype(np.float32)
                 values |= dict(zip(group, block, strict=True))
-                places = positions or [3] * len(group)
+                places = positions[number] if positions else [3] * len(group)
                 columns = [
                     pa.array(group, pa.string()),
                     pa.array(places, pa.int32()),

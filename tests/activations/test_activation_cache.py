@@ -18,7 +18,7 @@ from steering_core.activations.cache import (
     activation_schema,
     cache_activations,
 )
-from steering_core.activations.manifest import write_manifest
+from steering_core.activations.manifest import expected_rows, write_manifest
 from steering_core.activations.positions import last_token_residuals
 from steering_core.activations.reader import ActivationCache
 from steering_core.config.model import Model, SAESource
@@ -144,6 +144,30 @@ def test_all_positions(tiny, examples, tmp_path):
         for name in NAMES:
             got = np.stack(mine[name])
             np.testing.assert_allclose(got, residuals[name], rtol=1e-4, atol=1e-4)
+
+
+def test_of_all_positions_the_last_is_read_unless_another_is_named(tiny, examples, tmp_path):
+    for name in ("last", "all"):
+        cache(tiny, examples, tmp_path / f"{name}.parquet", positions=name)
+        lengths = [
+            len(tokenize(tiny.tokenizer, [text], prepend_bos=True, max_tokens=10)[0])
+            for text in examples["text"]
+        ]
+        examples.assign(n_tokens=lengths).to_parquet(tmp_path / "examples.parquet")
+        rows = expected_rows(tmp_path / "examples.parquet", name)
+        write_manifest([tmp_path / f"{name}.parquet"], tmp_path / f"{name}.json", rows)
+    last, every = (ActivationCache(tmp_path / f"{name}.json") for name in ("last", "all"))
+    ids = examples["example_id"].tolist()
+    for name in NAMES:
+        np.testing.assert_array_equal(every.matrix(name, ids), last.matrix(name, ids))
+        _, values = directly(tiny, examples["text"][3])
+        for position in (0, -2):
+            np.testing.assert_allclose(
+                every.matrix(name, ["e03"], position)[0],
+                values[name][position],
+                rtol=1e-4,
+                atol=1e-4,
+            )
 
 
 @pytest.mark.parametrize("batch_tokens", [16, 48, 4096])

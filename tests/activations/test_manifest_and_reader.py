@@ -5,6 +5,7 @@ import json
 import logging
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from steering_core.activations.manifest import damage_of, origin, write_manifest
@@ -185,8 +186,6 @@ def test_damage_after_the_check_is_found_by_page_checksums(two, tmp_path):
     write_manifest(parts, tmp_path / "m.json", expected_rows=6)
     cache = ActivationCache(tmp_path / "m.json")
     assert len(list(cache.batches(HOOK))) == 4
-    import pyarrow.parquet as pq
-
     column = pq.ParquetFile(parts[0]).metadata.row_group(0).column(4)
     bad = bytearray(parts[0].read_bytes())
     bad[column.data_page_offset + column.total_compressed_size - 3] ^= 0xFF
@@ -216,17 +215,35 @@ def test_no_manifest(tmp_path):
         ActivationCache(tmp_path / "manifest.json")
 
 
-@pytest.mark.parametrize("groups", [[["e1", "e1", "e0"]], [["e1", "e0"], ["e1", "e2"]]])
-def test_a_matrix_has_no_room_for_several_positions_of_an_example(groups, tmp_path, write_part):
-    """They may lie in one row group or in two; which of them is meant nobody has said."""
-    rows = [name for group in groups for name in group]
-    first = write_part(tmp_path / "a.parquet", groups[:1], positions=range(len(groups[0])))
-    parts = [tmp_path / "a.parquet"]
-    if len(groups) > 1:
-        write_part(tmp_path / "b.parquet", groups[1:], positions=[7, 8])
-        parts.append(tmp_path / "b.parquet")
-    write_manifest(parts, tmp_path / "m.json", expected_rows=len(rows))
+def test_a_position_is_counted_from_either_end(tmp_path, write_part):
+    """The rows of an example may go on in the next row group."""
+    write_part(tmp_path / "a.parquet", [["e1", "e1"], ["e1", "e0"]], positions=[[0, 1], [2, 0]])
+    write_part(tmp_path / "b.parquet", [["e2", "e2"]], positions=[[0, 1]], seed=1)
+    parts = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    write_manifest(parts, tmp_path / "m.json", expected_rows=6)
     cache = ActivationCache(tmp_path / "m.json")
-    with pytest.raises(StorageError, match="several positions of an example"):
+    stored = {
+        (row["example_id"], row["position"]): np.array(row[HOOK], dtype="float32")
+        for part in parts
+        for row in pq.read_table(part).to_pylist()
+    }
+    ids = ["e2", "e0", "e1"]
+    for position, expected in ((-1, [1, 0, 2]), (0, [0, 0, 0])):
+        np.testing.assert_array_equal(
+            cache.matrix(HOOK, ids, position),
+            [stored[pair] for pair in zip(ids, expected, strict=True)],
+        )
+    np.testing.assert_array_equal(cache.matrix(HOOK, ["e1"], -3), [stored["e1", 0]])
+    assert [names for names, _ in cache.batches(HOOK, 1)] == [["e1"], ["e2"]]
+    with pytest.raises(StorageError, match=r"e0 .* position -2.*cached_positions: all"):
+        cache.matrix(HOOK, ["e1", "e0"], -2)
+
+
+def test_an_example_in_two_places_is_refused(tmp_path, write_part):
+    """Which of them is meant nobody can say."""
+    write_part(tmp_path / "a.parquet", [["e1", "e0"]])
+    write_part(tmp_path / "b.parquet", [["e1"]], positions=[[7]])
+    write_manifest([tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "m.json", 3)
+    cache = ActivationCache(tmp_path / "m.json")
+    with pytest.raises(StorageError, match="two places"):
         cache.matrix(HOOK, ["e0", "e1"])
-    np.testing.assert_array_equal(cache.matrix(HOOK, ["e0"])[0], first["e0"])

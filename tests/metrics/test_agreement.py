@@ -5,45 +5,23 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from steering_core.errors import DataError
-from steering_core.metrics.agreement import FlipRate, SuccessChanges, flip_rate, success_changes
+from steering_core.metrics.agreement import SuccessChanges, success_changes
 
 IDS = ["a", "b", "c", "d", "e"]
 
 
-def test_flip_rate_counts_only_inputs_outside_before():
-    before = [-1.0, -2.0, 0.0, 3.0, 0.5]
-    after = [1.0, -1.0, 0.1, -3.0, 0.6]
-    rate = flip_rate(before, after, before_ids=IDS, after_ids=IDS)
-    assert rate == FlipRate(2 / 3, 2, 3)
-    assert flip_rate(before, after, 0.55, before_ids=IDS, after_ids=IDS) == FlipRate(0.5, 2, 4)
-
-
-def test_flip_rate_pairs_by_id_not_by_position():
-    before, after = [-1.0, 1.0], [-2.0, 2.0]
-    assert flip_rate(before, after, before_ids=["x", "y"], after_ids=["y", "x"]).rate == 1.0
-    assert flip_rate(before, after, before_ids=["x", "y"], after_ids=["x", "y"]).rate == 0.0
-
-
-def test_flip_rate_without_inputs_outside_is_undefined():
-    inside = flip_rate([1.0], [2.0], before_ids=["x"], after_ids=["x"])
-    assert inside == FlipRate(None, 0, 0)
-    assert flip_rate([], [], before_ids=[], after_ids=[]).rate is None
-
-
 def test_examples_that_do_not_pair_up_are_an_error():
     with pytest.raises(DataError, match=r"1 only before \['b'\], 2 only after \['c', 'd'\]"):
-        flip_rate([0, 0], [0, 0, 0], before_ids=["a", "b"], after_ids=["a", "c", "d"])
+        success_changes([0, 0], [0, 0, 0], before_ids=["a", "b"], after_ids=["a", "c", "d"])
     with pytest.raises(DataError, match="'a' occurs more than once after"):
-        flip_rate([0, 0], [0, 0], before_ids=["a", "b"], after_ids=["a", "a"])
+        success_changes([0, 0], [0, 0], before_ids=["a", "b"], after_ids=["a", "a"])
     with pytest.raises(DataError, match="more than once before"):
         success_changes([0, 0], [0, 0], before_ids=[1, 1], after_ids=[1, 2])
     with pytest.raises(ValueError, match="after_ids has 1 entries"):
         success_changes([0, 0], [0, 0], before_ids=[1, 2], after_ids=[1])
 
 
-def test_undefined_logits_and_successes_are_an_error():
-    with pytest.raises(ValueError, match="after_logits contains NaN"):
-        flip_rate([0.0], [np.nan], before_ids=["a"], after_ids=["a"])
+def test_undefined_successes_are_an_error():
     with pytest.raises(ValueError, match="before must hold only"):
         success_changes([0.5], [1], before_ids=["a"], after_ids=["a"])
     with pytest.raises(ValueError, match="after must hold only"):

@@ -14,7 +14,6 @@ from transformers import (
     GraniteForCausalLM,
 )
 
-from steering_core.errors import ModelError
 from steering_core.metrics import divergence as module
 from steering_core.metrics.divergence import divergence
 from steering_core.models.head import final_hidden, logits_of
@@ -70,7 +69,21 @@ def gemma(tiny):
     return LanguageModel(model, tiny.tokenizer, shape)
 
 
-@pytest.fixture(params=["tiny", "gemma"])
+@pytest.fixture(scope="module")
+def granite(tiny):
+    """Logits are divided by a factor."""
+    model, shape = small(GraniteConfig, GraniteForCausalLM, logits_scaling=0.7)
+    return LanguageModel(model, tiny.tokenizer, shape)
+
+
+@pytest.fixture(scope="module")
+def cohere(tiny):
+    """Logits are multiplied by a factor."""
+    model, shape = small(CohereConfig, CohereForCausalLM, logit_scale=0.9)
+    return LanguageModel(model, tiny.tokenizer, shape)
+
+
+@pytest.fixture(params=["tiny", "gemma", "granite", "cohere"])
 def lm(request):
     return request.getfixturevalue(request.param)
 
@@ -106,7 +119,7 @@ def test_equals_the_definition(lm, site, steer_prompt):
         kl, nll = by_definition(lm, prompt, text, site, VECTORS[i], steer_prompt)
         assert got.kl_sum[i] == pytest.approx(kl, rel=2e-3)
         assert got.base_nll_sum[i] == pytest.approx(nll, rel=1e-4)
-        assert kl > 0.01  # the comparison is of something
+        assert kl > 0.005  # the comparison is of something
     assert got.n_tokens.tolist() == [5, 3, 9, 1]
 
 
@@ -200,21 +213,6 @@ def test_empty_texts(tiny):
     nothing = divergence(tiny, PROMPTS[:1], [[]], site=SITE, vectors=VECTORS[:1])
     assert nothing.kl_sum.tolist() == [0.0]
     assert divergence(tiny, [], [], site=SITE, vectors=None).kl_sum.shape == (0,)
-
-
-@pytest.mark.parametrize(
-    ("config", "model", "settings"),
-    [
-        (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 8.0}),
-        (CohereConfig, CohereForCausalLM, {"logit_scale": 0.0625}),
-    ],
-)
-def test_a_scaled_head_is_refused(tiny, config, model, settings):
-    """Their logits are not the embedding of the hidden state, so ours would be wrong."""
-    loaded, shape = small(config, model, **settings)
-    lm = LanguageModel(loaded, tiny.tokenizer, shape)
-    with pytest.raises(ModelError, match=model.__name__):
-        divergence(lm, PROMPTS, TEXTS, site=SITE, vectors=VECTORS)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -129,7 +129,7 @@ def no_weights(monkeypatch):
 def test_wrong_classifier_label(hub, config):
     raw = copy.deepcopy(config)
     raw["tasks"]["sst2"]["classifier"]["label"] = "GREAT"
-    with pytest.raises(ConfigError, match=r"NEGATIVE.*POSITIVE"):
+    with pytest.raises(ConfigError, match=r"no 'GREAT'.*NEGATIVE.*POSITIVE"):
         fetch_experiment(experiment(raw, layers=[7]))
 
 

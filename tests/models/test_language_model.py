@@ -1,15 +1,19 @@
 """Loading language models: shapes, tokenizers, decoding defaults."""
 
+import copy
+
 import pytest
 import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    BioGptConfig,
     Gemma2Config,
     GPT2Config,
     GPTNeoXConfig,
     LlamaForCausalLM,
     MistralConfig,
+    PersimmonConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     T5Config,
@@ -18,8 +22,9 @@ from transformers import (
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models.devices import choose_device
+from steering_core.models.head import check_head
 from steering_core.models.language_model import load_language_model, load_shape, model_shape
-from steering_core.models.residual_stream import read_residuals
+from steering_core.models.residual_stream import check_blocks, read_residuals
 from steering_core.models.site import Site
 
 SAE = SAESource(path="{layer}")
@@ -67,6 +72,33 @@ def test_blocks_are_found_in_other_architectures(architecture, tiny):
         states = model(input_ids=ids, output_hidden_states=True).hidden_states
     torch.testing.assert_close(read["blocks.1.hook_resid_pre"], states[1])
     assert read["blocks.1.hook_resid_post"].shape == (1, 3, 16)
+
+
+UNKNOWN = {
+    "BioGptForCausalLM": BioGptConfig(**SMALL, intermediate_size=32),
+    "PersimmonForCausalLM": PersimmonConfig(**SMALL, intermediate_size=32),
+}
+
+
+@pytest.mark.parametrize("architecture", UNKNOWN)
+def test_blocks_are_found_where_transformer_lens_has_no_adapter(architecture, tiny):
+    config = UNKNOWN[architecture]
+    config.architectures = [architecture]
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    shape = model_shape(config, "some/model")
+    assert (shape.n_layers, shape.d_model, shape.architecture) == (2, 16, architecture)
+    assert shape.context == config.max_position_embeddings
+    lm = type(tiny)(model, tiny.tokenizer, shape)
+    check_blocks(lm)
+    check_head(lm)
+
+
+def test_blocks_that_do_not_follow_one_another_are_refused(tiny):
+    check_blocks(tiny)
+    model = copy.deepcopy(tiny.model)
+    model.model.layers[2].register_forward_pre_hook(lambda _, args: (2 * args[0], *args[1:]))
+    with pytest.raises(ModelError, match="block 2 does not read what block 1 writes"):
+        check_blocks(type(tiny)(model, tiny.tokenizer, tiny.shape))
 
 
 def test_an_architecture_without_a_decoder_stack_is_refused():

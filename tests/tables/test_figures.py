@@ -78,6 +78,38 @@ def test_a_ring_marks_the_selected_strength_in_every_panel() -> None:
     assert not [layer for layer in none["hconcat"][0]["layer"] if is_ring(layer)]
 
 
+def test_how_sure_a_place_on_the_frontier_is_stands_beside_it_in_the_first_panel() -> None:
+    df = pareto_table()
+    chart = spec(pareto_figure(df))
+    texts = [
+        [layer for layer in panel.get("layer", []) if layer["mark"]["type"] == "text"]
+        for panel in chart["hconcat"]
+    ]
+    assert [len(found) for found in texts] == [1, 0, 0]
+    (layer,) = texts[0]
+    data = layer.get("data", chart["hconcat"][0].get("data"))
+    shown = {
+        (row["method"], row["strength"]): row["sure"]
+        for row in chart["datasets"][data["name"]]
+        if row["outlined"]
+    }
+    assert layer["transform"] == [{"filter": "datum.outlined && datum.method != 'no_steering'"}]
+    on = df[df["on_frontier"].astype("boolean").fillna(False).astype(bool)]
+    assert shown == {
+        (row["method"], row["strength"]): f"{row['frontier_probability']:.0%}"
+        for _, row in on.iterrows()
+    }
+
+
+def test_a_method_without_any_solution_is_named() -> None:
+    df = pareto_table()
+    assert "No solution" not in json.dumps(spec(pareto_figure(df)))
+    gone = df["method"] == "qp_optimal"
+    df.loc[gone, ["kl_mean", "classifier_rate_steered"]] = np.nan
+    lines = spec(pareto_figure(df))["title"]["subtitle"]
+    assert lines[-1].endswith("No solution at any strength: qp_optimal.")
+
+
 def is_ring(layer: dict) -> bool:
     return layer["mark"].get("shape") == "circle" and layer["mark"]["filled"] is False
 

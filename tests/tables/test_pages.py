@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from table_data import features_table, generations_table
 
+from steering_core.tables.judge_scores import score_label, target_scores
 from steering_core.tables.pages import features_page, generations_page, neuronpedia_url
-from steering_core.tables.verdicts import target_scores, verdict_label
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror='a()'> \" & </div> {{ x }}"
 
@@ -103,7 +103,7 @@ def test_generations_optional_columns_may_be_absent() -> None:
 def test_the_verdict_is_for_the_target_class_and_says_whose_it_is(classifier, label) -> None:
     df = generations_table()
     df["target_score"] = target_scores(pd.Series([0.2, np.nan] * (len(df) // 2)), target_class=0)
-    page = generations_page(df, "demo", verdict_label(classifier))
+    page = generations_page(df, "demo", score_label(classifier))
     assert set(re.findall(r'<span class="badge">([^<]+)</span>', page)) == {f"{label}: 0.80"}
     assert target_scores(pd.Series([0.2]), target_class=1).tolist() == [0.2]
 

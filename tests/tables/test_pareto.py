@@ -401,3 +401,22 @@ def test_a_task_without_a_judge_is_warned_of_and_why():
     (warning,) = judge_warnings(None)
     assert "shares the representation" in warning and "'Istanbul.'" in warning
     assert judge_warnings({"lexicon": "l.json"}) == []
+
+
+@pytest.mark.parametrize(
+    ("scores", "judged", "said"),
+    [
+        ([0.836, 0.8362, 0.5, None], [1, 1, 0, None], "same score (0.84)"),
+        ([0.9, 0.7, 0.2, 0.5], [1, 1, 0, 0], "every unsteered text in the target class"),
+        ([0.9, 0.3, 0.9, 0.9], [1, 0, 1, 1], None),
+        ([0.501, 0.499, 0.502, 0.498], [1, 0, 1, 0], None),
+        ([0.5, 0.5, 0.5, 0.5], [0, 0, 0, 0], None),
+    ],
+)
+def test_a_judge_that_cannot_tell_is_warned_of(scores, judged, said):
+    methods = ["no_steering", "no_steering", "qp_optimal", "qp_optimal"]
+    texts = pd.DataFrame({"method": methods, "score": scores, "judged": judged}, dtype=object)
+    texts[["score", "judged"]] = texts[["score", "judged"]].astype(float)
+    warnings = judge_warnings({"lexicon": None}, texts)
+    assert len(warnings) == (said is not None)
+    assert said is None or said in warnings[0]

@@ -7,8 +7,8 @@ import pytest
 from table_data import pareto_table
 
 from steering_core.tables.frontier import frontier_flags
+from steering_core.tables.frontier_verdict import frontier_verdict
 from steering_core.tables.show import summary
-from steering_core.tables.verdict import frontier_verdict
 
 
 def changed(**qp: float) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 
-def verdict_label(classifier: Mapping[str, Any] | None) -> str:
+def score_label(classifier: Mapping[str, Any] | None) -> str:
     """Say what the number is and who gave it, for the ``classifier`` section of a task."""
     if classifier is None:
         return "P(target), evaluation probe"
