@@ -55,6 +55,7 @@ rule corrsteer_examples:
             "test_rows",
             "own_test_fraction",
             "validation_share",
+            "published_split",
             "long_prompts",
             "few_shot",
             "chain_of_thought",
@@ -87,7 +88,7 @@ rule corrsteer_select:
     params:
         model=corrsteer_model,
         task=corrsteer_task,
-        settings=corrsteer_settings(*ANSWERING, "snapshots", "shards"),
+        settings=corrsteer_settings(*ANSWERING, "published_mask", "snapshots", "shards"),
         variants=corrsteer_variants,
         histograms=corrsteer_histograms,
         code=code("corrsteer_select.py"),

@@ -91,6 +91,7 @@ def test_02_a_run_evaluates_on_its_own_split_whatever_the_seed(seed):
     rows = assign_splits(items, Source("d", "test"), CorrSteerSettings(), seed)
     parts = {k: set(v) for k, v in rows.groupby("split")["prompt"]}
     assert not parts["train"] & parts["test"] and not parts["validation"] & parts["test"]
+    assert CorrSteerSettings().published_split is False
 
 
 def test_03_mask_all_pools_no_padding(tiny):
@@ -101,6 +102,7 @@ def test_03_mask_all_pools_no_padding(tiny):
         alone, _ = captured(tiny, reader, variant, [short])
         padded, _ = captured(tiny, reader, variant, [short, long])
         torch.testing.assert_close(alone[0], padded[0], atol=1e-5, rtol=1e-5)
+    assert CorrSteerSettings().published_mask is False
 
 
 def test_04_histogram_edges_rise_and_there_is_no_fallback():

@@ -7,7 +7,7 @@ with job(snakemake, network=True):
     from steering_core.config.model import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.fetch import fetch_run
-    from steering_core.corrsteer.items import fetch_items
+    from steering_core.corrsteer.read_items import fetch_items
     from steering_core.corrsteer.tasks import find_task
     from steering_core.models.hub import persistently
     from steering_core.storage.atomic import atomic_path, write_json

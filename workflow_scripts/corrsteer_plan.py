@@ -8,23 +8,21 @@ with job(snakemake):
     from steering_core.config.model import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.accumulate import Accumulators
+    from steering_core.corrsteer.decoder_rows import decoder_rows
     from steering_core.corrsteer.plan import make_plan
     from steering_core.corrsteer.run import run_sites
     from steering_core.corrsteer.tasks import find_task
-    from steering_core.models.pins import pinned_sae
-    from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.storage.arrays import load_arrays
     from steering_core.storage.atomic import write_text
     from steering_core.storage.json import read_json
 
     given = SettingsView(snakemake.params.settings)
     resources = read_json(snakemake.input.resources)
-    source = pinned_sae(Model(**snakemake.params.model), resources)
     plan = make_plan(
         Arm(**snakemake.params.arm),
         Accumulators.from_arrays(load_arrays(snakemake.input.selection)[0]),
         run_sites(resources, published=given.published_site),
-        lambda layer, features: load_sae(source, layer).decoder[features],
+        decoder_rows(Model(**snakemake.params.model), resources),
         task_pooling=find_task(CorrSteerTask(**snakemake.params.task).task).pooling,
         keep=given.keep,
         seed=int(snakemake.wildcards.seed),

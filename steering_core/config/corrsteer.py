@@ -153,6 +153,7 @@ class CorrSteerSettings(Closed):
     test_rows: Count | None = None
     own_test_fraction: Fraction = 0.7
     validation_share: Fraction = 0.1
+    published_split: bool = False
     max_tokens: Annotated[int, Field(ge=2)] | None = None  # None: the model's context
     long_prompts: Literal["error", "drop"] = "error"
 
@@ -167,6 +168,7 @@ class CorrSteerSettings(Closed):
     # selection
     layers: list[Annotated[int, Field(ge=0)]] | Literal["all"] = "all"
     published_site: bool = False
+    published_mask: bool = False
     keep: Count = 20
     snapshots: list[Count] = Field(default=[10, 30, 100, 300, 1000, 3000])
     shards: Count = 1

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from steering_core.config.corrsteer_resolve import CorrSteerExperiment
+from steering_core.corrsteer.item import Task
 from steering_core.corrsteer.options import OPTIONS
+from steering_core.corrsteer.read_items import source_of
 from steering_core.corrsteer.tasks import find_task
 from steering_core.errors import ConfigError
 
@@ -49,10 +52,21 @@ def check_options(
     Raises:
         ConfigError: naming the option.
     """
-    tasks = {experiments[run].task.task for run in asked}
+    tasks = {run: _task_of(experiments[run]) for run in asked}
+    names = ", ".join(sorted({task.name for task in tasks.values()}))
     for option, (applies, why) in OPTIONS.items():
-        if given_now.get(option) and tasks and not any(applies(find_task(t)) for t in tasks):
+        if given_now.get(option) and tasks and not any(map(applies, tasks.values())):
             raise ConfigError(
-                f"{option} would change nothing that is asked for here: {why} in "
-                f"{', '.join(sorted(tasks))}."
+                f"{option} would change nothing that is asked for here: {why} in {names}."
             )
+    arms = [arm for run in asked for arm in experiments[run].settings.arms.values()]
+    if given_now.get("published_mask") and asked and all(arm.mask != "all" for arm in arms):
+        raise ConfigError(
+            "published_mask would change nothing that is asked for here: no arm has mask: all."
+        )
+
+
+def _task_of(experiment: CorrSteerExperiment) -> Task:
+    """Return the task with the rows that the configuration gives it."""
+    task = find_task(experiment.task.task)
+    return replace(task, source=source_of(experiment.task, task))

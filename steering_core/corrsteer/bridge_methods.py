@@ -67,10 +67,9 @@ def _fixed(method: FixedDirection, bridge: Bridge, learned: Learned) -> list[Str
         centred=learned.centred,
     )
     try:
-        direction = method.fit(data, learned.dictionary).direction
+        direction = method.find(data, learned.dictionary)
     except ValueError as error:
         raise DataError(f"no direction: {error}") from error
-    assert direction is not None
     used = None if direction.features is None else len(direction.features)
 
     def add(strength: float, residuals: Residuals) -> Added:

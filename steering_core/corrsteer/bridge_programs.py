@@ -100,7 +100,7 @@ def program_strengths(method: str, bridge: Bridge, learned: Learned) -> list[Str
         except DegeneratePathError as error:
             raise DataError(f"the path of the program ends: {error}") from error
 
-    def solve(strength: OptimalSteering, residuals: Residuals) -> Added:
+    def solve(strength: OptimalSteering, parameter: float, residuals: Residuals) -> Added:
         shortfall = strength.shortfall(residuals.astype(np.float64), weight, bias)
         if mode == "shared":
             others = strength.shortfall(learned.shared_by.astype(np.float64), weight, bias)
@@ -111,28 +111,21 @@ def program_strengths(method: str, bridge: Bridge, learned: Learned) -> list[Str
         vectors = np.where(solved[:, None], found.vector, np.nan)
         everywhere = None
         if mode == "adaptive":
-            everywhere = Everywhere(path, weight, bias, program, strength.tau, _parameter(strength))
+            everywhere = Everywhere(path, weight, bias, program, strength.tau, parameter)
         return Added(vectors, np.where(solved, found.l0, 0), reason, note, everywhere)
 
     return [
-        Strength(_name(strength), partial(solve, strength)) for strength in _grid(program, bridge)
+        Strength(f"tau {strength.tau:g}, {name} {parameter:g}", partial(solve, strength, parameter))
+        for strength, name, parameter in _grid(program, bridge)
     ]
 
 
-def _grid(program: Program, bridge: Bridge) -> list[OptimalSteering]:
+def _grid(program: Program, bridge: Bridge) -> list[tuple[OptimalSteering, str, float]]:
+    """Return every strength, the weakest first, with its second parameter and what that is."""
     if program == "qp":
-        return [QPOptimalSteering(bridge.weight, tau) for tau in bridge.tau]
-    grid = product(bridge.epsilon, bridge.tau)
-    return [ConvexOptimalSteering(epsilon, tau) for epsilon, tau in grid]
-
-
-def _parameter(method: OptimalSteering) -> float:
-    if isinstance(method, QPOptimalSteering):
-        return method.lam
-    assert isinstance(method, ConvexOptimalSteering)
-    return method.epsilon
-
-
-def _name(method: OptimalSteering) -> str:
-    name = "lambda" if isinstance(method, QPOptimalSteering) else "epsilon"
-    return f"tau {method.tau:g}, {name} {_parameter(method):g}"
+        lam = bridge.weight
+        return [(QPOptimalSteering(lam, tau), "lambda", lam) for tau in bridge.tau]
+    return [
+        (ConvexOptimalSteering(epsilon, tau), "epsilon", epsilon)
+        for epsilon, tau in product(bridge.epsilon, bridge.tau)
+    ]

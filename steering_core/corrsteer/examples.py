@@ -1,6 +1,7 @@
 """The table of examples of one run: every row with its split and its full prompt."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.corrsteer.item import Source, Task
+from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.prompts import PromptOptions, build_prompts
 from steering_core.corrsteer.splits import assign_splits
 from steering_core.errors import DataError
@@ -46,7 +48,7 @@ def build_examples(
     """Return the rows of :data:`SCHEMA`.
 
     Args:
-        items: what :func:`steering_core.corrsteer.items.fetch_items` read.
+        items: what :func:`steering_core.corrsteer.read_items.fetch_items` read.
         task: the task.
         source: where the items come from.
         settings: sizes of the splits and prompt options.
@@ -67,7 +69,9 @@ def build_examples(
         if not all(kept):
             log.warning("%d of %d rows are too long: dropped", len(kept) - sum(kept), len(kept))
         items = items[kept]
-    rows = assign_splits(items, source, settings, seed)
+    own = replace(task, source=source)
+    published = follows("published_split", own, asked=settings.published_split)
+    rows = assign_splits(items, source, settings, seed, published=published)
     shots = rows[rows["split"] == "shot"]
     rows["n_tokens"] = _lengths(task, rows, shots, options, tokenizer, prepend_bos)
     rows["prompt"] = build_prompts(task, rows["prompt"].tolist(), shots, options, tokenizer)
@@ -102,6 +106,20 @@ def read_examples(path: str | Path, split: str) -> pd.DataFrame:
     """Read the rows of one split, in file order."""
     rows = pd.read_parquet(path)
     return rows[rows["split"] == split].reset_index(drop=True)
+
+
+def read_answered(path: str | Path, split: str, answers: str | Path) -> pd.DataFrame:
+    """Read the rows of one split with the ``success`` of their answers, in file order.
+
+    Raises:
+        DataError: if a row has no answer.
+    """
+    rows = read_examples(path, split)
+    success = pd.read_parquet(answers, columns=["example_id", "success"])
+    found = rows.merge(success, on="example_id", validate="one_to_one")
+    if len(found) != len(rows):
+        raise DataError(f"{len(rows) - len(found)} of {len(rows)} {split} rows have no answer.")
+    return found
 
 
 def _lengths(

@@ -12,6 +12,10 @@ OPTIONS = {
         lambda task: task.published_read is not None,
         "the prompt is the published one already",
     ),
+    "published_split": (
+        lambda task: task.source.test is None,
+        "the dataset has a test split of its own",
+    ),
     "restrict_options": (lambda task: task.is_select, "answers are free text"),
 }
 

@@ -19,6 +19,7 @@ from steering_core.corrsteer.capture import (
 )
 from steering_core.corrsteer.decoding import Decoding, decode
 from steering_core.corrsteer.item import Task
+from steering_core.corrsteer.published_mask import FirstPositions, capture_published
 from steering_core.corrsteer.snapshot import snapshot
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
@@ -79,6 +80,7 @@ def select(
     histograms: Iterable[Variant] = (),
     snapshots: Sequence[int] = (),
     reasoned: bool = False,
+    published_mask: bool = False,
 ) -> Selected:
     """Answer ``rows`` and accumulate every variant at every reader's layer.
 
@@ -95,6 +97,7 @@ def select(
         histograms: variants that need mutual information.
         snapshots: numbers of rows, the first of the table, after which to note the best features.
         reasoned: whether the prompts ask for reasoning.
+        published_mask: whether ``mask: all`` is what the published code makes of it.
     """
     sizes = {
         (reader.site.layer, variant): reader.size
@@ -103,9 +106,12 @@ def select(
         if variant.space == reader.space
     }
     accumulators = Accumulators(sizes, histograms)
-    current: list[Captured] = []
+    current: list[Captured | FirstPositions] = []
 
     def around(batch: TokenBatch, chosen: list[int]) -> AbstractContextManager:
+        if published_mask:
+            first = capture_published(lm, readers, variants, batch, longest=how.new_tokens)
+            return _kept(first, current)
         return _kept(capture(lm, readers, variants, batch), current)
 
     due = sorted(set(snapshots))
@@ -144,7 +150,7 @@ def _table(rows: pd.DataFrame, answers: Mapping[int, tuple[str, str | None, bool
 
 
 @contextmanager
-def _kept(block: AbstractContextManager[Captured], place: list[Captured]) -> Iterator[None]:
+def _kept(block: AbstractContextManager, place: list) -> Iterator[None]:
     """Enter ``block`` and leave what it captured in ``place``; nothing if it failed."""
     with block as captured:
         yield

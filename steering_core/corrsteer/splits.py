@@ -1,5 +1,7 @@
 """Splits of a task, made once from the run's seed and used by selection and evaluation alike."""
 
+import logging
+
 import numpy as np
 import pandas as pd
 
@@ -7,11 +9,21 @@ from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.corrsteer.item import Source
 from steering_core.errors import DataError
 
+log = logging.getLogger(__name__)
+
 SPLITS = ("train", "validation", "test", "shot")
+
+#: With which the published code draws the test rows, whatever the run's seed.
+PUBLISHED_SEED = 42
 
 
 def assign_splits(
-    items: pd.DataFrame, source: Source, settings: CorrSteerSettings, seed: int
+    items: pd.DataFrame,
+    source: Source,
+    settings: CorrSteerSettings,
+    seed: int,
+    *,
+    published: bool = False,
 ) -> pd.DataFrame:
     """Return the items that are used, with a column ``split``, training rows in random order.
 
@@ -21,17 +33,15 @@ def assign_splits(
     and training or validation rows whose prompt is also a test prompt are left out. The last
     ``few_shot`` training rows become the examples in the prompt (split ``shot``).
 
+    With ``published`` the test rows of a task that splits itself are those of seed 42, as the
+    published code has them; most of the training rows of another seed are among them.
+
     Raises:
         DataError: if a split would be empty.
     """
-    rng = np.random.default_rng([seed, 4])
-    shuffled = items.iloc[rng.permutation(len(items))]
-    if source.test is None:
-        split = _own(shuffled, settings)
-    else:
-        split = _given(shuffled, source, settings)
-    rows = shuffled.assign(split=split)
-    rows = rows[rows["split"] != ""]
+    rows = _assigned(items, source, settings, seed)
+    if published and source.test is None:
+        rows = _tested_as_published(rows, _assigned(items, source, settings, PUBLISHED_SEED))
     limits = {
         "train": settings.train_rows,
         "validation": settings.validation_rows,
@@ -49,6 +59,35 @@ def assign_splits(
     parts["train"] = parts["train"].iloc[:n_train]
     parts["test"] = parts["test"].sort_index()
     return pd.concat([parts[name] for name in SPLITS], ignore_index=True)
+
+
+def _assigned(
+    items: pd.DataFrame, source: Source, settings: CorrSteerSettings, seed: int
+) -> pd.DataFrame:
+    """Return the items in random order with their splits, whole; those of none are left out."""
+    rng = np.random.default_rng([seed, 4])
+    shuffled = items.iloc[rng.permutation(len(items))]
+    if source.test is None:
+        split = _own(shuffled, settings)
+    else:
+        split = _given(shuffled, source, settings)
+    rows = shuffled.assign(split=split)
+    return rows[rows["split"] != ""]
+
+
+def _tested_as_published(mine: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the test rows of the published seed; a row may be in two splits."""
+    test = published[published["split"] == "test"]
+    used = mine[mine["split"] != "test"]
+    n_seen = int(used["prompt"].isin(test["prompt"]).sum())
+    if n_seen:
+        log.warning(
+            "published_split: %d of %d training and validation rows are test rows too: what is "
+            "measured is not what the method does on new ones.",
+            n_seen,
+            len(used),
+        )
+    return pd.concat([used, test])
 
 
 def _own(rows: pd.DataFrame, settings: CorrSteerSettings) -> np.ndarray:

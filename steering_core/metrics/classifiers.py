@@ -12,7 +12,7 @@ from jaxtyping import Float
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from steering_core.config.task import Classifier
-from steering_core.errors import ModelError
+from steering_core.errors import ConfigError, ModelError
 from steering_core.generation.batching import Batches
 from steering_core.metrics.lexicon import read_lexicon, words_of
 from steering_core.models.devices import batch_dependent, choose_device
@@ -129,10 +129,16 @@ class Lexicon(Judge):
 def load_judge(
     classifier: Classifier, device: str = "auto", pinned: dict[str, Any] | None = None
 ) -> Judge:
-    """Return the judge that the task configures, at the revision that was fetched."""
+    """Return the judge that the task configures, at the revision that was fetched.
+
+    Raises:
+        ConfigError: if the entry names neither a model with its label nor a lexicon.
+        ModelError: if it cannot be loaded.
+    """
     if classifier.lexicon is not None:
         return Lexicon(classifier.lexicon)
-    assert classifier.model is not None and classifier.label is not None
+    if classifier.model is None or classifier.label is None:
+        raise ConfigError("classifier: give either model and label, or lexicon.")
     revision = pinned["revision"] if pinned else classifier.revision
     return TextClassifier(classifier.model, classifier.label, revision, device)
 

@@ -64,6 +64,29 @@ def test_seed_changes_the_split_and_the_same_seed_does_not():
     assert test_ids(1) == test_ids(1) != test_ids(2)
 
 
+@pytest.mark.parametrize("seed", [0, 42])
+def test_the_published_split_has_one_test_set_and_trains_on_most_of_it(seed, caplog):
+    def split(seed, source=OWN, **options):
+        rows = assign_splits(items(400, ("test",)), source, CorrSteerSettings(), seed, **options)
+        return rows.groupby("split")["item_id"].agg(set)
+
+    published, mine = split(seed, published=True), split(seed)
+    assert published["test"] == split(42)["test"]
+    assert published["train"] == mine["train"] and published["validation"] == mine["validation"]
+    seen = len((published["train"] | published["validation"]) & published["test"])
+    assert (seen == 0) if seed == 42 else (60 < seen < 110)  # of 120: two thirds or more
+    assert (f"{seen} of 120" in caplog.text) is (seed != 42)
+
+
+def test_a_test_split_of_the_datasets_own_is_no_matter_of_seeds():
+    rows = items(200, ("train", "test"))
+    usual, published = (
+        assign_splits(rows, GIVEN, CorrSteerSettings(), 3, published=published)
+        for published in (False, True)
+    )
+    pd.testing.assert_frame_equal(usual, published)
+
+
 def test_given_test_split_is_kept_whole_and_training_is_capped():
     rows = assign_splits(
         items(200, ("train", "test")), GIVEN, CorrSteerSettings(train_rows=7, validation_rows=3), 0
@@ -103,6 +126,14 @@ def test_shots_and_reasoning_stand_before_every_question_of_every_split(tokenize
     assert all(part.endswith(" A") for part in start[1:])
     assert all(prompt.split("\n\n")[:3] == start for prompt in asked["prompt"])
     assert set(asked["split"]) == {"train", "validation", "test"}
+
+
+def test_published_split_is_an_option(tokenizer):
+    usual, published, again = (
+        build(tokenizer, items(100), **options) for options in ({}, {"published_split": True}, {})
+    )
+    tested = [set(rows.loc[rows["split"] == "test", "example_id"]) for rows in (usual, published)]
+    assert tested[0] != tested[1] and again.equals(usual)
 
 
 def test_round_trip_and_summary(tokenizer, tmp_path):

@@ -18,7 +18,7 @@ from steering_core.activations.reader import ActivationCache
 from steering_core.config.corrsteer_resolve import load_corrsteer
 from steering_core.config.resolve import load_config, resolve
 from steering_core.config.task import Task
-from steering_core.corrsteer.items import _items
+from steering_core.corrsteer.read_items import _items
 from steering_core.corrsteer.tasks import TASKS
 from steering_core.data.datasets import labelled_rows
 from steering_core.data.examples import read_examples, write_examples
