@@ -547,7 +547,10 @@ def test_13_truth_without_a_judge_is_warned_of(
         "divergence": rows[rows["split"] == "prompt"][point].assign(
             kl_sum=0.1, base_nll_sum=1.0, n_tokens=2
         ),
-        "judged": rows[rows["split"] == "prompt"][point].assign(score=0.7, judged=1.0),
+        "judged": rows[rows["split"] == "prompt"][point].assign(
+            score=lambda texts: np.resize([0.3, 0.7], len(texts)),
+            judged=lambda texts: texts["score"] > 0.5,
+        ),
     }
     found = {
         "layer": {"layer": 1},

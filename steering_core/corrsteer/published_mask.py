@@ -105,8 +105,8 @@ def _pooled(
     pool = Pool(len(residual), poolings)
     step = max(1, _ENCODED_ROWS // len(residual))
     for start in range(0, residual.shape[1], step):
-        part = residual[:, start : start + step].transpose(0, 1)
-        values = reader.encode(part.flatten(0, 1)).unflatten(0, part.shape[:2])
-        at = torch.arange(start, start + len(part), device=counts.device)
-        pool.add(values, at[:, None] < counts)
+        part = residual[:, start : start + step]
+        at = torch.arange(start, start + part.shape[1], device=counts.device)
+        counted = at < counts[:, None]
+        pool.add(reader.encode(part[counted]), counted.sum(dim=1))
     return pool
