@@ -9,8 +9,8 @@ import yaml
 from steering_core.config.corrsteer_resolve import load_corrsteer
 from steering_core.config.corrsteer_task import CorrSteerTask
 from steering_core.corrsteer.asked import asked_runs, check_options
-from steering_core.corrsteer.read_items import fetch_items, source_of
 from steering_core.corrsteer.options import follows
+from steering_core.corrsteer.read_items import fetch_items, source_of
 from steering_core.corrsteer.tasks import TASKS, find_task
 from steering_core.errors import ConfigError, DataError
 

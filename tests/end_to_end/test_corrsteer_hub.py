@@ -6,8 +6,8 @@ from steering_core.config.model import SAESource
 from steering_core.corrsteer.answers import answer, layer_interventions, undefined
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.examples import build_examples
-from steering_core.corrsteer.read_items import fetch_items, source_of
 from steering_core.corrsteer.plan import make_plan
+from steering_core.corrsteer.read_items import fetch_items, source_of
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.strategy import choose
