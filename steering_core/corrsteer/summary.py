@@ -46,7 +46,7 @@ class Summary:
             whole = self.whole
             baseline = float(whole["success_before"].astype(bool).mean())
             reasons = "; ".join(dict.fromkeys(whole["reason"]))
-            row |= {"n": len(whole), "baseline_accuracy": baseline}
+            row["baseline_accuracy"] = baseline
             row |= {"n_seeds": len(self.without), "seeds": " ".join(map(str, self.without))}
             return {**row, "status": "undefined", "reason": reasons}
         row |= self._levels() | self._sizes()

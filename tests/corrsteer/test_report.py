@@ -73,7 +73,7 @@ def test_undefined_arm_has_a_reason_and_no_number():
     row = result_table("e", runs, n_resamples=50).query("method == 's' and seed == 'all'").iloc[0]
     assert row["status"] == "undefined" and row["reason"] == "no successful sample"
     assert pd.isna(row["accuracy"]) and pd.isna(row["ser"]) and row["baseline_accuracy"] == 0.5
-    assert (row["n"], row["n_missing"], row["seeds"]) == (16, 16, "0 1")
+    assert (row["n"], row["n_missing"], row["seeds"]) == (0, 16, "0 1")
 
 
 def test_a_seed_without_answers_is_left_out_and_named():
