@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from steering_core.corrsteer.pool import Pool
 from steering_core.corrsteer.variant import Variant
@@ -28,7 +28,7 @@ from steering_core.models.tokens import TokenBatch
 Encoder = FeatureDictionary | FeatureEncoder
 
 BUFFERED = 32
-_PROMPT_ROWS = 1024
+_ENCODED_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -181,13 +181,21 @@ class _Tap:
         real = prompt.mask[:, :-1] & ~prompt.bos[:, :-1]
         for reader in self.readers:
             _, pool = self.captured.pools(self.site.layer, reader.space)
-            if pool is None:
-                continue
-            step = max(1, _PROMPT_ROWS // len(residual))
-            for start in range(0, real.shape[1], step):
-                counted = real[:, start : start + step]
-                part = residual[:, start : start + counted.shape[1]]
-                pool.add(reader.encode(part[counted]), counted.sum(dim=1))
+            if pool is not None:
+                pool_positions(pool, reader, residual[:, :-1], real)
+
+
+def pool_positions(
+    pool: Pool,
+    reader: Reader,
+    residual: Float[torch.Tensor, "rows positions d_model"],
+    counted: Bool[torch.Tensor, "rows positions"],
+) -> None:
+    """Encode the ``counted`` positions of each row, some at a time, and add them to ``pool``."""
+    step = max(1, _ENCODED_ROWS // len(residual))
+    for start in range(0, residual.shape[1], step):
+        part, real = residual[:, start : start + step], counted[:, start : start + step]
+        pool.add(reader.encode(part[real]), real.sum(dim=1))
 
 
 def _union(prompt: Pool, generated: Pool, pooling: str) -> torch.Tensor:

@@ -12,15 +12,13 @@ from contextlib import ExitStack, contextmanager
 import torch
 from jaxtyping import Float
 
-from steering_core.corrsteer.capture import Captured, Over, Reader, capture
+from steering_core.corrsteer.capture import Captured, Over, Reader, capture, pool_positions
 from steering_core.corrsteer.pool import Pool
 from steering_core.corrsteer.variant import Variant
 from steering_core.generation.generate import end_tokens
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.tokens import TokenBatch
-
-_ENCODED_ROWS = 1024
 
 
 class FirstPositions:
@@ -78,7 +76,10 @@ def capture_published(
     for reader in mine:
         poolings = {variant.pooling for variant in whole if variant.space == reader.space}
         residual = torch.cat(taps[reader.site].kept, dim=1)
-        found.pools[reader.site.layer, reader.space] = _pooled(reader, residual, counts, poolings)
+        first = torch.arange(residual.shape[1], device=counts.device) < counts[:, None]
+        pool = Pool(len(residual), poolings)
+        pool_positions(pool, reader, residual, first)
+        found.pools[reader.site.layer, reader.space] = pool
 
 
 class _Tap:
@@ -93,20 +94,3 @@ class _Tap:
             self.kept.append(residual[:, : self.left].clone())
             self.left -= self.kept[-1].shape[1]
         return residual
-
-
-def _pooled(
-    reader: Reader,
-    residual: Float[torch.Tensor, "rows positions d_model"],
-    counts: torch.Tensor,
-    poolings: set[str],
-) -> Pool:
-    """Pool the first ``counts`` positions of each row."""
-    pool = Pool(len(residual), poolings)
-    step = max(1, _ENCODED_ROWS // len(residual))
-    for start in range(0, residual.shape[1], step):
-        part = residual[:, start : start + step]
-        at = torch.arange(start, start + part.shape[1], device=counts.device)
-        counted = at < counts[:, None]
-        pool.add(reader.encode(part[counted]), counted.sum(dim=1))
-    return pool
