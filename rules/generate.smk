@@ -1,14 +1,10 @@
 # Continuations of the prompts under every method and strength.
 rule generate:
     input:
-        decoder=rules.encode_features.output.decoder,
+        unpack(steering_files),
         resources=rules.fetch.output.resources,
         examples=rules.examples.output.examples,
         layer=rules.pick_layer.output.layer,
-        path=rules.solve.output.path,
-        solutions=rules.solve.output.solutions,
-        directions=rules.fit_directions.output.directions,
-        probe=rules.fit_probes.output.probe,
     output:
         generations="results/{experiment}/generations/{method}.parquet",
     log:

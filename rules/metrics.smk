@@ -5,8 +5,8 @@ rule probe_effects:
         examples=rules.examples.output.examples,
         manifest=rules.activation_manifest.output.manifest,
         layer=rules.pick_layer.output.layer,
-        path=rules.solve.output.path,
-        solutions=rules.solve.output.solutions,
+        path=rules.fit_path.output.path,
+        solutions=all_solutions,
         directions=rules.fit_directions.output.directions,
         probe=rules.fit_probes.output.probe,
         evaluation_probe=rules.fit_probes.output.evaluation_probe,
@@ -23,6 +23,7 @@ rule probe_effects:
         runtime=minutes(60),
     params:
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        settings=settings("methods"),
         code=code("probe_effects.py"),
     script:
         "../workflow_scripts/probe_effects.py"
@@ -30,13 +31,9 @@ rule probe_effects:
 
 rule divergence:
     input:
-        decoder=rules.encode_features.output.decoder,
+        unpack(steering_files),
         resources=rules.fetch.output.resources,
         layer=rules.pick_layer.output.layer,
-        path=rules.solve.output.path,
-        solutions=rules.solve.output.solutions,
-        directions=rules.fit_directions.output.directions,
-        probe=rules.fit_probes.output.probe,
         generations=rules.generate.output.generations,
     output:
         divergence="results/{experiment}/divergence/{method}.parquet",

@@ -9,6 +9,7 @@ SCRIPTS = [
     "examples.py",
     "fetch.py",
     "fit_directions.py",
+    "fit_path.py",
     "fit_probes.py",
     "generate.py",
     "judge.py",

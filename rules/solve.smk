@@ -28,22 +28,17 @@ rule fit_directions:
         "../workflow_scripts/fit_directions.py"
 
 
-rule solve:
+# To its end, whatever margins and budgets are asked for: none of them makes it stale.
+rule fit_path:
     input:
         decoder=rules.encode_features.output.decoder,
-        resources=rules.fetch.output.resources,
-        examples=rules.examples.output.examples,
-        manifest=rules.activation_manifest.output.manifest,
-        layer=rules.pick_layer.output.layer,
         probe=rules.fit_probes.output.probe,
-        directions=rules.fit_directions.output.directions,
     output:
         path="results/{experiment}/path.safetensors",
-        solutions="results/{experiment}/solutions.parquet",
     log:
-        "results/{experiment}/logs/solve.log",
+        "results/{experiment}/logs/fit_path.log",
     benchmark:
-        "results/{experiment}/benchmarks/solve.tsv"
+        "results/{experiment}/benchmarks/fit_path.tsv"
     conda:
         "../envs/steering.yaml"
     threads: 2
@@ -52,15 +47,32 @@ rule solve:
         runtime=minutes(240),
     params:
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
-        settings=settings(
-            "methods",
-            "strengths",
-            "topk",
-            "qp_tau",
-            "qp_lambda",
-            "socp_tau",
-            "socp_epsilon",
-        ),
+        code=code("fit_path.py"),
+    script:
+        "../workflow_scripts/fit_path.py"
+
+
+rule solve:
+    input:
+        unpack(family_files),
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+        manifest=rules.activation_manifest.output.manifest,
+        layer=rules.pick_layer.output.layer,
+    output:
+        solutions="results/{experiment}/solutions/{family}.parquet",
+    log:
+        "results/{experiment}/logs/solve-{family}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/solve-{family}.tsv"
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(60),
+    params:
+        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        settings=family_settings,
         code=code("solve.py"),
     script:
         "../workflow_scripts/solve.py"

@@ -4,7 +4,7 @@ rule pareto:
         provenance=rules.provenance.output.provenance,
         layer=rules.pick_layer.output.layer,
         probes=rules.fit_probes.output.report,
-        solutions=rules.solve.output.solutions,
+        solutions=all_solutions,
         effects=rules.probe_effects.output.effects,
         divergence=methods_of(rules.divergence.output.divergence),
         judged=rules.judge.output.judged,
@@ -126,8 +126,8 @@ rule features_page:
         correlation=rules.correlate_features.output.correlation,
         probe=rules.fit_probes.output.probe,
         probes=rules.fit_probes.output.report,
-        solutions=rules.solve.output.solutions,
-        path=rules.solve.output.path,
+        solutions=all_solutions,
+        path=rules.fit_path.output.path,
     output:
         page=report(
             "results/{experiment}/features.html",
@@ -156,8 +156,8 @@ rule features_page:
 
 rule frontier_figure:
     input:
-        path=rules.solve.output.path,
-        solutions=rules.solve.output.solutions,
+        path=rules.fit_path.output.path,
+        solutions=all_solutions,
     output:
         figure=report(
             "results/{experiment}/frontier.svg",
@@ -191,8 +191,8 @@ rule norm_matched:
         examples=rules.examples.output.examples,
         manifest=rules.activation_manifest.output.manifest,
         layer=rules.pick_layer.output.layer,
-        path=rules.solve.output.path,
-        solutions=rules.solve.output.solutions,
+        path=rules.fit_path.output.path,
+        solutions=all_solutions,
         directions=rules.fit_directions.output.directions,
         probes=rules.fit_probes.output.report,
         evaluation_probe=rules.fit_probes.output.evaluation_probe,

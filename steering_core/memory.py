@@ -38,6 +38,7 @@ NEEDS = {
     "fit_probes": Needs(("rows_per_class",)),
     "correlate_features": Needs(other=_SAE),
     "fit_directions": Needs(("rows_per_class",), other=_SAE),
+    "fit_path": Needs(other=_SAE),
     "solve": Needs(("rows_per_class", "n_prompts"), other=_SAE),
     "solve_variants": Needs(("variant_rows", "prefilter_features"), other=_SAE),
     "generate": Needs(("new_tokens", "max_tokens"), batch="batch_prompts", model=True),

@@ -15,6 +15,7 @@ from stage_scripts import run_stage
 from workflow_rules import Rules, parse
 
 from steering_core.activations import features, reader
+from steering_core.config.method_families import settings_of
 from steering_core.config.settings import Settings
 from steering_core.data.examples import write_examples
 from steering_core.methods import variants
@@ -117,10 +118,17 @@ def test_03_programs_meet_directions_at_equal_norm_on_test_rows(files, probes, r
     write_json(made["probes"], {})
     for script, outputs in {
         "fit_directions.py": {"directions": tmp_path / "directions.safetensors"},
-        "solve.py": {"path": tmp_path / "path.made", "solutions": tmp_path / "solutions.parquet"},
+        "fit_path.py": {"path": tmp_path / "path.made"},
     }.items():
         run_stage(script, tmp_path, input=made, output=outputs, params=given)
         made |= outputs
+    parts = {"directions": made, "qp": {k: v for k, v in made.items() if k != "directions"}}
+    made["solutions"] = []
+    for family, stage_input in parts.items():
+        output = {"solutions": tmp_path / f"{family}.parquet"}
+        own = {**given, "settings": settings_of(family, Settings(**settings))}
+        run_stage("solve.py", tmp_path, input=stage_input, output=output, params=own)
+        made["solutions"].append(output["solutions"])
     recorded.splits()
     output = {"table": tmp_path / "norm_matched.csv"}
     run_stage("norm_matched.py", tmp_path, input=made, output=output, params=given, experiment="e")
@@ -214,6 +222,7 @@ def test_14_results_of_another_seed_or_layer_are_stale(rules):
         "provenance",
     }
     assert rules.stale(layer=1) == {"fetch", "pick_layer", "provenance"}
-    programs = {"qp_lambda": [0.7], "socp_tau": [0.7], "socp_epsilon": [0.7], "strengths": [0.7]}
-    for setting, value in programs.items():
-        assert rules.stale(**{setting: value}) == {"solve", "provenance"}, setting
+    families = {"strengths": "directions", "qp_tau": "qp", "qp_lambda": "qp"}
+    families |= {"socp_tau": "socp", "socp_epsilon": "socp"}
+    for setting, family in families.items():
+        assert rules.stale(**{setting: [0.7]}) == {f"solve-{family}", "provenance"}, setting

@@ -13,6 +13,7 @@ NO_MODEL = [
     "correlate_features.py",
     "features_page.py",
     "fit_directions.py",
+    "fit_path.py",
     "fit_probes.py",
     "frontier_figure.py",
     "generations_page.py",

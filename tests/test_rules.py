@@ -3,11 +3,13 @@
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from workflow_rules import ROOT, Rules, parse
+from workflow_rules import JOB, ROOT, Rules, parse
 
 from steering_core.code_digest import code_digest, used_modules
+from steering_core.config.settings import METHODS
 
 SCRIPTS = sorted((ROOT / "workflow_scripts").glob("*.py"))
 
@@ -52,6 +54,38 @@ def test_every_stage_is_measured_and_has_its_row_of_fewest_operations_and_bytes(
 def test_other_cached_positions_make_the_cache_alone_stale(rules):
     caching = {"cache_activations", "activation_manifest", "provenance"}
     assert rules.stale(cached_positions="all") == caching
+
+
+def test_another_method_makes_no_other_family_stale(rules):
+    methods = [name for name in METHODS if name != "socp_shared"]
+    tables = {"fit_directions", "probe_effects", "norm_matched", "pareto", "provenance"}
+    assert rules.stale(methods=methods) == {"solve-socp"} | tables
+
+
+@pytest.mark.parametrize(
+    ("methods", "families"),
+    [(["no_steering"], ["directions"]), (["qp_shared", "no_steering"], ["directions", "qp"])],
+)
+def test_a_family_without_a_configured_method_has_no_job(rules, monkeypatch, methods, families):
+    monkeypatch.setitem(rules.names["config"], "methods", methods)
+    found = rules.names["all_solutions"](JOB)
+    assert found == [f"results/demo/solutions/{family}.parquet" for family in families]
+
+
+def test_a_method_steers_with_the_files_of_its_own_family(rules):
+    files = {
+        method: rules.names["steering_files"](SimpleNamespace(**{**vars(JOB), "method": method}))
+        for method in ("caa_repe", "socp_adaptive")
+    }
+    results = "results/demo"
+    assert files["caa_repe"] == {
+        "solutions": f"{results}/solutions/directions.parquet",
+        "directions": f"{results}/directions.safetensors",
+    }
+    assert files["socp_adaptive"] == {
+        "solutions": f"{results}/solutions/socp.parquet",
+        **{name: f"{results}/{name}.safetensors" for name in ("decoder", "path", "probe")},
+    }
 
 
 def modules(script: str) -> set[str]:

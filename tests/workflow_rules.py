@@ -14,6 +14,8 @@ import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
+from steering_core.config.method_families import METHOD_FAMILIES
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 #: Wildcards of a job of any rule.
@@ -32,13 +34,19 @@ class Rules:
     names: dict[str, Any]
 
     def parameters(self) -> dict[str, str]:
-        """Parameters of a job of each rule, as JSON: other ones make its files stale."""
-        return {
-            rule.name: json.dumps(
-                {k: v(JOB) if callable(v) else v for k, v in rule.params.items()}, default=str
-            )
-            for rule in self.rules
-        }
+        """Parameters of a job of each rule, as JSON: other ones make its files stale.
+
+        Of a rule that has a job for each family of methods, all of them: ``solve-qp``.
+        """
+        found = {}
+        for rule in self.rules:
+            by_family = "family" in rule.wildcard_names
+            for family in METHOD_FAMILIES if by_family else ("",):
+                job = SimpleNamespace(**vars(JOB), family=family)
+                given = {k: v(job) if callable(v) else v for k, v in rule.params.items()}
+                name = f"{rule.name}-{family}" if by_family else rule.name
+                found[name] = json.dumps(given, default=str)
+        return found
 
     def stale(self, **settings: Any) -> set[str]:
         """Rules of the first family that a setting at top level makes stale."""

@@ -12,29 +12,29 @@ with job(snakemake):
     from steering_core.storage.atomic import atomic_path
     from steering_core.storage.json import read_json
 
-    given = snakemake.params.settings
+    files, given = snakemake.input, snakemake.params.settings
     method = snakemake.wildcards.method
-    resources = read_json(snakemake.input.resources)
+    resources = read_json(files.resources)
     lm = fetched_model(snakemake.params.model, resources, given["device"])
-    site = site_at(read_json(snakemake.input.layer))
+    site = site_at(read_json(files.layer))
     rows = text_divergence(
         lm,
-        pd.read_parquet(snakemake.input.generations),
+        pd.read_parquet(files.generations),
         read_interventions(
             method,
-            snakemake.input.solutions,
-            snakemake.input.directions,
-            snakemake.input.path,
+            files.solutions,
+            files.get("directions"),
+            files.get("path"),
         ),
         site,
         positions=given["positions"],
         batch_tokens=given["batch_tokens"],
         solver=load_solver(
             method,
-            snakemake.input.path,
-            snakemake.input.probe,
+            files.get("path"),
+            files.get("probe"),
             snakemake.params.target_class,
-            snakemake.input.decoder,
+            files.get("decoder"),
             site,
             lm.device,
         ),

@@ -19,7 +19,7 @@ with job(snakemake):
 
     files = snakemake.input
     site, name = read_json(files.layer), snakemake.wildcards.experiment
-    solutions = pd.read_parquet(files.solutions, filters=[("split", "==", "test")])
+    solutions = pd.read_parquet([*files.solutions], filters=[("split", "==", "test")])
     table = feature_table(
         StreamingCorrelation.from_arrays(load_arrays(files.correlation)[0]).result(),
         LinearProbe.load(files.probe).oriented(snakemake.params.target_class),

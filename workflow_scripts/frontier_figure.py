@@ -11,7 +11,7 @@ with job(snakemake):
     from steering_core.tables.program_figure import frontier_figure
     from steering_core.tables.program_frontier import knot_table, program_frontier
 
-    solutions = pd.read_parquet(snakemake.input.solutions, filters=[("split", "==", "test")])
+    solutions = pd.read_parquet([*snakemake.input.solutions], filters=[("split", "==", "test")])
     path, experiment = SteeringPath.load(snakemake.input.path), snakemake.wildcards.experiment
     table = program_frontier(path, solutions, experiment)
     write_text(snakemake.output.table, table.to_csv(index=False))

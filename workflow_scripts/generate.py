@@ -11,17 +11,15 @@ with job(snakemake):
     from steering_core.models.resources import fetched_model, site_at
     from steering_core.storage.json import read_json
 
-    given = snakemake.params.settings
+    files, given = snakemake.input, snakemake.params.settings
     method = snakemake.wildcards.method
-    resources = read_json(snakemake.input.resources)
+    resources = read_json(files.resources)
     lm = fetched_model(snakemake.params.model, resources, given["device"])
-    site = site_at(read_json(snakemake.input.layer))
+    site = site_at(read_json(files.layer))
     generations = generate_method(
         lm,
-        read_examples(snakemake.input.examples, PROMPT_SPLITS),
-        read_interventions(
-            method, snakemake.input.solutions, snakemake.input.directions, snakemake.input.path
-        ),
+        read_examples(files.examples, PROMPT_SPLITS),
+        read_interventions(method, files.solutions, files.get("directions"), files.get("path")),
         site,
         Sampling(given["new_tokens"], given["temperature"], given["top_p"], given["seed"]),
         positions=given["positions"],
@@ -29,10 +27,10 @@ with job(snakemake):
         batch_size=given["batch_prompts"],
         solver=load_solver(
             method,
-            snakemake.input.path,
-            snakemake.input.probe,
+            files.get("path"),
+            files.get("probe"),
             snakemake.params.target_class,
-            snakemake.input.decoder,
+            files.get("decoder"),
             site,
             lm.device,
         ),

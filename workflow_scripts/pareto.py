@@ -14,7 +14,7 @@ with job(snakemake):
 
     files, params = snakemake.input, snakemake.params
     measured = gather(
-        pd.read_parquet(files.solutions),
+        pd.read_parquet([*files.solutions]),
         pd.read_parquet(files.effects),
         [pd.read_parquet(path) for path in files.divergence],
         pd.read_parquet(files.judged),

@@ -23,7 +23,7 @@ with job(snakemake):
     rows = read_examples(files.examples, ["validation", "test"])
     cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
     residuals = cache.matrix(site["hook_name"], rows["example_id"])
-    for method in pd.read_parquet(files.solutions, columns=["method"])["method"].unique():
+    for method in snakemake.params.settings["methods"]:
         interventions = read_interventions(method, files.solutions, files.directions, files.path)
         effects = probe_effects(
             interventions, rows["example_id"].tolist(), residuals, probe, evaluation_probe

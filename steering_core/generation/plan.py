@@ -73,19 +73,25 @@ def plan_for(
 
 def load_solver(
     method: str,
-    path: str | Path,
-    probe: str | Path,
+    path: str | Path | None,
+    probe: str | Path | None,
     target_class: Literal[0, 1],
-    decoder: str | Path,
+    decoder: str | Path | None,
     site: Site,
     device: torch.device,
 ) -> AdaptiveSolver | None:
     """Read what an adaptive method solves with from the files of earlier stages; None for others.
 
-    The decoder comes along so that the path can be followed to residuals that no example has.
+    The decoder comes along so that a path that was not followed to its end can be, to residuals
+    that no example has.
+
+    Raises:
+        ValueError: if an adaptive method comes without one of its files.
     """
     if not is_adaptive(method):
         return None
+    if path is None or probe is None or decoder is None:
+        raise ValueError(f"{method} needs the files of path, probe and decoder")
     oriented = LinearProbe.load(probe).oriented(target_class)
     return AdaptiveSolver(
         SteeringPath.load(path, load_decoder(decoder)),

@@ -19,13 +19,19 @@ class Interventions:
 
     Args:
         solutions: rows of one method, as :mod:`steering_core.methods.solutions` makes them.
-        directions: the file of the fixed directions.
+        directions: the file of the fixed directions, for these.
         path: the steering path, for the programs.
+
+    Raises:
+        ValueError: naming the argument.
 
     """
 
     def __init__(
-        self, solutions: pd.DataFrame, directions: str | Path, path: SteeringPath | None = None
+        self,
+        solutions: pd.DataFrame,
+        directions: str | Path | None = None,
+        path: SteeringPath | None = None,
     ):
         self.rows = solutions.reset_index(drop=True)
         methods = self.rows["method"].unique()
@@ -33,12 +39,14 @@ class Interventions:
             raise ValueError(f"solutions must be of one method, got {list(methods)}")
         self.method = str(methods[0])
         self._expand: Callable[[pd.DataFrame], Float[np.ndarray, "n d_model"]]
-        if not is_program(self.method):
-            self._expand = partial(_along, *read_direction(directions, self.method))
-        elif path is not None:
+        if is_program(self.method):
+            if path is None:
+                raise ValueError(f"path: {self.method} needs the steering path")
             self._expand = partial(_on_path, self.method, path)
         else:
-            raise ValueError(f"path: {self.method} needs the steering path")
+            if directions is None:
+                raise ValueError(f"directions: {self.method} needs the file of its direction")
+            self._expand = partial(_along, *read_direction(directions, self.method))
 
     def points(self) -> list[int]:
         """Return the strength indices, ascending."""
@@ -76,9 +84,25 @@ def _parameters(method: str, rows: pd.DataFrame) -> Float[np.ndarray, " n"]:
 
 
 def read_interventions(
-    method: str, solutions: str | Path, directions: str | Path, path: str | Path
+    method: str,
+    solutions: str | Path | Sequence[str | Path],
+    directions: str | Path | None,
+    path: str | Path | None,
 ) -> Interventions:
-    """Read the interventions of one method from the files of the solve stage."""
-    rows = pd.read_parquet(solutions, filters=[("method", "==", method)])
-    steering_path = SteeringPath.load(path) if is_program(method) else None
+    """Read the interventions of one method.
+
+    Args:
+        method: its name.
+        solutions: the file of its family; or those of several families.
+        directions: as :class:`Interventions`.
+        path: the file of the steering path, for the programs.
+
+    Raises:
+        ValueError: as :class:`Interventions`.
+        StorageError: if a file is missing or damaged.
+
+    """
+    files = [solutions] if isinstance(solutions, str | Path) else [*solutions]
+    rows = pd.read_parquet(files, filters=[("method", "==", method)])
+    steering_path = SteeringPath.load(path) if is_program(method) and path is not None else None
     return Interventions(rows, directions, steering_path)

@@ -17,7 +17,7 @@ MODEL_STAGES = {
 }
 #: Stages that solve, fit and tabulate: on nodes without a GPU.
 OTHER_STAGES = {
-    *("solve", "sweep_layers", "fit_probes", "fit_directions", "correlate_features"),
+    *("fit_path", "solve", "sweep_layers", "fit_probes", "fit_directions", "correlate_features"),
     *(
         "pareto",
         "provenance",

@@ -93,7 +93,7 @@ def test_a_demo_with_a_cancelled_job_and_a_lost_node(cluster, tmp_path):
                 run.terminate()
                 run.wait(60)
         found, expected = digests(directory), digests(finished_demo())
-        assert {"demo/pareto.csv", "demo/pareto.svg", "demo/solutions.parquet"} <= set(found)
+        assert {"demo/pareto.csv", "demo/pareto.svg", "demo/solutions/qp.parquet"} <= set(found)
         assert {name for name in found if found[name] != expected[name]} == set()
     # The retry of the cancelled shard asked for twice the memory.
     assert {16000, 32000} <= memory_of_jobs()

@@ -173,10 +173,15 @@ def test_files_bring_the_same_vectors_back(
             for m in methods
         ),
     ]
-    write_solutions(pd.concat(frames, ignore_index=True), tmp_path / "s")
+    files = [tmp_path / "programs", tmp_path / "fixed"]
+    for file, part in zip(files, (frames[: len(rows)], frames[len(rows) :]), strict=True):
+        write_solutions(pd.concat(part, ignore_index=True), file)
     path.save(tmp_path / "p")
     for method in [*rows, *(m.name for m in methods)]:
-        found = read_interventions(method, tmp_path / "s", tmp_path / "d", tmp_path / "p")
+        found = read_interventions(method, files, tmp_path / "d", tmp_path / "p")
+        own = files[0 if is_program(method) else 1]
+        alone = read_interventions(method, own, tmp_path / "d", tmp_path / "p")
+        pd.testing.assert_frame_equal(found.rows, alone.rows)
         assert found.method == method
         if is_program(method):
             before = Interventions(rows[method], tmp_path / "d", path)
@@ -194,6 +199,8 @@ def test_misuse_is_refused(tmp_path: Path, path: SteeringPath, rows: dict[str, p
         Interventions(pd.concat(rows.values()), tmp_path, path)
     with pytest.raises(ValueError, match="needs the steering path"):
         Interventions(rows["qp_optimal"], tmp_path)
+    with pytest.raises(ValueError, match="needs the file of its direction"):
+        Interventions(rows["qp_optimal"].assign(method="caa_repe"), path=path)
     with pytest.raises(KeyError):
         Interventions(rows["qp_optimal"], tmp_path, path).at(0, ["unknown"])
 

@@ -4,12 +4,18 @@ import numpy as np
 import pandas as pd
 from small_world import D_MODEL, decoder, inputs, probe
 
+from steering_core.config.method_families import settings_of
 from steering_core.config.settings import Settings
+from steering_core.config.view import SettingsView
 from steering_core.methods.base import Direction
 from steering_core.methods.grid import grid
 from steering_core.methods.solutions import solve_programs
-from steering_core.methods.solve_grid import fits_shared_vector, solve_grid
-from steering_core.optimize.path import SteeringPath
+from steering_core.methods.solve_grid import (
+    fits_shared_vector,
+    solve_directions,
+    solve_program_grid,
+)
+from steering_core.optimize.whole_path import whole_path
 
 D, H = decoder(), inputs()
 SPLITS = ["validation", "test", "prompt"]
@@ -25,6 +31,7 @@ SETTINGS = Settings(
     strengths=[1.0, 2.0],
     qp_tau=[2.0],
 )
+DIRECTIONS, PROGRAMS = (SettingsView(settings_of(name, SETTINGS)) for name in ("directions", "qp"))
 
 
 def test_a_shared_vector_knows_validation_rows_outside_the_class_alone():
@@ -32,20 +39,21 @@ def test_a_shared_vector_knows_validation_rows_outside_the_class_alone():
     assert len(chosen) and set(chosen["split"]) == {"validation"} and set(chosen["label"]) == {0}
 
 
-def test_every_method_has_a_row_for_each_strength_and_input():
-    path = SteeringPath.fit(D, probe().weight_vector)
+def test_every_direction_has_a_row_for_each_strength_and_input():
     direction = Direction(np.eye(D_MODEL)[0])
-    rows = solve_grid(SETTINGS, EXAMPLES, H, probe(), path, lambda method: (direction, 3.0), 1)
-    counts = rows.groupby("method").size().to_dict()
-    strengths = len(SETTINGS.qp_lambda)
+    rows = solve_directions(DIRECTIONS, EXAMPLES, lambda method: (direction, 3.0))
     n = len(H)
-    assert counts == {
-        "no_steering": n,
-        "caa_mean_diff": 2 * n,
-        "qp_optimal": strengths * n,
-        "qp_shared": strengths * n,
-    }
-    assert rows["split"].tolist() == EXAMPLES["split"].tolist() * (3 + 2 * strengths)
+    assert rows.groupby("method").size().to_dict() == {"no_steering": n, "caa_mean_diff": 2 * n}
+    assert rows["split"].tolist() == EXAMPLES["split"].tolist() * 3
+
+
+def test_every_program_has_a_row_for_each_strength_and_input():
+    path = whole_path(D, probe().weight_vector)
+    rows = solve_program_grid(PROGRAMS, EXAMPLES, H, probe(), path, 1)
+    strengths, n = len(SETTINGS.qp_lambda), len(H)
+    counts = rows.groupby("method").size().to_dict()
+    assert counts == {"qp_optimal": strengths * n, "qp_shared": strengths * n}
+    assert rows["split"].tolist() == EXAMPLES["split"].tolist() * (2 * strengths)
     shared = rows[rows["method"] == "qp_shared"].reset_index(drop=True)
     points = grid("qp_shared", SETTINGS)
     outside = H[fits_shared_vector(EXAMPLES, 1)]
