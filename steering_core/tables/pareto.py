@@ -67,7 +67,7 @@ def gather(
     """Put together what the stages wrote, with reported and validation prompts apart.
 
     Args:
-        solutions: of ``solutions.parquet``.
+        solutions: of ``solutions/{family}.parquet``, all families'.
         probe_effects: of ``probe_effects.parquet``.
         divergence: of ``divergence/{method}.parquet``, each method's.
         judged: of ``judged.parquet``.

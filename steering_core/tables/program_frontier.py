@@ -15,7 +15,7 @@ def program_frontier(path: SteeringPath, solutions: pd.DataFrame, experiment: st
 
     Args:
         path: of the experiment; only its fitted range is used.
-        solutions: the sweep's rows of the inputs to average over, as ``solutions.parquet`` has
+        solutions: the sweep's rows of the inputs to average over, as ``solutions/*.parquet`` has
             them. Without a program among them the table is empty.
         experiment: its name.
     """

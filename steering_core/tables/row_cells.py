@@ -16,7 +16,7 @@ def row_cells(
     """Return counts, sizes, probe scores and flip rates of one method at one strength.
 
     Args:
-        solutions: a row per test row, as ``solutions.parquet`` has them.
+        solutions: a row per test row, as ``solutions/*.parquet`` has them.
         effects: a row per test row, as ``probe_effects.parquet`` has them.
         boot: ``seed`` and ``n_resamples`` of the intervals.
 

@@ -14,7 +14,7 @@ def text_cells(
     """Return counts, sizes, KL, perplexities and the judge's rates of one method at one strength.
 
     Args:
-        solutions: a row per prompt, as ``solutions.parquet`` has them.
+        solutions: a row per prompt, as ``solutions/*.parquet`` has them.
         texts: a row per prompt, as :class:`steering_core.tables.pareto.Measured` has them.
         base: the same of the unsteered texts.
         boot: ``seed`` and ``n_resamples`` of the intervals.

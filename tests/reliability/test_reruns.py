@@ -1,11 +1,12 @@
-"""An edit of a module reruns the stages that use it, and what lies downstream, no others."""
+"""An edit or a setting reruns the stages that use it, and what lies downstream, no others."""
 
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
-from tiny_demo import ROOT, TARGETS, command, environment, finished_demo
+from tiny_demo import ROOT, SIZES, TARGETS, command, environment, finished_demo, run
 
 from steering_core.code_digest import used_modules
 
@@ -63,3 +64,14 @@ def test_the_stages_that_use_the_module_are_stale_and_only_those(dry_run):
 def test_what_lies_downstream_is_made_again(dry_run):
     assert {"pareto_figure", "provenance"} <= set(dry_run)
     assert not {"fetch", "cache_activations", "solve", "corrsteer_select"} & set(dry_run)
+
+
+def test_another_margin_steers_again_with_the_programs_that_read_it_alone():
+    sizes = [size for size in SIZES if not size.startswith("qp_tau=")]
+    done = run(finished_demo(), *TARGETS, "--dry-run", sizes=[*sizes, "qp_tau=[2.0,3.0]"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    logs = re.findall(r"^ *log: (\S+)$", done.stdout + done.stderr, flags=re.M)
+    tables = {"probe_effects", "judge", "pareto", "norm_matched", "provenance", "products"}
+    tables |= {"pareto_figure", "frontier_figure", "generations_page", "features_page"}
+    steered = {"solve-qp", "generate-qp_optimal", "divergence-qp_optimal"}
+    assert {Path(log).stem for log in logs} == steered | tables
