@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 # The demo's model keeps one core busy: two jobs at a time.
 SMALL := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_bridge corrsteer_select divergence \
-	encode_features fit_path fit_probes generate judge solve_variants sweep_layers)
+	encode_features fit_probes generate judge solve solve_variants sweep_layers)
 
 .PHONY: demo test stress lint format bench bench-table report clean
 

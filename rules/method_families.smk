@@ -1,7 +1,7 @@
 # Families of methods: a job solves those that read the same settings, so that another setting makes
 # no others again.
 from steering_core.config.method_families import (
-    METHOD_FAMILIES,
+    PROGRAM_FAMILIES,
     families_of,
     family_of,
     settings_of,
@@ -9,12 +9,15 @@ from steering_core.config.method_families import (
 
 
 wildcard_constraints:
-    family="|".join(METHOD_FAMILIES),
+    family="|".join(PROGRAM_FAMILIES),
 
 
-def family_settings(wildcards):
+SOLUTIONS = "results/{experiment}/solutions/{family}.parquet"
+
+
+def family_settings(family=None):
     """A parameter with the configured methods of a family and the settings that they read."""
-    return settings_of(wildcards.family, experiment(wildcards).settings)
+    return lambda wildcards: settings_of(family or wildcards.family, experiment(wildcards).settings)
 
 
 def made_from(family, wildcards):
@@ -22,20 +25,16 @@ def made_from(family, wildcards):
     if family == "directions":
         files = {"directions": rules.fit_directions.output.directions}
     else:
-        files = {"path": rules.fit_path.output.path, "probe": rules.fit_probes.output.probe}
-    return {name: expand(file, experiment=wildcards.experiment)[0] for name, file in files.items()}
-
-
-def family_files(wildcards):
-    """What a family is solved with: fixed directions, or the path of the probe."""
-    return made_from(wildcards.family, wildcards)
+        files = {"path": rules.solve.output.path, "probe": rules.fit_probes.output.probe}
+    names = {"experiment": wildcards.experiment, "family": family}
+    return {name: expand(file, **names)[0] for name, file in files.items()}
 
 
 def steering_files(wildcards):
     """What a method steers with; the decoder is for programs that follow the path further."""
     family = family_of(wildcards.method)
     names = {"experiment": wildcards.experiment, "family": family}
-    files = {"solutions": rules.solve.output.solutions}
+    files = {"solutions": SOLUTIONS}
     if family != "directions":
         files["decoder"] = rules.encode_features.output.decoder
     found = {name: expand(file, **names)[0] for name, file in files.items()}
@@ -44,8 +43,16 @@ def steering_files(wildcards):
 
 def all_solutions(wildcards):
     """The solutions of every family of which a method is configured."""
+    families = families_of(experiment(wildcards).settings.methods)
+    return expand(SOLUTIONS, experiment=wildcards.experiment, family=families)
+
+
+def all_paths(wildcards):
+    """The path as far as each family of programs needed it; one at least, for the pictures."""
+    families = families_of(experiment(wildcards).settings.methods)
+    programs = [family for family in families if family in PROGRAM_FAMILIES]
     return expand(
-        rules.solve.output.solutions,
+        rules.solve.output.path,
         experiment=wildcards.experiment,
-        family=families_of(experiment(wildcards).settings.methods),
+        family=programs or PROGRAM_FAMILIES[:1],
     )

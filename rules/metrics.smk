@@ -5,7 +5,7 @@ rule probe_effects:
         examples=rules.examples.output.examples,
         manifest=rules.activation_manifest.output.manifest,
         layer=rules.pick_layer.output.layer,
-        path=rules.fit_path.output.path,
+        paths=all_paths,
         solutions=all_solutions,
         directions=rules.fit_directions.output.directions,
         probe=rules.fit_probes.output.probe,

@@ -9,7 +9,7 @@ SCRIPTS = [
     "examples.py",
     "fetch.py",
     "fit_directions.py",
-    "fit_path.py",
+    "solve_directions.py",
     "fit_probes.py",
     "generate.py",
     "judge.py",

@@ -28,17 +28,46 @@ rule fit_directions:
         "../workflow_scripts/fit_directions.py"
 
 
-# To its end, whatever margins and budgets are asked for: none of them makes it stale.
-rule fit_path:
+rule solve_directions:
+    input:
+        examples=rules.examples.output.examples,
+        directions=rules.fit_directions.output.directions,
+    output:
+        solutions="results/{experiment}/solutions/directions.parquet",
+    log:
+        "results/{experiment}/logs/solve_directions.log",
+    benchmark:
+        "results/{experiment}/benchmarks/solve_directions.tsv"
+    group:
+        "fits"
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(60),
+    params:
+        settings=family_settings("directions"),
+        code=code("solve_directions.py"),
+    script:
+        "../workflow_scripts/solve_directions.py"
+
+
+# The path, as far as the margins and budgets of a family need it.
+rule solve:
     input:
         decoder=rules.encode_features.output.decoder,
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+        manifest=rules.activation_manifest.output.manifest,
+        layer=rules.pick_layer.output.layer,
         probe=rules.fit_probes.output.probe,
     output:
-        path="results/{experiment}/path.safetensors",
+        path="results/{experiment}/paths/{family}.safetensors",
+        solutions=SOLUTIONS,
     log:
-        "results/{experiment}/logs/fit_path.log",
+        "results/{experiment}/logs/solve-{family}.log",
     benchmark:
-        "results/{experiment}/benchmarks/fit_path.tsv"
+        "results/{experiment}/benchmarks/solve-{family}.tsv"
     conda:
         "../envs/steering.yaml"
     threads: 2
@@ -47,32 +76,7 @@ rule fit_path:
         runtime=minutes(240),
     params:
         target_class=lambda wildcards: experiment(wildcards).task.target_class,
-        code=code("fit_path.py"),
-    script:
-        "../workflow_scripts/fit_path.py"
-
-
-rule solve:
-    input:
-        unpack(family_files),
-        resources=rules.fetch.output.resources,
-        examples=rules.examples.output.examples,
-        manifest=rules.activation_manifest.output.manifest,
-        layer=rules.pick_layer.output.layer,
-    output:
-        solutions="results/{experiment}/solutions/{family}.parquet",
-    log:
-        "results/{experiment}/logs/solve-{family}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/solve-{family}.tsv"
-    conda:
-        "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(8000),
-        runtime=minutes(60),
-    params:
-        target_class=lambda wildcards: experiment(wildcards).task.target_class,
-        settings=family_settings,
+        settings=family_settings(),
         code=code("solve.py"),
     script:
         "../workflow_scripts/solve.py"

@@ -127,7 +127,7 @@ rule features_page:
         probe=rules.fit_probes.output.probe,
         probes=rules.fit_probes.output.report,
         solutions=all_solutions,
-        path=rules.fit_path.output.path,
+        paths=all_paths,
     output:
         page=report(
             "results/{experiment}/features.html",
@@ -156,7 +156,7 @@ rule features_page:
 
 rule frontier_figure:
     input:
-        path=rules.fit_path.output.path,
+        paths=all_paths,
         solutions=all_solutions,
     output:
         figure=report(
@@ -191,7 +191,7 @@ rule norm_matched:
         examples=rules.examples.output.examples,
         manifest=rules.activation_manifest.output.manifest,
         layer=rules.pick_layer.output.layer,
-        path=rules.fit_path.output.path,
+        paths=all_paths,
         solutions=all_solutions,
         directions=rules.fit_directions.output.directions,
         probes=rules.fit_probes.output.report,

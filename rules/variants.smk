@@ -9,7 +9,7 @@ rule solve_variants:
         layer=rules.pick_layer.output.layer,
         probe=rules.fit_probes.output.probe,
         evaluation_probe=rules.fit_probes.output.evaluation_probe,
-        path=rules.fit_path.output.path,
+        paths=all_paths,
     output:
         solutions="results/{experiment}/variant_solutions.parquet",
     log:

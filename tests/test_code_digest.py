@@ -109,7 +109,7 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
     [
         (
             "optimize/homotopy.py",
-            {"fit_path.py"},
+            {"solve.py"},
             {"cache_activations.py", "fit_probes.py", "fit_directions.py", "judge.py", "pareto.py"},
         ),
         ("optimize/limits.py", {"solve_variants.py"}, {"solve.py", "variants_table.py"}),
@@ -123,7 +123,7 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
         (
             "methods/grid.py",
             {"solve.py"},
-            {"fit_directions.py", "fit_path.py", "generate.py", "divergence.py"},
+            {"fit_directions.py", "generate.py", "divergence.py"},
         ),
         ("methods/optimal.py", {"solve.py"}, {"fit_directions.py", "generate.py", "pareto.py"}),
         ("methods/status.py", {"solve_variants.py", "pareto.py"}, {"fit_directions.py"}),

@@ -90,6 +90,7 @@ def files(tmp_path) -> dict[str, Path]:
     write_json(found["resources"], {"saes": [SITE]})
     write_json(found["layer"], SITE)
     save_decoder(found["decoder"], np.eye(WIDTH), "sae")
+    found["paths"] = [found.pop("path")]
     return found
 
 
@@ -116,19 +117,19 @@ def test_03_programs_meet_directions_at_equal_norm_on_test_rows(files, probes, r
     given = {"settings": settings, "target_class": 1}
     made = {**files, **probes, **correlation, "probes": tmp_path / "report.json"}
     write_json(made["probes"], {})
-    for script, outputs in {
-        "fit_directions.py": {"directions": tmp_path / "directions.safetensors"},
-        "fit_path.py": {"path": tmp_path / "path.made"},
-    }.items():
-        run_stage(script, tmp_path, input=made, output=outputs, params=given)
-        made |= outputs
-    parts = {"directions": made, "qp": {k: v for k, v in made.items() if k != "directions"}}
-    made["solutions"] = []
-    for family, stage_input in parts.items():
-        output = {"solutions": tmp_path / f"{family}.parquet"}
+    directions = {"directions": tmp_path / "directions.safetensors"}
+    run_stage("fit_directions.py", tmp_path, input=made, output=directions, params=given)
+    made |= directions
+    of_qp = {"path": tmp_path / "path.made", "solutions": tmp_path / "qp.parquet"}
+    outputs = {
+        "directions": ("solve_directions.py", {"solutions": tmp_path / "directions.parquet"}),
+        "qp": ("solve.py", of_qp),
+    }
+    for family, (script, output) in outputs.items():
         own = {**given, "settings": settings_of(family, Settings(**settings))}
-        run_stage("solve.py", tmp_path, input=stage_input, output=output, params=own)
-        made["solutions"].append(output["solutions"])
+        run_stage(script, tmp_path, input=made, output=output, params=own)
+    made["paths"] = [of_qp["path"]]
+    made["solutions"] = [output["solutions"] for _, output in outputs.values()]
     recorded.splits()
     output = {"table": tmp_path / "norm_matched.csv"}
     run_stage("norm_matched.py", tmp_path, input=made, output=output, params=given, experiment="e")
@@ -222,7 +223,7 @@ def test_14_results_of_another_seed_or_layer_are_stale(rules):
         "provenance",
     }
     assert rules.stale(layer=1) == {"fetch", "pick_layer", "provenance"}
-    families = {"strengths": "directions", "qp_tau": "qp", "qp_lambda": "qp"}
-    families |= {"socp_tau": "socp", "socp_epsilon": "socp"}
-    for setting, family in families.items():
-        assert rules.stale(**{setting: [0.7]}) == {f"solve-{family}", "provenance"}, setting
+    families = {"qp_tau": "solve-qp", "qp_lambda": "solve-qp", "strengths": "solve_directions"}
+    families |= {"socp_tau": "solve-socp", "socp_epsilon": "solve-socp"}
+    for setting, rule in families.items():
+        assert rules.stale(**{setting: [0.7]}) == {rule, "provenance"}, setting

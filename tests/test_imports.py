@@ -13,7 +13,7 @@ NO_MODEL = [
     "correlate_features.py",
     "features_page.py",
     "fit_directions.py",
-    "fit_path.py",
+    "solve_directions.py",
     "fit_probes.py",
     "frontier_figure.py",
     "generations_page.py",

@@ -70,6 +70,8 @@ def test_a_family_without_a_configured_method_has_no_job(rules, monkeypatch, met
     monkeypatch.setitem(rules.names["config"], "methods", methods)
     found = rules.names["all_solutions"](JOB)
     assert found == [f"results/demo/solutions/{family}.parquet" for family in families]
+    # The pictures show the path whether or not a program is configured.
+    assert rules.names["all_paths"](JOB) == ["results/demo/paths/qp.safetensors"]
 
 
 def test_a_method_steers_with_the_files_of_its_own_family(rules):
@@ -84,7 +86,8 @@ def test_a_method_steers_with_the_files_of_its_own_family(rules):
     }
     assert files["socp_adaptive"] == {
         "solutions": f"{results}/solutions/socp.parquet",
-        **{name: f"{results}/{name}.safetensors" for name in ("decoder", "path", "probe")},
+        "path": f"{results}/paths/socp.safetensors",
+        **{name: f"{results}/{name}.safetensors" for name in ("decoder", "probe")},
     }
 
 

@@ -14,7 +14,7 @@ import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
-from steering_core.config.method_families import METHOD_FAMILIES
+from steering_core.config.method_families import PROGRAM_FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -41,7 +41,7 @@ class Rules:
         found = {}
         for rule in self.rules:
             by_family = "family" in rule.wildcard_names
-            for family in METHOD_FAMILIES if by_family else ("",):
+            for family in PROGRAM_FAMILIES if by_family else ("",):
                 job = SimpleNamespace(**vars(JOB), family=family)
                 given = {k: v(job) if callable(v) else v for k, v in rule.params.items()}
                 name = f"{rule.name}-{family}" if by_family else rule.name

@@ -22,7 +22,7 @@ with job(snakemake):
     cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
     effects = all_norm_matched_effects(
         (
-            read_interventions(method, files.solutions, files.directions, files.path)
+            read_interventions(method, files.solutions, files.directions, files.paths)
             for method in filter(solves_once, given.methods)
         ),
         read_fixed_vectors(files.directions),

@@ -24,7 +24,7 @@ with job(snakemake):
     cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
     residuals = cache.matrix(site["hook_name"], rows["example_id"])
     for method in snakemake.params.settings["methods"]:
-        interventions = read_interventions(method, files.solutions, files.directions, files.path)
+        interventions = read_interventions(method, files.solutions, files.directions, files.paths)
         effects = probe_effects(
             interventions, rows["example_id"].tolist(), residuals, probe, evaluation_probe
         )

@@ -8,8 +8,8 @@ with job(snakemake):
     from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
     from steering_core.methods.variants import variants_of_test_rows
+    from steering_core.optimize.deepest_path import deepest_path
     from steering_core.optimize.dictionary import Dictionary
-    from steering_core.optimize.path import SteeringPath
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.atomic import atomic_path
     from steering_core.storage.decoder import load_decoder
@@ -28,7 +28,7 @@ with job(snakemake):
         probe=LinearProbe.load(files.probe).oriented(target_class),
         evaluation_probe=LinearProbe.load(files.evaluation_probe).oriented(target_class),
         dictionary=dictionary,
-        path=SteeringPath.load(files.path, dictionary),
+        path=deepest_path(files.paths, dictionary),
         target_class=target_class,
     )
     with atomic_path(snakemake.output.solutions) as temporary:

@@ -38,6 +38,9 @@ METHOD_FAMILIES = {
     ),
 }
 
+#: Families that are solved on the path.
+PROGRAM_FAMILIES = [name for name in METHOD_FAMILIES if name != "directions"]
+
 
 def family_of(method: str) -> str:
     """Return the name of the family of ``method``.

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from steering_core.methods.base import Direction
 from steering_core.methods.directions import read_direction
 from steering_core.methods.modes import is_program, program_of
+from steering_core.optimize.deepest_path import deepest_path
 from steering_core.optimize.path import SteeringPath
 
 
@@ -87,7 +88,7 @@ def read_interventions(
     method: str,
     solutions: str | Path | Sequence[str | Path],
     directions: str | Path | None,
-    path: str | Path | None,
+    path: str | Path | Sequence[str | Path] | None,
 ) -> Interventions:
     """Read the interventions of one method.
 
@@ -95,7 +96,7 @@ def read_interventions(
         method: its name.
         solutions: the file of its family; or those of several families.
         directions: as :class:`Interventions`.
-        path: the file of the steering path, for the programs.
+        path: the file of the steering path, for the programs; or several, the deepest is read.
 
     Raises:
         ValueError: as :class:`Interventions`.
@@ -104,5 +105,5 @@ def read_interventions(
     """
     files = [solutions] if isinstance(solutions, str | Path) else [*solutions]
     rows = pd.read_parquet(files, filters=[("method", "==", method)])
-    steering_path = SteeringPath.load(path) if is_program(method) and path is not None else None
+    steering_path = deepest_path(path) if is_program(method) and path is not None else None
     return Interventions(rows, directions, steering_path)

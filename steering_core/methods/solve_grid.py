@@ -75,5 +75,7 @@ def solve_program_grid(
 
 
 def _with_split(frames: list[pd.DataFrame], examples: pd.DataFrame) -> pd.DataFrame:
+    if not frames:
+        return pd.DataFrame({"example_id": [], "method": [], "split": []}, dtype=str)
     rows = pd.concat(frames, ignore_index=True)
     return rows.assign(split=rows["example_id"].map(examples.set_index("example_id")["split"]))

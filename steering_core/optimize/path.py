@@ -43,10 +43,9 @@ class SteeringPath:
         follower: Follower | None = None,
         digests: dict[str, str] | None = None,
         dictionary: Dictionary | None = None,
-        stuck: bool = False,
     ) -> None:
         self._knots, self._follower, self._dictionary = knots, follower, dictionary
-        self._digests, self._stuck = digests, stuck
+        self._digests = digests
         self.d_sae, self.weight = d_sae, weight
 
     @classmethod
@@ -93,7 +92,7 @@ class SteeringPath:
     @property
     def stuck(self) -> bool:
         """Whether float64 did not suffice to follow the path beyond its knots."""
-        return self._follower.stuck if self._follower else self._stuck
+        return self._follower is not None and self._follower.stuck
 
     def extend(self, s: float = 0.0, norm: float = np.inf) -> "SteeringPath":
         """Follow the path to position ``s``, and on until ``‖Dᵀu‖ <= norm`` unless it ends.
@@ -107,8 +106,6 @@ class SteeringPath:
         """
         s, norm = not_negative("s", s), not_negative("norm", norm)
         while self.feasible and not self._covers(s, norm):
-            if self._follower is None and self._stuck:
-                raise DegeneratePathError(f"The path is stuck at s = {self.knots.s[-1]:.6g}.")
             if self._follower is None:
                 raise PathRangeError(
                     f"The path is fitted to s = {self.knots.s[-1]:.6g} only and this query lies "
@@ -196,7 +193,7 @@ class SteeringPath:
 
     def save(self, file: str | Path) -> None:
         """Write the fitted range to ``file`` (safetensors), with digests of decoder and weight."""
-        write_path(file, self.knots, self.weight, self.d_sae, self.digests, self.stuck)
+        write_path(file, self.knots, self.weight, self.d_sae, self.digests)
 
     @classmethod
     def load(
@@ -207,14 +204,14 @@ class SteeringPath:
         Raises:
             StorageError: if the file is missing, damaged, no path, or of another decoder.
         """
-        knots, weight, d_sae, digests, stuck = read_path(file)
+        knots, weight, d_sae, digests = read_path(file)
         dictionary = follower = None
         if decoder is not None:
             dictionary = decoder if isinstance(decoder, Dictionary) else Dictionary(decoder, device)
             if dictionary.digest() != digests["decoder"]:
                 raise StorageError(f"{file} was fitted on another decoder: fit it again.")
             follower = None if knots.complete else Follower(dictionary, weight, knots)
-        return cls(knots, d_sae, weight, follower, digests, stuck=stuck)
+        return cls(knots, d_sae, weight, follower, digests)
 
     @property
     def digests(self) -> dict[str, str]:

@@ -21,7 +21,6 @@ def write_path(
     weight: Float[np.ndarray, " d_model"],
     d_sae: int,
     digests: dict[str, str],
-    stuck: bool,
 ) -> None:
     """Write a path to ``file`` (safetensors), with a SHA-256 over everything in it.
 
@@ -31,17 +30,16 @@ def write_path(
         weight: of the probe.
         d_sae: features of the decoder.
         digests: SHA-256 of the ``decoder`` and the ``weight``.
-        stuck: whether float64 did not suffice to follow it beyond its knots.
     """
     arrays = {**{name: getattr(knots, name) for name in _ARRAYS}, "weight": weight}
-    metadata = {"format": _FORMAT, "d_sae": d_sae, "digests": digests, "stuck": stuck}
+    metadata = {"format": _FORMAT, "d_sae": d_sae, "digests": digests}
     save_arrays(file, arrays, {**metadata, "contents": _contents(arrays, metadata)})
 
 
 def read_path(
     file: str | Path,
-) -> tuple[Knots, Float[np.ndarray, " d_model"], int, dict[str, str], bool]:
-    """Read what :func:`write_path` wrote: ``(knots, weight, d_sae, digests, stuck)``.
+) -> tuple[Knots, Float[np.ndarray, " d_model"], int, dict[str, str]]:
+    """Read what :func:`write_path` wrote: ``(knots, weight, d_sae, digests)``.
 
     Raises:
         StorageError: if the file is missing, no path of this version, or not as it was written.
@@ -52,8 +50,7 @@ def read_path(
     if metadata.pop("contents", None) != _contents(arrays, metadata):
         raise StorageError(f"{file} is damaged: delete it and fit the path again.")
     weight = arrays.pop("weight")
-    stuck = metadata.get("stuck", False)  # an older file does not say
-    return Knots(**arrays), weight, metadata["d_sae"], metadata["digests"], stuck
+    return Knots(**arrays), weight, metadata["d_sae"], metadata["digests"]
 
 
 def _contents(arrays: dict[str, np.ndarray], metadata: dict) -> str:

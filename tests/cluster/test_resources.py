@@ -17,7 +17,14 @@ MODEL_STAGES = {
 }
 #: Stages that solve, fit and tabulate: on nodes without a GPU.
 OTHER_STAGES = {
-    *("fit_path", "solve", "sweep_layers", "fit_probes", "fit_directions", "correlate_features"),
+    *(
+        "solve",
+        "solve_directions",
+        "sweep_layers",
+        "fit_probes",
+        "fit_directions",
+        "correlate_features",
+    ),
     *(
         "pareto",
         "provenance",

@@ -15,7 +15,7 @@ from steering_core.methods.solve_grid import (
     solve_directions,
     solve_program_grid,
 )
-from steering_core.optimize.whole_path import whole_path
+from steering_core.optimize.path import SteeringPath
 
 D, H = decoder(), inputs()
 SPLITS = ["validation", "test", "prompt"]
@@ -48,7 +48,7 @@ def test_every_direction_has_a_row_for_each_strength_and_input():
 
 
 def test_every_program_has_a_row_for_each_strength_and_input():
-    path = whole_path(D, probe().weight_vector)
+    path = SteeringPath.fit(D, probe().weight_vector)
     rows = solve_program_grid(PROGRAMS, EXAMPLES, H, probe(), path, 1)
     strengths, n = len(SETTINGS.qp_lambda), len(H)
     counts = rows.groupby("method").size().to_dict()

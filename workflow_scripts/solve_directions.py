@@ -1,0 +1,17 @@
+"""Every fixed direction at every strength, for every test row, validation row and prompt."""
+
+from steering_core.job import job
+
+with job(snakemake):
+    from steering_core.config.view import SettingsView
+    from steering_core.data.examples import PROMPT_SPLITS, read_examples
+    from steering_core.methods.directions import read_direction
+    from steering_core.methods.solutions import write_solutions
+    from steering_core.methods.solve_grid import solve_directions
+
+    solutions = solve_directions(
+        SettingsView(snakemake.params.settings),
+        read_examples(snakemake.input.examples, ["validation", "test", *PROMPT_SPLITS]),
+        lambda method: read_direction(snakemake.input.directions, method),
+    )
+    write_solutions(solutions, snakemake.output.solutions)
