@@ -4,6 +4,7 @@ import math
 
 import torch
 from jaxtyping import Bool, Float, Int
+from torch.nn.functional import linear
 from transformers import PretrainedConfig
 
 from steering_core.errors import ModelError
@@ -24,15 +25,28 @@ def final_hidden(
     ).last_hidden_state
 
 
+def vocabulary_size(lm: LanguageModel) -> int:
+    """Return the number of logits of a position."""
+    return len(lm.model.get_output_embeddings().weight)
+
+
 def logits_of(
-    lm: LanguageModel, hidden: Float[torch.Tensor, "n d_model"]
-) -> Float[torch.Tensor, "n vocabulary"]:
+    lm: LanguageModel, hidden: Float[torch.Tensor, "*n d_model"], columns: slice = slice(None)
+) -> Float[torch.Tensor, "*n vocabulary"]:
     """Return float32 logits: the output embedding of the final hidden state, scaled and capped.
 
     The scale and the soft cap are those that the model's configuration names.
+
+    Args:
+        lm: the model.
+        hidden: as :func:`final_hidden` returns it.
+        columns: of which tokens.
     """
     config = lm.model.config.get_text_config()
-    logits = lm.model.get_output_embeddings()(hidden).float() * _scale(config)
+    head = lm.model.get_output_embeddings()
+    bias = getattr(head, "bias", None)
+    product = linear(hidden, head.weight[columns], None if bias is None else bias[columns])
+    logits = product.float() * _scale(config)
     cap = getattr(config, "final_logit_softcapping", None)
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)
