@@ -34,7 +34,7 @@ def test_provenance_names_every_script_behind_a_result(rules):
     kinds = ("SCRIPTS", "SWEEP_SCRIPTS", "DEMO_SCRIPTS", "PRODUCT_SCRIPTS", "CORRSTEER_SCRIPTS")
     listed = {script for kind in kinds for script in rules.names[kind]}
     of_tables = {"corrsteer_cell.py", "corrsteer_table.py", "tables_provenance.py"}
-    beside = {"demo_planted_feature.py"}  # no table comes from it
+    beside = {"corrsteer_planted_feature.py"}  # no table comes from it
     assert known - listed == of_tables | beside
 
 
