@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -33,6 +34,7 @@ _REPOSITORY = re.compile(r"/((?:datasets/)?[\w.-]+/[\w.-]+)/(?:resolve|tree|revi
 # datasets keeps of the hub's refusal only this.
 _GATED_ROWS = re.compile(r"Dataset '([\w.-]+/[\w.-]+)' is a gated dataset")
 _TRANSPORT = (httpx.TransportError, httpx2.TransportError)
+_OWN = (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled)
 # datasets and hf_xet raise these two of Python's own.
 _UNREACHABLE = (*_TRANSPORT, ConnectionError, TimeoutError)
 # hf_xet has no class of its own for what its storage answered.
@@ -90,7 +92,7 @@ def explain_hub_errors(repository: str) -> Iterator[None]:
     """Turn what the hub's clients raise inside the block into one :class:`ModelError`."""
     try:
         yield
-    except (OSError, RuntimeError, HfHubHTTPError, OfflineModeIsEnabled, *_TRANSPORT) as error:
+    except (OSError, RuntimeError, *_OWN, *_TRANSPORT) as error:
         if isinstance(error, RuntimeError) and not _of_xet(error):
             raise
         chain = _chain(error)
@@ -189,7 +191,12 @@ def _advice(repository: str, error: BaseException, chain: list[BaseException]) -
     for kind, advice in (
         (
             RepositoryNotFoundError,
-            f"{repository} is not on the hub, or is private: check the id, or set HF_TOKEN.",
+            f"{repository} is not on the hub, or is private, and there is nothing of that name "
+            "here: check the id or the path, or set HF_TOKEN.",
+        ),
+        (
+            HFValidationError,
+            f"{repository} is not there, and no id of a hub repository: check the path.",
         ),
         (RevisionNotFoundError, f"{repository} has no such revision: check `revision`."),
     ):

@@ -111,6 +111,8 @@ def no_such_sae(source: SAESource, layer: int | str) -> ConfigError:
     """Return the error about an SAE that is not there; ``"{layer}"`` if no layer has one."""
     if source.path is not None:
         file = Path(source.path.format(layer=layer)) / "cfg.json"
+        if layer == "{layer}":
+            return ConfigError(f"sae.path: {file} is there for no layer: check the path.")
         return ConfigError(f"sae.path: {file} is not there; is layer {layer} trained?")
     known = get_pretrained_saes_directory()[str(source.release)].saes_map
     return ConfigError(

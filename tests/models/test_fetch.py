@@ -98,7 +98,7 @@ def test_layer_without_an_sae(config):
         ):
             choose_layers(experiment(raw, layer=layer), SHAPE)
     raw["models"]["gpt2"]["sae"] = {"path": "nowhere/{layer}"}
-    with pytest.raises(ConfigError, match=r"nowhere/\{layer\}/cfg\.json is not there"):
+    with pytest.raises(ConfigError, match=r"nowhere/\{layer\}/cfg\.json is there for no layer"):
         choose_layers(experiment(raw), SHAPE)
 
 

@@ -21,6 +21,7 @@ from steering_core.errors import ModelError
 from steering_core.models.fetch import pin
 from steering_core.models.hub import HubUnavailableError, _page, explain_hub_errors
 from steering_core.models.language_model import load_language_model, load_shape, load_tokenizer
+from steering_core.models.revisions import hub_commit
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB = ROOT.parent / "shared" / "hub"
@@ -121,6 +122,17 @@ def test_offline_without_a_cache(tmp_path):
     dead = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
     for line in in_process(LOAD, tmp_path, **dead).splitlines():
         assert "some/model" in line and "fetch rule" in line and "HF_HOME" in line
+
+
+def test_a_path_where_nothing_is(hub, tmp_path):
+    path = str(tmp_path / "none")
+    for attempt in (
+        lambda: load_shape(Model(id=path, sae=SAE)),
+        lambda: pin(path, "main"),
+        lambda: hub_commit(path, "main", "dataset"),
+    ):
+        with pytest.raises(ModelError, match=r"none is not there, and no id of a hub.*the path"):
+            attempt()
 
 
 def test_missing_repository(hub):
