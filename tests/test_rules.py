@@ -54,6 +54,11 @@ def test_other_cached_positions_make_the_cache_alone_stale(rules):
     assert rules.stale(cached_positions="all") == caching
 
 
+def test_another_number_of_rows_fetches_nothing_again(rules):
+    stale = rules.stale(rows_per_class=40, long_texts="truncate")
+    assert "examples" in stale and not {"fetch", "fetch_sweep"} & stale
+
+
 def modules(script: str) -> set[str]:
     found = used_modules(ROOT / "workflow_scripts" / script)
     return {file.relative_to(ROOT / "steering_core").as_posix() for file in found}

@@ -35,7 +35,12 @@ class Rules:
         """Parameters of a job of each rule, as JSON: other ones make its files stale."""
         return {
             rule.name: json.dumps(
-                {k: v(JOB) if callable(v) else v for k, v in rule.params.items()}, default=str
+                {
+                    name: value(JOB) if callable(value) else value
+                    for name, value in rule.params.items()
+                    if not rule._is_deriving_function(value)  # Snakemake does not compare it
+                },
+                default=str,
             )
             for rule in self.rules
         }

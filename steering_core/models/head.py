@@ -67,13 +67,19 @@ def check_head(lm: LanguageModel) -> None:
     """Compare :func:`logits_of` with the model's own logits, on two tokens.
 
     Raises:
-        ModelError: if the model does more to its logits than a known scale and a soft cap.
+        ModelError: if the model does more to its logits than a known scale and a soft cap, or if
+            they are NaN.
 
     """
     ids = torch.tensor([[1, 2]], device=lm.device)
     mask = torch.ones_like(ids, dtype=torch.bool)
     ours = logits_of(lm, final_hidden(lm, ids, mask))
     own = lm.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits.float()
+    if own.isnan().any():
+        raise ModelError(
+            f"{lm.shape.architecture}: its logits are NaN: check the weights, or set "
+            "`dtype: float32` in the model's section."
+        )
     # The model may cap and scale in its own precision; what is looked for is a missing factor.
     slack = 1e-3 if lm.dtype == torch.float32 else 3e-2
     if ours.shape != own.shape or not torch.allclose(ours, own, rtol=slack, atol=slack):
