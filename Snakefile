@@ -53,7 +53,7 @@ include: "rules/corrsteer_select.smk"
 include: "rules/corrsteer_answer.smk"
 include: "rules/corrsteer_tables.smk"
 include: "rules/corrsteer_provenance.smk"
-include: "rules/demo_truth.smk"
+include: "rules/corrsteer_demo.smk"
 
 
 # The last thing on the screen is what to change, not where in Snakemake it surfaced.

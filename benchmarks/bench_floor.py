@@ -17,8 +17,14 @@ from benchmarks.bench_caching import Work
 from benchmarks.bench_generation import NEW_TOKENS, PROMPT_TOKENS, PROMPTS, SITE, World
 from benchmarks.common import alternate, arguments, random_model, run_name
 from benchmarks.floor import Rates, Stage, as_line, attention, rates, weights
-from benchmarks.floor_fits import features, judge, probes, solve
+from benchmarks.floor_corrsteer import merging, selection, training
+from benchmarks.floor_experiment import Experiment
+from benchmarks.floor_fits import features, judge, probes
+from benchmarks.floor_programs import directions, effects, solve, variants
+from benchmarks.floor_tables import corrsteer_report, norm_matched, pareto
 from benchmarks.table import report
+from steering_core.generation.adaptive import AdaptiveSteering
+from steering_core.generation.plan import AdaptivePlan
 from steering_core.metrics.divergence import divergence
 
 TEXTS, ROWS = 40, 512
@@ -47,11 +53,9 @@ def model_stages(size: str, measured: Rates, repeats: int, folder: Path) -> list
     length = PROMPT_TOKENS + NEW_TOKENS // 2
     read = PROMPTS * (PROMPT_TOKENS + NEW_TOKENS - 1)
     cache = 2 * layers * lm.model.config.num_key_value_heads * lm.model.config.head_dim * word
-    generation = (
-        read * (2 * blocks + attention(lm, length)) + PROMPTS * NEW_TOKENS * 2 * head,
-        NEW_TOKENS * (word * (blocks + head) + PROMPTS * length * cache),
-        measured,
-    )
+    generating = read * (2 * blocks + attention(lm, length)) + PROMPTS * NEW_TOKENS * 2 * head
+    moved = NEW_TOKENS * (word * (blocks + head) + PROMPTS * length * cache)
+    added = PROMPTS * NEW_TOKENS * lm.shape.d_model  # coordinates that a vector is added to
     compared = PROMPTS * (PROMPT_TOKENS + NEW_TOKENS)
     return [
         Stage(
@@ -61,8 +65,15 @@ def model_stages(size: str, measured: Rates, repeats: int, folder: Path) -> list
             len(work.batches) * word * weights(capped)[0] + 4 * TEXTS * layers * lm.shape.d_model,
             measured,
         ),
-        Stage("generation, steered", steered, *generation),
-        Stage("generation, adaptive QP", adaptive, *generation),
+        Stage("generation, steered", steered, generating + added, moved, measured),
+        Stage(
+            "generation, adaptive QP",
+            adaptive,
+            generating + 6 * added,
+            moved + 2 * 4 * added,
+            measured,
+        ),
+        solving(world, plan, 6.0 * added, added * (2.0 * word + 2 * 4), measured, repeats),
         Stage(
             "KL and perplexity",
             kl,
@@ -74,9 +85,26 @@ def model_stages(size: str, measured: Rates, repeats: int, folder: Path) -> list
     ]
 
 
+def solving(
+    world: World, plan: AdaptivePlan, operations: float, moved: float, rates: Rates, repeats: int
+) -> Stage:
+    """What an adaptive program adds to all passes of a generation, without the model."""
+    rows = torch.arange(PROMPTS, device=world.lm.device)
+    residual = torch.randn(PROMPTS, world.lm.shape.d_model, device=rows.device)
+    residual = residual.to(world.lm.dtype)
+
+    def run() -> None:
+        steering = AdaptiveSteering(plan.solver, plan.tau, plan.parameter)
+        for _ in range(NEW_TOKENS):
+            steering.at(rows, residual)
+
+    (spent,) = alternate([run], repeats)
+    return Stage(f"adaptive QP alone, {NEW_TOKENS} steps", spent, operations, moved, rates)
+
+
 def main() -> int:
     size = arguments(__doc__).size
-    repeats = 7 if size == "quick" else 3
+    repeats, few = 7 if size == "quick" else 3, 3  # of stages that take seconds
     lm = random_model(size)
     shape = 2048 if size == "quick" else 16_384, lm.shape.d_model
     cpu = torch.device("cpu")  # where fits and solves run
@@ -85,12 +113,22 @@ def main() -> int:
     judging = rates(lm.device, torch.float32, repeats)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        of = Experiment(folder, *shape)
         stages = [
             *model_stages(size, model, repeats, folder),
             *features(folder, shape, ROWS, single, repeats),
             *probes(shape, ROWS, double, repeats),
+            directions(of, double, repeats),
             solve(shape, double, repeats),
+            variants(of, double, few),
+            effects(of, double, repeats),
+            norm_matched(of, double, repeats),
             judge(folder, size, judging, repeats),
+            pareto(of, double, repeats),
+            *selection(single, few),
+            *merging(folder, *shape, double, repeats),
+            *training(single, few),
+            corrsteer_report(double, repeats),
         ]
     lines = [as_line(stage) for stage in stages]
     return report(lines, "floor", f"{run_name(size)}, {model}; float64 {double}")

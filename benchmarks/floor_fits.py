@@ -19,12 +19,11 @@ from steering_core.activations.encode import encode_features
 from steering_core.activations.features import read_features
 from steering_core.metrics.classifiers import BATCH, TextClassifier
 from steering_core.models.sparse_autoencoder import as_dictionary
-from steering_core.optimize.path import SteeringPath
 from steering_core.probes.fit import REGULARISATIONS, fit_probe
 from steering_core.probes.layer_sweep import sweep_layer
 from steering_core.statistics.stream import correlate
 
-GROUP_ROWS, FOLDS, INPUTS = 256, 5, 1000
+GROUP_ROWS, FOLDS = 256, 5
 #: Features that fire on a residual.
 ACTIVE = 70
 
@@ -122,29 +121,6 @@ def probes(shape: tuple[int, int], n: int, rates: Rates, repeats: int) -> list[S
               8.0 * d_model * n + 4.0 * d_model * d_sae, rates),
         Stage(f"probe, {what}", seconds[1], fitting, 8.0 * d_model * n, rates),
     ]  # fmt: skip
-
-
-def solve(shape: tuple[int, int], rates: Rates, repeats: int) -> Stage:
-    """The path of a probe over a dictionary, and the QP of many inputs on it."""
-    d_sae, d_model = shape
-    rng = np.random.default_rng(0)
-    decoder = rng.standard_normal((d_sae, d_model), dtype=np.float32)
-    decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
-    weight = rng.random(40) @ decoder[:40].astype(float)
-    shortfall = rng.uniform(0.5, 6.0, INPUTS)
-    path = None
-
-    def run() -> None:
-        nonlocal path
-        path = SteeringPath.fit(decoder, weight)
-        path.qp(shortfall, 1.0)
-
-    (spent,) = alternate([run], repeats)
-    knots = path.knots.s.size
-    return Stage(
-        f"solve: a path of {knots} knots and {INPUTS} inputs, d_sae {d_sae}",
-        spent, 2.0 * d_model * d_sae * knots, float(decoder.nbytes), rates,
-    )  # fmt: skip
 
 
 def judge(folder: Path, size: str, rates: Rates, repeats: int) -> Stage:

@@ -31,6 +31,21 @@ PRODUCTS = [
     "products.json",
 ]
 
+#: Settings that make the table of texts of a dataset.
+EXAMPLE_SETTINGS = [
+    "seed",
+    "rows_per_class",
+    "train_fraction",
+    "validation_fraction",
+    "test_fraction",
+    "probe_folds",
+    "max_tokens",
+    "new_tokens",
+    "long_texts",
+    "n_prompts",
+    "n_validation_prompts",
+]
+
 #: What the rules of the products write beside them.
 BESIDE = ["features.csv", "frontier.csv", "frontier_knots.csv", "sweep.csv"]
 
@@ -68,6 +83,14 @@ def experiment(wildcards):
 def settings(*names):
     """A parameter with the named settings; a stage reruns when one of them changes."""
     return lambda wildcards: {name: getattr(experiment(wildcards).settings, name) for name in names}
+
+
+def checked(*names):
+    """As `settings`, for what a stage only checks beforehand: another value makes nothing stale."""
+    found = settings(*names)
+    # Snakemake takes it that a parameter made from the input changes with the input alone, and
+    # does not compare it.
+    return lambda wildcards, input: found(wildcards)
 
 
 def model(wildcards):

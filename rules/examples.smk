@@ -19,19 +19,7 @@ rule examples:
     params:
         model=model,
         task=task,
-        settings=settings(
-            "seed",
-            "rows_per_class",
-            "train_fraction",
-            "validation_fraction",
-            "test_fraction",
-            "probe_folds",
-            "max_tokens",
-            "new_tokens",
-            "long_texts",
-            "n_prompts",
-            "n_validation_prompts",
-        ),
+        settings=settings(*EXAMPLE_SETTINGS),
         code=code("examples.py"),
     script:
         "../workflow_scripts/examples.py"

@@ -118,6 +118,9 @@ def _terminable() -> Iterator[None]:
     except Terminated:
         log.error("ended by SIGTERM: the job was cancelled, or its time is over.")
         raise
+    except KeyboardInterrupt:
+        log.error("interrupted: the same command goes on from what is finished.")
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -114,7 +114,7 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
         ),
         ("optimize/limits.py", {"solve_variants.py"}, {"solve.py", "variants_table.py"}),
         ("data/datasets.py", {"examples.py", "fetch.py"}, {"cache_activations.py", "solve.py"}),
-        ("data/splits.py", {"examples.py"}, {"solve.py", "generate.py", "fetch.py"}),
+        ("data/splits.py", {"examples.py", "fetch.py"}, {"solve.py", "generate.py"}),
         ("generation/sampling.py", {"generate.py"}, {"solve.py", "examples.py", "pareto.py"}),
         ("activations/cache.py", {"cache_activations.py"}, {"generate.py", "encode_features.py"}),
         ("metrics/bootstrap.py", {"pareto.py"}, {"judge.py", "solve.py"}),

@@ -299,7 +299,7 @@ def test_12_results_of_another_setting_are_stale(rules, setting, value, stages):
     kind = CorrSteerSettings.model_fields[setting].annotation
     if setting in ("bridge", "fine_tuning"):
         value = kind(**value)
-    stale = rules.stale_of_corrsteer(**{setting: value}) - {"demo_planted_feature"}
+    stale = rules.stale_of_corrsteer(**{setting: value}) - {"corrsteer_planted_feature"}
     assert stale == {f"corrsteer_{stage}" for stage in {*stages, "provenance"}}
 
 

@@ -89,11 +89,13 @@ class Inputs(list):
 
 
 CANCELLED = """
+import signal
 import time
 from types import SimpleNamespace
 from steering_core.job import job
 from steering_core.storage.atomic import atomic_path
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under a background process
 stage = SimpleNamespace(input=[], output=["out"], log=["logs/stage.log"], params={})
 with job(stage), atomic_path("out") as temporary:
     temporary.write_text("half")
@@ -102,18 +104,22 @@ with job(stage), atomic_path("out") as temporary:
 """
 
 
-def test_a_cancelled_job_leaves_nothing_half_done(tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [(signal.SIGTERM, "ended by SIGTERM"), (signal.SIGINT, "interrupted: the same")],
+)
+def test_a_cancelled_job_leaves_nothing_half_done(tmp_path, sent, said):
     process = subprocess.Popen(
         [sys.executable, "-c", CANCELLED],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert process.stdout.readline() == "writing\n"
-    process.terminate()
-    assert process.wait(30) == 128 + signal.SIGTERM
+    process.send_signal(sent)
+    assert process.wait(30) == (143 if sent == signal.SIGTERM else -signal.SIGINT)
     assert [path.name for path in tmp_path.iterdir()] == ["logs"]
     log = (tmp_path / "logs" / "stage.log").read_text()
-    assert "ended by SIGTERM" in log and "Traceback" not in log
+    assert said in log and "Traceback" not in log
 
 
 class FakeCudaError(RuntimeError):

@@ -36,7 +36,7 @@ def test_provenance_names_every_script_behind_a_result(rules):
     kinds = ("SCRIPTS", "SWEEP_SCRIPTS", "DEMO_SCRIPTS", "PRODUCT_SCRIPTS", "CORRSTEER_SCRIPTS")
     listed = {script for kind in kinds for script in rules.names[kind]}
     of_tables = {"corrsteer_cell.py", "corrsteer_table.py", "tables_provenance.py"}
-    beside = {"demo_planted_feature.py"}  # no table comes from it
+    beside = {"corrsteer_planted_feature.py"}  # no table comes from it
     assert known - listed == of_tables | beside
 
 
@@ -89,6 +89,11 @@ def test_a_method_steers_with_the_files_of_its_own_family(rules):
         "path": f"{results}/paths/socp.safetensors",
         **{name: f"{results}/{name}.safetensors" for name in ("decoder", "probe")},
     }
+
+
+def test_another_number_of_rows_fetches_nothing_again(rules):
+    stale = rules.stale(rows_per_class=40, long_texts="truncate")
+    assert "examples" in stale and not {"fetch", "fetch_sweep"} & stale
 
 
 def modules(script: str) -> set[str]:

@@ -43,7 +43,11 @@ class Rules:
             by_family = "family" in rule.wildcard_names
             for family in PROGRAM_FAMILIES if by_family else ("",):
                 job = SimpleNamespace(**vars(JOB), family=family)
-                given = {k: v(job) if callable(v) else v for k, v in rule.params.items()}
+                given = {
+                    key: value(job) if callable(value) else value
+                    for key, value in rule.params.items()
+                    if not rule._is_deriving_function(value)  # Snakemake does not compare it
+                }
                 name = f"{rule.name}-{family}" if by_family else rule.name
                 found[name] = json.dumps(given, default=str)
         return found

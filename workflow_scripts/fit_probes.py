@@ -3,6 +3,7 @@
 from steering_core.job import job
 
 with job(snakemake):
+    import logging
     from dataclasses import asdict
 
     from steering_core.activations.reader import ActivationCache
@@ -38,4 +39,10 @@ with job(snakemake):
         )
         probe.save(path)
         report[part] = asdict(evaluate_probe(probe, *split("validation")[:2]))
+        if report[part]["at_chance"]:  # the results say it too, after all the texts are made
+            logging.getLogger(__name__).warning(
+                "the %s probe is no better than chance on validation rows: set another layer or "
+                "label, or raise rows_per_class, before texts are generated",
+                part,
+            )
     write_json(snakemake.output.report, report)

@@ -111,8 +111,8 @@ def select(
     def around(batch: TokenBatch, chosen: list[int]) -> AbstractContextManager:
         if published_mask:
             first = capture_published(lm, readers, variants, batch, longest=how.new_tokens)
-            return _kept(first, current)
-        return _kept(capture(lm, readers, variants, batch), current)
+            return kept(first, current)
+        return kept(capture(lm, readers, variants, batch), current)
 
     due = sorted(set(snapshots))
     golds, letters = rows["gold"].tolist(), rows["letters"].tolist()
@@ -150,7 +150,7 @@ def _table(rows: pd.DataFrame, answers: Mapping[int, tuple[str, str | None, bool
 
 
 @contextmanager
-def _kept(block: AbstractContextManager, place: list) -> Iterator[None]:
+def kept(block: AbstractContextManager, place: list) -> Iterator[None]:
     """Enter ``block`` and leave what it captured in ``place``; nothing if it failed."""
     with block as captured:
         yield

@@ -52,10 +52,12 @@ def _verdict(row: pd.Series) -> str:
 
 
 def _found(planted: dict) -> str:
-    """Say how well the chosen feature tells the sentiment that the prompts were written in."""
+    """Say how well the chosen feature tells what the demo planted."""
     return (
-        "its feature, {feature} of layer {layer}, tells the planted sentiment of {n_prompts} "
-        "prompts with an AUC of {auc:.3f}: number {rank} of the layer's {n_features} features"
+        "its feature, {feature} of layer {layer}, read at the answers to {n_prompts} test prompts, "
+        "tells success with an AUC of {auc_success:.3f}, and the planted sentiment of the prompts "
+        "with {auc:.3f}, number {rank} of the layer's {n_features} features; the balance of the "
+        "prompts' own words tells it with {auc_words:.3f}"
     ).format(**planted)
 
 

@@ -198,17 +198,14 @@ def write_lexicon(path: str | Path) -> None:
     write_json(path, {name: list(entries) for name, entries in words.lexicon().items()})
 
 
-def score_sentiment(
+def word_balance(
     texts: Sequence[str], lexicon: Mapping[str, Sequence[str]]
 ) -> Int[np.ndarray, " n"]:
-    """Return the majority sentiment of each text's lexicon words.
+    """Return the number of positive less that of negative words in each text.
 
     Args:
         texts: `n` texts; words are compared in lower case.
         lexicon: `{"positive": words, "negative": words}`, as `write_lexicon` writes it.
-
-    Returns:
-        +1 positive, −1 negative, 0 where there is no lexicon word or a tie.
 
     Raises:
         ValueError: the lexicon lacks a polarity or lists a word under both.
@@ -220,4 +217,15 @@ def score_sentiment(
         raise ValueError(f"lexicon lists words under both polarities: {sorted(both)}")
     value = dict.fromkeys(lexicon["positive"], 1) | dict.fromkeys(lexicon["negative"], -1)
     totals = [sum(value.get(word, 0) for word in re.findall(r"\w+", t.lower())) for t in texts]
-    return np.sign(np.array(totals, dtype=np.int64))
+    return np.array(totals, dtype=np.int64)
+
+
+def score_sentiment(
+    texts: Sequence[str], lexicon: Mapping[str, Sequence[str]]
+) -> Int[np.ndarray, " n"]:
+    """Return the majority sentiment of each text's lexicon words.
+
+    +1 positive, −1 negative, 0 where there is no lexicon word or a tie; arguments and errors are
+    those of `word_balance`.
+    """
+    return np.sign(word_balance(texts, lexicon))

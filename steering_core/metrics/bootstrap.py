@@ -1,20 +1,18 @@
 """Bootstrap intervals of means, ratios and perplexities over examples.
 
-Percentile bootstrap (Efron, 1979) by ``scipy.stats.bootstrap``; the same seed gives the same
-interval.
+Percentile bootstrap (Efron, 1979), as ``scipy.stats.bootstrap`` has it; the same seed gives the
+same interval.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest
 
-# Resampled values held at once: bounds the memory, not the result.
-_BATCH_VALUES = 2_000_000
+from steering_core.metrics.resampling import resampled_sums
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,8 @@ def mean_interval(
         return UNDEFINED
     if (values == values[0]).all():
         return Interval(float(values[0]), float(values[0]), float(values[0]), values.size)
-    low, high = _percentiles((values,), np.mean, seed, confidence, n_resamples)
+    means = resampled_sums([values], seed=seed, n_resamples=n_resamples)[0] / values.size
+    low, high = _percentiles(means, confidence)
     return Interval(float(values.mean()), low, high, values.size)
 
 
@@ -122,7 +121,8 @@ def ratio_interval(
     ratios = numerators / denominators
     if (ratios == ratios[0]).all():
         return Interval(estimate, estimate, estimate, numerators.size)
-    low, high = _percentiles((numerators, denominators), _ratio, seed, confidence, n_resamples)
+    above, below = resampled_sums([numerators, denominators], seed=seed, n_resamples=n_resamples)
+    low, high = _percentiles(above / below, confidence)
     return Interval(estimate, low, high, numerators.size)
 
 
@@ -198,28 +198,9 @@ def _check_level(confidence: float, n_resamples: int) -> None:
         raise ValueError(f"n_resamples must be at least 1, got {n_resamples}.")
 
 
-def _ratio(
-    numerators: Float[np.ndarray, "... n"], denominators: Float[np.ndarray, "... n"], axis: int
-) -> Float[np.ndarray, "..."]:
-    return numerators.sum(axis=axis) / denominators.sum(axis=axis)
-
-
 def _percentiles(
-    samples: tuple[Float[np.ndarray, " n"], ...],
-    statistic: Callable[..., Any],
-    seed: int,
-    confidence: float,
-    n_resamples: int,
+    estimates: Float[np.ndarray, " resamples"], confidence: float
 ) -> tuple[float, float]:
-    interval = bootstrap(
-        samples,
-        statistic,
-        paired=len(samples) > 1,
-        vectorized=True,
-        method="percentile",
-        confidence_level=confidence,
-        n_resamples=n_resamples,
-        batch=max(1, _BATCH_VALUES // samples[0].size),
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(estimates, [tail, 100 - tail])
+    return float(low), float(high)

@@ -10,13 +10,11 @@ from jaxtyping import Bool, Float, Int
 from steering_core.generation.adaptive import AdaptiveSteering, steer_positions_adaptively
 from steering_core.generation.plan import AdaptivePlan
 from steering_core.generation.steering import steer_positions
-from steering_core.models.head import check_head, final_hidden, logits_of
+from steering_core.metrics.token_divergence import token_divergence
+from steering_core.models.head import check_head, final_hidden
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
-from steering_core.models.tokens import ROW_STEP, TokenBatch, padded_batches
-
-#: Logits in float32 at a time: rows × vocabulary. Bounds memory whatever the batch.
-_CHUNK_ELEMENTS = 2**25
+from steering_core.models.tokens import TokenBatch, padded_batches
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,9 @@ def divergence(
             with steer_positions(lm, site, torch.tensor(vectors[chosen]), steered_at):
                 steered = final_hidden(lm, batch.ids, batch.mask)[predicting]
         row, column = predicting.nonzero(as_tuple=True)
-        kl_token, nll_token = _compare(lm, steered, base, batch.ids[row, column + 1])
-        np.add.at(kl, np.array(chosen)[row.cpu().numpy()], kl_token)
-        np.add.at(nll, np.array(chosen)[row.cpu().numpy()], nll_token)
+        kl_token, nll_token = token_divergence(lm, steered, base, batch.ids[row, column + 1])
+        np.add.at(kl, np.array(chosen)[row.cpu().numpy()], kl_token.cpu().numpy())
+        np.add.at(nll, np.array(chosen)[row.cpu().numpy()], nll_token.cpu().numpy())
     return Divergence(kl, nll, np.array([len(row) for row in continuations]))
 
 
@@ -122,29 +120,3 @@ def _solved_anew(
             return final_hidden(lm, batch.ids, batch.mask)
 
     return adaptive.until_in_range(chosen, run)[0]
-
-
-def _compare(
-    lm: LanguageModel, steered: torch.Tensor | None, base: torch.Tensor, target: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return KL(steered ‖ base) and the base model's −log p(target), per token."""
-    kl, nll = [], []
-    step = max(ROW_STEP, _CHUNK_ELEMENTS // lm.model.config.get_text_config().vocab_size)
-    for i in range(0, len(base), step):
-        n = len(base[i : i + step])
-        base_log = _log_probabilities(lm, base[i : i + step])
-        nll.append(-base_log[:n].gather(1, target[i : i + step, None])[:, 0])
-        if steered is None:
-            kl.append(torch.zeros_like(nll[-1]))
-            continue
-        steered_log = _log_probabilities(lm, steered[i : i + step])
-        kl.append((steered_log.exp() * (steered_log - base_log)).sum(dim=1)[:n])
-    if not nll:
-        return np.zeros(0), np.zeros(0)
-    return torch.cat(kl).cpu().double().numpy(), torch.cat(nll).cpu().double().numpy()
-
-
-def _log_probabilities(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Return log p after each row, of rows filled up to a multiple of ``ROW_STEP``."""
-    filled = torch.cat([hidden, hidden[-1:].expand(-len(hidden) % ROW_STEP, -1)])
-    return torch.log_softmax(logits_of(lm, filled), dim=-1)

@@ -21,6 +21,7 @@ from steering_core.models.sae_source import (
     SAEShape,
     layers_with_sae,
     load_sae_shape,
+    no_such_sae,
     sae_repository,
 )
 from steering_core.models.sparse_autoencoder import load_sae
@@ -127,6 +128,8 @@ def choose_layers(experiment: Experiment, shape: ModelShape) -> list[int]:
         available = layers_with_sae(experiment.model.sae, shape.n_layers)
     else:  # the configuration has made sure that there is one
         available = [settings.layer] if settings.layers == "all" else list(settings.layers)
+    if not available:
+        raise no_such_sae(experiment.model.sae, "{layer}")
     layers = available if settings.layers == "all" else sorted(set(settings.layers))
     for layer in [*layers, *([] if settings.layer == "auto" else [settings.layer])]:
         if layer >= shape.n_layers:
@@ -138,8 +141,6 @@ def choose_layers(experiment: Experiment, shape: ModelShape) -> list[int]:
             raise ConfigError(f"layer: there is no SAE for {layer}; there are {available}.")
     if settings.layer != "auto" and settings.layer not in layers:
         raise ConfigError(f"layer: {settings.layer} is not in layers {layers}: add it.")
-    if not layers:
-        raise ConfigError(f"sae: no layer of {experiment.model.id} has an SAE: check the id.")
     return layers
 
 

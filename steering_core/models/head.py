@@ -4,6 +4,7 @@ import math
 
 import torch
 from jaxtyping import Bool, Float, Int
+from torch.nn.functional import linear
 from transformers import PretrainedConfig
 
 from steering_core.errors import ModelError
@@ -24,15 +25,28 @@ def final_hidden(
     ).last_hidden_state
 
 
+def vocabulary_size(lm: LanguageModel) -> int:
+    """Return the number of logits of a position."""
+    return len(lm.model.get_output_embeddings().weight)
+
+
 def logits_of(
-    lm: LanguageModel, hidden: Float[torch.Tensor, "n d_model"]
-) -> Float[torch.Tensor, "n vocabulary"]:
+    lm: LanguageModel, hidden: Float[torch.Tensor, "*n d_model"], columns: slice = slice(None)
+) -> Float[torch.Tensor, "*n vocabulary"]:
     """Return float32 logits: the output embedding of the final hidden state, scaled and capped.
 
     The scale and the soft cap are those that the model's configuration names.
+
+    Args:
+        lm: the model.
+        hidden: as :func:`final_hidden` returns it.
+        columns: of which tokens.
     """
     config = lm.model.config.get_text_config()
-    logits = lm.model.get_output_embeddings()(hidden).float() * _scale(config)
+    head = lm.model.get_output_embeddings()
+    bias = getattr(head, "bias", None)
+    product = linear(hidden, head.weight[columns], None if bias is None else bias[columns])
+    logits = product.float() * _scale(config)
     cap = getattr(config, "final_logit_softcapping", None)
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)
@@ -53,13 +67,19 @@ def check_head(lm: LanguageModel) -> None:
     """Compare :func:`logits_of` with the model's own logits, on two tokens.
 
     Raises:
-        ModelError: if the model does more to its logits than a known scale and a soft cap.
+        ModelError: if the model does more to its logits than a known scale and a soft cap, or if
+            they are NaN.
 
     """
     ids = torch.tensor([[1, 2]], device=lm.device)
     mask = torch.ones_like(ids, dtype=torch.bool)
     ours = logits_of(lm, final_hidden(lm, ids, mask))
     own = lm.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits.float()
+    if own.isnan().any():
+        raise ModelError(
+            f"{lm.shape.architecture}: its logits are NaN: check the weights, or set "
+            "`dtype: float32` in the model's section."
+        )
     # The model may cap and scale in its own precision; what is looked for is a missing factor.
     slack = 1e-3 if lm.dtype == torch.float32 else 3e-2
     if ours.shape != own.shape or not torch.allclose(ours, own, rtol=slack, atol=slack):

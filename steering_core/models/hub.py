@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -30,7 +31,10 @@ T = TypeVar("T")
 
 # huggingface_hub speaks through httpx2, other libraries through httpx.
 _REPOSITORY = re.compile(r"/((?:datasets/)?[\w.-]+/[\w.-]+)/(?:resolve|tree|revision)/")
+# datasets keeps of the hub's refusal only this.
+_GATED_ROWS = re.compile(r"Dataset '([\w.-]+/[\w.-]+)' is a gated dataset")
 _TRANSPORT = (httpx.TransportError, httpx2.TransportError)
+_OWN = (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled)
 # datasets and hf_xet raise these two of Python's own.
 _UNREACHABLE = (*_TRANSPORT, ConnectionError, TimeoutError)
 # hf_xet has no class of its own for what its storage answered.
@@ -88,7 +92,7 @@ def explain_hub_errors(repository: str) -> Iterator[None]:
     """Turn what the hub's clients raise inside the block into one :class:`ModelError`."""
     try:
         yield
-    except (OSError, RuntimeError, HfHubHTTPError, OfflineModeIsEnabled, *_TRANSPORT) as error:
+    except (OSError, RuntimeError, *_OWN, *_TRANSPORT) as error:
         if isinstance(error, RuntimeError) and not _of_xet(error):
             raise
         chain = _chain(error)
@@ -166,21 +170,33 @@ def _page(repository: str, chain: list[BaseException]) -> str:
         asked = response is not None and _REPOSITORY.search(str(response.url))
         if asked:
             return asked.group(1)
+        rows = _GATED_ROWS.search(str(link))
+        if rows:
+            return f"datasets/{rows.group(1)}"
     return repository
+
+
+def _is_gated(link: BaseException) -> bool:
+    return isinstance(link, GatedRepoError) or _GATED_ROWS.search(str(link)) is not None
 
 
 def _advice(repository: str, error: BaseException, chain: list[BaseException]) -> str | None:
     # Most specific first: a gated repository is also a repository that was not found.
-    for kind, advice in (
-        (
-            GatedRepoError,
+    if any(_is_gated(link) for link in chain):
+        return (
             f"{repository} is gated: accept its licence at https://huggingface.co/"
             f"{_page(repository, chain)}, then log in with `hf auth login` or set HF_TOKEN to a "
-            "token that may read gated repositories.",
-        ),
+            "token that may read gated repositories."
+        )
+    for kind, advice in (
         (
             RepositoryNotFoundError,
-            f"{repository} is not on the hub, or is private: check the id, or set HF_TOKEN.",
+            f"{repository} is not on the hub, or is private, and there is nothing of that name "
+            "here: check the id or the path, or set HF_TOKEN.",
+        ),
+        (
+            HFValidationError,
+            f"{repository} is not there, and no id of a hub repository: check the path.",
         ),
         (RevisionNotFoundError, f"{repository} has no such revision: check `revision`."),
     ):

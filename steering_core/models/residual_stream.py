@@ -108,7 +108,8 @@ def check_blocks(lm: LanguageModel) -> None:
     """Make sure that every block reads what the one before it wrote, on two tokens.
 
     Raises:
-        ModelError: if one does not: then no vector added there would be what is steered with.
+        ModelError: if one does not: then no vector added there would be what is steered with. Or
+            if it is NaN or infinite.
 
     """
     layers = range(lm.shape.n_layers - 1)
@@ -120,6 +121,11 @@ def check_blocks(lm: LanguageModel) -> None:
     every = [site for pair in sites.values() for site in pair]
     read = read_residuals(lm, every, ids, torch.ones_like(ids, dtype=torch.bool)) if every else {}
     for layer, (written, taken) in sites.items():
+        if not torch.isfinite(read[written.hook_name]).all():
+            raise ModelError(
+                f"{lm.shape.architecture}: block {layer} writes NaN or infinite values: check the "
+                "weights, or set `dtype: float32` in the model's section."
+            )
         if not torch.equal(read[written.hook_name], read[taken.hook_name]):
             raise ModelError(
                 f"{lm.shape.architecture}: block {layer + 1} does not read what block {layer} "

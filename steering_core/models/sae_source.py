@@ -66,7 +66,7 @@ def load_sae_shape(source: SAESource, layer: int) -> SAEShape:
     if source.path is not None:
         file = Path(name) / "cfg.json"
         if not file.is_file():
-            raise ConfigError(f"sae.path: {file} is not there; is layer {layer} trained?")
+            raise no_such_sae(source, layer)
         try:
             config = handle_config_defaulting(get_sae_lens_config_from_disk(name))
         except json.JSONDecodeError as error:
@@ -103,9 +103,19 @@ def _require_known(source: SAESource, layer: int) -> None:
                 "of a hub repository."
             )
         return
-    known = directory[source.release].saes_map
-    if source.id.format(layer=layer) not in known:
-        raise ConfigError(
-            f"sae.id: {source.release} has no {source.id.format(layer=layer)!r}; it has "
-            f"{len(known)}, such as {next(iter(known))!r}."
-        )
+    if source.id.format(layer=layer) not in directory[source.release].saes_map:
+        raise no_such_sae(source, layer)
+
+
+def no_such_sae(source: SAESource, layer: int | str) -> ConfigError:
+    """Return the error about an SAE that is not there; ``"{layer}"`` if no layer has one."""
+    if source.path is not None:
+        file = Path(source.path.format(layer=layer)) / "cfg.json"
+        if layer == "{layer}":
+            return ConfigError(f"sae.path: {file} is there for no layer: check the path.")
+        return ConfigError(f"sae.path: {file} is not there; is layer {layer} trained?")
+    known = get_pretrained_saes_directory()[str(source.release)].saes_map
+    return ConfigError(
+        f"sae.id: {source.release} has no {str(source.id).format(layer=layer)!r}; it has "
+        f"{len(known)}, such as {next(iter(known))!r}."
+    )

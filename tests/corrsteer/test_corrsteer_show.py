@@ -60,6 +60,9 @@ def test_the_feature_is_compared_with_the_planted_one(tmp_path):
     path = tmp_path / "corrsteer.csv"
     runs = {0: {"unsteered": before, "corrsteer_s": answers([True] * 8, [2])}}
     result_table("demo_praise", runs, n_resamples=50).to_csv(path, index=False)
-    found = dict(layer=2, feature=7, auc=0.875, rank=3, n_features=96, n_prompts=1000)
+    found = dict(layer=2, feature=7, rank=3, n_features=96, n_prompts=500)
+    found |= dict(auc=0.875, auc_words=0.9, auc_success=0.99)
     write_json(tmp_path / "planted_feature.json", found)
-    assert "7 of layer 2" in summary(path) and "AUC of 0.875: number 3 of" in summary(path)
+    said = summary(path)
+    assert "7 of layer 2" in said and "success with an AUC of 0.990" in said
+    assert "with 0.875, number 3 of" in said and "words tells it with 0.900" in said

@@ -20,6 +20,7 @@ from steering_core.corrsteer.bridge import answer_bridge
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.item import Source, Task
 from steering_core.corrsteer.plan import make_plan
+from steering_core.corrsteer.planted_feature import planted_feature
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.selection import make_readers, select
@@ -27,6 +28,7 @@ from steering_core.corrsteer.strategy import choose
 from steering_core.corrsteer.success import ExactOption
 from steering_core.corrsteer.validation import validate_layers
 from steering_core.corrsteer.variant import Variant
+from steering_core.errors import DataError
 from steering_core.models.language_model import load_language_model
 
 CAUSE, RIVAL = 4, 9
@@ -176,3 +178,16 @@ def test_optimal_sparse_steering_repairs_them_on_the_selected_features(lm, chain
     runs = {0: {"unsteered": answers["unsteered"], method: bridged.answers}}
     row = result_table("e", runs, n_resamples=50).iloc[-1]
     assert row["accuracy"] > 0.95 and row["negative"] == 0
+
+
+def test_the_demo_reads_a_feature_where_the_model_answers(lm):
+    prompts = rows(90, 2, "test")
+    has_cause = prompts["prompt"].str.split().str[-1].str[1:].astype(int) < 30
+    prompts["sentiment"] = has_cause.astype(float)
+    run = Run(lm, TASK, HOW, None, False, SITES)
+    found = planted_feature(run, BasisSAE(), prompts, 2, CAUSE)
+    assert (found["auc"], found["auc_success"], found["rank"]) == (1.0, 1.0, 1)
+    assert found["auc_words"] == 0.5  # no word of the lexicon is in them
+    assert planted_feature(run, BasisSAE(), prompts, 2, RIVAL)["auc"] < 0.6
+    with pytest.raises(DataError, match="not among"):
+        planted_feature(run, BasisSAE(), prompts.assign(sentiment=None), 2, CAUSE)

@@ -189,3 +189,11 @@ def test_corrsteer_raises_accuracy(praise):
     repaired, broken = int((~before & after).sum()), int((before & ~after).sum())
     assert repaired > broken
     assert binomtest(repaired, repaired + broken, alternative="greater").pvalue < 0.01
+
+
+def test_the_feature_knows_success_and_the_planted_sentiment_at_the_answers(praise):
+    found = json.loads((praise.parents[1] / "planted_feature.json").read_text())
+    assert found["auc_success"] > 0.95
+    # what the words of the prompts tell bounds what any reader of them can know
+    assert 0.7 < found["auc"] < found["auc_words"]
+    assert found["rank"] <= 10 and found["n_prompts"] >= 100

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from scipy.stats import bootstrap
 
-from steering_core.metrics import bootstrap as module
+from steering_core.metrics import resampling
 from steering_core.metrics.bootstrap import (
     Interval,
     mean_interval,
@@ -43,8 +44,32 @@ def test_seed_decides_the_interval_and_batching_does_not(monkeypatch):
     one = mean_interval(values, seed=1)
     assert one == mean_interval(values, seed=1)
     assert one != mean_interval(values, seed=2)
-    monkeypatch.setattr(module, "_BATCH_VALUES", 700)
+    monkeypatch.setattr(resampling, "_AT_ONCE", 700)
+    monkeypatch.setattr(resampling, "_KEPT", 0)  # no draws of before
     assert one == mean_interval(values, seed=1)
+
+
+@pytest.mark.parametrize("n", [2, 30, 401])
+def test_intervals_are_those_of_scipy(n):
+    rng = np.random.default_rng(n)
+    above, below = rng.normal(3.0, 2.0, n), rng.integers(1, 9, n).astype(float)
+
+    def expected(samples, statistic, confidence):
+        interval = bootstrap(
+            samples, statistic, paired=True, method="percentile", vectorized=True,
+            n_resamples=500, confidence_level=confidence, rng=np.random.default_rng(7),
+        ).confidence_interval  # fmt: skip
+        return [interval.low, interval.high]
+
+    def ratio(a, b, axis):
+        return a.sum(axis=axis) / b.sum(axis=axis)
+
+    for confidence in (0.5, 0.95):
+        how = {"seed": 7, "n_resamples": 500, "confidence": confidence}
+        mean, share = mean_interval(above, **how), ratio_interval(above, below, **how)
+        assert_allclose([mean.low, mean.high], expected((above,), np.mean, confidence), rtol=1e-12)
+        of_both = expected((above, below), ratio, confidence)
+        assert_allclose([share.low, share.high], of_both, rtol=1e-12)
 
 
 @settings(max_examples=50, deadline=None)

@@ -14,13 +14,11 @@ from transformers import (
     GraniteForCausalLM,
 )
 
-from steering_core.metrics import divergence as module
 from steering_core.metrics.divergence import divergence
 from steering_core.models.head import final_hidden, logits_of
 from steering_core.models.language_model import LanguageModel, ModelShape
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
-from steering_core.models.tokens import ROW_STEP
 
 SITE = Site(2, "pre", False, True)
 POST = Site(1, "post", False, True)
@@ -165,18 +163,6 @@ def test_padding_and_company_have_no_influence(lm, batch_tokens):
     )
     np.testing.assert_allclose(whole.kl_sum[order], some.kl_sum, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(whole.base_nll_sum[order], some.base_nll_sum, rtol=1e-4)
-
-
-def test_chunks_of_the_vocabulary_change_nothing(lm, monkeypatch):
-    whole = divergence(lm, PROMPTS, TEXTS, site=SITE, vectors=VECTORS)
-    calls = []
-    own = module.logits_of
-    monkeypatch.setattr(module, "logits_of", lambda lm, h: calls.append(len(h)) or own(lm, h))
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 64 * 4)
-    pieces = divergence(lm, PROMPTS, TEXTS, site=SITE, vectors=VECTORS)
-    assert set(calls) == {ROW_STEP} and len(calls) > 4  # four would be too few
-    np.testing.assert_allclose(pieces.kl_sum, whole.kl_sum, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(pieces.base_nll_sum, whole.base_nll_sum, rtol=1e-5)
 
 
 def test_soft_capped_logits_are_the_models_own(gemma):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stage_scripts import run_stage
 
 from steering_core.config.resolve import resolve
 from steering_core.errors import ConfigError, ModelError
@@ -91,8 +92,14 @@ def test_layer_without_an_sae(config):
     with pytest.raises(ConfigError, match=r"no SAE for 7; there are \[11\]"):
         choose_layers(experiment(raw), SHAPE)
     raw["models"]["gpt2"]["sae"]["id"] = "blocks.{layer}.hook_nothing"
-    with pytest.raises(ConfigError, match="SAE"):
-        choose_layers(experiment(raw, layer="auto"), SHAPE)
+    for layer in ("auto", 7):
+        with pytest.raises(
+            ConfigError, match=r"no 'blocks\.\{layer\}\.hook_nothing'; it has 13, such"
+        ):
+            choose_layers(experiment(raw, layer=layer), SHAPE)
+    raw["models"]["gpt2"]["sae"] = {"path": "nowhere/{layer}"}
+    with pytest.raises(ConfigError, match=r"nowhere/\{layer\}/cfg\.json is there for no layer"):
+        choose_layers(experiment(raw), SHAPE)
 
 
 def test_sae_of_another_model(hub, config):
@@ -155,6 +162,34 @@ def test_more_tokens_than_the_context(hub, config, override):
     (key,) = override
     with pytest.raises(ConfigError, match=rf"{key}: \d+ exceeds the context 256"):
         fetch_experiment(experiment(config, layers=[7], **override))
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"rows_per_class": 8}, "too few rows"),
+        ({"max_tokens": 30}, "texts are longer than max_tokens 30"),
+    ],
+)
+def test_rows_that_cannot_serve(hub, config, tmp_path, caplog, override, message):
+    found = experiment(config, layers=[7], **override)
+    settings = found.settings.model_dump()
+    with pytest.raises(SystemExit):
+        run_stage(
+            "fetch.py",
+            tmp_path,
+            input={"concept": str(ROOT / found.task.concept)},
+            output={name: str(tmp_path / name) for name in ("resources", "dataset")},
+            params={
+                "model": found.model.model_dump(exclude={"settings"}),
+                "task": found.task.model_dump(exclude={"settings"}),
+                "settings": settings,
+                "examples": settings,
+            },
+            experiment=found.name,
+        )
+    assert message in caplog.text
 
 
 def test_local_directories_are_pinned_by_content(tmp_path):

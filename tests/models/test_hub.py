@@ -21,6 +21,7 @@ from steering_core.errors import ModelError
 from steering_core.models.fetch import pin
 from steering_core.models.hub import HubUnavailableError, _page, explain_hub_errors
 from steering_core.models.language_model import load_language_model, load_shape, load_tokenizer
+from steering_core.models.revisions import hub_commit
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB = ROOT.parent / "shared" / "hub"
@@ -94,10 +95,44 @@ def test_gated_repository_with_and_without_a_token(small_hub, tmp_path):
     assert right == ["nothing raised"] * 5
 
 
+READ_ROWS = """
+from steering_core.data.datasets import read_rows
+from steering_core.errors import ModelError
+from steering_core.models.revisions import hub_commit
+
+try:
+    read_rows("some/rows", None, "validation", hub_commit("some/rows", "main", "dataset"))
+except ModelError as error:
+    print(error)
+"""
+
+
+def test_gated_dataset(small_hub, tmp_path):
+    """`datasets` drops the hub's own error, and tells of it in words."""
+    rows = HUB / "datasets" / "stanfordnlp" / "sst2"
+    shutil.copytree(rows, tmp_path / "hub" / "datasets" / "some" / "rows")
+    (tmp_path / "hub" / "gated.txt").write_text("datasets/some/rows secret\n")
+    for token in ({}, {"HF_TOKEN": "hf_wrong"}):
+        printed = in_process(READ_ROWS, tmp_path, HF_ENDPOINT=small_hub, **token)
+        assert "accept its licence at https://huggingface.co/datasets/some/rows" in printed
+        assert "hf auth login" in printed and "hf_wrong" not in printed
+
+
 def test_offline_without_a_cache(tmp_path):
     dead = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
     for line in in_process(LOAD, tmp_path, **dead).splitlines():
         assert "some/model" in line and "fetch rule" in line and "HF_HOME" in line
+
+
+def test_a_path_where_nothing_is(hub, tmp_path):
+    path = str(tmp_path / "none")
+    for attempt in (
+        lambda: load_shape(Model(id=path, sae=SAE)),
+        lambda: pin(path, "main"),
+        lambda: hub_commit(path, "main", "dataset"),
+    ):
+        with pytest.raises(ModelError, match=r"none is not there, and no id of a hub.*the path"):
+            attempt()
 
 
 def test_missing_repository(hub):

@@ -101,6 +101,20 @@ def test_blocks_that_do_not_follow_one_another_are_refused(tiny):
         check_blocks(type(tiny)(model, tiny.tokenizer, tiny.shape))
 
 
+@pytest.mark.parametrize(
+    ("weight", "check", "message"),
+    [
+        ("model.layers.1.mlp.down_proj.weight", check_blocks, "block 1 writes NaN.*float32"),
+        ("model.norm.weight", check_head, "its logits are NaN.*float32"),
+    ],
+)
+def test_nan_in_the_weights_is_said_to_be_that(tiny, weight, check, message):
+    model = copy.deepcopy(tiny.model)
+    model.get_parameter(weight).fill_(float("nan"))
+    with pytest.raises(ModelError, match=message):
+        check(type(tiny)(model, tiny.tokenizer, tiny.shape))
+
+
 def test_an_architecture_without_a_decoder_stack_is_refused():
     config = T5Config(num_layers=2, d_model=16)
     config.architectures = ["T5ForConditionalGeneration"]

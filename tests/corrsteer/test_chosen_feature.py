@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from steering_core.demo.planted_feature import areas_under_curve, chosen_feature
+from steering_core.corrsteer.planted_feature import areas_under_curve, chosen_feature
 from steering_core.errors import DataError
 
 

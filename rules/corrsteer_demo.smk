@@ -1,16 +1,17 @@
 # What the demo alone can tell, its truth being known; no stage reads it.
-rule demo_planted_feature:
+rule corrsteer_planted_feature:
     input:
         resources="results/demo_praise/corrsteer/resources.json",
         prompts=rules.demo_corpus.output.praise,
+        examples="results/demo_praise/corrsteer/seed-0/examples.parquet",
         answers="results/demo_praise/corrsteer/seed-0/answers/corrsteer_s.parquet",
         features="results/demo_praise/corrsteer/seed-0/plans/corrsteer_s.csv",
     output:
         planted="results/demo_praise/planted_feature.json",
     log:
-        "results/demo_praise/logs/demo_planted_feature.log",
+        "results/demo_praise/logs/corrsteer_planted_feature.log",
     benchmark:
-        "results/demo_praise/benchmarks/demo_planted_feature.tsv"
+        "results/demo_praise/benchmarks/corrsteer_planted_feature.tsv"
     conda:
         "../envs/steering.yaml"
     resources:
@@ -18,7 +19,10 @@ rule demo_planted_feature:
         runtime=minutes(15),
     params:
         model=lambda wildcards: corrsteer_resolved("demo_praise")["model"],
-        settings=lambda wildcards: {"device": CORRSTEER["demo_praise"].settings.device},
-        code=code("demo_planted_feature.py"),
+        task=lambda wildcards: corrsteer_resolved("demo_praise")["task"],
+        settings=lambda wildcards: {
+            name: corrsteer_resolved("demo_praise")["settings"][name] for name in ANSWERING
+        },
+        code=code("corrsteer_planted_feature.py"),
     script:
-        "../workflow_scripts/demo_planted_feature.py"
+        "../workflow_scripts/corrsteer_planted_feature.py"

@@ -1,0 +1,125 @@
+"""How well the feature that CorrSteer-S chose knows the sentiment that the demo planted."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
+
+from steering_core.corrsteer.capture import Captured, Encoder, capture, feature_reader
+from steering_core.corrsteer.decoding import decode
+from steering_core.corrsteer.run import Run
+from steering_core.corrsteer.selection import kept
+from steering_core.corrsteer.variant import Variant
+from steering_core.demo.grammar import word_balance
+from steering_core.demo.vocabulary import lexicon
+from steering_core.errors import DataError
+from steering_core.models.tokens import TokenBatch
+
+
+def chosen_feature(answers: pd.DataFrame, plan: pd.DataFrame) -> tuple[int, int]:
+    """Return layer and feature of a strategy that steers a single feature.
+
+    Args:
+        answers: of the arm; ``layers`` are those it steered.
+        plan: the arm's table of features, ``steered`` where they would be.
+
+    Raises:
+        DataError: if not exactly one feature was steered.
+    """
+    layers = sorted({int(layer) for row in answers["layers"] for layer in row})
+    steered = plan[plan["steered"].fillna(False).astype(bool) & plan["layer"].isin(layers)]
+    if len(steered) != 1:
+        raise DataError(f"{len(steered)} features were steered in layers {layers}, not one.")
+    return int(steered["layer"].iloc[0]), int(steered["feature"].iloc[0])
+
+
+def areas_under_curve(
+    activations: Float[np.ndarray, "n d_sae"], positive: Bool[np.ndarray, " n"]
+) -> Float[np.ndarray, " d_sae"]:
+    """Return the area under the ROC curve of every feature; 0.5 for one that never varies.
+
+    Mann and Whitney's statistic over midranks (Fawcett 2006, An introduction to ROC analysis, 7).
+
+    Raises:
+        DataError: if there is one class only.
+    """
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    if not n_positive or not n_negative:
+        raise DataError("an area under the curve needs both classes.")
+    ranks = rankdata(activations, axis=0)[positive].sum(axis=0)
+    return (ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+
+
+def pooled_features(
+    run: Run, encoder: Encoder, rows: pd.DataFrame, layer: int
+) -> tuple[Float[np.ndarray, "n d_sae"], list[str]]:
+    """Answer ``rows`` unsteered; return every feature's maximum at generated tokens, and the texts.
+
+    This is what CorrSteer correlates with success (``mask: generation``, ``pooling: max``).
+
+    Args:
+        run: model and how it answers.
+        encoder: of the layer's SAE.
+        rows: columns ``prompt`` and ``letters``.
+        layer: where to read.
+    """
+    reader, variant = feature_reader(encoder, run.sites[layer]), Variant()
+    features = np.zeros((len(rows), encoder.d_sae), dtype=np.float32)
+    texts = np.full(len(rows), "", dtype=object)
+    current: list[Captured] = []
+
+    def around(batch: TokenBatch, chosen: list[int]) -> AbstractContextManager:
+        return kept(capture(run.lm, [reader], [variant], batch), current)
+
+    for chosen, answers in decode(run.lm, rows, run.how, around):
+        pooled = current.pop().values(layer, variant)
+        features[chosen] = pooled[: len(chosen)].cpu().numpy()
+        texts[chosen] = answers
+    return features, texts.tolist()
+
+
+def planted_feature(
+    run: Run, encoder: Encoder, rows: pd.DataFrame, layer: int, feature: int
+) -> dict[str, Any]:
+    """Compare a feature at generated tokens of the unsteered model with what the demo planted.
+
+    Some words of a prompt have the other polarity, so no reader of them tells its sentiment every
+    time: what their balance tells stands beside the feature.
+
+    Args:
+        run: the model and how it answers.
+        encoder: of the SAE of the feature's layer.
+        rows: ``prompt``, ``letters`` and ``sentiment`` (0 or 1), of prompts that chose nothing.
+        layer: of the feature.
+        feature: its index.
+
+    Returns:
+        ``layer``, ``feature``; areas under the ROC curve: ``auc`` of the feature for the planted
+        sentiment, ``auc_words`` of the prompt's positive less negative words for it,
+        ``auc_success`` of the feature for success; ``rank`` of ``auc`` (1: no feature of the layer
+        has a larger one), ``n_features``, ``n_prompts``.
+
+    Raises:
+        DataError: if the sentiment of a prompt is not known, or all are alike.
+    """
+    if rows["sentiment"].isna().any():
+        raise DataError("a prompt is not among those whose sentiment is known.")
+    activations, texts = pooled_features(run, encoder, rows, layer)
+    planted = rows["sentiment"].to_numpy() == 1
+    letters = rows["letters"].tolist()
+    success = run.task.success.judge(texts, rows["gold"].tolist(), letters, run.classifier).success
+    areas = areas_under_curve(activations, planted)
+    balance = word_balance(rows["prompt"].tolist(), lexicon())
+    return {
+        "layer": layer,
+        "feature": feature,
+        "auc": float(areas[feature]),
+        "auc_words": float(areas_under_curve(balance[:, None], planted)[0]),
+        "auc_success": float(areas_under_curve(activations[:, [feature]], success)[0]),
+        "rank": int((areas > areas[feature]).sum()) + 1,
+        "n_features": len(areas),
+        "n_prompts": len(rows),
+    }

@@ -1,0 +1,33 @@
+"""Compare the feature that CorrSteer-S chose in the demo with the planted sentiment."""
+
+from steering_core.job import job
+
+with job(snakemake):
+    import pandas as pd
+
+    from steering_core.config.model import Model
+    from steering_core.config.view import SettingsView
+    from steering_core.corrsteer.examples import read_examples
+    from steering_core.corrsteer.planted_feature import chosen_feature, planted_feature
+    from steering_core.corrsteer.run import open_run
+    from steering_core.models.feature_encoder import load_encoder
+    from steering_core.models.pins import pinned_sae
+    from steering_core.storage.atomic import write_json
+    from steering_core.storage.json import read_json
+
+    files, params = snakemake.input, snakemake.params
+    resources = read_json(files.resources)
+    run = open_run(params.model, params.task, SettingsView(params.settings), resources)
+    layer, feature = chosen_feature(pd.read_parquet(files.answers), pd.read_csv(files.features))
+    # test prompts: none of them chose the feature
+    rows = read_examples(files.examples, "test").merge(
+        pd.read_parquet(files.prompts), on="prompt", how="left", validate="one_to_one"
+    )
+    found = planted_feature(
+        run,
+        load_encoder(pinned_sae(Model(**params.model), resources), layer, run.lm.device),
+        rows,
+        layer,
+        feature,
+    )
+    write_json(snakemake.output.planted, found)
