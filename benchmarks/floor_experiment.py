@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from steering_core.config.method_families import settings_of
 from steering_core.config.settings import Settings
 from steering_core.methods.base import FitData
 from steering_core.methods.directions import fit_directions, read_direction
 from steering_core.methods.fixed import fixed_methods
 from steering_core.methods.interventions import Interventions, read_interventions
 from steering_core.methods.solutions import write_solutions
-from steering_core.methods.solve_grid import solve_grid
+from steering_core.methods.solve_grid import solve_directions, solve_program_grid
 from steering_core.metrics.probe_effects import probe_effects
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.fit import fit_probe
@@ -119,7 +120,17 @@ class Experiment:
             for split, part in parts
         ).reset_index(drop=True)
         residuals = np.concatenate([part.residuals for _, part in parts])
-        return solve_grid(
-            SETTINGS, examples, residuals, self.probe, self.path,
-            lambda method: read_direction(self.directions, method), 1,
-        )  # fmt: skip
+        fixed, qp, socp = (
+            SETTINGS.model_copy(update={"methods": settings_of(family, SETTINGS)["methods"]})
+            for family in ("directions", "qp", "socp")
+        )
+        frames = [
+            solve_directions(
+                fixed, examples, lambda method: read_direction(self.directions, method)
+            )
+        ]
+        for program in (qp, socp):
+            frames.append(
+                solve_program_grid(program, examples, residuals, self.probe, self.path, 1)
+            )
+        return pd.concat(frames, ignore_index=True)
