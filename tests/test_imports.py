@@ -1,6 +1,7 @@
 """Stages are many and short: none waits for libraries that only others need."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,21 @@ def test_what_importing_the_code_of_stages_leaves_out(scripts: list[str], withou
     nodes = [node for tree in trees for node in ast.walk(tree)]
     lines = [ast.unparse(n) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
     lines += ["import sys", f"print(*sorted(set({without!r}) & set(sys.modules)))"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == []
+
+
+def test_the_workflow_itself_starts_without_torch():
+    """Each dry run, and each job on a cluster, reads the rules anew."""
+    rules = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
+    text = "\n".join(path.read_text("utf-8") for path in rules)
+    modules = sorted(set(re.findall(r"^from (steering_core[\w.]*) import", text, flags=re.M)))
+    assert len(modules) > 10
+    lines = [f"import {name}" for name in modules]
+    lines += ["import sys", "print(*{'torch', 'transformers'} & set(sys.modules))"]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
         cwd=ROOT, check=True, capture_output=True, text=True,

@@ -2,20 +2,23 @@
 
 Each is a small frozen object with the classifier it needs as data, so a task stays declarative.
 A classifier that cannot be loaded is an error; no success function falls back to another.
+Classifiers are imported when they are loaded: each start of the workflow reads the tasks.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool
 
 from steering_core.corrsteer import extraction
-from steering_core.corrsteer.similarity import Similarity
 from steering_core.errors import ModelError
-from steering_core.metrics.classifiers import TextClassifier
+
+if TYPE_CHECKING:
+    from steering_core.corrsteer.similarity import Similarity
+    from steering_core.metrics.classifiers import TextClassifier
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,10 @@ class SemanticSimilarity(Success):
     classifier: str = "dleemiller/ModernCE-base-sts"
     threshold: float = 0.6
 
-    def load(self, revision: str | None = None, device: str = "auto") -> Similarity:
+    def load(self, revision: str | None = None, device: str = "auto") -> "Similarity":
         """Load the cross-encoder."""
+        from steering_core.corrsteer.similarity import Similarity
+
         return Similarity(self.classifier, revision or "main", device)
 
     def judge(
@@ -146,8 +151,10 @@ class Refusal(Success):
     classifier: str = "ProtectAI/distilroberta-base-rejection-v1"
     label: str = "REJECTION"
 
-    def load(self, revision: str | None = None, device: str = "auto") -> TextClassifier:
+    def load(self, revision: str | None = None, device: str = "auto") -> "TextClassifier":
         """Load the refusal classifier."""
+        from steering_core.metrics.classifiers import TextClassifier
+
         return TextClassifier(self.classifier, self.label, revision or "main", device)
 
     def judge(
