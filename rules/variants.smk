@@ -9,7 +9,6 @@ rule solve_variants:
         layer=rules.pick_layer.output.layer,
         probe=rules.fit_probes.output.probe,
         evaluation_probe=rules.fit_probes.output.evaluation_probe,
-        paths=all_paths,
     output:
         solutions="results/{experiment}/variant_solutions.parquet",
     log:

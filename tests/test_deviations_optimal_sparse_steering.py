@@ -562,7 +562,7 @@ def test_13_truth_without_a_judge_is_warned_of(
     for name, value in found.items():
         write_json(tmp_path / name, value)
     files = {name: tmp_path / name for name in (*tables, *found)}
-    files["divergence"] = [files["divergence"]]
+    files |= {name: [files[name]] for name in ("divergence", "solutions")}
     settings = {"seed": 0, "bootstrap_resamples": 50, "selection_kl": 1.0}
     task = resolve(CONFIG, experiment).task
     given = SimpleNamespace(

@@ -8,8 +8,8 @@ with job(snakemake):
     from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
     from steering_core.methods.variants import variants_of_test_rows
-    from steering_core.optimize.deepest_path import deepest_path
     from steering_core.optimize.dictionary import Dictionary
+    from steering_core.optimize.path import SteeringPath
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.atomic import atomic_path
     from steering_core.storage.decoder import load_decoder
@@ -19,16 +19,17 @@ with job(snakemake):
     hook = read_json(files.layer)["hook_name"]
     cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
     dictionary = Dictionary(load_decoder(files.decoder))
+    probe = LinearProbe.load(files.probe).oriented(target_class)
     rows = variants_of_test_rows(
         SettingsView(snakemake.params.settings),
         read_examples(files.examples, ["train"]),
         read_examples(files.examples, ["test"])["example_id"].tolist(),
         residuals_of=lambda ids: cache.matrix(hook, ids),
         features_of=lambda ids: feature_matrix(files.features, ids),
-        probe=LinearProbe.load(files.probe).oriented(target_class),
+        probe=probe,
         evaluation_probe=LinearProbe.load(files.evaluation_probe).oriented(target_class),
         dictionary=dictionary,
-        path=deepest_path(files.paths, dictionary),
+        path=SteeringPath.fit(dictionary, probe.weight_vector),
         target_class=target_class,
     )
     with atomic_path(snakemake.output.solutions) as temporary:
