@@ -4,7 +4,7 @@ CORES ?= 2
 KILLS ?= 40
 BIN := .venv/bin
 STAMP := .venv/installed
-# The demo's model keeps one core busy: two jobs at a time.
+# The demo's model is small: its jobs keep one core busy, and no memory bounds how many run at once.
 SMALL := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_bridge corrsteer_select divergence \
 	encode_features fit_probes generate judge solve solve_variants sweep_layers)
 
@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml envs/constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/snakemake --cores $(CORES) demo --set-threads $(SMALL)
+	$(BIN)/snakemake --cores $(CORES) demo --set-threads $(SMALL) --resources gpu=1 mem_mb=64000
 	@$(BIN)/python -m steering_core.corrsteer.show results/demo_praise/corrsteer.csv
 	@echo
 	@$(BIN)/python -m steering_core.tables.show results/demo/pareto.csv
