@@ -20,25 +20,18 @@ def family_settings(family=None):
     return lambda wildcards: settings_of(family or wildcards.family, experiment(wildcards).settings)
 
 
-def made_from(family, wildcards):
-    """The files that the vectors of a family are made from, by name."""
-    if family == "directions":
-        files = {"directions": rules.fit_directions.output.directions}
-    else:
-        files = {"path": rules.solve.output.path, "probe": rules.fit_probes.output.probe}
-    names = {"experiment": wildcards.experiment, "family": family}
-    return {name: expand(file, **names)[0] for name, file in files.items()}
-
-
 def steering_files(wildcards):
     """What a method steers with; the decoder is for programs that follow the path further."""
     family = family_of(wildcards.method)
-    names = {"experiment": wildcards.experiment, "family": family}
     files = {"solutions": SOLUTIONS}
-    if family != "directions":
+    if family == "directions":
+        files["directions"] = rules.fit_directions.output.directions
+    else:
         files["decoder"] = rules.encode_features.output.decoder
-    found = {name: expand(file, **names)[0] for name, file in files.items()}
-    return {**found, **made_from(family, wildcards)}
+        files["path"] = rules.solve.output.path
+        files["probe"] = rules.fit_probes.output.probe
+    names = {"experiment": wildcards.experiment, "family": family}
+    return {name: expand(file, **names)[0] for name, file in files.items()}
 
 
 def all_solutions(wildcards):

@@ -29,12 +29,6 @@ def test_a_shorter_path_is_a_beginning_of_it(files):
     np.testing.assert_array_equal(knots[1][: len(knots[0])], knots[0])
 
 
-def test_with_a_decoder_it_can_be_followed_further(files):
-    problem, *names = files
-    reach = deepest_path(names).knots.reach
-    assert deepest_path(names, problem[0]).extend(reach * 1.01).knots.reach > reach
-
-
 def test_no_path_and_paths_of_different_probes_are_refused(files, tmp_path):
     (decoder, weight), short, _ = files
     SteeringPath.fit(decoder, -weight).save(tmp_path / "other")
