@@ -2,6 +2,7 @@
 PYTHON ?= python3
 CORES ?= 2
 KILLS ?= 40
+ROUNDS ?= 5
 BIN := .venv/bin
 STAMP := .venv/installed
 # The demo's model is small: its jobs keep one core busy, and no memory bounds how many run at once.
@@ -27,8 +28,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(CORES) --no-loadscope-reorder
 
-# Many more kills, from an empty directory each; renews the table in docs/reliability.md.
+# New examples of every property, several times; many more kills, from an empty directory each,
+# which renew the table in docs/reliability.md.
 stress: $(STAMP)
+	for round in $$(seq $(ROUNDS)); do STEERING_NEW_EXAMPLES=1 \
+		$(BIN)/python -m pytest -n $(CORES) -m hypothesis || exit; done
 	rm -f results/reliability.csv
 	STEERING_KILLS=$(KILLS) STEERING_KILLS_FROM_NOTHING=1 \
 		$(BIN)/python -m pytest tests/reliability tests/cluster --timeout 7200
