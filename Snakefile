@@ -87,18 +87,4 @@ rule demo:
         ),
 
 
-# Never runs: asked for a product of an experiment that config.yaml lacks, it says so and names
-# the nearest one, where Snakemake alone would say that no rule makes the file.
-rule unknown_experiment:
-    input:
-        unknown_experiment,
-    output:
-        "results/{unknown}/{file}",
-    log:
-        "results/{unknown}/logs/{file}.log",
-    wildcard_constraints:
-        file=r"[^/]+\.(csv|svg|html|json|parquet)",
-    conda:
-        "envs/steering.yaml"
-    shell:
-        "false &> {log}"
+include: "rules/unknown_target.smk"

@@ -3,7 +3,6 @@ from dataclasses import asdict
 
 from steering_core.config.corrsteer import BRIDGE_METHODS, CorrSteerSettings
 from steering_core.config.corrsteer_resolve import (
-    find_corrsteer,
     load_corrsteer,
     load_section,
 )
@@ -44,7 +43,6 @@ ANSWERING = (
 
 wildcard_constraints:
     run="|".join(CORRSTEER) or "(?!)",
-    unknown=f"(?!({'|'.join([*EXPERIMENTS, *CORRSTEER, 'tables'])})/)[^/]+",
     seed=r"\d+",
     arm=rf"(?!({'|'.join(['fine_tuning', *BRIDGE_METHODS])})(?![A-Za-z0-9_-]))[A-Za-z][A-Za-z0-9_-]*",
     table="|".join(FILES),
@@ -58,13 +56,6 @@ def check_corrsteer_options():
         return
     asked = asked_runs(workflow.dag_settings.targets, CORRSTEER, TABLE_RUNS)
     check_options(workflow.config_settings.config, CORRSTEER, asked)
-
-
-def unknown_experiment(wildcards):
-    """No input: an error that names the experiments there are."""
-    if wildcards.file.startswith("corrsteer"):
-        return find_corrsteer(config, wildcards.unknown)
-    return resolve(config, wildcards.unknown)
 
 
 def corrsteer_settings(*names):

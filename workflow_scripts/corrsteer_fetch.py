@@ -6,7 +6,7 @@ with job(snakemake, network=True):
     from steering_core.config.corrsteer_task import CorrSteerTask
     from steering_core.config.model import Model
     from steering_core.config.view import SettingsView
-    from steering_core.corrsteer.fetch import fetch_run
+    from steering_core.corrsteer.fetch import describe_run, download_run
     from steering_core.corrsteer.read_items import fetch_items
     from steering_core.corrsteer.tasks import find_task
     from steering_core.models.hub import persistently
@@ -15,10 +15,12 @@ with job(snakemake, network=True):
     given = SettingsView(snakemake.params.settings)
     entry = CorrSteerTask(**snakemake.params.task)
     model, task = Model(**snakemake.params.model), find_task(entry.task)
+    # What is small and can be wrong comes before gigabytes of weights.
+    found = persistently(lambda: describe_run(model, task, given))
     items, dataset = persistently(
         lambda: fetch_items(entry, published_prompt=given.published_prompt)
     )
-    found = persistently(lambda: fetch_run(model, task, given))
+    persistently(lambda: download_run(model, task, found))
     with atomic_path(snakemake.output.rows) as temporary:
         items.to_parquet(temporary, index=False)
     write_json(snakemake.output.resources, {**found, "dataset": dataset})

@@ -97,9 +97,9 @@ def _validated(
     try:
         return schema.model_validate(value)
     except ValidationError as error:
-        lines = []
+        found: dict[str, list[str]] = {}
         for problem in error.errors():
-            path = ".".join(str(part) for part in problem["loc"])
+            path = _path(problem["loc"], value)
             if problem["type"] == "extra_forbidden":
                 key = str(problem["loc"][-1])
                 known = _keys_at(schema, problem["loc"][:-1])
@@ -114,8 +114,21 @@ def _validated(
                     message += " (got null)"
                 if problem["type"] == "literal_error":
                     message += _hint(str(problem["input"]), _quoted(problem["ctx"]["expected"]))
-            lines.append(f"{path}: {message}" if path else message)
+            found.setdefault(path, []).append(message)
+        # A key that may be this or that has a problem for each.
+        lines = [f"{path}: {', or '.join(m)}".removeprefix(": ") for path, m in found.items()]
         raise ConfigError(f"in {where}: " + "; ".join(lines)) from error
+
+
+def _path(loc: tuple[int | str, ...], value: Any) -> str:
+    """Return where a problem is, without what pydantic calls the kinds that a value may be of."""
+    found = []
+    for part in loc:
+        if not isinstance(value, dict) and not (isinstance(value, list) and isinstance(part, int)):
+            continue
+        found.append(str(part))
+        value = value[part] if isinstance(value, list) else value.get(part)
+    return ".".join(found)
 
 
 def _quoted(expected: str) -> list[str]:

@@ -83,7 +83,9 @@ def build_examples(
             f"{int(rows.loc[long, 'n_tokens'].max())}"
         )
         if settings.long_prompts == "error":
-            raise DataError(f"{message}: raise max_tokens or set long_prompts to drop.")
+            raise DataError(
+                f"{message}: set long_prompts to drop, or raise max_tokens if the context allows."
+            )
         log.warning("%s: dropped", message)
         rows = rows[~long]
     return rows.rename(columns={"item_id": "example_id"})[SCHEMA.names].reset_index(drop=True)

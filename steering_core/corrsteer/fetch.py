@@ -14,10 +14,11 @@ from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.models.weights import fetch_weights
 
 
-def fetch_run(model: Model, task: Task, given: SettingsView) -> dict[str, Any]:
-    """Return the resources of an experiment, the layers without an SAE among them.
+def describe_run(model: Model, task: Task, given: SettingsView) -> dict[str, Any]:
+    """Pin everything, check it by the configurations, which are small, and return what was found.
 
-    Layers are 1 to L − 1 as published, or those configured.
+    Layers are 1 to L − 1 as published, or those configured; those without an SAE are among the
+    results.
 
     Raises:
         ConfigError: if a configured layer has no SAE, or no layer has one, or lengths do not fit
@@ -40,24 +41,26 @@ def fetch_run(model: Model, task: Task, given: SettingsView) -> dict[str, Any]:
     layers = [layer for layer in wanted if layer in available]
     if not layers:
         raise ConfigError(f"sae: no layer of {model.id} has an SAE: check the id.")
-    found = describe_model(model, shape, layers, max_tokens=max_tokens, new_tokens=new_tokens)
-    fetch_weights(found["model"]["id"], found["model"]["revision"])
-    for layer in layers:  # downloads the weights, one layer in memory at a time
-        load_sae(model.sae, layer)
-    pinned_sae(model, found)  # sae-lens took what is `main` by now
+    classifier = task.success.classifier
     return {
-        **found,
-        "classifier": _fetch_classifier(task),
+        **describe_model(model, shape, layers, max_tokens=max_tokens, new_tokens=new_tokens),
+        "classifier": classifier and {"model": classifier, "revision": pin(classifier, "main")},
         "layers_without_sae": missing,
         "max_tokens": max_tokens,
     }
 
 
-def _fetch_classifier(task: Task) -> dict[str, str] | None:
-    repository = task.success.classifier
-    if repository is None:
-        return None
-    revision = pin(repository, "main")
-    fetch_weights(repository, revision)
-    task.success.load(revision, "cpu")
-    return {"model": repository, "revision": revision}
+def download_run(model: Model, task: Task, found: dict[str, Any]) -> None:
+    """Download the weights of what :func:`describe_run` found, the smallest first.
+
+    Raises:
+        ModelError: if something cannot be loaded, with what to do.
+    """
+    if found["classifier"] is not None:
+        revision = found["classifier"]["revision"]
+        fetch_weights(found["classifier"]["model"], revision)
+        task.success.load(revision, "cpu")
+    for layer in found["layers"]:  # one layer in memory at a time
+        load_sae(model.sae, layer)
+    pinned_sae(model, found)  # sae-lens took what is `main` by now
+    fetch_weights(found["model"]["id"], found["model"]["revision"])

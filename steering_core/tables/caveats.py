@@ -24,7 +24,8 @@ def probe_warnings(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         f"the {part} probe is no better than chance on validation rows "
         f"(accuracy {report['accuracy']:.2f}, chance {report['chance']:.2f}, n {report['n']}): "
-        "set `layer: auto` or another layer, raise rows_per_class, or choose another label"
+        "see sweep.csv for a better layer (`layer: auto` takes the best), raise rows_per_class, or "
+        "choose another label"
         for part, report in reports.items()
         if report["at_chance"]
     ]

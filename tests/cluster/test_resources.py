@@ -56,8 +56,8 @@ def requests(request, tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    # The catch-all for unknown experiments takes none of these for one.
-    assert "unknown_experiment" not in done.stdout + done.stderr
+    # What refuses unknown files takes none of these for one.
+    assert "unknown_target" not in done.stdout + done.stderr
     found: dict[str, dict[str, int]] = {}
     rule = ""
     for line in (done.stdout + done.stderr).splitlines():
