@@ -387,8 +387,8 @@ def test_a_probe_at_chance_is_warned_of_in_every_row():
     warnings = probe_warnings({"train": report(True), "evaluation": report(False)})
     assert warnings == [
         "the train probe is no better than chance on validation rows "
-        "(accuracy 0.51, chance 0.50, n 40): set `layer: auto` or another layer, raise "
-        "rows_per_class, or choose another label"
+        "(accuracy 0.51, chance 0.50, n 40): see sweep.csv for a better layer "
+        "(`layer: auto` takes the best), raise rows_per_class, or choose another label"
     ]
     assert probe_warnings({"train": report(False)}) == []
     subject = Subject("e", "m", "t", 7, warnings, *ORIGIN)
