@@ -151,7 +151,12 @@ def _train(
         inputs = torch.tensor([ids], device=device)
         labels = inputs.clone()
         labels[:, :n_prompt] = -100
-        loss = model(input_ids=inputs, labels=labels, use_cache=False).loss
+        kept = (
+            len(ids) - n_prompt + 1
+        )  # the prompt's last token has the answer's first as its label
+        loss = model(
+            input_ids=inputs, labels=labels[:, -kept:], use_cache=False, logits_to_keep=kept
+        ).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -59,3 +59,15 @@ def test_training_teaches_the_answer_and_leaves_the_dtype(tiny_model, method):
     assert (texts.str.split().str[0] == "w5").mean() > 0.5
     assert trained.lm.dtype == torch.float32 and trained.lm.blocks is not None
     assert not any(p.requires_grad for p in trained.lm.model.parameters())
+
+
+def test_the_loss_is_that_of_the_answer_alone(tiny_model):
+    source = SAESource(path="unused/layer_{layer}")
+    lm = load_language_model(Model(id=str(tiny_model), sae=source), "cpu")
+    rows = word_rows(1).assign(worked="w5 w6 w7")
+    ((ids, n_prompt),) = training_ids(lm, rows, prepend_bos=True)
+    scores = lm.model(torch.tensor([ids])).logits[0, n_prompt - 1 : -1]
+    expected = torch.nn.functional.cross_entropy(scores, torch.tensor(ids[n_prompt:])).item()
+    settings = FineTuning(method="full", epochs=1)
+    trained = fine_tune(lm, rows, settings, seed=0, prepend_bos=True)
+    assert trained.losses == [pytest.approx(expected, rel=1e-5)]
