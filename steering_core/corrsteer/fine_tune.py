@@ -151,9 +151,7 @@ def _train(
         inputs = torch.tensor([ids], device=device)
         labels = inputs.clone()
         labels[:, :n_prompt] = -100
-        kept = (
-            len(ids) - n_prompt + 1
-        )  # the prompt's last token has the answer's first as its label
+        kept = len(ids) - n_prompt + 1  # the prompt's last token predicts the answer's first
         loss = model(
             input_ids=inputs, labels=labels[:, -kept:], use_cache=False, logits_to_keep=kept
         ).loss
