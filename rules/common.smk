@@ -160,13 +160,16 @@ def checked_concept(wildcards):
     return ancient(found.task.concept)
 
 
+def files_here(sources):
+    """Those of what an experiment names that are files here, perhaps made by other rules."""
+    paths = [str(Path(name).parent) if "{" in name else name for name in sources if name]
+    return [path for path in paths if path.startswith("results/") or Path(path).exists()]
+
+
 def local_sources(wildcards):
-    """Model, SAEs, dataset and judge that are files here, perhaps made by other rules."""
+    """Model, SAEs, dataset and judge that are files here."""
     found = experiment(wildcards)
-    sources = [found.model.id, found.model.sae.path, found.task.dataset]
-    if found.task.classifier is not None:
-        sources.append(found.task.classifier.lexicon)
-    sources = [
-        str(Path(source).parent) if "{" in source else source for source in sources if source
-    ]
-    return [source for source in sources if source.startswith("results/") or Path(source).exists()]
+    judge = found.task.classifier
+    return files_here(
+        [found.model.id, found.model.sae.path, found.task.dataset, judge and judge.lexicon]
+    )

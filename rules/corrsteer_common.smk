@@ -108,12 +108,10 @@ def corrsteer_arms(run):
 
 
 def corrsteer_sources(wildcards):
-    """Model, SAEs and dataset that are files here, perhaps made by other rules."""
+    """Model, SAEs and dataset that are files here."""
     found = CORRSTEER[wildcards.run]
     dataset = found.task.dataset or find_task(found.task.task).source.dataset
-    named = [source for source in (found.model.id, found.model.sae.path, dataset) if source]
-    sources = [str(Path(source).parent) if "{" in source else source for source in named]
-    return [s for s in sources if s.startswith("results/") or Path(s).exists()]
+    return files_here([found.model.id, found.model.sae.path, dataset])
 
 
 def corrsteer_gpus(wildcards):
