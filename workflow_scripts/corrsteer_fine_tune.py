@@ -33,4 +33,5 @@ with job(snakemake):
     answers = answer_choice(replace(run, lm=trained.lm), rows, None, None)
     # Its weights are changed, nothing is added to the stream.
     write_answers(snakemake.output.answers, answers.assign(norm=None, n_features=None))
-    write_json(snakemake.output.training, {**settings.model_dump(), "losses": trained.losses})
+    used = {**settings.model_dump(), "learning_rate": trained.learning_rate}
+    write_json(snakemake.output.training, {**used, "losses": trained.losses})

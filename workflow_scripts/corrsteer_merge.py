@@ -11,7 +11,7 @@ with job(snakemake):
     from steering_core.storage.atomic import atomic_path, write_text
 
     # Within the first shard the snapshots are those of the whole run.
-    noted = [pd.read_csv(snakemake.input.snapshots[0])]
+    noted = [pd.read_csv(snakemake.input.snapshots[0], dtype={"feature": "Int64"})]
     merged = None
     for path in snakemake.input.selections:
         shard = Accumulators.from_arrays(load_arrays(path)[0])

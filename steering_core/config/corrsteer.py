@@ -33,9 +33,10 @@ class Arm(Closed):
     ``pooling`` say which tokens of a sample count and how they become one number, ``task`` as the
     task has it; ``coefficient_pooling`` the same for coefficients. ``coefficient`` is the mean over
     successful samples (minus that over failures for a feature that goes against success), the
-    difference of the two, or the mean over all samples. ``sign``: features that go with success,
-    against it, or both. ``scale`` multiplies the coefficients. ``per_layer`` features of a layer
-    are steered, ``all`` of raw space.
+    difference of the two, the mean over all samples (``overall``), or the mean over successful ones
+    for features of either direction (``success``, as the paper words it). ``sign``: features that
+    go with success, against it, or both. ``scale`` multiplies the coefficients. ``per_layer``
+    features of a layer are steered, ``all`` of raw space.
     """
 
     strategy: Literal["single", "all", "pruned", "validated"] = "all"
@@ -44,7 +45,7 @@ class Arm(Closed):
     mask: Literal["generation", "all"] = "generation"
     pooling: Literal["task", "max", "mean"] = "task"
     coefficient_pooling: Literal["same", "max", "mean"] = "same"
-    coefficient: Literal["mean", "difference", "overall"] = "mean"
+    coefficient: Literal["mean", "difference", "overall", "success"] = "mean"
     sign: Literal["positive", "negative", "both"] = "positive"
     scale: Positive = 1.0
     per_layer: Count | Literal["all"] = 1

@@ -63,7 +63,8 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
     for experiment in found.values():
         _check_bridge(experiment)
         for arm_name, arm in experiment.settings.arms.items():
-            _check_transfer(f"arms.{arm_name}.features_from", arm, found)
+            where = f"corrsteer {experiment.name}: arms.{arm_name}.features_from"
+            _check_transfer(where, arm, found)
     return found
 
 

@@ -26,9 +26,10 @@ SMALL = 2000  # rows below which the published rate is halved
 
 @dataclass(frozen=True)
 class Trained:
-    """A fine-tuned model and the loss of every step."""
+    """A fine-tuned model, the peak of its learning rate and the loss of every step."""
 
     lm: LanguageModel
+    learning_rate: float
     losses: list[float]
 
 
@@ -109,11 +110,13 @@ def fine_tune(
     model = _trainable(lm.model.float(), settings)
     rng = np.random.default_rng([seed, 6])
     order = np.concatenate([rng.permutation(len(examples)) for _ in range(settings.epochs)])
-    losses = _train(model, [examples[i] for i in order], settings, len(examples), lm.device)
+    rate = learning_rate(settings, len(examples))
+    steps = [examples[i] for i in order]
+    losses = _train(model, steps, rate, settings.weight_decay, lm.device)
     if settings.method == "lora":
         model = model.merge_and_unload()
     model = model.to(dtype).eval().requires_grad_(False)
-    return Trained(replace(lm, model=model), losses)
+    return Trained(replace(lm, model=model), rate, losses)
 
 
 def _trainable(model: Any, settings: FineTuning) -> Any:
@@ -132,15 +135,15 @@ def _trainable(model: Any, settings: FineTuning) -> Any:
 def _train(
     model: Any,
     steps: list[tuple[list[int], int]],
-    settings: FineTuning,
-    n_rows: int,
+    rate: float,
+    weight_decay: float,
     device: torch.device,
 ) -> list[float]:
     """Train on one row after another and return the loss of each."""
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
-        lr=learning_rate(settings, n_rows),
-        weight_decay=settings.weight_decay,
+        lr=rate,
+        weight_decay=weight_decay,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_share(step, len(steps))

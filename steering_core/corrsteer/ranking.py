@@ -37,12 +37,14 @@ def coefficients(
     have no mean over successes to take out. Raw dimensions have a sign of their own, so their mean
     over successes is used as it is. ``difference`` is the mean over successes minus the mean over
     failures, of either sign. ``overall`` is the mean over all samples: it knows no label.
+    ``success`` is the mean over successes for either direction: a feature that speaks against
+    success is then added, by what it has where it did no harm.
     """
     if arm.coefficient == "difference":
         value = result.mean_positive - result.mean_negative
     elif arm.coefficient == "overall":
         value = result.mean.copy()
-    elif arm.space == "raw":
+    elif arm.coefficient == "success" or arm.space == "raw":
         value = result.mean_positive.copy()
     else:
         value = np.where(direction < 0, -result.mean_negative, result.mean_positive)

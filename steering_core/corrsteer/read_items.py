@@ -1,8 +1,6 @@
 """Rows of a task's dataset as items, with the split they come from."""
 
-import hashlib
 import math
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,9 +9,8 @@ from steering_core.config.corrsteer_task import CorrSteerTask
 from steering_core.corrsteer.item import Item, Source, Task
 from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.tasks import find_task
-from steering_core.data.datasets import is_file, read_rows
+from steering_core.data.datasets import dataset_revision, is_file, read_rows
 from steering_core.errors import DataError
-from steering_core.models.revisions import hub_commit
 
 COLUMNS = ["item_id", "source_split", "prompt", "gold", "worked", "letters"]
 
@@ -34,7 +31,7 @@ def fetch_items(
     read = task.read
     if follows("published_prompt", task, asked=published_prompt):
         read = task.published_read
-    revision = _revision(source.dataset, entry.revision)
+    revision = dataset_revision(source.dataset, entry.revision)
     splits = ("",) if is_file(source.dataset) else source.splits
     rows = []
     for subset in source.subsets or (None,):
@@ -94,11 +91,3 @@ def _items(table: pd.DataFrame, read: Any, where: str, split: str, task: str) ->
                 )
             )
     return rows
-
-
-def _revision(dataset: str, revision: str) -> str:
-    if is_file(dataset):
-        if not Path(dataset).is_file():
-            raise DataError(f"dataset: there is no file {dataset}")
-        return "sha256:" + hashlib.sha256(Path(dataset).read_bytes()).hexdigest()
-    return hub_commit(dataset, revision, "dataset")

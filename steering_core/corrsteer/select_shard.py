@@ -1,5 +1,6 @@
 """The selection of one shard of the training rows, with the SAEs that its variants need."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from steering_core.corrsteer.selection import Selected, make_readers, select
 from steering_core.corrsteer.variant import Variant
 from steering_core.models.feature_encoder import load_encoder
 from steering_core.models.pins import pinned_sae
+
+log = logging.getLogger(__name__)
 
 
 def shard_of(rows: pd.DataFrame, shard: int, shards: int) -> pd.DataFrame:
@@ -47,13 +50,22 @@ def select_shard(
         ModelError: if a layer has no SAE.
     """
     wanted = [Variant.parse(text) for text in variants]
+    own = shard_of(rows, shard, given.shards)
+    later = [n for n in given.snapshots if len(own) < n < len(rows)]
+    if shard == 0 and later:
+        log.warning(
+            "snapshots after %s samples are not in the first of %d shards: convergence.csv has "
+            "the end of each shard instead.",
+            ", ".join(map(str, later)),
+            given.shards,
+        )
     encoders = {}
     if any(variant.space == "features" for variant in wanted):
         source = pinned_sae(model, resources)
         encoders = {layer: load_encoder(source, layer, run.lm.device) for layer in run.sites}
     return select(
         run.lm,
-        shard_of(rows, shard, given.shards),
+        own,
         run.task,
         run.how,
         run.classifier,

@@ -62,7 +62,9 @@ class Summary:
             "n_missing": int((self.whole["status"] != "ok").sum()),
             "n_seeds": len(self.answered),
             "seeds": " ".join(map(str, self.answered)),
-            "layers": " / ".join(" ".join(map(str, table["layers"].iloc[0])) for table in answered),
+            "layers": " / ".join(
+                filter(None, (" ".join(map(str, t["layers"].iloc[0])) for t in answered))
+            ),
             "strength": " / ".join(filter(None, (t["strength"].iloc[0] for t in answered))),
             "status": "ok",
             "reason": "",

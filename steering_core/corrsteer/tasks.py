@@ -51,14 +51,20 @@ def _require_choice(answer: int, choices: int) -> None:
         raise ValueError(f"the answer {answer} is none of the {choices} choices, counted from 0")
 
 
+def _list(choices: Any) -> list[str]:
+    if isinstance(choices, str):  # as a CSV file has them: its letters would be the choices
+        raise TypeError("the choices are a text, not a list; a .parquet or .jsonl file has lists")
+    return list(choices)
+
+
 def read_mmlu(row: Mapping[str, Any]) -> Item:
     """Read a row of MMLU."""
-    return select_item(row["question"], list(row["choices"]), int(row["answer"]))
+    return select_item(row["question"], _list(row["choices"]), int(row["answer"]))
 
 
 def read_mmlu_pro(row: Mapping[str, Any]) -> Item:
     """Read a row of MMLU-Pro, which has three to ten options and the letter as answer."""
-    return select_item(row["question"], list(row["options"]), LETTERS.index(row["answer"].strip()))
+    return select_item(row["question"], _list(row["options"]), LETTERS.index(row["answer"].strip()))
 
 
 def read_bbq(row: Mapping[str, Any], condition: str) -> Item | None:

@@ -16,6 +16,7 @@ from steering_core.config.task import Task
 from steering_core.errors import DataError, ModelError
 from steering_core.models.hub import HubUnavailableError, explain_hub_errors
 from steering_core.models.revisions import hub_commit
+from steering_core.storage.seals import content_digest
 
 # Texts stay as they are written: "NA" is a word and "007" no number.
 _LOCAL: dict[str, Callable[[str], pd.DataFrame]] = {
@@ -37,10 +38,19 @@ def read_table(task: Task) -> pd.DataFrame:
 
 
 def read_rows(dataset: str, subset: str | None, split: str, revision: str) -> pd.DataFrame:
-    """Return the rows of one split at a commit, or of a local file; as :func:`read_table`."""
+    """Return the rows of one split, at a commit on the hub or as they are here.
+
+    Args:
+        dataset: id on the hub, or a local file or directory.
+        subset: of the hub's or the directory's; None if it has one only.
+        split: likewise; a file has none.
+        revision: a commit of the hub; what is local has none.
+
+    Raises:
+        DataError, ModelError: as :func:`read_table`.
+    """
     if is_file(dataset):
-        if not Path(dataset).is_file():
-            raise DataError(f"dataset: there is no file {dataset}")
+        _require_file(dataset)
         try:
             return _LOCAL[Path(dataset).suffix](dataset)
         except ValueError as error:  # of pandas, pyarrow and UTF-8 alike
@@ -52,9 +62,11 @@ def read_rows(dataset: str, subset: str | None, split: str, revision: str) -> pd
 
     with explain_hub_errors(dataset):
         try:
-            builder = datasets.load_dataset_builder(dataset, subset, revision=revision)
+            local = Path(dataset).is_dir()
+            commit = None if local else revision
+            builder = datasets.load_dataset_builder(dataset, subset, revision=commit)
             # Without an answer of the hub this is what was prepared last, whatever the revision.
-            if builder.hash != revision:
+            if not local and builder.hash != revision:
                 raise _not_there(dataset, revision, f"rows of commit {builder.hash}")
             builder.download_and_prepare()
             return builder.as_dataset(split=split).to_pandas()
@@ -62,7 +74,9 @@ def read_rows(dataset: str, subset: str | None, split: str, revision: str) -> pd
             if "in the cache" in str(error):  # likewise, and no such subset was prepared
                 raise _not_there(dataset, revision, "other subsets") from error
             # unknown subset or split; the message lists the known ones
-            raise DataError(f"dataset {dataset}: {error}") from error
+            raise DataError(
+                f"dataset {dataset}: {error} Check the task's subset and split."
+            ) from error
 
 
 def fetch_table(task: Task) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -71,14 +85,30 @@ def fetch_table(task: Task) -> tuple[pd.DataFrame, dict[str, str]]:
     Raises:
         DataError: as :func:`read_table` and :func:`labelled_rows`.
     """
-    if is_file(task.dataset) or Path(task.dataset).is_file():
-        table = read_table(task)
-        revision = "sha256:" + hashlib.sha256(Path(task.dataset).read_bytes()).hexdigest()
-    else:
-        revision = hub_commit(task.dataset, task.revision, "dataset")
-        table = read_table(task.model_copy(update={"revision": revision}))
+    revision = dataset_revision(task.dataset, task.revision)
+    table = read_table(task.model_copy(update={"revision": revision}))
     labelled_rows(table, task)
     return table[_columns(task)], {"id": task.dataset, "revision": revision}
+
+
+def dataset_revision(dataset: str, revision: str) -> str:
+    """Return the commit of a dataset on the hub, or a digest of what is local.
+
+    Raises:
+        DataError: if a local file is missing.
+        ModelError: if the hub refuses, with what to do.
+    """
+    if Path(dataset).is_dir():
+        return "sha256:" + content_digest(dataset)
+    if not is_file(dataset) and not Path(dataset).is_file():
+        return hub_commit(dataset, revision, "dataset")
+    _require_file(dataset)
+    return "sha256:" + hashlib.sha256(Path(dataset).read_bytes()).hexdigest()
+
+
+def _require_file(dataset: str) -> None:
+    if not Path(dataset).is_file():
+        raise DataError(f"dataset: there is no file {dataset}")
 
 
 def _not_there(dataset: str, revision: str, cached: str) -> ModelError:
@@ -93,7 +123,7 @@ def _not_there(dataset: str, revision: str, cached: str) -> ModelError:
 
 
 def is_file(dataset: str) -> bool:
-    """Whether ``dataset`` names a local file rather than a hub repository."""
+    """Whether ``dataset`` names a local file rather than a directory or a hub repository."""
     return Path(dataset).suffix in _LOCAL
 
 
