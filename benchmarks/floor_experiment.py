@@ -12,9 +12,10 @@ from steering_core.config.settings import Settings
 from steering_core.methods.base import FitData
 from steering_core.methods.directions import fit_directions, read_direction
 from steering_core.methods.fixed import fixed_methods
+from steering_core.methods.fixed_solutions import solve_directions
 from steering_core.methods.interventions import Interventions, read_interventions
+from steering_core.methods.program_solutions import solve_program_grid
 from steering_core.methods.solutions import write_solutions
-from steering_core.methods.solve_grid import solve_directions, solve_program_grid
 from steering_core.metrics.probe_effects import probe_effects
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.fit import fit_probe

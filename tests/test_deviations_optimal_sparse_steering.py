@@ -42,10 +42,11 @@ from steering_core.methods import (
 from steering_core.methods import optimal as optimal_module
 from steering_core.methods.directions import fit_directions, read_direction
 from steering_core.methods.fixed import fixed_methods
+from steering_core.methods.fixed_solutions import solve_fixed
 from steering_core.methods.grid import grid
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.modes import is_adaptive, is_program, program_of
-from steering_core.methods.solutions import solve_fixed, solve_programs
+from steering_core.methods.program_solutions import solve_programs
 from steering_core.metrics.classifiers import Judge
 from steering_core.metrics.judging import judge_texts
 from steering_core.metrics.probe_effects import probe_effects

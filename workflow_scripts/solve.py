@@ -6,8 +6,8 @@ with job(snakemake):
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.view import SettingsView
     from steering_core.data.examples import PROMPT_SPLITS, read_examples
+    from steering_core.methods.program_solutions import solve_program_grid
     from steering_core.methods.solutions import write_solutions
-    from steering_core.methods.solve_grid import solve_program_grid
     from steering_core.optimize.path import SteeringPath
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.decoder import load_decoder

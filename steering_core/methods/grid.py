@@ -1,31 +1,16 @@
 """The strengths at which each method is run."""
 
-from dataclasses import dataclass
-
 from steering_core.config.settings import Settings
-from steering_core.methods.base import FixedDirection
+from steering_core.methods.fixed_solutions import fixed_grid
+from steering_core.methods.grid_point import GridPoint
 from steering_core.methods.modes import is_program, program_of
 from steering_core.methods.optimal import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
-from steering_core.methods.reference import NoSteering
-
-
-@dataclass(frozen=True)
-class GridPoint:
-    """One strength of one method. ``strength_index`` counts within the method."""
-
-    method: str
-    strength_index: int
-    strength_name: str
-    strength: float
-    tau: float | None = None
-    lam: float | None = None
-    epsilon: float | None = None
 
 
 def grid(method: str, settings: Settings) -> list[GridPoint]:
     """Return every strength of ``method``, in the order of the configuration."""
-    if method == NoSteering.name:
-        return [GridPoint(method, 0, NoSteering.strength_name, 0.0)]
+    if not is_program(method):
+        return fixed_grid(method, settings)
     points = []
     for tau, lam, epsilon in _programs(method, settings):
         program = make_program(method, tau, lam, epsilon)
@@ -33,12 +18,7 @@ def grid(method: str, settings: Settings) -> list[GridPoint]:
         points.append(
             GridPoint(method, len(points), program.strength_name, strength, tau, lam, epsilon)
         )
-    if points:
-        return points
-    return [
-        GridPoint(method, i, FixedDirection.strength_name, strength)
-        for i, strength in enumerate(settings.strengths)
-    ]
+    return points
 
 
 def make_program(
@@ -53,8 +33,6 @@ def make_program(
 
 
 def _programs(method: str, settings: Settings) -> list[tuple[float, float | None, float | None]]:
-    if not is_program(method):
-        return []
     if program_of(method) == "qp":
         return [(tau, lam, None) for lam in settings.qp_lambda for tau in settings.qp_tau]
     return [(tau, None, eps) for tau in settings.socp_tau for eps in settings.socp_epsilon]

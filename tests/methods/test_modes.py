@@ -8,7 +8,7 @@ from steering_core.config.settings import METHODS, Settings
 from steering_core.methods.grid import grid
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.modes import is_adaptive, is_program, mode_of, program_of
-from steering_core.methods.solutions import solve_programs
+from steering_core.methods.program_solutions import solve_programs
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.reference import solve_reference
 

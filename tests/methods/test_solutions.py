@@ -11,11 +11,13 @@ from steering_core.config.settings import Settings
 from steering_core.methods.coefficients import coefficient_share
 from steering_core.methods.directions import fit_directions, read_direction
 from steering_core.methods.fixed import fixed_methods
+from steering_core.methods.fixed_solutions import solve_fixed
 from steering_core.methods.grid import grid, make_program
 from steering_core.methods.interventions import Interventions, read_interventions
 from steering_core.methods.modes import is_program
 from steering_core.methods.optimal import InfeasibleError
-from steering_core.methods.solutions import solve_fixed, solve_programs, write_solutions
+from steering_core.methods.program_solutions import solve_programs
+from steering_core.methods.solutions import write_solutions
 from steering_core.methods.status import solved
 from steering_core.optimize.path import SteeringPath
 

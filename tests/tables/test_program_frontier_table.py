@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steering_core.methods.grid import GridPoint
-from steering_core.methods.solutions import solve_programs
+from steering_core.methods.grid_point import GridPoint
+from steering_core.methods.program_solutions import solve_programs
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.tables.column import validate_table

@@ -8,12 +8,12 @@ from steering_core.config.method_families import settings_of
 from steering_core.config.settings import Settings
 from steering_core.config.view import SettingsView
 from steering_core.methods.base import Direction
+from steering_core.methods.fixed_solutions import solve_directions
 from steering_core.methods.grid import grid
-from steering_core.methods.solutions import solve_programs
-from steering_core.methods.solve_grid import (
+from steering_core.methods.program_solutions import (
     fits_shared_vector,
-    solve_directions,
     solve_program_grid,
+    solve_programs,
 )
 from steering_core.optimize.path import SteeringPath
 

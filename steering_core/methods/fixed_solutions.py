@@ -1,0 +1,69 @@
+"""Rows of the fixed directions: each at every strength, the same for every input."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from steering_core.config.settings import Settings
+from steering_core.methods.base import Direction, FixedDirection
+from steering_core.methods.grid_point import GridPoint
+from steering_core.methods.reference import NoSteering
+from steering_core.methods.solutions import with_split
+
+
+def fixed_grid(method: str, settings: Settings) -> list[GridPoint]:
+    """Return every strength of a fixed direction, in the order of the configuration."""
+    if method == NoSteering.name:
+        return [GridPoint(method, 0, NoSteering.strength_name, 0.0)]
+    return [
+        GridPoint(method, i, FixedDirection.strength_name, strength)
+        for i, strength in enumerate(settings.strengths)
+    ]
+
+
+def solve_fixed(
+    points: Sequence[GridPoint], example_ids: Sequence[str], direction: Direction, unit: float
+) -> pd.DataFrame:
+    """Return the rows of a fixed direction: the same for every input."""
+    coefficients = direction.coefficients
+    frames = []
+    for point in points:
+        size = point.strength * unit
+        frames.append(
+            pd.DataFrame({"example_id": list(example_ids)}).assign(
+                **asdict(point),
+                status="fixed",
+                shortfall=np.nan,
+                position=np.nan,
+                objective=np.nan,
+                dual_objective=np.nan,
+                relative_gap=np.nan,
+                dual_violation=np.nan,
+                l0=np.nan if coefficients is None else float(np.count_nonzero(coefficients)),
+                l1=np.nan if coefficients is None else size * float(np.abs(coefficients).sum()),
+                residual_norm=size * float(np.linalg.norm(direction.vector)),
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def solve_directions(
+    settings: Settings,
+    examples: pd.DataFrame,
+    direction_of: Callable[[str], tuple[Direction, float]],
+) -> pd.DataFrame:
+    """Return a row per (grid point of a fixed direction, input), with the input's ``split``.
+
+    Args:
+        settings: methods and strengths.
+        examples: ``example_id`` and ``split`` of the n inputs.
+        direction_of: gives direction and mean residual norm of a fixed method.
+    """
+    ids = examples["example_id"].tolist()
+    frames = [
+        solve_fixed(fixed_grid(method, settings), ids, *direction_of(method))
+        for method in settings.methods
+    ]
+    return with_split(frames, examples)
