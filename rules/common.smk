@@ -85,9 +85,8 @@ def settings(*names):
     return lambda wildcards: {name: getattr(experiment(wildcards).settings, name) for name in names}
 
 
-def checked(*names):
-    """As `settings`, for what a stage only checks beforehand: another value makes nothing stale."""
-    found = settings(*names)
+def checked(found):
+    """A parameter that a stage only checks beforehand: another value makes nothing stale."""
     # Snakemake takes it that a parameter made from the input changes with the input alone, and
     # does not compare it.
     return lambda wildcards, input: found(wildcards)

@@ -30,6 +30,20 @@ ANSWERS = "results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet"
 PLAN = "results/{run}/corrsteer/seed-{seed}/plans/{arm}.safetensors"
 VALIDATION = "results/{run}/corrsteer/seed-{seed}/validation/{arm}.csv"
 
+#: Settings that make the table of examples.
+CORRSTEER_EXAMPLE_SETTINGS = [
+    "train_rows",
+    "validation_rows",
+    "test_rows",
+    "own_test_fraction",
+    "validation_share",
+    "published_split",
+    "long_prompts",
+    "few_shot",
+    "chain_of_thought",
+    "chat_template",
+]
+
 #: Settings that a stage needs to answer prompts.
 ANSWERING = (
     "new_tokens",

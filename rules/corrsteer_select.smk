@@ -25,6 +25,9 @@ rule corrsteer_fetch:
         settings=corrsteer_settings(
             "layers", "max_tokens", "new_tokens", "chain_of_thought", "published_prompt"
         ),
+        # The rows and their lengths are checked before the weights are here.
+        examples=checked(corrsteer_settings(*CORRSTEER_EXAMPLE_SETTINGS)),
+        seeds=checked(lambda wildcards: CORRSTEER[wildcards.run].settings.seeds),
         code=code("corrsteer_fetch.py"),
     script:
         "../workflow_scripts/corrsteer_fetch.py"
@@ -49,18 +52,7 @@ rule corrsteer_examples:
     params:
         model=corrsteer_model,
         task=corrsteer_task,
-        settings=corrsteer_settings(
-            "train_rows",
-            "validation_rows",
-            "test_rows",
-            "own_test_fraction",
-            "validation_share",
-            "published_split",
-            "long_prompts",
-            "few_shot",
-            "chain_of_thought",
-            "chat_template",
-        ),
+        settings=corrsteer_settings(*CORRSTEER_EXAMPLE_SETTINGS),
         code=code("corrsteer_examples.py"),
     script:
         "../workflow_scripts/corrsteer_examples.py"

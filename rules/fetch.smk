@@ -24,7 +24,7 @@ rule fetch:
         task=task,
         settings=settings("layer", "layers", "max_tokens", "new_tokens"),
         # The rows and their lengths are checked before the weights are here.
-        examples=checked(*EXAMPLE_SETTINGS),
+        examples=checked(settings(*EXAMPLE_SETTINGS)),
         code=code("fetch.py"),
     script:
         "../workflow_scripts/fetch.py"

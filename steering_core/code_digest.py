@@ -7,18 +7,22 @@ clone or a copy on a cluster reruns nothing.
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGE = "steering_core"
+#: Modules of this name raise or do nothing: no output depends on them or on what they use.
+_CHECKS = "early_checks.py"
 
 
 def code_digest(script: str | Path) -> str:
     """Return a digest of ``script`` and of every module of the package it imports, transitively.
 
-    Imports are read from the source, also those inside functions. A package ``__init__`` counts as
-    text; the names it re-exports are followed only if something imports them from the package.
+    Imports are read from the source, also those inside functions, but for those that only a type
+    checker sees. A package ``__init__`` counts as text; the names it re-exports are followed only
+    if something imports them from the package. Checks that come before the work do not count.
     """
     files = {Path(script).resolve(), *used_modules(script)}
     digest = hashlib.sha256()
@@ -33,7 +37,7 @@ def used_modules(script: str | Path) -> set[Path]:
     waiting = [Path(script).resolve()]
     while waiting:
         for file in _imports(waiting.pop()):
-            if file not in found:
+            if file not in found and file.name != _CHECKS:
                 found.add(file)
                 # An __init__ reached as a parent only re-exports; do not follow it.
                 if file.name != "__init__.py":
@@ -53,7 +57,7 @@ def _name(file: Path) -> str:
 @cache
 def _imports(file: Path) -> frozenset[Path]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(_content(file), filename=str(file))):
+    for node in _run(ast.parse(_content(file), filename=str(file))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -62,6 +66,14 @@ def _imports(file: Path) -> frozenset[Path]:
     return frozenset(
         path for name in names if name.split(".")[0] == _PACKAGE for path in _files(name)
     )
+
+
+def _run(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree without what stands under ``if TYPE_CHECKING:``."""
+    yield node
+    only_typed = isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    for child in node.orelse if only_typed else ast.iter_child_nodes(node):
+        yield from _run(child)
 
 
 def _files(name: str) -> list[Path]:

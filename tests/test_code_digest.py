@@ -114,8 +114,16 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
         ),
         ("optimize/limits.py", {"solve_variants.py"}, {"solve.py", "variants_table.py"}),
         ("data/datasets.py", {"examples.py", "fetch.py"}, {"cache_activations.py", "solve.py"}),
-        ("data/splits.py", {"examples.py", "fetch.py"}, {"solve.py", "generate.py"}),
-        ("generation/sampling.py", {"generate.py"}, {"solve.py", "examples.py", "pareto.py"}),
+        ("data/splits.py", {"examples.py"}, {"fetch.py", "solve.py", "generate.py"}),
+        ("corrsteer/splits.py", {"corrsteer_examples.py"}, {"corrsteer_fetch.py", "examples.py"}),
+        ("optimize/path.py", {"solve.py"}, {"solve_directions.py", "corrsteer_examples.py"}),
+        ("methods/fixed_solutions.py", {"solve_directions.py"}, {"generate.py", "pareto.py"}),
+        (
+            "generation/sampling.py",
+            {"generate.py", "corrsteer_answer.py"},
+            {"solve.py", "examples.py", "pareto.py", "corrsteer_examples.py", "corrsteer_plan.py"},
+        ),
+        ("metrics/lexicon.py", {"judge.py"}, {"fetch.py", "generate.py"}),
         ("activations/cache.py", {"cache_activations.py"}, {"generate.py", "encode_features.py"}),
         ("metrics/bootstrap.py", {"pareto.py"}, {"judge.py", "solve.py"}),
         ("tables/frontier.py", {"pareto.py"}, {"solve.py", "generate.py"}),
@@ -216,6 +224,24 @@ def test_reexports_are_followed_only_for_the_names_imported(small: Tree):
     assert small.changed_by("steering_core/sub/__init__.py") == {"s.py"}
     small.write("workflow_scripts/s.py", "from steering_core.sub.b import B\n")
     assert small.changed_by("steering_core/sub/a.py") == set()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "if TYPE_CHECKING:\n    import steering_core.low",
+        "from steering_core.early_checks import check",
+    ],
+)
+def test_what_no_output_depends_on_does_not_count(small: Tree, statement: str):
+    small.write("steering_core/early_checks.py", "import steering_core.low\n")
+    small.write("workflow_scripts/s.py", statement + "\nelse_ = 1\n")
+    assert small.changed_by("steering_core/low.py") == set()
+    assert small.changed_by("steering_core/early_checks.py") == set()
+    small.write(
+        "workflow_scripts/s.py", "if TYPE_CHECKING:\n    x = 1\nelse:\n    import steering_core.low"
+    )
+    assert small.changed_by("steering_core/low.py") == {"s.py"}
 
 
 def test_circles_end(small: Tree):

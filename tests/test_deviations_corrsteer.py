@@ -38,8 +38,8 @@ from steering_core.corrsteer.prompts import (  # noqa: E402
     build_prompts,
     joined,
 )
-from steering_core.corrsteer.run import run_sites  # noqa: E402
 from steering_core.corrsteer.selection import make_readers, select  # noqa: E402
+from steering_core.corrsteer.sites import run_sites  # noqa: E402
 from steering_core.corrsteer.splits import assign_splits  # noqa: E402
 from steering_core.corrsteer.strategy import choose  # noqa: E402
 from steering_core.corrsteer.success import Refusal, SemanticSimilarity  # noqa: E402

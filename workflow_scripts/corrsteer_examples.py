@@ -10,7 +10,7 @@ with job(snakemake):
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.examples import build_examples, summary, write_examples
     from steering_core.corrsteer.read_items import source_of
-    from steering_core.corrsteer.run import wants_bos
+    from steering_core.corrsteer.sites import wants_bos
     from steering_core.corrsteer.tasks import find_task
     from steering_core.models.language_model import load_tokenizer
     from steering_core.models.resources import pinned_model

@@ -6,6 +6,7 @@ with job(snakemake, network=True):
     from steering_core.config.corrsteer_task import CorrSteerTask
     from steering_core.config.model import Model
     from steering_core.config.view import SettingsView
+    from steering_core.corrsteer.early_checks import check_examples
     from steering_core.corrsteer.fetch import describe_run, download_run
     from steering_core.corrsteer.read_items import fetch_items
     from steering_core.corrsteer.tasks import find_task
@@ -20,6 +21,8 @@ with job(snakemake, network=True):
     items, dataset = persistently(
         lambda: fetch_items(entry, published_prompt=given.published_prompt)
     )
+    settings = SettingsView(snakemake.params.examples)
+    check_examples(items, entry, settings, model, found, snakemake.params.seeds[0])
     persistently(lambda: download_run(model, task, found))
     with atomic_path(snakemake.output.rows) as temporary:
         items.to_parquet(temporary, index=False)

@@ -10,7 +10,7 @@ with job(snakemake):
     from steering_core.corrsteer.accumulate import Accumulators
     from steering_core.corrsteer.decoder_rows import decoder_rows
     from steering_core.corrsteer.plan import make_plan
-    from steering_core.corrsteer.run import run_sites
+    from steering_core.corrsteer.sites import run_sites
     from steering_core.corrsteer.tasks import find_task
     from steering_core.storage.arrays import load_arrays
     from steering_core.storage.atomic import write_text

@@ -7,13 +7,10 @@ with job(snakemake, network=True):
     from steering_core.config.model import Model
     from steering_core.config.task import Task
     from steering_core.config.view import SettingsView
-    from steering_core.data.build import build_examples
-    from steering_core.data.concept import read_concept
     from steering_core.data.datasets import fetch_table
-    from steering_core.metrics.lexicon import read_lexicon
+    from steering_core.data.early_checks import check_examples, check_lexicon
     from steering_core.models.fetch import describe_experiment, download_experiment
     from steering_core.models.hub import persistently
-    from steering_core.models.token_counts import token_counter
     from steering_core.storage.atomic import atomic_path, write_json
 
     task, model = Task(**snakemake.params.task), Model(**snakemake.params.model)
@@ -26,20 +23,13 @@ with job(snakemake, network=True):
         settings=SettingsView(snakemake.params.settings),
     )
     # What is cheap to check comes first.
-    if task.classifier is not None and task.classifier.lexicon is not None:
-        read_lexicon(task.classifier.lexicon)
+    check_lexicon(task)
     found = persistently(lambda: describe_experiment(experiment))
     # Then the dataset: a wrong column, too few rows or a text that is too long are found before
     # gigabytes of weights are here. The table of texts is made by a stage of its own.
     table, dataset = persistently(lambda: fetch_table(task))
-    build_examples(
-        table,
-        task,
-        read_concept(snakemake.input.concept),
-        SettingsView(snakemake.params.examples),
-        persistently(lambda: token_counter(model, found)),
-        context=found["shape"]["context"],
-    )
+    settings = SettingsView(snakemake.params.examples)
+    check_examples(table, task, snakemake.input.concept, settings, model, found)
     persistently(lambda: download_experiment(experiment, found))
     with atomic_path(snakemake.output.dataset) as temporary:
         table.to_parquet(temporary, index=False)

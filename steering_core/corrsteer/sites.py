@@ -1,0 +1,40 @@
+"""Where the SAEs of a run read and write, and whether they want BOS."""
+
+from dataclasses import replace
+from typing import Any
+
+from steering_core.errors import ModelError
+from steering_core.models.resources import site_at
+from steering_core.models.site import Site
+
+
+def run_sites(resources: dict[str, Any], *, published: bool) -> dict[int, Site]:
+    """Return the site of each layer's SAE, or the published one a layer early."""
+    sites = {sae["layer"]: site_at(sae) for sae in resources["saes"]}
+    return {k: early_site(site) for k, site in sites.items()} if published else sites
+
+
+def early_site(site: Site) -> Site:
+    """Return the site one layer earlier, where the published code applies a resid_post SAE.
+
+    Raises:
+        ModelError: if the SAE belongs elsewhere, where the published code would be right.
+    """
+    if site.stream != "post":
+        raise ModelError(
+            f"published_site: the SAE of layer {site.layer} sits at resid_{site.stream}, which the "
+            "published code does not mistake; set published_site to false."
+        )
+    return replace(site, stream="pre")
+
+
+def wants_bos(resources: dict[str, Any]) -> bool:
+    """Whether BOS stands in front; all SAEs must agree.
+
+    Raises:
+        ModelError: if they do not.
+    """
+    wanted = {bool(sae["prepend_bos"]) for sae in resources["saes"]}
+    if len(wanted) != 1:
+        raise ModelError("the SAEs of the layers differ in prepend_bos: choose others in layers.")
+    return wanted.pop()
