@@ -23,7 +23,7 @@ from transformers import AutoTokenizer  # noqa: E402
 
 from steering_core.config.corrsteer import Arm, CorrSteerSettings  # noqa: E402
 from steering_core.corrsteer.accumulate import Accumulators  # noqa: E402
-from steering_core.corrsteer.answers import answer  # noqa: E402
+from steering_core.corrsteer.answers import answer, layer_interventions  # noqa: E402
 from steering_core.corrsteer.capture import capture, feature_reader, raw_reader  # noqa: E402
 from steering_core.corrsteer.decoding import Decoding, OnlyOptions  # noqa: E402
 from steering_core.corrsteer.examples import build_examples  # noqa: E402
@@ -81,6 +81,9 @@ def test_01_an_sae_reads_and_writes_at_its_own_site(tiny):
     got = found.values(2, Variant("raw"))[0]
     torch.testing.assert_close(got, residual[site.hook_name][0, -1], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(got, residual[early.hook_name][0, -1], atol=1e-2)
+    vector = np.ones(tiny.shape.d_model, dtype=np.float32)
+    ((where, added),) = layer_interventions({2: vector}, {2: site}, [2])
+    assert where == site and added is vector
 
 
 @pytest.mark.parametrize("seed", [0, 1, 42, 43])
@@ -99,9 +102,15 @@ def test_03_mask_all_pools_no_padding(tiny):
     reader = feature_reader(TinySAE(tiny.shape.d_model, 30), SITE)
     for pooling in ("max", "mean"):
         variant = Variant("features", "all", pooling)
-        alone, _ = captured(tiny, reader, variant, [short])
+        alone, made = captured(tiny, reader, variant, [short])
         padded, _ = captured(tiny, reader, variant, [short, long])
         torch.testing.assert_close(alone[0], padded[0], atol=1e-5, rtol=1e-5)
+        # nor BOS: what is left are the prompt's other token and the tokens made, but for the last
+        fed = torch.tensor([[*short, *made[0][:-1]]])
+        stream = read_residuals(tiny, [SITE], fed, torch.ones_like(fed, dtype=torch.bool))
+        features = reader.encode(stream[SITE.hook_name][0, 1:])
+        wanted = features.amax(0) if pooling == "max" else features.mean(0)
+        torch.testing.assert_close(alone[0], wanted, atol=1e-5, rtol=1e-5)
     assert CorrSteerSettings().published_mask is False
 
 

@@ -46,6 +46,7 @@ def load_config(raw: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
         for name, section in sections.items():  # also those that no experiment uses
             _validated(Settings, config.settings | section.settings, f"{kind}.{name}.settings")
     for name in config.experiments:
+        _check_layer(_resolve(config, {}, name), "")
         _resolve(config, overrides, name)
     return config, overrides
 
@@ -63,7 +64,24 @@ def resolve(raw: dict[str, Any], name: str) -> Experiment:
             f"there is no experiment {name!r}{_hint(name, config.experiments)}; "
             f"known: {', '.join(sorted(config.experiments))}"
         )
-    return _resolve(config, overrides, name)
+    found = _resolve(config, overrides, name)
+    # What is given for all experiments need not fit those that are not asked for.
+    _check_layer(found, ", and do not give another with --config")
+    return found
+
+
+def _check_layer(experiment: Experiment, more: str) -> None:
+    """Refuse the SAE of one layer where the settings do not name that layer."""
+    settings, sae = experiment.settings, experiment.model.sae
+    if sae.by_layer:
+        return
+    one = [settings.layer] if settings.layers == "all" else settings.layers
+    if len(one) != 1 or one[0] == "auto" or settings.layer not in ("auto", one[0]):
+        raise ConfigError(
+            f"models.{experiment.model_name}.sae: {sae.template!r} has no {{layer}}, so it is the "
+            f"SAE of one layer: set `layer` in models.{experiment.model_name}.settings to that "
+            f"one{more}, or put {{layer}} where its number goes."
+        )
 
 
 def _resolve(config: Config, overrides: dict[str, Any], name: str) -> Experiment:
@@ -80,14 +98,6 @@ def _resolve(config: Config, overrides: dict[str, Any], name: str) -> Experiment
         merged |= layer
         _validated(Settings, merged, where)
     settings = _validated(Settings, merged, f"experiments.{name}")
-    if not model.sae.by_layer:
-        one = [settings.layer] if settings.layers == "all" else settings.layers
-        if len(one) != 1 or one[0] == "auto" or settings.layer not in ("auto", one[0]):
-            raise ConfigError(
-                f"models.{entry.model}.sae: {model.sae.template!r} has no {{layer}}, so it is the "
-                f"SAE of one layer: set `layer` in models.{entry.model}.settings to that one, or "
-                "put {layer} where its number goes."
-            )
     return Experiment(name, entry.model, entry.task, model, task, settings)
 
 

@@ -150,7 +150,7 @@ def _train(
     )
     model.train()
     losses = []
-    for ids, n_prompt in progress(steps, f"fine-tuning ({settings.method})"):
+    for ids, n_prompt in progress(steps, "fine-tuning"):
         inputs = torch.tensor([ids], device=device)
         labels = inputs.clone()
         labels[:, :n_prompt] = -100

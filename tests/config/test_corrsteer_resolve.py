@@ -93,3 +93,12 @@ def test_an_arm_with_the_features_of_another_takes_them_as_they_are():
 def test_an_unknown_experiment_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'gemma2b_mmlu'"):
         find_corrsteer(CONFIG, "gemma2b_mmul")
+
+
+def test_an_experiment_whose_features_are_not_there_is_named():
+    arms = {"x": {"features_from": {"experiment": "gemma2b_mmul"}}}
+    raw = changed(
+        experiments={"mine": {"model": "gemma2b", "task": "mmlu", "settings": {"arms": arms}}}
+    )
+    with pytest.raises(ConfigError, match=r"corrsteer mine: arms\.x.*did you mean 'gemma2b_mmlu'"):
+        load_corrsteer(raw)

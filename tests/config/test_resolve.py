@@ -390,3 +390,25 @@ def test_an_sae_of_one_layer_needs_to_be_told_which(settings):
         model["sae"], model["settings"] = {"path": "saes/mine"}, settings
     with pytest.raises(ConfigError, match=r"models\..*\.sae: 'saes/mine' has no {layer}.*`layer`"):
         load_config(raw)
+
+
+@pytest.mark.parametrize("given", [{"layer": "auto"}, {"layers": [2, 3]}])
+def test_an_sae_of_one_layer_keeps_no_other_experiment_from_another(given):
+    raw = small()
+    one, other = "one_layer", next(iter(raw["experiments"]))
+    model = {**raw["models"][raw["experiments"][other]["model"]], "settings": {"layer": 3}}
+    raw["models"][one] = {**model, "sae": {"path": "saes/mine"}}
+    raw["experiments"][one] = {**raw["experiments"][other], "model": one}
+    raw |= given
+    assert resolve(raw, other).settings.layers == given.get("layers", "all")
+    with pytest.raises(ConfigError, match=f"{one}.sae.*do not give another with --config"):
+        resolve(raw, one)
+
+
+def test_a_key_of_two_kinds_has_one_message():
+    for settings, path in ({"layer": "x"}, "layer"), ({"layers": [1, "x"]}, "layers.1"):
+        raw = small()
+        raw["settings"] = settings
+        with pytest.raises(ConfigError, match=rf"(: |; ){path}: ") as found:
+            load_config(raw)
+        assert "constrained" not in str(found.value) and "literal" not in str(found.value)

@@ -70,4 +70,5 @@ def test_the_loss_is_that_of_the_answer_alone(tiny_model):
     expected = torch.nn.functional.cross_entropy(scores, torch.tensor(ids[n_prompt:])).item()
     settings = FineTuning(method="full", epochs=1)
     trained = fine_tune(lm, rows, settings, seed=0, prepend_bos=True)
+    assert trained.learning_rate == learning_rate(settings, 1)
     assert trained.losses == [pytest.approx(expected, rel=1e-5)]

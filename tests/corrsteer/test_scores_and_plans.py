@@ -101,6 +101,10 @@ def test_coefficients_are_means_over_the_outcome_that_a_feature_speaks_for(part)
     assert np.isnan(mean.value[DEAD]) and mean.reason[DEAD] == "coefficient of zero"
     overall = coefficients(Arm(coefficient="overall"), scores.result, scores.direction)
     assert overall.value[[UP, DOWN]] == pytest.approx(values[:, [UP, DOWN]].mean(axis=0))
+    success_alone = coefficients(Arm(coefficient="success"), scores.result, scores.direction)
+    firing = success_alone.value[~np.isnan(success_alone.value)]
+    assert (firing > 0).all()
+    assert success_alone.value[UP] == mean.value[UP]
     gap = coefficients(Arm(coefficient="difference"), scores.result, scores.direction)
     assert gap.value[DOWN] == pytest.approx(-values[~success, DOWN].mean())
     against = np.flatnonzero((scores.direction < 0) & (scores.result.mean_positive > 0))

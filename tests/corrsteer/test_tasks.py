@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -93,6 +94,23 @@ def test_rows_of_another_form_are_named(tmp_path):
     path.write_text('{"question": "Q", "choices": ["a"]}\n')
     with pytest.raises(DataError, match="KeyError: 'answer'"):
         fetch_items(CorrSteerTask(task="mmlu", dataset=str(path)), published_prompt=False)
+
+
+def test_choices_written_as_a_text_are_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("question,options,answer\nQ,\"['x', 'y', 'z']\",B\n")
+    with pytest.raises(DataError, match="the choices are a text, not a list"):
+        fetch_items(CorrSteerTask(task="mmlu_pro", dataset=str(path)), published_prompt=False)
+
+
+def test_a_local_directory_keeps_its_splits(tmp_path):
+    row = {"question": ["Q"], "options": [["x", "y", "z"]], "answer": ["B"]}
+    for split in ("train", "test"):
+        pd.DataFrame(row).to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    entry = CorrSteerTask(task="mmlu_pro", dataset=str(tmp_path))
+    items, found = fetch_items(entry, published_prompt=False)
+    assert items["source_split"].tolist() == ["train", "test"]
+    assert found["revision"].startswith("sha256:")
 
 
 @pytest.mark.parametrize(

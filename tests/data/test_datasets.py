@@ -273,6 +273,21 @@ def test_fetch_pins_a_local_file_by_its_content(tmp_path: Path):
     assert first["revision"] != second["revision"]
 
 
+def test_a_local_directory_has_splits_and_is_pinned_by_its_content(tmp_path: Path):
+    for split, text in (("train", "a"), ("test", "b")):
+        rows = pd.DataFrame({"text": [text, f"{text}{text}"], "label": [0, 1]})
+        rows.to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    task = FLAT.model_copy(update={"dataset": str(tmp_path), "split": "test"})
+    table, found = fetch_table(task)
+    assert table["text"].tolist() == ["b", "bb"]
+    assert found["id"] == str(tmp_path) and found["revision"].startswith("sha256:")
+    rows.assign(text=["b", "c"]).to_parquet(tmp_path / "test-00000-of-00001.parquet")
+    table, other = fetch_table(task)
+    assert table["text"].tolist() == ["b", "c"] and other["revision"] != found["revision"]
+    with pytest.raises(DataError, match="Check the task's subset and split"):
+        fetch_table(task.model_copy(update={"split": "validation"}))
+
+
 def test_sst2_validation(hub: str):
     task = published("gpt2_sst2")
     table, source = fetch_table(task)
