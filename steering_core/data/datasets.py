@@ -230,7 +230,10 @@ def _require_values(column: pd.Series, what: str) -> None:
     missing = column.isna().to_numpy()
     if missing.any():
         first = int(missing.argmax())
-        raise DataError(f"{what}: {int(missing.sum())} rows have none, the first is row {first}.")
+        raise DataError(
+            f"{what}: {int(missing.sum())} rows have none, the first is row {first} (counted from "
+            "0): fill them in, or remove those rows."
+        )
 
 
 def _columns(task: Task) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 from steering_core.storage.atomic import atomic_path, write_text
 
 WIDTH, HEIGHT = 300, 270
+AXIS_PADDING = 10  # pixels, so that a marker at 0 does not stand on the other axis
 INK, QUIET = "#222222", "#666666"
 _FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 _FORMATS = ("svg", "png", "html")
@@ -64,14 +65,19 @@ def spread_axis(values: pd.Series) -> dict[str, alt.Scale | alt.Axis]:
     """
     positive = values[values > 0]
     if positive.empty or positive.max() < 30 * positive.min():
-        return {"scale": alt.Scale(zero=True, nice=True), "axis": alt.Axis(tickCount=6)}
+        top = 1.05 * float(positive.max()) if len(positive) else 1.0
+        scale = alt.Scale(domain=[0.0, top], nice=False, padding=AXIS_PADDING)
+        return {"scale": scale, "axis": alt.Axis(tickCount=6)}
     low = 10.0 ** np.floor(np.log10(positive.min()))
     high = 10.0 ** np.ceil(np.log10(positive.max()))
     decades = np.arange(round(np.log10(low)), round(np.log10(high)) + 1)
     ticks = [0.0, *(float(f"1e{int(power)}") for power in decades)]
     top = float(positive.max()) * 1.15
+    scale = alt.Scale(
+        type="symlog", constant=float(low), domain=[0.0, top], nice=False, padding=AXIS_PADDING
+    )
     return {
-        "scale": alt.Scale(type="symlog", constant=float(low), domain=[0.0, top], nice=False),
+        "scale": scale,
         "axis": alt.Axis(values=[tick for tick in ticks if tick <= top], format=",~r"),
     }
 

@@ -7,7 +7,6 @@ import pandas as pd
 
 from steering_core.tables.charts import (
     HEIGHT,
-    INK,
     QUIET,
     WIDTH,
     finished,
@@ -15,10 +14,12 @@ from steering_core.tables.charts import (
     note,
     spread_axis,
 )
+from steering_core.tables.label_places import label_layers, label_places, pixels
 from steering_core.tables.palette import Style, method_styles
 
 _UNSTEERED = "no_steering"
 _OUTLINED = "datum.outlined"
+_PADDING = 20  # pixels above a share of 1 and below 0, for markers and labels
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
     the same inputs: prompts, or the test rows outside the target class by the evaluation probe. The
     points of a method are joined in order of strength; a point is hollow where some of the panel's
     inputs had no solution; bars are bootstrap 95 % intervals; a black outline marks the frontier of
-    the first panel, where ``frontier_probability`` stands beside it (unsteered it is 1); a ring the
-    strength selected on validation prompts; the dashed line is the rate of ``no_steering``.
+    the first panel, where ``frontier_probability`` stands beside it (unsteered it is 1) unless
+    labels of selected or surer points take the room; a ring the strength selected on validation
+    prompts; the dashed line is the rate of ``no_steering``.
 
     Args:
         df: a pareto table of one experiment, with columns as in ``columns.PARETO_COLUMNS``.
@@ -84,8 +86,9 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
         subtitle=[
             f"{first['model']}, {first['task']}, layer {first['layer']}. Lines join rising "
             "strengths. Bars: bootstrap 95 % intervals. Dashed: unsteered.",
-            "Black outline: on the frontier of the first panel, and in how many resamples of the "
-            "prompts. Ring: the strength of its method that was selected on validation prompts.",
+            "Black outline: on the frontier of the first panel, and, where there is room, in how "
+            "many resamples of the prompts. Ring: the strength of its method that was selected on "
+            "validation prompts.",
             "Hollow: some inputs had no solution." + _nowhere(texts),
         ],
         fontSize=17,
@@ -110,7 +113,7 @@ def _drawn(df: pd.DataFrame, styles: dict[str, Style]) -> pd.DataFrame:
         series=df["method"] + " " + swept,
         outlined=_flag(df["on_frontier"]),
         selected=_flag(df["selected"]),
-        sure=pd.to_numeric(df["frontier_probability"]).map("{:.0%}".format),
+        sure=pd.to_numeric(df["frontier_probability"]),
         area=df["method"].map({method: style.size for method, style in styles.items()}),
         # The first methods of the legend are drawn last, on top.
         rank=df["method"].map(places),
@@ -151,11 +154,12 @@ def _panel(
     if rows.empty:
         return note("not defined for this experiment").properties(**frame)
     about = ["method", "series", "strength_name", "strength", "outlined", "selected"]
-    about += ["hollow", "rank", "area", "sure"]
+    about += ["hollow", "rank", "area"]
     spread = pd.concat([rows[name] for name in x.columns])
     options = log_axis(spread) if x is _L0 else spread_axis(spread)
     across = alt.X(x.column, type="quantitative", title=x.title, **options)
-    up = alt.Y(y.column, type="quantitative", title=y.title, scale=alt.Scale(domain=[0, 1]))
+    shares = alt.Scale(domain=[0, 1], padding=_PADDING, nice=False)
+    up = alt.Y(y.column, type="quantitative", title=y.title, scale=shares)
     source = alt.Chart(rows[[*about, *x.columns, *y.columns]]).encode(
         across, up, _by_method("color", styles)
     )
@@ -164,16 +168,36 @@ def _panel(
     layers += _intervals(source, x, y)
     layers += _points(source, styles, rows, [x.column, y.column])
     if labelled:
-        # Above and to the left of a point of the frontier there is no other point.
-        outlined = source.transform_filter(f"{_OUTLINED} && datum.method != '{_UNSTEERED}'")
-        beside = outlined.mark_text(align="right", baseline="bottom", dx=-8, dy=-5, fontSize=10)
-        layers.append(beside.encode(text="sure:N", color=alt.value(INK)))
+        layers += label_layers(_labels(rows, x, y, options["scale"]), across, up)
     if base is not None and len(base):
         dashed = alt.Chart(pd.DataFrame({"base": base})).mark_rule(
             strokeDash=[6, 4], color=QUIET, strokeWidth=1.3
         )
         layers.insert(0, dashed.encode(y="base:Q"))
     return alt.layer(*layers).properties(**frame)
+
+
+def _labels(rows: pd.DataFrame, x: _Quantity, y: _Quantity, scale: alt.Scale) -> pd.DataFrame:
+    """What stands beside the points of the frontier, and where; the selected ones go first."""
+    drawn = scale.to_dict()
+    start, end = drawn["domain"]
+    symlog, padding = drawn.get("constant"), drawn["padding"]
+    across = pixels(rows[x.column], start, end, WIDTH, padding=padding, symlog=symlog)
+    up = pixels(rows[y.column], 0.0, 1.0, HEIGHT, padding=_PADDING)
+    rows = rows.assign(across=across, down=HEIGHT - up)
+    ordered = rows[rows["outlined"] & (rows["method"] != _UNSTEERED)].sort_values(
+        ["selected", "sure"], ascending=False, kind="stable"
+    )
+    texts = ordered["sure"].map("{:.0%}".format)
+    shift = label_places(
+        ordered[["across", "down"]].to_numpy(),
+        list(texts),
+        rows[["across", "down"]].to_numpy(),
+        frame=(WIDTH, HEIGHT),
+    )
+    return ordered[["method", "strength", x.column, y.column]].assign(
+        label=texts, dx=shift[:, 0], dy=shift[:, 1]
+    )
 
 
 def _by_method(channel: str, styles: dict[str, Style]) -> alt.Color | alt.Shape:

@@ -1,15 +1,20 @@
 """The exact frontier of the convex programs, drawn."""
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
-from steering_core.tables.charts import HEIGHT, QUIET, WIDTH, finished, note
+from steering_core.tables.charts import HEIGHT, WIDTH, finished, note
+from steering_core.tables.label_places import label_layers, label_places, pixels
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _DASHES = ([1, 0], [7, 5], [2, 3], [10, 3])
 _MOST_LABELS = 8
 _UNSOLVED = ("n_infeasible", "n_inaccurate", "n_failed")
-_PADDED = alt.Scale(zero=False, nice=False, padding=14)
+_PADDING = 20
+_PADDED = alt.Scale(zero=False, nice=False, padding=_PADDING)
+_WIDE = 1.2 * WIDTH
+_HELD = {"tau": "τ", "qp": "λ", "socp": "ε"}
 
 
 def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.TopLevelMixin:
@@ -17,13 +22,13 @@ def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.T
 
     Two panels, ‖Dᵀδ‖ against L1 and against L0. A curve is drawn for each program and each value
     of what is held fixed along it: the margin or the program's parameter, whichever takes fewer
-    values; several curves of a program are labelled with that value. If it is the parameter that
-    is held, a third panel shows what the margin costs in L1.
+    values; several curves of a program are labelled with that value, as far as there is room. If it
+    is the parameter that is held, a third panel shows what the margin costs in L1.
 
     Args:
-        df: columns ``program``, ``parameter`` (λ or ε), ``l0``, ``l1``, ``residual_norm``, ``tau``
-            (the margin, probe logits), a row per point of the curves; none gives a picture that
-            says so.
+        df: columns ``experiment``, ``program``, ``parameter`` (λ or ε), ``l0``, ``l1``,
+            ``residual_norm``, ``tau`` (the margin, probe logits), a row per point of the curves;
+            none gives a picture that says so.
         grid: the same columns for the points of a sweep, with the counts ``n_infeasible``,
             ``n_inaccurate`` and ``n_failed``, or None. A point at which some row had no certified
             solution is hollow; without any it has no place.
@@ -39,8 +44,8 @@ def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.T
         # Along a curve the rows are joined in this order, not in that of the x axis.
         place=range(len(curves)),
         curve=curves["program"] + " " + curves[held].astype(str),
-        label=("margin" if held == "tau" else curves["program"])
-        + " "
+        label=(pd.Series("tau", curves.index) if held == "tau" else curves["program"]).map(_HELD)
+        + "="
         + curves[held].map("{:g}".format),
     )
     norm = ("residual_norm", "norm added to the residual stream, ‖Dᵀδ‖")
@@ -51,8 +56,19 @@ def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.T
     labelled = 1 < curves["label"].nunique() <= _MOST_LABELS
     # Curves of one program meet in L0, so labels would collide there.
     panels = [_panel(curves, grid, programs, x, y, labelled and y is l1) for x, y in axes]
-    # Labels stand to the right of the curves and may leave the panel.
-    return finished(alt.hconcat(*panels, spacing=90 if labelled else 30))
+    about = "Curves: the exact path. Points: the settings that ran; hollow: some rows had no "
+    about += "certified solution."
+    if labelled:
+        about += (
+            " τ: the margin (probe logits)." if held == "tau" else " λ, ε: the program's parameter."
+        )
+    title = alt.TitleParams(
+        f"{curves['experiment'].iloc[0]}: what the two programs can reach, exactly",
+        subtitle=f"Means over test rows. {about}",
+        fontSize=17,
+        offset=14,
+    )
+    return finished(alt.hconcat(*panels, spacing=30, title=title))
 
 
 def _held_fixed(df: pd.DataFrame) -> str:
@@ -107,12 +123,19 @@ def _panel(
                 filled=False, fill="white", strokeWidth=1.6, **look
             ),
         ]
-    tops = curves.sort_values(y[0], kind="stable").drop_duplicates("label", keep="last")
     if labelled:
-        text = {"align": "left", "dx": 8, "fontSize": 11}
-        # A halo first: a label may stand on the next curve.
-        for look in ({"stroke": "white", "strokeWidth": 4}, {"color": QUIET}):
-            layers.append(
-                alt.Chart(tops).mark_text(**text, **look).encode(across, up, text="label:N")
-            )
-    return alt.layer(*layers).properties(width=1.2 * WIDTH, height=HEIGHT)
+        layers += label_layers(_labels(curves, grid, x[0], y[0]), across, up)
+    return alt.layer(*layers).properties(width=_WIDE, height=HEIGHT)
+
+
+def _labels(curves: pd.DataFrame, grid: pd.DataFrame | None, x: str, y: str) -> pd.DataFrame:
+    """What stands beside the upper ends of the curves, and where."""
+    drawn = pd.concat([curves[[x, y]], *([] if grid is None else [grid[[x, y]]])])
+    low, high = drawn.min(), drawn.max()
+    across = pixels(drawn[x], low[x], high[x], _WIDE, padding=_PADDING)
+    up = pixels(drawn[y], low[y], high[y], HEIGHT, padding=_PADDING)
+    marks = np.column_stack([across, HEIGHT - up])
+    ordered = curves.assign(mark=range(len(curves))).sort_values(y, kind="stable")
+    tops = ordered.drop_duplicates("label", keep="last").iloc[::-1]
+    shift = label_places(marks[tops["mark"]], list(tops["label"]), marks, (_WIDE, HEIGHT))
+    return tops[["label", x, y]].assign(dx=shift[:, 0], dy=shift[:, 1])

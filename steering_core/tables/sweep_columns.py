@@ -26,5 +26,11 @@ SWEEP_COLUMNS: tuple[Column, ...] = (
         "at_chance", "flag", "true or false", "no better than chance: `p_value` is at least 0.05"
     ),
     Column("n", "number", "rows", "training rows"),
-    Column("picked", "flag", "true or false", "the layer that `layer: auto` takes"),
+    Column(
+        "picked",
+        "flag",
+        "true or false",
+        "the layer that `layer: auto` takes: the highest `alignment` among the layers whose "
+        "`accuracy` is within one standard error (that of the most accurate layer) of the highest",
+    ),
 )

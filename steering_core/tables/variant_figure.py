@@ -6,6 +6,7 @@ import altair as alt
 import pandas as pd
 
 from steering_core.tables.charts import (
+    AXIS_PADDING,
     HEIGHT,
     INK,
     QUIET,
@@ -85,7 +86,7 @@ def _panel(
     colours, shapes = _styles(series)
     ends = pd.concat([shown[name] for name in (panel.column, low, high)])
     if panel.share:
-        options = {"scale": alt.Scale(domain=[0, 1])}
+        options = {"scale": alt.Scale(domain=[0, 1], padding=AXIS_PADDING, nice=False)}
     elif panel.reference is not None and (ends > 0).all():
         options = log_axis(ends)
     else:
@@ -106,11 +107,12 @@ def _panel(
         ),
     ]
     if panel.reference is not None:
-        value = alt.Text(panel.column, type="quantitative", format=".3~f")
+        # In a column outside the panel, clear of the bars and of the dashed line.
+        value = alt.Text(panel.column, type="quantitative", format=".3f")
         layers.append(
             base.transform_filter("datum.variant != 'path'")
-            .mark_text(align="left", dx=9, dy=1, fontSize=10, color=INK)
-            .encode(across, up, beside, text=value)
+            .mark_text(align="left", dx=6, dy=1, fontSize=10, color=INK)
+            .encode(up, beside, x=alt.value(0.8 * WIDTH), text=value)
         )
         reference = alt.Chart(pd.DataFrame({"at": [panel.reference]}))
         layers.insert(

@@ -124,6 +124,7 @@ def frontier_table(margins: tuple[float, ...] = (1.0,)) -> pd.DataFrame:
                 norm = margin * (1 + 1.2 / (1 + s))
                 rows.append(
                     {
+                        "experiment": "demo",
                         "program": program,
                         "parameter": s if program == "qp" else norm,
                         "l0": int(1 + 8 * np.sqrt(s)),

@@ -5,6 +5,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
+import vl_convert
 from table_data import frontier_table, pareto_table, sweep_table
 
 from steering_core.tables.palette import method_styles
@@ -85,20 +86,41 @@ def test_how_sure_a_place_on_the_frontier_is_stands_beside_it_in_the_first_panel
         [layer for layer in panel.get("layer", []) if layer["mark"]["type"] == "text"]
         for panel in chart["hconcat"]
     ]
-    assert [len(found) for found in texts] == [1, 0, 0]
-    (layer,) = texts[0]
-    data = layer.get("data", chart["hconcat"][0].get("data"))
+    assert [len(found) for found in texts] == [2, 0, 0]
+    halo, layer = texts[0]
+    assert halo["mark"]["stroke"] == "white" and halo["data"] == layer["data"]
     shown = {
-        (row["method"], row["strength"]): row["sure"]
-        for row in chart["datasets"][data["name"]]
-        if row["outlined"]
+        (row["method"], row["strength"]): row["label"]
+        for row in chart["datasets"][layer["data"]["name"]]
     }
-    assert layer["transform"] == [{"filter": "datum.outlined && datum.method != 'no_steering'"}]
     on = df[df["on_frontier"].astype("boolean").fillna(False).astype(bool)]
+    on = on[on["method"] != "no_steering"]
     assert shown == {
         (row["method"], row["strength"]): f"{row['frontier_probability']:.0%}"
         for _, row in on.iterrows()
     }
+
+
+def crowded_table() -> pd.DataFrame:
+    """A frontier whose points are closer than their labels are wide."""
+    df = pareto_table()
+    place = np.arange(len(df))
+    df = df.assign(on_frontier=True, kl_mean=1.0 + 0.01 * place, selected=place == 20)
+    df["classifier_rate_steered"] = 0.5 + 0.004 * place
+    return df
+
+
+def test_labels_of_a_crowded_frontier_do_not_meet_and_the_selected_go_first() -> None:
+    chart = pareto_figure(crowded_table())
+    svg = vl_convert.vegalite_to_svg(chart.to_dict())
+    found = re.findall(r'translate\(([\d.-]+),([\d.-]+)\)"[^>]*stroke="white"[^>]*>\d+%<', svg)
+    at = np.array(found, dtype=float)
+    assert 2 < len(at) < 30
+    apart = np.abs(at[:, None] - at[None])
+    meet = (apart[..., 0] < 20) & (apart[..., 1] < 10)
+    assert meet.sum() == len(at)  # each with itself
+    rows = rows_of(spec(chart), 0, "text")
+    assert rows[0]["method"] == crowded_table()["method"][20]
 
 
 def test_a_method_without_any_solution_is_named() -> None:
@@ -245,15 +267,19 @@ def test_frontier_points_of_fewer_rows_are_hollow_and_of_none_are_left_out() -> 
     assert [row["n_infeasible"] for row in rows_of(chart, 0, "point")] == [0, 2, 0]
 
 
-def test_frontier_labels_several_margins() -> None:
+def test_frontier_labels_several_margins_clear_of_the_curves() -> None:
     chart = spec(frontier_figure(frontier_table((0.5, 2.0))))
-    labels = {row["label"] for row in rows_of(chart, 0, "text")}
-    assert labels == {"margin 0.5", "margin 2"}
+    rows = rows_of(chart, 0, "text")
+    assert {row["label"] for row in rows} == {"τ=0.5", "τ=2"}
+    assert all(row["dy"] < 0 for row in rows)  # the curves fall to the right of their ends
+    assert chart["title"]["text"].startswith("demo: ")
+    assert "τ: the margin" in chart["title"]["subtitle"]
+    assert "τ" not in spec(frontier_figure(frontier_table()))["title"]["subtitle"]
 
 
 def test_frontier_along_the_margin_has_a_third_panel() -> None:
     margins = np.linspace(0.1, 4, 20)
-    df = pd.DataFrame({"program": "qp", "parameter": 1.0, "tau": margins})
+    df = pd.DataFrame({"program": "qp", "parameter": 1.0, "tau": margins, "experiment": "demo"})
     df = df.assign(l0=5, l1=3 * margins, residual_norm=2 * margins)
     panels = spec(frontier_figure(df))["hconcat"]
     assert len(panels) == 3 and fields(panels[2], "x") == {"tau"}

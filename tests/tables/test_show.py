@@ -69,10 +69,36 @@ def test_the_summary_quotes_a_row_a_method_and_the_verdicts(path: Path):
         assert len(quoted) == 1, method
     assert frontier_verdict(pd.read_csv(path), "qp_optimal") in lines
     assert "target rate without steering: 0.31" in lines
-    assert "warning: mind the gap" in lines
+    assert "warning (every row): mind the gap" in lines
     assert lines[-1].startswith("look at: ") and lines[-1].count(str(path.parent)) == 2
 
 
 def test_without_a_selection_the_summary_says_what_it_shows(path: Path):
     pareto_table().assign(selected=pd.NA).to_csv(path, index=False)
     assert "the 13 with the highest target rate" in summary(path)
+
+
+def test_norm_and_l0_are_over_the_rows_that_eval_flips_are_about(path: Path):
+    table = pareto_table().assign(residual_norm_mean=1.0, residual_norm_outside_eval_mean=2.5)
+    table.assign(l0_mean=3.0, l0_outside_eval_mean=7.25).to_csv(path, index=False)
+    lines = summary(path).splitlines()
+    assert "norm" in lines[1].split() and "L0" in lines[1].split()
+    (quoted,) = [line.split() for line in lines if line.startswith(" ") and "caa_repe" in line]
+    assert quoted[2:4] == ["7.25", "2.5"]
+    (about,) = [line for line in lines if line.startswith("L0, norm and eval flips: test rows")]
+    assert "residual_norm_outside_eval_mean" in about
+
+
+def test_a_warning_names_its_rows_in_one_line(path: Path):
+    table = pareto_table().astype({"warnings": object})
+    program = table["method"] == "convex_optimal"
+    table.loc[program, "strength_name"] = "epsilon at tau=20"
+    some = program & table["strength"].isin([0.5, 4.0])
+    table.loc[some | (table["method"] == "caa_repe"), "warnings"] = "mind the gap"
+    table.loc[table["method"] == "no_steering", "warnings"] = "nothing added"
+    table.to_csv(path, index=False)
+    assert [line for line in summary(path).splitlines() if line.startswith("warning")] == [
+        "warning (caa_repe; convex_optimal epsilon=0.5 at tau=20, epsilon=4 at tau=20): "
+        "mind the gap",
+        "warning (no_steering alpha=0): nothing added",
+    ]

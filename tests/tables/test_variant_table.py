@@ -119,10 +119,15 @@ def test_what_cannot_be_compared_is_an_error():
 def test_the_picture_has_a_panel_per_quantity_and_a_row_per_variant():
     made = table(rows(), rows("signed")).reset_index()
     panels = variant_figure(made).to_dict()["hconcat"]
-    titles = [panel["layer"][-1]["encoding"]["x"]["title"] for panel in panels]
+    titles = [
+        panel["layer"][-1 - (panel is panels[0])]["encoding"]["x"]["title"] for panel in panels
+    ]
     assert titles[0].startswith("objective") and titles[-1].endswith("(share)")
     order = panels[0]["layer"][-1]["encoding"]["y"]["scale"]["domain"]
     assert order == ["path", "signed"]
+    values = panels[0]["layer"][-1]
+    assert values["mark"]["type"] == "text"
+    assert values["encoding"]["x"]["value"] == panels[0]["width"]  # beside the panel, not on bars
 
 
 def test_the_picture_says_when_there_is_nothing():
