@@ -196,4 +196,4 @@ def test_the_feature_knows_success_and_the_planted_sentiment_at_the_answers(prai
     assert found["auc_success"] > 0.95
     # what the words of the prompts tell bounds what any reader of them can know
     assert 0.7 < found["auc"] < found["auc_words"]
-    assert found["rank"] <= 3 and found["n_prompts"] >= 100
+    assert found["rank"] <= 0.1 * found["n_features"] and found["n_prompts"] >= 100
