@@ -43,8 +43,8 @@ def frontier_verdict(table: pd.DataFrame, method: str) -> str:
 
 
 def _point(row: pd.Series) -> str:
-    name = str(row["strength_name"]).split(" at ")[0]
+    name, at, fixed = str(row["strength_name"]).partition(" at ")
     return (
-        f"{name} {row['strength']:g} (KL {row['kl_mean']:.3g}, "
+        f"{name} {row['strength']:g}{at}{fixed} (KL {row['kl_mean']:.3g}, "
         f"target rate {row['classifier_rate_steered']:.3g})"
     )
