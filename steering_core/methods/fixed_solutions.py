@@ -1,7 +1,6 @@
 """Rows of the fixed directions: each at every strength, the same for every input."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ from steering_core.config.settings import Settings
 from steering_core.methods.base import Direction, FixedDirection
 from steering_core.methods.grid_point import GridPoint
 from steering_core.methods.reference import NoSteering
-from steering_core.methods.solutions import with_split
+from steering_core.methods.solutions import solution_rows, with_split
 
 
 def fixed_grid(method: str, settings: Settings) -> list[GridPoint]:
@@ -32,8 +31,9 @@ def solve_fixed(
     for point in points:
         size = point.strength * unit
         frames.append(
-            pd.DataFrame({"example_id": list(example_ids)}).assign(
-                **asdict(point),
+            solution_rows(
+                point,
+                example_ids,
                 status="fixed",
                 shortfall=np.nan,
                 position=np.nan,

@@ -1,7 +1,6 @@
 """Rows of the programs: each at every strength, solved for every input on one path."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ from steering_core.config.settings import Settings
 from steering_core.methods.grid import grid, make_program
 from steering_core.methods.grid_point import GridPoint
 from steering_core.methods.modes import mode_of
-from steering_core.methods.solutions import with_split
+from steering_core.methods.solutions import solution_rows, with_split
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.progress import progress
@@ -59,8 +58,9 @@ def solve_programs(
             shortfall = np.full(len(residuals), others.max())
         solved = program.solve(path, shortfall)
         frames.append(
-            pd.DataFrame({"example_id": list(example_ids)}).assign(
-                **asdict(point),
+            solution_rows(
+                point,
+                example_ids,
                 status=solved.status,
                 shortfall=solved.shortfall,
                 position=solved.position,

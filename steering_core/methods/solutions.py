@@ -4,11 +4,20 @@ A solution is stored as a coordinate (shortfall, position on the path, status), 
 vector; :mod:`steering_core.methods.interventions` expands rows into residual vectors on demand.
 """
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from steering_core.methods.grid_point import GridPoint
 from steering_core.storage.atomic import atomic_path
+
+
+def solution_rows(point: GridPoint, example_ids: Sequence[str], **columns: Any) -> pd.DataFrame:
+    """Return the rows of one grid point: what is solved of each input, or of all alike."""
+    return pd.DataFrame({"example_id": list(example_ids)}).assign(**asdict(point), **columns)
 
 
 def with_split(frames: list[pd.DataFrame], examples: pd.DataFrame) -> pd.DataFrame:
