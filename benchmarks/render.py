@@ -1,7 +1,7 @@
-"""Put ``results/benchmarks/*.csv`` into README and docs/performance.md: ``python -m`` this.
+"""Write ``results/benchmarks/*.csv`` into README and docs/performance.md: ``python -m`` this.
 
-The README gets what is required, the other page every line and the floors. Only what the tables
-say is shown, each with what it was run on; a benchmark that was not run has no row.
+The README gets the headline ratios. The other page gets the table of required ratios and every
+measured line. Each table names its machine and date; a benchmark that was not run has no row.
 """
 
 import sys
@@ -16,6 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE, DETAILS = ROOT / "README.md", ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 ORDER = ("optimize", "statistics", "corrsteer", "caching", "generation", "memory", "floor")
+#: The lines of the README: how the table names them.
+HEADLINES = (
+    "path against reference, lambda 1, 1000 inputs (extrapolated)",
+    "cache layer 12 / bare pass",
+    "selection / plain generation, default arms, one token (select tasks)",
+    "steered / transformers generate",
+    "adaptive QP / transformers generate",
+)
 
 
 def number(value: float) -> str:
@@ -38,19 +46,30 @@ def rendered_rows(table: pd.DataFrame) -> list[str]:
     return rows
 
 
+_REQUIRED_HEADER = [
+    "| measured | ratio (in single rounds) or value | required | met |",
+    "|---|---:|---:|---|",
+]
+
+
 def rendered_table(tables: dict[str, pd.DataFrame]) -> str:
-    """Return the Markdown of all tables, by benchmark, and what they were measured on."""
-    lines = [
-        "| measured | ratio (in single rounds) or value | required | met |",
-        "|---|---:|---:|---|",
-    ]
-    for table in tables.values():
-        lines += rendered_rows(table)
-    return "\n".join([*lines, "", *rendered_runs(tables)])
+    """Return the Markdown of every required line of all tables."""
+    rows = [row for table in tables.values() for row in rendered_rows(table)]
+    return "\n".join([*_REQUIRED_HEADER, *rows])
+
+
+def rendered_headlines(tables: dict[str, pd.DataFrame]) -> str:
+    """Return the Markdown of :data:`HEADLINES`, with the machine and date of each table."""
+    chosen = {
+        name: table[table["measured"].isin(HEADLINES)].reset_index(drop=True)
+        for name, table in tables.items()
+    }
+    chosen = {name: table for name, table in chosen.items() if len(table)}
+    return "\n".join([rendered_table(chosen), "", *rendered_runs(chosen)])
 
 
 def rendered_runs(tables: dict[str, pd.DataFrame]) -> list[str]:
-    """Return what each table was measured on, and with which versions."""
+    """Return the machine, date and library versions of each table."""
     runs = {
         name: (table["date"][0], table["machine"][0], table["versions"][0], table["run"][0])
         for name, table in tables.items()
@@ -60,7 +79,7 @@ def rendered_runs(tables: dict[str, pd.DataFrame]) -> list[str]:
 
 
 def rendered_details(tables: dict[str, pd.DataFrame]) -> str:
-    """Return the Markdown of every line: both sides, their ratio and what the line stands for."""
+    """Return the Markdown of every measured line: both sides, their ratio and a note."""
     lines = []
     for name, table in tables.items():
         other = "floor" if name == "floor" else "reference"
@@ -96,8 +115,8 @@ def main() -> None:
         sys.exit(f"{FOLDER} is empty: run `make bench` first.")
     required = {name: table for name, table in tables.items() if table["required"].notna().any()}
     for page, markdown in (
-        (PAGE, rendered_table(required)),
-        (DETAILS, rendered_details(tables)),
+        (PAGE, rendered_headlines(required)),
+        (DETAILS, rendered_table(required) + "\n\n" + rendered_details(tables)),
     ):
         write_text(page, rendered(page.read_text(encoding="utf-8"), markdown))
 
