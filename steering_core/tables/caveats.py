@@ -1,17 +1,28 @@
 """What a reader of a table or page must be warned of, and what to change."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 _PROBE_AS_JUDGE = (
-    "texts judged by the evaluation probe, which shares the representation that is steered; it "
+    "texts judged by the evaluation probe, which shares the representation that is steered. It "
     "reads a completion without its prompt, and one such as 'Istanbul.' cannot be judged true or "
     "false by itself"
 )
 #: Scores, in [0, 1], that differ by less do not tell texts apart.
 _SAME_SCORE = 0.01
+_BETWEEN = "; "
+
+
+def warnings_cell(warnings: Iterable[str]) -> str:
+    """Return the cell ``warnings`` of a table's row; :func:`warnings_in` takes it apart again."""
+    return _BETWEEN.join(text.replace(_BETWEEN, ", ") for text in dict.fromkeys(warnings))
+
+
+def warnings_in(cell: Any) -> list[str]:
+    """Return the warnings in a cell that :func:`warnings_cell` made; an empty cell has none."""
+    return [] if pd.isna(cell) else [text for text in str(cell).split(_BETWEEN) if text]
 
 
 def probe_warnings(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -6,6 +6,10 @@ import pandas as pd
 def frontier_verdict(table: pd.DataFrame, method: str) -> str:
     """Say where ``method`` is on the frontier, or what keeps it off.
 
+    A method that is off the frontier is shown at its selected strength, beaten by a selected
+    strength of another method where one beats it. If none was selected, the strength with the
+    least KL is shown: the one with the highest rate would be a biased choice.
+
     Args:
         table: as :mod:`steering_core.tables.columns` describes it, of one experiment.
         method: one of its methods.
@@ -17,10 +21,13 @@ def frontier_verdict(table: pd.DataFrame, method: str) -> str:
     rows = table[table["method"] == method]
     if rows.empty:
         raise ValueError(f"method: the table has no {method}")
-    on = rows[rows["on_frontier"].astype("boolean").fillna(False).astype(bool)]
+    on = rows[is_true(rows["on_frontier"])]
     if len(on):
         points = ", ".join(_point(row) for _, row in on.sort_values("kl_mean").iterrows())
-        return f"{method} is on the frontier at {len(on)} of {len(rows)} strengths: {points}."
+        return (
+            f"{method} is on the frontier at {len(on)} of {len(rows)} strengths, over "
+            f"{on['n_texts'].iloc[0]:g} prompts: {points}."
+        )
     competing = table[table["on_frontier"].notna()]
     own = competing[competing["method"] == method]
     if own.empty:
@@ -28,18 +35,36 @@ def frontier_verdict(table: pd.DataFrame, method: str) -> str:
             f"{method} is not on the frontier: none of its {len(rows)} strengths could steer every "
             "prompt and position (see feasible_fraction_prompts and unsolved_positions)."
         )
-    best = own.sort_values(["classifier_rate_steered", "kl_mean"], ascending=[False, True]).iloc[0]
-    # The best row is not on the frontier, so some row has no more KL and no lower a rate.
-    better = competing[
-        (competing["kl_mean"] <= best["kl_mean"])
-        & (competing["classifier_rate_steered"] >= best["classifier_rate_steered"])
-        & (competing["method"] != method)
-    ].sort_values(["classifier_rate_steered", "kl_mean"], ascending=[False, True])
-    other = better.iloc[0]
-    return (
-        f"{method} is not on the frontier: its strength with the highest target rate, "
-        f"{_point(best)}, is beaten by {other['method']} at {_point(other)}."
+    chosen = own[is_true(own["selected"])]
+    which = "its strength with the least KL" if chosen.empty else "its selected strength"
+    shown = (own.sort_values("kl_mean") if chosen.empty else chosen).iloc[0]
+    # No row of the method is on the frontier, so a row of another method beats each of them.
+    cost, rate = competing["kl_mean"], competing["classifier_rate_steered"]
+    no_worse = (cost <= shown["kl_mean"]) & (rate >= shown["classifier_rate_steered"])
+    differs = (cost < shown["kl_mean"]) | (rate > shown["classifier_rate_steered"])
+    better = competing[no_worse & differs & (competing["method"] != method)]
+    beats = (
+        better.assign(chosen=is_true(better["selected"]))
+        .sort_values(
+            ["chosen", "validation_classifier_rate", "kl_mean"], ascending=[False, False, True]
+        )
+        .iloc[0]
     )
+    return (
+        f"{method} is not on the frontier: {which}, {_point(shown)}, is beaten by "
+        f"{beats['method']} at {_point(beats)}, over {shown['n_texts']:g} prompts."
+    )
+
+
+def is_true(cells: pd.Series) -> pd.Series:
+    """Return which cells of a column of booleans are true; an empty cell is not."""
+    return cells.astype("boolean").fillna(False).astype(bool)
+
+
+def strength_label(row: pd.Series) -> str:
+    """Return ``alpha=0.5``, or ``tau=4 at lambda=0.1`` where a program holds a parameter."""
+    name, at, held = str(row["strength_name"]).partition(" at ")
+    return f"{name}={row['strength']:g}{at}{held}"
 
 
 def _point(row: pd.Series) -> str:

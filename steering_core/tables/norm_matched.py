@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from steering_core.metrics.bootstrap import mean_interval
+from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.cells import interval_cells
 from steering_core.tables.column import validate_table
 from steering_core.tables.norm_matched_columns import NORM_MATCHED_COLUMNS, NORM_MATCHED_KEY
@@ -49,7 +50,7 @@ def norm_matched_table(
                 "direction": direction,
                 "n": len(group),
                 **_cells(group, boot),
-                "warnings": "; ".join(warnings),
+                "warnings": warnings_cell(warnings),
             }
         )
     result = pd.DataFrame(table)[names].astype(dict.fromkeys(_POINT[1:], float))

@@ -12,6 +12,7 @@ from steering_core.methods.modes import is_adaptive, is_program
 from steering_core.methods.reference import NoSteering
 from steering_core.methods.status import SOLVED, solved
 from steering_core.metrics.bootstrap import mean_interval
+from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.cells import interval_cells
 from steering_core.tables.columns import PARETO_NAMES, validate_pareto
 from steering_core.tables.frontier import frontier_flags
@@ -179,4 +180,4 @@ def _row(
                 f"{row['unsolved_positions']} of {steered} steered positions had no solution and "
                 "were left alone"
             )
-    return row | {"warnings": "; ".join(warnings)}
+    return row | {"warnings": warnings_cell(warnings)}

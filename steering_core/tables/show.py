@@ -1,57 +1,95 @@
 """Print the head of a Pareto table and where the pictures are: ``python -m`` this module."""
 
+import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 
-from steering_core.tables.frontier_verdict import frontier_verdict
+from steering_core.tables.caveats import warnings_in
+from steering_core.tables.frontier_verdict import frontier_verdict, is_true, strength_label
 
 _SHOWN = {
     "method": "method",
-    "strength": "strength",
+    "point": "strength",
     "l0_outside_eval_mean": "L0",
     "residual_norm_outside_eval_mean": "norm",
     "eval_flip_rate": "eval flips",
     "kl_mean": "KL/token",
     "perplexity_steered": "perplexity",
     "classifier_rate_steered": "target rate",
+    "texts": "texts",
     "on_frontier": "frontier",
     "frontier_probability": "P(frontier)",
 }
 _POPULATIONS = (
     "L0, norm and eval flips: test rows outside the target class by the evaluation probe "
-    "(l0_outside_eval_mean, residual_norm_outside_eval_mean, eval_flip_rate); the rest: prompts"
+    "(l0_outside_eval_mean, residual_norm_outside_eval_mean, eval_flip_rate); the rest: prompts; "
+    "texts: prompts that were steered, of all (n_texts, n_prompts)"
 )
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
-def summary(path: str | Path, rows: int = 13) -> str:
-    """Return a row a method, what the programs reached, warnings, and the files to look at.
+def summary(path: str | Path) -> str:
+    """Return the rows to quote, what the programs reached, warnings, and the files to look at.
 
-    The rows are those of the selected strengths, the highest target rate first; of all strengths
-    where none was selected, and the summary says so.
+    The rows are those of the selected strengths, the highest target rate first. Without validation
+    prompts nothing is selected. Then all rows stand in the order of the table: the best rate of
+    several strengths is biased upwards, so no row is put first for its rate. Rows that lack the
+    text of a prompt come last in either case, because their rates are over fewer prompts.
+
+    Raises:
+        FileNotFoundError: if there is no table at ``path``.
     """
     table = pd.read_csv(path)
     base = table.loc[table["method"] == "no_steering", "classifier_rate_base"]
-    selected = table[table["selected"].astype("boolean").fillna(False).astype(bool)]
-    quoted, which = selected, "each method at the strength selected on validation prompts"
+    selected = table[is_true(table["selected"])]
+    lines = []
     if selected.empty:
-        quoted, which = table, f"the {min(rows, len(table))} with the highest target rate"
-    ordered = quoted.sort_values(["classifier_rate_steered", "kl_mean"], ascending=[False, True])
-    shown = ordered.head(rows)[list(_SHOWN)].rename(columns=_SHOWN)
-    lines = [
-        f"{path}: {len(table)} rows; {which}",
-        shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3g}"),
-        _POPULATIONS,
-    ]
+        quoted = table
+        why = (
+            "there are no validation prompts (n_validation_prompts)"
+            if table["selected"].isna().all()
+            else "none keeps to selection_kl and steers every validation prompt"
+        )
+        lines.append(
+            f"{path}: {len(table)} rows; no strength was selected: {why}. All rows, in the order "
+            "of the table: the best of several strengths is biased upwards, so none is put first"
+        )
+    else:
+        quoted = selected.sort_values(
+            ["classifier_rate_steered", "kl_mean"], ascending=[False, True], kind="stable"
+        )
+        lines.append(
+            f"{path}: {len(table)} rows; each method at the strength selected on validation prompts"
+        )
+    lacking = (quoted["n_texts"] < quoted["n_prompts"]) | (quoted["unsolved_positions"] > 0)
+    quoted = pd.concat([quoted[~lacking], quoted[lacking]])
+    shown = quoted.assign(
+        point=quoted.apply(strength_label, axis=1),
+        texts=[
+            f"{n:g}/{of:g}" for n, of in zip(quoted["n_texts"], quoted["n_prompts"], strict=True)
+        ],
+    )
+    shown = shown[list(_SHOWN)].rename(columns=_SHOWN)
+    lines.append(shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3g}"))
+    lines.append(_POPULATIONS)
+    if lacking.any():
+        lines.append(
+            f"incomplete: the last {_rows(int(lacking.sum()))} could not steer every prompt and "
+            "position (see feasible_fraction_prompts and unsolved_positions)"
+        )
+    without = [name for name in table["method"].unique() if name not in set(selected["method"])]
+    if len(selected) and without:
+        lines.append(
+            f"no strength selected: {', '.join(without)} (on validation prompts each one costs "
+            "more KL than selection_kl, or could not steer every prompt and position)"
+        )
     if len(base):
         lines.append(f"target rate without steering: {base.iloc[0]:.3g}")
     programs = [m for m in ("qp_optimal", "convex_optimal") if (table["method"] == m).any()]
     lines += [frontier_verdict(table, method) for method in programs]
-    lines += [
-        f"warning ({_rows_named(rows_of, table)}): {warning}"
-        for warning, rows_of in table.groupby("warnings")
-    ]
+    lines += _warnings(table)
     pictures = sorted(
         file.as_posix() for file in Path(path).parent.iterdir() if file.suffix in {".svg", ".html"}
     )
@@ -59,24 +97,46 @@ def summary(path: str | Path, rows: int = 13) -> str:
     return "\n".join(lines)
 
 
+def _warnings(table: pd.DataFrame) -> list[str]:
+    """Return a line for each warning, with the rows that have it.
+
+    Warnings that differ in their numbers alone are one, with the range of each number.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for position, cell in enumerate(table["warnings"]):
+        for warning in warnings_in(cell):
+            found.setdefault(_NUMBER.sub("#", warning), {})[position] = warning
+    return [
+        f"warning ({_rows_named(table.iloc[list(said)], table)}): {_merged(list(said.values()))}"
+        for said in found.values()
+    ]
+
+
+def _merged(warnings: list[str]) -> str:
+    """Return texts that differ in their numbers alone as one, ``2 to 5`` for the numbers."""
+    spans = []
+    for numbers in zip(*(_NUMBER.findall(warning) for warning in warnings), strict=True):
+        low, high = min(numbers, key=float), max(numbers, key=float)
+        spans.append(low if low == high else f"{low} to {high}")
+    between = _NUMBER.split(warnings[0])
+    return "".join(text + span for text, span in zip(between, [*spans, ""], strict=True))
+
+
 def _rows_named(rows: pd.DataFrame, table: pd.DataFrame) -> str:
-    """Name ``rows`` of ``table`` by method and strength; a method alone is all its strengths."""
+    """Count ``rows`` of ``table`` and name them; a method alone is all its strengths."""
     if len(rows) == len(table):
         return "every row"
     counts = table["method"].value_counts()
     named = []
     for method, own in rows.groupby("method", sort=False):
-        points = (
-            [] if 1 < counts[method] == len(own) else [_strength(row) for _, row in own.iterrows()]
-        )
+        all_of_it = 1 < counts[method] == len(own)
+        points = [] if all_of_it else [strength_label(row) for _, row in own.iterrows()]
         named.append(" ".join([str(method), ", ".join(points)]).strip())
-    return "; ".join(named)
+    return f"{_rows(len(rows))}: {'; '.join(named)}"
 
 
-def _strength(row: pd.Series) -> str:
-    """``alpha=0.5``, or ``epsilon=14 at tau=20`` where the name says what is held."""
-    name, at, held = str(row["strength_name"]).partition(" at ")
-    return f"{name}={row['strength']:g}{at}{held}"
+def _rows(count: int) -> str:
+    return f"{count} row{'s' if count > 1 else ''}"
 
 
 if __name__ == "__main__":

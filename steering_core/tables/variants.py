@@ -7,6 +7,7 @@ import pandas as pd
 
 from steering_core.methods.status import SOLVED
 from steering_core.metrics.bootstrap import mean_interval, ratio_interval
+from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.cells import interval_cells
 from steering_core.tables.column import validate_table
 from steering_core.tables.variant_columns import VARIANT_COLUMNS, VARIANT_KEY
@@ -70,7 +71,7 @@ def variant_table(
                 **_ratios(group, plain[same], boot),
                 **_work(group),
                 **_flips(group, boot),
-                "warnings": "; ".join(warnings),
+                "warnings": warnings_cell(warnings),
             }
         )
     result = pd.DataFrame(table)[names]

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from table_data import pareto_table
 
+from steering_core.tables.caveats import warnings_cell, warnings_in
 from steering_core.tables.frontier import frontier_flags
 from steering_core.tables.frontier_verdict import frontier_verdict
 from steering_core.tables.show import summary
@@ -73,9 +74,60 @@ def test_the_summary_quotes_a_row_a_method_and_the_verdicts(path: Path):
     assert lines[-1].startswith("look at: ") and lines[-1].count(str(path.parent)) == 2
 
 
-def test_without_a_selection_the_summary_says_what_it_shows(path: Path):
-    pareto_table().assign(selected=pd.NA).to_csv(path, index=False)
-    assert "the 13 with the highest target rate" in summary(path)
+def shown(text: str) -> list[list[str]]:
+    """The rows of the printed table, as words."""
+    lines = text.splitlines()
+    end = next(i for i, line in enumerate(lines) if line.startswith("L0, norm and eval flips"))
+    return [line.split() for line in lines[2:end]]
+
+
+def test_without_a_selection_no_row_is_first_for_its_rate(path: Path):
+    table = pareto_table().assign(selected=pd.NA)
+    table.to_csv(path, index=False)
+    text = summary(path)
+    assert "no strength was selected" in text and "n_validation_prompts" in text
+    assert "highest" not in text
+    assert [row[0] for row in shown(text)] == table["method"].tolist()
+    table["classifier_rate_steered"] = table["classifier_rate_steered"].to_numpy()[::-1]
+    table.to_csv(path, index=False)
+    assert [row[:2] for row in shown(summary(path))] == [row[:2] for row in shown(text)]
+
+
+@pytest.mark.parametrize("column", ["n_texts", "unsolved_positions"])
+@pytest.mark.parametrize("selected", [True, pd.NA])
+def test_a_row_that_lacks_texts_is_last_with_its_count(path: Path, column: str, selected):
+    table = pareto_table().iloc[[0, 1, 6, 31, 36]].reset_index(drop=True)
+    table = table.assign(selected=selected, n_texts=8, n_prompts=8)
+    # What looks best has its rate from 2 of 8 prompts.
+    table.loc[3, ["classifier_rate_steered", column]] = [1.0, 2]
+    table.to_csv(path, index=False)
+    rows = shown(summary(path))
+    assert table["method"][3] == "qp_optimal" and rows[-1][0] == "qp_optimal"
+    whole = "2/8" if column == "n_texts" else "8/8"
+    assert whole in rows[-1] and all("8/8" in row for row in rows[:-1])
+    assert "incomplete: the last 1 row could not steer every prompt" in summary(path)
+
+
+def test_rows_that_differ_in_what_a_program_holds_look_different(path: Path):
+    table = pareto_table()
+    program = table["method"] == "qp_optimal"
+    twice = [table[~program]]
+    for lam in (0.1, 1):
+        twice.append(table[program].assign(lam=lam, strength_name=f"tau at lambda={lam}"))
+    pd.concat(twice).assign(selected=pd.NA).to_csv(path, index=False)
+    text = summary(path)
+    assert text.count("tau=4 at lambda=0.1") == text.count("tau=4 at lambda=1 ") == 1
+    rows = [" ".join(row[:4]) for row in shown(text)]
+    assert len(set(rows)) == len(rows)
+
+
+def test_a_method_none_of_whose_strengths_was_selected_is_named(path: Path):
+    table = pareto_table()
+    table.loc[table["method"] == "caa_repe", "selected"] = False
+    table.to_csv(path, index=False)
+    text = summary(path)
+    assert "no strength selected: caa_repe (" in text
+    assert "caa_repe" not in [row[0] for row in shown(text)]
 
 
 def test_norm_and_l0_are_over_the_rows_that_eval_flips_are_about(path: Path):
@@ -98,7 +150,44 @@ def test_a_warning_names_its_rows_in_one_line(path: Path):
     table.loc[table["method"] == "no_steering", "warnings"] = "nothing added"
     table.to_csv(path, index=False)
     assert [line for line in summary(path).splitlines() if line.startswith("warning")] == [
-        "warning (caa_repe; convex_optimal epsilon=0.5 at tau=20, epsilon=4 at tau=20): "
+        "warning (1 row: no_steering alpha=0): nothing added",
+        "warning (7 rows: caa_repe; convex_optimal epsilon=0.5 at tau=20, epsilon=4 at tau=20): "
         "mind the gap",
-        "warning (no_steering alpha=0): nothing added",
     ]
+
+
+def test_a_warning_is_said_once_whatever_stands_beside_it(path: Path):
+    table = pareto_table().assign(warnings=warnings_cell(["the judge; it is blind"]))
+    rows = table.index[table["method"] == "qp_optimal"]
+    for count, row in enumerate(rows[:3], start=2):
+        own = ["the judge; it is blind", f"{count} of 28 inputs infeasible"]
+        table.loc[row, "warnings"] = warnings_cell(own)
+    table.to_csv(path, index=False)
+    assert [line for line in summary(path).splitlines() if line.startswith("warning")] == [
+        "warning (every row): the judge, it is blind",
+        "warning (3 rows: qp_optimal tau=0, tau=0.5, tau=1): 2 to 4 of 28 inputs infeasible",
+    ]
+
+
+def test_off_the_frontier_the_selected_strength_is_shown_not_the_best():
+    table = changed(kl_mean=50.0, classifier_rate_steered=0.2)
+    rows = table.index[table["method"] == "qp_optimal"]
+    table.loc[rows[2], "classifier_rate_steered"] = 0.25
+    table["selected"] = table.index == rows[4]
+    text = frontier_verdict(table.assign(on_frontier=frontier_flags(table)), "qp_optimal")
+    assert "its selected strength, tau 4 (KL 50, target rate 0.2), is beaten by" in text
+    table.loc[rows, "kl_mean"] = [50.0, 40.0, 60.0, 70.0, 80.0]
+    table = table.assign(selected=pd.NA, on_frontier=frontier_flags(table))
+    text = frontier_verdict(table, "qp_optimal")
+    assert "its strength with the least KL, tau 0.5 (KL 40, target rate 0.2)" in text
+    assert text.endswith("over 50 prompts.") and "highest" not in text
+
+
+@pytest.mark.parametrize("cell", [None, float("nan"), ""])
+def test_an_empty_cell_has_no_warning(cell):
+    assert warnings_in(cell) == []
+
+
+def test_warnings_come_out_of_a_cell_as_they_went_in():
+    warnings = ["one", "two, and more", "one"]
+    assert warnings_in(warnings_cell(warnings)) == ["one", "two, and more"]
