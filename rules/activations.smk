@@ -41,9 +41,6 @@ rule activation_manifest:
         "results/{experiment}/benchmarks/activation_manifest.tsv"
     conda:
         "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(4000),
-        runtime=minutes(60),
     params:
         settings=settings("max_tokens", "cached_positions"),
         code=code("activation_manifest.py"),

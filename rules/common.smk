@@ -107,6 +107,16 @@ def code(script):
     return code_digest(workflow.source_path(f"../workflow_scripts/{script}"))
 
 
+def codes_of(*files):
+    """The digest of every script of the rules in these rule files, by the script's name."""
+    scripts = {
+        Path(rule.script).name
+        for rule in workflow.rules
+        if rule.script is not None and Path(rule.snakefile).stem in files
+    }
+    return {script: code(script) for script in sorted(scripts)}
+
+
 def resolved(wildcards):
     """The whole resolved experiment: model, task and every setting."""
     found = experiment(wildcards)

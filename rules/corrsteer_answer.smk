@@ -14,9 +14,6 @@ rule corrsteer_plan:
         "corrsteer_plans"
     conda:
         "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(4000),
-        runtime=minutes(30),
     params:
         model=corrsteer_model,
         task=corrsteer_task,

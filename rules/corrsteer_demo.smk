@@ -14,9 +14,6 @@ rule corrsteer_planted_feature:
         "results/demo_praise/benchmarks/corrsteer_planted_feature.tsv"
     conda:
         "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(4000),
-        runtime=minutes(15),
     params:
         model=lambda wildcards: corrsteer_resolved("demo_praise")["model"],
         task=lambda wildcards: corrsteer_resolved("demo_praise")["task"],

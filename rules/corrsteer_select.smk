@@ -16,9 +16,6 @@ rule corrsteer_fetch:
     retries: 0  # it tries again by itself, where that can help
     conda:
         "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(4000),
-        runtime=minutes(30),
     params:
         model=corrsteer_model,
         task=corrsteer_task,
@@ -46,9 +43,6 @@ rule corrsteer_examples:
         "results/{run}/benchmarks/corrsteer_examples-{seed}.tsv"
     conda:
         "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(4000),
-        runtime=minutes(30),
     params:
         model=corrsteer_model,
         task=corrsteer_task,
@@ -105,9 +99,6 @@ rule corrsteer_merge:
         "corrsteer_plans"
     conda:
         "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(4000),
-        runtime=minutes(30),
     params:
         code=code("corrsteer_merge.py"),
     script:

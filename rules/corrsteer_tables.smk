@@ -1,52 +1,20 @@
-# CorrSteer: what steering changed, and the published tables beside what was measured.
+# CorrSteer: the published tables beside what was measured.
 localrules:
-    corrsteer,
     corrsteer_tables,
     corrsteer_cell,
     corrsteer_table,
+    corrsteer_tables_provenance,
 
 
-rule corrsteer:
-    input:
-        expand(
-            "results/{run}/{product}", run=CORRSTEER, product=["corrsteer.csv", "provenance.json"]
-        ),
-
-
-rule corrsteer_report:
-    input:
-        answers=lambda wildcards: expand(
-            ANSWERS,
-            run=wildcards.run,
-            seed=CORRSTEER[wildcards.run].settings.seeds,
-            method=corrsteer_arms(wildcards.run),
-        ),
-    output:
-        table="results/{run}/corrsteer.csv",
-        page=report(
-            "results/{run}/corrsteer_changes.html",
-            caption="report/corrsteer_changes.rst",
-            category="{run}",
-            labels={"what": "what steering changed"},
-        ),
-    log:
-        "results/{run}/logs/corrsteer_report.log",
-    benchmark:
-        "results/{run}/benchmarks/corrsteer_report.tsv"
-    group:
-        "corrsteer_report"
-    conda:
-        "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(4000),
-        runtime=minutes(30),
-    params:
-        seeds=lambda wildcards: CORRSTEER[wildcards.run].settings.seeds,
-        arms=lambda wildcards: corrsteer_arms(wildcards.run),
-        settings=corrsteer_settings("bootstrap_resamples"),
-        code=code("corrsteer_report.py"),
-    script:
-        "../workflow_scripts/corrsteer_report.py"
+#: Experiments that a cell of a published table is measured from.
+TABLE_RUNS = sorted(
+    {
+        f"{load_section(config).tables_model}_{cell.task}"
+        for cells_of_table in CELLS.values()
+        for cell in cells_of_table.values()
+    }
+    & set(CORRSTEER)
+)
 
 
 rule corrsteer_cell:
@@ -68,9 +36,6 @@ rule corrsteer_cell:
         "results/tables/benchmarks/corrsteer_cell-{table}-{cell}.tsv"
     conda:
         "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(4000),
-        runtime=minutes(30),
     params:
         cell=lambda wildcards: asdict(corrsteer_cell_of(wildcards)),
         experiment=corrsteer_cell_experiment,
@@ -95,9 +60,6 @@ rule corrsteer_table:
         "results/tables/benchmarks/corrsteer_table-{table}.tsv"
     conda:
         "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(4000),
-        runtime=minutes(30),
     params:
         code=code("corrsteer_table.py"),
     script:
@@ -108,3 +70,24 @@ rule corrsteer_tables:
     input:
         expand(rules.corrsteer_table.output.table, table=FILES),
         "results/tables/provenance.json",
+
+
+rule corrsteer_tables_provenance:
+    input:
+        resources=expand(rules.corrsteer_fetch.output.resources, run=TABLE_RUNS),
+        products=expand(rules.corrsteer_table.output.table, table=FILES),
+    output:
+        provenance="results/tables/provenance.json",
+    log:
+        "results/tables/logs/corrsteer_tables_provenance.log",
+    benchmark:
+        "results/tables/benchmarks/corrsteer_tables_provenance.tsv"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        names=TABLE_RUNS,
+        configs={run: corrsteer_resolved(run) for run in TABLE_RUNS},
+        codes=lambda wildcards: codes_of(*CORRSTEER_RULES, "corrsteer_tables"),
+        code=code("tables_provenance.py"),
+    script:
+        "../workflow_scripts/tables_provenance.py"

@@ -15,9 +15,6 @@ rule demo_corpus:
         "results/demo/benchmarks/demo_corpus.tsv"
     conda:
         "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(2000),
-        runtime=minutes(15),
     params:
         labelled=DEMO.labelled,
         documents=DEMO.documents,
@@ -39,9 +36,6 @@ rule demo_language_model:
     conda:
         "../envs/steering.yaml"
     threads: 2
-    resources:
-        mem_mb=megabytes(4000),
-        runtime=minutes(60),
     params:
         world=DEMO.model_dump(include={"d_model", "n_layers", "training_steps", "seed"}),
         code=code("demo_language_model.py"),
@@ -62,9 +56,6 @@ rule demo_sparse_autoencoders:
     conda:
         "../envs/steering.yaml"
     threads: 2
-    resources:
-        mem_mb=megabytes(4000),
-        runtime=minutes(60),
     params:
         world=DEMO.model_dump(include={"n_layers", "d_sae", "sae_samples", "seed"}),
         code=code("demo_sparse_autoencoders.py"),

@@ -1,7 +1,7 @@
-# The only stage that uses the network: everything is pinned, downloaded and checked here.
+# The only stages that use the network, and the table of texts. Everything is pinned, downloaded
+# and checked here.
 localrules:
     fetch,
-    fetch_sweep,
 
 
 rule fetch:
@@ -30,20 +30,24 @@ rule fetch:
         "../workflow_scripts/fetch.py"
 
 
-rule fetch_sweep:
+rule examples:
     input:
         resources=rules.fetch.output.resources,
+        dataset=rules.fetch.output.dataset,
+        concept=lambda wildcards: experiment(wildcards).task.concept,
     output:
-        resources="results/{experiment}/sweep_resources.json",
+        examples="results/{experiment}/examples.parquet",
+        summary="results/{experiment}/examples.json",
     log:
-        "results/{experiment}/logs/fetch_sweep.log",
+        "results/{experiment}/logs/examples.log",
     benchmark:
-        "results/{experiment}/benchmarks/fetch_sweep.tsv"
-    retries: 0  # it tries again by itself, where that can help
+        "results/{experiment}/benchmarks/examples.tsv"
     conda:
         "../envs/steering.yaml"
     params:
         model=model,
-        code=code("fetch_sweep.py"),
+        task=task,
+        settings=settings(*EXAMPLE_SETTINGS),
+        code=code("examples.py"),
     script:
-        "../workflow_scripts/fetch_sweep.py"
+        "../workflow_scripts/examples.py"

@@ -1,4 +1,7 @@
-# Continuations of the prompts under every method and strength.
+# Steered continuations of the prompts, and what steering did: to the model's predictions, to the
+# text and to the probes.
+
+
 rule generate:
     input:
         unpack(steering_files),
@@ -34,3 +37,89 @@ rule generate:
         code=code("generate.py"),
     script:
         "../workflow_scripts/generate.py"
+
+
+rule divergence:
+    input:
+        unpack(steering_files),
+        resources=rules.fetch.output.resources,
+        layer=rules.pick_layer.output.layer,
+        generations=rules.generate.output.generations,
+    output:
+        divergence="results/{experiment}/divergence/{method}.parquet",
+    log:
+        "results/{experiment}/logs/divergence-{method}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/divergence-{method}.tsv"
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(240),
+        gpu=gpus,
+    params:
+        model=model,
+        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        settings=settings("positions", "batch_tokens", "device"),
+        code=code("divergence.py"),
+    script:
+        "../workflow_scripts/divergence.py"
+
+
+rule judge:
+    input:
+        resources=rules.fetch.output.resources,
+        layer=rules.pick_layer.output.layer,
+        evaluation_probe=rules.fit_probes.output.evaluation_probe,
+        generations=methods_of(rules.generate.output.generations),
+    output:
+        judged="results/{experiment}/judged.parquet",
+    log:
+        "results/{experiment}/logs/judge.log",
+    benchmark:
+        "results/{experiment}/benchmarks/judge.tsv"
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(120),
+        gpu=gpus,
+    params:
+        model=model,
+        task=task,
+        settings=settings("batch_tokens", "device"),
+        code=code("judge.py"),
+    script:
+        "../workflow_scripts/judge.py"
+
+
+rule probe_effects:
+    input:
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+        manifest=rules.activation_manifest.output.manifest,
+        layer=rules.pick_layer.output.layer,
+        paths=all_paths,
+        solutions=all_solutions,
+        directions=rules.fit_directions.output.directions,
+        probe=rules.fit_probes.output.probe,
+        evaluation_probe=rules.fit_probes.output.evaluation_probe,
+    output:
+        effects="results/{experiment}/probe_effects.parquet",
+    log:
+        "results/{experiment}/logs/probe_effects.log",
+    benchmark:
+        "results/{experiment}/benchmarks/probe_effects.tsv"
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(60),
+    params:
+        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        settings=settings("methods"),
+        code=code("probe_effects.py"),
+    script:
+        "../workflow_scripts/probe_effects.py"

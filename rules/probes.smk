@@ -1,4 +1,31 @@
-# What the training split tells: feature correlations and the two probes.
+# The layer that is steered, feature correlations with the label, and the two probes.
+
+
+rule pick_layer:
+    input:
+        resources=rules.fetch.output.resources,
+        sweep=lambda wildcards: (
+            expand(rules.sweep_layers.output.sweep, experiment=wildcards.experiment)
+            if experiment(wildcards).settings.layer == "auto"
+            else []
+        ),
+    output:
+        layer="results/{experiment}/layer.json",
+    log:
+        "results/{experiment}/logs/pick_layer.log",
+    benchmark:
+        "results/{experiment}/benchmarks/pick_layer.tsv"
+    group:
+        "layer"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        settings=settings("layer"),
+        code=code("pick_layer.py"),
+    script:
+        "../workflow_scripts/pick_layer.py"
+
+
 rule correlate_features:
     input:
         examples=rules.examples.output.examples,

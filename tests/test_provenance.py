@@ -7,14 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from workflow_rules import JOB, parse
 
 from steering_core.provenance import (
-    git_commit,
     json_digest,
-    library_versions,
     product_digests,
     provenance,
-    provenance_of_tables,
     short_digests,
 )
 from steering_core.storage.seals import content_digest
@@ -124,58 +122,20 @@ def planned(tmp_path_factory):
     }
 
 
-def test_a_table_alone_brings_its_provenance_which_names_all_code_behind_it(planned):
+def test_a_table_alone_brings_its_provenance_which_names_all_code_behind_it(planned, listed):
     assert "provenance.py" in planned["pareto.csv"]
-    assert planned["pareto.csv"] == listed("origins.smk")
+    assert planned["pareto.csv"] == listed["pareto.csv"]
 
 
-def test_the_code_of_every_product_is_named(planned):
-    assert planned["products.json"] == listed("origins.smk") | listed("products.smk")
+def test_the_code_of_every_product_is_named(planned, listed):
+    assert planned["products.json"] == listed["pareto.csv"] | listed["products.json"]
 
 
-def listed(name: str) -> set[str]:
-    text = (ROOT / "rules" / name).read_text(encoding="utf-8")
-    return set(re.findall(r'"(\w+\.py)"', text))
-
-
-def test_tables_of_many_experiments(product):
-    other = {**CONFIG, "settings": {"seed": 1}}
-    found = provenance_of_tables(
-        {"b": other, "a": CONFIG}, {"a": RESOURCES, "b": RESOURCES}, {"cell.py": "4567"}, [product]
-    )
-    alone = provenance("a", CONFIG, RESOURCES, {"cell.py": "4567"}, products=[product])
-    assert list(found["experiments"]) == ["a", "b"]
-    for key in ("config_sha256", "sources", "config"):
-        assert found["experiments"]["a"][key] == alone[key]
-    assert found["experiments"]["b"]["config_sha256"] == json_digest(other)
-    for key in ("code", "code_sha256", "git", "libraries", "python", "machine", "products"):
-        assert found[key] == alone[key]
-
-
-def test_versions_are_those_installed():
-    import numpy
-
-    assert library_versions()["numpy"] == numpy.__version__
-    assert "pytest" not in library_versions()  # an extra
-
-
-def test_commit_of_a_checkout(tmp_path):
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        return subprocess.run(
-            ["git", "-C", str(tmp_path), *identity, *arguments],
-            check=True, capture_output=True, text=True,
-        ).stdout.strip()  # fmt: skip
-
-    assert git_commit(tmp_path) is None
-    source = tmp_path / "steering_core" / "__init__.py"
-    source.parent.mkdir()
-    source.write_text("")
-    git("init", "-q")
-    assert git_commit(tmp_path) is None
-    git("add", ".")
-    git("commit", "-qm", "first")
-    assert git_commit(tmp_path) == {"commit": git("rev-parse", "HEAD"), "modified": False}
-    source.write_text("x = 1\n")
-    assert git_commit(tmp_path)["modified"]
-    assert git_commit(Path("/nonexistent")) is None
+@pytest.fixture(scope="module")
+def listed():
+    """The scripts whose digests the two targets of the demo hold."""
+    rules = {rule.name: rule for rule in parse().rules}
+    return {
+        target: set(rules[rule].params["codes"](JOB))
+        for target, rule in {"pareto.csv": "provenance", "products.json": "products"}.items()
+    }

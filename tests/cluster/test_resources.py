@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
+from snakemake.resources import Resources
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,17 +90,31 @@ def test_the_profile_names_every_stage_that_asks_for_a_gpu():
 
 
 def test_memory_and_time_of_every_rule_grow_with_the_attempt():
-    """Those of no dry run as well; the real cluster shows that a retry asks for twice as much."""
+    """Also of rules that no dry run plans; the real cluster shows that a retry asks for more."""
     lacking = []
     for file in (ROOT / "rules").glob("*.smk"):
         text = file.read_text(encoding="utf-8")
-        (local,) = re.findall(r"^localrules:\n((?:    .*\n)+)", text, flags=re.M) or [""]
         for rule in re.split(r"^rule ", text, flags=re.M)[1:]:
-            name = rule.split(":", 1)[0]
-            grows = "mem_mb=megabytes(" in rule and "runtime=minutes(" in rule
-            if not grows and not re.search(rf"\b{name}\b", local) and "script:" in rule:
-                lacking.append(name)
+            asks = "resources:" in rule  # else the profile's default holds
+            if asks and not ("mem_mb=megabytes(" in rule and "runtime=minutes(" in rule):
+                lacking.append(rule.split(":", 1)[0])
     assert lacking == []
+
+
+@pytest.mark.parametrize("profile", ["default", "slurm", "cluster-generic"])
+def test_the_default_resources_of_every_profile_grow_with_the_attempt(profile):
+    path = ROOT / "profiles" / profile / "config.yaml"
+    defaults = yaml.safe_load(path.read_text(encoding="utf-8"))["default-resources"]
+    for name, first in {"mem_mb": 4000, "runtime": 60}.items():
+        asked = Resources.parse([f"{name}={defaults[name]}"], allow_expressions=True)[name]
+        grown = [
+            asked.evaluate(
+                **{"wildcards": None, "input": [], "attempt": attempt, "threads": 1},
+                **{"rulename": "any", "async_run": None},
+            ).value
+            for attempt in (1, 2, 3)
+        ]
+        assert grown == [first, 2 * first, 4 * first]
 
 
 @pytest.mark.parametrize(("gpu", "asked"), [(0, ""), (1, " --gpus=1")])

@@ -1,0 +1,70 @@
+# CorrSteer: what steering changed in one experiment, and where its numbers come from.
+localrules:
+    corrsteer,
+
+
+#: Rule files whose scripts are behind a result of CorrSteer.
+CORRSTEER_RULES = ["corrsteer_select", "corrsteer_answer", "corrsteer_report"]
+
+
+rule corrsteer:
+    input:
+        expand(
+            "results/{run}/{product}", run=CORRSTEER, product=["corrsteer.csv", "provenance.json"]
+        ),
+
+
+rule corrsteer_report:
+    input:
+        answers=lambda wildcards: expand(
+            ANSWERS,
+            run=wildcards.run,
+            seed=CORRSTEER[wildcards.run].settings.seeds,
+            method=corrsteer_arms(wildcards.run),
+        ),
+    output:
+        table="results/{run}/corrsteer.csv",
+        page=report(
+            "results/{run}/corrsteer_changes.html",
+            caption="report/corrsteer_changes.rst",
+            category="{run}",
+            labels={"what": "what steering changed"},
+        ),
+    log:
+        "results/{run}/logs/corrsteer_report.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_report.tsv"
+    group:
+        "corrsteer_report"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        seeds=lambda wildcards: CORRSTEER[wildcards.run].settings.seeds,
+        arms=lambda wildcards: corrsteer_arms(wildcards.run),
+        settings=corrsteer_settings("bootstrap_resamples"),
+        code=code("corrsteer_report.py"),
+    script:
+        "../workflow_scripts/corrsteer_report.py"
+
+
+rule corrsteer_provenance:
+    input:
+        resources=rules.corrsteer_fetch.output.resources,
+        products=[rules.corrsteer_report.output.table, rules.corrsteer_report.output.page],
+    output:
+        provenance="results/{run}/provenance.json",
+    log:
+        "results/{run}/logs/corrsteer_provenance.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_provenance.tsv"
+    group:
+        "corrsteer_report"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        name=lambda wildcards: wildcards.run,
+        config=lambda wildcards: corrsteer_resolved(wildcards.run),
+        codes=lambda wildcards: codes_of(*CORRSTEER_RULES),
+        code=code("provenance.py"),
+    script:
+        "../workflow_scripts/provenance.py"
