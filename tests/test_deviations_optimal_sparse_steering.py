@@ -57,7 +57,7 @@ from steering_core.optimize.limits import prefilter, relevance
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.atomic import write_json
-from steering_core.tables.columns import validate_pareto
+from steering_core.tables.columns import validate_table
 from steering_core.tables.pareto import Measured, Subject, pareto_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -581,7 +581,7 @@ def test_13_truth_without_a_judge_is_warned_of(
     script = ROOT / "workflow_scripts" / "pareto.py"
     runpy.run_path(str(script), init_globals={"snakemake": given})
     table = pd.read_csv(tmp_path / "pareto.csv")
-    validate_pareto(table)
+    validate_table(table, "pareto")
     assert table["config_sha256"].eq("sha256:" + "0" * 12).all() and len(table) == 2
     if task.classifier is None:
         for said in ("judged by the evaluation probe", "shares the representation", "'Istanbul.'"):

@@ -1,123 +1,155 @@
-"""What every column of ``pareto.csv`` means, and a check that a table keeps to it."""
+"""The columns of every table of an experiment, described as data, and the check of a table.
+
+``columns.yaml`` beside this module describes them. ``python -m steering_core.tables.columns PAGE``
+writes the descriptions into the sections of a Markdown page (docs/columns.md).
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
 
 import pandas as pd
+import yaml
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from steering_core.tables.column import Column, interval_columns, validate_table
-from steering_core.tables.point_columns import POINT_COLUMNS
-from steering_core.tables.row_columns import ROW_COLUMNS
-from steering_core.tables.text_columns import TEXT_COLUMNS
+from steering_core.storage.atomic import write_text
 
-_NO_PROGRAM = "the method is not a program"
-_NO_VALIDATION = "`n_validation_prompts` is 0, or none of them could be steered"
-
-
-def _feasible(population: str, meaning: str) -> tuple[Column, ...]:
-    name = f"feasible_fraction{population}"
-    return (
-        Column(name, "number", "share", meaning, _NO_PROGRAM),
-        *interval_columns(f"feasible{population}_ci", name, "share", _NO_PROGRAM),
-    )
+_DATA = Path(__file__).with_name("columns.yaml")
+Kind = Literal["text", "number", "flag"]
 
 
-PARETO_COLUMNS: tuple[Column, ...] = (
-    *POINT_COLUMNS,
-    *ROW_COLUMNS,
-    *TEXT_COLUMNS,
-    *_feasible(
-        "",
-        "share of test rows and prompts, taken together, that the program could solve: optimal, "
-        "or already past the margin; of an adaptive method, at their last tokens",
-    ),
-    *_feasible("_examples", "the same share of the test rows alone"),
-    *_feasible("_prompts", "the same share of the prompts alone"),
-    Column(
-        "unsolved_positions",
-        "number",
-        "positions",
-        "positions of the texts at which the program had no solution, so that nothing was added",
-        "the method is not adaptive",
-    ),
-    Column(
-        "on_frontier",
-        "flag",
-        "true or false",
-        "no other row of the experiment has `kl_mean` as low and `classifier_rate_steered` as "
-        "high, one of them strictly better. Both are over prompts, so a row competes that could "
-        "steer every prompt, at every position, whatever became of the test rows",
-        "`kl_mean` or `classifier_rate_steered` is empty, `feasible_fraction_prompts` is below 1, "
-        "or `unsolved_positions` is above 0",
-    ),
-    Column(
-        "frontier_probability",
-        "number",
-        "share",
-        "share of bootstrap resamples of the prompts, the same ones for all rows, in which the row "
-        "is on the frontier: `on_frontier` rests on means over few prompts, and near 0.5 another "
-        "draw of prompts may as well say the contrary",
-        "`on_frontier` is empty",
-    ),
-    Column(
-        "n_validation_texts",
-        "number",
-        "prompts",
-        "validation prompts, which nothing else in this table is about, that were continued",
-        "`n_validation_prompts` is 0",
-    ),
-    Column(
-        "validation_classifier_rate",
-        "number",
-        "share",
-        "`classifier_rate_steered` on these",
-        _NO_VALIDATION,
-    ),
-    *interval_columns(
-        "validation_classifier_ci", "validation_classifier_rate", "share", _NO_VALIDATION
-    ),
-    Column(
-        "validation_kl_mean",
-        "number",
-        "nats per token",
-        "`kl_mean` on these",
-        _NO_VALIDATION,
-    ),
-    *interval_columns("validation_kl_ci", "validation_kl_mean", "nats per token", _NO_VALIDATION),
-    Column(
-        "selected",
-        "flag",
-        "true or false",
-        "the strength of its method to quote, selected without a look at what is reported: of the "
-        "strengths with a `validation_kl_mean` of at most `selection_kl` (config.yaml), those with "
-        "a `validation_classifier_rate` within one standard error of the method's best, and of "
-        "those the one with the least `validation_kl_mean`. A strength that could not steer every "
-        "validation prompt does not compete, so a method may have none",
-        "`n_validation_prompts` is 0",
-    ),
-    Column(
-        "config_sha256",
-        "text",
-        "digest",
-        "first digits of the `config_sha256` in provenance.json, which holds the resolved "
-        "configuration of the row",
-    ),
-    Column(
-        "code_sha256",
-        "text",
-        "digest",
-        "first digits of the `code_sha256` in provenance.json, over the code of every stage that "
-        "the row comes from, which stands there too",
-    ),
-    Column("warnings", "text", "text", "what to know before the row is quoted", "nothing to warn"),
-)
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, unit, meaning, and when its cells are empty ("" for never)."""
 
-PARETO_NAMES: tuple[str, ...] = tuple(column.name for column in PARETO_COLUMNS)
-PARETO_KEY: tuple[str, ...] = ("seed", "method", "strength_name", "strength")
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    empty_when: str = ""
 
 
-def validate_pareto(df: pd.DataFrame) -> None:
-    """Check that ``df`` is a table as :data:`PARETO_COLUMNS` describes.
+@dataclass(frozen=True)
+class Table:
+    """The columns of a table, in order, and those that tell the rows of one experiment apart."""
+
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns, in order."""
+        return [column.name for column in self.columns]
+
+
+@cache
+def tables() -> dict[str, Table]:
+    """Return every described table by its name, which is its file's without ``.csv``."""
+    described = yaml.safe_load(_DATA.read_text(encoding="utf-8"))
+    return {
+        name: Table(
+            name,
+            tuple(column for entry in table["columns"] for column in _columns(**entry)),
+            tuple(table["key"]),
+        )
+        for name, table in described.items()
+    }
+
+
+def column_names(table: str) -> list[str]:
+    """Return the names of a table's columns, in order."""
+    return tables()[table].names
+
+
+def _columns(
+    name: str,
+    unit: str,
+    meaning: str,
+    kind: Kind = "number",
+    empty_when: str = "",
+    interval: str | None = None,
+) -> list[Column]:
+    """Return a column, followed by both ends of its interval if it has one."""
+    found = [Column(name, kind, unit, meaning, empty_when)]
+    if interval is not None:
+        for end, side in (("low", "lower"), ("high", "upper")):
+            meaning = f"{name}: {side} end of its bootstrap 95 % interval"
+            found.append(Column(f"{interval}_{end}", "number", unit, meaning, empty_when))
+    return found
+
+
+def validate_table(df: pd.DataFrame, table: str) -> None:
+    """Check that ``df`` is the described table ``table`` and has no row twice.
 
     Raises:
-        ValueError: as :func:`validate_table`.
+        ValueError: naming the fault: a column that is missing, unknown or out of order; an empty
+            cell in a column that is never empty; a column of the wrong kind; or two rows of one
+            experiment with the same key.
 
     """
-    validate_table(df, "pareto", PARETO_COLUMNS, PARETO_KEY)
+    described = tables()[table]
+    names, expected = list(df.columns), described.names
+    missing = [name for name in expected if name not in names]
+    unknown = [name for name in names if name not in expected]
+    if missing or unknown:
+        raise ValueError(f"{table} table: missing columns {missing}, unknown columns {unknown}.")
+    if names != expected:
+        at = next(i for i, name in enumerate(expected) if names[i] != name)
+        raise ValueError(
+            f"{table} table: column {at} is {names[at]!r}, should be {expected[at]!r}."
+        )
+    for column in described.columns:
+        _check_cells(df[column.name], column, table)
+    key = list(described.key)
+    repeated = df[df.duplicated(["experiment", *key], keep=False)]
+    if len(repeated):
+        example = tuple(repeated.iloc[0][key])
+        raise ValueError(
+            f"{table} table: {len(repeated)} rows repeat {tuple(key)}, e.g. {example}."
+        )
+
+
+def _check_cells(values: pd.Series, column: Column, table: str) -> None:
+    present = values.dropna()
+    if not column.empty_when and len(present) < len(values):
+        raise ValueError(f"{table} table: {column.name} has empty cells; it is never empty.")
+    if present.empty:
+        return
+    flag = is_bool_dtype(present) or present.map(lambda value: value in (True, False)).all()
+    fits = {
+        "flag": flag and not present.map(lambda value: isinstance(value, str)).any(),
+        "number": is_numeric_dtype(values) and not is_bool_dtype(values),
+        "text": present.map(lambda value: isinstance(value, str)).all(),
+    }
+    if not fits[column.kind]:
+        raise ValueError(f"{table} table: {column.name} must be a {column.kind} ({column.unit}).")
+
+
+def describe(columns: Sequence[Column]) -> str:
+    """Return the columns as a Markdown table: column, unit, meaning, empty when."""
+    lines = ["| column | unit | meaning | empty when |", "|---|---|---|---|"]
+    for column in columns:
+        empty = column.empty_when or "never"
+        lines.append(f"| `{column.name}` | {column.unit} | {column.meaning} | {empty} |")
+    return "\n".join(lines) + "\n"
+
+
+def rendered_page(page: str) -> str:
+    """Return a Markdown page with the table in each section ``# Columns of NAME.csv`` renewed."""
+    for table in tables().values():
+        section = re.compile(
+            rf"(^#+ Columns of {re.escape(table.name)}\.csv\n.*?)^\| column .*?(?=^[^|]|\Z)",
+            re.MULTILINE | re.DOTALL,
+        )
+        page = section.sub(lambda found, t=table: found[1] + describe(t.columns), page, count=1)
+    return page
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    write_text(path, rendered_page(path.read_text(encoding="utf-8")))

@@ -6,8 +6,7 @@ from jaxtyping import Float
 
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.statistics.result import CorrelationResult
-from steering_core.tables.column import validate_table
-from steering_core.tables.feature_columns import FEATURE_COLUMNS
+from steering_core.tables.columns import validate_table
 from steering_core.tables.pages import neuronpedia_url
 
 
@@ -23,7 +22,7 @@ def feature_table(
 ) -> pd.DataFrame:
     """Return the ``top`` features by absolute correlation and those by share of coefficients.
 
-    The columns are those of :mod:`steering_core.tables.feature_columns`.
+    The columns are those of ``features`` in ``columns.yaml``.
 
     Args:
         statistics: of every feature on the training split.
@@ -51,7 +50,7 @@ def feature_table(
             "url": [neuronpedia_url(neuronpedia_id, int(i)) for i in features],
         }
     )
-    validate_table(table, "feature", FEATURE_COLUMNS, ("feature",))
+    validate_table(table, "features")
     return table
 
 

@@ -8,8 +8,7 @@ import pandas as pd
 from steering_core.metrics.bootstrap import mean_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.cells import interval_cells
-from steering_core.tables.column import validate_table
-from steering_core.tables.norm_matched_columns import NORM_MATCHED_COLUMNS, NORM_MATCHED_KEY
+from steering_core.tables.columns import column_names, validate_table
 
 _POINT = ["strength_name", "strength", "tau", "lam", "epsilon"]
 
@@ -22,7 +21,7 @@ def norm_matched_table(
     n_resamples: int = 2000,
     warnings: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Return the table that :mod:`steering_core.tables.norm_matched_columns` describes.
+    """Return the table ``norm_matched`` as ``columns.yaml`` describes it.
 
     Args:
         rows: as :func:`steering_core.metrics.norm_matched.norm_matched_effects` returns them, of
@@ -33,7 +32,7 @@ def norm_matched_table(
         warnings: what a reader must be warned of in every row.
 
     """
-    names = [column.name for column in NORM_MATCHED_COLUMNS]
+    names = column_names("norm_matched")
     if rows.empty:
         return pd.DataFrame(columns=names)
     boot = {"seed": seed, "n_resamples": n_resamples}
@@ -54,7 +53,7 @@ def norm_matched_table(
             }
         )
     result = pd.DataFrame(table)[names].astype(dict.fromkeys(_POINT[1:], float))
-    validate_table(result, "norm_matched", NORM_MATCHED_COLUMNS, NORM_MATCHED_KEY)
+    validate_table(result, "norm_matched")
     return result
 
 

@@ -14,7 +14,7 @@ from steering_core.methods.status import SOLVED, solved
 from steering_core.metrics.bootstrap import mean_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.cells import interval_cells
-from steering_core.tables.columns import PARETO_NAMES, validate_pareto
+from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.frontier import frontier_flags
 from steering_core.tables.frontier_probability import frontier_probability
 from steering_core.tables.row_cells import row_cells
@@ -112,8 +112,8 @@ def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd
     competing = table.loc[table["on_frontier"].notna(), key]
     sure = frontier_probability(measured.texts.merge(competing, on=key), **boot)
     table = table.merge(sure, on=key, how="left", validate="one_to_one")
-    table = table[list(PARETO_NAMES)]
-    validate_pareto(table)
+    table = table[column_names("pareto")]
+    validate_table(table, "pareto")
     return table
 
 
@@ -122,7 +122,7 @@ def _with_selection(
 ) -> pd.DataFrame:
     """Add what the validation prompts say; empty cells without any."""
     if texts is None:
-        chosen = [name for name in PARETO_NAMES if name.startswith("validation_")]
+        chosen = [name for name in column_names("pareto") if name.startswith("validation_")]
         table = table.assign(**dict.fromkeys(chosen, np.nan), n_validation_texts=np.nan)
         return table.assign(selected=pd.array([pd.NA] * len(table), dtype="boolean"))
     chosen = select_strengths(texts, budget, **boot).astype({"selected": "boolean"})

@@ -60,7 +60,7 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
     prompts; the dashed line is the rate of ``no_steering``.
 
     Args:
-        df: a pareto table of one experiment, with columns as in ``columns.PARETO_COLUMNS``.
+        df: a pareto table of one experiment, with the columns of ``pareto`` in ``columns.yaml``.
 
     Raises:
         ValueError: if ``df`` holds no experiment or seed, or more than one.

@@ -6,12 +6,11 @@ import pandas as pd
 from steering_core.methods.frontier import grid_points, logits_of
 from steering_core.optimize.frontier import curves, unit_frontier
 from steering_core.optimize.path import SteeringPath
-from steering_core.tables.column import validate_table
-from steering_core.tables.frontier_columns import FRONTIER_COLUMNS, FRONTIER_KEY, KNOT_COLUMNS
+from steering_core.tables.columns import column_names, validate_table
 
 
 def program_frontier(path: SteeringPath, solutions: pd.DataFrame, experiment: str) -> pd.DataFrame:
-    """Return the frontier at every margin of the sweep, as ``FRONTIER_COLUMNS`` describes.
+    """Return the frontier at every margin of the sweep, as ``columns.yaml`` describes it.
 
     Args:
         path: of the experiment; only its fitted range is used.
@@ -31,14 +30,14 @@ def program_frontier(path: SteeringPath, solutions: pd.DataFrame, experiment: st
             if len(rows)
         ]
         or [pd.DataFrame()]
-    ).reindex(columns=[column.name for column in FRONTIER_COLUMNS])
-    validate_table(table, "frontier", FRONTIER_COLUMNS, FRONTIER_KEY)
+    ).reindex(columns=column_names("frontier"))
+    validate_table(table, "frontier")
     return table.reset_index(drop=True)
 
 
 def knot_table(path: SteeringPath, experiment: str) -> pd.DataFrame:
-    """Return every knot of the fitted range per unit of shortfall, as ``KNOT_COLUMNS`` says."""
+    """Return every knot of the fitted range per unit of shortfall, as ``columns.yaml`` says."""
     table = unit_frontier(path).assign(experiment=experiment)
-    table = table[[column.name for column in KNOT_COLUMNS]]
-    validate_table(table, "knot", KNOT_COLUMNS, ("position",))
+    table = table[column_names("frontier_knots")]
+    validate_table(table, "frontier_knots")
     return table

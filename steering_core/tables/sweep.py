@@ -10,8 +10,7 @@ from jaxtyping import Float
 from steering_core.models.resources import site_at
 from steering_core.probes.layer_sweep import pick_layer, sweep_layer
 from steering_core.progress import progress
-from steering_core.tables.column import validate_table
-from steering_core.tables.sweep_columns import SWEEP_COLUMNS
+from steering_core.tables.columns import validate_table
 
 
 def sweep_table(
@@ -22,7 +21,7 @@ def sweep_table(
     experiment: str,
     settings: Any,
 ) -> pd.DataFrame:
-    """Return the table that :mod:`steering_core.tables.sweep_columns` describes.
+    """Return the table ``sweep`` as ``columns.yaml`` describes it.
 
     Args:
         saes: of the cached layers, as the fetch stage described them.
@@ -52,5 +51,5 @@ def sweep_table(
     sweep = pd.DataFrame(rows).drop(columns="fold_scores")
     sweep.insert(0, "experiment", experiment)
     sweep["picked"] = sweep["layer"] == pick_layer(sweep)
-    validate_table(sweep, "sweep", SWEEP_COLUMNS, ("layer",))
+    validate_table(sweep, "sweep")
     return sweep

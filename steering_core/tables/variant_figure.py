@@ -49,7 +49,7 @@ def variant_figure(df: pd.DataFrame) -> alt.TopLevelMixin:
     bootstrap 95 % intervals, a point per program and parameter.
 
     Args:
-        df: columns as in ``variant_columns.VARIANT_COLUMNS``; may be empty.
+        df: the columns of ``variants`` in ``columns.yaml``; may be empty.
     """
     if df.empty:
         return finished(note("no test row starts outside the target class"))

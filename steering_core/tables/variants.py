@@ -9,8 +9,7 @@ from steering_core.methods.status import SOLVED
 from steering_core.metrics.bootstrap import mean_interval, ratio_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.cells import interval_cells
-from steering_core.tables.column import validate_table
-from steering_core.tables.variant_columns import VARIANT_COLUMNS, VARIANT_KEY
+from steering_core.tables.columns import tables, validate_table
 
 _COUNTED = {
     "optimal": "n_optimal",
@@ -46,7 +45,8 @@ def variant_table(
     Raises:
         ValueError: if ``path`` is missing, or a status is unknown.
     """
-    names = [column.name for column in VARIANT_COLUMNS]
+    described = tables()["variants"]
+    names = described.names
     if rows.empty:
         return pd.DataFrame(columns=names)
     if "path" not in set(rows["variant"]):
@@ -56,7 +56,7 @@ def variant_table(
     plain = rows[rows["variant"] == "path"]
     boot = {"seed": seed, "n_resamples": n_resamples}
     table = []
-    for (variant, program, parameter), group in rows.groupby(list(VARIANT_KEY), sort=False):
+    for (variant, program, parameter), group in rows.groupby(list(described.key), sort=False):
         same = (plain["program"] == program) & (plain["parameter"] == parameter)
         table.append(
             {
@@ -75,7 +75,7 @@ def variant_table(
             }
         )
     result = pd.DataFrame(table)[names]
-    validate_table(result, "variant", VARIANT_COLUMNS, VARIANT_KEY)
+    validate_table(result, "variants")
     return result
 
 

@@ -17,10 +17,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from steering_core.tables.column import validate_table
-from steering_core.tables.columns import validate_pareto
+from steering_core.tables.columns import validate_table
 from steering_core.tables.show import summary
-from steering_core.tables.variant_columns import VARIANT_COLUMNS, VARIANT_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -72,7 +70,7 @@ def praise(world):
 
 def test_the_table_keeps_to_its_columns(world):
     table = pd.read_csv(world / "pareto.csv")
-    validate_pareto(table)
+    validate_table(table, "pareto")
     assert set(table["method"]) >= {"no_steering", "caa_mean_diff", "qp_optimal", "convex_optimal"}
 
 
@@ -112,7 +110,7 @@ def test_every_product_is_there(world):
 
 def test_variants_cost_what_their_constraints_say(world):
     table = pd.read_csv(world / "variants.csv")
-    validate_table(table, "variant", VARIANT_COLUMNS, VARIANT_KEY)
+    validate_table(table, "variants")
     rows = table.set_index(["variant", "program"])
     assert (rows["n"] == 12).all()
     assert (rows.loc["path", "n_optimal"] == 12).all()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from steering_core.tables.columns import validate_pareto
+from steering_core.tables.columns import validate_table
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "reliability"))
@@ -23,7 +23,7 @@ def table(hub):
 
 
 def test_pareto_table(table):
-    validate_pareto(table)
+    validate_table(table, "pareto")
     assert table["layer"].eq(7).all()
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from steering_core.tables.columns import PARETO_NAMES
+from steering_core.tables.columns import column_names
 from steering_core.tables.frontier import frontier_flags
 
 VECTORS = {
@@ -34,7 +34,7 @@ def pareto_table(seed: int = 0) -> pd.DataFrame:
             row |= {"l0_mean": count * (1 + tau), "l1_mean": 4.0 * (1 + tau), "tau": tau, name: 1.0}
             row |= {"prompt_l0_mean": count * (1 + tau), "feasible_fraction_prompts": 1.0}
             rows.append({**row, "feasible_fraction": 1.0, "feasible_fraction_examples": 1.0})
-    df = pd.DataFrame(rows).reindex(columns=list(PARETO_NAMES))
+    df = pd.DataFrame(rows).reindex(columns=column_names("pareto"))
     df["on_frontier"] = frontier_flags(df)
     df["frontier_probability"] = np.where(df["on_frontier"].fillna(False), 0.9, 0.1)
     df["validation_classifier_rate"] = df["classifier_rate_steered"]

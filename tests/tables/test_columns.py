@@ -1,16 +1,20 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from table_data import pareto_table
 
-from steering_core.tables.column import describe
-from steering_core.tables.columns import (
-    PARETO_COLUMNS,
-    PARETO_NAMES,
-    validate_pareto,
-)
+from steering_core.tables import columns
+from steering_core.tables.columns import describe, tables, validate_table
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "columns.md"
+PARETO_COLUMNS, PARETO_NAMES = tables()["pareto"].columns, tables()["pareto"].names
+
+
+def validate_pareto(df: pd.DataFrame) -> None:
+    validate_table(df, "pareto")
 
 
 def test_columns_are_distinct_and_described() -> None:
@@ -83,3 +87,29 @@ def test_markdown_has_a_row_per_column() -> None:
     assert len(lines) == len(PARETO_NAMES) + 2
     assert all(line.count("|") == 5 for line in lines)
     assert any(line.startswith("| `kl_mean` | nats per token |") for line in lines)
+
+
+@pytest.mark.parametrize("table", tables().values(), ids=lambda table: table.name)
+def test_every_table_is_described_whole(table) -> None:
+    assert len(set(table.names)) == len(table.names) and table.names[0] == "experiment"
+    assert set(table.key) <= set(table.names)
+    for column in table.columns:
+        assert column.unit and column.meaning and "|" not in column.meaning + column.unit
+        assert column.kind in ("text", "number", "flag")
+
+
+@pytest.mark.parametrize("table", tables().values(), ids=lambda table: table.name)
+def test_the_page_of_columns_is_rendered_from_the_descriptions(table) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    section = next(
+        text for text in page.split("# Columns of ") if text.startswith(f"{table.name}.csv\n")
+    )
+    assert describe(table.columns).strip() in section
+    assert columns.rendered_page(page) == page
+
+
+def test_a_page_with_an_old_table_is_renewed() -> None:
+    old = "text\n\n# Columns of sweep.csv\n\nabout\n\n| column |\n|---|\n| `old` |\n\nend\n"
+    new = columns.rendered_page(old)
+    assert "`old`" not in new and describe(tables()["sweep"].columns) in new
+    assert new.startswith("text\n\n# Columns of sweep.csv\n\nabout\n") and new.endswith("\nend\n")

@@ -9,7 +9,7 @@ import pytest
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.statistics.correlation import StreamingCorrelation
 from steering_core.statistics.result import CorrelationResult
-from steering_core.tables.feature_columns import FEATURE_COLUMNS
+from steering_core.tables.columns import column_names
 from steering_core.tables.features import feature_table
 
 D_SAE, D_MODEL = 12, 5
@@ -54,7 +54,7 @@ def test_union_of_both_orders_by_correlation(world: World):
     assert set(table["feature"]) == {*np.argsort(-strength)[:3].tolist(), 7, 4}
     assert table["correlation"].abs().is_monotonic_decreasing
     assert table["feature"].iloc[0] == 4
-    assert list(table) == [column.name for column in FEATURE_COLUMNS]
+    assert list(table) == column_names("features")
     assert table["experiment"].eq("e").all()
     assert table.set_index("feature").loc[7, "coefficient_share"] == 0.75
 

@@ -10,7 +10,7 @@ import pytest
 
 from steering_core.config.settings import Settings
 from steering_core.tables.caveats import judge_warnings, probe_warnings
-from steering_core.tables.columns import PARETO_NAMES, validate_pareto
+from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.pareto import Measured, Subject, pareto_table
 
 METHODS = ["no_steering", "caa_mean_diff", "convex_optimal"]
@@ -151,8 +151,8 @@ def rows(table: pd.DataFrame) -> list[pd.Series]:
 
 
 def test_one_valid_row_per_method_and_strength(table: pd.DataFrame):
-    validate_pareto(table)
-    assert list(table.columns) == list(PARETO_NAMES)
+    validate_table(table, "pareto")
+    assert list(table.columns) == column_names("pareto")
     assert list(zip(table["method"], table["strength"], strict=True)) == [
         ("no_steering", 0.0),
         ("caa_mean_diff", 0.5),
@@ -270,8 +270,8 @@ def test_a_row_names_its_seed_configuration_and_code(table: pd.DataFrame):
     assert (table["config_sha256"] == ORIGIN[0]).all() and (table["code_sha256"] == ORIGIN[1]).all()
     other = pareto_table(SUBJECT, measured(), SETTINGS.model_copy(update={"seed": 9}))
     both = pd.concat([table, other])
-    validate_pareto(both)  # two seeds stand side by side, also as CSV
-    validate_pareto(pd.read_csv(io.StringIO(both.to_csv(index=False))))
+    validate_table(both, "pareto")  # two seeds stand side by side, also as CSV
+    validate_table(pd.read_csv(io.StringIO(both.to_csv(index=False))), "pareto")
 
 
 def test_every_mean_of_what_is_steered_has_an_interval(rows: list[pd.Series]):
@@ -340,7 +340,7 @@ def test_the_strength_is_selected_on_validation_prompts_alone():
     again = pareto_table(
         SUBJECT, replace(changed, texts=other, validation_texts=validation), settings
     )
-    columns = [name for name in PARETO_NAMES if "validation_" in name] + ["selected"]
+    columns = [name for name in column_names("pareto") if "validation_" in name] + ["selected"]
     assert first["n_validation_texts"].tolist() == [2, 2, 1, 0, 2]
     low, high = first.loc[1, ["validation_kl_ci_low", "validation_kl_ci_high"]]
     assert low == pytest.approx(0.5) and high == pytest.approx(3.0)
@@ -365,7 +365,7 @@ def test_csv_has_empty_cells_not_words_for_nothing(table: pd.DataFrame):
     text = table.to_csv(index=False)
     assert not {"nan", "None", "<NA>", "inf"} & set(text.replace("\n", ",").split(","))
     again = pd.read_csv(io.StringIO(text))
-    assert list(again.columns) == list(PARETO_NAMES)
+    assert list(again.columns) == column_names("pareto")
     assert again["on_frontier"].isna().sum() == 2
 
 

@@ -10,8 +10,7 @@ from steering_core.methods.grid_point import GridPoint
 from steering_core.methods.program_solutions import solve_programs
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
-from steering_core.tables.column import validate_table
-from steering_core.tables.frontier_columns import FRONTIER_COLUMNS, FRONTIER_KEY, KNOT_COLUMNS
+from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.program_frontier import knot_table, program_frontier
 
 SWEEP = [
@@ -52,16 +51,16 @@ def test_the_points_of_the_sweep_lie_on_the_curves(world):
 
 def test_tables_keep_to_their_columns_also_after_csv(world):
     path, solutions = world
-    for table, columns, key in (
-        (program_frontier(path, solutions, "e"), FRONTIER_COLUMNS, FRONTIER_KEY),
-        (knot_table(path, "e"), KNOT_COLUMNS, ("position",)),
+    for table, name in (
+        (program_frontier(path, solutions, "e"), "frontier"),
+        (knot_table(path, "e"), "frontier_knots"),
     ):
         again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
-        validate_table(again, "some", columns, key)
+        validate_table(again, name)
         assert len(again) > 3
 
 
 def test_without_a_program_the_table_is_empty(world):
     path, solutions = world
     table = program_frontier(path, solutions[solutions["method"] == "caa_repe"], "e")
-    assert table.empty and list(table) == [column.name for column in FRONTIER_COLUMNS]
+    assert table.empty and list(table) == column_names("frontier")
