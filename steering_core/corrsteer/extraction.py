@@ -1,71 +1,202 @@
 """What an answer says: the letter of an option, or the number after ``####``.
 
 The first answer counts. A model that goes on makes up the next question, and what it says to that
-is no part of the answer.
+is no part of the answer. ``docs/corrsteer.md`` lists the forms that count; a test reads that list.
+
+The forms are those that lm-evaluation-harness looks for (``Answer: X`` and ``answer is (X)`` of
+MMLU-Pro, the number after ``####`` of GSM8K), with the marks that tuned models put around them.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DivisionByZero, InvalidOperation
 from functools import lru_cache
 
-#: A line that begins another question, after the first line.
+# ------------------------------------------------------------------------- the next question
+#: A line that begins another question. Numbered marks and problems need more: a quarter of a year
+#: and a restated problem look the same.
 _NEXT = re.compile(
-    r"\n[ \t#*_]*(?:(?:Q|Question|Request|Problem)(?:[ \t]*\d+)?[*_ \t]*[:.)]"
-    r"|Choose one of the following)"
+    r"\n[ \t#*_]*(?:"
+    r"(?:Q|Question|Request)[*_ \t]*[:.)]"
+    r"|Choose one of the following"
+    r"|(?P<unsure>(?:(?:Q|Question|Request)[ \t]*\d+|Problem(?:[ \t]*\d+)?)[*_ \t]*[:.)])"
+    r")"
 )
-#: What may stand before a letter or number: brackets, quotes, emphasis, LaTeX.
-_OPEN = r"(?:[(\[{*_\"'`]|\\boxed\{|\\(?:text|textbf|mathrm)\{|\\[(\[]|\$)"
-# The letter stands alone: "I believe" is not option I, nor "A.D." or "A, B, or C" option A.
-_ALONE = (
-    r"(?![)\]}*_\"'`$]*[,;/][ \t]*(?:and |or )?[(\[*\"']{0,2}[A-Z]\b)"
-    r"(?=[)\]}*_\"`$\\,;:!]|[.'](?!\w)|[ \t]+[-–—][ \t]|\s*(?:\n|$))"
-)
-_TAG = r"(?<![^\W_])(?i:answer)[*_\s]*:[*_\s]*"
+_ASKS = re.compile(r"[*_ \t]*\n?[^\n]*\?[)\]\"'”’*_ \t]*(?:\n|$)")
+_AMOUNT = re.compile(r"[*_ \t]*[-+−$€£¥₹\\]*\d")
+_IS_ANSWERED = re.compile(r"(?:(?!\n[ \t]*\n)[\s\S])*?\n[ \t*_]*(?:A|Answer)[*_ \t]*[:.)]")
+_BLANK_LINE_BEFORE = re.compile(r"\n[ \t]*$")
 
-_NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
-_AFTER_MARK = re.compile(rf"####\s*((?:{_OPEN}|[-+−$€£¥\s])*{_NUMBER})")
+# --------------------------------------------------------------------------------- letters
+#: What may stand before a letter or number: brackets, quotes, emphasis, LaTeX.
+_OPEN = r"(?:[(\[{*_\"'`“‘]|\\boxed\{|\\(?:text|textbf|mathrm|mathbf)\{|\\[(\[]|\$)"
+_CLOSE = r"[)\]}*_\"'`$”’\\]"
+_OPTION = r"(?:(?i:option|choice)[ \t]+)?"
+# The letter stands alone: "I believe" is not option I, nor "A cat" or "A.D." option A.
+_ALONE = (
+    r"(?=[)\]}*_\"`”$\\,;:!]|[.'’](?!\w)|[ \t]+[-–—][ \t]|[ \t]+\(|\s*(?:\n|$)"
+    r"|[ \t]+(?:because|since|as)\b|[ \t]+is (?:the )?(?:correct|right|best)\b)"
+)
+_TAG = r"(?<![^\W_])(?i:answer)[*_\s]*[:：][*_\s]*"
+_SUPPOSED = r"(?i:\b(?:if|whether|unless|suppose|assume|assuming)[ \t]+)"
+_SENTENCE = (
+    r"(?i:(?:(?:the|my)[ \t]+)?(?:(?:(?:final|correct|best|right)[ \t]+)?(?<!wrong )"
+    r"(?<!incorrect )(?<!possible )\banswer|(?:correct|best|right)[ \t]+(?:option|choice))"
+    r"[*_ \t]+(?:is|would be|must be|should be)\b)[ \t]*:?\s*"
+)
+_SO = r"(?i:(?:so|thus|therefore|hence),?[ \t]+)?"
+
+# --------------------------------------------------------------------------------- numbers
+_MARK = re.compile(r"#{4,}")
+_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
+_SIGNS_OF_MONEY = "".join(
+    re.escape(sign) for sign in map(chr, range(0x10000)) if unicodedata.category(sign) == "Sc"
+)
+_MONEY = (
+    rf"(?:(?:US|CA|C|AU|A|NZ|HK|S|R)?\\?[{_SIGNS_OF_MONEY}]"
+    r"|(?:USD|EUR|GBP|INR|JPY|CNY|RMB|CAD|AUD|NZD|CHF|HKD|SGD|MXN|BRL|ZAR|KRW|PKR|NGN|PHP)(?![A-Za-z])"
+    r"|(?i:Rs)\b\.?)"
+)
+#: What may stand between digits and group them in threes.
+_GROUPING = r"(?:,|\{,\}|\\[,;: !])"
+_SPACE = "[ \u00a0\u2009\u202f]"
+# "1,00,000" groups as in India; "5,6" and "1.080,50" are no one number.
+_INTEGER = (
+    rf"(?:\d{{1,3}}(?:{_GROUPING}\d{{3}})+|\d{{1,3}}(?:{_SPACE}\d{{3}})+(?![\w-])"
+    r"|\d{1,2}(?:,\d{2})+,\d{3}|\d+)(?!\d)"
+)
+_DIGITS = rf"(?:{_INTEGER}(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{{1,3}}(?!\w))?"
+_END = r"(?![,./:]?\d|[eE]\d)"
+_NUMBER = re.compile(
+    rf"(?P<before>(?:{_OPEN}|[-+−–\s]|{_MONEY})*)"
+    rf"(?:(?:(?P<whole>\d+)[ \t]+)?(?P<over>\d+)[ \t]*/[ \t]*(?:{_MONEY})?(?P<under>\d+)(?!/)"
+    rf"|(?:(?P<whole_>\d+)[ \t]*)?\\[dt]?frac\{{(?P<over_>\d+)\}}\{{(?P<under_>\d+)\}}"
+    rf"|(?P<number>{_DIGITS})){_END}"
+)
+#: Before the number, or before an equation: "Answer: 72", "the final answer is 72".
+_SAYING = re.compile(
+    r"(?i:[*_\s]*(?:(?:the|my)\s+)?(?:(?:final|correct|numerical|total)\s+)*answer"
+    r"[*_\s]*(?:[:：]|is\b)[*_\s]*:?)|[*_]*[:：]"
+)
+#: What an equation may begin with besides a number: "x = 5", "Total cost = 5"; no "Step 1: 5 = 5".
+_NAME = re.compile(r"\s*[^\W\d][^\d:;]{0,40}")
+#: Where what stands after ``####`` ends and a remark begins.
+_REMARK = re.compile(r"\n|(?<!\\);|(?<![Rr][Ss])[,.]\s|(?<=[\w})\]%])[ \t]+[(\[]")
 
 
 def letter(text: str, letters: Sequence[str], *, tagged: bool = False) -> str | None:
     """Return the option that ``text`` names, or None.
 
-    A direct answer begins with the letter: alone, or set off by a bracket, a full stop, a line
-    break and the like. With ``tagged`` the model reasons first: the first "Answer: X" counts,
-    else a direct answer. Neither is looked for beyond the beginning of another question.
+    A direct answer begins with the letter, or with "Answer:" or "The answer is" before it. The
+    letter stands alone: set off by a bracket, a full stop, a line break and the like. An answer
+    that names another option beside it ("(B) or (C)") names none.
+
+    With ``tagged`` the model reasons first: the first "Answer: X" anywhere counts, else the first
+    "the answer is X", else a direct answer. Nothing is looked for beyond the beginning of another
+    question.
     """
     if not len(letters):
         return None
     mine = _answer(text)
-    after_tag, direct = _patterns(tuple(letters))
-    found = after_tag.search(mine) if tagged else None
-    found = found or direct.match(mine)
-    return found[1] if found else None
+    after_tag, in_sentence, direct = _patterns(tuple(letters))
+    if tagged:
+        found = after_tag.search(mine)
+        if found is None:
+            stated = (m for m in in_sentence.finditer(mine) if m["supposed"] is None)
+            found = next(stated, None)
+        if found is not None:
+            return found["letter"]
+    found = direct.match(mine)
+    return found["letter"] if found else None
 
 
 def number(text: str) -> Decimal | None:
-    """Return the first number after ``####``, or None: "1,080" is 1080, "72.00" equals 72.
+    """Return the number after ``####``, or None: "1,080" is 1080, "72.00" equals 72, "1/2" is 0.5.
 
-    What follows it is no part of the answer. Currency signs, emphasis, brackets and LaTeX's boxes
-    before the number and a full stop after it are no part of it either.
+    It stands in the first line after the mark that is not empty. In an equation it is the last
+    number that stands right after an equals sign, else the first number. Currency, emphasis,
+    brackets and LaTeX's boxes around it are no part of it, nor is what follows it. Digits that
+    are no one number ("5,6", "10:30") are none. Where no number follows a mark, the next mark
+    counts.
     """
-    found = _AFTER_MARK.search(_answer(text))
-    if found is None:
+    after = _MARK.split(_answer(text))[1:]
+    return next((found for found in map(_number_at_the_front, after) if found is not None), None)
+
+
+def _number_at_the_front(text: str) -> Decimal | None:
+    text = _CALCULATOR.sub("", text)
+    saying = _SAYING.match(text)
+    rest = text[saying.end() :] if saying else text
+    opened = re.match(rf"(?:{_OPEN}|\s)*", rest)
+    start = opened.end() if opened else 0
+    remark = _REMARK.search(rest, start)
+    statement = rest[: remark.start()] if remark else rest
+    first, *sides = statement.split("=")
+    if not (_NUMBER.match(first) or _NAME.fullmatch(first)):
+        return None
+    for side in [*reversed(sides), first]:
+        found = _NUMBER.match(side)
+        if found is not None:
+            return _value(found)
+    return None
+
+
+def _value(found: re.Match) -> Decimal | None:
+    """Return the value of a match of ``_NUMBER``; None with two signs or a zero below the line."""
+    signs = re.sub(r"[−–]", "-", re.sub(r"[^-+−–]", "", found["before"]))
+    if len(signs) > 1:
         return None
     try:
-        return Decimal(re.sub(r"[^\d.\-]", "", found[1].replace("−", "-")))
-    except InvalidOperation:
+        if found["number"] is not None:
+            size = Decimal(re.sub(r"[^\d.eE+\-]", "", found["number"]))
+        else:
+            whole, over, under = (
+                found[name] or found[f"{name}_"] for name in ("whole", "over", "under")
+            )
+            size = Decimal(whole or 0) + Decimal(over) / Decimal(under)
+    except (InvalidOperation, DivisionByZero):
         return None
+    return -size if signs == "-" else size
 
 
 @lru_cache
-def _patterns(letters: tuple[str, ...]) -> tuple[re.Pattern, re.Pattern]:
-    """Return what finds a tagged letter anywhere, and what matches a direct one."""
+def _patterns(letters: tuple[str, ...]) -> tuple[re.Pattern, re.Pattern, re.Pattern]:
+    """Return what finds a letter after a tag, one in a sentence, and a direct one."""
     names = "|".join(map(re.escape, letters))
-    one = rf"{_OPEN}{{0,4}}({names}){_ALONE}"
-    return re.compile(_TAG + one), re.compile(rf"[*_]*(?:{_TAG})?{one}")
+    # Another option beside it: ", B", "/B", " or B", "(A) (B)". "B, I think" names no option I.
+    other = rf"{_OPTION}{_OPEN}{{0,3}}(?:{names})(?![\w'’]|[ \t]+(?!or\b|and\b)[a-z])"
+    beside = (
+        rf"(?!{_CLOSE}*(?:[ \t]*[,;/&+][ \t]*(?:(?:and|or)[ \t]+)?|[ \t]+(?:and|or)[ \t]+){other}"
+        rf"|[)\]][ \t]*[(\[](?:{names})[)\]])"
+    )
+    one = rf"{_OPTION}{_OPEN}{{0,8}}{_OPTION}{_OPEN}{{0,2}}(?P<letter>{names}){beside}{_ALONE}"
+    return (
+        re.compile(rf"{_TAG}(?:{_SENTENCE})?{one}"),
+        re.compile(rf"(?P<supposed>{_SUPPOSED})?{_SENTENCE}{one}"),
+        re.compile(rf"[*_]*(?:{_TAG})?{_SO}(?:{_SENTENCE})?{one}"),
+    )
 
 
 def _answer(text: str) -> str:
     """Return what precedes the next question; a question in the first line is the one asked."""
-    return _NEXT.split(text.strip(), maxsplit=1)[0]
+    text = text.strip().replace("\r\n", "\n")
+    for found in _NEXT.finditer(text):
+        if found["unsure"] is None or _is_a_question(text, found):
+            return text[: found.start()]
+    return text
+
+
+def _is_a_question(text: str, mark: re.Match) -> bool:
+    """Whether what follows a numbered mark or "Problem:" asks something.
+
+    It does if its line ends in a question mark, or if it stands after an empty line, is no amount
+    and is answered in one of the lines below it.
+    """
+    if _ASKS.match(text, mark.end()):
+        return True
+    return bool(
+        _BLANK_LINE_BEFORE.search(text, 0, mark.start())
+        and not _AMOUNT.match(text, mark.end())
+        and _IS_ANSWERED.match(text, mark.end())
+    )
