@@ -12,8 +12,8 @@ from steering_core.config.corrsteer import (
 )
 from steering_core.config.corrsteer_task import CorrSteerTask
 from steering_core.config.model import Model
-from steering_core.config.resolve import _hint, _validated
 from steering_core.config.schema import ExperimentEntry
+from steering_core.config.validation import hint, validated
 from steering_core.errors import ConfigError
 
 
@@ -77,7 +77,7 @@ def find_corrsteer(raw: dict[str, Any], name: str) -> CorrSteerExperiment:
     found = load_corrsteer(raw)
     if name not in found:
         raise ConfigError(
-            f"there is no CorrSteer experiment {name!r}{_hint(name, found)}; known: "
+            f"there is no CorrSteer experiment {name!r}{hint(name, found)}; known: "
             f"{', '.join(sorted(found))}"
         )
     return found[name]
@@ -124,8 +124,10 @@ def _check_transfer(where: str, arm: Arm, found: dict[str, CorrSteerExperiment])
     if source is None:
         return
     if source.experiment not in found:
-        hint = _hint(source.experiment, found)
-        raise ConfigError(f"{where}: there is no CorrSteer experiment {source.experiment!r}{hint}")
+        raise ConfigError(
+            f"{where}: there is no CorrSteer experiment {source.experiment!r}"
+            f"{hint(source.experiment, found)}"
+        )
     arms = found[source.experiment].settings.arms
     if source.arm not in arms or arms[source.arm].features_from is not None:
         raise ConfigError(
@@ -140,7 +142,7 @@ def _check_bridge(experiment: CorrSteerExperiment) -> None:
     if bridge.arm not in arms:
         raise ConfigError(
             f"corrsteer {experiment.name}: bridge.arm: there is no arm {bridge.arm!r}"
-            f"{_hint(bridge.arm, arms)}; set bridge.methods to [] to do without the bridge."
+            f"{hint(bridge.arm, arms)}; set bridge.methods to [] to do without the bridge."
         )
     arm = arms[bridge.arm]
     if arm.space != "features" or arm.features_from is not None:
@@ -151,7 +153,7 @@ def _check_bridge(experiment: CorrSteerExperiment) -> None:
 
 def load_section(raw: dict[str, Any]) -> CorrSteerSection:
     """Validate the section alone."""
-    return _validated(CorrSteerSection, raw.get("corrsteer", {}), "corrsteer")
+    return validated(CorrSteerSection, raw.get("corrsteer", {}), "corrsteer")
 
 
 def _resolve(
@@ -162,7 +164,7 @@ def _resolve(
         ("task", entry.task, section.tasks),
     ):
         if key not in known:
-            raise ConfigError(f"corrsteer.experiments.{name}.{kind}: no {key!r}{_hint(key, known)}")
+            raise ConfigError(f"corrsteer.experiments.{name}.{kind}: no {key!r}{hint(key, known)}")
     model, task = section.models[entry.model], section.tasks[entry.task]
     merged: dict[str, Any] = {}
     arms = {arm: value.model_dump() for arm, value in CorrSteerSettings().arms.items()}
@@ -175,6 +177,6 @@ def _resolve(
     ):
         arms = {k: v for k, v in {**arms, **layer.get("arms", {})}.items() if v is not None}
         merged |= {**layer, "arms": arms}
-        _validated(CorrSteerSettings, merged, where)
-    settings = _validated(CorrSteerSettings, merged, f"corrsteer {name}")
+        validated(CorrSteerSettings, merged, where)
+    settings = validated(CorrSteerSettings, merged, f"corrsteer {name}")
     return CorrSteerExperiment(name, entry.model, entry.task, model, task, settings)

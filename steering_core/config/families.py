@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Iterable
 
 from steering_core.config.corrsteer import CorrSteerSettings
-from steering_core.config.resolve import _hint
 from steering_core.config.settings import Settings
+from steering_core.config.validation import hint
 from steering_core.errors import ConfigError
 
 #: Settings of each family, by what its experiments deliver.
@@ -54,10 +54,10 @@ def check_top_level(
         if not owners or not without:  # a section, or read by all
             continue
         if set(without) == set(asked) and key in given_now:
-            hint = _hint(key, FAMILIES[without[0]].model_fields)
+            near = hint(key, FAMILIES[without[0]].model_fields)
             raise ConfigError(
                 f"{key} is a setting of experiments that deliver {owners[0]}: it would change "
-                f"nothing that is asked for here{hint}."
+                f"nothing that is asked for here{near}."
             )
         unread.setdefault((owners[0], without[0]), []).append(key)
     return [

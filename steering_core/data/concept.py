@@ -4,10 +4,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from steering_core.config.settings import Settings
+from steering_core.config.validation import read_validated
 from steering_core.errors import ConfigError
 
 
@@ -18,8 +18,8 @@ class _Texts(BaseModel):
 class Pair(_Texts):
     """Two texts that differ in the concept: ``positive`` is class 1."""
 
-    positive: Annotated[str, Field(min_length=1)]
-    negative: Annotated[str, Field(min_length=1)]
+    positive: Annotated[str, Field(min_length=1, description="the text of class 1")]
+    negative: Annotated[str, Field(min_length=1, description="the text of class 0")]
 
 
 class Concept(_Texts):
@@ -34,13 +34,24 @@ class Concept(_Texts):
 
     """
 
-    concept: str
+    concept: Annotated[str, Field(description="the name of the concept")]
     description: str = ""
-    prompts: Annotated[list[str], Field(min_length=1)]
+    prompts: Annotated[
+        list[str],
+        Field(min_length=1, description="a list of openings, which are continued and reported"),
+    ]
     validation_prompts: list[Annotated[str, Field(min_length=1)]] = []
-    contrast: Annotated[list[Pair], Field(min_length=2)]
-    personas: Pair
-    queries: Annotated[list[str], Field(min_length=2)]
+    contrast: Annotated[
+        list[Pair],
+        Field(min_length=2, description="a list of pairs of texts, for the contrastive direction"),
+    ]
+    personas: Annotated[
+        Pair, Field(description="a pair of prefixes of every query, for the RepE direction")
+    ]
+    queries: Annotated[
+        list[str],
+        Field(min_length=2, description="a list of neutral texts, which follow a persona"),
+    ]
 
 
 def read_concept(path: str | Path) -> Concept:
@@ -51,12 +62,7 @@ def read_concept(path: str | Path) -> Concept:
             of the other or a query.
 
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"concept: there is no file {path}")
-    try:
-        concept = Concept.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"concept file {path}: {error}") from error
+    concept: Concept = read_validated(Concept, path, "concept")
     texts = {
         "prompt": set(concept.prompts),
         "validation prompt": set(concept.validation_prompts),

@@ -1,12 +1,22 @@
 """A file of words that speak for either class, and the words of a text to compare them with."""
 
-import json
 import re
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from steering_core.config.validation import read_validated
 from steering_core.errors import ConfigError
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+
+
+class _Lexicon(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    positive: Annotated[list[str], Field(description="a list of words that speak for class 1")]
+    negative: Annotated[list[str], Field(description="a list of words that speak for class 0")]
 
 
 def words_of(text: str) -> list[str]:
@@ -22,15 +32,11 @@ def read_lexicon(path: str | Path) -> tuple[set[str], set[str]]:
             of a text.
 
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"classifier.lexicon: there is no file {path}")
-    words = json.loads(Path(path).read_text(encoding="utf-8"))
-    if set(words) != {"positive", "negative"}:
-        raise ConfigError(f"classifier.lexicon: {path} needs the keys positive and negative")
-    for word in [*words["positive"], *words["negative"]]:
+    words: _Lexicon = read_validated(_Lexicon, path, "classifier.lexicon")
+    for word in [*words.positive, *words.negative]:
         if words_of(word) != [word]:
             raise ConfigError(
                 f"classifier.lexicon: {path}: {word!r} can match no word of a text: give single "
                 "words in lower case, of letters, digits and apostrophes."
             )
-    return set(words["positive"]), set(words["negative"])
+    return set(words.positive), set(words.negative)

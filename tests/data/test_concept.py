@@ -86,3 +86,32 @@ def test_a_file_cannot_make_objects(tmp_path: Path):
     path.write_text("concept: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(ConfigError, match="concept file"):
         read_concept(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"queries": None}, "queries: is missing: a list of neutral texts, which follow a persona"),
+        ({"prompts": None}, "prompts: is missing: a list of openings"),
+        ({"prompts": "prompt"}, "prompt: unknown key (did you mean 'prompts'?)"),
+        ({"personas": "persona"}, "persona: unknown key (did you mean 'personas'?)"),
+        ({"validation_prompts": "validation_prompt"}, "(did you mean 'validation_prompts'?)"),
+    ],
+)
+def test_a_missing_or_misspelt_key_is_one_message_with_file_and_role(tmp_path, change, said):
+    file = {k: v for k, v in GOOD.items() if k not in change}
+    file |= {new: GOOD[old] for old, new in change.items() if new}
+    path = write(tmp_path, file)
+    with pytest.raises(ConfigError) as caught:
+        read_concept(path)
+    message = str(caught.value)
+    assert message.startswith(f"in the concept file {path}: ") and said in message
+    assert "\n" not in message and "validation error" not in message and "; " not in message
+
+
+def test_a_text_that_yaml_reads_as_something_else_is_to_be_put_in_quotes(tmp_path: Path):
+    path = tmp_path / "c.yaml"
+    text = yaml.safe_dump({**GOOD, "queries": ["q", "QQ"]}).replace("QQ", "yes")
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"queries\.1: .*\(got True\): put it in quotes"):
+        read_concept(path)

@@ -167,6 +167,26 @@ def test_a_lexicon_of_another_form(tmp_path, content):
         Lexicon(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "not a list"),
+        ('{"positive": [], "negativ": []}', r"negativ: unknown key \(did you mean 'negative'"),
+        ('{"positive": [1], "negative": []}', "put it in quotes"),
+        ('{"positive": "good", "negative": []}', "positive: Input should be a valid list"),
+        ('{"positive": []}', "negative: is missing: a list of words that speak for class 0"),
+    ],
+)
+def test_a_broken_lexicon_is_one_message_with_its_file(tmp_path, content, said):
+    path = tmp_path / "lexicon.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=said) as caught:
+        Lexicon(path)
+    message = str(caught.value)
+    assert str(path) in message and "classifier.lexicon" in message and "\n" not in message
+
+
 def test_load_judge_takes_the_configured_kind_and_the_pinned_revision(lexicon, hub):
     assert isinstance(load_judge(Classifier(lexicon=str(lexicon))), Lexicon)
     model = Classifier(model=SENTIMENT, label="POSITIVE")
