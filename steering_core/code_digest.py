@@ -1,79 +1,244 @@
-"""A digest of exactly the code that a workflow script runs, for use in rule parameters.
+"""A digest of the code that a workflow script runs, for use in rule parameters.
 
-Snakemake cannot see edits of an imported package. A content digest in ``params`` makes a rule
-stale when a module it uses changes, and only then; modification times play no part, so a fresh
-clone or a copy on a cluster reruns nothing.
+Snakemake cannot see edits of an imported package. A digest in ``params`` makes a rule stale when
+a module that it uses changes in what it does, and only then. Times of files play no part, so a
+fresh clone or a copy on a cluster reruns nothing.
+
+The digest is over syntax trees, without what changes no result: docstrings, comments, layout,
+annotations of signatures and variables, texts of errors, and what is logged. Annotations in the
+body of a class count, since they make the fields of dataclasses and pydantic models. A table may
+therefore quote an error in an older wording than the code has.
 """
 
 import ast
 import hashlib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGE = "steering_core"
-#: Modules of this name raise or do nothing: no output depends on them or on what they use.
-_CHECKS = "early_checks.py"
+
+#: Modules that only advise, log, report errors or check beforehand. No result depends on them or
+#: on what they import, so they are left out. (``progress`` is not among them: the items of the
+#: work pass through it.) A new class of error comes with an edit of the module that raises it.
+_WITHOUT_RESULTS = (
+    "corrsteer/early_checks.py",
+    "data/early_checks.py",
+    "errors.py",
+    "failures.py",
+    "logs.py",
+    "memory.py",
+)
+_LOGGING = ("debug", "info", "warning", "error", "exception", "critical", "log")
 
 
 def code_digest(script: str | Path) -> str:
     """Return a digest of ``script`` and of every module of the package it imports, transitively.
 
     Imports are read from the source, also those inside functions, but for those that only a type
-    checker sees. A package ``__init__`` counts as text; the names it re-exports are followed only
-    if something imports them from the package. Checks that come before the work do not count.
+    checker sees. The names that a package's ``__init__`` re-exports are followed only if something
+    imports them from the package.
     """
     files = {Path(script).resolve(), *used_modules(script)}
     digest = hashlib.sha256()
     for file in sorted(files, key=_name):
-        digest.update(_name(file).encode() + b"\0" + _content(file) + b"\0")
+        digest.update(_name(file).encode() + b"\0" + _read(file).meaning + b"\0")
     return digest.hexdigest()[:16]
 
 
 def used_modules(script: str | Path) -> set[Path]:
-    """Return the files of the package that ``script`` imports, directly or not."""
+    """Return the files of the package that the digest of ``script`` follows.
+
+    They are those that it imports, directly or not, without the modules no result depends on.
+    """
+    left_out = {_ROOT / _PACKAGE / name for name in _WITHOUT_RESULTS}
     found: set[Path] = set()
     waiting = [Path(script).resolve()]
     while waiting:
-        for file in _imports(waiting.pop()):
-            if file not in found and file.name != _CHECKS:
-                found.add(file)
-                # An __init__ reached as a parent only re-exports; do not follow it.
-                if file.name != "__init__.py":
-                    waiting.append(file)
+        for file in _read(waiting.pop()).imports - found - left_out:
+            found.add(file)
+            # An __init__ reached as a parent only re-exports; do not follow it.
+            if file.name != "__init__.py":
+                waiting.append(file)
     return found
 
 
+class _Module(NamedTuple):
+    """What is read from a file.
+
+    Attributes:
+        imports: files of the package that it imports.
+        meaning: its code as text, which two versions share if they do the same.
+    """
+
+    imports: frozenset[Path]
+    meaning: bytes
+
+
 @cache
-def _content(file: Path) -> bytes:
-    return file.read_bytes().replace(b"\r\n", b"\n")
+def _read(file: Path) -> _Module:
+    tree = _parse(file)
+    imports, names = _imports(tree), _names(tree)
+    tree = _WithoutWords().visit(tree)
+    tree = _WithoutImports(names - _names(tree)).visit(tree)
+    return _Module(imports, _as_text(tree).encode())
+
+
+def _parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_bytes(), filename=str(file))
+
+
+def _names(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+class _OfStatements(ast.NodeTransformer):
+    """Visit statements and their signatures; no expression has what is looked for."""
+
+    _VISITED = (ast.mod, ast.stmt, ast.excepthandler, ast.match_case, ast.arguments, ast.arg)
+
+    def visit(self, node: ast.AST) -> Any:
+        return super().visit(node) if isinstance(node, self._VISITED) else node
+
+
+class _WithoutWords(_OfStatements):
+    """Remove what is for readers, type checkers and logs alone."""
+
+    def __init__(self) -> None:
+        self._in_class = False
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return self._visit_inside(node, in_class=True)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self._visit_inside(node, in_class=False)
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+    def _visit_inside(self, node: ast.AST, *, in_class: bool) -> ast.AST:
+        outside, self._in_class = self._in_class, in_class
+        self.generic_visit(node)
+        self._in_class = outside
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        if self._in_class:
+            return node
+        return ast.Assign(targets=[node.target], value=node.value) if node.value else None
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        words = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if words or _logs(node.value) else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
+        self.generic_visit(node)
+        return node.orelse if _for_type_checkers(node) else node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        if isinstance(node.exc, ast.Call):
+            call, without = node.exc, _WithoutTexts()
+            call.args = [without.visit(argument) for argument in call.args]
+            for keyword in call.keywords:
+                keyword.value = without.visit(keyword.value)
+        return node
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        node.msg = None
+        return node
+
+
+class _WithoutTexts(ast.NodeTransformer):
+    """Empty every text, with the values that are put into it."""
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        return ast.Constant("") if _is_text(node) else self.generic_visit(node)
+
+
+def _is_text(node: ast.AST) -> bool:
+    match node:
+        case ast.JoinedStr() | ast.Constant(value=str()):
+            return True
+        case ast.BinOp(left=left, right=right):  # "a" + b, "%s" % b
+            return _is_text(left) or _is_text(right)
+        case ast.IfExp(body=one, orelse=other):
+            return _is_text(one) and _is_text(other)
+        case ast.Call(func=ast.Attribute(value=text)):  # "{}".format(b), ", ".join(b)
+            return _is_text(text)
+    return False
+
+
+def _logs(node: ast.AST) -> bool:
+    """Whether it is ``log.info(…)``, or ``logging.getLogger(…).info(…)``, of any level."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name("log"), attr=level)):
+            return level in _LOGGING
+        case ast.Call(
+            func=ast.Attribute(value=ast.Call(func=ast.Attribute(attr="getLogger")), attr=level)
+        ):
+            return level in _LOGGING
+    return False
+
+
+class _WithoutImports(_OfStatements):
+    """Remove the imports of names that only what was removed had used."""
+
+    def __init__(self, names: set[str]):
+        self._names = names
+
+    def _visit_import(self, node: ast.Import | ast.ImportFrom) -> ast.AST | None:
+        node.names = [
+            alias
+            for alias in node.names
+            if (alias.asname or alias.name).split(".")[0] not in self._names
+        ]
+        return node if node.names else None
+
+    visit_Import = visit_ImportFrom = _visit_import  # noqa: N815
+
+
+def _as_text(node: object) -> str:
+    """Return a tree as text. As ``ast.dump``, whose output differs between versions of Python."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_as_text, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [
+        f"{name}={_as_text(value)}"
+        for name, value in ast.iter_fields(node)
+        if value is not None and value != [] and name != "kind"
+    ]
+    return f"{type(node).__name__}({','.join(fields)})"
 
 
 def _name(file: Path) -> str:
     return file.relative_to(_ROOT).as_posix() if file.is_relative_to(_ROOT) else file.name
 
 
-@cache
-def _imports(file: Path) -> frozenset[Path]:
+def _imports(tree: ast.Module) -> frozenset[Path]:
     names: set[str] = set()
-    for node in _run(ast.parse(_content(file), filename=str(file))):
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
             names |= _reexported(node.module, [alias.name for alias in node.names])
+        elif not isinstance(node, ast.expr):  # none has an import
+            waiting += node.orelse if _for_type_checkers(node) else ast.iter_child_nodes(node)
     return frozenset(
         path for name in names if name.split(".")[0] == _PACKAGE for path in _files(name)
     )
 
 
-def _run(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk a tree without what stands under ``if TYPE_CHECKING:``."""
-    yield node
-    only_typed = isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
-    for child in node.orelse if only_typed else ast.iter_child_nodes(node):
-        yield from _run(child)
+def _for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
 
 
 def _files(name: str) -> list[Path]:
@@ -89,9 +254,9 @@ def _reexported(module: str, names: list[str]) -> set[str]:
     init = _ROOT.joinpath(*module.split("."), "__init__.py")
     if module.split(".")[0] != _PACKAGE or not init.is_file():
         return set()
-    sources: set[str] = set()
-    for node in ast.walk(ast.parse(_content(init))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            if {alias.asname or alias.name for alias in node.names} & set(names):
-                sources.add(node.module)
-    return sources
+    return {
+        node.module
+        for node in _parse(init).body
+        if isinstance(node, ast.ImportFrom) and node.module
+        if {alias.asname or alias.name for alias in node.names} & set(names)
+    }

@@ -28,7 +28,7 @@ def dry_run(tmp_path_factory):
         )
     shutil.copy(ROOT / "Snakefile", copy)
     with (copy / EDITED).open("a") as file:
-        file.write("\n# edited\n")
+        file.write("\nEDITED = 1\n")
     given = command(finished_demo(), *TARGETS, "--dry-run")
     given = [argument.replace(str(ROOT), str(copy)) for argument in given[1:]]
     done = subprocess.run(
