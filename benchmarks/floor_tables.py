@@ -10,7 +10,6 @@ import pandas as pd
 from benchmarks.common import alternate
 from benchmarks.floor import Rates, Stage
 from benchmarks.floor_experiment import SETTINGS, Experiment
-from steering_core.corrsteer.changes_page import changes_page
 from steering_core.corrsteer.pairs import paired
 from steering_core.corrsteer.report import result_table
 from steering_core.methods.directions import read_fixed_vectors
@@ -18,6 +17,7 @@ from steering_core.methods.modes import solves_once
 from steering_core.metrics import bootstrap
 from steering_core.metrics.norm_matched import all_norm_matched_effects
 from steering_core.tables.norm_matched import norm_matched_table
+from steering_core.tables.pages import changes_page
 from steering_core.tables.pareto import Subject, gather, pareto_table
 
 SEEDS, ARMS, ANSWERS = 2, 4, 300

@@ -5,10 +5,10 @@ from steering_core.job import job
 with job(snakemake):
     import pandas as pd
 
-    from steering_core.corrsteer.changes_page import changes_page
     from steering_core.corrsteer.pairs import paired
     from steering_core.corrsteer.report import result_table
     from steering_core.storage.atomic import write_text
+    from steering_core.tables.pages import changes_page
 
     runs = {}
     names = [(seed, arm) for seed in snakemake.params.seeds for arm in snakemake.params.arms]

@@ -1,22 +1,84 @@
-"""Pages to read rather than numbers: generations side by side, and the top features."""
+"""Pages to read rather than numbers: texts side by side, the top features, changed answers.
 
+The templates beside this module are Jinja's. Every value is escaped there, and the page may load
+and run nothing but its own style and script.
+"""
+
+import base64
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from steering_core.tables.page_shell import document, escaped, require_columns
 from steering_core.tables.palette import method_styles
 
+_TEMPLATES = Path(__file__).with_name("templates")
 _UNSTEERED = "no_steering"
 _FINE, _WRONG = frozenset({"optimal", "already_satisfied"}), frozenset({"infeasible", "failed"})
 _NEURONPEDIA_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 
 
+def _is_missing(value: object) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+
+
+def _plain(value: object) -> object:
+    """Return what a template writes for a value: nothing for a missing one."""
+    if isinstance(value, Markup):
+        return value
+    if _is_missing(value):
+        return ""
+    # Lone surrogates cannot be written as UTF-8.
+    return str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES, encoding="utf-8"),
+        autoescape=True,
+        finalize=_plain,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _page(template: str, title: str, warnings: Sequence[str] = (), **values: Any) -> str:
+    """Return a whole page; ``title`` and ``warnings`` are plain text."""
+    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            title=title,
+            warnings=warnings,
+            style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            **values,
+        )
+    )
+
+
+def _require_columns(df: pd.DataFrame, names: tuple[str, ...], page: str) -> None:
+    """Raise ValueError naming the columns of ``names`` that ``df`` lacks."""
+    missing = [name for name in names if name not in df.columns]
+    if missing:
+        raise ValueError(f"{page}: the table lacks the columns {missing}.")
+
+
 def neuronpedia_url(neuronpedia_id: str | None, feature: int) -> str | None:
-    """Give the Neuronpedia page of a feature, or None if the SAE has no Neuronpedia id.
+    """Return the Neuronpedia page of a feature, or None if the SAE has no Neuronpedia id.
 
     Args:
         neuronpedia_id: as sae-lens gives it, ``model/sae``, e.g. ``gpt2-small/7-res-jb``.
@@ -49,82 +111,61 @@ def generations_page(
     Args:
         df: columns ``prompt_id``, ``prompt``, ``method``, ``strength``, ``text``; optionally
             ``strength_name``, ``status`` (of the program) and ``target_score`` (the judge's
-            verdict on the text, any type). A missing text or value is shown as missing.
+            score of the text, any type). A missing text or value is shown as missing, a text
+            without a visible character as "(empty)".
         title: the page's heading, plain text.
-        verdict: what ``target_score`` is and whose, plain text.
-        warnings: what a reader must know first, plain text.
+        verdict: the meaning and the judge of ``target_score``, plain text.
+        warnings: warnings at the top of the page, plain text.
 
     Raises:
         ValueError: if a column is missing, or a (prompt, method, strength) occurs twice.
 
     """
-    require_columns(df, ("prompt_id", "prompt", "method", "strength", "text"), "generations page")
-    labels = _strength_labels(df)
-    cells = df.assign(_label=labels)
+    _require_columns(df, ("prompt_id", "prompt", "method", "strength", "text"), "generations page")
+    cells = df.assign(_label=_strength_labels(df))
     if cells.duplicated(["prompt_id", "method", "_label"]).any():
         raise ValueError("generations page: a (prompt, method, strength) occurs more than once.")
     styles = method_styles(df["method"])
-    methods = sorted(styles, key=lambda method: method != _UNSTEERED)
-    choices = {
-        method: list(
-            dict.fromkeys(cells[cells["method"] == method].sort_values("strength")["_label"])
+    columns = []
+    for method in sorted(styles, key=lambda method: method != _UNSTEERED):
+        mine = cells[cells["method"] == method].sort_values("strength")
+        strengths = list(dict.fromkeys(mine["_label"]))
+        columns.append(
+            {
+                "method": method,
+                "colour": styles[method].colour,
+                "strengths": strengths,
+                "shown_first": (len(strengths) - 1) // 2,
+            }
         )
-        for method in methods
-    }
-    entries = {
-        key: _entry(row, choices[key[1]].index(row["_label"]), verdict)
+    rows = {
+        key: row
         for key, row in zip(
             zip(cells["prompt_id"], cells["method"], cells["_label"], strict=True),
             cells.to_dict("records"),
             strict=True,
         )
     }
-    prompts = df.drop_duplicates("prompt_id")[["prompt_id", "prompt"]]
-    body = [
-        _prompt_row(prompt_id, prompt, choices, entries)
-        for prompt_id, prompt in prompts.itertuples(index=False)
+    prompts = [
+        {
+            "id": prompt_id,
+            "text": prompt,
+            "columns": [
+                [
+                    _entry(rows[key], choice)
+                    for choice, label in enumerate(column["strengths"])
+                    if (key := (prompt_id, column["method"], label)) in rows
+                ]
+                for column in columns
+            ],
+        }
+        for prompt_id, prompt in df.drop_duplicates("prompt_id")[
+            ["prompt_id", "prompt"]
+        ].itertuples(index=False)
     ]
-    colours = {method: styles[method].colour for method in methods}
-    table = (
-        '<table class="generations"><thead><tr><th scope="col" class="prompt">prompt</th>'
-        f"{_heads(choices, colours)}</tr></thead>\n<tbody>\n"
-        + "\n".join(body)
-        + "\n</tbody></table>"
+    return _page(
+        "generations.html.j2", title, warnings, columns=columns, prompts=prompts, verdict=verdict
     )
-    lead = "One row per prompt. Choose a strength above each column; untick a method to hide it."
-    return document(title, lead, _toggles(methods), table, warnings)
-
-
-def _heads(choices: dict[str, list[str]], colours: dict[str, str]) -> str:
-    return "".join(
-        f'<th scope="col" data-column="{number}">'
-        f'<span class="dot" style="background:{colours[method]}"></span>{escaped(method)}'
-        f"{_selector(number, method, labels)}</th>"
-        for number, (method, labels) in enumerate(choices.items())
-    )
-
-
-def _toggles(methods: Sequence[str]) -> str:
-    return "\n".join(
-        f'<label><input type="checkbox" data-column="{number}" checked> {escaped(method)}</label>'
-        for number, method in enumerate(methods)
-    )
-
-
-def _prompt_row(
-    prompt_id: object,
-    prompt: object,
-    choices: dict[str, list[str]],
-    entries: dict[tuple, str],
-) -> str:
-    cells = [
-        f'<th scope="row" class="prompt"><div class="text">{escaped(prompt)}</div>'
-        f'<div class="id">{escaped(prompt_id)}</div></th>'
-    ]
-    for number, (method, labels) in enumerate(choices.items()):
-        texts = "".join(entries.get((prompt_id, method, label), "") for label in labels)
-        cells.append(f'<td data-column="{number}">{texts}</td>')
-    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _strength_labels(df: pd.DataFrame) -> pd.Series:
@@ -136,33 +177,23 @@ def _strength_labels(df: pd.DataFrame) -> pd.Series:
     return (df["strength_name"].fillna("").astype(str) + " " + values).str.strip()
 
 
-def _selector(number: int, method: str, labels: list[str]) -> str:
-    if len(labels) < 2:
-        return f'<div class="id">{escaped(labels[0])}</div>'
-    middle = (len(labels) - 1) // 2
-    options = "".join(
-        f'<option value="{place}"{" selected" if place == middle else ""}>{escaped(label)}</option>'
-        for place, label in enumerate(labels)
-    )
-    name = escaped(f"strength of {method}")
-    return f'<select data-column="{number}" aria-label="{name}">{options}</select>'
-
-
-def _entry(row: dict[str, object], choice: int, verdict: str) -> str:
-    badges = []
-    status = escaped(row.get("status"))
-    if status:
-        tone = " good" if status in _FINE else " bad" if status in _WRONG else ""
-        badges.append(f'<span class="badge{tone}">{status}</span>')
-    score = row.get("target_score")
-    if escaped(score):
-        shown = f"{score:.2f}" if isinstance(score, float) else escaped(score)
-        badges.append(f'<span class="badge">{escaped(verdict)}: {shown}</span>')
-    text = escaped(row["text"]) or '<span class="id">no text</span>'
-    return (
-        f'<div class="entry" data-choice="{choice}"><div class="text">{text}</div>'
-        f"{''.join(badges)}</div>"
-    )
+def _entry(row: Mapping[str, Any], choice: int) -> dict[str, Any]:
+    """Return one text of a cell with its badges; ``choice`` numbers the strength."""
+    status, score, text = row.get("status"), row.get("target_score"), row["text"]
+    missing = _is_missing(text)
+    return {
+        "choice": choice,
+        "text": text,
+        "missing": missing,
+        "empty": not missing and not str(text).strip(),
+        "status": "" if _is_missing(status) else status,
+        "tone": " good" if status in _FINE else " bad" if status in _WRONG else "",
+        "score": ""
+        if _is_missing(score)
+        else f"{score:.2f}"
+        if isinstance(score, float)
+        else str(score),
+    }
 
 
 @dataclass(frozen=True)
@@ -191,7 +222,7 @@ def features_page(df: pd.DataFrame, title: str, warnings: Sequence[str] = ()) ->
             activation at label 1 and at label 0), ``url`` (https, or empty); optionally
             ``coefficient_share``.
         title: the page's heading, plain text.
-        warnings: what a reader must know first, plain text.
+        warnings: warnings at the top of the page, plain text.
 
     Raises:
         ValueError: if a column is missing or a url is not https.
@@ -199,45 +230,90 @@ def features_page(df: pd.DataFrame, title: str, warnings: Sequence[str] = ()) ->
     """
     columns = [*_FEATURE_COLUMNS, *([_SHARE] if _SHARE.name in df.columns else [])]
     names = ("feature", "url", *(column.name for column in _FEATURE_COLUMNS))
-    require_columns(df, names, "features page")
+    _require_columns(df, names, "features page")
     largest = float(df["correlation"].abs().max()) if df["correlation"].notna().any() else 1.0
     largest = largest or 1.0
-    headings = ["feature", *(column.heading for column in columns)]
-    head = "".join(
-        f'<th scope="col" data-sort><button type="button">{escaped(heading)}</button></th>'
-        for heading in headings
+    return _page(
+        "features.html.j2",
+        title,
+        warnings,
+        headings=["feature", *(column.heading for column in columns)],
+        rows=[_feature_row(row, columns, largest) for row in df.to_dict("records")],
+        largest=largest,
     )
-    body = [_feature_row(row, columns, largest) for row in df.to_dict("records")]
-    table = (
-        f'<table class="features"><thead><tr>{head}</tr></thead>\n<tbody>\n'
-        + "\n".join(body)
-        + "\n</tbody></table>"
-    )
-    controls = (
-        '<label>Least |correlation| <input id="least" type="range" min="0" '
-        f'max="{largest:.2f}" step="0.01" value="0"></label><span id="floor"></span>'
-    )
-    lead = "One row per feature. Click a heading to sort. Bars show the correlation."
-    return document(title, lead, controls, table, warnings)
 
 
-def _feature_row(row: dict[str, object], columns: list[_FeatureColumn], largest: float) -> str:
-    feature, url = int(row["feature"]), escaped(row["url"])
+def _feature_row(
+    row: Mapping[str, Any], columns: Sequence[_FeatureColumn], largest: float
+) -> dict[str, Any]:
+    feature = int(row["feature"])
+    url = "" if _is_missing(row["url"]) else str(row["url"])
     if url and not url.startswith("https://"):
         raise ValueError(f"features page: the url of feature {feature} must start with https://.")
-    link = f'<a href="{url}" target="_blank" rel="noopener">{feature}</a>' if url else str(feature)
-    cells = [f'<td data-value="{feature}">{link}</td>']
+    cells = []
     for column in columns:
         value = float(row[column.name])
         known = not np.isnan(value)
-        shown = column.style.format(value) if known else ""
-        if known and column.name == "correlation":
-            side, width = ("up" if value >= 0 else "down"), 50 * abs(value) / largest
-            shown += (
-                f'<span class="track"><span class="bar {side}" style="width:{width:.1f}%">'
-                "</span></span>"
-            )
-        cells.append(f'<td data-value="{value if known else ""}">{shown}</td>')
+        bar = known and column.name == "correlation"
+        cells.append(
+            {
+                "value": value if known else "",
+                "shown": column.style.format(value) if known else "",
+                "side": ("up" if value >= 0 else "down") if bar else "",
+                "width": 50 * abs(value) / largest if bar else 0.0,
+            }
+        )
     correlation = float(row["correlation"])
-    size = 0.0 if np.isnan(correlation) else correlation
-    return f'<tr data-size="{size}">{"".join(cells)}</tr>'
+    return {
+        "feature": feature,
+        "url": url,
+        "size": 0.0 if np.isnan(correlation) else correlation,
+        "cells": cells,
+    }
+
+
+def changes_page(title: str, runs: Mapping[int, Mapping[str, pd.DataFrame]]) -> str:
+    """Build a searchable page with a row per seed and example whose success changed.
+
+    Each example has its prompt once, and the answer of every method that changed its success. An
+    answer without a visible character is shown as "(empty)". Answers in other words with the same
+    success are counted at the top.
+
+    Args:
+        title: the page's heading, plain text.
+        runs: for each seed and method what :func:`steering_core.corrsteer.pairs.paired` returns.
+
+    """
+    examples, counts = [], []
+    for seed, methods in runs.items():
+        changed: dict[str, dict[str, Any]] = {}
+        for method, table in methods.items():
+            answered = table[table["status"] == "ok"]
+            before, after = (
+                answered[name].astype(bool) for name in ("success_before", "success_after")
+            )
+            flipped = before != after
+            for row in answered[flipped].itertuples():
+                example = changed.setdefault(
+                    row.example_id,
+                    {
+                        "seed": seed,
+                        "id": row.example_id,
+                        "prompt": row.prompt,
+                        "gold": row.gold,
+                        "before": row.before,
+                        "afters": [],
+                    },
+                )
+                example["afters"].append(
+                    {"method": method, "text": row.after, "repaired": bool(row.success_after)}
+                )
+            count = {
+                "broken": int((before & ~after).sum()),
+                "repaired": int((~before & after).sum()),
+                "reworded": int((~flipped & (answered["before"] != answered["after"])).sum()),
+            }
+            if any(count.values()):
+                counts.append({"seed": seed, "method": method, **count})
+        examples += changed.values()
+    return _page("changes.html.j2", title, examples=examples, counts=counts)
