@@ -49,7 +49,7 @@ ENDS = 30  # one of so many words ends an answer
 class Longer(Success):
     """Any cheap function of the answer."""
 
-    def judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:
+    def _judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:
         """Succeed where the first word is even."""
         return Verdict(list(texts), np.array([len(text) % 2 == 0 for text in texts]))
 

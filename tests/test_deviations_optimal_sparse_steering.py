@@ -348,7 +348,7 @@ def compared(solutions: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
             for name in methods
             for prompt in ("p0", "p1")
         ]
-    ).assign(kl_sum=0.0, base_nll_sum=1.0, judged=0.0)
+    ).assign(kl_sum=0.0, base_nll_sum=1.0, judged=0.0, empty=0.0)
     settings = SETTINGS.model_copy(update={"methods": methods})
     measured = Measured(solutions, pd.concat([still, effects]), texts)
     return pareto_table(SUBJECT, measured, settings).set_index("method")
@@ -377,6 +377,7 @@ def one_row(
             "base_nll_sum": [5.0, 5.0, *map(float, tokens)],
             "n_tokens": [5, 5, *tokens],
             "judged": [0.0, 0.0, *judged],
+            "empty": 0.0,
         }
     )
     measured = Measured(
@@ -509,7 +510,7 @@ def test_13_the_completion_alone_is_judged_and_truth_not_by_sentiment():
     heard: list[str] = []
 
     class Ear(Judge):
-        def score(self, texts):
+        def _score(self, texts):
             heard.extend(texts)
             return np.full(len(texts), 0.9)
 
@@ -551,6 +552,7 @@ def test_13_truth_without_a_judge_is_warned_of(
         "judged": rows[rows["split"] == "prompt"][point].assign(
             score=lambda texts: np.resize([0.3, 0.7], len(texts)),
             judged=lambda texts: texts["score"] > 0.5,
+            empty=0.0,
         ),
     }
     found = {

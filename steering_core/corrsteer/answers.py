@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
         pa.field("prompt", pa.string(), nullable=False),
         pa.field("gold", pa.string(), nullable=False),
         pa.field("text", pa.string()),  # the completion alone; null where undefined
-        pa.field("answer", pa.string()),  # what was extracted from it
+        pa.field("answer", pa.string()),  # what was extracted from it; null if there is no answer
         pa.field("success", pa.bool_()),
         pa.field("status", pa.string(), nullable=False),  # ok, or undefined
         pa.field("reason", pa.string(), nullable=False),

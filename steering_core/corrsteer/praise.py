@@ -19,7 +19,7 @@ _WORDS = {1: "positive", 0: "mixed or none", -1: "negative"}
 class Praise(Success):
     """The lexicon finds more positive than negative words in the answer."""
 
-    def judge(
+    def _judge(
         self,
         texts: Sequence[str],
         golds: Sequence[str],

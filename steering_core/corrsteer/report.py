@@ -15,6 +15,8 @@ COLUMNS = [
     "seed",  # of the run; "all" sums up the runs
     "n",
     "n_missing",  # without an answer, such as an infeasible program
+    "n_empty",  # answers without a word
+    "baseline_n_empty",
     "n_seeds",
     "seeds",  # that the row is of
     "accuracy",

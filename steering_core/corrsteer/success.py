@@ -1,6 +1,7 @@
 """Success functions: when does an answer count?
 
 Each is a small frozen object with the classifier it needs as data, so a task stays declarative.
+An answer without a word is missing: no success function sees it, and it is never a success.
 A classifier that cannot be loaded is an error; no success function falls back to another.
 Classifiers are imported when they are loaded: each start of the workflow reads the tasks.
 """
@@ -15,6 +16,7 @@ from jaxtyping import Bool
 
 from steering_core.corrsteer import extraction
 from steering_core.errors import ModelError
+from steering_core.metrics.lexicon import has_word
 
 if TYPE_CHECKING:
     from steering_core.corrsteer.similarity import Similarity
@@ -26,7 +28,8 @@ class Verdict:
     """Judged answers.
 
     Attributes:
-        answer: what was extracted from each text, as text; None where there was nothing.
+        answer: what was extracted from each text, as text; None where the text has no word, or
+            says nothing that can be read as an answer.
         success: whether each counts.
     """
 
@@ -35,7 +38,7 @@ class Verdict:
 
 
 class Success(ABC):
-    """Judges answers against the gold."""
+    """Judges answers against the gold. A subclass implements :meth:`_judge`."""
 
     #: Hub id of the classifier it needs, or None.
     classifier: str | None = None
@@ -48,7 +51,6 @@ class Success(ABC):
         """
         return None
 
-    @abstractmethod
     def judge(
         self,
         texts: Sequence[str],
@@ -60,20 +62,50 @@ class Success(ABC):
     ) -> Verdict:
         """Judge completions (without their prompts).
 
+        A completion without a word (no letter and no digit) has no answer and no success. A
+        classifier would put it in some class all the same.
+
         Args:
             texts: completions.
             golds: gold of each.
             letters: options of each; empty for free text.
             classifier: what :meth:`load` returned.
             reasoned: whether the model was told to reason first.
+
+        Raises:
+            ModelError: if a classifier is needed and is None.
         """
+        answers: list[str | None] = [None] * len(texts)
+        success = np.zeros(len(texts), dtype=bool)
+        said = [i for i, text in enumerate(texts) if has_word(text)]
+        if said:
+            texts_said, golds_said, letters_said = (
+                [values[i] for i in said] for values in (texts, golds, letters)
+            )
+            found = self._judge(texts_said, golds_said, letters_said, classifier, reasoned=reasoned)
+            success[said] = found.success
+            for i, answer in zip(said, found.answer, strict=True):
+                answers[i] = answer
+        return Verdict(answers, success)
+
+    @abstractmethod
+    def _judge(
+        self,
+        texts: Sequence[str],
+        golds: Sequence[str],
+        letters: Sequence[Sequence[str]],
+        classifier: Any = None,
+        *,
+        reasoned: bool = False,
+    ) -> Verdict:
+        """Judge completions that have a word each; arguments as :meth:`judge`."""
 
 
 @dataclass(frozen=True)
 class ExactOption(Success):
     """The letter equals the gold's."""
 
-    def judge(
+    def _judge(
         self,
         texts: Sequence[str],
         golds: Sequence[str],
@@ -94,7 +126,7 @@ class ExactOption(Success):
 class NumberAfterMark(Success):
     """The number after ``####`` equals the gold's, as a number."""
 
-    def judge(
+    def _judge(
         self,
         texts: Sequence[str],
         golds: Sequence[str],
@@ -123,7 +155,7 @@ class SemanticSimilarity(Success):
 
         return Similarity(self.classifier, revision or "main", device)
 
-    def judge(
+    def _judge(
         self,
         texts: Sequence[str],
         golds: Sequence[str],
@@ -132,16 +164,10 @@ class SemanticSimilarity(Success):
         *,
         reasoned: bool = False,
     ) -> Verdict:
-        """Score (answer, gold), in this order; an empty answer fails without being scored."""
+        """Score (answer, gold), in this order."""
         answers = [text.strip() for text in texts]
-        success = np.zeros(len(answers), dtype=bool)
-        some = [i for i, answer in enumerate(answers) if answer]
-        if some:
-            scores = _need(classifier, self).score(
-                [answers[i] for i in some], [golds[i] for i in some]
-            )
-            success[some] = scores >= self.threshold
-        return Verdict([answer or None for answer in answers], success)
+        scores = _need(classifier, self).score(answers, list(golds))
+        return Verdict(answers, np.asarray(scores >= self.threshold, dtype=bool))
 
 
 @dataclass(frozen=True)
@@ -157,7 +183,7 @@ class Refusal(Success):
 
         return TextClassifier(self.classifier, self.label, revision or "main", device)
 
-    def judge(
+    def _judge(
         self,
         texts: Sequence[str],
         golds: Sequence[str],

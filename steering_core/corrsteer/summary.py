@@ -13,6 +13,12 @@ from steering_core.metrics.bootstrap import (
     ratio_interval,
     share_interval,
 )
+from steering_core.metrics.lexicon import has_word
+
+
+def is_empty(texts: pd.Series) -> pd.Series:
+    """Return which answers have no word."""
+    return ~texts.map(has_word).astype(bool)
 
 
 class Summary:
@@ -46,7 +52,8 @@ class Summary:
             whole = self.whole
             baseline = float(whole["success_before"].astype(bool).mean())
             reasons = "; ".join(dict.fromkeys(whole["reason"]))
-            row["baseline_accuracy"] = baseline
+            row |= {"baseline_accuracy": baseline, "n_empty": None}
+            row["baseline_n_empty"] = int(is_empty(whole["before"]).sum())
             row |= {"n_seeds": len(self.without), "seeds": " ".join(map(str, self.without))}
             return {**row, "status": "undefined", "reason": reasons}
         row |= self._levels() | self._sizes()
@@ -60,6 +67,8 @@ class Summary:
         return {
             "n": sum(map(len, answered)),
             "n_missing": int((self.whole["status"] != "ok").sum()),
+            "n_empty": sum(int(is_empty(table["after"]).sum()) for table in answered),
+            "baseline_n_empty": sum(int(is_empty(table["before"]).sum()) for table in answered),
             "n_seeds": len(self.answered),
             "seeds": " ".join(map(str, self.answered)),
             "layers": " / ".join(

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from steering_core.config.task import Classifier
 from steering_core.errors import ConfigError, ModelError
 from steering_core.generation.batching import Batches
-from steering_core.metrics.lexicon import read_lexicon, words_of
+from steering_core.metrics.lexicon import has_word, read_lexicon, words_of
 from steering_core.models.devices import batch_dependent, choose_device
 from steering_core.models.hub import explain_hub_errors
 from steering_core.models.tokens import ROW_STEP, padded_width
@@ -25,11 +25,22 @@ BATCH = 32
 
 
 class Judge(ABC):
-    """Scores completions, never the prompt."""
+    """Scores completions, never the prompt. A subclass implements :meth:`_score`."""
+
+    def score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Return in [0, 1] how much each text belongs to class 1; above 0.5 it does.
+
+        A text without a word (no letter and no digit) belongs to neither class: its score is NaN.
+        """
+        scores = np.full(len(texts), np.nan)
+        said = [i for i, text in enumerate(texts) if has_word(text)]
+        if said:
+            scores[said] = self._score([texts[i] for i in said])
+        return scores
 
     @abstractmethod
-    def score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
-        """Return in [0, 1] how much each text belongs to class 1; above 0.5 it does."""
+    def _score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Score texts that have a word each."""
 
 
 class TextClassifier(Judge):
@@ -56,7 +67,7 @@ class TextClassifier(Judge):
         self.model = loaded.to(choose_device(device)).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+    def _score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
         """Return the probability of the label: sigmoid if labels are independent, else softmax.
 
         ``BATCH`` texts at a time, half as many each time memory runs out. Texts are padded to the
@@ -115,7 +126,7 @@ class Lexicon(Judge):
     def __init__(self, path: str | Path):
         self.positive, self.negative = read_lexicon(path)
 
-    def score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+    def _score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
         """Return the positive share of the lexicon words of each text; 0.5 without any."""
         scores = []
         for text in texts:
@@ -144,5 +155,8 @@ def load_judge(
 
 
 def in_target_class(scores: Float[np.ndarray, " n"], target_class: int) -> Float[np.ndarray, " n"]:
-    """Return 1.0 where the score falls strictly on the target's side of 0.5, else 0.0."""
+    """Return 1.0 where the score falls strictly on the target's side of 0.5, else 0.0.
+
+    NaN, the score of a text without a word, is on neither side.
+    """
     return ((scores > 0.5) if target_class == 1 else (scores < 0.5)).astype(float)

@@ -24,6 +24,11 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def has_word(text: str) -> bool:
+    """Return whether ``text`` has a word: a letter or a digit of any script."""
+    return _WORD.search(text) is not None
+
+
 def read_lexicon(path: str | Path) -> tuple[set[str], set[str]]:
     """Return the positive and the negative words of {"positive": [...], "negative": [...]}.
 

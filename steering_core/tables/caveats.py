@@ -50,8 +50,9 @@ def judge_warnings(
     Args:
         classifier: the ``classifier`` section of the task; None if no judge outside the model
             reads the texts.
-        judged: a row per text: ``method``, ``score`` (0.5 for one that says nothing) and
-            ``judged``; None if the texts are not at hand.
+        judged: a row per text: ``method``, ``score`` (NaN for one without a word, 0.5
+            for one that speaks for neither class) and ``judged``; None if the texts are not at
+            hand.
 
     """
     found = [] if classifier is not None else [_PROBE_AS_JUDGE]

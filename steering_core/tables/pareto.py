@@ -48,8 +48,9 @@ class Measured:
         solutions: a row per (method, strength, input): test rows and prompts.
         probe_effects: a row per (method, strength, test row).
         texts: a row per (method, strength, prompt): ``kl_sum``, ``base_nll_sum``, ``n_tokens``
-            and ``judged`` (1 if the judge puts the completion in the target class); NaN where the
-            prompt had no solution. Must contain ``no_steering``.
+            ``judged`` (1 if the judge puts the completion in the target class) and ``empty`` (1 if
+            the completion has no word); NaN where the prompt had no solution. Must contain
+            ``no_steering``.
         validation_texts: the same of the validation prompts, or None: then no strength is selected.
     """
 
@@ -167,6 +168,8 @@ def _row(
         interval = mean_interval(had, **boot)
         row |= interval_cells(f"feasible_fraction{name}", f"feasible{name}_ci", interval)
     warnings = list(subject.warnings)
+    if row["n_empty"]:
+        warnings.append(f"{row['n_empty']} of {row['n_texts']} texts have no word: in no class")
     if is_program(method):
         for status, count in solutions["status"].value_counts().items():
             if status not in SOLVED:

@@ -24,6 +24,7 @@ def text_cells(
     # Before and after are over the same prompts.
     base = base[base["example_id"].isin(made["example_id"])]
     cells: dict[str, float] = {"n_prompts": len(texts), "n_texts": len(made)}
+    cells |= {"n_empty_base": int(base["empty"].sum()), "n_empty": int(made["empty"].sum())}
     sizes = ("residual_norm", "l0")
     cells |= size_cells(solutions[solved(solutions)], "prompt_{}", boot, sizes)
     divergence = (made["kl_sum"] / made["n_tokens"]).to_numpy(dtype=float)

@@ -32,7 +32,7 @@ class TinySAE:
 class EvenLength(Success):
     """Succeeds where the number of generated words is even: arbitrary, but a function of them."""
 
-    def judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:
+    def _judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:
         counts = [sum(int(w[1:]) for w in text.split() if w[1:].isdigit()) for text in texts]
         return Verdict([str(n) for n in counts], np.array([n % 2 == 0 for n in counts]))
 

@@ -7,7 +7,7 @@ def test_more_positive_than_negative_words_succeed():
     texts = [f"was {good} .", f"was {bad} .", f"was {good} but {bad} .", "went there in may .", ""]
     verdict = PRAISE.success.judge(texts, ["praise"] * 5, [[]] * 5)
     assert verdict.success.tolist() == [True, False, False, False, False]
-    assert verdict.answer[:3] == ["positive", "negative", "mixed or none"]
+    assert verdict.answer == ["positive", "negative", "mixed or none", "mixed or none", None]
 
 
 def test_a_row_is_read_without_its_truth():

@@ -60,6 +60,7 @@ def answers(success, gold="comply"):
             "prompt": "p",
             "gold": gold,
             "text": "x",
+            "answer": ["comply" if s else "refuse" for s in success],
             "success": success,
             "status": "ok",
             "reason": "",

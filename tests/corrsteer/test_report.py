@@ -153,7 +153,12 @@ def run():
     before = rng.random(200) < 0.5
     after = np.where(rng.random(200) < 0.2, rng.random(200) < 0.8, before)
     sides = {"unsteered": answers(before), "s": answers(after)}
-    return {name: side.assign(gold="comply") for name, side in sides.items()}
+    return {
+        name: side.assign(
+            gold="comply", answer=side["success"].map({True: "comply", False: "refuse"})
+        )
+        for name, side in sides.items()
+    }
 
 
 def row(runs):
@@ -195,6 +200,37 @@ def test_over_refusal_counts_no_repaired_refusal_as_a_side_effect(run):
     refused = 1 - run["s"]["success"].mean()
     assert found["measured"] == pytest.approx(100 * refused)
     assert found["negative"] is None and found["positive"] is None
+
+
+def test_answers_without_a_word_are_counted_on_either_side(run):
+    before, after = run["unsteered"].copy(), run["s"].copy()
+    before.loc[[0, 1, 2], "text"] = ["", " \n", "..."]
+    after.loc[[1, 5], "text"] = ["", "…"]
+    sides = {"unsteered": before, "s": after}
+    table = result_table("e", {0: sides, 1: sides}, n_resamples=20)
+    table = table.set_index(["method", "seed"])[["n_empty", "baseline_n_empty"]]
+    assert table.loc[("s", "0")].tolist() == [2, 3] and table.loc[("s", "all")].tolist() == [4, 6]
+    assert table.loc[("unsteered", "0")].tolist() == [3, 3]
+    gone = after.assign(status="undefined", success=None, text=None)
+    row = result_table("e", {0: {**sides, "s": gone}}, n_resamples=20).iloc[-1]
+    assert pd.isna(row["n_empty"]) and row["baseline_n_empty"] == 3
+
+
+def test_an_empty_answer_is_no_refusal_in_the_rate_of_refusals(run):
+    answered = run["unsteered"]["success"].map({True: "comply", False: "refuse"})
+    before = run["unsteered"].assign(answer=answered)
+    blank = before.assign(success=False, answer=None, text="")
+    found = measure(
+        cell("over_refusal"), "e", {0: {"unsteered": before, "s": blank}}, n_resamples=9
+    )
+    assert found["measured"] == 0.0
+
+
+def test_the_page_shows_an_empty_answer_as_empty():
+    after = answers(AFTER)
+    after.loc[1, "text"] = " "
+    page = changes_page("changes", {0: {"s": paired(answers(BEFORE), after)}})
+    assert page.count("(empty)") == 1
 
 
 def test_a_note_on_answered_rows_is_told(run):

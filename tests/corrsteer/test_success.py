@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from steering_core.corrsteer.praise import PRAISE
 from steering_core.corrsteer.similarity import Similarity
 from steering_core.corrsteer.success import (
     ExactOption,
@@ -41,6 +42,41 @@ class Fixed:
     def score(self, *texts):
         self.seen = texts
         return self.scores[: len(texts[0])]
+
+
+class Everything:
+    """A classifier that puts every text in its class, and notes what it was shown."""
+
+    def __init__(self):
+        self.seen = []
+
+    def score(self, texts, golds=()):
+        self.seen += texts
+        return np.ones(len(texts))
+
+
+@pytest.mark.parametrize(
+    ("success", "said", "gold"),
+    [
+        (ExactOption(), "A", "A"),
+        (NumberAfterMark(), "#### 3", "#### 3"),
+        (SemanticSimilarity(), "Paris", "Paris"),
+        (Refusal(), "I cannot.", "refuse"),
+        (PRAISE.success, "superb .", "praise"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("blank", ["", " ", "\n\n", ".", " --- ", "…"])
+def test_an_answer_without_a_word_is_missing_and_no_success(success, said, gold, blank):
+    classifier = Everything()
+    for other in (gold, "comply") if isinstance(success, Refusal) else (gold,):
+        golds, letters = [gold, other, gold], [("A", "B")] * 3
+        verdict = success.judge([said, blank, said], golds, letters, classifier)
+        assert verdict.success.tolist() == [True, False, True]
+        assert verdict.answer[1] is None and None not in verdict.answer[::2]
+    assert set(classifier.seen) <= {said}  # the classifier is not asked about it
+    none = success.judge([blank], [gold], [("A", "B")])
+    assert none.answer == [None] and none.success.tolist() == [False]
 
 
 def test_similarity_counts_from_the_threshold_on_and_an_empty_answer_fails():

@@ -25,7 +25,7 @@ class Recorder(Judge):
     def __init__(self, scores):
         self.scores, self.seen = scores, []
 
-    def score(self, texts):
+    def _score(self, texts):
         self.seen += texts
         return np.array([self.scores[len(self.seen) - len(texts) + i] for i in range(len(texts))])
 
@@ -55,21 +55,23 @@ def test_a_blank_completion_is_in_no_class_and_no_judge_sees_it(target):
         {
             "method": "m",
             "strength_index": 0,
-            "example_id": ["a", "b", "c"],
-            "text": ["", "fine", " \n"],
+            "example_id": ["a", "b", "c", "d", "e"],
+            "text": ["", "fine", " \n", ' ."! ', None],
         }
     )
     judge = Recorder([0.9])
     got = judge_texts(table, judge, target)
     assert judge.seen == ["fine"]
-    assert got["score"].tolist() == [0.5, 0.9, 0.5]
-    assert got["judged"].tolist() == [0, target, 0]
+    nan = np.nan
+    np.testing.assert_array_equal(got["score"], [nan, 0.9, nan, nan, nan])
+    np.testing.assert_array_equal(got["judged"], [0, target, 0, 0, nan])
+    np.testing.assert_array_equal(got["empty"], [1, 0, 1, 1, nan])
 
 
 def test_no_text_at_all():
     table = pd.DataFrame({"method": "m", "strength_index": 0, "example_id": ["a"], "text": [None]})
     got = judge_texts(table, Recorder([]), 1)
-    assert got[["score", "judged"]].isna().all(axis=None)
+    assert got[["score", "judged", "empty"]].isna().all(axis=None)
 
 
 def test_the_evaluation_probe_reads_the_last_token_of_the_completion(tiny):
@@ -81,4 +83,4 @@ def test_the_evaluation_probe_reads_the_last_token_of_the_completion(tiny):
     expected = 1 / (1 + np.exp(-(residuals.astype(float) @ weight + 0.4)))
     scores = judge.score(texts)
     np.testing.assert_allclose(scores[[0, 2]], expected, atol=1e-5)
-    assert scores[1] == scores[3] == 0.5
+    assert np.isnan(scores[[1, 3]]).all()

@@ -72,6 +72,8 @@ def _row(
         "n_outside_eval_solved": 105,
         "n_prompts": 50,
         "n_texts": 50,
+        "n_empty_base": 1,
+        "n_empty": 2,
         "config_sha256": "sha256:0123456789ab",
         "code_sha256": "sha256:123456789e01",
         "residual_norm_mean": norm,

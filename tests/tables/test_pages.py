@@ -87,6 +87,14 @@ def test_generations_show_what_failed_as_failed() -> None:
     assert "nan" not in elements.text.lower()
 
 
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_generations_show_an_empty_text_as_empty(blank: str) -> None:
+    df = generations_table()
+    df.loc[3, "text"] = blank
+    text = Elements(generations_page(df, "demo")).text
+    assert "(empty)" in text and "no text" not in text
+
+
 def test_generations_optional_columns_may_be_absent() -> None:
     page = generations_page(generations_table().drop(columns=["status", "target_score"]), "demo")
     assert Elements(page).having("class", "badge") == 0

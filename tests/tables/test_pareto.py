@@ -68,6 +68,7 @@ def texts(method: str, index: int, kl: list, nll: list, tokens: list, judged: li
             "base_nll_sum": nll,
             "n_tokens": tokens,
             "judged": judged,
+            "empty": np.where(np.isnan(judged), np.nan, 0.0),
         }
     )
 
@@ -235,14 +236,26 @@ def test_a_budget_that_only_satisfied_rows_meet_has_no_effect():
 
 def test_counts_are_the_denominators(table: pd.DataFrame):
     counts = ["n_examples", "n_solved", "n_outside", "n_outside_eval", "n_outside_eval_solved"]
-    counts += ["n_prompts", "n_texts"]
+    counts += ["n_prompts", "n_texts", "n_empty_base", "n_empty"]
     assert table[counts].values.tolist() == [
-        [4, 4, 3, 2, 2, 2, 2],
-        [4, 4, 3, 2, 2, 2, 2],
-        [4, 3, 3, 2, 1, 2, 1],
-        [4, 0, 3, 2, 0, 2, 0],
-        [4, 4, 3, 2, 2, 2, 2],
+        [4, 4, 3, 2, 2, 2, 2, 0, 0],
+        [4, 4, 3, 2, 2, 2, 2, 0, 0],
+        [4, 3, 3, 2, 1, 2, 1, 0, 0],
+        [4, 0, 3, 2, 0, 2, 0, 0, 0],
+        [4, 4, 3, 2, 2, 2, 2, 0, 0],
     ]
+
+
+def test_texts_without_a_word_are_counted_and_warned_of():
+    changed = measured()
+    blank = changed.texts["example_id"].eq("p1") & changed.texts["method"].ne("convex_optimal")
+    changed.texts.loc[blank, ["empty", "judged"]] = 1.0, 0.0
+    table = pareto_table(SUBJECT, changed, SETTINGS)
+    assert table["n_empty"].tolist() == [1, 1, 0, 0, 0]
+    # Of the prompts that the method continued: the third row has p0 alone, the fourth none.
+    assert table["n_empty_base"].tolist() == [1, 1, 0, 0, 1]
+    assert table["warnings"][1] == "1 of 2 texts have no word: in no class"
+    assert "no word" not in table["warnings"][2]
 
 
 def test_sizes_over_the_rows_of_the_flip_rate_and_over_the_prompts(rows: list[pd.Series]):
@@ -407,6 +420,7 @@ def test_a_task_without_a_judge_is_warned_of_and_why():
     ("scores", "judged", "said"),
     [
         ([0.836, 0.8362, 0.5, None], [1, 1, 0, None], "same score (0.84)"),
+        ([0.836, 0.8362, None, None], [1, 1, 0, 0], "same score (0.84)"),  # without a word
         ([0.9, 0.7, 0.2, 0.5], [1, 1, 0, 0], "every unsteered text in the target class"),
         ([0.9, 0.3, 0.9, 0.9], [1, 0, 1, 1], None),
         ([0.501, 0.499, 0.502, 0.498], [1, 0, 1, 0], None),
