@@ -8,6 +8,7 @@ import numpy as np
 
 from steering_core.corrsteer.item import Item, Source, Task
 from steering_core.corrsteer.success import Success, Verdict
+from steering_core.data.columns import text_in
 from steering_core.demo.concept import PERSONAS
 from steering_core.demo.grammar import score_sentiment
 from steering_core.demo.vocabulary import lexicon
@@ -35,7 +36,7 @@ class Praise(Success):
 
 def read_praise(row: Mapping[str, Any]) -> Item:
     """Read a row of ``praise_task.parquet``; its ``sentiment`` is not looked at."""
-    return Item(f"{row['prompt']}", "praise", "superb .")
+    return Item(text_in(row, "prompt"), "praise", "superb .")
 
 
 PRAISE = Task(

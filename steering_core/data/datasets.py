@@ -1,29 +1,30 @@
 """Read a labelled table from the hub or a local file, as a task describes it."""
 
 import hashlib
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from huggingface_hub import is_offline_mode
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from steering_core.config.task import Task
+from steering_core.data.columns import check_labels, texts_of
+from steering_core.data.local_files import (
+    READERS,
+    check_csv_files,
+    is_file,
+    numbers_from_text,
+    read_file,
+)
+from steering_core.data.same_text import joined_groups
 from steering_core.errors import DataError, ModelError
 from steering_core.models.hub import HubUnavailableError, explain_hub_errors
 from steering_core.models.revisions import hub_commit
 from steering_core.storage.seals import content_digest
 
-# Texts stay as they are written: "NA" is a word and "007" no number.
-_LOCAL: dict[str, Callable[[str], pd.DataFrame]] = {
-    ".parquet": pd.read_parquet,
-    ".csv": partial(pd.read_csv, keep_default_na=False, na_values=[""]),
-    ".jsonl": partial(pd.read_json, lines=True, dtype=False),
-}
+#: What the values of a label column may be.
+_LABELS = ("a text", "a whole number", "a boolean")
 
 
 def read_table(task: Task) -> pd.DataFrame:
@@ -34,7 +35,12 @@ def read_table(task: Task) -> pd.DataFrame:
         ModelError: if the hub refuses, with what to do.
 
     """
-    return read_rows(task.dataset, task.subset, task.split, task.revision)
+    table = read_rows(task.dataset, task.subset, task.split, task.revision)
+    if Path(task.dataset).suffix == ".csv" and task.label in table.columns:
+        # A CSV file has texts alone. A label that is named as a text is compared as one.
+        if not isinstance(task.positive_label, str):
+            table[task.label] = numbers_from_text(table[task.label])
+    return table
 
 
 def read_rows(dataset: str, subset: str | None, split: str, revision: str) -> pd.DataFrame:
@@ -51,18 +57,17 @@ def read_rows(dataset: str, subset: str | None, split: str, revision: str) -> pd
     """
     if is_file(dataset):
         _require_file(dataset)
-        try:
-            return _LOCAL[Path(dataset).suffix](dataset)
-        except ValueError as error:  # of pandas, pyarrow and UTF-8 alike
-            raise DataError(f"dataset: {dataset} cannot be read: {error}") from error
+        return read_file(dataset)
     if Path(dataset).is_file():
-        raise DataError(f"dataset: {dataset} is none of {', '.join(sorted(_LOCAL))}")
+        raise DataError(f"dataset: {dataset} is none of {', '.join(sorted(READERS))}")
     # Takes most of a second to import, and stages after the fetch read a table that is there.
     import datasets
 
     with explain_hub_errors(dataset):
         try:
             local = Path(dataset).is_dir()
+            if local:
+                check_csv_files(dataset)
             commit = None if local else revision
             builder = datasets.load_dataset_builder(dataset, subset, revision=commit)
             # Without an answer of the hub this is what was prepared last, whatever the revision.
@@ -122,25 +127,26 @@ def _not_there(dataset: str, revision: str, cached: str) -> ModelError:
     return HubUnavailableError(f"{dataset}: the hub does not give the rows, and {lacks}.")
 
 
-def is_file(dataset: str) -> bool:
-    """Whether ``dataset`` names a local file rather than a directory or a hub repository."""
-    return Path(dataset).suffix in _LOCAL
-
-
 def labelled_rows(table: pd.DataFrame, task: Task) -> pd.DataFrame:
     """Return ``example_id, text, label, group`` with labels 0 and 1, in the table's order.
 
-    Rows whose text is empty are left out. Rows with the same text are of one group, whatever
-    groups the table has, so that a duplicate cannot fall on both sides of a split: groups that
-    share a text become one, named after the first of them.
+    Rows whose text is empty are left out. Rows with the same text
+    (:func:`steering_core.data.same_text.normal_form`) are of one group, whatever groups the table
+    has, so that a duplicate cannot fall on both sides of a split: groups that share a text become
+    one, named after the first of them.
 
     Raises:
-        DataError: if a column, a label or a group is missing, or there are not two classes.
+        DataError: if a column, a label or a group is missing, a text is no text, a label is no
+            text, whole number or boolean, or there are not two classes.
 
     """
+    _require(table, _columns(task), task)
+    if table.empty:
+        raise DataError(f"dataset {task.dataset} has no rows.")
     rows = _pairs(table, task) if task.question else _flat(table, task)
-    rows = rows[rows["text"].str.strip() != ""].reset_index(drop=True)
     rows["text"] = rows["text"].str.strip()
+    rows["group"] = joined_groups(rows["group"], rows["text"])
+    rows = rows[rows["text"] != ""].reset_index(drop=True)
     classes = sorted(rows["label"].unique().tolist(), key=lambda label: (str(type(label)), label))
     if classes != [0, 1]:
         raise DataError(
@@ -153,35 +159,41 @@ def labelled_rows(table: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 
 def _flat(table: pd.DataFrame, task: Task) -> pd.DataFrame:
-    _require(table, _columns(task), task)
+    texts = texts_of(table[task.text], "text")
     label = table[task.label]
-    _require_values(label, "label")
+    check_labels(label, "label", _LABELS if task.threshold is None else (*_LABELS, "a number"))
     if task.threshold is not None:
-        try:
-            label = (pd.to_numeric(label) >= task.threshold).astype(np.int64)
-        except (ValueError, TypeError) as error:
-            raise DataError(f"label: {task.label} is no score to cut: {error}") from error
+        label = _cut(label, task)
     elif task.positive_label is not None:
         label = _named_classes(label, task)
+    group = pd.Series(texts)
     if task.group:
-        _require_values(table[task.group], "group")
-    text = table[task.text].fillna("").astype(str)
-    group = text.str.strip()
-    if task.group:
-        group = _joined(table[task.group].astype(str), group)
+        check_labels(table[task.group], "group", (*_LABELS, "a number", "a Timestamp", "a date"))
+        group = table[task.group].astype(str)
     return pd.DataFrame(
         {
             "example_id": [f"{task.split}:{row}" for row in range(len(table))],
-            "text": text.to_numpy(),
+            "text": texts,
             "label": label.to_numpy(),
-            "group": group.to_numpy(),
+            "group": group.str.strip().to_numpy(),
         }
     )
 
 
+def _cut(label: pd.Series, task: Task) -> pd.Series:
+    """1 where the score reaches the threshold."""
+    try:
+        scores = pd.to_numeric(label.astype(object))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"label: {task.label} is no score to cut: {error}") from error
+    if scores.isna().any():  # the text "nan"
+        raise DataError(f"label: {task.label} is no score to cut: row {scores.isna().argmax()}")
+    return (scores >= task.threshold).astype(np.int64)
+
+
 def _named_classes(label: pd.Series, task: Task) -> pd.Series:
     """1 where ``label`` is the value that the task calls positive, 0 where it is the other one."""
-    values = sorted(label.unique().tolist(), key=lambda value: (str(type(value)), value))
+    values = sorted(label.unique().tolist())
     # A 1 of one file is the text "1" of another: they are written alike.
     positive = (label == task.positive_label) | (label.map(str) == str(task.positive_label))
     if len(values) != 2 or not positive.any():
@@ -192,48 +204,29 @@ def _named_classes(label: pd.Series, task: Task) -> pd.Series:
     return positive.astype(np.int64)
 
 
-def _joined(group: pd.Series, text: pd.Series) -> pd.Series:
-    """Return groups that no text is shared between; blank texts, which are left out, join none."""
-    written = (text != "").to_numpy()
-    groups, names = pd.factorize(group)
-    texts, different = pd.factorize(text[written])
-    n, ends = len(names), len(names) + len(different)
-    links = coo_array((np.ones(len(texts)), (groups[written], n + texts)), shape=(ends, ends))
-    _, part = connected_components(links, directed=False)
-    _, first = np.unique(part[:n], return_index=True)
-    name_of = dict(zip(part[first], names[first], strict=True))
-    return pd.Series([name_of[part[g]] for g in groups], index=group.index)
-
-
 def _pairs(table: pd.DataFrame, task: Task) -> pd.DataFrame:
-    _require(table, _columns(task), task)
+    questions, best, wrong = (
+        texts_of(table[column].map(_first), role)
+        for column, role in (
+            (task.question, "question"),
+            (task.positive, "positive"),
+            (task.negative, "negative"),
+        )
+    )
     rows = []
-    for index, row in enumerate(table[_columns(task)].itertuples(index=False)):
-        question, best, wrong = row
-        question = _first(question)
-        for label, name, answers in ((1, "positive", best), (0, "negative", wrong)):
-            answer = _first(answers)
+    for index, pair in enumerate(zip(questions, best, wrong, strict=True)):
+        question, *answers = (text.strip() for text in pair)
+        for label, name, answer in zip((1, 0), ("positive", "negative"), answers, strict=True):
             text = f"{question} {answer}" if question and answer else ""
             rows.append((f"{task.split}:{index}:{name}", text, label, question))
-    return pd.DataFrame(rows, columns=["example_id", "text", "label", "group"])
+    found = pd.DataFrame(rows, columns=["example_id", "text", "label", "group"])
+    found["group"] = joined_groups(found["group"], found["group"])
+    return found
 
 
-def _first(value: Any) -> str:
-    """A text, or the first of a list of them; empty where there is none."""
-    if not isinstance(value, str):
-        # A missing value is None or NaN, a list comes from Parquet as an array.
-        value = next(iter(value), "") if isinstance(value, list | tuple | np.ndarray) else ""
-    return value.strip() if isinstance(value, str) else ""
-
-
-def _require_values(column: pd.Series, what: str) -> None:
-    missing = column.isna().to_numpy()
-    if missing.any():
-        first = int(missing.argmax())
-        raise DataError(
-            f"{what}: {int(missing.sum())} rows have none, the first is row {first} (counted from "
-            "0): fill them in, or remove those rows."
-        )
+def _first(value: Any) -> Any:
+    """The first of a list, which comes from Parquet as an array; missing if it is empty."""
+    return next(iter(value), None) if isinstance(value, list | tuple | np.ndarray) else value
 
 
 def _columns(task: Task) -> list[str]:
@@ -244,6 +237,8 @@ def _columns(task: Task) -> list[str]:
 def _require(table: pd.DataFrame, columns: list[str], task: Task) -> None:
     missing = [column for column in columns if column not in table.columns]
     if missing:
+        separated = " Columns are separated by commas." if len(table.columns) == 1 else ""
         raise DataError(
             f"dataset {task.dataset} has no column {missing[0]!r}; it has {list(table.columns)}."
+            + separated * is_file(task.dataset)
         )
