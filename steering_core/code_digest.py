@@ -8,6 +8,9 @@ The digest is over syntax trees, without what changes no result: docstrings, com
 annotations of signatures and variables, texts of errors, and what is logged. Annotations in the
 body of a class count, since they make the fields of dataclasses and pydantic models. A table may
 therefore quote an error in an older wording than the code has.
+
+Data in the package counts by its bytes: a file or a folder that stands beside a module, and whose
+name stands in the module.
 """
 
 import ast
@@ -69,7 +72,7 @@ class _Module(NamedTuple):
 
     Attributes:
         imports: files of the package that it imports.
-        meaning: its code as text, which two versions share if they do the same.
+        meaning: its code as text, which two versions share if they do the same; then its data.
     """
 
     imports: frozenset[Path]
@@ -82,7 +85,7 @@ def _read(file: Path) -> _Module:
     imports, names = _imports(tree), _names(tree)
     tree = _WithoutWords().visit(tree)
     tree = _WithoutImports(names - _names(tree)).visit(tree)
-    return _Module(imports, _as_text(tree).encode())
+    return _Module(imports, _as_text(tree).encode() + _data(file, tree))
 
 
 def _parse(file: Path) -> ast.Module:
@@ -214,6 +217,35 @@ def _as_text(node: object) -> str:
         if value is not None and value != [] and name != "kind"
     ]
     return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _data(module: Path, tree: ast.Module) -> bytes:
+    """Return the names and bytes of the data that a module names."""
+    beside = _data_in(module.parent) if module.is_relative_to(_ROOT / _PACKAGE) else []
+    if not beside:
+        return b""
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    files = [
+        file
+        for path in beside
+        if path.name in texts
+        for file in ([path] if path.is_file() else path.rglob("*"))
+        if file.is_file()
+    ]
+    return b"".join(
+        b"\0" + _name(file).encode() + b"\0" + file.read_bytes() for file in sorted(files)
+    )
+
+
+@cache
+def _data_in(folder: Path) -> list[Path]:
+    """Return what stands in a folder of the package and is no code."""
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix != ".py" and path.name != "__pycache__"
+        if not (path / "__init__.py").is_file()
+    ]
 
 
 def _name(file: Path) -> str:

@@ -404,6 +404,21 @@ def test_no_code_reads_the_words_that_do_not_count(name: str):
         assert used not in _LOOKERS, f"{used} in line {node.lineno}"
 
 
+@pytest.mark.parametrize("data", ["rows.yaml", "pages/one.html", "pages/parts/two.html"])
+def test_data_beside_a_module_counts_where_it_is_named(small: Tree, data: str):
+    small.write(f"steering_core/sub/{data}", "a: 1\n")
+    name = data.split("/")[0]
+    small.write("steering_core/sub/a.py", f"A = Path(__file__).with_name({name!r})\n")
+    small.write("workflow_scripts/s.py", "from steering_core.sub.a import A\n")
+    small.write("workflow_scripts/t.py", "from steering_core.sub.b import B\n")
+    assert small.changed_by(f"steering_core/sub/{data}") == {"s.py"}
+
+
+def test_the_descriptions_of_columns_are_part_of_the_tables(tree: Tree):
+    changed = tree.changed_by("steering_core/tables/columns.yaml")
+    assert {"pareto.py", "variants_table.py"} <= changed and "solve.py" not in changed
+
+
 def test_renaming_or_removing_a_module_counts(small: Tree):
     small.write("workflow_scripts/s.py", "import steering_core.low\n")
     before = small.digests()
