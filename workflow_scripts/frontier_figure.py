@@ -8,7 +8,7 @@ with job(snakemake):
     from steering_core.optimize.deepest_path import deepest_path
     from steering_core.storage.atomic import write_text
     from steering_core.tables.charts import save_chart
-    from steering_core.tables.program_figure import frontier_figure
+    from steering_core.tables.figures import frontier_figure
     from steering_core.tables.program_frontier import knot_table, program_frontier
 
     solutions = pd.read_parquet([*snakemake.input.solutions], filters=[("split", "==", "test")])

@@ -10,7 +10,7 @@ with job(snakemake):
     from steering_core.storage.json import read_json
     from steering_core.tables.caveats import probe_warnings
     from steering_core.tables.charts import save_chart
-    from steering_core.tables.variant_figure import variant_figure
+    from steering_core.tables.figures import variant_figure
     from steering_core.tables.variants import variant_table
 
     given = SettingsView(snakemake.params.settings)

@@ -15,8 +15,7 @@ from steering_core.metrics.bootstrap import mean_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.cells import interval_cells
 from steering_core.tables.columns import column_names, validate_table
-from steering_core.tables.frontier import frontier_flags
-from steering_core.tables.frontier_probability import frontier_probability
+from steering_core.tables.pareto_frontier import frontier_flags, frontier_probability
 from steering_core.tables.row_cells import row_cells
 from steering_core.tables.selection import select_strengths
 from steering_core.tables.text_cells import text_cells

@@ -10,11 +10,13 @@ from steering_core.tables.charts import (
     QUIET,
     WIDTH,
     finished,
+    label_layers,
+    label_places,
     log_axis,
     note,
+    pixels,
     spread_axis,
 )
-from steering_core.tables.label_places import label_layers, label_places, pixels
 from steering_core.tables.palette import Style, method_styles
 
 _UNSTEERED = "no_steering"

@@ -8,10 +8,9 @@ import pytest
 import vl_convert
 from table_data import frontier_table, pareto_table, sweep_table
 
+from steering_core.tables.figures import frontier_figure, sweep_figure
 from steering_core.tables.palette import method_styles
 from steering_core.tables.pareto_figure import pareto_figure
-from steering_core.tables.program_figure import frontier_figure
-from steering_core.tables.sweep_figure import sweep_figure
 
 
 def spec(chart: alt.TopLevelMixin) -> dict:

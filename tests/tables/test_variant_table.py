@@ -8,7 +8,7 @@ import pytest
 
 from steering_core.methods.variants import COLUMNS
 from steering_core.tables.columns import column_names, validate_table
-from steering_core.tables.variant_figure import variant_figure
+from steering_core.tables.figures import variant_figure
 from steering_core.tables.variants import variant_table
 
 

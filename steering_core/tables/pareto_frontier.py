@@ -1,0 +1,112 @@
+"""The Pareto frontier: rows that no other row beats in effect and cost, and how surely."""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+
+def non_dominated(
+    cost: Float[np.ndarray, " n"], effect: Float[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """Mark the points that no other point dominates.
+
+    Point ``j`` dominates ``i`` if ``cost[j] <= cost[i]`` and ``effect[j] >= effect[i]``, one of
+    them strictly. Equal points do not dominate each other, so both are kept. A point with a NaN
+    is neither kept nor compared with. O(n log n).
+
+    Args:
+        cost: what is to be low, any unit.
+        effect: what is to be high, any unit.
+
+    Raises:
+        ValueError: if the two are not one-dimensional and of one length.
+
+    """
+    cost, effect = np.asarray(cost, dtype=float), np.asarray(effect, dtype=float)
+    if cost.ndim != 1 or cost.shape != effect.shape:
+        raise ValueError(
+            f"cost {cost.shape} and effect {effect.shape} must be vectors of one length."
+        )
+    kept = np.zeros(cost.shape, dtype=bool)
+    known = np.flatnonzero(~(np.isnan(cost) | np.isnan(effect)))
+    if known.size == 0:
+        return kept
+    order = known[np.lexsort((-effect[known], cost[known]))]
+    ordered_cost, ordered_effect = cost[order], effect[order]
+    # In this order the first point of a run of equal costs has the run's best effect.
+    starts = np.searchsorted(ordered_cost, ordered_cost, side="left")
+    best_so_far = np.maximum.accumulate(ordered_effect)
+    # A run that starts the order has no cheaper point; -inf would hide an effect of -inf.
+    beats_cheaper = (starts == 0) | (ordered_effect > best_so_far[starts - 1])
+    kept[order] = beats_cheaper & (ordered_effect == ordered_effect[starts])
+    return kept
+
+
+def frontier_flags(df: pd.DataFrame) -> pd.Series:
+    """Compute the ``on_frontier`` column of a pareto table: nullable booleans.
+
+    A row is on the frontier if no other row of its experiment has ``kl_mean`` as low and
+    ``classifier_rate_steered`` as high, one of them strictly better. A row without both is empty.
+    """
+    flags = pd.Series(pd.NA, index=df.index, dtype="boolean", name="on_frontier")
+    for _, rows in df.groupby("experiment", sort=False):
+        cost = rows["kl_mean"].to_numpy(dtype=float)
+        effect = rows["classifier_rate_steered"].to_numpy(dtype=float)
+        defined = ~(np.isnan(cost) | np.isnan(effect))
+        flags.loc[rows.index[defined]] = non_dominated(cost, effect)[defined]
+    return flags
+
+
+#: Digits that are compared: sums of the same numbers in another order are ties.
+_DIGITS = 12
+#: Comparisons held at once: bounds the memory, not the result.
+_AT_ONCE = 20_000_000
+
+
+def frontier_probability(
+    texts: pd.DataFrame, *, seed: int = 0, n_resamples: int = 2000
+) -> pd.DataFrame:
+    """Return the share of resamples of the prompts in which each row is on the frontier.
+
+    Every resample draws as many prompts as there are, with replacement, the same ones for all
+    rows, and finds the frontier of mean KL and target rate anew. A row of which a resample holds
+    no text is not on its frontier.
+
+    Args:
+        texts: a row per (``method``, ``strength_index``, ``example_id``): ``kl_sum``,
+            ``n_tokens``, ``judged``; of the rows that compete, and of no others.
+        seed: of the resampling.
+        n_resamples: number of bootstrap samples.
+
+    Returns:
+        ``method``, ``strength_index``, ``frontier_probability``: a row per row that competes.
+
+    """
+    key = ["method", "strength_index"]
+    made = texts[texts["n_tokens"] > 0]
+    made = made.assign(kl=made["kl_sum"] / made["n_tokens"])
+    kl, judged = (made.pivot(index=key, columns="example_id", values=v) for v in ("kl", "judged"))
+    there = kl.notna().to_numpy()
+    kl_of, judged_of = (np.where(there, frame.to_numpy(dtype=float), 0.0) for frame in (kl, judged))
+    n = there.shape[1]
+    drawn = np.random.default_rng(seed).integers(max(n, 1), size=(n_resamples, n))
+    on = np.zeros(len(kl))
+    for part in np.array_split(drawn, 1 + n_resamples * len(kl) ** 2 // _AT_ONCE):
+        times = np.stack([np.bincount(row, minlength=n) for row in part]).astype(float)
+        texts_in = times @ there.T
+        with np.errstate(invalid="ignore"):
+            cost, effect = (
+                np.round((times @ values.T) / texts_in, _DIGITS) for values in (kl_of, judged_of)
+            )
+        on += _on_frontier(cost, effect).sum(axis=0)
+    return kl.index.to_frame(index=False).assign(frontier_probability=on / n_resamples)
+
+
+def _on_frontier(
+    cost: Float[np.ndarray, "resamples n"], effect: Float[np.ndarray, "resamples n"]
+) -> Bool[np.ndarray, "resamples n"]:
+    """As :func:`steering_core.tables.pareto_frontier.non_dominated`, for every resample at once."""
+    c, e = cost[:, :, None], effect[:, :, None]  # of the point that may dominate
+    weakly = (c <= cost[:, None]) & (e >= effect[:, None])
+    strictly = (c < cost[:, None]) | (e > effect[:, None])
+    return ~(weakly & strictly).any(axis=1) & ~np.isnan(cost) & ~np.isnan(effect)
