@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import alternate, arguments, random_model, run_name, seconds, texts
+from benchmarks.reference import solve_reference
 from benchmarks.table import Line, at_least, compared, report
 from steering_core.generation.adaptive import AdaptiveSolver
 from steering_core.generation.generate import Sampling, continuations, generate
@@ -21,7 +22,6 @@ from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site
 from steering_core.models.tokens import pad, tokenize
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.reference import solve_reference
 
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 64, 32, 64
 #: Shortest and longest prompt where lengths are mixed.
@@ -143,7 +143,7 @@ def adaptive_token(world: World, length: int) -> tuple[float, float, float]:
         )
 
     cone = seconds(lambda: solve(epsilon=EPSILON))
-    quadratic = seconds(lambda: solve(lam=LAMBDA))
+    quadratic = seconds(lambda: solve(qp_lambda=LAMBDA))
     vector = torch.tensor((found["last"].delta @ world.decoder)[None])
 
     def passes() -> None:

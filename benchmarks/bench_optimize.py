@@ -25,7 +25,7 @@ from benchmarks.optimize_problem import (
 )
 from benchmarks.table import report
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.working_set import WorkingSet
+from steering_core.optimize.working_set.solver import WorkingSet
 
 LAM, FAR = 1.0, 100.0
 FAR_KNOTS = 600
@@ -39,21 +39,21 @@ def bench_path(table: Table, shape: tuple[int, int], columns: int, n: int, n_ref
     decoder, probes = dictionary(*shape)
     weight, shortfall = probes[0], np.random.default_rng(2).uniform(*TAU_SPREAD, n)
     few = prefiltered(decoder, probes, columns)
-    for lam in (LAM, FAR):
-        at = f"lambda {lam:g}"
+    for qp_lambda in (LAM, FAR):
+        at = f"lambda {qp_lambda:g}"
         start = time.perf_counter()
         path = SteeringPath.fit(decoder, weight)
-        solved = path.qp(shortfall, lam)
+        solved = path.qp(shortfall, qp_lambda)
         gap, violation = np.abs(solved.relative_gap), solved.dual_violation
         mine = time.perf_counter() - start
         table.add(f"path, {at}: fit and all queries of the QP", mine, "s")
         table.add(f"path, {at}: knots", path.knots.s.size, "")
         table.add_at_most(f"path, {at}: worst relative gap", np.max(gap), "", GAP)
         table.add(f"path, {at}: worst dual violation", np.max(violation), "")
-        if lam == LAM:  # a minute and more an input
+        if qp_lambda == LAM:  # a minute and more an input
             bench_reference(table, few, weight, shortfall, solved.objective, mine, n_reference)
         bench_cones(table, path, shortfall, solved.residual_norm, at)
-        if lam == LAM:
+        if qp_lambda == LAM:
             bench_queries(table, path)
     took, path = timed(lambda: extended(SteeringPath.fit(decoder, weight), FAR_KNOTS))
     seconds, solved = timed(lambda: path.qp(shortfall, path.knots.s[-1] / shortfall.max() * 0.999))
@@ -172,7 +172,7 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def memory_alone(shape: tuple[int, int], n: int, lam: float, knots: int) -> float:
+def memory_alone(shape: tuple[int, int], n: int, qp_lambda: float, knots: int) -> float:
     """Peak memory in GB of a process that only fits the path and solves n inputs."""
     code = (
         "import numpy as np\n"
@@ -180,7 +180,7 @@ def memory_alone(shape: tuple[int, int], n: int, lam: float, knots: int) -> floa
         f"decoder, probes = dictionary({shape[0]}, {shape[1]})\n"
         f"r = np.random.default_rng(2).uniform(*TAU_SPREAD, {n})\n"
         f"path = extended(SteeringPath.fit(decoder, probes[0]), {knots})\n"
-        f"path.qp(r, {lam}).vector\n"
+        f"path.qp(r, {qp_lambda}).vector\n"
         "print(peak_mb() / 1e3)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -195,8 +195,8 @@ def main() -> int:
     judged = "" if not quick else ", too small to be judged"
     heading = f"d_sae {shape[0]}, d_model {shape[1]}{judged}"
     table = Table(not quick, heading)
-    for what, lam, knots in (("", LAM, 1), (f", {FAR_KNOTS} knots", FAR, FAR_KNOTS)):
-        gigabytes = memory_alone(shape, 1000, lam, knots)
+    for what, qp_lambda, knots in (("", LAM, 1), (f", {FAR_KNOTS} knots", FAR, FAR_KNOTS)):
+        gigabytes = memory_alone(shape, 1000, qp_lambda, knots)
         what = f"path: peak memory of a process of its own{what}"
         table.add(what, gigabytes, "GB", "< 2", gigabytes < MAX_MEMORY_GB)
     bench_path(table, shape, columns, 1000, 3)

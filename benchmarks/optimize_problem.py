@@ -8,9 +8,9 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from benchmarks.reference import solve_reference
 from benchmarks.table import FOLDER, Line, machine
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.reference import solve_reference
 from steering_core.storage.atomic import write_text
 
 TAU_SPREAD = (0.5, 6.0)  # shortfalls are uniform in this range
@@ -78,21 +78,29 @@ def prefiltered(decoder: np.ndarray, probes: np.ndarray, size: int) -> np.ndarra
 
 
 def referenced(
-    decoder: np.ndarray, probes: np.ndarray, shortfall: np.ndarray, lam: float
+    decoder: np.ndarray, probes: np.ndarray, shortfall: np.ndarray, qp_lambda: float
 ) -> Referenced:
     """The QP of each input by CVXPY and OSQP, cold."""
     seconds, objective, optimal = [], [], True
     for i, r in enumerate(shortfall):
-        took, found = timed(lambda r=r: solve_reference(decoder, probes, r, lam=lam, solver="OSQP"))
+        took, found = timed(
+            lambda r=r: solve_reference(decoder, probes, r, qp_lambda=qp_lambda, solver="OSQP")
+        )
         seconds.append(took)
-        objective.append(feasible_objective(decoder, probes, found.delta, r, lam))
+        objective.append(feasible_objective(decoder, probes, found.delta, r, qp_lambda))
         optimal &= found.status == "optimal"
-        print(f"  reference input {i}, lambda {lam:g}: {took:.1f} s {found.status}", flush=True)
+        print(
+            f"  reference input {i}, lambda {qp_lambda:g}: {took:.1f} s {found.status}", flush=True
+        )
     return Referenced(float(np.mean(seconds)), np.array(objective), optimal)
 
 
 def feasible_objective(
-    decoder: np.ndarray, probes: np.ndarray, delta: np.ndarray, r: np.ndarray | float, lam: float
+    decoder: np.ndarray,
+    probes: np.ndarray,
+    delta: np.ndarray,
+    r: np.ndarray | float,
+    qp_lambda: float,
 ) -> float:
     """Objective of the point after its solver's tolerance: no negative part, scaled to all margins.
 
@@ -103,7 +111,7 @@ def feasible_objective(
     delta, vector = (
         part * np.max(r / (np.atleast_2d(probes) @ vector)) for part in (delta, vector)
     )
-    return float(delta.sum() + 0.5 * lam * vector @ vector)
+    return float(delta.sum() + 0.5 * qp_lambda * vector @ vector)
 
 
 def no_worse(

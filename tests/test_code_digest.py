@@ -113,7 +113,11 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
             {"solve.py"},
             {"cache_activations.py", "fit_probes.py", "fit_directions.py", "judge.py", "pareto.py"},
         ),
-        ("optimize/limits.py", {"solve_variants.py"}, {"solve.py", "variants_table.py"}),
+        (
+            "optimize/working_set/limits.py",
+            {"solve_variants.py"},
+            {"solve.py", "variants_table.py"},
+        ),
         ("data/datasets.py", {"examples.py", "fetch.py"}, {"cache_activations.py", "solve.py"}),
         ("data/splits.py", {"examples.py"}, {"fetch.py", "solve.py", "generate.py"}),
         ("corrsteer/splits.py", {"corrsteer_examples.py"}, {"corrsteer_fetch.py", "examples.py"}),

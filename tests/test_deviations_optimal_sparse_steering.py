@@ -53,8 +53,8 @@ from steering_core.metrics.probe_effects import probe_effects
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site, site_of
 from steering_core.models.tokens import pad, padded_width, tokenize
-from steering_core.optimize.limits import prefilter, relevance
 from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.working_set.limits import prefilter, relevance
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.atomic import write_json
 from steering_core.tables.columns import validate_table
@@ -328,7 +328,7 @@ def test_07_one_path_is_reused_by_every_input(monkeypatch: pytest.MonkeyPatch):
     path = method._path
     follow = path._follower.block
     monkeypatch.setattr(path._follower, "block", lambda: blocks.append(1) or follow())
-    path.qp(np.linspace(0.0, path.knots.s[-1] * 0.9, 1000), lam=1.0)
+    path.qp(np.linspace(0.0, path.knots.s[-1] * 0.9, 1000), qp_lambda=1.0)
     assert blocks == []  # what was followed once is looked up
 
 
@@ -481,7 +481,7 @@ def test_12_the_full_dictionary_is_solved(method: str):
     size = cp.norm(DECODER.T @ delta)
     reach = (DECODER @ w) @ delta >= tau - (h @ w + b)
     if method == "qp":
-        steering = QPOptimalSteering(lam=2.0, tau=tau)
+        steering = QPOptimalSteering(qp_lambda=2.0, tau=tau)
         cost = cp.sum(delta) + cp.sum_squares(DECODER.T @ delta)
         problem = cp.Problem(cp.Minimize(cost), [reach])
     else:

@@ -192,7 +192,9 @@ def test_10_subspace_and_box_of_the_variants_are_of_training_rows(
     rows = pd.DataFrame({"variant": []})
     monkeypatch.setattr(variants, "VariantPrograms", lambda **parts: SimpleNamespace(**parts))
     monkeypatch.setattr(variants, "solve_variants", lambda p, *_: given.update(vars(p)) or rows)
-    monkeypatch.setattr("steering_core.optimize.variants.VariantPrograms", SimpleNamespace)
+    monkeypatch.setattr(
+        "steering_core.optimize.working_set.variants.VariantPrograms", SimpleNamespace
+    )
     monkeypatch.setattr(SteeringPath, "load", lambda *args: None)
     recorded.splits()
     chosen = {"seed": 0, "subspace_components": 5, "subspace_directions": 1, "variant_rows": 6}

@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INTERFACE = """
 from steering_core.methods import QPOptimalSteering
-qp = QPOptimalSteering(lam=1.0, tau=0.5)
+qp = QPOptimalSteering(qp_lambda=1.0, tau=0.5)
 v = qp.compute_steering_vector(h=activation, probe_w=probe.weight_vector, probe_b=probe.bias, \
 D=decoder, sae_features=None, target_class=1)
 
 from steering_core.optimize import SteeringPath
 path = SteeringPath.fit(decoder, probe_weight)
-s = path.qp(shortfall, lam=1.0)
+s = path.qp(shortfall, qp_lambda=1.0)
 t = path.socp(shortfall, epsilon=5.0)
 """
 RNG = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def test_the_interface(given: dict[str, Any]):
         np.testing.assert_allclose(moved, [1.0, 2.0, 0.0], atol=1e-9)
         np.testing.assert_allclose(found.objective, found.dual_objective, rtol=1e-7)
         assert (found.dual_violation <= 1e-8).all()
-    number = given["path"].qp(2.0, lam=1.0)  # a number is one input
+    number = given["path"].qp(2.0, qp_lambda=1.0)  # a number is one input
     np.testing.assert_allclose(number.vector[0], given["s"].vector[1])
 
 

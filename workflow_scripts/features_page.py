@@ -6,7 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.methods.coefficients import coefficient_share
-    from steering_core.optimize.deepest_path import deepest_path
+    from steering_core.optimize.path import SteeringPath
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.statistics.correlation import StreamingCorrelation
     from steering_core.storage.arrays import load_arrays
@@ -24,7 +24,7 @@ with job(snakemake):
         StreamingCorrelation.from_arrays(load_arrays(files.correlation)[0]).result(),
         LinearProbe.load(files.probe).oriented(snakemake.params.target_class),
         load_decoder(files.decoder),
-        coefficient_share(solutions, deepest_path(files.paths)),
+        coefficient_share(solutions, SteeringPath.load_deepest(files.paths)),
         site["neuronpedia_id"],
         name,
     )

@@ -5,14 +5,17 @@ from steering_core.job import job
 with job(snakemake):
     import pandas as pd
 
-    from steering_core.optimize.deepest_path import deepest_path
+    from steering_core.optimize.path import SteeringPath
     from steering_core.storage.atomic import write_text
     from steering_core.tables.charts import save_chart
     from steering_core.tables.figures import frontier_figure
     from steering_core.tables.program_frontier import knot_table, program_frontier
 
     solutions = pd.read_parquet([*snakemake.input.solutions], filters=[("split", "==", "test")])
-    path, experiment = deepest_path(snakemake.input.paths), snakemake.wildcards.experiment
+    path, experiment = (
+        SteeringPath.load_deepest(snakemake.input.paths),
+        snakemake.wildcards.experiment,
+    )
     table = program_frontier(path, solutions, experiment)
     write_text(snakemake.output.table, table.to_csv(index=False))
     write_text(snakemake.output.knots, knot_table(path, experiment).to_csv(index=False))

@@ -26,7 +26,7 @@ def make_program(
 ) -> OptimalSteering:
     """Return the program of a grid point."""
     if is_program(method) and program_of(method) == "qp" and lam is not None:
-        return QPOptimalSteering(lam=lam, tau=tau)
+        return QPOptimalSteering(qp_lambda=lam, tau=tau)
     if is_program(method) and program_of(method) == "socp" and epsilon is not None:
         return ConvexOptimalSteering(epsilon=epsilon, tau=tau)
     raise ValueError(f"method: {method} is not a program, or its parameter is missing")

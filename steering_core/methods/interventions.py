@@ -11,7 +11,6 @@ from jaxtyping import Float
 from steering_core.methods.base import Direction
 from steering_core.methods.directions import read_direction
 from steering_core.methods.modes import is_program, program_of
-from steering_core.optimize.deepest_path import deepest_path
 from steering_core.optimize.path import SteeringPath
 
 
@@ -105,5 +104,7 @@ def read_interventions(
     """
     files = [solutions] if isinstance(solutions, str | Path) else [*solutions]
     rows = pd.read_parquet(files, filters=[("method", "==", method)])
-    steering_path = deepest_path(path) if is_program(method) and path is not None else None
+    steering_path = (
+        SteeringPath.load_deepest(path) if is_program(method) and path is not None else None
+    )
     return Interventions(rows, directions, steering_path)

@@ -165,20 +165,20 @@ class QPOptimalSteering(OptimalSteering):
 
     name = "qp_optimal"
 
-    def __init__(self, lam: float = 1.0, tau: float = 0.5):
+    def __init__(self, qp_lambda: float = 1.0, tau: float = 0.5):
         super().__init__(tau)
-        lam = as_number("lam", lam)
-        if not 0 < lam < np.inf:
-            raise ValueError(f"lam must be > 0 and finite, got {lam}")
-        self.lam = lam
-        self.strength_name = f"tau at lambda={_short(lam)}"
+        qp_lambda = as_number("qp_lambda", qp_lambda)
+        if not 0 < qp_lambda < np.inf:
+            raise ValueError(f"qp_lambda must be > 0 and finite, got {qp_lambda}")
+        self.qp_lambda = qp_lambda
+        self.strength_name = f"tau at lambda={_short(qp_lambda)}"
 
     def __repr__(self) -> str:
-        return f"QPOptimalSteering(lam={self.lam}, tau={self.tau})"
+        return f"QPOptimalSteering(qp_lambda={self.qp_lambda}, tau={self.tau})"
 
     def solve(self, path: SteeringPath, shortfall: Float[np.ndarray, " n"]) -> Solutions:
         """Solve the QP for every shortfall."""
-        return path.qp(shortfall, lam=self.lam)
+        return path.qp(shortfall, qp_lambda=self.qp_lambda)
 
 
 class ConvexOptimalSteering(OptimalSteering):

@@ -11,11 +11,14 @@ from scipy import sparse
 from steering_core.errors import ConfigError
 from steering_core.methods.status import SOLVED
 from steering_core.optimize.dictionary import Dictionary
-from steering_core.optimize.outcome import WorkingSetSolutions
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Program, Solutions
-from steering_core.optimize.subspace import ConceptSubspace, fit_subspace
-from steering_core.optimize.variants import VariantPrograms
+from steering_core.optimize.working_set.solver import WorkingSetSolutions
+from steering_core.optimize.working_set.variants import (
+    ConceptSubspace,
+    VariantPrograms,
+    fit_subspace,
+)
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.progress import progress
 

@@ -1,9 +1,8 @@
 """Sparsest interventions that move a probe past its margin: exact, certified, for every input.
 
-One probe constraint: ``path`` (all inputs and parameters at once), ``lookup`` (the path as a
-table on the model's device), ``frontier``. Several constraints or limits: ``working_set`` with
-``limits`` and ``subspace``; ``variants`` puts them side by side. ``reference`` is the textbook
-formulation.
+With one probe constraint and ``δ ≥ 0``, ``path`` solves every program for all inputs at once;
+``lookup`` is the path as a table on the model's device, ``frontier`` its trade-offs. Programs with
+several constraints, or with limits for each input, are solved in ``working_set``.
 """
 
 from steering_core.optimize.path import PathRangeError, SteeringPath

@@ -1,9 +1,10 @@
-"""QR factorisation of the active rows, with rows added and removed one at a time."""
+"""Linear algebra of the path: a QR factorisation of the active rows, and small least squares."""
 
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import qr
 from scipy.linalg.blas import drot, dtpsv
+from scipy.optimize import nnls
 
 INDEPENDENT = 1e-6  # a row nearer than this (relative) to the span counts as inside it
 _FIRST_CAPACITY = 64
@@ -136,6 +137,16 @@ class ActiveQR:
         self._q = _grown(self._q, capacity)
         self._b, self._c = _grown(self._b, capacity), _grown(self._c, capacity)
         self._r = _grown(self._r, _packed(capacity))
+
+
+def nonnegative_least_squares(
+    matrix: Float[np.ndarray, "m n"], target: Float[np.ndarray, " m"]
+) -> Float[np.ndarray, " n"] | None:
+    """``argmin_{x ≥ 0} ‖matrix x − target‖`` (Lawson and Hanson); None if it does not converge."""
+    try:
+        return nnls(matrix, target)[0]
+    except RuntimeError:  # for finite arrays of matching shapes, nnls raises nothing else
+        return None
 
 
 def _packed(m: int) -> int:

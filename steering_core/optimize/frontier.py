@@ -61,7 +61,7 @@ def frontier(
     logits: Any,
     *,
     tau: Any = (0.5,),
-    lam: Any = (),
+    qp_lambda: Any = (),
     epsilon: Any = (),
 ) -> pd.DataFrame:
     """Means over inputs along τ, λ and ε, in closed form.
@@ -71,7 +71,7 @@ def frontier(
         logits: ``w·h + b`` of each input, ``(n,)``, oriented to the target class; the shortfall
             is ``τ − logit``.
         tau: margins.
-        lam: penalties of the QP.
+        qp_lambda: penalties of the QP.
         epsilon: budgets of the SOCP.
 
     Returns:
@@ -88,7 +88,9 @@ def frontier(
     rows = []
     for margin in as_vector("tau", tau):
         shortfall = margin - logits
-        points = [("qp", value, path.qp(shortfall, value)) for value in as_vector("lam", lam)]
+        points = [
+            ("qp", value, path.qp(shortfall, value)) for value in as_vector("qp_lambda", qp_lambda)
+        ]
         points += [
             ("socp", value, path.socp(shortfall, value)) for value in as_vector("epsilon", epsilon)
         ]
@@ -121,10 +123,10 @@ def curves(path: SteeringPath, logits: Any, tau: Any, points: int = 160) -> pd.D
             continue
         # a hair inside: times `worst` it must not round to beyond the range
         last = float(path.knots.s[-1]) / worst * (1 - 1e-12)
-        ends = path.qp([worst, worst], lam=[last, 1e-9 * last]).residual_norm
+        ends = path.qp([worst, worst], qp_lambda=[last, 1e-9 * last]).residual_norm
         epsilon = np.unique(np.geomspace(*ends * (1 + 1e-9), points))
-        lam = np.geomspace(1e-4, 1.0, points) * last
-        parts.append(frontier(path, logits, tau=margin, lam=lam, epsilon=epsilon))
+        qp_lambda = np.geomspace(1e-4, 1.0, points) * last
+        parts.append(frontier(path, logits, tau=margin, qp_lambda=qp_lambda, epsilon=epsilon))
     return pd.concat(parts, ignore_index=True) if parts else frontier(path, logits, tau=())
 
 

@@ -21,8 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from steering_core.optimize.dictionary import Dictionary
-from steering_core.optimize.factor import INDEPENDENT, ActiveQR
-from steering_core.optimize.least_squares import nonnegative
+from steering_core.optimize.factor import INDEPENDENT, ActiveQR, nonnegative_least_squares
 
 _TIE = 1e-12  # reduced costs and coefficients below this (relative) are zero
 FLAT = 1e-12  # |d_iᵀ rho| and a_i below this times ‖d_i‖‖w‖ is zero
@@ -236,7 +235,9 @@ class Homotopy:
         free = length > INDEPENDENT * self._dictionary.norms[tied]
         weight, target = np.zeros(int(free.sum())), float(np.linalg.norm(self._qr.rho))
         if free.any() and target > 0.0:
-            weight = nonnegative((outside[free] / length[free, None]).T, self._qr.rho / target)
+            weight = nonnegative_least_squares(
+                (outside[free] / length[free, None]).T, self._qr.rho / target
+            )
             if weight is None:
                 raise DegeneratePathError(f"Rows tied at price {self.mu:.17g} have no order.")
         chosen = tied[free][weight > 0].tolist()

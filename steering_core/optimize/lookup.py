@@ -79,16 +79,16 @@ class PathLookup(torch.nn.Module):
         weight = float(np.linalg.norm(path.weight))
         self._never = (1.0 - LIMIT) * max(self._least, 1.0 / weight if weight else np.inf)
 
-    def qp(self, shortfall: Float[Tensor, " batch"], lam: float | Tensor) -> Answer:
+    def qp(self, shortfall: Float[Tensor, " batch"], qp_lambda: float | Tensor) -> Answer:
         """``(vectors, codes)`` of QP(λ, r); a tensor of λ, one a row, is taken unchecked.
 
         Raises:
-            ValueError: naming ``lam``, if it is a number that is not > 0, or ``shortfall``.
+            ValueError: naming ``qp_lambda``, if it is a number that is not > 0, or ``shortfall``.
         """
-        if not isinstance(lam, Tensor) and not 0 < as_number("lam", lam) < np.inf:
-            raise ValueError(f"lam must be > 0 and finite, not {lam}.")
+        if not isinstance(qp_lambda, Tensor) and not 0 < as_number("qp_lambda", qp_lambda) < np.inf:
+            raise ValueError(f"qp_lambda must be > 0 and finite, not {qp_lambda}.")
         r = _row(shortfall)
-        s = r.clamp(min=0.0).nan_to_num(0.0) * lam
+        s = r.clamp(min=0.0).nan_to_num(0.0) * qp_lambda
         beyond = s > self._tables["s"][-1] if not self.complete else torch.zeros_like(s).bool()
         return self._answer(r, s, None, ~torch.isfinite(r), beyond)
 

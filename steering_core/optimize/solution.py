@@ -1,22 +1,19 @@
-"""Solutions as coordinates on a path, expanded on demand."""
+"""The solutions of one program: positions on the path, expanded to vectors on demand."""
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import sparse
 
-from steering_core.optimize.knots import FAR, Place
-
-if TYPE_CHECKING:
-    from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.knots import FAR, Knots, Place
 
 Program = Literal["qp", "socp"]
 
-#: Statuses by their code. ``beyond_range`` occurs in the lookup table only; ``failed``: the inner
-#: solver gave nothing, or the path cannot be followed this far in float64.
+#: Statuses by their code. Only the lookup table returns ``beyond_range``. ``failed``: the inner
+#: solver found no solution, or float64 is not accurate enough to follow the path this far.
 STATUSES = (
     "optimal",
     "already_satisfied",
@@ -27,34 +24,38 @@ STATUSES = (
 )
 OPTIMAL, SATISFIED, INFEASIBLE, INACCURATE, BEYOND, FAILED = range(len(STATUSES))
 
+_CHUNK = 1 << 16  # inputs certified at once
+
 
 class Solutions:
     """Solutions of one program for n inputs.
 
-    What is stored is a coordinate: the shortfall r and the path position s of each input; then
-    ``δ = (r/s) y(s)``. Everything else is computed from the path when it is asked for. Values of
-    infeasible and failed inputs are NaN (``l0`` is -1), never numbers.
+    Only the shortfall r and the path position s of each input are stored; ``δ = (r/s) y(s)``.
+    All other values are computed from the knots on first use. Inputs that are infeasible or
+    failed have the value NaN (``l0`` is -1).
 
     Args:
-        path: the path the positions refer to.
+        knots: of the path that the positions refer to.
+        d_sae: number of features.
         program: ``"qp"`` or ``"socp"``.
         shortfall: r, ``(n,)``.
-        position: s, ``(n,)``: λr for the QP; for the SOCP the s with ``‖Dᵀu(s)‖ = ε/r``, 0 where
-            the budget is slack. 0 for inputs already satisfied, NaN for those without a solution.
+        position: s, ``(n,)``. QP: λr. SOCP: the s with ``‖Dᵀu(s)‖ = ε/r``, or 0 where the budget
+            is slack. 0 for inputs already satisfied, NaN for inputs without a solution.
         parameter: λ or ε, ``(n,)``.
         code: index into ``STATUSES``, ``(n,)``, uint8.
     """
 
     def __init__(
         self,
-        path: "SteeringPath",
+        knots: Knots,
+        d_sae: int,
         program: Program,
         shortfall: Float[np.ndarray, " n"],
         position: Float[np.ndarray, " n"],
         parameter: Float[np.ndarray, " n"],
         code: Int[np.ndarray, " n"],
     ) -> None:
-        self._path, self.program = path, program
+        self._knots, self._d_sae, self.program = knots, d_sae, program
         self.shortfall, self.position, self.parameter = shortfall, position, parameter
         self.code = code
 
@@ -76,7 +77,8 @@ class Solutions:
         if np.ndim(rows) == 0 and not isinstance(rows, slice):
             rows = [rows]
         return Solutions(
-            self._path,
+            self._knots,
+            self._d_sae,
             self.program,
             self.shortfall[rows],
             self.position[rows],
@@ -87,18 +89,18 @@ class Solutions:
     @cached_property
     def l1(self) -> Float[np.ndarray, " n"]:
         """``1ᵀδ``."""
-        return self._scaled(self._path.knots.blend("l1", self._unit))
+        return self._scaled(self._knots.blend("l1", self._unit))
 
     @cached_property
     def residual_norm(self) -> Float[np.ndarray, " n"]:
         """``‖Dᵀδ‖``."""
-        return self._scaled(np.sqrt(self._path.knots.blend_square(self._unit)))
+        return self._scaled(np.sqrt(self._knots.blend_square(self._unit)))
 
     @cached_property
     def l0(self) -> Int[np.ndarray, " n"]:
         """Number of coefficients of δ that are not zero; -1 without a solution."""
         out = np.where(self.code == SATISFIED, 0, -1)
-        out[self._moved] = self._path.knots.blend_l0(self._unit)
+        out[self._moved] = self._knots.blend_l0(self._unit)
         return out
 
     @cached_property
@@ -110,15 +112,15 @@ class Solutions:
 
     @property
     def dual_objective(self) -> Float[np.ndarray, " n"]:
-        """A lower bound of the optimum that holds in spite of the dual violation.
+        """A lower bound of the optimum; it accounts for the dual violation.
 
         The multipliers at position s are μ(s) for the margin and ν = v(s) for the residual
         vector, in both programs. With a violation ϑ, ``(μ, ν)/(1 + ϑ)`` is feasible for the dual:
 
             QP: μ r − ‖ν‖²/(2λ)        SOCP: μ r − ε‖ν‖
 
-        A budget near the least attainable norm has multipliers far along the ray, where those
-        of a nearer point may give the better bound: :meth:`Knots.far_price`.
+        A budget near the least attainable norm has multipliers far along the ray. The multipliers
+        of a nearer point may then give a better bound: see :meth:`Knots.far_price`.
         """
         return self._filled(self._certificate[0])
 
@@ -130,10 +132,10 @@ class Solutions:
 
     @cached_property
     def miss(self) -> Float[np.ndarray, " n"]:
-        """By how much, relatively, δ misses its program.
+        """Relative error of δ in the constraints of its program.
 
-        SOCP: ``‖Dᵀδ‖`` above ε; QP: the position s away from ``λ r``. The margin holds by
-        construction.
+        SOCP: by how much ``‖Dᵀδ‖`` exceeds ε. QP: distance of the position s from ``λ r``. The
+        margin holds by construction.
         """
         moved = self._moved
         if self.program == "socp":
@@ -144,24 +146,25 @@ class Solutions:
 
     @property
     def dual_violation(self) -> Float[np.ndarray, " n"]:
-        """Bound of ``max_i (μ a_i − (Dν)_i − 1)₊`` over the full dictionary, 0 for δ = 0.
+        """Upper bound of ``max_i (μ a_i − (Dν)_i − 1)₊`` over the full dictionary, 0 for δ = 0.
 
-        Of the multipliers of :attr:`dual_objective`. Computed at the two neighbouring knots and
-        interpolated, which bounds it from above because it is convex in between.
+        It belongs to the multipliers of :attr:`dual_objective`. The violation is computed at the
+        two neighbouring knots and interpolated. It is convex in between, so this is a bound.
         """
         return self._filled(self._certificate[1])
 
     @property
     def delta(self) -> sparse.csr_array:
-        """δ of every input, ``(n, d_sae)`` float64. Rows without a solution are empty too:
-        consult ``status``.
+        """δ of every input, ``(n, d_sae)`` float64.
+
+        A row is empty both for δ = 0 and without a solution: ``status`` tells them apart.
         """
-        return self._weights() @ self._path.knots.coefficients(self._path.d_sae)
+        return self._weights() @ self._knots.coefficients(self._d_sae)
 
     @property
     def vector(self) -> Float[np.ndarray, "n d_model"]:
         """``Dᵀδ`` of every input, float64. Rows without a solution are NaN."""
-        out = self._weights() @ self._path.knots.v
+        out = self._weights() @ self._knots.v
         out[~self.solved] = np.nan
         return out
 
@@ -174,8 +177,8 @@ class Solutions:
 
     @cached_property
     def _certificate(self) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-        """Dual value and dual violation of one and the same multipliers."""
-        knots, position = self._path.knots, self.position[self._moved]
+        """Dual value and dual violation, both of the same multipliers."""
+        knots, position = self._knots, self.position[self._moved]
         shortfall, parameter = self.shortfall[self._moved], self.parameter[self._moved]
         place = knots.place(np.where(np.isinf(position), knots.s[-1], position))
         violation = knots.blend("violation", place)
@@ -196,7 +199,7 @@ class Solutions:
 
     @property
     def _unit(self) -> Place:
-        return self._path.knots.unit_place(self.position[self._moved])
+        return self._knots.unit_place(self.position[self._moved])
 
     def _filled(self, values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:
         out = np.where(self.solved, 0.0, np.nan)
@@ -210,7 +213,7 @@ class Solutions:
         """δ as combinations of the knots' y: ``(n, rows)`` with two entries a row at most."""
         place, moved = self._unit, np.flatnonzero(self._moved)
         scale = self.shortfall[moved]
-        rows = self._path.knots.l0.size
+        rows = self._knots.l0.size
         weight = np.concatenate([place.left * scale, place.right * scale])
         column = np.concatenate([place.k, np.minimum(place.k + 1, rows - 1)])
         matrix = sparse.coo_array(
@@ -218,3 +221,14 @@ class Solutions:
         ).tocsr()
         matrix.eliminate_zeros()
         return matrix
+
+
+def certify(solutions: Solutions, tolerance: float) -> Solutions:
+    """Set the status to ``inaccurate`` where gap or miss exceed ``tolerance``, in place."""
+    code = solutions.code
+    for start in range(0, code.size, _CHUNK):  # in chunks, to bound the memory
+        part = slice(start, start + _CHUNK)
+        found = solutions[part]
+        good = (np.abs(found.relative_gap) <= tolerance) & (found.miss <= tolerance)
+        code[part] = np.where((code[part] == OPTIMAL) & ~good, INACCURATE, code[part])
+    return solutions

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from benchmarks.reference import solve_reference
 from steering_core.generation.adaptive import AdaptiveSolver
 from steering_core.generation.generate import Sampling, end_tokens
 from steering_core.generation.plan import AdaptivePlan
@@ -10,7 +11,6 @@ from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.reference import solve_reference
 
 SITES = [Site(2, "pre", True, True), Site(1, "post", False, True)]
 GREEDY = Sampling(new_tokens=7, temperature=None)
@@ -71,7 +71,7 @@ def slowly(lm, prompt, site, program, parameter, tau, positions, new_tokens, sol
 def by_cvxpy(r, program, parameter):
     if r <= 0:
         return np.zeros(D_MODEL)
-    kind = {"lam" if program == "qp" else "epsilon": parameter}
+    kind = {"qp_lambda" if program == "qp" else "epsilon": parameter}
     found = solve_reference(DECODER, WEIGHT, r, **kind)
     return None if found.status == "infeasible" else found.delta @ DECODER
 

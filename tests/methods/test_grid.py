@@ -57,7 +57,7 @@ def test_programs_are_made_from_their_points():
     settings = Settings(qp_tau=[1.5], qp_lambda=[0.3], socp_tau=[0.7], socp_epsilon=[4])
     (point,) = grid("qp_optimal", settings)
     qp = make_program(point.method, point.tau, point.lam, point.epsilon)
-    assert (qp.name, qp.tau, qp.lam) == ("qp_optimal", 1.5, 0.3)
+    assert (qp.name, qp.tau, qp.qp_lambda) == ("qp_optimal", 1.5, 0.3)
     (point,) = grid("convex_optimal", settings)
     socp = make_program(point.method, point.tau, point.lam, point.epsilon)
     assert (socp.name, socp.tau, socp.epsilon) == ("convex_optimal", 0.7, 4)
@@ -80,7 +80,7 @@ def test_what_is_no_program_is_refused(arguments: tuple):
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf, "much", [1.0, 2.0]])
 def test_parameters_out_of_range(bad: float):
-    with pytest.raises(ValueError, match="lam"):
+    with pytest.raises(ValueError, match="qp_lambda"):
         make_program("qp_optimal", 1.0, bad, None)
     with pytest.raises(ValueError, match="epsilon"):
         make_program("convex_optimal", 1.0, None, bad)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from small_world import D_MODEL, decoder, inputs, probe
 
+from benchmarks.reference import solve_reference
 from steering_core.config.settings import METHODS, Settings
 from steering_core.methods.grid import grid
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.modes import is_adaptive, is_program, mode_of, program_of
 from steering_core.methods.program_solutions import solve_programs
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.reference import solve_reference
 
 H = inputs()
 IDS = [f"row {i}" for i in range(len(H))]
@@ -77,7 +77,7 @@ def test_a_shared_vector_is_the_optimum_for_the_worst_input(program, methods, pa
         np.testing.assert_array_equal(vectors, np.tile(vectors[0], (len(IDS), 1)))
         shortfall = point.tau - probe().decision(outside)
         weights = np.tile(probe().weight_vector, (len(outside), 1))
-        kind = {"lam": point.lam} if program == "qp" else {"epsilon": point.epsilon}
+        kind = {"qp_lambda": point.lam} if program == "qp" else {"epsilon": point.epsilon}
         want = solve_reference(decoder(), weights, shortfall, **kind)
         statuses.add(want.status)
         assert rows["status"].iloc[0] == want.status

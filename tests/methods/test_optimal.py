@@ -26,7 +26,7 @@ def logit(h: np.ndarray, target_class: int = 1) -> float:
 
 def test_the_published_call():
     activation, probe_, decoder_ = inputs()[0], probe(), D
-    qp = QPOptimalSteering(lam=1.0, tau=0.5)
+    qp = QPOptimalSteering(qp_lambda=1.0, tau=0.5)
     v = qp.compute_steering_vector(
         h=activation,
         probe_w=probe_.weight_vector,
@@ -59,7 +59,9 @@ def test_the_logit_reaches_tau_exactly_or_nothing_is_added(method, target_class:
 
 @given(st.integers(0, 10**6), st.floats(0.05, 20), st.sampled_from([0, 1]))
 @hypothesis_settings(max_examples=12, deadline=None)
-def test_qp_is_the_optimum_of_the_program_as_written(seed: int, lam: float, target_class: int):
+def test_qp_is_the_optimum_of_the_program_as_written(
+    seed: int, qp_lambda: float, target_class: int
+):
     D = decoder(seed, d_sae=20, d_model=6)
     rng = np.random.default_rng(seed)
     h, w, b, tau = rng.standard_normal(6), rng.standard_normal(6), 0.3, 2.0
@@ -67,10 +69,12 @@ def test_qp_is_the_optimum_of_the_program_as_written(seed: int, lam: float, targ
     delta = cp.Variable(20, nonneg=True)
     reach = sign * ((h + D.T @ delta) @ w + b) >= tau
     problem = cp.Problem(
-        cp.Minimize(cp.sum(delta) + lam / 2 * cp.sum_squares(D.T @ delta)), [reach]
+        cp.Minimize(cp.sum(delta) + qp_lambda / 2 * cp.sum_squares(D.T @ delta)), [reach]
     )
     problem.solve(solver="CLARABEL")
-    v = QPOptimalSteering(lam, tau).compute_steering_vector(h, w, b, D, target_class=target_class)
+    v = QPOptimalSteering(qp_lambda, tau).compute_steering_vector(
+        h, w, b, D, target_class=target_class
+    )
     np.testing.assert_allclose(v, D.T @ delta.value, atol=2e-5 * (1 + np.linalg.norm(v)))
 
 

@@ -214,6 +214,8 @@ def test_coefficient_share(path: SteeringPath, rows: dict[str, pd.DataFrame]):
     assert share.sum() == pytest.approx(1)
     table = rows["qp_optimal"]
     table = table[table["status"] == "optimal"]
-    total = sum(path.qp(r.shortfall, lam=r.lam).delta.toarray()[0] for r in table.itertuples())
+    total = sum(
+        path.qp(r.shortfall, qp_lambda=r.lam).delta.toarray()[0] for r in table.itertuples()
+    )
     np.testing.assert_allclose(share, total / total.sum(), atol=1e-12)
     np.testing.assert_array_equal(coefficient_share(rows["convex_optimal"], path), np.zeros(len(D)))

@@ -15,8 +15,7 @@ from steering_core.methods.variants import (
 )
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.subspace import fit_subspace
-from steering_core.optimize.variants import VariantPrograms
+from steering_core.optimize.working_set.variants import VariantPrograms, fit_subspace
 
 TAU = 1.0
 

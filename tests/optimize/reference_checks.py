@@ -7,9 +7,9 @@ import pytest
 from hypothesis import strategies as st
 from optimize_instances import KINDS, instance
 
-from steering_core.optimize.limits import Limits, ablation_limits, prefilter, relevance
-from steering_core.optimize.reference import solve_reference
-from steering_core.optimize.working_set import WorkingSet
+from benchmarks.reference import solve_reference
+from steering_core.optimize.working_set.limits import Limits, ablation_limits, prefilter, relevance
+from steering_core.optimize.working_set.solver import WorkingSet
 
 LIMITS = ("plain", "signed", "box", "prefilter")
 
@@ -33,7 +33,7 @@ class Problem:
     def reference(self):
         """The textbook's answer."""
         up, down = self.bounds
-        name = {"qp": "lam", "socp": "epsilon"}[self.program]
+        name = {"qp": "qp_lambda", "socp": "epsilon"}[self.program]
         return solve_reference(
             self.decoder, self.directions, self.r, lower=-down, upper=up, **{name: self.parameter}
         )

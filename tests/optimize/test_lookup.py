@@ -17,13 +17,13 @@ SHORTFALLS = np.concatenate([[-3.0, 0.0, 1e-9], np.geomspace(0.01, 50, 60)])
 
 @settings(max_examples=50, deadline=None)
 @given(instances(), st.floats(0.01, 1e3), st.floats(0.3, 5.0))
-def test_equals_the_path(problem, lam, part):
+def test_equals_the_path(problem, qp_lambda, part):
     path = SteeringPath.fit(*problem).extend(np.inf)
     lookup = PathLookup(path, dtype=torch.float64)
     epsilon = part * (path.knots.least_norm or 1.0)
     r = torch.from_numpy(SHORTFALLS)
     for answer, solved in (
-        (lookup.qp(r, lam), path.qp(SHORTFALLS, lam)),
+        (lookup.qp(r, qp_lambda), path.qp(SHORTFALLS, qp_lambda)),
         (lookup.socp(r, epsilon), path.socp(SHORTFALLS, epsilon)),
     ):
         vectors, codes = answer
@@ -123,7 +123,7 @@ def test_a_path_stuck_at_its_beginning_has_nothing_in_range(monkeypatch):
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan")])
 def test_bad_parameters(bad):
     lookup = PathLookup(SteeringPath.fit(np.eye(3), np.ones(3), s=1.0))
-    with pytest.raises(ValueError, match="lam"):
+    with pytest.raises(ValueError, match="qp_lambda"):
         lookup.qp(torch.ones(1), bad)
     with pytest.raises(ValueError, match="epsilon"):
         lookup.socp(torch.ones(1), bad - 1.0)

@@ -10,8 +10,8 @@ from optimize_instances import (
     unit_dictionary,
 )
 
+from benchmarks.reference import solve_reference
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.reference import solve_reference
 
 QUICK = settings(max_examples=60, deadline=None)
 #: Margins to gain; below zero they are there already.
@@ -27,10 +27,10 @@ def assert_already_satisfied(mine, reference):
 
 @QUICK
 @given(instances(), SHORTFALLS, st.floats(0.01, 100))
-def test_qp_equals_the_reference(problem, r, lam):
+def test_qp_equals_the_reference(problem, r, qp_lambda):
     decoder, weight = problem
-    mine = SteeringPath.fit(decoder, weight).qp([r], lam)
-    reference = solve_reference(decoder, weight, r, lam=lam)
+    mine = SteeringPath.fit(decoder, weight).qp([r], qp_lambda)
+    reference = solve_reference(decoder, weight, r, qp_lambda=qp_lambda)
     if r <= 0:
         assert_already_satisfied(mine, reference)
         return
@@ -263,21 +263,21 @@ class TestBadInput:
             SteeringPath.fit(decoder, weight)
 
     @pytest.mark.parametrize(
-        ("shortfall", "lam", "name"),
+        ("shortfall", "qp_lambda", "name"),
         [
             ([np.nan], 1.0, "shortfall"),
             ([[1.0]], 1.0, "shortfall"),
             ([[1.0], [1.0, 2.0]], 1.0, "shortfall"),
             (["a"], 1.0, "shortfall"),
-            ([1.0], 0.0, "lam"),
-            ([1.0], -1.0, "lam"),
-            ([1.0], np.nan, "lam"),
-            ([1.0, 2.0, 3.0], [1.0, 2.0], "lam"),
+            ([1.0], 0.0, "qp_lambda"),
+            ([1.0], -1.0, "qp_lambda"),
+            ([1.0], np.nan, "qp_lambda"),
+            ([1.0, 2.0, 3.0], [1.0, 2.0], "qp_lambda"),
         ],
     )
-    def test_qp(self, shortfall, lam, name):
+    def test_qp(self, shortfall, qp_lambda, name):
         with pytest.raises(ValueError, match=name):
-            SteeringPath.fit(*self.GOOD).qp(shortfall, lam)
+            SteeringPath.fit(*self.GOOD).qp(shortfall, qp_lambda)
 
     @pytest.mark.parametrize("epsilon", [-1.0, np.nan, [1.0, -1.0]])
     def test_socp(self, epsilon):

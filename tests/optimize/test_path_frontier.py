@@ -31,7 +31,7 @@ def test_unit_frontier_is_the_path_itself(path):
 
 def test_points_of_the_sweep_lie_on_it(path):
     logits = np.array([-2.0, 0.1, 3.0])
-    table = frontier(path, logits, tau=[0.5, 1.0], lam=[1.0, 5.0], epsilon=[0.9])
+    table = frontier(path, logits, tau=[0.5, 1.0], qp_lambda=[1.0, 5.0], epsilon=[0.9])
     assert len(table) == 6
     row = table[(table.tau == 1.0) & (table.parameter == 5.0)].iloc[0]
     solved = path.qp(1.0 - logits, 5.0)
@@ -52,7 +52,7 @@ def test_means_are_over_certified_solutions(path, monkeypatch):
     violation[3:] = 1e-3
     damaged = SteeringPath(replace(path.knots, violation=violation), 300, path.weight)
     near, far = 0.5 * path.knots.s[2], 2 * path.knots.s[3]
-    row = frontier(damaged, [-near, -far, 1.0], tau=0.0, lam=[1.0]).iloc[0]
+    row = frontier(damaged, [-near, -far, 1.0], tau=0.0, qp_lambda=[1.0]).iloc[0]
     assert (row.n_solved, row.n_satisfied, row.n_inaccurate, row.n_infeasible) == (2, 1, 1, 0)
     assert row.l1 == pytest.approx(path.qp([near], 1.0).l1[0] / 2)
 
@@ -61,7 +61,7 @@ def test_means_are_over_certified_solutions(path, monkeypatch):
 
     monkeypatch.setattr(Follower, "block", stuck)
     short = SteeringPath.fit(*unit_dictionary(300, 16))
-    row = frontier(short, [-near, 1.0], tau=0.0, lam=[1.0]).iloc[0]
+    row = frontier(short, [-near, 1.0], tau=0.0, qp_lambda=[1.0]).iloc[0]
     assert (row.n_solved, row.n_failed, row.n_infeasible) == (1, 1, 0)
 
 

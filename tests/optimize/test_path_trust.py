@@ -154,6 +154,6 @@ def test_the_violation_shown_is_that_of_the_multipliers_of_the_bound():
 def test_ties_that_least_squares_do_not_settle_end_the_path(monkeypatch):
     decoder, weight = np.eye(4), np.array([3.0, 2.0, 1.0, 1.0])  # two rows come in at one price
     assert SteeringPath.fit(decoder, weight).qp([9.0], 1.0).status[0] == "optimal"
-    monkeypatch.setattr(homotopy, "nonnegative", lambda *_: None)
+    monkeypatch.setattr(homotopy, "nonnegative_least_squares", lambda *_: None)
     solved = SteeringPath.fit(decoder, weight).qp([0.1, 9.0, -1.0], 1.0)
     assert solved.status.tolist() == ["optimal", "failed", "already_satisfied"]

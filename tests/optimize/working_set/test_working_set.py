@@ -4,10 +4,10 @@ import pytest
 from optimize_instances import unit_dictionary
 from scipy import sparse
 
-from steering_core.optimize.active_set import ActiveSet, Program, finish_qp
-from steering_core.optimize.limits import Limits, ablation_limits, box_limits, shared
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.working_set import WorkingSet
+from steering_core.optimize.working_set.active_set import ActiveSet, Program, finish_qp
+from steering_core.optimize.working_set.limits import Limits, ablation_limits, box_limits, shared
+from steering_core.optimize.working_set.solver import WorkingSet
 
 
 def directions_like(weight, k, seed):
@@ -39,7 +39,9 @@ def test_equals_the_path(cone_solver):
         WorkingSet(decoder, weight, cone_solver=cone_solver),
     )
     r = np.linspace(-0.5, 6.0, 14)
-    pairs = [(working_set.qp(r, lam), path.qp(r, lam)) for lam in (0.1, 3.0, 50.0)]
+    pairs = [
+        (working_set.qp(r, qp_lambda), path.qp(r, qp_lambda)) for qp_lambda in (0.1, 3.0, 50.0)
+    ]
     pairs += [(working_set.socp(r, e), path.socp(r, e)) for e in (2.0, 3.0, 50.0)]
     for mine, exact in pairs:
         assert (mine.status == exact.status).all()
@@ -155,7 +157,7 @@ def test_contradicting_directions_are_infeasible_under_a_budget():
         (lambda s: s.qp(1.0, 1.0), "shortfall"),
         (lambda s: s.qp([[1.0, 1.0]], 1.0, ablation_limits(np.ones(3))), "activations"),
         (lambda s: s.qp([[1.0, 1.0]], 1.0, box_limits(np.ones(3), 1.0)), "largest"),
-        (lambda s: s.qp([[1.0, 1.0]], 0.0), "lam"),
+        (lambda s: s.qp([[1.0, 1.0]], 0.0), "qp_lambda"),
         (lambda s: s.socp([[1.0, 1.0]], -1.0), "epsilon"),
         (lambda s: s.qp([[1.0, 1.0]], 1.0, Limits(up=np.ones(3))), "up"),
         (lambda s: s.qp([[1.0, 1.0]], 1.0, Limits(down=-1.0)), "down"),

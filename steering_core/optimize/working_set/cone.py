@@ -8,8 +8,14 @@ budget its solution is that of the QP with ``s = η r`` and caps ``η u``, ``x' 
 import numpy as np
 from jaxtyping import Float
 
-from steering_core.optimize.active_set import ActiveSet, Program, affine, finish_qp, holds
-from steering_core.optimize.primal import primal_qp
+from steering_core.optimize.working_set.active_set import (
+    ActiveSet,
+    Program,
+    affine,
+    finish_qp,
+    holds,
+)
+from steering_core.optimize.working_set.primal import primal_qp
 
 _PRICES = 80
 _MET = 1e-13  # a norm nearer (relative) to the budget than this meets it

@@ -1,4 +1,4 @@
-"""Inner solvers of the working set: OSQP for the QP, Clarabel or SCS for the cone program."""
+"""The inner solvers of the working set: OSQP for the QP, Clarabel or SCS for the cone program."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.optimize import linprog
 
-from steering_core.optimize.active_set import Program
+from steering_core.optimize.working_set.active_set import Program
 
 ConeSolver = Literal["clarabel", "scs"]
 Raw = tuple[
@@ -32,7 +32,7 @@ _NEAR = 1e-11  # of Clarabel's QP, so that active sets can be read off
 
 
 @dataclass(frozen=True)
-class Inner:
+class SolverResult:
     """What an inner solver found: approximate x and μ (and η of a cone program).
 
     ``status`` is ``"solved"``, ``"infeasible"`` or ``"failed"``; x is NaN unless solved.
@@ -62,7 +62,7 @@ class WarmOSQP:
 
     def solve(
         self, ids: Int[np.ndarray, " n"], program: Program, s: Float[np.ndarray, " k"]
-    ) -> Inner:
+    ) -> SolverResult:
         """Solve for one right-hand side; x is of order one inside the solver."""
         k, n = program.margins.shape
         self._prepare(ids, program)
@@ -79,12 +79,12 @@ class WarmOSQP:
         result = self._solver.solve(raise_error=False)
         status, iterations = result.info.status, int(result.info.iter)
         if status.startswith("primal infeasible"):
-            return nothing("infeasible", n, k, iterations)
+            return no_solution("infeasible", n, k, iterations)
         if status not in ("solved", "solved inaccurate"):
-            return nothing("failed", n, k, iterations)
+            return no_solution("failed", n, k, iterations)
         self._x, self._margin_y, self._box_y = result.x, result.y[:k], result.y[k:]
         mu = np.maximum(-self._margin_y, 0.0) * sigma
-        return Inner("solved", np.maximum(result.x, 0.0) * sigma, mu, iterations)
+        return SolverResult("solved", np.maximum(result.x, 0.0) * sigma, mu, iterations)
 
     def _prepare(self, ids: Int[np.ndarray, " n"], program: Program) -> None:
         if self._solver is not None and np.array_equal(ids, self._ids):
@@ -106,7 +106,7 @@ class WarmOSQP:
         )
 
 
-def solve_quadratic(program: Program, s: Float[np.ndarray, " k"]) -> Inner:
+def solve_quadratic(program: Program, s: Float[np.ndarray, " k"]) -> SolverResult:
     """The program of :class:`WarmOSQP` by Clarabel: cold and slower, but near its optimum."""
     k, n = program.margins.shape
     sigma = float(s.max())
@@ -122,14 +122,14 @@ def solve_quadratic(program: Program, s: Float[np.ndarray, " k"]) -> Inner:
         again = _clarabel(quadratic, cost, matrix, right, cones)
         status, x, dual, iterations = *again[:3], iterations + again[3]
     if status != "solved":
-        return nothing(status, n, k, iterations)
+        return no_solution(status, n, k, iterations)
     x, mu = np.maximum(x, 0.0) * sigma, np.maximum(dual[:k], 0.0) * sigma * price
-    return Inner(status, x, mu, iterations, solver="clarabel")
+    return SolverResult(status, x, mu, iterations, solver="clarabel")
 
 
 def solve_cone(
     program: Program, r: Float[np.ndarray, " k"], epsilon: float, solver: ConeSolver
-) -> Inner:
+) -> SolverResult:
     """``min cᵀx s.t. A x ≥ r, ‖Eᵀx‖ ≤ ε, 0 ≤ x ≤ u``.
 
     ``‖Eᵀx‖`` enters through a square root of the Gram matrix, so the cone has as many rows as
@@ -160,9 +160,9 @@ def solve_cone(
         none = sparse.csc_matrix((n, n))
         status, x, dual, iterations = _clarabel(none, program.cost, matrix, right, cones)
     if status != "solved":
-        return nothing(status, n, k, iterations)
+        return no_solution(status, n, k, iterations)
     x, mu = np.maximum(x, 0.0) * sigma, np.maximum(dual[:k], 0.0)
-    return Inner(status, x, mu, iterations, dual[linear] / epsilon, solver)
+    return SolverResult(status, x, mu, iterations, dual[linear] / epsilon, solver)
 
 
 def solve_linear(
@@ -170,7 +170,7 @@ def solve_linear(
     r: Float[np.ndarray, " k"],
     caps: Float[np.ndarray, " n"],
     cost: Float[np.ndarray, " n"],
-) -> Inner:
+) -> SolverResult:
     """``min cᵀx s.t. A x ≥ r, 0 ≤ x ≤ u`` (HiGHS): the limit of a slack budget.
 
     Columns are scaled to a largest gain of one; "infeasible" is what HiGHS says, no proof.
@@ -189,7 +189,7 @@ def highs(
     caps: Float[np.ndarray, " n"],
     cost: Float[np.ndarray, " n"],
     tolerance: float | None = None,
-) -> Inner:
+) -> SolverResult:
     """``min cᵀx s.t. A x ≥ r, 0 ≤ x ≤ u`` as it stands; numbers out of range have failed."""
     k, n = margins.shape
     names = ("primal_feasibility_tolerance", "dual_feasibility_tolerance")
@@ -200,11 +200,11 @@ def highs(
             cost, A_ub=-margins, b_ub=-r, bounds=bounds, method="highs", options=options
         )
     except ValueError:  # what scaling made infinite
-        return nothing("failed", n, k, 0)
+        return no_solution("failed", n, k, 0)
     if result.status != 0:
-        return nothing("infeasible" if result.status == 2 else "failed", n, k, int(result.nit))
+        return no_solution("infeasible" if result.status == 2 else "failed", n, k, int(result.nit))
     mu = np.maximum(-result.ineqlin.marginals, 0.0)
-    return Inner("solved", np.maximum(result.x, 0.0), mu, int(result.nit), 0.0, "highs")
+    return SolverResult("solved", np.maximum(result.x, 0.0), mu, int(result.nit), 0.0, "highs")
 
 
 def _clarabel(
@@ -242,6 +242,6 @@ def _scs(
     return name, result["x"], result["y"], int(result["info"]["iter"])
 
 
-def nothing(status: str, n: int, k: int, iterations: int) -> Inner:
+def no_solution(status: str, n: int, k: int, iterations: int) -> SolverResult:
     """The answer of a solver that found none."""
-    return Inner(status, np.full(n, np.nan), np.full(k, np.nan), int(iterations), np.nan)
+    return SolverResult(status, np.full(n, np.nan), np.full(k, np.nan), int(iterations), np.nan)

@@ -29,7 +29,7 @@ def solve_reference(
     directions: Float[np.ndarray, "k d_model"],
     shortfall: Float[np.ndarray, " k"],
     *,
-    lam: float | None = None,
+    qp_lambda: float | None = None,
     epsilon: float | None = None,
     lower: float | Float[np.ndarray, " d_sae"] = 0.0,
     upper: float | Float[np.ndarray, " d_sae"] = np.inf,
@@ -38,15 +38,15 @@ def solve_reference(
 ) -> Reference:
     """Solve one program for one input as its definition reads, cold.
 
-    ``min ‖δ‖₁ + (λ/2)‖Dᵀδ‖²`` (``lam``) or ``min ‖δ‖₁ s.t. ‖Dᵀδ‖ ≤ ε`` (``epsilon``), subject
+    ``min ‖δ‖₁ + (λ/2)‖Dᵀδ‖²`` (``qp_lambda``) or ``min ‖δ‖₁ s.t. ‖Dᵀδ‖ ≤ ε`` (``epsilon``), subject
     to ``(D w_j)ᵀδ ≥ r_j`` for each direction and ``lower ≤ δ ≤ upper``. For a shared vector of a
     batch, pass each direction's largest shortfall.
 
     Raises:
-        ValueError: if not exactly one of ``lam`` and ``epsilon`` is given.
+        ValueError: if not exactly one of ``qp_lambda`` and ``epsilon`` is given.
     """
-    if (lam is None) == (epsilon is None):
-        raise ValueError("Give one of lam and epsilon.")
+    if (qp_lambda is None) == (epsilon is None):
+        raise ValueError("Give one of qp_lambda and epsilon.")
     decoder, directions = np.asarray(decoder, float), np.atleast_2d(directions).astype(float)
     shortfall = np.atleast_1d(shortfall).astype(float)
     delta = cp.Variable(decoder.shape[0])
@@ -56,8 +56,8 @@ def solve_reference(
     limits = [(decoder @ directions.T).T @ delta >= shortfall, delta >= lower]
     if np.isfinite(upper).any():
         limits.append(delta <= upper)
-    if lam is not None:
-        problem = cp.Problem(cp.Minimize(cost + lam / 2 * cp.sum_squares(residual)), limits)
+    if qp_lambda is not None:
+        problem = cp.Problem(cp.Minimize(cost + qp_lambda / 2 * cp.sum_squares(residual)), limits)
     else:
         problem = cp.Problem(cp.Minimize(cost), [*limits, cp.norm(residual, 2) <= epsilon])
     try:

@@ -9,11 +9,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from steering_core.optimize.active_set import PerColumn, PerMargin, Program, finish_qp, guess
-from steering_core.optimize.inner import Inner, highs, solve_linear, solve_quadratic
-from steering_core.optimize.least_squares import nonnegative
-from steering_core.optimize.primal import primal_qp
-from steering_core.optimize.working_columns import WorkingColumns
+from steering_core.optimize.factor import nonnegative_least_squares
+from steering_core.optimize.working_set.active_set import (
+    PerColumn,
+    PerMargin,
+    Program,
+    finish_qp,
+    guess,
+)
+from steering_core.optimize.working_set.columns import WorkingColumns
+from steering_core.optimize.working_set.inner import (
+    SolverResult,
+    highs,
+    solve_linear,
+    solve_quadratic,
+)
+from steering_core.optimize.working_set.primal import primal_qp
 
 _FIRST = 64  # columns to begin with
 _TOWARDS = 128  # columns a round while looking for a shorter point
@@ -28,7 +39,7 @@ class Feasible:
     """A verdict: ``"feasible"`` with a point on the working columns, or another status."""
 
     status: str
-    point: Inner | None = None
+    point: SolverResult | None = None
 
 
 def meet_margins(
@@ -63,7 +74,7 @@ def meet_margins(
     x = np.zeros(columns.ids.size)
     order = np.argsort(columns.ids)
     x[order[np.searchsorted(columns.ids[order], used)]] = found.x[found.x > 0]
-    return Feasible("feasible", Inner("solved", x, found.mu, found.iterations, 0.0, "highs"))
+    return Feasible("feasible", SolverResult("solved", x, found.mu, found.iterations, 0.0, "highs"))
 
 
 def meet_budget(
@@ -94,7 +105,7 @@ def meet_budget(
         if columns.add(new):
             grown = np.zeros(columns.ids.size)
             grown[: point.x.size] = point.x
-            point = Inner("solved", grown, point.mu, point.iterations, 0.0, point.solver)
+            point = SolverResult("solved", grown, point.mu, point.iterations, 0.0, point.solver)
             continue
         finite = np.isfinite(caps) & (caps > 0)
         lengths = np.concatenate([columns.lengths, columns.lengths])
@@ -118,7 +129,7 @@ def least_free_norm(directions: Float[np.ndarray, "k d_model"], r: PerMargin) ->
     stacked = np.concatenate([triangle, need[None] / size])
     target = np.zeros(stacked.shape[0])
     target[-1] = 1.0
-    weight = nonnegative(stacked, target)
+    weight = nonnegative_least_squares(stacked, target)
     if weight is None or np.linalg.norm(stacked @ weight - target) <= 1e-6:
         return 0.0  # contradicting directions, perhaps: for meet_margins to say
     # ‖v‖‖Wᵀu‖ >= uᵀWv >= uᵀr holds for every u >= 0, also where the steps ended early.
@@ -139,7 +150,7 @@ def _reaching(
     return meet_margins(columns, r, caps)
 
 
-def _shortest(program: Program, r: PerMargin, start: Inner) -> Inner:
+def _shortest(program: Program, r: PerMargin, start: SolverResult) -> SolverResult:
     """The least norm on some columns, from a point that meets the margins."""
     found = solve_quadratic(program, r)
     exact = None
@@ -148,11 +159,11 @@ def _shortest(program: Program, r: PerMargin, start: Inner) -> Inner:
         exact = exact or primal_qp(program, r, found.x, found.mu)
     exact = exact or primal_qp(program, r, start.x, start.mu)
     if exact is not None:
-        return Inner("solved", exact[0], exact[1], found.iterations, solver="clarabel")
+        return SolverResult("solved", exact[0], exact[1], found.iterations, solver="clarabel")
     return found if found.status == "solved" else start
 
 
-def _least_miss(margins: Float[np.ndarray, "k n"], r: PerMargin, caps: PerColumn) -> Inner:
+def _least_miss(margins: Float[np.ndarray, "k n"], r: PerMargin, caps: PerColumn) -> SolverResult:
     """The least t with ``A x + t ≥ r``: its prices are a certificate where t cannot vanish."""
     sigma, gain = float(r.max()), np.abs(margins).max(axis=0)
     scaled, need, limits = margins / gain, r / sigma, caps * gain / sigma
@@ -160,7 +171,7 @@ def _least_miss(margins: Float[np.ndarray, "k n"], r: PerMargin, caps: PerColumn
     if np.isinf(limits).all():  # without caps least squares do, to rounding
         found.append(_least_squares(scaled, need))
     for x, mu, steps in found:
-        point = Inner("solved", np.maximum(x, 0.0) * sigma / gain, mu, steps, 0.0, "highs")
+        point = SolverResult("solved", np.maximum(x, 0.0) * sigma / gain, mu, steps, 0.0, "highs")
         if _meets(margins, r, point.x):
             return point
         if _proves(scaled, need, limits, mu):
@@ -184,7 +195,7 @@ def _elastic(margins: Float[np.ndarray, "k n"], r: PerMargin, caps: PerColumn) -
 
 def _least_squares(margins: Float[np.ndarray, "k n"], r: PerMargin) -> Missed:
     k, n = margins.shape
-    both = nonnegative(np.hstack([margins, -np.eye(k)]), r)
+    both = nonnegative_least_squares(np.hstack([margins, -np.eye(k)]), r)
     if both is None:
         return np.zeros(n), np.zeros(k), 0
     return both[:n], np.maximum(r - margins @ both[:n] + both[n:], 0.0), 0

@@ -1,37 +1,129 @@
 """One input's program on the working columns: how to solve, finish, repair and certify it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
+from scipy import sparse
 
-from steering_core.optimize.active_set import (
+from steering_core.optimize.working_set.active_set import (
+    ActiveSet,
     Exact,
     PerColumn,
     PerMargin,
     Program,
     finish_qp,
+    guess,
     tidied,
 )
-from steering_core.optimize.cone import finish_cone
-from steering_core.optimize.feasibility import Feasible, meet_budget, meet_margins
-from steering_core.optimize.inner import (
+from steering_core.optimize.working_set.columns import WorkingColumns
+from steering_core.optimize.working_set.cone import finish_cone
+from steering_core.optimize.working_set.feasibility import Feasible, meet_budget, meet_margins
+from steering_core.optimize.working_set.inner import (
     ConeSolver,
-    Inner,
+    SolverResult,
     WarmOSQP,
     solve_cone,
     solve_linear,
     solve_quadratic,
 )
-from steering_core.optimize.input_program import Point, guessed, padded
-from steering_core.optimize.outcome import Outcome
-from steering_core.optimize.primal import primal_qp
-from steering_core.optimize.working_columns import WorkingColumns
+from steering_core.optimize.working_set.primal import independent, primal_qp
 
 _SLACK = 1e-6  # a budget whose price is below this (relative) is tried without
+_EXACT = 1e-9  # an error (relative) below this is none
 
 
-class QPTask:
+@dataclass(frozen=True)
+class Outcome:
+    """One input's solution; NaN where there is none.
+
+    ``miss`` is by how much the worst constraint is missed, relative to the largest shortfall
+    (margins, each in units of its best feature's gain) or ε (budget).
+    """
+
+    status: str
+    delta: sparse.csr_array
+    objective: float = np.nan
+    dual_objective: float = np.nan
+    violation: float = np.nan
+    norm: float = np.nan
+    miss: float = 0.0
+    iterations: int = 0
+    rounds: int = 0
+    inner: str = ""
+
+    @classmethod
+    def without_solution(cls, status: str, d_sae: int) -> "Outcome":
+        """No solution."""
+        return cls(status, sparse.csr_array((1, d_sae)))
+
+    @classmethod
+    def satisfied(cls, d_sae: int) -> "Outcome":
+        """δ = 0 is exact."""
+        return cls("already_satisfied", sparse.csr_array((1, d_sae)), 0.0, 0.0, 0.0, 0.0)
+
+    def by(self, inner: str) -> "Outcome":
+        """The same with the inner solver whose point was used."""
+        return replace(self, inner=inner)
+
+    def counted(self, iterations: int, rounds: int) -> "Outcome":
+        """The same with the work that the input took."""
+        return replace(self, iterations=iterations, rounds=rounds)
+
+    @property
+    def error(self) -> float:
+        """The relative gap, without its sign, or the miss if that is larger."""
+        gap = abs(self.objective - self.dual_objective)
+        error = max(gap / self.objective if self.objective > 0 else gap, self.miss)
+        return np.inf if np.isnan(error) else error
+
+    def better(self, earlier: "Outcome | None") -> "Outcome":
+        """This one, unless it is in error and an ``earlier`` one is less so."""
+        if earlier is None or self.error <= max(earlier.error, _EXACT):
+            return self
+        return earlier
+
+    def judged(self, tolerance: float) -> "Outcome":
+        """The same, ``inaccurate`` if its error exceeds ``tolerance``."""
+        if self.status != "optimal" or self.error <= tolerance:
+            return self
+        return replace(self, status="inaccurate")
+
+
+@dataclass(frozen=True)
+class Point:
+    """Coefficients of unit columns and multipliers; ``nu`` belongs to the residual vector.
+
+    ``solver`` is the inner solver it was finished from, ``iterations`` what finishing took.
+    """
+
+    x: PerColumn
+    mu: PerMargin
+    nu: Float[np.ndarray, " d_model"]
+    solver: str
+    iterations: int = 0
+
+
+class InputProgram(Protocol):
+    """What the rounds of the working set need from a program."""
+
+    caps: Float[np.ndarray, " columns"]
+
+    def solve(self) -> SolverResult:
+        """Solve approximately on the working columns."""
+
+    def finish(self, found: SolverResult) -> Point:
+        """Make it exact."""
+
+    def repair(self) -> str:
+        """Find a feasible point, on more columns maybe: ``"feasible"``, else the final status."""
+
+    def outcome(self, point: Point, costs: Float[np.ndarray, " columns"]) -> Outcome:
+        """Values and certificate, given the reduced costs of all columns."""
+
+
+class QPInputProgram:
     """``min cᵀx + ½‖Eᵀx‖²  s.t. A x ≥ s, 0 ≤ x ≤ u``: the QP with ``x_j = scale ‖d_j‖|δ_j|``.
 
     ``scale = λ unit``, ``s = scale r``; the objective is that of the QP times ``scale unit``.
@@ -42,19 +134,19 @@ class QPTask:
         columns: WorkingColumns,
         solver: WarmOSQP,
         r: PerMargin,
-        lam: float,
+        qp_lambda: float,
         caps: Float[np.ndarray, " columns"],
     ) -> None:
         self._columns, self._solver = columns, solver
-        self._scale = lam * columns.unit
+        self._scale = qp_lambda * columns.unit
         self._s, self.caps = self._scale * r, caps
-        self._start: Inner | None = None  # a feasible point, if solvers give none
+        self._start: SolverResult | None = None  # a feasible point, if solvers give none
         self._last: Point | None = None
 
     def _program(self) -> Program:
         return self._columns.program(np.where(self.caps > 0, self._scale * self.caps, 0.0))
 
-    def solve(self) -> Inner:
+    def solve(self) -> SolverResult:
         """By OSQP, warm; by Clarabel where that gives up; else a feasible point."""
         program = self._program()
         found = self._solver.solve(self._columns.ids, program, self._s)
@@ -63,10 +155,10 @@ class QPTask:
         again = solve_quadratic(program, self._s)
         again = replace(again, iterations=found.iterations + again.iterations)
         if again.status != "solved" and self._start is not None:
-            return replace(padded(self._start, program), iterations=again.iterations)
+            return replace(_padded(self._start, program), iterations=again.iterations)
         return again
 
-    def finish(self, found: Inner) -> Point:
+    def finish(self, found: SolverResult) -> Point:
         """By the equations of the active set.
 
         Where the pivots do not settle: from the last round's solution, which is feasible still,
@@ -74,7 +166,7 @@ class QPTask:
         the solver left it, but tidy.
         """
         program, s = self._program(), self._s
-        exact, iterations = finish_qp(program, s, guessed(program, s, found)), 0
+        exact, iterations = finish_qp(program, s, _guessed(program, s, found)), 0
         solver = found.solver
         if exact is None and self._last is not None:
             exact, solver = self._from_last_round(program), self._last.solver
@@ -84,7 +176,7 @@ class QPTask:
             solver = found.solver
             exact = exact or primal_qp(program, s, found.x, found.mu)
         if exact is None:
-            x = tidied(program, s, found.x, guessed(program, s, found))
+            x = tidied(program, s, found.x, _guessed(program, s, found))
             self._last = None
             return Point(x, found.mu, x @ self._columns.rows, solver, iterations)
         x, mu = exact[:2]
@@ -97,12 +189,14 @@ class QPTask:
         x[: self._last.x.size] = self._last.x
         return primal_qp(program, self._s, x, self._last.mu)
 
-    def _nearer(self, program: Program, found: Inner) -> tuple[Inner, Exact | None, int]:
+    def _nearer(
+        self, program: Program, found: SolverResult
+    ) -> tuple[SolverResult, Exact | None, int]:
         """A point of Clarabel if it has one, else ``found``; if it settles; its iterations."""
         better = solve_quadratic(program, self._s)
         if better.status != "solved":
             return found, None, better.iterations
-        exact = finish_qp(program, self._s, guessed(program, self._s, better))
+        exact = finish_qp(program, self._s, _guessed(program, self._s, better))
         return better, exact, better.iterations
 
     def repair(self) -> str:
@@ -138,7 +232,7 @@ class QPTask:
         )
 
 
-class ConeTask:
+class ConeInputProgram:
     """``min cᵀx  s.t. A x ≥ r, ‖Eᵀx‖ ≤ ε, 0 ≤ x ≤ u`` with ``x_j = ‖d_j‖|δ_j|``.
 
     The objective is that of the SOCP times ``unit``.
@@ -154,19 +248,19 @@ class ConeTask:
     ) -> None:
         self._columns, self._solver = columns, solver
         self._r, self._epsilon, self.caps = r, epsilon, caps
-        self._start: Inner | None = None
+        self._start: SolverResult | None = None
 
-    def solve(self) -> Inner:
+    def solve(self) -> SolverResult:
         """By Clarabel or SCS; else a feasible point, with the price of a budget that is tight."""
         program = self._columns.program(self.caps)
         found = solve_cone(program, self._r, self._epsilon, self._solver)
         if found.status == "solved" or self._start is None:
             return found
-        start = padded(self._start, program)
+        start = _padded(self._start, program)
         eta = max(float(program.cost @ start.x), 1e-300) / self._epsilon**2
         return replace(start, mu=eta * start.mu, eta=eta, iterations=found.iterations)
 
-    def finish(self, found: Inner) -> Point:
+    def finish(self, found: SolverResult) -> Point:
         """By the equations of the active set, or the linear program if the budget is slack."""
         program, rows = self._columns.program(self.caps), self._columns.rows
         cost = float(program.cost @ found.x)
@@ -176,7 +270,7 @@ class ConeTask:
                 return self._slack(linear, linear.x)
         eta = max(found.eta, _SLACK * cost / self._epsilon**2)
         # the cone program at η is the QP with everything times η
-        start = guessed(program.scaled(eta), eta * self._r, replace(found, x=eta * found.x))
+        start = _guessed(program.scaled(eta), eta * self._r, replace(found, x=eta * found.x))
         exact = finish_cone(program, self._r, self._epsilon, eta, found.x, found.mu, start)
         if exact is not None:
             x, mu, eta = exact
@@ -188,12 +282,12 @@ class ConeTask:
         x = tidied(program, self._r, found.x, start)
         return Point(x, found.mu, found.eta * (x @ rows), found.solver)
 
-    def _without_budget(self, program: Program) -> Inner | None:
+    def _without_budget(self, program: Program) -> SolverResult | None:
         """A cheapest point that meets the margins, and their prices."""
         linear = solve_linear(program.margins, self._r, program.caps, program.cost)
         return linear if linear.status == "solved" else None
 
-    def _slack(self, linear: Inner, x: PerColumn) -> Point:
+    def _slack(self, linear: SolverResult, x: PerColumn) -> Point:
         """A point of the linear program, with its multipliers."""
         nothing = np.zeros(self._columns.rows.shape[1])
         return Point(x, linear.mu, nothing, linear.solver, linear.iterations)
@@ -222,3 +316,16 @@ class ConeTask:
             norm,
             max(margin, norm / self._epsilon - 1.0),
         )
+
+
+def _guessed(program: Program, s: PerMargin, found: SolverResult) -> ActiveSet:
+    """The active set of an approximate solution, its free columns independent."""
+    active = guess(program, s, found.x, found.mu)
+    return replace(active, free=independent(program, active, found.x))
+
+
+def _padded(start: SolverResult, program: Program) -> SolverResult:
+    """A point on the columns of a program that came to have more of them."""
+    x = np.zeros(program.caps.size)
+    x[: start.x.size] = start.x
+    return replace(start, x=x)

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from steering_core.optimize.limits import Limits, ablation_limits, box_limits, prefilter, relevance
+from steering_core.optimize.working_set.limits import (
+    Limits,
+    ablation_limits,
+    box_limits,
+    prefilter,
+    relevance,
+)
 
 
 def test_activation_half_takes_active_features_only():

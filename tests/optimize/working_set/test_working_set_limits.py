@@ -7,13 +7,14 @@ import pytest
 import torch
 from optimize_instances import unit_dictionary
 
-from steering_core.optimize import feasibility, tasks, working_set
-from steering_core.optimize.active_set import Program
-from steering_core.optimize.inner import solve_quadratic
-from steering_core.optimize.limits import Limits
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.primal import primal_qp
-from steering_core.optimize.working_set import WorkingSet
+from steering_core.optimize.working_set import feasibility, input_programs
+from steering_core.optimize.working_set import solver as solver_module
+from steering_core.optimize.working_set.active_set import Program
+from steering_core.optimize.working_set.inner import solve_quadratic
+from steering_core.optimize.working_set.limits import Limits
+from steering_core.optimize.working_set.primal import primal_qp
+from steering_core.optimize.working_set.solver import WorkingSet
 
 
 def directions_like(weight, k, seed):
@@ -21,14 +22,14 @@ def directions_like(weight, k, seed):
     return np.stack([weight, *rng.standard_normal((k - 1, weight.size))])
 
 
-@pytest.mark.parametrize("lam", [1e2, 1e3, 1e4, 1e5])
-def test_as_many_features_as_dimensions(lam):
+@pytest.mark.parametrize("qp_lambda", [1e2, 1e3, 1e4, 1e5])
+def test_as_many_features_as_dimensions(qp_lambda):
     decoder, weight = unit_dictionary(2000, 48)
     decoder = decoder / np.linalg.norm(decoder, axis=1, keepdims=True).astype(float)
     r = [0.5, 2.0, 4.0, 8.0]
     mine, exact = (
-        WorkingSet(decoder, weight).qp(r, lam),
-        SteeringPath.fit(decoder, weight).qp(r, lam),
+        WorkingSet(decoder, weight).qp(r, qp_lambda),
+        SteeringPath.fit(decoder, weight).qp(r, qp_lambda),
     )
     assert (mine.status == "optimal").all()
     np.testing.assert_allclose(mine.objective, exact.objective, rtol=1e-10)
@@ -94,13 +95,13 @@ def test_the_solver_named_is_the_one_whose_point_was_used(monkeypatch):
     decoder, weight = unit_dictionary(200, 16)
     plain = WorkingSet(decoder, weight).qp([2.0], 3.0)
     assert plain.inner[0] == "osqp"
-    finish, calls = tasks.finish_qp, []
+    finish, calls = input_programs.finish_qp, []
 
     def fails_at_first(*arguments):
         calls.append(1)
         return None if len(calls) == 1 else finish(*arguments)
 
-    monkeypatch.setattr(tasks, "finish_qp", fails_at_first)
+    monkeypatch.setattr(input_programs, "finish_qp", fails_at_first)
     solved = WorkingSet(decoder, weight).qp([2.0], 3.0)
     assert solved.inner[0] == "clarabel"
     assert solved.iterations[0] > plain.iterations[0]
@@ -109,13 +110,13 @@ def test_the_solver_named_is_the_one_whose_point_was_used(monkeypatch):
 
 def test_a_solver_that_gets_worse_does_not_undo_what_is_certified(monkeypatch):
     decoder, weight = unit_dictionary(1400, 200)
-    outcome, met = tasks.QPTask.outcome, []
+    outcome, met = input_programs.QPInputProgram.outcome, []
 
     def worse_at_last(self, point, costs):
         met.append(outcome(self, point, costs))
         return replace(met[-1], dual_objective=-1.0) if len(met) == 3 else met[-1]
 
-    monkeypatch.setattr(tasks.QPTask, "outcome", worse_at_last)
+    monkeypatch.setattr(input_programs.QPInputProgram, "outcome", worse_at_last)
     solved = WorkingSet(decoder, weight).qp([2.0], 50.0, tolerance=0.1)
     assert solved.rounds[0] == len(met) == 3
     assert solved.objective[0] == met[1].objective > met[2].objective
@@ -125,7 +126,7 @@ def test_a_solver_that_gets_worse_does_not_undo_what_is_certified(monkeypatch):
 
 def test_infeasible_inputs_leave_no_columns_behind(monkeypatch):
     decoder, weight = unit_dictionary(1400, 200)
-    monkeypatch.setattr(working_set, "_MOST", 100)
+    monkeypatch.setattr(solver_module, "_MOST", 100)
     solver, least = WorkingSet(decoder, weight), 1.0 / np.linalg.norm(weight)
     solver.socp([1.0], 3.0)
     grown = []

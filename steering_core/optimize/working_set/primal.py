@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from scipy.linalg import cho_solve
 from scipy.linalg.lapack import dpstrf
 
-from steering_core.optimize.active_set import (
+from steering_core.optimize.working_set.active_set import (
     ActiveSet,
     Exact,
     PerColumn,

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
-from steering_core.optimize.active_set import Program
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.homotopy import FLAT
+from steering_core.optimize.working_set.active_set import Program
 
 _AT_CAP = 1e-9  # a coefficient this near (relative) to its cap is at it
 

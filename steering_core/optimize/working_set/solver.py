@@ -6,13 +6,14 @@ is priced with its multipliers, those that would pay come in, until none is left
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+from scipy import sparse
 
-from steering_core.optimize.active_set import PerMargin
 from steering_core.optimize.checks import (
     as_directions,
     as_float64,
@@ -22,12 +23,17 @@ from steering_core.optimize.checks import (
     tolerated,
 )
 from steering_core.optimize.dictionary import Dictionary
-from steering_core.optimize.inner import ConeSolver, WarmOSQP
-from steering_core.optimize.input_program import InputProgram
-from steering_core.optimize.limits import Limits
-from steering_core.optimize.outcome import Outcome, WorkingSetSolutions
-from steering_core.optimize.tasks import ConeTask, QPTask
-from steering_core.optimize.working_columns import WorkingColumns
+from steering_core.optimize.solution import STATUSES
+from steering_core.optimize.working_set.active_set import PerMargin
+from steering_core.optimize.working_set.columns import WorkingColumns
+from steering_core.optimize.working_set.inner import ConeSolver, WarmOSQP
+from steering_core.optimize.working_set.input_programs import (
+    ConeInputProgram,
+    InputProgram,
+    Outcome,
+    QPInputProgram,
+)
+from steering_core.optimize.working_set.limits import Limits
 
 _PAYS = -1e-9  # a column whose reduced cost is below this comes in
 _COME_IN = 48  # columns a round
@@ -36,6 +42,80 @@ _MISSED = 1e-9  # constraints missed by more (relative): is there a solution at 
 _ROUNDS = 200
 
 Caps = Float[np.ndarray, " columns"]
+
+
+class WorkingSetSolutions:
+    """Solutions of n inputs, in the terms of :class:`Solutions` of the path.
+
+    Values of infeasible and failed inputs are NaN, their ``l0`` is -1, their rows of ``delta``
+    empty.
+
+    Attributes:
+        shortfall: r, ``(n, k)``.
+        parameter: λ or ε, ``(n,)``.
+        delta: δ, ``(n, d_sae)`` CSR; negative entries are features turned down.
+        iterations: of the inner solver, all rounds together.
+        rounds: how often the full dictionary was priced.
+        inner: the inner solver whose point was used, e.g. ``"clarabel"`` where OSQP did not
+            converge; empty where none was needed.
+    """
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        shortfall: Float[np.ndarray, "n k"],
+        parameter: Float[np.ndarray, " n"],
+        outcomes: list[Outcome],
+    ) -> None:
+        self._dictionary = dictionary
+        self.shortfall, self.parameter = shortfall, parameter
+        empty = sparse.csr_array((0, dictionary.d_sae))
+        self.delta = (
+            sparse.csr_array(sparse.vstack([o.delta for o in outcomes])) if outcomes else empty
+        )
+        self.status = np.array([o.status for o in outcomes], dtype=f"<U{max(map(len, STATUSES))}")
+        for name, source in (
+            ("objective", "objective"),
+            ("dual_objective", "dual_objective"),
+            ("dual_violation", "violation"),
+            ("residual_norm", "norm"),
+        ):
+            setattr(self, name, np.array([getattr(o, source) for o in outcomes], dtype=float))
+        self.iterations = np.array([o.iterations for o in outcomes], dtype=np.int64)
+        self.rounds = np.array([o.rounds for o in outcomes], dtype=np.int64)
+        self.inner = np.array([o.inner for o in outcomes], dtype="<U8")
+
+    def __len__(self) -> int:
+        return self.status.size
+
+    @property
+    def solved(self) -> Bool[np.ndarray, " n"]:
+        """Mask of the inputs that have a solution (a zero one included)."""
+        return ~np.isnan(self.objective)
+
+    @property
+    def relative_gap(self) -> Float[np.ndarray, " n"]:
+        """``(objective − dual_objective) / objective``, 0 for δ = 0."""
+        scale = np.where(self.objective == 0, 1.0, self.objective)
+        return (self.objective - self.dual_objective) / scale
+
+    @property
+    def l1(self) -> Float[np.ndarray, " n"]:
+        """``‖δ‖₁``."""
+        return np.where(self.solved, abs(self.delta).sum(axis=1), np.nan)
+
+    @property
+    def l0(self) -> Int[np.ndarray, " n"]:
+        """Number of coefficients that are not zero, -1 without a solution."""
+        return np.where(self.solved, np.diff(self.delta.indptr), -1)
+
+    @cached_property
+    def vector(self) -> Float[np.ndarray, "n d_model"]:
+        """``Dᵀδ``, float64; rows without a solution are NaN."""
+        used = np.unique(self.delta.indices)
+        out = self.delta[:, used] @ self._dictionary.rows(used)
+        out[~self.solved] = np.nan
+        return out
 
 
 class WorkingSet:
@@ -78,14 +158,14 @@ class WorkingSet:
         self._osqp = WarmOSQP(warm)
 
     def qp(
-        self, shortfall: Any, lam: Any, limits: Limits | None = None, tolerance: float = 1e-5
+        self, shortfall: Any, qp_lambda: Any, limits: Limits | None = None, tolerance: float = 1e-5
     ) -> WorkingSetSolutions:
         """Solve the QP for each input.
 
         Args:
             shortfall: r, ``(n, k)``; ``(n,)`` with one direction. An input whose r are all <= 0
                 gets δ = 0.
-            lam: λ > 0, a number or ``(n,)``.
+            qp_lambda: λ > 0, a number or ``(n,)``.
             limits: of the coefficients; default ``δ ≥ 0``.
             tolerance: a solution with a larger certified relative gap, or a constraint missed by
                 more, is ``"inaccurate"``.
@@ -94,10 +174,12 @@ class WorkingSet:
             ValueError: naming the argument.
         """
 
-        def task(r: PerMargin, lam: float, caps: Caps) -> InputProgram:
-            return QPTask(self._columns, self._osqp, r, lam, caps)
+        def task(r: PerMargin, qp_lambda: float, caps: Caps) -> InputProgram:
+            return QPInputProgram(self._columns, self._osqp, r, qp_lambda, caps)
 
-        return self._each(shortfall, "lam", positive("lam", lam), limits, tolerance, task)
+        return self._each(
+            shortfall, "qp_lambda", positive("qp_lambda", qp_lambda), limits, tolerance, task
+        )
 
     def socp(
         self, shortfall: Any, epsilon: Any, limits: Limits | None = None, tolerance: float = 1e-5
@@ -105,7 +187,7 @@ class WorkingSet:
         """Solve the SOCP for each input; ``epsilon`` >= 0, otherwise as :meth:`qp`."""
 
         def task(r: PerMargin, epsilon: float, caps: Caps) -> InputProgram:
-            return ConeTask(self._columns, self._cone_solver, r, epsilon, caps)
+            return ConeInputProgram(self._columns, self._cone_solver, r, epsilon, caps)
 
         epsilon = positive("epsilon", epsilon, zero=True)
         return self._each(shortfall, "epsilon", epsilon, limits, tolerance, task)
@@ -130,7 +212,7 @@ class WorkingSet:
             if (shortfall[i] <= 0).all():
                 outcomes.append(Outcome.satisfied(d_sae))
             elif name == "epsilon" and parameter[i] == 0:
-                outcomes.append(Outcome.nothing("infeasible", d_sae))
+                outcomes.append(Outcome.without_solution("infeasible", d_sae))
             else:
                 outcome = self._one(task(shortfall[i] / self._gain, float(parameter[i]), caps))
                 outcomes.append(outcome.judged(tolerance))
@@ -143,7 +225,7 @@ class WorkingSet:
             return self._rounds(task)
         except np.linalg.LinAlgError:
             self._columns.keep_first(before)
-            return Outcome.nothing("failed", self._columns.d_sae)
+            return Outcome.without_solution("failed", self._columns.d_sae)
 
     def _rounds(self, task: InputProgram) -> Outcome:
         """Solve, price all columns, take in those that pay, until none does.
@@ -182,7 +264,7 @@ class WorkingSet:
         if best is not None and status != "infeasible":
             return best
         status = "failed" if status == "feasible" else status
-        return Outcome.nothing(status, self._columns.d_sae)
+        return Outcome.without_solution(status, self._columns.d_sae)
 
 
 def _margins(shortfall: Any, k: int) -> Float[np.ndarray, "n k"]:
