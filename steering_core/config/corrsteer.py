@@ -27,9 +27,9 @@ class Arm(Closed):
 
     ``strategy``: ``single`` is the best feature over all layers (S), ``all`` the best of every
     layer (A), ``pruned`` the layers of A that alone beat the unsteered validation accuracy (P),
-    ``validated`` the one layer that is best on validation. ``score`` ranks features by correlation
-    with success, mutual information (SPARE), Fisher ratio (DSG), difference of means (CAA), or at
-    random. ``space``: SAE features, or raw dimensions of the residual stream. ``mask`` and
+    ``validated`` the best of these layers. ``score`` ranks features by correlation with success,
+    mutual information (SPARE), Fisher ratio (DSG), difference of means (CAA), or at random.
+    ``space``: SAE features, or raw dimensions of the residual stream. ``mask`` and
     ``pooling`` say which tokens of a sample count and how they become one number, ``task`` as the
     task has it; ``coefficient_pooling`` the same for coefficients. ``coefficient`` is the mean over
     successful samples (minus that over failures for a feature that goes against success), the
@@ -127,7 +127,8 @@ class Bridge(Closed):
     """The methods of optimal sparse steering on the best layer of an arm.
 
     ``single_feature``, ``topk_features`` and the programs have the features that the arm selected
-    there as their dictionary. Of several strengths the one that is best on validation is used.
+    there as their dictionary. The strength that is best on validation is used; where none beats no
+    steering there, the method is undefined.
     """
 
     methods: list[BridgeMethod] = Field(default=list(BRIDGE_METHODS))

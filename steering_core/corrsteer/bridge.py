@@ -1,7 +1,8 @@
 """The methods of optimal sparse steering answer CorrSteer's tasks, to stand in one table.
 
-They steer at the best layer of an arm. Each has the strength with which it answers the most
-validation rows, as the layers of P are chosen; the test rows are answered once.
+They steer at the best layer of an arm. The validation rows choose the strength of each method, as
+they choose the layers of P. No steering is one of the candidates: a method that does not beat it
+there has no strength and answers no test row.
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from steering_core.models.tokens import count_tokens
 PAIR_ROWS = 500
 _BATCH_TOKENS = 2048
 COLUMNS = ["strength", "n", "n_missing", "accuracy", "chosen"]
+#: Name of the candidate that adds nothing.
+NO_STEERING = "none"
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Bridged:
 
     Attributes:
         answers: as :func:`steering_core.corrsteer.answers.answer` returns them.
-        validation: :data:`COLUMNS`; a row without a vector keeps its unsteered answer, as in the
-            column ``accuracy_all`` of the table of results.
+        validation: :data:`COLUMNS`, the first row for no steering. An example without a vector
+            keeps its unsteered answer, as in the column ``accuracy_all`` of the table of results.
     """
 
     answers: pd.DataFrame
@@ -60,7 +63,8 @@ def answer_bridge(
     """Choose a strength on the validation rows and answer the test rows with it.
 
     A row without a solution is not answered; it is undefined with the program's status. A method
-    that cannot learn from the training rows is undefined as a whole.
+    is undefined as a whole if it cannot learn from the training rows, or if none of its strengths
+    answers more validation rows than the unsteered model.
 
     Args:
         run: the model and how it answers.
@@ -89,11 +93,24 @@ def answer_bridge(
     except DataError as error:
         return Bridged(undefined(test, f"{method}: {error}"), nothing)
     table = _tried(run, validation, seen, grid, site)
-    # The weakest of equals: nothing is gained by touching more.
+    # The first of equals is the weakest, and the first of all is no steering.
     at = int(table["accuracy"].to_numpy().argmax())
+    table = table.assign(chosen=table.index == at)
+    if at == 0:
+        return Bridged(undefined(test, _nothing_helped(table)), table)
     seen = residuals(run, test["prompt"].tolist(), site)
-    return Bridged(
-        _answers(run, test, seen, grid[at], site), table.assign(chosen=table.index == at)
+    return Bridged(_answers(run, test, seen, grid[at - 1], site), table)
+
+
+def _nothing_helped(table: pd.DataFrame) -> str:
+    """Say that no strength beats no steering, and by how much the best of them misses it."""
+    steered = table.iloc[1:]
+    best = steered.loc[steered["accuracy"].idxmax()]
+    unsolved = f", without a solution for {best['n_missing']} of {best['n']} rows"
+    return (
+        "nothing helped on validation: no strength beats the unsteered validation accuracy "
+        f"({table['accuracy'].iloc[0]:.3f}); the best, {best['strength']}, has "
+        f"{best['accuracy']:.3f}{unsolved if best['n_missing'] else ''}"
     )
 
 
@@ -133,17 +150,13 @@ def _learned(
 def _tried(
     run: Run, rows: pd.DataFrame, seen: Residuals, grid: list[Strength], site: Site
 ) -> pd.DataFrame:
-    """What every strength does on the validation rows."""
-    tried = []
-    unsteered: pd.Series | None = None
+    """What no steering and every strength do on the validation rows, without ``chosen``."""
+    unsteered = _plain(run, rows)["success"]
+    tried = [(NO_STEERING, len(rows), 0, unsteered.eq(True).mean())]
     for strength in grid:
         answers = _answers(run, rows, seen, strength, site)
         without = answers["status"] != "ok"
-        success = answers["success"]
-        if without.any():
-            if unsteered is None:
-                unsteered = _plain(run, rows)["success"]
-            success = success.where(~without, unsteered)
+        success = answers["success"].where(~without, unsteered)
         tried.append((strength.name, len(rows), int(without.sum()), success.eq(True).mean()))
     return pd.DataFrame(tried, columns=COLUMNS[:-1])
 

@@ -6,6 +6,9 @@ import pandas as pd
 
 from steering_core.corrsteer.plan import Plan
 
+#: Stands for the unsteered model in the validation of layers.
+UNSTEERED_LAYER = -1
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -25,8 +28,9 @@ def choose(strategy: str, plan: Plan, validation: pd.DataFrame | None = None) ->
 
     ``single`` takes the layer of the single best feature of all layers; equal scores go to the
     lower layer. ``all`` takes every layer with a vector. ``pruned`` keeps those that alone
-    answer more validation rows than the unsteered model. ``validated`` takes the best layer on
-    validation, whether or not it beats the unsteered model.
+    answer more validation rows than the unsteered model. ``validated`` takes the layer that answers
+    the most validation rows. Where no layer beats the unsteered model, neither has a layer: no
+    steering is a candidate too.
 
     Args:
         strategy: one of the four.
@@ -48,9 +52,16 @@ def choose(strategy: str, plan: Plan, validation: pd.DataFrame | None = None) ->
     if validation is None:
         raise ValueError(f"strategy {strategy} needs the validation of each layer.")
     accuracy = validation.set_index("layer")["accuracy"]
-    if set(accuracy.index) != {-1, *layers}:
+    if set(accuracy.index) != {UNSTEERED_LAYER, *layers}:
         raise ValueError("the validation is of other layers than the plan's.")
+    kept = tuple(layer for layer in layers if accuracy[layer] > accuracy[UNSTEERED_LAYER])
+    if not kept:
+        best = max(accuracy[layer] for layer in layers)
+        return Choice(
+            (),
+            "nothing helped on validation: no layer alone beats the unsteered validation accuracy "
+            f"({accuracy[UNSTEERED_LAYER]:.3f}); the best has {best:.3f}",
+        )
     if strategy == "validated":
-        return Choice((min(layers, key=lambda layer: (-accuracy[layer], layer)),))
-    kept = tuple(layer for layer in layers if accuracy[layer] > accuracy[-1])
-    return Choice(kept, "" if kept else "no layer alone beats the unsteered validation accuracy")
+        return Choice((min(kept, key=lambda layer: (-accuracy[layer], layer)),))
+    return Choice(kept)

@@ -6,10 +6,8 @@ import pandas as pd
 
 from steering_core.corrsteer.answers import Intervention, layer_interventions
 from steering_core.corrsteer.plan import Plan
+from steering_core.corrsteer.strategy import UNSTEERED_LAYER
 from steering_core.progress import progress
-
-#: Stands for the unsteered model in the table.
-UNSTEERED_LAYER = -1
 
 
 def validate_layers(

@@ -126,7 +126,17 @@ def _with_selection(
         table = table.assign(**dict.fromkeys(chosen, np.nan), n_validation_texts=np.nan)
         return table.assign(selected=pd.array([pd.NA] * len(table), dtype="boolean"))
     chosen = select_strengths(texts, budget, **boot).astype({"selected": "boolean"})
-    return table.merge(chosen, on=["method", "strength_index"], how="left", validate="one_to_one")
+    table = table.merge(chosen, on=["method", "strength_index"], how="left", validate="one_to_one")
+    rate = table["validation_classifier_rate"]
+    unsteered = rate[table["method"] == NoSteering.name].mean()  # of one row
+    useless = table["selected"].fillna(False) & (rate <= unsteered)
+    for place in table.index[useless & (table["method"] != NoSteering.name)]:
+        warning = (
+            "the selected strength did not help on validation: its target rate there is "
+            f"{rate[place]:.3g}, without steering {unsteered:.3g}"
+        )
+        table.loc[place, "warnings"] = "; ".join(filter(None, [table["warnings"][place], warning]))
+    return table
 
 
 def _strengths(solutions: pd.DataFrame, method: str) -> list[int]:

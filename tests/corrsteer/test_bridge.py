@@ -1,6 +1,6 @@
 """The methods of optimal sparse steering on CorrSteer's tasks."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,13 +9,14 @@ from corrsteer_world import SITE, TinySAE, word_rows, words_task
 
 from steering_core.config.corrsteer import BRIDGE_METHODS, Bridge
 from steering_core.corrsteer.answers import SCHEMA, answer, write_answers
-from steering_core.corrsteer.bridge import answer_bridge, fitting
+from steering_core.corrsteer.bridge import NO_STEERING, answer_bridge, fitting
 from steering_core.corrsteer.bridge_learned import Learned
 from steering_core.corrsteer.bridge_methods import strengths
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.run import Run
+from steering_core.corrsteer.success import Success, Verdict
 from steering_core.errors import DataError
 from steering_core.methods.modes import is_program, mode_of
 from steering_core.probes.fit import fit_probe
@@ -114,18 +115,39 @@ def plan_for(lm, sae):
     return Plan(features, {1: sae.decoder[0]}, {1: SITE}, {})
 
 
-def run_of(lm):
-    return Run(lm, words_task(2), HOW, None, False, {1: SITE})
+@dataclass(frozen=True)
+class SaysOtherwise(Success):
+    """Succeeds where the answer is none that the unsteered model gives, or where it is one."""
+
+    unsteered: frozenset[str]
+    otherwise: bool = True
+
+    def _judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:
+        changed = [text not in self.unsteered for text in texts]
+        return Verdict(list(texts), np.array(changed) == self.otherwise)
 
 
-def bridged(lm, method="convex_optimal", *, success=None, worked=("w0", "w1"), **settings):
+def changed_task(lm, *, otherwise=True):
+    """A task that steering can only help, or can only harm."""
+    rows = pd.concat([word_rows(10, 4, "validation"), word_rows(12, 5)], ignore_index=True)
+    texts = answer(lm, rows, words_task(2), HOW, None)["text"]
+    return replace(words_task(2), success=SaysOtherwise(frozenset(texts), otherwise))
+
+
+def run_of(lm, task=None):
+    return Run(lm, task or words_task(2), HOW, None, False, {1: SITE})
+
+
+def bridged(
+    lm, method="convex_optimal", *, success=None, worked=("w0", "w1"), task=None, **settings
+):
     sae = TinySAE(lm.shape.d_model, 40)
     train = word_rows(40)
     train["worked"] = [worked[i % len(worked)] for i in range(40)]
     base = answer(lm, train, words_task(2), HOW, None)
     train["success"] = base["success"].to_numpy() if success is None else success
     return answer_bridge(
-        run_of(lm),
+        run_of(lm, task or changed_task(lm)),
         method,
         Bridge(features=10, **settings),
         plan_for(lm, sae),
@@ -139,7 +161,7 @@ def bridged(lm, method="convex_optimal", *, success=None, worked=("w0", "w1"), *
 
 @pytest.mark.parametrize("method", BRIDGE_METHODS)
 def test_every_method_answers_the_task_and_stands_in_the_table(tiny, tmp_path, method):
-    found = bridged(tiny, method, tau=[1.0], epsilon=[1e4], strengths=[0.5, 2.0])
+    found = bridged(tiny, method, tau=[4.0], epsilon=[1e4], strengths=[0.5, 2.0])
     write_answers(tmp_path / "answers.parquet", found.answers)
     table = pd.read_parquet(tmp_path / "answers.parquet")
     assert table.columns.tolist() == SCHEMA.names and (table["status"] == "ok").any()
@@ -157,40 +179,76 @@ def test_every_method_answers_the_task_and_stands_in_the_table(tiny, tmp_path, m
 
 
 def test_the_weakest_of_the_best_strengths_on_validation_answers_the_test_rows(tiny):
-    found = bridged(tiny, "random_direction", strengths=[0.01, 0.5, 4.0, 0.01])
+    found = bridged(tiny, "random_direction", strengths=[4.0, 0.01, 0.5, 4.0])
     table = found.validation
     assert (table["n"] == 10).all() and (table["n_missing"] == 0).all()
+    assert table["strength"].tolist() == [
+        NO_STEERING, "alpha 4", "alpha 0.01", "alpha 0.5", "alpha 4"
+    ]  # fmt: skip
     best = table["accuracy"].to_numpy().argmax()
-    assert table["chosen"].tolist() == [i == best for i in range(4)]
-    assert set(found.answers["strength"]) == {table["strength"][best]}
+    assert table["chosen"].tolist() == [i == best for i in range(5)]
+    assert best > 0 and set(found.answers["strength"]) == {table["strength"][best]}
     # Equal strengths do the same, and the first of them is taken.
-    assert table["accuracy"][0] == table["accuracy"][3] and not table["chosen"][3]
+    assert table["accuracy"][1] == table["accuracy"][4] and not table["chosen"][4]
+
+
+@pytest.mark.parametrize("method", ["random_direction", "qp_optimal", "socp_adaptive"])
+def test_a_method_that_does_not_beat_no_steering_has_no_strength(tiny, method):
+    """Every strength is worse: the least bad one is no result of the method."""
+    task = changed_task(tiny, otherwise=False)
+    given = {"strengths": [2.0, 8.0], "tau": [4.0], "epsilon": [1e4]}
+    found = bridged(tiny, method, task=task, **given)
+    table = found.validation
+    assert table["accuracy"].iloc[0] == 1.0 and (table["accuracy"].iloc[1:] < 1.0).any()
+    assert table["chosen"].tolist() == [True] + [False] * (len(table) - 1)
+    assert set(found.answers["status"]) == {"undefined"}
+    assert found.answers[["text", "answer", "success", "norm"]].isna().all(axis=None)
+    (reason,) = set(found.answers["reason"])
+    assert reason.startswith("nothing helped on validation") and "(1.000)" in reason
+    base = answer(tiny, word_rows(12, 5), task, HOW, None, n_features=0)
+    runs = {0: {"unsteered": base, method: found.answers}}
+    row = result_table("e", runs, n_resamples=20).iloc[-1]
+    assert row["status"] == "undefined" and row["reason"] == reason
+    assert pd.isna(row["accuracy"]) and row["strength"] == ""
+    assert row["baseline_accuracy"] == pytest.approx(base["success"].mean()) and row["n"] == 0
+
+
+def test_a_strength_that_changes_nothing_does_not_win(tiny):
+    """Ties go to no steering: nothing is gained by touching more."""
+    found = bridged(tiny, "random_direction", strengths=[1e-9])
+    assert found.validation["accuracy"].nunique() == 1
+    assert found.validation["chosen"].tolist() == [True, False]
+    assert set(found.answers["status"]) == {"undefined"}
 
 
 def test_rows_without_a_solution_are_left_out_and_counted_never_scored(tiny):
-    found = bridged(tiny, tau=[1.0], epsilon=[1e-6])
+    found = bridged(tiny, tau=[1.0], epsilon=[160.0])
     table = found.answers
     gone = table["status"] == "undefined"
+    assert 0 < gone.sum() < 12
     reasons = table.loc[gone, "reason"]
-    assert gone.any() and reasons.str.startswith("program: infeasible").all()
+    assert reasons.str.startswith("program: infeasible").all()
     assert reasons.str.endswith("the probe of success is no better than chance").all()
     assert table.loc[gone, ["success", "norm", "n_features"]].isna().all(axis=None)
     base = answer(tiny, word_rows(12, 5), words_task(2), HOW, None)
     runs = {0: {"unsteered": base, "convex_optimal": table}}
     row = result_table("e", runs, n_resamples=50).query("method == 'convex_optimal'").iloc[0]
-    if gone.all():
-        assert row["status"] == "undefined" and pd.isna(row["accuracy"])
-    else:
-        assert row["n_missing"] == gone.sum() and "infeasible" in row["reason"]
+    assert row["n_missing"] == gone.sum() and "infeasible" in row["reason"]
+
+
+def test_a_program_without_a_solution_helps_nothing_and_says_so(tiny):
+    (reason,) = set(bridged(tiny, tau=[1.0], epsilon=[1e-6]).answers["reason"])
+    assert reason.endswith("has 0.000, without a solution for 10 of 10 rows")
 
 
 def test_rows_without_a_solution_keep_their_answer_in_the_choice_of_a_strength(tiny):
-    table = bridged(tiny, tau=[1.0], epsilon=[1e-6, 1e4]).validation
+    table = bridged(tiny, tau=[1.0], epsilon=[1e-6, 1e4], task=words_task(2)).validation
     rows = word_rows(10, 4, "validation")
     base = answer(tiny, rows, words_task(2), HOW, None)["success"].mean()
-    assert table["n_missing"].iloc[0] > 0 and table["n_missing"].iloc[1] == 0
+    assert table["n_missing"].tolist()[0] == 0 and table["n_missing"].iloc[1] > 0
+    assert table["n_missing"].iloc[2] == 0
     # As good as none can be moved by so little.
-    assert table["accuracy"].iloc[0] == pytest.approx(base)
+    assert table["accuracy"].iloc[0] == table["accuracy"].iloc[1] == pytest.approx(base)
 
 
 @pytest.mark.parametrize("program", ["qp", "socp"])

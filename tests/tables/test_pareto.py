@@ -366,6 +366,20 @@ def test_the_strength_is_selected_on_validation_prompts_alone():
     pd.testing.assert_frame_equal(without.drop(columns=columns), first.drop(columns=columns))
 
 
+@pytest.mark.parametrize(("judged", "helped"), [([1, 1], True), ([0, 1], False), ([0, 0], False)])
+def test_a_selected_strength_that_did_not_beat_no_steering_is_warned_of(judged, helped):
+    settings = SETTINGS.model_copy(update={"selection_kl": 5.0})
+    changed = measured()
+    validation = changed.texts.assign(example_id="v" + changed.texts["example_id"])
+    steered = validation["method"] == "caa_mean_diff"
+    validation.loc[steered, "judged"] = judged  # no steering has one of two
+    table = pareto_table(SUBJECT, replace(changed, validation_texts=validation), settings)
+    assert table["selected"][1]
+    said = "the selected strength did not help on validation: its target rate there is"
+    assert (said in table["warnings"][1]) == (not helped)
+    assert not table["warnings"][[0, 2, 3]].str.contains(said).any()
+
+
 def test_a_flip_rate_without_candidates_is_empty():
     changed = measured()
     changed.probe_effects["eval_probe_base"] = 1.0
