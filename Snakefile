@@ -13,8 +13,8 @@ from pathlib import Path
 from snakemake.logging import logger
 from snakemake.utils import min_version
 
-from steering_core.failures import explain_failures
-from steering_core.stale_locks import take_over
+from steering_core.runtime.advice import explain_failures
+from steering_core.runtime.locks import take_over
 
 min_version("9.0")
 

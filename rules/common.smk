@@ -4,8 +4,8 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-from steering_core.accelerators import gpus_on
-from steering_core.code_digest import code_digest
+from steering_core.runtime.machine import gpus_on
+from steering_core.runtime.digest import code_digest
 from steering_core.config import load_config, resolve
 from steering_core.config.command_line import with_nulls
 from steering_core.config.families import asked_families, check_top_level

@@ -5,8 +5,8 @@ Data flows one way through the subpackages::
     data -> models -> activations -> statistics, probes -> optimize, methods
          -> generation -> metrics -> tables
 
-``config`` describes an experiment, ``storage`` writes files, ``demo`` makes a small world in
-which the truth is known. Nothing here knows Snakemake.
+``config`` describes an experiment, ``runtime`` surrounds every stage, ``storage`` writes files,
+``demo`` makes a small world in which the truth is known. Nothing here knows Snakemake.
 """
 
 __version__ = "0.1.0"

@@ -16,7 +16,6 @@ import pytest
 import torch
 import yaml
 
-from steering_core import job
 from steering_core.activations.positions import last_token_residuals
 from steering_core.config.resolve import resolve
 from steering_core.config.settings import METHODS, Settings
@@ -56,6 +55,7 @@ from steering_core.models.tokens import pad, padded_width, tokenize
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.working_set.limits import prefilter, relevance
 from steering_core.probes.linear_probe import LinearProbe
+from steering_core.runtime import machine
 from steering_core.storage.atomic import write_json
 from steering_core.tables.columns import validate_table
 from steering_core.tables.pareto import Measured, Subject, pareto_table
@@ -415,7 +415,7 @@ def test_09_the_score_is_not_the_constraint_that_was_enforced():
 
 def ready_for_a_script(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a workflow script run in this process, with its log in ``folder``."""
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", *job._THREAD_VARIABLES):
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", *machine._THREAD_VARIABLES):
         monkeypatch.setenv(name, "1")  # the script sets them; this puts them back
     monkeypatch.setenv("STEERING_THREADS", str(torch.get_num_threads()))
     (folder / "logs").mkdir()

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from workflow_rules import JOB, ROOT, Rules, parse
 
-from steering_core.code_digest import code_digest, used_modules
 from steering_core.config.settings import METHODS
+from steering_core.runtime.digest import code_digest, used_modules
 
 SCRIPTS = sorted((ROOT / "workflow_scripts").glob("*.py"))
 

@@ -1,6 +1,6 @@
 """Check the parts of a cache against each other and list them."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.activations.manifest import expected_rows, origin, write_manifest

@@ -1,6 +1,6 @@
 """One shard of the activation cache."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.activations.cache import cache_activations

@@ -1,6 +1,6 @@
 """Streaming correlation of every feature with the label, over the training split."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.activations.features import read_features

@@ -1,6 +1,6 @@
 """Answers to the test rows under one arm, or unsteered."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

@@ -1,6 +1,6 @@
 """Answers to the test rows under a method of optimal sparse steering, at its best strength."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.config.corrsteer import Bridge

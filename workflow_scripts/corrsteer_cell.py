@@ -1,6 +1,6 @@
 """One published number and the measured one."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

@@ -1,6 +1,6 @@
 """Pin, download and check what a CorrSteer experiment takes from outside."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake, network=True):
     from steering_core.config.corrsteer_task import CorrSteerTask

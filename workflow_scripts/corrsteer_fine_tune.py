@@ -1,6 +1,6 @@
 """Fine-tune on the training rows and answer the test rows."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from dataclasses import replace

@@ -1,6 +1,6 @@
 """Merge the shards of a selection, with the best features after every shard."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

@@ -1,6 +1,6 @@
 """Features, coefficients and vectors of one arm."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.config.corrsteer import Arm

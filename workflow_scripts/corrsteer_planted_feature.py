@@ -1,6 +1,6 @@
 """Compare the feature that CorrSteer-S chose in the demo with the planted sentiment."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

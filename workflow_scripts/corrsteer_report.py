@@ -1,6 +1,6 @@
 """Results of an experiment over its seeds, and what steering changed."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

@@ -1,6 +1,6 @@
 """Answer a shard of the training rows and accumulate every layer's activations."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.config.model import Model

@@ -1,6 +1,6 @@
 """All cells of a published table."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.corrsteer.cells import table_of

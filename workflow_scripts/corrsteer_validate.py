@@ -1,6 +1,6 @@
 """Accuracy of every layer of an arm alone on the validation rows."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.config.view import SettingsView

@@ -1,6 +1,6 @@
 """Write the demo's corpora, lexicon and concept texts."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.demo.concept import write_concept

@@ -1,6 +1,6 @@
 """Train the demo's language model."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.demo.language_model import train_language_model

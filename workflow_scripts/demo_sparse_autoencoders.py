@@ -1,6 +1,6 @@
 """Train an SAE for every layer of the demo's language model."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.demo.sparse_autoencoder import train_saes

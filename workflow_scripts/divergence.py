@@ -1,6 +1,6 @@
 """KL and base-model surprise of the texts of one method."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

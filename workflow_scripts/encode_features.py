@@ -1,6 +1,6 @@
 """SAE features of the cached residuals at the chosen layer."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.activations.encode import encode_features

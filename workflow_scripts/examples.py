@@ -1,6 +1,6 @@
 """Dataset and concept texts to one table with splits."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

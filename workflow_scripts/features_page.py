@@ -1,6 +1,6 @@
 """The features that correlate most and those the QP uses most, with links."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

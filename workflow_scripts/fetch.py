@@ -1,6 +1,6 @@
 """Pin, download and check what an experiment takes from outside."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake, network=True):
     from steering_core.config.experiment import Experiment

@@ -1,6 +1,6 @@
 """Download the SAE of every cached layer, which only the layer sweep needs."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake, network=True):
     from functools import partial

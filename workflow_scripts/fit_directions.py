@@ -1,6 +1,6 @@
 """Directions of the methods that add one fixed vector."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.activations.reader import ActivationCache

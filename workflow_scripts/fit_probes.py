@@ -1,6 +1,6 @@
 """The probe that is steered by, and an independent one that judges."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import logging

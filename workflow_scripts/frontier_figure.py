@@ -1,6 +1,6 @@
 """The frontier of the programs along the path, with the sweep's points on it."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

@@ -1,6 +1,6 @@
 """Continuations of the prompts under one method, at all its strengths."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.data.examples import PROMPT_SPLITS, read_examples

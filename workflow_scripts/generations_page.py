@@ -1,6 +1,6 @@
 """Texts side by side: prompt, unsteered, and every method."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

@@ -1,6 +1,6 @@
 """Programs against fixed directions at equal norm on every test row."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.activations.reader import ActivationCache

@@ -1,12 +1,12 @@
 """Aggregate what was measured into pareto.csv."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd
 
     from steering_core.config.view import SettingsView
-    from steering_core.provenance import short_digests
+    from steering_core.runtime.provenance import short_digests
     from steering_core.storage.atomic import write_text
     from steering_core.storage.json import read_json
     from steering_core.tables.caveats import judge_warnings, probe_warnings

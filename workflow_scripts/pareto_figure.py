@@ -1,6 +1,6 @@
 """Picture of the frontier."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

@@ -1,6 +1,6 @@
 """Write down the layer that is steered and how it was chosen."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

@@ -1,6 +1,6 @@
 """Logits of both probes before and after, for every test row."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

@@ -1,9 +1,9 @@
 """Write down the digests of all that an experiment delivers."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
-    from steering_core.provenance import product_digests
+    from steering_core.runtime.provenance import product_digests
     from steering_core.storage.atomic import write_json
     from steering_core.storage.json import read_json
 

@@ -1,9 +1,9 @@
 """Write down what determines the products of an experiment."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
-    from steering_core.provenance import provenance
+    from steering_core.runtime.provenance import provenance
     from steering_core.storage.atomic import write_json
     from steering_core.storage.json import read_json
 

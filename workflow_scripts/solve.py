@@ -1,6 +1,6 @@
 """Solve a program at every strength for every test row, validation row and prompt."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.activations.reader import ActivationCache

@@ -1,6 +1,6 @@
 """Every fixed direction at every strength, for every test row, validation row and prompt."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.config.view import SettingsView

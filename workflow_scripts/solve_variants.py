@@ -1,6 +1,6 @@
 """Solve every variant of the programs for test rows that start outside the target class."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.activations.features import feature_matrix

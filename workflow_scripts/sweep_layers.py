@@ -1,6 +1,6 @@
 """Probe accuracy and SAE alignment of every cached layer, from training rows alone."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.activations.reader import ActivationCache

@@ -1,6 +1,6 @@
 """The variants of the programs, aggregated into variants.csv and drawn."""
 
-from steering_core.job import job
+from steering_core.runtime.job import job
 
 with job(snakemake):
     import pandas as pd

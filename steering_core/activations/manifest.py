@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steering_core.errors import StorageError
+from steering_core.runtime.machine import changed_versions, running_versions
 from steering_core.storage.atomic import write_json
-from steering_core.versions import changed_versions, running_versions
 
 log = logging.getLogger(__name__)
 

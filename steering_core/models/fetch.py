@@ -26,7 +26,7 @@ from steering_core.models.sae_source import (
 )
 from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.models.weights import fetch_weights
-from steering_core.versions import running_versions
+from steering_core.runtime.machine import running_versions
 
 log = logging.getLogger(__name__)
 

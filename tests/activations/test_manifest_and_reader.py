@@ -11,7 +11,7 @@ import pytest
 from steering_core.activations.manifest import damage_of, origin, write_manifest
 from steering_core.activations.reader import ActivationCache
 from steering_core.errors import StorageError
-from steering_core.versions import running_versions
+from steering_core.runtime.machine import running_versions
 
 HOOK = "blocks.0.hook_resid_pre"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from steering_core.accelerators import shows_gpu
+from steering_core.runtime.machine import shows_gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "reliability"))

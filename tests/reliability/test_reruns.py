@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_demo import ROOT, SIZES, TARGETS, command, environment, finished_demo, run
 
-from steering_core.code_digest import used_modules
+from steering_core.runtime.digest import used_modules
 
 EDITED = "steering_core/metrics/bootstrap.py"
 

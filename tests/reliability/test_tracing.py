@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from tiny_demo import ROOT, finished_demo
 
-from steering_core.code_digest import code_digest
-from steering_core.provenance import json_digest, library_versions, short_digests
+from steering_core.runtime.digest import code_digest
+from steering_core.runtime.provenance import json_digest, library_versions, short_digests
 from steering_core.storage.json import read_json
 
 EXPERIMENTS = ("demo", "tiny_praise")

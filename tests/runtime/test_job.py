@@ -1,24 +1,26 @@
-"""What surrounds every stage."""
+"""What surrounds every stage, and what its log says."""
 
 import errno
 import gc
+import logging
 import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from steering_core.errors import ResourceError
-from steering_core.job import explain_exhaustion, fix_threads, job
+from steering_core.errors import ConfigError
+from steering_core.runtime.job import job, log_to
+from steering_core.runtime.machine import running_versions
 from steering_core.storage.atomic import write_json, write_text
 from steering_core.storage.claims import claim_of
 from steering_core.storage.seals import check_seal, seal, seal_of
-from steering_core.versions import running_versions
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
@@ -75,8 +77,9 @@ def test_other_versions_than_those_of_the_fetch_stage_are_said(stage, tmp_path):
     stage.input.resources = str(tmp_path / "resources.json")
     with job(stage):
         pass
-    assert f"WARNING steering_core.job: {stage.input.resources} was made with torch 0.1 (now" in (
-        log_of(stage)
+    assert (
+        f"WARNING steering_core.runtime.job: {stage.input.resources} was made with torch 0.1 (now"
+        in (log_of(stage))
     )
     write_json(tmp_path / "resources.json", {"versions": now})
     with job(stage):
@@ -92,7 +95,7 @@ CANCELLED = """
 import signal
 import time
 from types import SimpleNamespace
-from steering_core.job import job
+from steering_core.runtime.job import job, log_to
 from steering_core.storage.atomic import atomic_path
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under a background process
@@ -152,33 +155,11 @@ def test_out_of_memory_where_no_number_helps(stage):
     assert "out of memory: give the job more memory" in log_of(stage)
 
 
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "is full"),
-        (OSError("[Errno 28] Error writing bytes to file: No space left on device"), "is full"),
-        (OSError(errno.EROFS, "Read-only file system"), "cannot be written"),
-        (PermissionError(errno.EACCES, "Permission denied"), "cannot be written"),
-        (OSError(errno.ESTALE, "Stale file handle"), "run the same command again once it works"),
-    ],
-)
-def test_disk_trouble_is_named(tmp_path, error, told):
-    with pytest.raises(ResourceError, match=told), explain_exhaustion(tmp_path):
-        raise error
-
-
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError("odd"), KeyError("k")])
-def test_other_errors_pass_through(tmp_path, error):
-    with pytest.raises(type(error)) as caught, explain_exhaustion(tmp_path):
-        raise error
-    assert caught.value is error
-
-
 def test_a_log_that_cannot_be_written(stage, monkeypatch, capsys):
     def refuse(*_args, **_kwargs):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("steering_core.logs.logging.FileHandler", refuse)
+    monkeypatch.setattr("steering_core.runtime.job.logging.FileHandler", refuse)
     with pytest.raises(SystemExit), job(stage):
         raise AssertionError("must not run")
     assert "cannot be written: Read-only file system" in capsys.readouterr().err
@@ -201,38 +182,54 @@ def test_python_looks_for_cycles_rarely_while_a_stage_imports(stage):
         gc.set_threshold(*own)
 
 
-@pytest.mark.parametrize(("given", "threads"), [(None, 2), ("1", 1), ("3", 3)])
-def test_threads_do_not_follow_the_cores(given, threads):
-    code = (
-        "from steering_core.job import fix_threads; fix_threads()\n"
-        "import torch; print(torch.get_num_threads())"
-    )
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    env.pop("STEERING_THREADS", None)
-    if given is not None:
-        env["STEERING_THREADS"] = given
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
-    )
-    assert int(done.stdout) == threads
+def test_records_and_warnings_go_to_the_file_and_to_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "deep" / "job.log"
+    with log_to(path):
+        logging.getLogger("steering_core.thing").info("first ünïcode")
+        warnings.warn("take care", stacklevel=1)
+    text = path.read_text(encoding="utf-8")
+    assert "INFO steering_core.thing: first ünïcode" in text
+    assert "take care" in text
+    assert "first" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", ["0", "-1", "two", "1.5", ""])
-def test_threads_that_are_none(monkeypatch, given):
-    monkeypatch.setenv("STEERING_THREADS", given)
-    with pytest.raises(ResourceError, match="STEERING_THREADS"):
-        fix_threads()
+def test_a_user_error_is_its_message_and_ends_the_job(tmp_path: Path):
+    with pytest.raises(SystemExit) as caught, log_to(tmp_path / "job.log"):
+        raise ConfigError("change this")
+    assert caught.value.code == 1
+    text = (tmp_path / "job.log").read_text()
+    assert "change this" in text
+    assert "Traceback" not in text
 
 
-@pytest.mark.parametrize(("cores", "policy"), [(1, "PASSIVE"), (2, None), (None, None)])
-def test_threads_without_a_core_of_their_own_sleep(monkeypatch, cores, policy):
-    monkeypatch.setattr(os, "environ", {"STEERING_THREADS": "2"})
-    fix_threads(cores)
-    assert os.environ.get("OMP_WAIT_POLICY") == policy
-    assert ("GOMP_SPINCOUNT" in os.environ) == (policy is None)
+def test_any_other_error_keeps_its_traceback_and_is_raised(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError), log_to(tmp_path / "job.log"):
+        _ = 1 / 0
+    text = (tmp_path / "job.log").read_text()
+    assert "Traceback" in text and "ZeroDivisionError" in text
 
 
-def test_the_spins_of_the_user_are_kept(monkeypatch):
-    monkeypatch.setattr(os, "environ", {"GOMP_SPINCOUNT": "7"})
-    fix_threads()
-    assert os.environ["GOMP_SPINCOUNT"] == "7"
+@pytest.mark.parametrize("error", [None, ConfigError, ValueError, KeyboardInterrupt])
+def test_logging_is_put_back(tmp_path: Path, error: type | None):
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level, warnings.showwarning, list(warnings.filters))
+    try:
+        with log_to(tmp_path / "job.log"):
+            assert len(root.handlers) == len(before[0]) + 2
+            warnings.simplefilter("ignore")
+            if error is not None:
+                raise error("x")
+    except (SystemExit, ValueError, KeyboardInterrupt):
+        pass
+    after = (list(root.handlers), root.level, warnings.showwarning, list(warnings.filters))
+    assert after == before
+
+
+def test_a_second_run_starts_a_new_log(tmp_path: Path):
+    for word in ("one", "two"):
+        with log_to(tmp_path / "job.log"):
+            logging.getLogger("x").info(word)
+    text = (tmp_path / "job.log").read_text()
+    assert "two" in text and "one" not in text

@@ -11,15 +11,15 @@ from types import ModuleType
 
 import pytest
 
-from steering_core import code_digest
-from steering_core.code_digest import used_modules
+from steering_core.runtime import digest
+from steering_core.runtime.digest import used_modules
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / "workflow_scripts").glob("*.py"))
 MODULES = sorted(
     path.relative_to(ROOT).as_posix() for path in (ROOT / "steering_core").rglob("*.py")
 )
-LEFT_OUT = {ROOT / "steering_core" / name for name in code_digest._WITHOUT_RESULTS}
+LEFT_OUT = {ROOT / "steering_core" / name for name in digest._WITHOUT_RESULTS}
 _PYTHON_ONLY = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
@@ -31,8 +31,8 @@ class Tree:
 
     def _fresh(self) -> ModuleType:
         """The copied module, by path and anew: it caches what it has read."""
-        file = self.root / "steering_core" / "code_digest.py"
-        spec = importlib.util.spec_from_file_location("copied_code_digest", file)
+        file = self.root / "steering_core/runtime/digest.py"
+        spec = importlib.util.spec_from_file_location("copied_digest", file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
@@ -80,8 +80,8 @@ def tree(tmp_path: Path) -> Tree:
 def small(tmp_path: Path) -> Iterator[Tree]:
     """A package of a few modules, so that every kind of import can be tried."""
     tree = Tree(tmp_path)
-    (tmp_path / "steering_core").mkdir()
-    shutil.copy(ROOT / "steering_core" / "code_digest.py", tmp_path / "steering_core")
+    (tmp_path / "steering_core/runtime").mkdir(parents=True)
+    shutil.copy(ROOT / "steering_core/runtime/digest.py", tmp_path / "steering_core/runtime")
     tree.write("steering_core/__init__.py", '"""Top."""\n')
     tree.write("steering_core/low.py", "")
     tree.write("steering_core/other.py", "")
@@ -147,7 +147,7 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
         ("config/settings.py", {"solve.py"}, {"cache_activations.py", "generate.py", "judge.py"}),
         ("config/task.py", {"examples.py", "judge.py"}, {"cache_activations.py", "solve.py"}),
         ("config/model.py", {"cache_activations.py"}, {"solve.py", "fit_probes.py"}),
-        ("job.py", set(SCRIPTS), set()),
+        ("runtime/job.py", set(SCRIPTS), set()),
         ("storage/seals.py", set(SCRIPTS), set()),
         ("demo/grammar.py", {"demo_corpus.py"}, {"examples.py", "solve.py"}),
     ],
@@ -167,7 +167,7 @@ def test_a_script_depends_on_its_own_text_alone(tree: Tree):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_uses_the_package(script: str):
     used = _used(script)
-    assert ROOT / "steering_core" / "job.py" in used
+    assert ROOT / "steering_core/runtime/job.py" in used
     assert len([file for file in used if file.name != "__init__.py"]) >= 2
 
 
@@ -195,7 +195,7 @@ def test_what_python_really_imports_is_in_the_digest():
     # What is loaded and does not count came through the __init__ of a package, and only so.
     reexported, waiting = set(), [file for file in loaded if file.name == "__init__.py"]
     while waiting:
-        new = code_digest._read(waiting.pop()).imports - reexported
+        new = digest._read(waiting.pop()).imports - reexported
         reexported |= new
         waiting += new
     assert loaded - reexported - LEFT_OUT <= used

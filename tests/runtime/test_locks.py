@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RUN = """
 import sys
 from pathlib import Path
-from steering_core.stale_locks import take_over
+from steering_core.runtime.locks import take_over
 
 print(take_over(Path(sys.argv[1])), flush=True)
 input()

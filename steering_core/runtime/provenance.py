@@ -12,7 +12,7 @@ from typing import Any
 
 from steering_core.storage.seals import content_digest
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _DISTRIBUTION = "steering-core"
 _SOURCES = ("model", "saes", "sae_revision", "dataset", "classifier", "versions")
 #: Hexadecimal digits of a digest that a row of a table carries.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from workflow_rules import JOB, parse
 
-from steering_core.provenance import (
+from steering_core.runtime.provenance import (
     json_digest,
     product_digests,
     provenance,
@@ -17,7 +17,7 @@ from steering_core.provenance import (
 )
 from steering_core.storage.seals import content_digest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 RESOURCES = {
     "model": {"id": "m", "revision": "a" * 40, "dtype": "float32"},
@@ -68,7 +68,7 @@ def test_what_rows_carry_depends_on_configuration_and_code_alone(product, monkey
     first = provenance("e", CONFIG, RESOURCES, codes)
     carried = short_digests(first)
     monkeypatch.setattr("platform.system", lambda: "Elsewhere")
-    monkeypatch.setattr("steering_core.provenance.git_commit", lambda directory: None)
+    monkeypatch.setattr("steering_core.runtime.provenance.git_commit", lambda directory: None)
     again = provenance("e", CONFIG, {}, dict(reversed(codes.items())), [product])
     assert again["machine"] != first["machine"] and short_digests(again) == carried
     for name in ("config_sha256", "code_sha256"):

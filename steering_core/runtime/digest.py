@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _PACKAGE = "steering_core"
 
 #: Modules that only advise, log, report errors or check beforehand. No result depends on them or
@@ -29,9 +29,7 @@ _WITHOUT_RESULTS = (
     "corrsteer/early_checks.py",
     "data/early_checks.py",
     "errors.py",
-    "failures.py",
-    "logs.py",
-    "memory.py",
+    "runtime/advice.py",
 )
 _LOGGING = ("debug", "info", "warning", "error", "exception", "critical", "log")
 

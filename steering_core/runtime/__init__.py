@@ -1,0 +1,1 @@
+"""What surrounds every stage: its job, its machine, advice, locks, and where results come from."""

@@ -1,0 +1,98 @@
+"""What of a machine a stage meets: threads, GPUs, and versions of the libraries.
+
+Nothing here imports torch, which would take seconds.
+"""
+
+import importlib.metadata
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from steering_core.errors import ResourceError
+
+#: Threads of the numeric libraries. The last digits of a product depend on how it was divided
+#: among threads, so the number must not follow the cores that happen to be free.
+THREADS = 2
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+#: How often a waiting thread looks before it sleeps. The library's own, three hundred times that,
+#: makes the small products of a small model crawl wherever another process wants the cores.
+_SPINS = "1000"
+
+#: Libraries that numbers of a model depend on.
+LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "datasets", "pyarrow")
+
+_DEVICES = Path("/dev")
+
+
+def fix_threads(cores: int | None = None) -> None:
+    """Fix the threads of numpy, torch and tokenizers. Call before they are imported.
+
+    ``STEERING_THREADS`` overrides :data:`THREADS`; another number may change last digits.
+
+    Args:
+        cores: granted to the job. With fewer cores than threads, waiting threads sleep
+            at once, as another job could use the core; no digit depends on it.
+
+    Raises:
+        ResourceError: if it is not a positive whole number.
+    """
+    threads = os.environ.get("STEERING_THREADS", str(THREADS))
+    if not re.fullmatch(r"[1-9][0-9]*", threads):
+        raise ResourceError(f"STEERING_THREADS: {threads!r} is not a positive whole number.")
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = threads
+    os.environ["OMP_DYNAMIC"] = os.environ["MKL_DYNAMIC"] = "FALSE"
+    if cores is not None and cores < int(threads):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    else:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+    if "torch" in sys.modules:  # too late for the variables
+        sys.modules["torch"].set_num_threads(int(threads))
+
+
+def no_bars_in_logs() -> None:
+    """Keep the libraries' own bars off a log. Call before they are imported."""
+    if not sys.stderr.isatty():
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # of transformers too
+        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+
+
+def shows_gpu() -> bool:
+    """Whether the driver of an NVIDIA GPU has made its device here."""
+    return any(_DEVICES.glob("nvidia[0-9]*"))
+
+
+def gpus_on(device: str) -> int:
+    """Return the GPUs of a job that runs a model on a configured ``device``.
+
+    ``auto`` is a GPU where this machine shows one.
+    """
+    return int(device == "cuda" or (device == "auto" and shows_gpu()))
+
+
+def running_versions() -> dict[str, str]:
+    """Return the installed versions, without the build (``2.13.0`` of ``2.13.0+cu126``).
+
+    Nodes with and without a GPU have builds of their own.
+    """
+    return {name: importlib.metadata.version(name).split("+")[0] for name in LIBRARIES}
+
+
+def changed_versions(since: Mapping[str, str]) -> str:
+    """Return which libraries differ from those of ``since``, as a list in words; empty if none."""
+    now = running_versions()
+    return ", ".join(
+        f"{name} {since[name]} (now {now[name]})"
+        for name in sorted(now)
+        if name in since and since[name].split("+")[0] != now[name]
+    )
