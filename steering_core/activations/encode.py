@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import torch
 
 from steering_core.activations.reader import ActivationCache
+from steering_core.errors import ModelError
 from steering_core.models.sparse_autoencoder import FeatureDictionary
 from steering_core.progress import progress
 from steering_core.storage.atomic import atomic_path
@@ -32,6 +33,9 @@ def encode_features(
     """Encode the cached residuals of the dictionary's site and write the active features.
 
     Values are activations of unit-norm decoder rows: lengths in the residual stream.
+
+    Raises:
+        ModelError: if an activation is not finite.
     """
     header = {"d_sae": dictionary.d_sae, "sae": dictionary.description, **(metadata or {})}
     schema = pa.schema(_FIELDS, {"steering_core": json.dumps(header, sort_keys=True)})
@@ -43,6 +47,12 @@ def encode_features(
         for names, residuals in progress(batches, "encoding features"):
             features = dictionary.encode(torch.tensor(residuals)).float()
             active = sp.csr_matrix(features.cpu().numpy())
+            if not np.isfinite(active.data).all():
+                raise ModelError(
+                    f"{dictionary.description}: some features of the residual stream are not "
+                    f"finite numbers in {dictionary.sae.dtype}: write a wider dtype, such as "
+                    "float32, into the SAE's cfg.json, or choose another SAE."
+                )
             active.sort_indices()
             offsets = pa.array(active.indptr.astype(np.int32))
             columns = [

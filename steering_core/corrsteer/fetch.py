@@ -9,7 +9,7 @@ from steering_core.errors import ConfigError
 from steering_core.models.fetch import describe_model, pin
 from steering_core.models.language_model import load_shape
 from steering_core.models.pins import pinned_sae
-from steering_core.models.sae_source import layers_with_sae
+from steering_core.models.sae_source import layers_with_sae, no_such_sae
 from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.models.weights import fetch_weights
 
@@ -39,8 +39,13 @@ def describe_run(model: Model, task: Task, given: SettingsView) -> dict[str, Any
             f"{shape.context} of {model.id}: lower one of them."
         )
     layers = [layer for layer in wanted if layer in available]
+    if not available:
+        raise no_such_sae(model.sae, "{layer}")
     if not layers:
-        raise ConfigError(f"sae: no layer of {model.id} has an SAE: check the id.")
+        raise ConfigError(
+            f"layers: {available} is the only layer with an SAE, and `all` begins at layer 1: name "
+            "it in `layers`."
+        )
     classifier = task.success.classifier
     return {
         **describe_model(model, shape, layers, max_tokens=max_tokens, new_tokens=new_tokens),

@@ -8,7 +8,12 @@ from sae_lens import SAE
 
 from steering_core.config.model import SAESource
 from steering_core.models.site import Site
-from steering_core.models.sparse_autoencoder import FeatureDictionary, load_sae
+from steering_core.models.sparse_autoencoder import (
+    FeatureDictionary,
+    lengths,
+    load_sae,
+    rescales,
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class FeatureEncoder:
     Attributes:
         site: where the SAE reads.
         d_sae: number of features.
-        row_scale: the norms that the decoder's rows had.
+        row_scale: what makes the SAE's activations lengths along unit decoder rows.
         sae: the sae-lens module, without a decoder unless its encoder looks at it.
     """
 
@@ -29,9 +34,8 @@ class FeatureEncoder:
 
     @torch.no_grad()
     def encode(self, residual: Float[torch.Tensor, "n d_model"]) -> Float[torch.Tensor, "n d_sae"]:
-        """Return feature activations of residuals as the site sees them (centred if it is)."""
-        made = self.sae.encode(residual.to(self.sae.device, self.sae.dtype))
-        return made.mul_(self.row_scale)
+        """Return activations of residuals as the site sees them (centred if it is), as lengths."""
+        return lengths(self.sae, self.row_scale, residual)
 
 
 def load_encoder(
@@ -48,6 +52,7 @@ def load_encoder(
 def encoder_of(dictionary: FeatureDictionary) -> FeatureEncoder:
     """Return the encoder and take the decoder out of the SAE, which can then no longer decode."""
     sae = dictionary.sae
-    if not getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+    # Matching pursuit encodes with the rows of its decoder.
+    if sae.cfg.architecture() != "matching_pursuit" and not rescales(sae):
         sae.W_dec = torch.nn.Parameter(sae.W_dec.new_empty(0), requires_grad=False)
     return FeatureEncoder(dictionary.site, dictionary.d_sae, dictionary.row_scale, sae)

@@ -1,23 +1,41 @@
 """Where the SAEs of a model come from, and what their configuration alone tells."""
 
 import json
+import re
 from dataclasses import dataclass
+from glob import escape, glob
 from pathlib import Path
+from typing import Any
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HFValidationError
+from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from sae_lens.loading.pretrained_sae_loaders import (
-    get_sae_lens_config_from_disk,
-    handle_config_defaulting,
-    load_sae_config_from_huggingface,
+    NAMED_PRETRAINED_SAE_CONFIG_GETTERS,
+    get_conversion_loader_name,
 )
 from sae_lens.loading.pretrained_saes_directory import (
+    get_config_overrides,
+    get_norm_scaling_factor,
     get_pretrained_saes_directory,
     get_repo_id_and_folder_name,
 )
 
 from steering_core.config.model import SAESource
-from steering_core.errors import ConfigError
+from steering_core.errors import ConfigError, ModelError
 from steering_core.models.hub import explain_hub_errors
+from steering_core.models.sae_config import check_kind, check_weights, parse_config
 from steering_core.models.site import Site, site_of
+
+#: Files by which other libraries' SAEs are known, and what wrote them.
+_OTHER_FORMATS = {
+    "ae.pt": "dictionary_learning",
+    "*.npz": "Gemma Scope",
+    "params.safetensors": "Gemma Scope 2",
+    "sae.safetensors": "sparsify",
+    "*.sae.pt": "Qwen Scope",
+    "hyperparams.json": "Llama Scope",
+}
 
 
 @dataclass(frozen=True)
@@ -59,24 +77,14 @@ def load_sae_shape(source: SAESource, layer: int) -> SAEShape:
 
     Raises:
         ConfigError: if there is no such SAE.
-        ModelError: if its site cannot be steered.
+        ModelError: if its configuration is malformed or does not fit its weights, where they are
+            local, or if it cannot be steered with.
 
     """
     name = sae_name(source, layer)
+    config = load_sae_config(source, layer)
     if source.path is not None:
-        file = Path(name) / "cfg.json"
-        if not file.is_file():
-            raise no_such_sae(source, layer)
-        try:
-            config = handle_config_defaulting(get_sae_lens_config_from_disk(name))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"sae.path: {file} is not JSON: {error}") from error
-    else:
-        _require_known(source, layer)
-        with explain_hub_errors(str(source.release)):
-            config = load_sae_config_from_huggingface(
-                str(source.release), str(source.id).format(layer=layer)
-            )
+        check_weights(Path(name) / SAE_WEIGHTS_FILENAME, config, name)
     metadata = config["metadata"]
     return SAEShape(
         name,
@@ -85,6 +93,83 @@ def load_sae_shape(source: SAESource, layer: int) -> SAEShape:
         int(config["d_sae"]),
         metadata.get("neuronpedia_id"),
     )
+
+
+def load_sae_config(source: SAESource, layer: int) -> dict[str, Any]:
+    """Return the checked configuration of the SAE of ``layer`` in the form of sae-lens 6.
+
+    Raises:
+        ConfigError, ModelError: as :func:`load_sae_shape`.
+
+    """
+    name = sae_name(source, layer)
+    if source.path is not None:
+        file = Path(name) / SAE_CFG_FILENAME
+        if not file.is_file():
+            raise no_such_sae(source, layer)
+        config = parse_config(_read_json(file, f"sae.path: {file}"), str(file))
+        check_kind(config, name)
+        return config
+    _require_known(source, layer)
+    release, sae_id = str(source.release), str(source.id).format(layer=layer)
+    file = f"{name}/{SAE_CFG_FILENAME}"
+    overrides = get_config_overrides(release, sae_id)
+    with explain_hub_errors(release):
+        if is_sae_lens_format(source):
+            raw = _read_json(_hub_file(source, layer, SAE_CFG_FILENAME), file)
+            raw = {**raw, **overrides} if isinstance(raw, dict) else raw
+        else:
+            raw = _convert_config(source, layer, overrides)
+    # On loading from the hub, sae-lens makes the weights float32 whatever they were.
+    config = parse_config(raw, file, needs_dtype=False)
+    config.setdefault("dtype", "float32")
+    if get_norm_scaling_factor(release, sae_id) is not None:
+        averaged = config["normalize_activations"] == "expected_average_only_in"
+        config = {**config, "normalize_activations": "none"} if averaged else config
+    check_kind(config, name)
+    return config
+
+
+def is_sae_lens_format(source: SAESource) -> bool:
+    """Whether the hub repository of a release holds sae-lens' own files."""
+    return get_conversion_loader_name(str(source.release)) == "sae_lens"
+
+
+def sae_weights_file(source: SAESource, layer: int) -> Path:
+    """Return the weights of a local SAE, or of one on the hub in sae-lens' format (downloaded)."""
+    if source.path is not None:
+        return Path(sae_name(source, layer)) / SAE_WEIGHTS_FILENAME
+    return _hub_file(source, layer, SAE_WEIGHTS_FILENAME)
+
+
+def _hub_file(source: SAESource, layer: int, name: str) -> Path:
+    repository, folder = get_repo_id_and_folder_name(
+        str(source.release), str(source.id).format(layer=layer)
+    )
+    return Path(hf_hub_download(repository, f"{folder}/{name}"))
+
+
+def _read_json(file: Path, what: str) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} is not JSON: {error}") from error
+
+
+def _convert_config(source: SAESource, layer: int, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return what sae-lens makes of the configuration of a release in another format."""
+    release, sae_id = str(source.release), str(source.id).format(layer=layer)
+    repository, folder = get_repo_id_and_folder_name(release, sae_id)
+    getter = NAMED_PRETRAINED_SAE_CONFIG_GETTERS[get_conversion_loader_name(release)]
+    try:
+        return getter(repository, folder, "cpu", False, overrides)
+    except HFValidationError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{release}/{sae_id}: sae-lens cannot read this SAE's configuration: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def sae_repository(source: SAESource, layer: int) -> str | None:
@@ -109,13 +194,35 @@ def _require_known(source: SAESource, layer: int) -> None:
 
 def no_such_sae(source: SAESource, layer: int | str) -> ConfigError:
     """Return the error about an SAE that is not there; ``"{layer}"`` if no layer has one."""
+    every = layer == "{layer}"
+    wanted = source.template if every else source.template.format(layer=layer)
     if source.path is not None:
-        file = Path(source.path.format(layer=layer)) / "cfg.json"
-        if layer == "{layer}":
+        file = Path(wanted) / SAE_CFG_FILENAME
+        found = _other_format(source.path, None if every else layer)
+        if found is not None:
+            other, library = found
+            return ConfigError(
+                f"sae.path: {file} is not there, but {other} is, as {library} writes it. Only the "
+                "format of sae-lens is read: docs/models.md says how to convert an SAE."
+            )
+        if every:
             return ConfigError(f"sae.path: {file} is there for no layer: check the path.")
         return ConfigError(f"sae.path: {file} is not there; is layer {layer} trained?")
     known = get_pretrained_saes_directory()[str(source.release)].saes_map
     return ConfigError(
-        f"sae.id: {source.release} has no {str(source.id).format(layer=layer)!r}; it has "
-        f"{len(known)}, such as {next(iter(known))!r}."
+        f"sae.id: {source.release} has no {wanted!r}; it has {len(known)}, such as "
+        f"{next(iter(known))!r}."
     )
+
+
+def _other_format(template: str, layer: int | str | None) -> tuple[Path, str] | None:
+    """Return a file of another library in the directory of a layer, or of any, and the library."""
+    if layer is None:
+        folder = re.sub(r"\{layer[^}]*\}", "*", escape(template))
+    else:
+        folder = escape(template.format(layer=layer))
+    for pattern, library in _OTHER_FORMATS.items():
+        found = sorted(glob(f"{folder}/{pattern}"))  # noqa: PTH207 - it may be absolute
+        if found:
+            return Path(found[0]), library
+    return None

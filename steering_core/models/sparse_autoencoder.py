@@ -2,19 +2,22 @@
 
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from sae_lens import SAE
-from safetensors import SafetensorError
 
 from steering_core.config.model import SAESource
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models.hub import explain_hub_errors
-from steering_core.models.sae_source import sae_name
+from steering_core.models.sae_config import check_kind, check_weights
+from steering_core.models.sae_source import (
+    is_sae_lens_format,
+    load_sae_config,
+    sae_name,
+    sae_weights_file,
+)
 from steering_core.models.site import Site, site_of
 
 
@@ -22,14 +25,16 @@ from steering_core.models.site import Site, site_of
 class FeatureDictionary:
     """The encoder and decoder of an SAE, ready for steering.
 
-    Decoder rows are scaled to unit norm and feature activations by the inverse, so a coefficient
-    is a length in the residual stream. At a centred site the rows are centred first: the mean of
-    a row over d_model is invisible to a model that reads through LayerNorm.
+    Decoder rows are scaled to unit norm and feature activations by the inverse, so an activation
+    is a length in the residual stream: activations times rows plus the bias of the decoder is what
+    the SAE itself decodes. At a centred site the rows are centred first: the mean of a row over
+    d_model is invisible to a model that reads through LayerNorm.
 
     Attributes:
         site: where the SAE reads.
         decoder: unit rows, float32; a row of zeros where the SAE's row is zero.
-        row_scale: the norms the rows had.
+        row_scale: what the SAE's activations are multiplied by to be lengths along unit rows,
+            float32 or wider: see :func:`row_scale`.
         sae: the sae-lens module as loaded.
         neuronpedia_id: the SAE's id there, or None.
         description: a name for messages and manifests.
@@ -55,8 +60,42 @@ class FeatureDictionary:
 
     @torch.no_grad()
     def encode(self, residual: Float[torch.Tensor, "n d_model"]) -> Float[torch.Tensor, "n d_sae"]:
-        """Return feature activations of residuals as the site sees them (centred if it is)."""
-        return self.sae.encode(residual.to(self.sae.device, self.sae.dtype)) * self.row_scale
+        """Return activations of residuals as the site sees them (centred if it is), as lengths."""
+        return lengths(self.sae, self.row_scale, residual)
+
+
+def lengths(
+    sae: SAE, scale: Float[torch.Tensor, " d_sae"], residual: Float[torch.Tensor, "n d_model"]
+) -> Float[torch.Tensor, "n d_sae"]:
+    """Return the activations of an SAE times ``scale``, in the dtype of ``scale``.
+
+    A length of float16 may exceed what float16 holds, and one of bfloat16 would be rounded again.
+    """
+    made = sae.encode(residual.to(sae.device, sae.dtype))
+    return made.to(scale.dtype).mul_(scale)
+
+
+def row_scale(sae: SAE, norms: Float[torch.Tensor, " d_sae"]) -> Float[torch.Tensor, " d_sae"]:
+    """Return what turns the activations of an SAE into lengths along its unit rows.
+
+    An activation counts decoder rows, so it is multiplied by their norms. TopK SAEs with
+    ``rescale_acts_by_decoder_norm`` have done that in ``encode``, and ``decode`` divides again:
+    there only the share of a row's norm is left that centring keeps. It is 1 where nothing is
+    centred.
+
+    Args:
+        sae: a sae-lens SAE.
+        norms: of its decoder rows as the site sees them.
+    """
+    if not rescales(sae):
+        return norms
+    own = sae.W_dec.detach().to(norms.dtype).norm(dim=1)
+    return torch.where(own > 0, norms / own, torch.zeros_like(norms))
+
+
+def rescales(sae: SAE) -> bool:
+    """Whether the activations of an SAE are lengths already."""
+    return bool(getattr(sae.cfg, "rescale_acts_by_decoder_norm", False))
 
 
 def load_sae(
@@ -70,26 +109,32 @@ def load_sae(
 
     """
     name = sae_name(source, layer)
+    local = source.path is not None
+    if local or is_sae_lens_format(source):
+        config = load_sae_config(source, layer)
+        with explain_hub_errors(name):
+            weights = sae_weights_file(source, layer)
+        check_weights(weights, config, name)
     with warnings.catch_warnings():
         # It advises how to load the model; the site's centring does that here.
         warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from")
-        if source.path is not None:
-            if not (Path(name) / "cfg.json").is_file():
-                raise ConfigError(f"sae.path: {name} has no cfg.json; is layer {layer} there?")
-            try:
-                sae = SAE.load_from_disk(name, device=str(device))
-            except (FileNotFoundError, SafetensorError) as error:
-                raise ModelError(
-                    f"{name}: the SAE's weights are missing or damaged: {error}"
-                ) from error
+        if local:
+            sae = SAE.load_from_disk(name, device=str(device))
         else:
-            with explain_hub_errors(source.release):
+            with explain_hub_errors(str(source.release)):
                 try:
                     sae = SAE.from_pretrained(
                         source.release, source.id.format(layer=layer), device=str(device)
                     )
                 except ValueError as error:
                     raise ConfigError(f"sae: {error}") from error
+                except (KeyError, RuntimeError) as error:
+                    if isinstance(error, RuntimeError) and "state_dict" not in str(error):
+                        raise
+                    raise ModelError(
+                        f"{name}: the weights do not fit the configuration that sae-lens has for "
+                        f"this SAE: {error}"
+                    ) from error
     return as_dictionary(sae, name)
 
 
@@ -97,22 +142,40 @@ def as_dictionary(sae: SAE, name: str) -> FeatureDictionary:
     """Normalise a loaded SAE.
 
     Raises:
-        ModelError: as :func:`load_sae`.
+        ModelError: if it cannot be steered with, or its weights are not of an SAE that can.
 
     """
-    if sae.cfg.normalize_activations != "none":
-        raise ModelError(
-            f"{name} rescales its input ({sae.cfg.normalize_activations}), and the factor is not "
-            "folded into its weights: a coefficient has no fixed length in the residual stream. "
-            "Choose an SAE without that, or fold the factor."
-        )
-    site = site_of(sae.cfg.metadata, name)
+    config = sae.cfg.to_dict()
+    check_kind(config, name)
+    site = site_of(config["metadata"], name)
     sae = sae.eval().requires_grad_(False)
     decoder = sae.W_dec.detach().to(torch.float32).cpu().numpy()
+    if decoder.shape != (sae.cfg.d_sae, sae.cfg.d_in):
+        raise ModelError(
+            f"{name}: its decoder is {decoder.shape} and not (d_sae, d_in), "
+            f"{(sae.cfg.d_sae, sae.cfg.d_in)}: its rows are no directions of the stream it reads."
+        )
+    if config["architecture"] == "jumprelu" and bool((sae.threshold < 0).any()):
+        raise ModelError(
+            f"{name} has thresholds below zero, so its features may be negative, which are no "
+            "lengths: choose another SAE."
+        )
     decoder = site.view(decoder)
     norms = np.linalg.norm(decoder, axis=1, keepdims=True)
+    if not np.isfinite(norms).all():
+        raise ModelError(
+            f"{name}: {int((~np.isfinite(norms)).sum())} decoder rows are not finite: the SAE's "
+            "weights are damaged, or its training diverged."
+        )
+    if config["architecture"] == "matching_pursuit" and norms.max() ** 2 > 2:
+        raise ModelError(
+            f"{name} has decoder rows of norm {norms.max():.3g}: matching pursuit takes rows for "
+            "unit vectors, and with rows longer than the root of 2 what is left grows from step to "
+            "step. Choose another SAE."
+        )
     decoder = np.divide(decoder, norms, out=np.zeros_like(decoder), where=norms > 0)
-    scale = torch.as_tensor(norms[:, 0]).to(sae.device, sae.dtype)
-    metadata: Any = sae.cfg.metadata
-    neuronpedia = metadata["neuronpedia_id"] if "neuronpedia_id" in metadata else None
-    return FeatureDictionary(site, decoder, scale, sae, neuronpedia, name)
+    wide = torch.promote_types(sae.dtype, torch.float32)
+    scale = row_scale(sae, torch.as_tensor(norms[:, 0]).to(sae.device, wide))
+    return FeatureDictionary(
+        site, decoder, scale, sae, config["metadata"].get("neuronpedia_id"), name
+    )

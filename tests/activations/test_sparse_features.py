@@ -11,7 +11,7 @@ from steering_core.activations.encode import encode_features
 from steering_core.activations.features import feature_matrix, read_features
 from steering_core.activations.manifest import write_manifest
 from steering_core.activations.reader import ActivationCache
-from steering_core.errors import StorageError
+from steering_core.errors import ModelError, StorageError
 from steering_core.models.sparse_autoencoder import as_dictionary
 
 HOOK = "blocks.0.hook_resid_pre"
@@ -77,6 +77,15 @@ def test_a_batch_without_any_active_feature(tmp_path, write_part):
         sae.sae.b_enc -= 100
     encode_features(ActivationCache(tmp_path / "m.json"), sae, tmp_path / "f.parquet")
     assert feature_matrix(tmp_path / "f.parquet", ["e0"]).nnz == 0
+
+
+def test_features_that_overflow_are_no_features(cached, tmp_path):
+    sae = dictionary(torch.float16)
+    with torch.no_grad():
+        sae.sae.W_enc *= 30_000
+    with pytest.raises(ModelError, match=r"not finite numbers in torch\.float16"):
+        encode_features(cached[0], sae, tmp_path / "f.parquet")
+    assert not (tmp_path / "f.parquet").exists()
 
 
 def test_an_example_without_features(cached, tmp_path):
