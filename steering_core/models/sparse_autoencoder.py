@@ -167,12 +167,6 @@ def as_dictionary(sae: SAE, name: str) -> FeatureDictionary:
             f"{name}: {int((~np.isfinite(norms)).sum())} decoder rows are not finite: the SAE's "
             "weights are damaged, or its training diverged."
         )
-    if config["architecture"] == "matching_pursuit" and norms.max() ** 2 > 2:
-        raise ModelError(
-            f"{name} has decoder rows of norm {norms.max():.3g}: matching pursuit takes rows for "
-            "unit vectors, and with rows longer than the root of 2 what is left grows from step to "
-            "step. Choose another SAE."
-        )
     decoder = np.divide(decoder, norms, out=np.zeros_like(decoder), where=norms > 0)
     wide = torch.promote_types(sae.dtype, torch.float32)
     scale = row_scale(sae, torch.as_tensor(norms[:, 0]).to(sae.device, wide))

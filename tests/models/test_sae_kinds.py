@@ -113,7 +113,7 @@ def test_features_are_lengths_of_what_the_sae_decodes(
 ):
     kwargs = {"model_from_pretrained_kwargs": {"center_writing_weights": True}} if centred else {}
     options = {**KINDS[kind], "apply_b_dec_to_input": subtracts, "metadata": metadata(**kwargs)}
-    if kind == "matching_pursuit":  # is defined for unit rows
+    if kind == "matching_pursuit":  # with long rows what is left grows, and float16 overflows
         spread = min(spread, 0.4)
     sae = make(kind, get_sae_class, seed, spread, dtype=dtype, **options)
     x = residuals(seed)
@@ -278,9 +278,6 @@ def test_weights_that_give_no_lengths():
     with torch.no_grad():
         sae.W_dec[4, 2] = float("nan")
     with pytest.raises(ModelError, match="1 decoder rows are not finite"):
-        as_dictionary(sae, "sae")
-    sae = make("matching_pursuit", get_sae_class, spread=1.0, metadata=metadata())
-    with pytest.raises(ModelError, match="decoder rows of norm 2"):
         as_dictionary(sae, "sae")
 
 
