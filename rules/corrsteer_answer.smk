@@ -138,7 +138,7 @@ rule corrsteer_bridge:
         model=corrsteer_model,
         task=corrsteer_task,
         bridge=lambda wildcards: CORRSTEER[wildcards.run].settings.bridge.model_dump(),
-        settings=corrsteer_settings(*ANSWERING, "chat_template"),
+        settings=corrsteer_settings(*ANSWERING),
         code=code("corrsteer_bridge.py"),
     script:
         "../workflow_scripts/corrsteer_bridge.py"

@@ -49,6 +49,7 @@ ANSWERING = (
     "new_tokens",
     "restrict_options",
     "chain_of_thought",
+    "chat_template",
     "published_site",
     "batch_rows",
     "device",

@@ -278,7 +278,7 @@ OF_EACH_SETTING = [
     ("few_shot", 3, {"examples"}),
     ("chain_of_thought", True, {"fetch", "examples", *ANSWERS}),
     ("restrict_options", True, ANSWERS),
-    ("chat_template", True, {"examples", "bridge"}),
+    ("chat_template", True, {"examples", *ANSWERS}),
     ("published_prompt", True, {"fetch"}),
     ("new_tokens", 3, {"fetch", *ANSWERS}),
     ("layers", [1], {"fetch"}),

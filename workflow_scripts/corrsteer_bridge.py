@@ -31,7 +31,6 @@ with job(snakemake):
         read_examples(snakemake.input.examples, "validation"),
         read_examples(snakemake.input.examples, "test"),
         seed=int(snakemake.wildcards.seed),
-        chat_template=snakemake.params.settings["chat_template"],
     )
     write_answers(snakemake.output.answers, bridged.answers)
     write_text(snakemake.output.validation, bridged.validation.to_csv(index=False))

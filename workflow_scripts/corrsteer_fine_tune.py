@@ -27,6 +27,7 @@ with job(snakemake):
         settings,
         seed=int(snakemake.wildcards.seed),
         prepend_bos=run.how.prepend_bos,
+        chat_template=run.how.chat_template,
         drop_long=snakemake.params.settings["long_prompts"] == "drop",
     )
     rows = read_examples(snakemake.input.examples, "test")

@@ -19,9 +19,19 @@ def last_token_residuals(
     *,
     max_tokens: int,
     batch_tokens: int,
+    control_tokens: bool = False,
 ) -> Float[np.ndarray, "n d_model"]:
-    """Return the last-token residual of each text, as the site sees it."""
-    rows = tokenize_many(lm.tokenizer, texts, prepend_bos=site.prepend_bos, max_tokens=max_tokens)
+    """Return the last-token residual of each text, as the site sees it.
+
+    ``control_tokens`` is for texts that a chat template wrote.
+    """
+    rows = tokenize_many(
+        lm.tokenizer,
+        texts,
+        prepend_bos=site.prepend_bos,
+        max_tokens=max_tokens,
+        control_tokens=control_tokens,
+    )
     out = np.empty((len(rows), lm.shape.d_model), dtype=np.float32)
     batches = padded_batches(
         rows,

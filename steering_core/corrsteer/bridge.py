@@ -58,7 +58,6 @@ def answer_bridge(
     test: pd.DataFrame,
     *,
     seed: int,
-    chat_template: bool = False,
 ) -> Bridged:
     """Choose a strength on the validation rows and answer the test rows with it.
 
@@ -76,7 +75,6 @@ def answer_bridge(
         validation: rows to choose a strength on.
         test: rows to report.
         seed: of folds and draws.
-        chat_template: whether the prompts stand in the model's chat template.
     """
     nothing = pd.DataFrame(columns=COLUMNS)
     choice = choose("single", plan)
@@ -85,9 +83,7 @@ def answer_bridge(
     site = plan.sites[choice.layers[0]]
     seen = residuals(run, validation["prompt"].tolist(), site)
     best = plan.features[plan.features["layer"] == choice.layers[0]].sort_values("rank")
-    learned = _learned(
-        run, best[: bridge.features], site, rows_of, train, seen, seed, chat_template
-    )
+    learned = _learned(run, best[: bridge.features], site, rows_of, train, seen, seed)
     try:
         grid = strengths(method, bridge, learned)
     except DataError as error:
@@ -122,7 +118,6 @@ def _learned(
     train: pd.DataFrame,
     validation: Residuals,
     seed: int,
-    chat_template: bool,
 ) -> Learned:
     """What the methods learn from; ``best`` are the selected features of the site's layer."""
     chosen: Int[np.ndarray, " m"] = best["feature"].to_numpy()
@@ -139,7 +134,9 @@ def _learned(
         best["correlation"].to_numpy(dtype=np.float64),
         lambda: pairs(answer_pairs(run.task, some, seed)),
         lambda: pairs(
-            persona_pairs(run.task, some["prompt"], run.lm.tokenizer, chat_template=chat_template)
+            persona_pairs(
+                run.task, some["prompt"], run.lm.tokenizer, chat_template=run.how.chat_template
+            )
         ),
         validation,
         seed=seed,
@@ -170,7 +167,12 @@ def residuals(run: Run, texts: list[str], site: Site) -> Residuals:
     if not texts:
         return np.zeros((0, run.lm.shape.d_model))
     return last_token_residuals(
-        run.lm, texts, site, max_tokens=run.lm.shape.context, batch_tokens=_BATCH_TOKENS
+        run.lm,
+        texts,
+        site,
+        max_tokens=run.lm.shape.context,
+        batch_tokens=_BATCH_TOKENS,
+        control_tokens=run.how.chat_template,
     )
 
 
@@ -185,7 +187,15 @@ def fitting(
     if not first:
         return first, second
     longest = np.max(
-        [count_tokens(run.lm.tokenizer, side, site.prepend_bos) for side in (first, second)],
+        [
+            count_tokens(
+                run.lm.tokenizer,
+                side,
+                site.prepend_bos,
+                control_tokens=run.how.chat_template,
+            )
+            for side in (first, second)
+        ],
         axis=0,
     )
     kept = np.flatnonzero(longest <= run.lm.shape.context)

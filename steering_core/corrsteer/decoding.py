@@ -28,6 +28,7 @@ Around = Callable[[TokenBatch, list[int]], AbstractContextManager]
 class Decoding:
     """How answers are generated; one object serves selection, pruning and evaluation.
 
+    With ``chat_template`` the prompts hold the control tokens of the model's chat template.
     ``batch_rows`` is rounded up to a multiple of 8 on a CPU (``generation.batching``).
     """
 
@@ -35,6 +36,7 @@ class Decoding:
     batch_rows: int = 8
     restrict_options: bool = False
     prepend_bos: bool = True
+    chat_template: bool = False
 
 
 def decode(
@@ -61,7 +63,12 @@ def decode(
         DataError: if a prompt and its answer do not fit the context.
         ModelError: if options are to be restricted and a letter is not one token.
     """
-    prompts = tokenize(lm.tokenizer, rows["prompt"].tolist(), prepend_bos=how.prepend_bos)
+    prompts = tokenize(
+        lm.tokenizer,
+        rows["prompt"].tolist(),
+        prepend_bos=how.prepend_bos,
+        control_tokens=how.chat_template,
+    )
     longest = max(map(len, prompts), default=0) + how.new_tokens
     if longest > lm.shape.context:
         raise DataError(

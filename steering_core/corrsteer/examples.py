@@ -16,7 +16,7 @@ from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.prompts import PromptOptions, build_prompts
 from steering_core.corrsteer.splits import assign_splits
 from steering_core.errors import DataError
-from steering_core.models.tokens import count_tokens
+from steering_core.models.tokens import count_tokens, naming_special_tokens
 from steering_core.storage.atomic import atomic_path
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,12 @@ def build_examples(
         max_tokens: longest prompt, BOS included.
 
     Raises:
-        DataError: if a prompt is too long and ``long_prompts`` is ``error``, or a split is empty.
+        DataError: if a prompt is too long and ``long_prompts`` is ``error``, if a split is empty,
+            or if every item names a special token and a chat template is used.
     """
     options = PromptOptions(settings.few_shot, settings.chain_of_thought, settings.chat_template)
+    if settings.chat_template:
+        items = _without_special_tokens(items, tokenizer)
     if settings.long_prompts == "drop":
         # Before splitting, so that dropping takes no row from a split that is already small.
         alone = PromptOptions(0, settings.chain_of_thought, settings.chat_template)
@@ -124,6 +127,27 @@ def read_answered(path: str | Path, split: str, answers: str | Path) -> pd.DataF
     return found
 
 
+def _without_special_tokens(
+    items: pd.DataFrame, tokenizer: PreTrainedTokenizerBase
+) -> pd.DataFrame:
+    """Drop the items that name a special token; in a chat template it would be that token."""
+    texts = (items["prompt"] + "\n" + items["worked"]).tolist()
+    names = naming_special_tokens(tokenizer, texts)
+    if all(names):
+        raise DataError(
+            "chat_template: every row names a special token of the tokenizer, which the template "
+            "would read as that token: clean the texts, or set chat_template to false."
+        )
+    if any(names):
+        log.warning(
+            "%d of %d rows name a special token, which a chat template would read as that token: "
+            "dropped",
+            sum(names),
+            len(names),
+        )
+    return items[[not named for named in names]]
+
+
 def _lengths(
     task: Task,
     rows: pd.DataFrame,
@@ -133,4 +157,4 @@ def _lengths(
     prepend_bos: bool,
 ) -> list[int]:
     prompts = build_prompts(task, rows["prompt"].tolist(), shots, options, tokenizer)
-    return count_tokens(tokenizer, prompts, prepend_bos)
+    return count_tokens(tokenizer, prompts, prepend_bos, control_tokens=options.chat_template)

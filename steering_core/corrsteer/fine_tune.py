@@ -54,7 +54,12 @@ def rate_share(step: int, n_steps: int) -> float:
 
 
 def training_ids(
-    lm: LanguageModel, rows: pd.DataFrame, *, prepend_bos: bool, drop_long: bool = False
+    lm: LanguageModel,
+    rows: pd.DataFrame,
+    *,
+    prepend_bos: bool,
+    chat_template: bool = False,
+    drop_long: bool = False,
 ) -> list[tuple[list[int], int]]:
     """Return ``(ids, prompt length)`` of each row: BOS, prompt, answer, end token.
 
@@ -67,7 +72,7 @@ def training_ids(
     end = lm.tokenizer.eos_token_id
     prompts = rows["prompt"].tolist()
     answers = [joined(p, a) for p, a in zip(prompts, rows["worked"], strict=True)]
-    front = tokenize(lm.tokenizer, prompts, prepend_bos=prepend_bos)
+    front = tokenize(lm.tokenizer, prompts, prepend_bos=prepend_bos, control_tokens=chat_template)
     back = tokenize(lm.tokenizer, answers, prepend_bos=False)
     found = []
     for question, target in zip(front, back, strict=True):
@@ -93,6 +98,7 @@ def fine_tune(
     *,
     seed: int,
     prepend_bos: bool,
+    chat_template: bool = False,
     drop_long: bool = False,
 ) -> Trained:
     """Train on ``rows`` (``prompt, worked``) and return the model ready to answer.
@@ -104,7 +110,9 @@ def fine_tune(
     Raises:
         DataError: as :func:`training_ids`.
     """
-    examples = training_ids(lm, rows, prepend_bos=prepend_bos, drop_long=drop_long)
+    examples = training_ids(
+        lm, rows, prepend_bos=prepend_bos, chat_template=chat_template, drop_long=drop_long
+    )
     dtype = lm.dtype
     torch.manual_seed(seed)
     model = _trainable(lm.model.float(), settings)

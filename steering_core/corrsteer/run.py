@@ -57,6 +57,7 @@ def open_run(
             batch_rows=batch_rows or given.batch_rows,
             restrict_options=follows("restrict_options", task, asked=given.restrict_options),
             prepend_bos=wants_bos(resources),
+            chat_template=given.chat_template,
         ),
         classifier=classifier,
         reasoned=given.chain_of_thought,

@@ -48,6 +48,7 @@ class Similarity:
                 padding=True,
                 truncation=True,
                 max_length=longest,
+                split_special_tokens=True,  # a text may name them
                 return_tensors="pt",
             ).to(self.model.device)
             return self.model(**batch).logits[:, 0].float().sigmoid().cpu().numpy()

@@ -98,7 +98,9 @@ class TextClassifier(Judge):
     def _lengths(self, texts: Sequence[str], limit: int) -> list[int]:
         if not len(texts):
             return []
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=limit)
+        encoded = self.tokenizer(
+            list(texts), truncation=True, max_length=limit, split_special_tokens=True
+        )
         return [len(ids) for ids in encoded["input_ids"]]
 
     def _score_batch(
@@ -109,6 +111,7 @@ class TextClassifier(Judge):
             padding="max_length",
             truncation=True,
             max_length=width,
+            split_special_tokens=True,  # a text may name them
             return_tensors="pt",
         ).to(self.model.device)
         logits = self.model(**batch).logits.float()

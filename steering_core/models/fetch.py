@@ -25,6 +25,7 @@ from steering_core.models.sae_source import (
     sae_repository,
 )
 from steering_core.models.sparse_autoencoder import load_sae
+from steering_core.models.tokens import check_special_tokens
 from steering_core.models.weights import fetch_weights
 from steering_core.runtime.machine import running_versions
 
@@ -80,7 +81,7 @@ def describe_model(
     if new_tokens >= shape.context:
         raise ConfigError(f"new_tokens: {new_tokens} exceeds the context {shape.context}.")
     pinned = Model(**{**model.model_dump(), "revision": pin(model.id, model.revision)})
-    load_tokenizer(pinned)
+    _check_tokenizer(pinned, saes)
     return {
         "model": {"id": model.id, "revision": pinned.revision, "dtype": model.dtype},
         "shape": vars(shape),
@@ -161,6 +162,23 @@ def _check_fit(sae: SAEShape, layer: int, shape: ModelShape, model: Model) -> No
         raise ModelError(
             f"{sae.name} sits at {sae.site.hook_name}, not at layer {layer}: check what the sae's "
             "id or path makes of {layer}."
+        )
+
+
+def _check_tokenizer(model: Model, saes: list[SAEShape]) -> None:
+    """Check the special tokens against the model's vocabulary, and say if no BOS is there."""
+    tokenizer = load_tokenizer(model)
+    size = getattr(load_config(model.id, model.revision).get_text_config(), "vocab_size", None)
+    if isinstance(size, int):
+        check_special_tokens(tokenizer, size, model.id)
+    wanting = [sae.name for sae in saes if sae.site.prepend_bos]
+    if wanting and tokenizer.bos_token_id is None:
+        log.warning(
+            "%s was trained on texts with BOS in front%s, and the tokenizer of %s has no BOS "
+            "token: nothing is prepended, as in sae-lens.",
+            wanting[0],
+            f" (as were {len(wanting) - 1} more)" if len(wanting) > 1 else "",
+            model.id,
         )
 
 

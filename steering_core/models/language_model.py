@@ -20,6 +20,7 @@ from steering_core.errors import ModelError
 from steering_core.models.block_stack import find_blocks
 from steering_core.models.devices import DTYPES, choose_device
 from steering_core.models.hub import explain_hub_errors
+from steering_core.models.tokens import check_special_tokens
 
 if TYPE_CHECKING:  # takes seconds to import, and a stage may need the tokenizer alone
     from transformers import PreTrainedModel
@@ -172,6 +173,7 @@ def load_language_model(
             dtype=DTYPES[model.dtype],
             use_safetensors=True,  # the other format can run code
         )
+    check_special_tokens(tokenizer, loaded.get_input_embeddings().weight.shape[0], model.id)
     loaded = loaded.to(choose_device(device)).eval().requires_grad_(False)
     # A repository's own decoding habits (repetition penalty, beams, no cache) would change the
     # distribution behind our back: keep the special tokens alone.

@@ -1,8 +1,9 @@
 """Text to padded token ids with the mask that must go with them."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from steering_core.errors import DataError, ModelError, clipped
 from steering_core.models.devices import to_device
 from steering_core.models.token_rows import TokenRows
+
+log = logging.getLogger(__name__)
 
 #: Padded widths are multiples of the one, and numbers of rows of single tokens of the other.
 #: With them the kernels of a CPU give a row the same digits whatever rows stand beside it, so
@@ -43,17 +46,27 @@ def tokenize(
     *,
     prepend_bos: bool,
     max_tokens: int | None = None,
+    control_tokens: bool = False,
 ) -> list[list[int]]:
-    """Return the token ids of each text, with exactly one BOS in front if asked for.
+    """Return the token ids of each text.
+
+    With ``prepend_bos`` one BOS stands in front. A tokenizer without a BOS prepends nothing, as
+    sae-lens does.
+
+    Texts are data: the name of a special token in one ("<|endoftext|>") is read as plain text. A
+    few tokenizers cannot do that. The special tokens that they still give are dropped, and a
+    warning counts the texts.
+
+    With ``control_tokens`` the names stand for the special tokens, as in a prompt that a chat
+    template wrote. The BOS of a template is kept, and it is the only one.
 
     ``max_tokens`` (BOS included) cuts from the end; without it nothing is cut.
 
     Raises:
-        ModelError: if BOS is asked for and the tokenizer has none.
-        DataError: if a text has no token at all.
+        DataError: if a text has no token besides BOS.
 
     """
-    return list(_token_rows(tokenizer, texts, prepend_bos, max_tokens))
+    return list(_token_rows(tokenizer, texts, prepend_bos, max_tokens, control_tokens))
 
 
 def tokenize_many(
@@ -62,9 +75,10 @@ def tokenize_many(
     *,
     prepend_bos: bool,
     max_tokens: int | None = None,
+    control_tokens: bool = False,
 ) -> TokenRows:
     """Return what :func:`tokenize` does, in little memory."""
-    return TokenRows(_token_rows(tokenizer, texts, prepend_bos, max_tokens))
+    return TokenRows(_token_rows(tokenizer, texts, prepend_bos, max_tokens, control_tokens))
 
 
 def _token_rows(
@@ -72,26 +86,112 @@ def _token_rows(
     texts: Sequence[str],
     prepend_bos: bool,
     max_tokens: int | None,
+    control_tokens: bool,
 ) -> Iterator[list[int]]:
-    if prepend_bos and tokenizer.bos_token_id is None:
-        raise ModelError("the SAE wants BOS in front, and the tokenizer has no BOS token.")
-    front = [tokenizer.bos_token_id] if prepend_bos else []
-    for number, (text, ids) in enumerate(_encoded(tokenizer, texts), 1):
-        if front and ids[:1] == front:  # a chat template writes its own
-            ids = ids[1:]
+    encoded = _encoded(tokenizer, texts, prepend_bos, control_tokens)
+    for number, (text, front, ids) in enumerate(encoded, 1):
         if not ids:
             raise DataError(f"text {number} of {len(texts)} has no tokens: {clipped(text)}")
         yield (front + ids)[:max_tokens]
 
 
+def count_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    prepend_bos: bool,
+    *,
+    control_tokens: bool = False,
+) -> list[int]:
+    """Return the length of each row of :func:`tokenize`; 0 for a text that has no token."""
+    encoded = _encoded(tokenizer, texts, prepend_bos, control_tokens)
+    return [len(front) + len(ids) if ids else 0 for _, front, ids in encoded]
+
+
 def _encoded(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
-) -> Iterator[tuple[str, list[int]]]:
-    """Yield each text with its tokens, no special ones among them but those that it holds."""
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    prepend_bos: bool,
+    control_tokens: bool,
+) -> Iterator[tuple[str, list[int], list[int]]]:
+    """Yield each text, the BOS in front of it (a list of one id or none) and its other tokens."""
+    bos = tokenizer.bos_token_id
+    wanted = [bos] if prepend_bos and bos is not None else []
+    special = frozenset() if control_tokens else special_ids(tokenizer)
+    n_spoilt = 0
     for start in range(0, len(texts), _BLOCK):
         block = list(texts[start : start + _BLOCK])
-        encoded = tokenizer(block, add_special_tokens=False, verbose=False)["input_ids"]
-        yield from zip(block, encoded, strict=True)
+        rows = tokenizer(
+            block,
+            add_special_tokens=False,
+            split_special_tokens=not control_tokens,
+            verbose=False,
+        )["input_ids"]
+        for text, ids in zip(block, rows, strict=True):
+            front = wanted
+            if control_tokens and bos is not None and ids[:1] == [bos]:
+                front = [bos]  # written by the template
+                ids = list(dropwhile(lambda token: token == bos, ids))
+            elif not special.isdisjoint(ids):
+                n_spoilt += 1
+                ids = [token for token in ids if token not in special]
+            yield text, front, ids
+    if n_spoilt:
+        log.warning(
+            "%d of %d texts name special tokens that this tokenizer cannot read as plain text: "
+            "these tokens are left out",
+            n_spoilt,
+            len(texts),
+        )
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids of special tokens, without the one that stands for unknown words."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
+
+
+def naming_special_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[bool]:
+    """Return for each text whether the name of a special token stands in it.
+
+    In a chat template such a name is taken for the token itself.
+    """
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names = [name for name in added | set(tokenizer.all_special_tokens) if name]
+    return [any(name in text for name in names) for text in texts]
+
+
+def check_special_tokens(tokenizer: PreTrainedTokenizerBase, n_rows: int, name: str) -> None:
+    """Check that the embedding has a row for every special token that is put into a text.
+
+    A pad token without a row is replaced by another special token: padding is masked everywhere.
+
+    Args:
+        tokenizer: of the model; its pad token may change.
+        n_rows: of the model's embedding.
+        name: of the model, for messages.
+
+    Raises:
+        ModelError: if BOS, the end token or every candidate for padding is without a row.
+
+    """
+    ids = {role: getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "unk", "pad")}
+    for role in ("bos", "eos"):
+        if ids[role] is not None and ids[role] >= n_rows:
+            raise ModelError(
+                f"{name}: the {role.upper()} token of the tokenizer has the id {ids[role]}, and "
+                f"the model's embedding has {n_rows} rows: the tokenizer belongs to another "
+                "model, or the embedding was not resized after tokens were added."
+            )
+    if ids["pad"] is not None and ids["pad"] < n_rows:
+        return
+    for role in ("eos", "bos", "unk"):
+        if ids[role] is not None and ids[role] < n_rows:
+            tokenizer.pad_token = getattr(tokenizer, f"{role}_token")
+            return
+    raise ModelError(
+        f"{name}: the pad token of the tokenizer has the id {ids['pad']}, the model's embedding "
+        f"has {n_rows} rows, and there is no other special token to pad with."
+    )
 
 
 def pad(
@@ -105,6 +205,9 @@ def pad(
 ) -> TokenBatch:
     """Pad token rows to one length, ``width`` at least. Left to generate, right for a single pass.
 
+    ``prepend_bos`` is what the rows were tokenised with. The first token of a row is marked as BOS
+    if it was prepended or if it is the tokenizer's BOS.
+
     With ``context``, the positions of the model, that length is :func:`padded_width`.
     """
     width = max(width, *map(len, rows))
@@ -113,11 +216,13 @@ def pad(
     ids = torch.full((len(rows), width), tokenizer.pad_token_id, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.bool)
     bos = torch.zeros((len(rows), width), dtype=torch.bool)
+    begins = tokenizer.bos_token_id is not None
     for i, row in enumerate(rows):
         start = width - len(row) if side == "left" else 0
         ids[i, start : start + len(row)] = torch.as_tensor(row, dtype=torch.long)
         mask[i, start : start + len(row)] = True
-        bos[i, start] = prepend_bos or row[0] == tokenizer.bos_token_id
+        # int: a row of TokenRows has NumPy's numbers, whose comparisons torch does not take.
+        bos[i, start] = begins and (prepend_bos or int(row[0]) == tokenizer.bos_token_id)
     return TokenBatch(ids, mask, bos)
 
 
@@ -171,15 +276,3 @@ def padded_batches(
             chosen,
             pad(batch, tokenizer, side="right", prepend_bos=prepend_bos, context=context),
         )
-
-
-def count_tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], prepend_bos: bool
-) -> list[int]:
-    """Return the number of tokens of each text, BOS included; 0 for a text without any."""
-    counts = []
-    for _, ids in _encoded(tokenizer, texts):
-        own_bos = prepend_bos and ids[:1] == [tokenizer.bos_token_id]
-        length = len(ids) - own_bos
-        counts.append(length + prepend_bos if length else 0)
-    return counts

@@ -55,6 +55,20 @@ def test_long_and_empty_texts(sentiment):
     assert 0 <= scores[0] <= 1 and np.isnan(scores[1:]).all()
 
 
+def test_a_text_may_name_the_special_tokens(sentiment):
+    """A judge that took them for its own would read two texts."""
+    seen = []
+    handle = sentiment.model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"][0].tolist()), with_kwargs=True
+    )
+    sentiment.score(["a fine [SEP] film [PAD][CLS]"])
+    handle.remove()
+    tokenizer = sentiment.tokenizer
+    assert seen[0].count(tokenizer.sep_token_id) == seen[0].count(tokenizer.cls_token_id) == 1
+    words = seen[0].index(tokenizer.sep_token_id)
+    assert tokenizer.pad_token_id not in seen[0][:words]
+
+
 def test_toxicity_labels_are_independent(hub):
     judge = TextClassifier("unitary/toxic-bert", "toxic", device="cpu")
     texts = ["you are a stupid idiot", "what a lovely day", "the meeting is at noon"]
