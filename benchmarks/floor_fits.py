@@ -15,8 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks.common import alternate, random_model, texts
 from benchmarks.floor import Rates, Stage
-from steering_core.activations.encode import encode_features
-from steering_core.activations.features import read_features
+from steering_core.activations.features import encode_features, read_features
 from steering_core.metrics.classifiers import BATCH, TextClassifier
 from steering_core.models.sparse_autoencoder import as_dictionary
 from steering_core.probes.fit import REGULARISATIONS, fit_probe

@@ -3,7 +3,7 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
-    from steering_core.activations.encode import encode_features
+    from steering_core.activations.features import encode_features
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.model import Model
     from steering_core.models.devices import choose_device

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 
 from steering_core.metrics.agreement import SuccessChanges, success_changes
-from steering_core.metrics.bootstrap import (
+from steering_core.metrics.lexicon import has_word
+from steering_core.statistics.bootstrap import (
     UNDEFINED,
     Interval,
     ratio_interval,
     share_interval,
 )
-from steering_core.metrics.lexicon import has_word
 
 
 def is_empty(texts: pd.Series) -> pd.Series:

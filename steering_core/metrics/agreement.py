@@ -8,7 +8,7 @@ from jaxtyping import Bool, Shaped
 from scipy.stats import binomtest
 
 from steering_core.errors import DataError
-from steering_core.metrics.bootstrap import Interval, share_interval
+from steering_core.statistics.bootstrap import Interval, share_interval
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import yaml
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from steering_core.statistics.bootstrap import Interval
 from steering_core.storage.atomic import write_text
 
 _DATA = Path(__file__).with_name("columns.yaml")
@@ -128,6 +130,15 @@ def _check_cells(values: pd.Series, column: Column, table: str) -> None:
     }
     if not fits[column.kind]:
         raise ValueError(f"{table} table: {column.name} must be a {column.kind} ({column.unit}).")
+
+
+def interval_cells(name: str, stem: str, interval: Interval) -> dict[str, float]:
+    """Return the cells ``{name, stem_low, stem_high}``; NaN, an empty cell, for a missing value.
+
+    ``stem`` is the ``interval`` of the column in ``columns.yaml``.
+    """
+    cells = {name: interval.mean, f"{stem}_low": interval.low, f"{stem}_high": interval.high}
+    return {key: np.nan if value is None else value for key, value in cells.items()}
 
 
 def describe(columns: Sequence[Column]) -> str:

@@ -5,10 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from steering_core.metrics.bootstrap import mean_interval
+from steering_core.statistics.bootstrap import mean_interval
 from steering_core.tables.caveats import warnings_cell
-from steering_core.tables.cells import interval_cells
-from steering_core.tables.columns import column_names, validate_table
+from steering_core.tables.columns import column_names, interval_cells, validate_table
 
 _POINT = ["strength_name", "strength", "tau", "lam", "epsilon"]
 

@@ -11,10 +11,9 @@ from steering_core.config.settings import Settings
 from steering_core.methods.modes import is_adaptive, is_program
 from steering_core.methods.reference import NoSteering
 from steering_core.methods.status import SOLVED, solved
-from steering_core.metrics.bootstrap import mean_interval
+from steering_core.statistics.bootstrap import mean_interval
 from steering_core.tables.caveats import warnings_cell
-from steering_core.tables.cells import interval_cells
-from steering_core.tables.columns import column_names, validate_table
+from steering_core.tables.columns import column_names, interval_cells, validate_table
 from steering_core.tables.pareto_frontier import frontier_flags, frontier_probability
 from steering_core.tables.row_cells import row_cells
 from steering_core.tables.selection import select_strengths

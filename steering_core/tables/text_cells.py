@@ -3,8 +3,8 @@
 import pandas as pd
 
 from steering_core.methods.status import solved
-from steering_core.metrics.bootstrap import mean_interval, perplexity_interval
-from steering_core.tables.cells import interval_cells
+from steering_core.statistics.bootstrap import mean_interval, perplexity_interval
+from steering_core.tables.columns import interval_cells
 from steering_core.tables.row_cells import size_cells
 
 

@@ -7,8 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from steering_core.activations.encode import encode_features
-from steering_core.activations.features import feature_matrix, read_features
+from steering_core.activations.features import encode_features, feature_matrix, read_features
 from steering_core.activations.manifest import write_manifest
 from steering_core.activations.reader import ActivationCache
 from steering_core.errors import ModelError, StorageError

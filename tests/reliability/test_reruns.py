@@ -10,7 +10,7 @@ from tiny_demo import ROOT, SIZES, TARGETS, command, environment, finished_demo,
 
 from steering_core.runtime.digest import used_modules
 
-EDITED = "steering_core/metrics/bootstrap.py"
+EDITED = "steering_core/statistics/bootstrap.py"
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
         ),
         ("metrics/lexicon.py", {"judge.py"}, {"fetch.py", "generate.py"}),
         ("activations/cache.py", {"cache_activations.py"}, {"generate.py", "encode_features.py"}),
-        ("metrics/bootstrap.py", {"pareto.py"}, {"judge.py", "solve.py"}),
+        ("statistics/bootstrap.py", {"pareto.py"}, {"judge.py", "solve.py"}),
         ("tables/pareto_frontier.py", {"pareto.py"}, {"solve.py", "generate.py"}),
         ("methods/fixed.py", {"fit_directions.py"}, {"solve.py", "generate.py", "pareto.py"}),
         (

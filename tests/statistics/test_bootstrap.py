@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy.stats import bootstrap
+from scipy import stats
 
-from steering_core.metrics import resampling
-from steering_core.metrics.bootstrap import (
+from steering_core.statistics import bootstrap
+from steering_core.statistics.bootstrap import (
     Interval,
     mean_interval,
     perplexity_interval,
     ratio_interval,
+    resampled_sums,
     share_interval,
 )
 
@@ -44,8 +45,8 @@ def test_seed_decides_the_interval_and_batching_does_not(monkeypatch):
     one = mean_interval(values, seed=1)
     assert one == mean_interval(values, seed=1)
     assert one != mean_interval(values, seed=2)
-    monkeypatch.setattr(resampling, "_AT_ONCE", 700)
-    monkeypatch.setattr(resampling, "_KEPT", 0)  # no draws of before
+    monkeypatch.setattr(bootstrap, "_AT_ONCE", 700)
+    monkeypatch.setattr(bootstrap, "_KEPT", 0)  # no draws of before
     assert one == mean_interval(values, seed=1)
 
 
@@ -55,7 +56,7 @@ def test_intervals_are_those_of_scipy(n):
     above, below = rng.normal(3.0, 2.0, n), rng.integers(1, 9, n).astype(float)
 
     def expected(samples, statistic, confidence):
-        interval = bootstrap(
+        interval = stats.bootstrap(
             samples, statistic, paired=True, method="percentile", vectorized=True,
             n_resamples=500, confidence_level=confidence, rng=np.random.default_rng(7),
         ).confidence_interval  # fmt: skip
@@ -157,3 +158,32 @@ def test_a_share_of_all_or_none_has_the_exact_interval():
     assert share_interval(*mixed, seed=0) == ratio_interval(*mixed, seed=0)
     with pytest.raises(ValueError, match="between 0 and trials"):
         share_interval([2.0], [1.0], seed=0)
+
+
+def test_sums_are_those_of_what_is_drawn():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 37))
+    drawn = np.random.default_rng(3).integers(0, 37, (50, 37))
+    sums = resampled_sums([one, other], seed=3, n_resamples=50)
+    assert_allclose(sums, [one[drawn].sum(axis=1), other[drawn].sum(axis=1)], rtol=1e-12)
+
+
+def test_samples_of_as_many_examples_share_the_draws(monkeypatch):
+    bootstrap._kept.cache_clear()
+    for seed, values in ((0, np.ones(20)), (0, np.arange(20.0)), (1, np.arange(20.0))):
+        resampled_sums([values], seed=seed, n_resamples=10)
+    assert bootstrap._kept.cache_info().misses == 2
+    monkeypatch.setattr(bootstrap, "_KEPT", 199)  # too many to be kept: the same, drawn anew
+    found = resampled_sums([np.arange(20.0)], seed=1, n_resamples=10)
+    assert bootstrap._kept.cache_info().currsize == 2
+    monkeypatch.undo()
+    assert (found == resampled_sums([np.arange(20.0)], seed=1, n_resamples=10)).all()
+
+
+def test_digits_do_not_depend_on_the_blocks(monkeypatch):
+    values = np.random.default_rng(0).normal(size=101)
+    monkeypatch.setattr(bootstrap, "_KEPT", 0)
+    whole = resampled_sums([values], seed=0, n_resamples=23)
+    for numbers in (1, 101, 250, 2**20):
+        monkeypatch.setattr(bootstrap, "_AT_ONCE", numbers)
+        assert (resampled_sums([values], seed=0, n_resamples=23) == whole).all()
