@@ -100,7 +100,7 @@ def test_modules_and_scripts_were_found():
 
 def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
     users = tree.users()
-    for module in ("optimize/knots", "methods/optimal", "data/splits", "metrics/bootstrap"):
+    for module in ("optimize/knots", "methods/optimal", "data/splits", "statistics/bootstrap"):
         name = f"steering_core/{module}.py"
         assert tree.changed_by(name) == users[name] != set(SCRIPTS)
 
