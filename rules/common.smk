@@ -9,6 +9,7 @@ from steering_core.runtime.digest import code_digest
 from steering_core.config import load_config, resolve
 from steering_core.config.command_line import with_nulls
 from steering_core.config.families import asked_families, check_top_level
+from steering_core.config.paths import check_paths, experiment_paths, fixed_part
 from steering_core.config.settings import METHODS
 from steering_core.data.concept import check_prompts, read_concept
 
@@ -56,12 +57,18 @@ wildcard_constraints:
     shard=r"\d+",
 
 
+def targets_known():
+    """Whether this is the user's own process and knows what is asked for.
+
+    It does from the first job that is made. A job's own process knows of itself alone.
+    """
+    return workflow.is_main_process and workflow.dag_settings is not None
+
+
 @cache
 def check_config():
     """Refuse a setting given with `--config` that no experiment of this run reads, once a run."""
-    # Called as the first job is made, when what is asked for is known; a job's own process knows of
-    # itself alone.
-    if not workflow.is_main_process or workflow.dag_settings is None:
+    if not targets_known():
         return
     asked = asked_families(workflow.dag_settings.targets, CORRSTEER)
     for warning in check_top_level(config, workflow.config_settings.config, asked):
@@ -76,7 +83,14 @@ def experiment(wildcards):
     check_config()
     key = wildcards.experiment, repr(config)
     if key not in _RESOLVED:
-        _RESOLVED[key] = resolve(config, wildcards.experiment)
+        found = resolve(config, wildcards.experiment)
+        if targets_known():
+            # Raised for each parameter of each job. An error in the inputs of one rule alone is
+            # lost where its results are there already.
+            check_paths(experiment_paths(found), made_here)
+            if Path(found.task.concept).is_file():
+                check_prompts(read_concept(found.task.concept), found.settings)
+        _RESOLVED[key] = found
     return _RESOLVED[key]
 
 
@@ -161,18 +175,17 @@ def gpus(wildcards):
     return gpus_of(experiment(wildcards).settings.device)
 
 
-def checked_concept(wildcards):
-    """The concept file. If it is there already it must have the prompts that are asked for."""
-    found = experiment(wildcards)
-    if Path(found.task.concept).is_file():
-        check_prompts(read_concept(found.task.concept), found.settings)
-    return ancient(found.task.concept)
+def made_here(path):
+    """Whether a rule makes a file, or the directory that it lies in."""
+    names = [str(name) for name in (Path(path), *Path(path).parents)]
+    makers = [maker for maker in workflow.rules if maker.name != "unknown_target"]
+    return any(maker.is_producer(name) for maker in makers for name in names)
 
 
 def files_here(sources):
-    """Those of what an experiment names that are files here, perhaps made by other rules."""
-    paths = [str(Path(name).parent) if "{" in name else name for name in sources if name]
-    return [path for path in paths if path.startswith("results/") or Path(path).exists()]
+    """Those of what an experiment names that are files here, or are made by other rules."""
+    paths = [fixed_part(name) for name in sources if name]
+    return [path for path in paths if made_here(path) or Path(path).exists()]
 
 
 def local_sources(wildcards):

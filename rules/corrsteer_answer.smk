@@ -100,7 +100,9 @@ rule corrsteer_fine_tune:
     params:
         model=corrsteer_model,
         task=corrsteer_task,
-        fine_tuning=lambda wildcards: CORRSTEER[wildcards.run].settings.fine_tuning.model_dump(),
+        fine_tuning=lambda wildcards: corrsteer_experiment(
+            wildcards
+        ).settings.fine_tuning.model_dump(),
         settings=corrsteer_settings(*ANSWERING, "long_prompts"),
         code=code("corrsteer_fine_tune.py"),
     script:
@@ -116,7 +118,7 @@ rule corrsteer_bridge:
             rules.corrsteer_plan.output.plan,
             run=wildcards.run,
             seed=wildcards.seed,
-            arm=CORRSTEER[wildcards.run].settings.bridge.arm,
+            arm=corrsteer_experiment(wildcards).settings.bridge.arm,
         )[0],
     output:
         answers="results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet",
@@ -137,7 +139,7 @@ rule corrsteer_bridge:
     params:
         model=corrsteer_model,
         task=corrsteer_task,
-        bridge=lambda wildcards: CORRSTEER[wildcards.run].settings.bridge.model_dump(),
+        bridge=lambda wildcards: corrsteer_experiment(wildcards).settings.bridge.model_dump(),
         settings=corrsteer_settings(*ANSWERING),
         code=code("corrsteer_bridge.py"),
     script:

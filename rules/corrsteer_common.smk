@@ -6,6 +6,7 @@ from steering_core.config.corrsteer_resolve import (
     load_corrsteer,
     load_section,
 )
+from steering_core.config.paths import corrsteer_paths
 from steering_core.corrsteer.arms import UNSTEERED, needs_validation, variants
 from steering_core.corrsteer.asked import asked_runs, check_options
 from steering_core.corrsteer.cells import methods_needed
@@ -67,41 +68,60 @@ wildcard_constraints:
 @cache
 def check_corrsteer_options():
     """Refuse an option given with `--config` that no experiment of this run can follow."""
-    if not workflow.is_main_process or workflow.dag_settings is None:
+    if not targets_known():
         return
     asked = asked_runs(workflow.dag_settings.targets, CORRSTEER, TABLE_RUNS)
     check_options(workflow.config_settings.config, CORRSTEER, asked)
 
 
+@cache
+def check_corrsteer_paths(run):
+    """Refuse a path of an experiment that is not there and that no rule makes."""
+    if targets_known():
+        found = CORRSTEER[run]
+        check_paths(corrsteer_paths(found, corrsteer_dataset(found)), made_here)
+
+
+def corrsteer_experiment(wildcards):
+    """The resolved experiment of a job, once the run's configuration is found to be good."""
+    check_config()
+    check_corrsteer_options()
+    check_corrsteer_paths(wildcards.run)
+    return CORRSTEER[wildcards.run]
+
+
+def corrsteer_dataset(found):
+    """The dataset of an experiment: its own, or that of the task."""
+    return found.task.dataset or find_task(found.task.task).source.dataset
+
+
 def corrsteer_settings(*names):
     """A parameter with the named settings of a CorrSteer experiment."""
     return lambda wildcards: {
-        name: getattr(CORRSTEER[wildcards.run].settings, name) for name in names
+        name: getattr(corrsteer_experiment(wildcards).settings, name) for name in names
     }
 
 
 def corrsteer_model(wildcards):
     """The model section, without the settings that are passed by name."""
-    check_config()
-    check_corrsteer_options()
-    return CORRSTEER[wildcards.run].model.model_dump(exclude={"settings", "paired"})
+    return corrsteer_experiment(wildcards).model.model_dump(exclude={"settings", "paired"})
 
 
 def corrsteer_task(wildcards):
     """The task section, without the settings that are passed by name."""
-    return CORRSTEER[wildcards.run].task.model_dump(exclude={"settings", "paired"})
+    return corrsteer_experiment(wildcards).task.model_dump(exclude={"settings", "paired"})
 
 
 def corrsteer_arm(wildcards):
     """The definition of an arm; None for the unsteered model."""
     if wildcards.arm == UNSTEERED:
         return None
-    return CORRSTEER[wildcards.run].settings.arms[wildcards.arm].model_dump()
+    return corrsteer_experiment(wildcards).settings.arms[wildcards.arm].model_dump()
 
 
 def corrsteer_accumulated(wildcards):
     """What selection accumulates: all variants, and those that need histograms."""
-    experiment = CORRSTEER[wildcards.run]
+    experiment = corrsteer_experiment(wildcards)
     return variants(experiment.settings.arms, find_task(experiment.task.task).pooling)
 
 
@@ -124,14 +144,13 @@ def corrsteer_arms(run):
 
 def corrsteer_sources(wildcards):
     """Model, SAEs and dataset that are files here."""
-    found = CORRSTEER[wildcards.run]
-    dataset = found.task.dataset or find_task(found.task.task).source.dataset
-    return files_here([found.model.id, found.model.sae.path, dataset])
+    found = corrsteer_experiment(wildcards)
+    return files_here([found.model.id, found.model.sae.path, corrsteer_dataset(found)])
 
 
 def corrsteer_gpus(wildcards):
     """GPUs of a job that runs the experiment's model."""
-    return gpus_of(CORRSTEER[wildcards.run].settings.device)
+    return gpus_of(corrsteer_experiment(wildcards).settings.device)
 
 
 def corrsteer_shards(pattern):
@@ -140,13 +159,13 @@ def corrsteer_shards(pattern):
         pattern,
         run=wildcards.run,
         seed=wildcards.seed,
-        shard=range(CORRSTEER[wildcards.run].settings.shards),
+        shard=range(corrsteer_experiment(wildcards).settings.shards),
     )
 
 
 def corrsteer_plan_of(wildcards):
     """The plan of an arm: its own, or that of the experiment whose features it takes."""
-    source = CORRSTEER[wildcards.run].settings.arms[wildcards.arm].features_from
+    source = corrsteer_experiment(wildcards).settings.arms[wildcards.arm].features_from
     run, arm = (wildcards.run, wildcards.arm) if source is None else (source.experiment, source.arm)
     return expand(PLAN, run=run, seed=wildcards.seed, arm=arm)[0]
 
@@ -156,7 +175,7 @@ def corrsteer_steering(wildcards):
     if wildcards.arm == UNSTEERED:
         return {}
     found = {"plan": corrsteer_plan_of(wildcards)}
-    if needs_validation(CORRSTEER[wildcards.run].settings.arms[wildcards.arm]):
+    if needs_validation(corrsteer_experiment(wildcards).settings.arms[wildcards.arm]):
         found["validation"] = expand(VALIDATION, **wildcards)[0]
     return found
 

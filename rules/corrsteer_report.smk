@@ -19,7 +19,7 @@ rule corrsteer_report:
         answers=lambda wildcards: expand(
             ANSWERS,
             run=wildcards.run,
-            seed=CORRSTEER[wildcards.run].settings.seeds,
+            seed=corrsteer_experiment(wildcards).settings.seeds,
             method=corrsteer_arms(wildcards.run),
         ),
     output:
@@ -39,7 +39,7 @@ rule corrsteer_report:
     conda:
         "../envs/steering.yaml"
     params:
-        seeds=lambda wildcards: CORRSTEER[wildcards.run].settings.seeds,
+        seeds=lambda wildcards: corrsteer_experiment(wildcards).settings.seeds,
         arms=lambda wildcards: corrsteer_arms(wildcards.run),
         settings=corrsteer_settings("bootstrap_resamples"),
         code=code("corrsteer_report.py"),

@@ -24,7 +24,7 @@ rule corrsteer_fetch:
         ),
         # The rows and their lengths are checked before the weights are here.
         examples=checked(corrsteer_settings(*CORRSTEER_EXAMPLE_SETTINGS)),
-        seeds=checked(lambda wildcards: CORRSTEER[wildcards.run].settings.seeds),
+        seeds=checked(lambda wildcards: corrsteer_experiment(wildcards).settings.seeds),
         code=code("corrsteer_fetch.py"),
     script:
         "../workflow_scripts/corrsteer_fetch.py"

@@ -8,7 +8,7 @@ rule fetch:
     input:
         local_sources,
         # Only checked: an edit of it, or another number of prompts, pins nothing anew.
-        concept=checked_concept,
+        concept=lambda wildcards: ancient(experiment(wildcards).task.concept),
     output:
         resources="results/{experiment}/resources.json",
         dataset="results/{experiment}/dataset.parquet",
