@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from steering_core.config.corrsteer import (
+    DEFAULT_ARMS,
     Arm,
     Bridge,
     CorrSteerSection,
@@ -11,10 +12,20 @@ from steering_core.config.corrsteer import (
     FineTuning,
 )
 from steering_core.config.corrsteer_task import CorrSteerTask
+from steering_core.config.layers import (
+    ByName,
+    check_sections,
+    experiment_layers,
+    merge_layers,
+    names_given,
+)
 from steering_core.config.model import Model
 from steering_core.config.schema import ExperimentEntry
 from steering_core.config.validation import hint, validated
 from steering_core.errors import ConfigError
+
+#: Of the keys of the section, in messages.
+_PREFIX = "corrsteer."
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
     """
     section = load_section(raw)
     overrides = {k: v for k, v in raw.items() if k in CorrSteerSettings.model_fields}
+    check_sections(CorrSteerSettings, section, _PREFIX, _named(section, overrides))
+    _check_tables_model(section)
     entries = {
         f"{model}_{task}": ExperimentEntry(model=model, task=task)
         for model in section.models
@@ -66,6 +79,15 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
             where = f"corrsteer {experiment.name}: arms.{arm_name}.features_from"
             _check_transfer(where, arm, found)
     return found
+
+
+def _check_tables_model(section: CorrSteerSection) -> None:
+    wanted = "tables_model" in section.model_fields_set or section.ablations
+    if wanted and section.tables_model not in section.models:
+        raise ConfigError(
+            f"corrsteer.tables_model: there is no model {section.tables_model!r}"
+            f"{hint(section.tables_model, section.models)}"
+        )
 
 
 def find_corrsteer(raw: dict[str, Any], name: str) -> CorrSteerExperiment:
@@ -95,6 +117,11 @@ def _ablations(
         arms = {key: _of_tables_model(arm, section.tables_model) for key, arm in entry.arms.items()}
         alone = {"arms": arms, "bridge": Bridge(methods=[]), "fine_tuning": FineTuning()}
         for task in entry.tasks:
+            if task not in section.tasks:
+                raise ConfigError(
+                    f"corrsteer.ablations.{ablation}.tasks: there is no task {task!r}"
+                    f"{hint(task, section.tasks)}"
+                )
             pair = f"{section.tables_model}_{task}"
             name = f"{pair}_{ablation}"
             if name in known or name in found:
@@ -132,6 +159,7 @@ def _check_transfer(where: str, arm: Arm, found: dict[str, CorrSteerExperiment])
     if source.arm not in arms or arms[source.arm].features_from is not None:
         raise ConfigError(
             f"{where}: {source.experiment} selects no features for an arm {source.arm!r}"
+            f"{hint(source.arm, (name for name in arms if arms[name].features_from is None))}"
         )
 
 
@@ -159,24 +187,15 @@ def load_section(raw: dict[str, Any]) -> CorrSteerSection:
 def _resolve(
     section: CorrSteerSection, overrides: dict[str, Any], name: str, entry: ExperimentEntry
 ) -> CorrSteerExperiment:
-    for kind, key, known in (
-        ("model", entry.model, section.models),
-        ("task", entry.task, section.tasks),
-    ):
-        if key not in known:
-            raise ConfigError(f"corrsteer.experiments.{name}.{kind}: no {key!r}{hint(key, known)}")
+    layers = experiment_layers(section, name, entry, overrides, _PREFIX)
+    settings = merge_layers(CorrSteerSettings, layers, _named(section, overrides))
     model, task = section.models[entry.model], section.tasks[entry.task]
-    merged: dict[str, Any] = {}
-    arms = {arm: value.model_dump() for arm, value in CorrSteerSettings().arms.items()}
-    for where, layer in (
-        ("corrsteer.settings", section.settings),
-        (f"corrsteer.models.{entry.model}.settings", model.settings),
-        (f"corrsteer.tasks.{entry.task}.settings", task.settings),
-        (f"corrsteer.experiments.{name}.settings", entry.settings),
-        ("settings at top level", overrides),
-    ):
-        arms = {k: v for k, v in {**arms, **layer.get("arms", {})}.items() if v is not None}
-        merged |= {**layer, "arms": arms}
-        validated(CorrSteerSettings, merged, where)
-    settings = validated(CorrSteerSettings, merged, f"corrsteer {name}")
     return CorrSteerExperiment(name, entry.model, entry.task, model, task, settings)
+
+
+def _named(section: CorrSteerSection, overrides: dict[str, Any]) -> dict[str, ByName]:
+    """Return how arms combine, and the names of all that any experiment may have."""
+    sections = (section.models, section.tasks, section.experiments)
+    own = [one.settings for of_kind in sections for one in of_kind.values()]
+    anywhere = names_given("arms", [{"arms": DEFAULT_ARMS}, section.settings, *own, overrides])
+    return {"arms": ByName("arm", DEFAULT_ARMS, anywhere)}

@@ -4,6 +4,12 @@ from typing import Any
 
 from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.config.experiment import Experiment
+from steering_core.config.layers import (
+    check_sections,
+    experiment_layers,
+    find_pair,
+    merge_layers,
+)
 from steering_core.config.schema import Config
 from steering_core.config.settings import Settings
 from steering_core.config.validation import hint, validated
@@ -30,18 +36,8 @@ def load_config(raw: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
     rest = {k: value for k, value in raw.items() if k not in overrides and k not in elsewhere}
     config = validated(Config, rest, "config", also=Settings.model_fields)
     for name, entry in config.experiments.items():
-        for kind, key, known in (
-            ("model", entry.model, config.models),
-            ("task", entry.task, config.tasks),
-        ):
-            if key not in known:
-                raise ConfigError(
-                    f"experiments.{name}.{kind}: there is no {kind} {key!r}{hint(key, known)}"
-                )
-    validated(Settings, config.settings, "settings")
-    for kind, sections in (("models", config.models), ("tasks", config.tasks)):
-        for name, section in sections.items():  # also those that no experiment uses
-            validated(Settings, config.settings | section.settings, f"{kind}.{name}.settings")
+        find_pair(config, f"experiments.{name}", entry)
+    check_sections(Settings, config)
     for name in config.experiments:
         _check_layer(_resolve(config, {}, name), "")
         _resolve(config, overrides, name)
@@ -84,15 +80,6 @@ def _check_layer(experiment: Experiment, more: str) -> None:
 def _resolve(config: Config, overrides: dict[str, Any], name: str) -> Experiment:
     entry = config.experiments[name]
     model, task = config.models[entry.model], config.tasks[entry.task]
-    merged: dict[str, Any] = {}
-    for where, layer in (
-        ("settings", config.settings),
-        (f"models.{entry.model}.settings", model.settings),
-        (f"tasks.{entry.task}.settings", task.settings),
-        (f"experiments.{name}.settings", entry.settings),
-        ("settings at top level", overrides),
-    ):
-        merged |= layer
-        validated(Settings, merged, where)
-    settings = validated(Settings, merged, f"experiments.{name}")
+    layers = experiment_layers(config, name, entry, overrides)
+    settings = merge_layers(Settings, layers)
     return Experiment(name, entry.model, entry.task, model, task, settings)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steering_core.config.validation import hint
 from steering_core.corrsteer.extraction import number
 from steering_core.corrsteer.item import Item, Source, Task
 from steering_core.corrsteer.praise import PRAISE
@@ -226,5 +227,7 @@ def find_task(name: str) -> Task:
         ConfigError: if there is none of that name.
     """
     if name not in TASKS:
-        raise ConfigError(f"there is no CorrSteer task {name!r}; there are {sorted(TASKS)}.")
+        raise ConfigError(
+            f"there is no CorrSteer task {name!r}{hint(name, TASKS)}; there are {sorted(TASKS)}."
+        )
     return TASKS[name]
