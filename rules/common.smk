@@ -7,12 +7,13 @@ from snakemake.logging import logger
 from steering_core.runtime.machine import gpus_on
 from steering_core.runtime.digest import code_digest
 from steering_core.config import load_config, resolve
-from steering_core.config.command_line import with_nulls
+from steering_core.config.command_line import refuse_targets, with_nulls
 from steering_core.config.families import asked_families, check_top_level
 from steering_core.config.paths import check_paths, experiment_paths, fixed_part
 from steering_core.config.settings import METHODS
 from steering_core.data.concept import check_prompts, read_concept
 
+refuse_targets(workflow.config_settings.configfiles, Path.cwd())
 config.update(with_nulls(config, workflow.config_settings.config))
 
 EXPERIMENTS = sorted(load_config(config)[0].experiments)

@@ -9,6 +9,7 @@ import pytest
 from workflow_rules import JOB, ROOT, Rules, parse
 
 from steering_core.config.settings import METHODS
+from steering_core.errors import ConfigError
 from steering_core.runtime.digest import code_digest, used_modules
 
 SCRIPTS = sorted((ROOT / "workflow_scripts").glob("*.py"))
@@ -115,3 +116,11 @@ def test_stages_depend_on_their_own_family_alone(script):
     assert "config/resolve.py" not in used
     if not script.startswith("corrsteer"):
         assert [name for name in used if re.search("corrsteer", name)] == []
+
+
+def test_a_target_that_was_read_as_a_file_of_configuration_is_named_with_the_right_order():
+    with pytest.raises(ConfigError, match="was read as a file of configuration") as caught:
+        parse("mine.yaml", "results/demo/provenance.json")
+    order = "snakemake --cores N results/demo/provenance.json --configfile mine.yaml"
+    assert str(caught.value).endswith(order)
+    assert parse("mine.yaml", "my results/more.yaml").rules

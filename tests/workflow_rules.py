@@ -85,17 +85,21 @@ def _items(mapping: dict, others: dict) -> Iterator[None]:
         mapping.update(kept)
 
 
-def parse() -> Rules:
-    """Parse the Snakefile as Snakemake does."""
+def parse(*configfiles: str) -> Rules:
+    """Parse the Snakefile as Snakemake does; ``configfiles`` are relative to its directory."""
     handlers = logging.getLogger().handlers[:]
     with (
         tempfile.TemporaryDirectory() as directory,
         SnakemakeApi(OutputSettings(quiet={"all"})) as api,
     ):
         (Path(directory) / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+        files = [Path(directory) / name for name in configfiles]
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("{}")
         parsed = api.workflow(
             resource_settings=ResourceSettings(),
-            config_settings=ConfigSettings(),
+            config_settings=ConfigSettings(configfiles=files),
             snakefile=ROOT / "Snakefile",
             workdir=Path(directory),
         )._workflow

@@ -1,7 +1,10 @@
-"""What ``--config`` cannot say by itself: Snakemake reads a nested ``null`` as that word."""
+"""What Snakemake takes otherwise than it was meant: a nested ``null``, a target among files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from steering_core.errors import ConfigError
 
 _NULLS = ("null", "Null", "NULL", "~")
 
@@ -22,3 +25,30 @@ def with_nulls(config: Any, given: Any) -> Any:
     if isinstance(given, list) and isinstance(config, list) and len(given) == len(config):
         return [with_nulls(*pair) for pair in zip(config, given, strict=True)]
     return config
+
+
+def refuse_targets(files: Iterable[str | Path], directory: str | Path) -> None:
+    """Refuse results that were given as files of configuration.
+
+    Snakemake takes everything after ``--configfile`` as such a file, targets as well. It fails by
+    itself, before the Snakefile is read, if a target is missing or is not JSON or YAML. The others
+    would be merged into the configuration.
+
+    Args:
+        files: of configuration, as Snakemake took them.
+        directory: in which the workflow runs.
+
+    Raises:
+        ConfigError: naming the target, with the right order.
+
+    """
+    files = [Path(directory, file).resolve() for file in files]
+    results = Path(directory, "results").resolve()
+    targets = [file for file in files if file.is_relative_to(results)]
+    if targets:
+        names = " ".join(file.relative_to(results.parent).as_posix() for file in targets)
+        others = " ".join(file.name for file in files if file not in targets) or "FILE"
+        raise ConfigError(
+            f"{names} was read as a file of configuration, like everything after --configfile. "
+            f"Name targets first: snakemake --cores N {names} --configfile {others}"
+        )
