@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny_demo import ROOT, SIZES, TARGETS, command, environment, finished_demo, run
 
 from steering_core.runtime.digest import used_modules
@@ -75,3 +76,27 @@ def test_another_margin_steers_again_with_the_programs_that_read_it_alone():
     tables |= {"pareto_figure", "frontier_figure", "generations_page", "features_page"}
     steered = {"solve-qp", "generate-qp_optimal", "divergence-qp_optimal"}
     assert {Path(log).stem for log in logs} == steered | tables
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"tasks": {"grammar": {"concept": "/nowhere.yaml"}}},
+            "ConfigError: tasks.grammar.concept: there is no file /nowhere.yaml",
+        ),
+        (
+            {"corrsteer": {"tasks": {"praise": {"dataset": "prase.parquet"}}}},
+            "ConfigError: corrsteer.tasks.praise.dataset: there is no file prase.parquet (did you "
+            "mean 'praise.parquet'?)",
+        ),
+        ({"n_prompts": 900}, "ConfigError: n_prompts: 900 are asked for, sentiment has 50"),
+    ],
+    ids=["concept", "dataset", "n_prompts"],
+)
+def test_what_cannot_be_made_is_refused_although_its_results_are_there(tmp_path, changed, said):
+    file = tmp_path / "changed.yaml"
+    file.write_text(yaml.safe_dump(changed))
+    sizes = [size for size in SIZES if size.split("=")[0] not in changed]
+    done = run(finished_demo(), *TARGETS, "--dry-run", "--configfile", str(file), sizes=sizes)
+    assert done.returncode == 1 and said in done.stdout + done.stderr
