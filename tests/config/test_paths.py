@@ -16,7 +16,7 @@ from steering_core.config.paths import (
     is_path,
 )
 from steering_core.config.resolve import resolve
-from steering_core.data.datasets import _LOCAL
+from steering_core.data.local_files import READERS
 from steering_core.errors import ConfigError
 
 #: Paths of one experiment and what they are, all of them there.
@@ -148,5 +148,5 @@ def test_the_part_of_a_path_before_its_layer(path, fixed):
 
 
 def test_local_tables_are_those_that_are_read():
-    assert set(TABLES) == set(_LOCAL)
+    assert set(TABLES) == set(READERS)
     assert not any(map(is_path, ["gpt2", "google/gemma-2-2b", "a.b/c.d"]))
