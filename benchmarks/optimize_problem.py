@@ -11,7 +11,7 @@ import pandas as pd
 from benchmarks.reference import solve_reference
 from benchmarks.table import FOLDER, Line, machine
 from steering_core.optimize.path import SteeringPath
-from steering_core.storage.atomic import write_text
+from steering_core.storage.files import write_text
 
 TAU_SPREAD = (0.5, 6.0)  # shortfalls are uniform in this range
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.table import FOLDER
-from steering_core.storage.atomic import write_text
+from steering_core.storage.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, DETAILS = ROOT / "README.md", ROOT / "docs" / "performance.md"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from steering_core.storage.atomic import write_text
+from steering_core.storage.files import write_text
 
 FOLDER = Path("results/benchmarks")
 _LIBRARIES = ("torch", "transformers", "numpy", "scipy", "osqp", "clarabel", "scs", "cvxpy")

@@ -37,7 +37,7 @@ from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
 from steering_core.models.pins import local_sae_revision
 from steering_core.storage.arrays import save_arrays
-from steering_core.storage.atomic import write_json
+from steering_core.storage.files import write_json
 
 D_MODEL, D_SAE = 32, 6
 

@@ -56,7 +56,7 @@ from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.working_set.limits import prefilter, relevance
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.runtime import machine
-from steering_core.storage.atomic import write_json
+from steering_core.storage.files import write_json
 from steering_core.tables.columns import validate_table
 from steering_core.tables.pareto import Measured, Subject, pareto_table
 

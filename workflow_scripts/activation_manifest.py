@@ -4,7 +4,7 @@ from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.activations.manifest import expected_rows, origin, write_manifest
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json
 
     files, given = snakemake.input, snakemake.params.settings
     write_manifest(

@@ -9,7 +9,7 @@ with job(snakemake):
     from steering_core.models.head import check_head
     from steering_core.models.residual_stream import check_blocks
     from steering_core.models.resources import cached_sites, fetched_model
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json
 
     given = snakemake.params.settings
     resources = read_json(snakemake.input.resources)

@@ -11,7 +11,7 @@ with job(snakemake):
     from steering_core.corrsteer.plan import Plan
     from steering_core.corrsteer.run import open_run
     from steering_core.corrsteer.strategy import choose
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json
 
     rows = read_examples(snakemake.input.examples, "test")
     plan, choice = None, None

@@ -12,8 +12,7 @@ with job(snakemake):
     from steering_core.corrsteer.examples import read_answered, read_examples
     from steering_core.corrsteer.plan import Plan
     from steering_core.corrsteer.run import open_run
-    from steering_core.storage.atomic import write_text
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_text
 
     resources = read_json(snakemake.input.resources)
     bridged = answer_bridge(

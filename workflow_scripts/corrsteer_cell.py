@@ -7,7 +7,7 @@ with job(snakemake):
 
     from steering_core.corrsteer.cells import measure
     from steering_core.corrsteer.published import Cell
-    from steering_core.storage.atomic import write_json
+    from steering_core.storage.files import write_json
 
     params = snakemake.params
     runs = None

@@ -14,8 +14,7 @@ with job(snakemake):
     from steering_core.corrsteer.tasks import find_task
     from steering_core.models.language_model import load_tokenizer
     from steering_core.models.resources import pinned_model
-    from steering_core.storage.atomic import write_json
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_json
 
     resources = read_json(snakemake.input.resources)
     entry = CorrSteerTask(**snakemake.params.task)

@@ -11,7 +11,8 @@ with job(snakemake, network=True):
     from steering_core.corrsteer.read_items import fetch_items
     from steering_core.corrsteer.tasks import find_task
     from steering_core.models.hub import persistently
-    from steering_core.storage.atomic import atomic_path, write_json
+    from steering_core.storage.files import write_json
+    from steering_core.storage.parquet import write_parquet
 
     given = SettingsView(snakemake.params.settings)
     entry = CorrSteerTask(**snakemake.params.task)
@@ -24,6 +25,5 @@ with job(snakemake, network=True):
     settings = SettingsView(snakemake.params.examples)
     check_examples(items, entry, settings, model, found, snakemake.params.seeds[0])
     persistently(lambda: download_run(model, task, found))
-    with atomic_path(snakemake.output.rows) as temporary:
-        items.to_parquet(temporary, index=False)
+    write_parquet(snakemake.output.rows, items)
     write_json(snakemake.output.resources, {**found, "dataset": dataset})

@@ -11,8 +11,7 @@ with job(snakemake):
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.fine_tune import fine_tune
     from steering_core.corrsteer.run import open_run
-    from steering_core.storage.atomic import write_json
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_json
 
     run = open_run(
         snakemake.params.model,

@@ -8,7 +8,8 @@ with job(snakemake):
     from steering_core.corrsteer.accumulate import Accumulators
     from steering_core.corrsteer.snapshot import snapshot
     from steering_core.storage.arrays import load_arrays, save_arrays
-    from steering_core.storage.atomic import atomic_path, write_text
+    from steering_core.storage.files import write_text
+    from steering_core.storage.parquet import write_parquet
 
     # Within the first shard the snapshots are those of the whole run.
     noted = [pd.read_csv(snakemake.input.snapshots[0], dtype={"feature": "Int64"})]
@@ -22,6 +23,5 @@ with job(snakemake):
             noted.append(snapshot(merged))
     save_arrays(snakemake.output.selection, merged.to_arrays())
     answers = pd.concat([pd.read_parquet(path) for path in snakemake.input.answers])
-    with atomic_path(snakemake.output.answers) as temporary:
-        answers.to_parquet(temporary, index=False, compression="zstd")
+    write_parquet(snakemake.output.answers, answers)
     write_text(snakemake.output.convergence, pd.concat(noted).to_csv(index=False))

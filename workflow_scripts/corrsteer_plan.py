@@ -13,8 +13,7 @@ with job(snakemake):
     from steering_core.corrsteer.sites import run_sites
     from steering_core.corrsteer.tasks import find_task
     from steering_core.storage.arrays import load_arrays
-    from steering_core.storage.atomic import write_text
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_text
 
     given = SettingsView(snakemake.params.settings)
     resources = read_json(snakemake.input.resources)

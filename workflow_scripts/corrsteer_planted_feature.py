@@ -12,8 +12,7 @@ with job(snakemake):
     from steering_core.corrsteer.run import open_run
     from steering_core.models.feature_encoder import load_encoder
     from steering_core.models.pins import pinned_sae
-    from steering_core.storage.atomic import write_json
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_json
 
     files, params = snakemake.input, snakemake.params
     resources = read_json(files.resources)

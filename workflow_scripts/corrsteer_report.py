@@ -7,7 +7,7 @@ with job(snakemake):
 
     from steering_core.corrsteer.pairs import paired
     from steering_core.corrsteer.report import result_table
-    from steering_core.storage.atomic import write_text
+    from steering_core.storage.files import write_text
     from steering_core.tables.pages import changes_page
 
     runs = {}

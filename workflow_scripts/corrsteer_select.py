@@ -9,8 +9,8 @@ with job(snakemake):
     from steering_core.corrsteer.run import open_run
     from steering_core.corrsteer.select_shard import select_shard
     from steering_core.storage.arrays import save_arrays
-    from steering_core.storage.atomic import atomic_path, write_text
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_text
+    from steering_core.storage.parquet import write_parquet
 
     given = SettingsView(snakemake.params.settings)
     resources = read_json(snakemake.input.resources)
@@ -25,6 +25,5 @@ with job(snakemake):
         shard=int(snakemake.wildcards.shard),
     )
     save_arrays(snakemake.output.selection, selected.accumulators.to_arrays())
-    with atomic_path(snakemake.output.answers) as temporary:
-        selected.answers.to_parquet(temporary, index=False, compression="zstd")
+    write_parquet(snakemake.output.answers, selected.answers)
     write_text(snakemake.output.snapshots, selected.snapshots.to_csv(index=False))

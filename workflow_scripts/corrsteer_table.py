@@ -4,8 +4,7 @@ from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.corrsteer.cells import table_of
-    from steering_core.storage.atomic import write_text
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_text
 
     table = table_of([read_json(path) for path in snakemake.input])
     write_text(snakemake.output.table, table.to_csv(index=False))

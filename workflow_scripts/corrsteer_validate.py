@@ -9,8 +9,7 @@ with job(snakemake):
     from steering_core.corrsteer.plan import Plan
     from steering_core.corrsteer.run import open_run
     from steering_core.corrsteer.validation import validate_layers
-    from steering_core.storage.atomic import write_text
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_text
 
     run = open_run(
         snakemake.params.model,

@@ -9,8 +9,8 @@ with job(snakemake):
     from steering_core.methods.interventions import read_interventions
     from steering_core.metrics.text_divergence import text_divergence
     from steering_core.models.resources import fetched_model, site_at
-    from steering_core.storage.atomic import atomic_path
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json
+    from steering_core.storage.parquet import write_parquet
 
     files, given = snakemake.input, snakemake.params.settings
     method = snakemake.wildcards.method
@@ -39,5 +39,4 @@ with job(snakemake):
             lm.device,
         ),
     )
-    with atomic_path(snakemake.output.divergence) as temporary:
-        rows.to_parquet(temporary, index=False, compression="zstd")
+    write_parquet(snakemake.output.divergence, rows)

@@ -12,8 +12,7 @@ with job(snakemake):
     from steering_core.data.concept import read_concept
     from steering_core.data.examples import summary, write_examples
     from steering_core.models.token_counts import token_counter
-    from steering_core.storage.atomic import write_json
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_json
 
     resources = read_json(snakemake.input.resources)
     examples = build_examples(

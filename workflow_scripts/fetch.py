@@ -11,7 +11,8 @@ with job(snakemake, network=True):
     from steering_core.data.early_checks import check_examples, check_lexicon
     from steering_core.models.fetch import describe_experiment, download_experiment
     from steering_core.models.hub import persistently
-    from steering_core.storage.atomic import atomic_path, write_json
+    from steering_core.storage.files import write_json
+    from steering_core.storage.parquet import write_parquet
 
     task, model = Task(**snakemake.params.task), Model(**snakemake.params.model)
     experiment = Experiment(
@@ -31,6 +32,5 @@ with job(snakemake, network=True):
     settings = SettingsView(snakemake.params.examples)
     check_examples(table, task, snakemake.input.concept, settings, model, found)
     persistently(lambda: download_experiment(experiment, found))
-    with atomic_path(snakemake.output.dataset) as temporary:
-        table.to_parquet(temporary, index=False)
+    write_parquet(snakemake.output.dataset, table)
     write_json(snakemake.output.resources, {**found, "dataset": dataset})

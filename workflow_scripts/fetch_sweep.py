@@ -10,8 +10,7 @@ with job(snakemake, network=True):
     from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.progress import progress
-    from steering_core.storage.atomic import write_json
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_json
 
     model = Model(**snakemake.params.model)
     resources = read_json(snakemake.input.resources)

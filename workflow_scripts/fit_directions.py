@@ -10,9 +10,8 @@ with job(snakemake):
     from steering_core.methods.directions import fit_directions
     from steering_core.methods.fixed import fixed_methods
     from steering_core.statistics.correlation import StreamingCorrelation
-    from steering_core.storage.arrays import load_arrays
-    from steering_core.storage.decoder import load_decoder
-    from steering_core.storage.json import read_json
+    from steering_core.storage.arrays import load_arrays, load_decoder
+    from steering_core.storage.files import read_json
 
     resources = read_json(snakemake.input.resources)
     given = SettingsView(snakemake.params.settings)

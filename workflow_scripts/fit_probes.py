@@ -9,8 +9,7 @@ with job(snakemake):
     from steering_core.activations.reader import ActivationCache
     from steering_core.data.examples import read_examples
     from steering_core.probes.fit import evaluate_probe, fit_probe
-    from steering_core.storage.atomic import write_json
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_json
 
     given = snakemake.params.settings
     site = read_json(snakemake.input.layer)

@@ -6,7 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.optimize.path import SteeringPath
-    from steering_core.storage.atomic import write_text
+    from steering_core.storage.files import write_text
     from steering_core.tables.charts import save_chart
     from steering_core.tables.figures import frontier_figure
     from steering_core.tables.program_frontier import knot_table, program_frontier

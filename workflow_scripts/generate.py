@@ -9,7 +9,7 @@ with job(snakemake):
     from steering_core.generation.table import generate_method, write_generations
     from steering_core.methods.interventions import read_interventions
     from steering_core.models.resources import fetched_model, site_at
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json
 
     files, given = snakemake.input, snakemake.params.settings
     method = snakemake.wildcards.method

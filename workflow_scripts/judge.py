@@ -10,8 +10,8 @@ with job(snakemake):
     from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts
     from steering_core.models.resources import fetched_model, site_at
     from steering_core.probes.linear_probe import LinearProbe
-    from steering_core.storage.atomic import atomic_path
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json
+    from steering_core.storage.parquet import write_parquet
 
     given = snakemake.params.settings
     task = Task(**snakemake.params.task)
@@ -29,7 +29,4 @@ with job(snakemake):
     generations = pd.concat(
         [pd.read_parquet(path, columns=columns) for path in snakemake.input.generations]
     ).reset_index(drop=True)
-    with atomic_path(snakemake.output.judged) as temporary:
-        judge_texts(generations, judge, task.target_class).to_parquet(
-            temporary, index=False, compression="zstd"
-        )
+    write_parquet(snakemake.output.judged, judge_texts(generations, judge, task.target_class))

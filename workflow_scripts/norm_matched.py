@@ -11,8 +11,7 @@ with job(snakemake):
     from steering_core.methods.modes import solves_once
     from steering_core.metrics.norm_matched import all_norm_matched_effects
     from steering_core.probes.linear_probe import LinearProbe
-    from steering_core.storage.atomic import write_text
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import probe_warnings
     from steering_core.tables.norm_matched import norm_matched_table
 

@@ -7,8 +7,7 @@ with job(snakemake):
 
     from steering_core.config.view import SettingsView
     from steering_core.runtime.provenance import short_digests
-    from steering_core.storage.atomic import write_text
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import judge_warnings, probe_warnings
     from steering_core.tables.pareto import Subject, gather, pareto_table
 

@@ -5,8 +5,7 @@ from steering_core.runtime.job import job
 with job(snakemake):
     import pandas as pd
 
-    from steering_core.storage.atomic import write_json
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_json
 
     layer = snakemake.params.settings["layer"]
     chosen_by = "config"

@@ -10,8 +10,8 @@ with job(snakemake):
     from steering_core.methods.interventions import read_interventions
     from steering_core.metrics.probe_effects import probe_effects
     from steering_core.probes.linear_probe import LinearProbe
-    from steering_core.storage.atomic import atomic_path
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json
+    from steering_core.storage.parquet import write_parquet
 
     files = snakemake.input
     site = read_json(files.layer)
@@ -31,5 +31,4 @@ with job(snakemake):
         frames.append(effects.assign(method=method))
     effects = pd.concat(frames, ignore_index=True)
     split = rows.set_index("example_id")["split"]
-    with atomic_path(snakemake.output.effects) as temporary:
-        effects.assign(split=effects["example_id"].map(split)).to_parquet(temporary, index=False)
+    write_parquet(snakemake.output.effects, effects.assign(split=effects["example_id"].map(split)))

@@ -4,8 +4,7 @@ from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.runtime.provenance import product_digests
-    from steering_core.storage.atomic import write_json
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_json
 
     found = product_digests(
         read_json(snakemake.input.provenance), snakemake.params.codes, snakemake.input.products

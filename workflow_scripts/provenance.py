@@ -4,8 +4,7 @@ from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.runtime.provenance import provenance
-    from steering_core.storage.atomic import write_json
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_json
 
     write_json(
         snakemake.output.provenance,

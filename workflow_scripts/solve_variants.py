@@ -11,9 +11,9 @@ with job(snakemake):
     from steering_core.optimize.dictionary import Dictionary
     from steering_core.optimize.path import SteeringPath
     from steering_core.probes.linear_probe import LinearProbe
-    from steering_core.storage.atomic import atomic_path
-    from steering_core.storage.decoder import load_decoder
-    from steering_core.storage.json import read_json
+    from steering_core.storage.arrays import load_decoder
+    from steering_core.storage.files import read_json
+    from steering_core.storage.parquet import write_parquet
 
     files, target_class = snakemake.input, snakemake.params.target_class
     hook = read_json(files.layer)["hook_name"]
@@ -32,5 +32,4 @@ with job(snakemake):
         path=SteeringPath.fit(dictionary, probe.weight_vector),
         target_class=target_class,
     )
-    with atomic_path(snakemake.output.solutions) as temporary:
-        rows.to_parquet(temporary, index=False, compression="zstd")
+    write_parquet(snakemake.output.solutions, rows)

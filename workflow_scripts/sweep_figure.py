@@ -5,7 +5,7 @@ from steering_core.runtime.job import job
 with job(snakemake):
     import pandas as pd
 
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json
     from steering_core.tables.charts import save_chart
     from steering_core.tables.figures import sweep_figure
 

@@ -6,8 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.config.view import SettingsView
-    from steering_core.storage.atomic import write_text
-    from steering_core.storage.json import read_json
+    from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import probe_warnings
     from steering_core.tables.charts import save_chart
     from steering_core.tables.figures import variant_figure

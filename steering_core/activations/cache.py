@@ -24,7 +24,7 @@ from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site
 from steering_core.models.tokens import batch_cuts, pad, padded_widths, tokenize_many
 from steering_core.progress import progress
-from steering_core.storage.atomic import atomic_path
+from steering_core.storage.files import atomic_path
 
 log = logging.getLogger(__name__)
 

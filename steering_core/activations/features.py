@@ -14,7 +14,7 @@ from steering_core.activations.manifest import damage_of
 from steering_core.activations.reader import ActivationCache
 from steering_core.errors import ModelError, StorageError
 from steering_core.progress import progress
-from steering_core.storage.atomic import atomic_path
+from steering_core.storage.files import atomic_path
 
 if TYPE_CHECKING:  # what reads features needs no model
     from steering_core.models.sparse_autoencoder import FeatureDictionary

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from steering_core.errors import StorageError
 from steering_core.runtime.machine import changed_versions, running_versions
-from steering_core.storage.atomic import write_json
+from steering_core.storage.files import write_json
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from steering_core.activations.manifest import check_origin, damage_of, digest_of, origin
 from steering_core.errors import StorageError
-from steering_core.storage.json import read_json
+from steering_core.storage.files import read_json
 
 # Snakemake looks for a part only if the manifest is missing too.
 _ADVICE = "delete it and manifest.json beside it, and run again; the other parts are kept."

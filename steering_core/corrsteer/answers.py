@@ -23,7 +23,7 @@ from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch
 from steering_core.progress import progress
-from steering_core.storage.atomic import atomic_path
+from steering_core.storage.files import atomic_path
 
 #: A vector for all rows (d_model,) or one for each row (n, d_model), at a site.
 Intervention = tuple[Site, Float[np.ndarray, "... d_model"]]

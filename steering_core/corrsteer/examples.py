@@ -17,7 +17,7 @@ from steering_core.corrsteer.prompts import PromptOptions, build_prompts
 from steering_core.corrsteer.splits import assign_splits
 from steering_core.errors import DataError
 from steering_core.models.tokens import count_tokens, naming_special_tokens
-from steering_core.storage.atomic import atomic_path
+from steering_core.storage.files import atomic_path
 
 log = logging.getLogger(__name__)
 

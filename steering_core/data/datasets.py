@@ -21,7 +21,7 @@ from steering_core.data.same_text import joined_groups
 from steering_core.errors import DataError, ModelError
 from steering_core.models.hub import HubUnavailableError, explain_hub_errors
 from steering_core.models.revisions import hub_commit
-from steering_core.storage.seals import content_digest
+from steering_core.storage.integrity import content_digest
 
 #: What the values of a label column may be.
 _LABELS = ("a text", "a whole number", "a boolean")

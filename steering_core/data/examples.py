@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steering_core.storage.atomic import atomic_path
+from steering_core.storage.files import atomic_path
 
 SCHEMA = pa.schema(
     [

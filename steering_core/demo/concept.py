@@ -11,7 +11,7 @@ import yaml
 
 from steering_core.demo import vocabulary as words
 from steering_core.demo.grammar import Grammar
-from steering_core.storage.atomic import write_text
+from steering_core.storage.files import write_text
 
 N_PROMPTS = 50
 N_VALIDATION_PROMPTS = 40

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from steering_core.demo import vocabulary as words
-from steering_core.storage.atomic import atomic_path, write_json
+from steering_core.storage.files import write_json
+from steering_core.storage.parquet import write_parquet
 
 WORD_NOISE = 0.1
 """Probability that a sentiment word is drawn from the other polarity."""
@@ -189,8 +189,7 @@ def write_corpus(
             "label": pa.array([document.label for document in documents], pa.int64()),
         }
     )
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_parquet(path, table)
 
 
 def write_lexicon(path: str | Path) -> None:

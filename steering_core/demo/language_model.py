@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from steering_core.errors import DataError
 from steering_core.progress import progress
-from steering_core.storage.atomic import atomic_directory
+from steering_core.storage.files import atomic_directory
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 _IGNORED = -100  # label that the loss leaves out

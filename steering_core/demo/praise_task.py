@@ -10,10 +10,9 @@ that the model was trained on, so that it is unsure of some, as models are of ha
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from steering_core.demo.grammar import Grammar
-from steering_core.storage.atomic import atomic_path
+from steering_core.storage.parquet import write_parquet
 
 PROMPT_NOISE = 0.3
 """Probability that a sentiment word of a prompt is drawn from the other polarity."""
@@ -32,5 +31,4 @@ def write_praise_task(path: str | Path, n: int, seed: int) -> None:
             "sentiment": pa.array([document.label for document in documents], pa.int64()),
         }
     )
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_parquet(path, table)

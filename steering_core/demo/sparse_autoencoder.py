@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from steering_core.demo.language_model import read_texts
 from steering_core.errors import ModelError
-from steering_core.storage.atomic import atomic_directory, write_json
+from steering_core.storage.files import atomic_directory, write_json
 
 HELD_OUT = 0.1
 """Share of the documents that measure an SAE and do not train it."""

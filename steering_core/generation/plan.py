@@ -17,7 +17,7 @@ from steering_core.methods.modes import is_adaptive, program_of
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
-from steering_core.storage.decoder import load_decoder
+from steering_core.storage.arrays import load_decoder
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 from steering_core.progress import counter
-from steering_core.storage.atomic import atomic_path
+from steering_core.storage.files import atomic_path
 
 SCHEMA = pa.schema(
     [

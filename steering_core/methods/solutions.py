@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from steering_core.methods.grid_point import GridPoint
-from steering_core.storage.atomic import atomic_path
+from steering_core.storage.parquet import write_parquet
 
 
 def solution_rows(point: GridPoint, example_ids: Sequence[str], **columns: Any) -> pd.DataFrame:
@@ -30,6 +30,4 @@ def with_split(frames: list[pd.DataFrame], examples: pd.DataFrame) -> pd.DataFra
 
 def write_solutions(rows: pd.DataFrame, path: str | Path) -> None:
     """Write solution rows as Parquet."""
-    rows = rows.astype({"tau": float, "lam": float, "epsilon": float})
-    with atomic_path(path) as temporary:
-        rows.to_parquet(temporary, index=False, compression="zstd")
+    write_parquet(path, rows.astype({"tau": float, "lam": float, "epsilon": float}))

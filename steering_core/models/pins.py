@@ -8,7 +8,7 @@ from steering_core.errors import ModelError
 from steering_core.models.resources import changed
 from steering_core.models.revisions import cached_commit
 from steering_core.models.sae_source import sae_repository
-from steering_core.storage.seals import content_digest
+from steering_core.storage.integrity import content_digest
 
 
 def local_sae_revision(source: SAESource, layers: list[int]) -> str:

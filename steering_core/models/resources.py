@@ -7,7 +7,7 @@ from steering_core.config.model import Model
 from steering_core.errors import ModelError
 from steering_core.models.language_model import LanguageModel, ModelShape, load_language_model
 from steering_core.models.site import Site
-from steering_core.storage.seals import content_digest
+from steering_core.storage.integrity import content_digest
 
 
 def directory_digest(directory: str | Path) -> str:

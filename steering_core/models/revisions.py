@@ -9,7 +9,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from steering_core.errors import ModelError
 from steering_core.models.hub import explain_hub_errors
-from steering_core.storage.atomic import write_text
+from steering_core.storage.files import write_text
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from huggingface_hub import snapshot_download
 from steering_core.errors import ModelError
 from steering_core.models.hub import explain_hub_errors
 from steering_core.models.language_model import is_local
-from steering_core.storage.json import read_json
+from steering_core.storage.files import read_json
 
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -16,9 +16,8 @@ from typing import Any
 from steering_core.errors import SteeringError
 from steering_core.runtime.advice import explain_exhaustion, memory_advice
 from steering_core.runtime.machine import changed_versions, fix_threads, no_bars_in_logs
-from steering_core.storage.claims import claimed
-from steering_core.storage.json import read_json
-from steering_core.storage.seals import check_seal, seal
+from steering_core.storage.files import claimed, read_json
+from steering_core.storage.integrity import check_seal, seal
 
 log = logging.getLogger(__name__)
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

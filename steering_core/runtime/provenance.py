@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from steering_core.storage.seals import content_digest
+from steering_core.storage.integrity import content_digest
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DISTRIBUTION = "steering-core"

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from steering_core.errors import StorageError
-from steering_core.storage.atomic import atomic_path
+from steering_core.storage.files import atomic_path
 
 
 def save_arrays(
@@ -42,3 +43,17 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
     except SafetensorError as error:
         raise StorageError(f"{path} is damaged ({error}): delete it and run again.") from error
     return arrays, metadata
+
+
+def save_decoder(path: str | Path, decoder: Float[np.ndarray, "d_sae d_model"], name: str) -> None:
+    """Write the decoder rows of the SAE called ``name``."""
+    save_arrays(path, {"decoder": decoder}, {"sae": name})
+
+
+def load_decoder(path: str | Path) -> Float[np.ndarray, "d_sae d_model"]:
+    """Read what :func:`save_decoder` wrote.
+
+    Raises:
+        StorageError: if the file is missing or damaged.
+    """
+    return load_arrays(path)[0]["decoder"]

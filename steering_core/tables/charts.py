@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
-from steering_core.storage.atomic import atomic_path, write_text
+from steering_core.storage.files import atomic_path, write_text
 
 WIDTH, HEIGHT = 300, 270
 AXIS_PADDING = 10  # pixels, so that a marker at 0 does not stand on the other axis

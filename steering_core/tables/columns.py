@@ -18,7 +18,7 @@ import yaml
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from steering_core.statistics.bootstrap import Interval
-from steering_core.storage.atomic import write_text
+from steering_core.storage.files import write_text
 
 _DATA = Path(__file__).with_name("columns.yaml")
 Kind = Literal["text", "number", "flag"]

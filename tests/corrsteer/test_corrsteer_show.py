@@ -5,7 +5,7 @@ import pytest
 
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.show import summary
-from steering_core.storage.atomic import write_json
+from steering_core.storage.files import write_json
 
 
 def answers(success, layers=(), **columns):

@@ -28,7 +28,7 @@ from steering_core.generation.generate import Sampling, continuations
 from steering_core.models.language_model import load_language_model, load_tokenizer
 from steering_core.models.site import Site
 from steering_core.models.tokens import check_special_tokens, count_tokens, pad, tokenize
-from steering_core.storage.json import read_json
+from steering_core.storage.files import read_json
 
 FLAGS = (True, False)
 PADDED = [(bos, pad_, eos) for bos, pad_, eos in product(FLAGS, repeat=3) if pad_ or eos]

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from steering_core.storage.atomic import atomic_path
-from steering_core.storage.seals import content_digest
+from steering_core.storage.files import atomic_path
+from steering_core.storage.integrity import content_digest
 
 WORKFLOW, DETECTOR = "workflow", "detector alone"
 #: Every fault that the tests inject, and through what: a run of Snakemake, or the function that

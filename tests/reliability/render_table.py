@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from ledger import ledger_path, missing, read_ledger  # noqa: E402
 
-from steering_core.storage.atomic import write_text  # noqa: E402
+from steering_core.storage.files import write_text  # noqa: E402
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

@@ -18,8 +18,8 @@ from steering_core.activations.reader import ActivationCache
 from steering_core.errors import ModelError, StorageError
 from steering_core.models.pins import pinned_sae
 from steering_core.models.resources import pinned_model
-from steering_core.storage.json import read_json
-from steering_core.storage.seals import check_seal, content_digest, seal_of
+from steering_core.storage.files import read_json
+from steering_core.storage.integrity import check_seal, content_digest, seal_of
 
 DEMO = Path("results/demo")
 

@@ -11,7 +11,7 @@ from ledger import injecting
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
 from steering_core.models.pins import pinned_sae
-from steering_core.storage.json import read_json
+from steering_core.storage.files import read_json
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from tiny_demo import ROOT, finished_demo
 
 from steering_core.runtime.digest import code_digest
 from steering_core.runtime.provenance import json_digest, library_versions, short_digests
-from steering_core.storage.json import read_json
+from steering_core.storage.files import read_json
 
 EXPERIMENTS = ("demo", "tiny_praise")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from steering_core.demo.praise_task import write_praise_task
-from steering_core.storage.seals import content_digest
+from steering_core.storage.integrity import content_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -148,7 +148,7 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
         ("config/task.py", {"examples.py", "judge.py"}, {"cache_activations.py", "solve.py"}),
         ("config/model.py", {"cache_activations.py"}, {"solve.py", "fit_probes.py"}),
         ("runtime/job.py", set(SCRIPTS), set()),
-        ("storage/seals.py", set(SCRIPTS), set()),
+        ("storage/integrity.py", set(SCRIPTS), set()),
         ("demo/grammar.py", {"demo_corpus.py"}, {"examples.py", "solve.py"}),
     ],
 )

@@ -16,9 +16,8 @@ import pytest
 from steering_core.errors import ConfigError
 from steering_core.runtime.job import job, log_to
 from steering_core.runtime.machine import running_versions
-from steering_core.storage.atomic import write_json, write_text
-from steering_core.storage.claims import claim_of
-from steering_core.storage.seals import check_seal, seal, seal_of
+from steering_core.storage.files import claim_of, write_json, write_text
+from steering_core.storage.integrity import check_seal, seal, seal_of
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -96,7 +95,7 @@ import signal
 import time
 from types import SimpleNamespace
 from steering_core.runtime.job import job, log_to
-from steering_core.storage.atomic import atomic_path
+from steering_core.storage.files import atomic_path
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under a background process
 stage = SimpleNamespace(input=[], output=["out"], log=["logs/stage.log"], params={})

@@ -15,7 +15,7 @@ from steering_core.runtime.provenance import (
     provenance,
     short_digests,
 )
-from steering_core.storage.seals import content_digest
+from steering_core.storage.integrity import content_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 

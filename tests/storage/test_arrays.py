@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from steering_core.errors import StorageError
 from steering_core.storage.arrays import load_arrays, save_arrays
-from steering_core.storage.json import read_json
+from steering_core.storage.files import read_json
 
 KINDS = [np.float64, np.float32, np.int64, np.int32, np.uint8, np.bool_]
 stored = st.sampled_from(KINDS).flatmap(

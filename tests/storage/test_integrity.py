@@ -3,7 +3,7 @@
 import pytest
 
 from steering_core.errors import StorageError
-from steering_core.storage.seals import check_seal, content_digest, seal, seal_of
+from steering_core.storage.integrity import check_seal, content_digest, seal, seal_of
 
 
 def test_file(tmp_path):

@@ -1,4 +1,12 @@
-"""Write a file or a directory completely or not at all."""
+"""Files that are there completely or not at all, written by the job that claimed them last.
+
+A job that outlives its workflow goes on writing. By then a newer one may be making the same file
+with other settings. The older result must not take its place. A claim is a hidden file
+``.{name}.claim`` beside the output, with a token of the job. It is there while the job runs.
+
+Looking at a claim and renaming are two steps. In between, a newer job can at most have begun. It
+puts its own result in place at its end.
+"""
 
 import glob
 import json
@@ -7,14 +15,18 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from steering_core.storage.claims import check_claim
+from steering_core.errors import StorageError
 
 _HOST = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())
+
+#: Tokens of this process by absolute path.
+_held: dict[Path, str] = {}
 
 
 @contextmanager
@@ -88,6 +100,71 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys, atomically. NaN is an error."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        StorageError: if it is missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StorageError(f"{path} does not exist: run the stage that writes it.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StorageError(f"{path} is damaged: delete it and run again.") from error
+
+
+def claim_of(path: str | Path) -> Path:
+    """Return where the claim to ``path`` is."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.claim")
+
+
+@contextmanager
+def claimed(paths: Iterable[str | Path]) -> Iterator[None]:
+    """Claim ``paths`` for the block; claims of other processes to them end.
+
+    Raises:
+        OSError: if a claim cannot be written.
+
+    """
+    token = uuid.uuid4().hex
+    held = [Path(path).absolute() for path in paths]
+    try:
+        for path in held:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Neither synced nor renamed: half a token is a claim of another job as well.
+            claim_of(path).write_text(token, encoding="ascii")
+            _held[path] = token
+        yield
+    finally:
+        for path in held:
+            if _held.pop(path, None) is not None and _holder(path) == token:
+                claim_of(path).unlink(missing_ok=True)
+
+
+def check_claim(path: str | Path) -> None:
+    """Check that this process still holds the claim to ``path``, if it ever did.
+
+    Raises:
+        StorageError: if a newer job claimed it.
+
+    """
+    token = _held.get(Path(path).absolute())
+    if token is not None and _holder(path) != token:
+        raise StorageError(
+            f"{path} is being made, or was made, by a newer job: this one outlived its workflow, "
+            "and what it made is dropped."
+        )
+
+
+def _holder(path: str | Path) -> str | None:
+    try:
+        return claim_of(path).read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:  # the newer job has ended
+        return None
 
 
 def _prefix(path: Path) -> str:

@@ -8,8 +8,7 @@ import hashlib
 from pathlib import Path
 
 from steering_core.errors import StorageError
-from steering_core.storage.atomic import write_text
-from steering_core.storage.claims import check_claim
+from steering_core.storage.files import check_claim, write_text
 
 #: Snakemake puts this into a directory after the job has ended.
 _WORKFLOW_MARK = ".snakemake_timestamp"
