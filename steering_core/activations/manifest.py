@@ -1,7 +1,6 @@
 """The manifest that makes the parts of a cache one cache, without copying."""
 
 import errno
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from steering_core.errors import StorageError
 from steering_core.runtime.machine import changed_versions, running_versions
 from steering_core.storage.files import write_json
+from steering_core.storage.integrity import content_digest
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def origin(
     if "dataset" in resources:
         made_from["dataset"] = resources["dataset"]
     if examples is not None:
-        made_from["examples"] = "sha256:" + digest_of(Path(examples))
+        made_from["examples"] = "sha256:" + content_digest(examples)
     if max_tokens is not None:
         made_from["max_tokens"] = max_tokens
     if positions is not None:
@@ -137,7 +137,7 @@ def write_manifest(
             check_origin(metadata, expected, part)
         shared = metadata
         rows.append(keys)
-        entries.append({"file": part.name, "rows": len(keys), "sha256": digest_of(part)})
+        entries.append({"file": part.name, "rows": len(keys), "sha256": content_digest(part)})
     for end, part in enumerate(parts, 1) if _repeat(rows) else ():
         if _repeat(rows[:end]):
             raise StorageError(f"{part} has rows that are there twice: delete the cache.")
@@ -164,12 +164,6 @@ def _mixed(part: Path, metadata: dict[str, Any], shared: dict[str, Any]) -> Stor
             f"the parts of versions other than {now}, and run again."
         )
     return StorageError(f"{part} differs from the other parts in {keys}: delete it.")
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(part: Path) -> tuple[dict[str, Any], pa.Table]:

@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float
 
-from steering_core.activations.manifest import check_origin, damage_of, digest_of, origin
+from steering_core.activations.manifest import check_origin, damage_of, origin
 from steering_core.errors import StorageError
 from steering_core.storage.files import read_json
+from steering_core.storage.integrity import content_digest
 
 # Snakemake looks for a part only if the manifest is missing too.
 _ADVICE = "delete it and manifest.json beside it, and run again; the other parts are kept."
@@ -81,7 +82,7 @@ class ActivationCache:
     def _verify(self, path: Path, sha256: str) -> None:
         """Compare a part with its manifest, once: page checksums do not cover the headers."""
         if path not in self._verified:
-            if digest_of(path) != sha256:
+            if content_digest(path) != sha256:
                 raise StorageError(f"{path} is not what its manifest lists: {_ADVICE}")
             self._verified.add(path)
 

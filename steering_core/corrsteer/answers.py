@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 
@@ -23,7 +22,7 @@ from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch
 from steering_core.progress import progress
-from steering_core.storage.files import atomic_path
+from steering_core.storage.parquet import write_parquet
 
 #: A vector for all rows (d_model,) or one for each row (n, d_model), at a site.
 Intervention = tuple[Site, Float[np.ndarray, "... d_model"]]
@@ -170,6 +169,4 @@ def layer_interventions(
 
 def write_answers(path: str | Path, answers: pd.DataFrame) -> None:
     """Write the table as Parquet."""
-    table = pa.Table.from_pandas(answers, schema=SCHEMA, preserve_index=False)
-    with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+    write_parquet(path, answers, SCHEMA)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from steering_core.config.corrsteer import CorrSteerSettings
@@ -17,7 +16,7 @@ from steering_core.corrsteer.prompts import PromptOptions, build_prompts
 from steering_core.corrsteer.splits import assign_splits
 from steering_core.errors import DataError
 from steering_core.models.tokens import count_tokens, naming_special_tokens
-from steering_core.storage.files import atomic_path
+from steering_core.storage.parquet import write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +101,7 @@ def summary(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
 
 def write_examples(path: str | Path, rows: pd.DataFrame) -> None:
     """Write the table as Parquet."""
-    table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
-    with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+    write_parquet(path, rows, SCHEMA)
 
 
 def read_examples(path: str | Path, split: str) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Read a labelled table from the hub or a local file, as a task describes it."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,7 @@ def dataset_revision(dataset: str, revision: str) -> str:
     if not is_file(dataset) and not Path(dataset).is_file():
         return hub_commit(dataset, revision, "dataset")
     _require_file(dataset)
-    return "sha256:" + hashlib.sha256(Path(dataset).read_bytes()).hexdigest()
+    return "sha256:" + content_digest(dataset)
 
 
 def _require_file(dataset: str) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from steering_core.storage.files import atomic_path
+from steering_core.storage.parquet import write_parquet
 
 SCHEMA = pa.schema(
     [
@@ -36,9 +35,7 @@ PROMPT_SPLITS = ("prompt", "validation_prompt")
 
 def write_examples(path: str | Path, rows: pd.DataFrame) -> None:
     """Write ``rows`` as Parquet."""
-    table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
-    with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+    write_parquet(path, rows, SCHEMA)
 
 
 def read_examples(path: str | Path, splits: Sequence[str] | None = None) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
@@ -19,7 +18,7 @@ from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 from steering_core.progress import counter
-from steering_core.storage.files import atomic_path
+from steering_core.storage.parquet import write_parquet
 
 SCHEMA = pa.schema(
     [
@@ -127,6 +126,4 @@ def _with_texts(
 
 def write_generations(generations: pd.DataFrame, path: str | Path) -> None:
     """Write the table as Parquet."""
-    table = pa.Table.from_pandas(generations, schema=SCHEMA, preserve_index=False)
-    with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
+    write_parquet(path, generations, SCHEMA)
