@@ -293,7 +293,5 @@ def test_nothing_is_written_but_through_here():
                 if id(node) not in inside
             ]
     assert loose == []
-    assert {
-        f"steering_core/storage/{name}.py" for name in ("files", "arrays", "parquet")
-    } <= writers
-    assert {"steering_core/activations/cache.py", "steering_core/activations/encode.py"} <= writers
+    here = {f"steering_core/storage/{name}.py" for name in ("files", "arrays", "parquet")}
+    assert here | {"steering_core/activations/cache.py"} <= writers
