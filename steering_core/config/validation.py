@@ -44,7 +44,7 @@ def validated(schema: type[BaseModel], value: Any, where: str, also: Iterable[st
         if problem["type"] == "missing" and (location[:-1], location[-1]) in misspelt:
             continue  # said once, of the key that was meant for it
         known = [*_fields_at(schema, location[:-1]), *(also if len(location) == 1 else ())]
-        message = _message(schema, problem, known)
+        message = _message(schema, problem, known, _beside(location, value))
         found.setdefault(_path(location, value), []).append(message)
     # A key that may be this or that has a problem for each.
     lines = [f"{path}: {', or '.join(m)}".removeprefix(": ") for path, m in found.items()]
@@ -94,7 +94,19 @@ def _close(name: str, known: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(name, [str(one) for one in known], n=1)
 
 
-def _message(schema: type[BaseModel], problem: Any, known: list[str]) -> str:
+def _beside(location: tuple[int | str, ...], value: Any) -> list[str]:
+    """Return the other keys of the mapping that ``location`` is in, as far as they hold a value."""
+    for part in location[:-1]:
+        try:
+            value = value[part]
+        except (LookupError, TypeError):  # what pydantic calls one of several kinds
+            return []
+    if not location or not isinstance(value, dict):
+        return []
+    return [str(key) for key, held in value.items() if key != location[-1] and held is not None]
+
+
+def _message(schema: type[BaseModel], problem: Any, known: list[str], beside: list[str]) -> str:
     kind, given = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         return f"unknown key{hint(str(problem['loc'][-1]), known)}"
@@ -102,6 +114,9 @@ def _message(schema: type[BaseModel], problem: Any, known: list[str]) -> str:
         field = _fields_at(schema, problem["loc"][:-1]).get(str(problem["loc"][-1]))
         about = field.description if field is not None else None
         return "is missing" + (f": {about}" if about else "")
+    if kind == "model_type":
+        near = hint(str(problem["loc"][-1]), beside) if problem["loc"] and given is None else ""
+        return f"must have keys of its own, not {_kind(given)}{near}"
     message = problem["msg"].removeprefix("Value error, ")
     if isinstance(given, str | int | float):
         message += f" (got {given!r})"
@@ -121,7 +136,7 @@ def _in_one_line(error: yaml.YAMLError) -> str:
 
 
 def _kind(value: Any) -> str:
-    return {"NoneType": "nothing", "list": "a list", "str": "a text"}.get(
+    return {"NoneType": "null", "list": "a list", "str": "a text"}.get(
         type(value).__name__, f"{value!r}"
     )
 

@@ -19,13 +19,15 @@ _SHOWN = {
     "perplexity_steered": "perplexity",
     "classifier_rate_steered": "target rate",
     "texts": "texts",
+    "n_empty": "wordless",
     "on_frontier": "frontier",
     "frontier_probability": "P(frontier)",
 }
 _POPULATIONS = (
     "L0, norm and eval flips: test rows outside the target class by the evaluation probe "
     "(l0_outside_eval_mean, residual_norm_outside_eval_mean, eval_flip_rate); the rest: prompts; "
-    "texts: prompts that were steered, of all (n_texts, n_prompts)"
+    "texts: prompts that were steered, of all (n_texts, n_prompts); wordless: of them, texts "
+    "without a word (n_empty)"
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 

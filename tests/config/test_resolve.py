@@ -412,3 +412,11 @@ def test_a_key_of_two_kinds_has_one_message():
         with pytest.raises(ConfigError, match=rf"(: |; ){path}: ") as found:
             load_config(raw)
         assert "constrained" not in str(found.value) and "literal" not in str(found.value)
+
+
+@pytest.mark.parametrize(("section", "near"), [("models", "gemma"), ("experiments", "gpt2_sst2")])
+def test_a_null_under_a_wrong_name_is_answered_with_the_nearest(section: str, near: str):
+    raw = copy.deepcopy(PUBLISHED)
+    raw[section][f"{near}x"] = None
+    with pytest.raises(ConfigError, match=rf"{section}\.{near}x: .*did you mean '{near}'"):
+        load_config(raw)

@@ -37,6 +37,11 @@ GOOD = {"colour": "red"}
         ({"parts": [], "by_name": {"a": {**GOOD, "wieght": 1}}}, "by_name.a.wieght: unknown"),
         ({"parts": [{"colour": 7}]}, "(got 7): put it in quotes"),
         ({"parts": [], "zzz": 1}, "zzz: unknown key"),
+        ({"parts": [], "one": "red"}, "one: must have keys of its own, not a text"),
+        (
+            {"parts": [], "by_name": {"front": GOOD, "frontt": None}},
+            "by_name.frontt: must have keys of its own, not null (did you mean 'front'?)",
+        ),
     ],
 )
 def test_each_problem_is_said_once_with_what_was_meant(value, said):
@@ -56,7 +61,7 @@ def test_a_key_that_is_missing_and_another_that_is_misspelt_are_both_said():
     ("name", "content", "said"),
     [
         ("a.yaml", b"- 1\n", "not a list. Needed are parts"),
-        ("a.yaml", b"", "not nothing"),
+        ("a.yaml", b"", "not null"),
         ("a.yaml", b"parts: [", "is not YAML: .* \\(line 1, column "),
         ("a.yaml", b"parts: \xff", "is not UTF-8"),
         ("a.json", b"{'parts': 1}", "is not JSON"),

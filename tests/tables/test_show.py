@@ -86,6 +86,8 @@ def test_without_a_selection_no_row_is_first_for_its_rate(path: Path):
     table.to_csv(path, index=False)
     text = summary(path)
     assert "no strength was selected" in text and "n_validation_prompts" in text
+    header = text.splitlines()[1].split()
+    assert ["texts", "wordless"] == header[header.index("texts") :][:2]
     assert "highest" not in text
     assert [row[0] for row in shown(text)] == table["method"].tolist()
     table["classifier_rate_steered"] = table["classifier_rate_steered"].to_numpy()[::-1]
