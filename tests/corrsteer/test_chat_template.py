@@ -109,8 +109,9 @@ def test_directions_are_read_behind_the_tokens_of_the_template(chat):
     run = Run(chat, task, Decoding(1, chat_template=True), None, False, {1: SITE})
     sides = persona_pairs(task, [prompt_of(chat)], chat.tokenizer, chat_template=True)
     assert fitting(run, *sides, SITE) == sides
+    model = copy.deepcopy(chat.model)  # transformers leaves hooks behind that read hidden states
     for side, word in zip(sides, (11, 12), strict=True):
         (got,) = residuals(run, side, SITE)
         ids = torch.tensor([[BOS, EOS, word, 5, 6, EOS]])
-        states = chat.model(input_ids=ids, output_hidden_states=True).hidden_states
+        states = model(input_ids=ids, output_hidden_states=True).hidden_states
         torch.testing.assert_close(torch.tensor(got), states[SITE.layer + 1][0, -1])
