@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from sae_lens.loading.pretrained_sae_loaders import (
     NAMED_PRETRAINED_SAE_CONFIG_GETTERS,
@@ -146,7 +150,15 @@ def _hub_file(source: SAESource, layer: int, name: str) -> Path:
     repository, folder = get_repo_id_and_folder_name(
         str(source.release), str(source.id).format(layer=layer)
     )
-    return Path(hf_hub_download(repository, f"{folder}/{name}"))
+    try:
+        return Path(hf_hub_download(repository, f"{folder}/{name}"))
+    except LocalEntryNotFoundError:  # no network
+        raise
+    except EntryNotFoundError as error:
+        raise ConfigError(
+            f"sae.id: {repository} on the hub has no {folder}/{name}: check the id. Only the "
+            "format of sae-lens is read: docs/models.md says how to convert an SAE."
+        ) from error
 
 
 def _read_json(file: Path, what: str) -> Any:

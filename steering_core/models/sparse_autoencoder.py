@@ -112,7 +112,7 @@ def load_sae(
     local = source.path is not None
     if local or is_sae_lens_format(source):
         config = load_sae_config(source, layer)
-        with explain_hub_errors(name):
+        with explain_hub_errors(str(source.release or name)):
             weights = sae_weights_file(source, layer)
         check_weights(weights, config, name)
     with warnings.catch_warnings():

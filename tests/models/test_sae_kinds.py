@@ -22,6 +22,7 @@ from sae_lens.saes.sae import SAEMetadata
 
 from steering_core.config.model import SAESource
 from steering_core.errors import ModelError
+from steering_core.models import sae_source
 from steering_core.models.feature_encoder import encoder_of
 from steering_core.models.sae_config import REFUSED, RUNS
 from steering_core.models.sae_source import load_sae_shape
@@ -229,26 +230,37 @@ def test_an_architecture_nobody_tried(tmp_path):
         load_sae_shape(SAESource(path=str(tmp_path / "layer_{layer}")), 1)
 
 
-@pytest.mark.parametrize("release", ["temporal-sae-gemma-2-2b", "goodfire-llama-3.3-70b-instruct"])
-def test_releases_of_other_formats_are_read_alike(monkeypatch, release):
-    """The configuration comes from sae-lens' own reader of the release."""
-    from steering_core.models import sae_source
-
-    lookup = sae_source.get_pretrained_saes_directory()[release]
-    made = {
-        "architecture": "temporal" if "temporal" in release else "standard",
-        "d_in": 8,
-        "d_sae": 20,
-        "hook_name": "blocks.1.hook_resid_post",
+@pytest.mark.parametrize(
+    ("release", "made", "match"),
+    [
+        ("goodfire-llama-3.3-70b-instruct", {}, None),
+        ("temporal-sae-gemma-2-2b", {"architecture": "temporal"}, "earlier positions of the text"),
+        # sae-lens knows the factor of the one and folds it, and not that of the other
+        ("llama_scope_lxr_8x", {"normalize_activations": "expected_average_only_in"}, None),
+        (
+            "deepseek-r1-distill-llama-8b-qresearch",
+            {"normalize_activations": "expected_average_only_in"},
+            "factor is not folded",
+        ),
+        ("llama_scope_lxr_8x", {"normalize_activations": "layer_norm"}, "factor is not folded"),
+        ("llama_scope_lxr_8x", {"d_in": None}, r"cfg\.json: no d_in"),
+    ],
+)
+def test_releases_of_other_formats_are_checked_alike(monkeypatch, release, made, match):
+    """The configuration comes from sae-lens' own reader of the release, without a dtype."""
+    config = {
+        **{"architecture": "standard", "d_in": 8, "d_sae": 20},
+        **{"hook_name": "blocks.1.hook_resid_post", **made},
     }
-    readers = {lookup.conversion_func: lambda *_: made}
+    lookup = sae_source.get_pretrained_saes_directory()[release]
+    readers = {lookup.conversion_func: lambda *_: config}
     monkeypatch.setattr(sae_source, "NAMED_PRETRAINED_SAE_CONFIG_GETTERS", readers)
     source = SAESource(release=release, id=next(iter(lookup.saes_map)))
-    if "temporal" in release:
-        with pytest.raises(ModelError, match="depend on the earlier positions"):
-            load_sae_shape(source, 1)
-    else:
+    if match is None:
         assert load_sae_shape(source, 1).d_sae == 20
+    else:
+        with pytest.raises(ModelError, match=match):
+            load_sae_shape(source, 1)
 
 
 def test_an_sae_that_writes_elsewhere():

@@ -34,6 +34,14 @@ def test_a_repository_that_is_not_there(hub, loader):
         loader(SAESource(release="nobody/saes", id="layer_{layer}"), 1)
 
 
+@pytest.mark.parametrize("loader", [load_sae, load_sae_shape])
+def test_a_repository_without_saes_in_the_format_of_sae_lens(hub, loader):
+    with pytest.raises(
+        ConfigError, match=r"gpt2 on the hub has no layer_1/cfg\.json: check the id"
+    ):
+        loader(SAESource(release="openai-community/gpt2", id="layer_{layer}"), 1)
+
+
 def test_layers_with_sae(hub):
     assert layers_with_sae(GPT2, 12) == list(range(12))
     assert layers_with_sae(GEMMA, 26) == list(range(26))
