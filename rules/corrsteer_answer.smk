@@ -18,7 +18,7 @@ rule corrsteer_plan:
         model=corrsteer_model,
         task=corrsteer_task,
         arm=corrsteer_arm,
-        settings=corrsteer_settings("keep", "published_site"),
+        settings=corrsteer_settings("keep", "min_outcomes", "published_site"),
         code=code("corrsteer_plan.py"),
     script:
         "../workflow_scripts/corrsteer_plan.py"

@@ -22,6 +22,11 @@ rule corrsteer_report:
             seed=corrsteer_experiment(wildcards).settings.seeds,
             method=corrsteer_arms(wildcards.run),
         ),
+        summaries=lambda wildcards: expand(
+            rules.corrsteer_examples.output.summary,
+            run=wildcards.run,
+            seed=CORRSTEER[wildcards.run].settings.seeds,
+        ),
     output:
         table="results/{run}/corrsteer.csv",
         page=report(

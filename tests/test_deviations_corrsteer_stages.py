@@ -158,7 +158,7 @@ def test_09_the_decoders_bias_is_in_no_vector_of_a_plan(tmp_path, resources):
             "model": model_of(tmp_path),
             "task": {"task": "mmlu"},
             "arm": arm.model_dump(),
-            "settings": {"keep": 4, "published_site": False},
+            "settings": {"keep": 4, "min_outcomes": 1, "published_site": False},
         },
         seed="0",
     )
@@ -225,10 +225,13 @@ def test_10_a_baseline_is_found_under_the_name_it_is_written_to(rules, tmp_path)
             answers = undefined(rows, "").assign(text="w", status="ok", success=np.arange(4) < n)
             paths.append(tmp_path / f"{seed}-{method}.parquet")
             write_answers(paths[-1], answers.iloc[:: -1 if method == "a" else 1])
+    summaries = [tmp_path / f"{seed}.json" for seed in (3, 5)]
+    for path in summaries:
+        write_json(path, {"suggestion": ""})
     run_stage(
         "corrsteer_report.py",
         tmp_path,
-        input={"answers": paths},
+        input={"answers": paths, "summaries": summaries},
         output={"table": tmp_path / "t.csv", "page": tmp_path / "p.html"},
         params={
             "seeds": [3, 5],
@@ -285,6 +288,7 @@ OF_EACH_SETTING = [
     ("published_site", True, {"plan", *ANSWERS}),
     ("published_mask", True, {"select"}),
     ("keep", 33, {"plan"}),
+    ("min_outcomes", 3, {"plan"}),
     ("snapshots", [3], {"select"}),
     ("shards", 3, {"select"}),
     ("batch_rows", 3, ANSWERS),

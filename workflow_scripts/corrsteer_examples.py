@@ -8,7 +8,13 @@ with job(snakemake):
     from steering_core.config.corrsteer_task import CorrSteerTask
     from steering_core.config.model import Model
     from steering_core.config.view import SettingsView
-    from steering_core.corrsteer.examples import build_examples, summary, write_examples
+    from steering_core.corrsteer.examples import (
+        build_examples,
+        prompt_options,
+        summary,
+        write_examples,
+    )
+    from steering_core.corrsteer.prompts import suggest_chat_template
     from steering_core.corrsteer.read_items import source_of
     from steering_core.corrsteer.sites import wants_bos
     from steering_core.corrsteer.tasks import find_task
@@ -19,15 +25,18 @@ with job(snakemake):
     resources = read_json(snakemake.input.resources)
     entry = CorrSteerTask(**snakemake.params.task)
     task, seed = find_task(entry.task), int(snakemake.wildcards.seed)
+    model, settings = Model(**snakemake.params.model), SettingsView(snakemake.params.settings)
+    tokenizer = load_tokenizer(pinned_model(model, resources))
     rows = build_examples(
         pd.read_parquet(snakemake.input.rows),
         task,
         source_of(entry, task),
-        SettingsView(snakemake.params.settings),
-        load_tokenizer(pinned_model(Model(**snakemake.params.model), resources)),
+        settings,
+        tokenizer,
         seed=seed,
         prepend_bos=wants_bos(resources),
         max_tokens=resources["max_tokens"],
     )
     write_examples(snakemake.output.examples, rows)
-    write_json(snakemake.output.summary, summary(rows, seed))
+    suggestion = suggest_chat_template(prompt_options(settings), model.id, tokenizer)
+    write_json(snakemake.output.summary, summary(rows, seed, suggestion=suggestion))

@@ -25,6 +25,7 @@ with job(snakemake):
         task_pooling=find_task(CorrSteerTask(**snakemake.params.task).task).pooling,
         keep=given.keep,
         seed=int(snakemake.wildcards.seed),
+        min_outcomes=given.min_outcomes,
         missing={layer: "no SAE" for layer in resources["layers_without_sae"]},
     )
     plan.save(snakemake.output.plan)

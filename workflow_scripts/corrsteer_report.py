@@ -6,8 +6,8 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.corrsteer.pairs import paired
-    from steering_core.corrsteer.report import result_table
-    from steering_core.storage.files import write_text
+    from steering_core.corrsteer.report import result_table, warnings_of
+    from steering_core.storage.files import read_json, write_text
     from steering_core.tables.pages import changes_page
 
     runs = {}
@@ -15,10 +15,18 @@ with job(snakemake):
     for (seed, arm), path in zip(names, snakemake.input.answers, strict=True):
         runs.setdefault(seed, {})[arm] = pd.read_parquet(path)
     name = snakemake.wildcards.run
-    table = result_table(name, runs, n_resamples=snakemake.params.settings["bootstrap_resamples"])
+    suggestions = [read_json(path)["suggestion"] for path in snakemake.input.summaries]
+    table = result_table(
+        name,
+        runs,
+        n_resamples=snakemake.params.settings["bootstrap_resamples"],
+        suggestion=next(filter(None, suggestions), ""),
+    )
     write_text(snakemake.output.table, table.to_csv(index=False))
     pairs = {
         seed: {arm: paired(run["unsteered"], rows) for arm, rows in run.items()}
         for seed, run in runs.items()
     }
-    write_text(snakemake.output.page, changes_page(f"{name}: what steering changed", pairs))
+    warnings = warnings_of(table[table["seed"] == "all"])
+    page = changes_page(f"{name}: what steering changed", pairs, warnings)
+    write_text(snakemake.output.page, page)

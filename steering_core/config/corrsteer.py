@@ -172,6 +172,7 @@ class CorrSteerSettings(Closed):
     published_site: bool = False
     published_mask: bool = False
     keep: Count = 20
+    min_outcomes: Count = 10  # training successes, and failures, that selection needs
     snapshots: list[Count] = Field(default=[10, 30, 100, 300, 1000, 3000])
     shards: Count = 1
 

@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         pa.field("example_id", pa.string(), nullable=False),
         pa.field("prompt", pa.string(), nullable=False),
         pa.field("gold", pa.string(), nullable=False),
+        pa.field("n_options", pa.int32()),  # null where the answer is no option
         pa.field("text", pa.string()),  # the completion alone; null where undefined
         pa.field("answer", pa.string()),  # what was extracted from it; null if there is no answer
         pa.field("success", pa.bool_()),
@@ -138,14 +139,19 @@ def judged(
     verdict = task.success.judge(
         list(texts), rows["gold"].tolist(), rows["letters"].tolist(), classifier, reasoned=reasoned
     )
-    return rows[["example_id", "prompt", "gold"]].assign(
+    return _asked(rows).assign(
         text=list(texts), answer=verdict.answer, success=verdict.success, status="ok", reason=""
     )
 
 
+def _asked(rows: pd.DataFrame) -> pd.DataFrame:
+    counts = [len(letters) or None for letters in rows["letters"]]
+    return rows[["example_id", "prompt", "gold"]].assign(n_options=pd.array(counts, dtype="Int32"))
+
+
 def undefined(rows: pd.DataFrame, reason: str) -> pd.DataFrame:
     """Return the rows of an arm that cannot be run, and why."""
-    return rows[["example_id", "prompt", "gold"]].assign(
+    return _asked(rows).assign(
         text=None,
         answer=None,
         success=None,

@@ -68,7 +68,8 @@ def measure(
     table = result_table(experiment, runs, n_resamples=n_resamples)
     mine = table[table["method"] == cell.method]
     found, each = mine[mine["seed"] == "all"].iloc[0], mine[mine["seed"] != "all"]
-    row |= {name: _plain(found[name]) for name in ("n", "n_seeds", "seeds", "status", "reason")}
+    row |= {name: _plain(found[name]) for name in ("n", "n_seeds", "seeds", "status")}
+    row["reason"] = "; ".join(filter(None, map(_plain, found[["reason", "warnings"]])))
     if found["status"] != "ok":
         return row
     if cell.metric != "over_refusal":  # where a negative change is a good one

@@ -33,6 +33,11 @@ SCHEMA = pa.schema(
 )
 
 
+def prompt_options(settings: CorrSteerSettings) -> PromptOptions:
+    """Return how the settings put questions."""
+    return PromptOptions(settings.few_shot, settings.chain_of_thought, settings.chat_template)
+
+
 def build_examples(
     items: pd.DataFrame,
     task: Task,
@@ -60,7 +65,7 @@ def build_examples(
         DataError: if a prompt is too long and ``long_prompts`` is ``error``, if a split is empty,
             or if every item names a special token and a chat template is used.
     """
-    options = PromptOptions(settings.few_shot, settings.chain_of_thought, settings.chat_template)
+    options = prompt_options(settings)
     if settings.chat_template:
         items = _without_special_tokens(items, tokenizer)
     if settings.long_prompts == "drop":
@@ -93,10 +98,22 @@ def build_examples(
     return rows.rename(columns={"item_id": "example_id"})[SCHEMA.names].reset_index(drop=True)
 
 
-def summary(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """Return what the split was: seed and number of rows of each split."""
+def summary(rows: pd.DataFrame, seed: int, *, suggestion: str = "") -> dict[str, Any]:
+    """Return what the split was: seed and number of rows of each split.
+
+    Args:
+        rows: of :func:`build_examples`.
+        seed: of the run.
+        suggestion: what to try where the unsteered answers are no baseline; may be empty.
+    """
     counts = rows["split"].value_counts()
-    return {"seed": seed, "rows": {str(k): int(v) for k, v in sorted(counts.items())}}
+    if suggestion:
+        log.warning("the prompts are put without a chat template: %s", suggestion)
+    return {
+        "seed": seed,
+        "rows": {str(k): int(v) for k, v in sorted(counts.items())},
+        "suggestion": suggestion,
+    }
 
 
 def write_examples(path: str | Path, rows: pd.DataFrame) -> None:

@@ -6,8 +6,9 @@ from steering_core.errors import DataError
 
 
 def paired(baseline: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """Return ``example_id, prompt, gold, before, after, success_before, success_after, status,
-    reason, layers, strength, norm, n_features``; the last six are of the steered side.
+    """Return ``example_id, prompt, gold, n_options, before, after, answer_before, answer_after,
+    success_before, success_after, status, reason, layers, strength, norm, n_features``; the last
+    six are of the steered side.
 
     Rows are in the baseline's order.
 
@@ -33,8 +34,11 @@ def paired(baseline: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
         {
             "prompt": left["prompt"],
             "gold": left["gold"],
+            "n_options": left["n_options"],
             "before": left["text"],
             "after": right["text"],
+            "answer_before": left["answer"],
+            "answer_after": right["answer"],
             "success_before": left["success"],
             "success_after": right["success"],
             "status": right["status"],

@@ -128,6 +128,7 @@ def make_plan(
     task_pooling: Pooling,
     keep: int,
     seed: int,
+    min_outcomes: int = 1,
     missing: Mapping[int, str] | None = None,
 ) -> Plan:
     """Choose features and coefficients of every layer.
@@ -142,12 +143,18 @@ def make_plan(
         task_pooling: of the task, where the arm does not say.
         keep: how many features of a layer to keep in the table.
         seed: of the random score.
+        min_outcomes: successful and failed samples that selection needs, of each.
         missing: layers without an SAE and why.
     """
     scored, measured = variant_of(arm, task_pooling), coefficient_variant_of(arm, task_pooling)
     frames, vectors, undefined = [], {}, dict(missing or {})
     for layer in accumulators.layers:
-        scores = score(arm.score, accumulators.parts[layer, scored], (seed, layer))
+        scores = score(
+            arm.score,
+            accumulators.parts[layer, scored],
+            (seed, layer),
+            min_outcomes=min_outcomes,
+        )
         levels = accumulators.parts[layer, measured].correlation.result()
         level = coefficients(arm, levels, scores.direction)
         best = rank(arm, scores, level, keep)

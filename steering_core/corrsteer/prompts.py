@@ -1,5 +1,6 @@
 """The prompt a model sees: reasoning prefix, examples, question, chat template."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,10 @@ from steering_core.corrsteer.item import Task
 from steering_core.errors import ConfigError
 
 BETWEEN_SHOTS = "\n\n"
+#: Part of the name of a model that is tuned to follow instructions.
+_TUNED = re.compile(
+    r"(?:^|[-_. ])(?:it|instruct|chat|assistant|sft|dpo|rlhf|tuned)(?:$|[-_. \d])", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,29 @@ def build_prompts(
         )
         for text in texts
     ]
+
+
+def suggest_chat_template(
+    options: PromptOptions, model: str, tokenizer: PreTrainedTokenizerBase
+) -> str:
+    """Return the advice to set ``chat_template``; empty if it is set or does not seem to fit.
+
+    It fits if the tokenizer has a template, and the model's name (``-it``, ``-instruct``, ``-chat``
+    and the like) or a system prompt in the template ("You are …") says that the model is tuned.
+
+    Args:
+        options: how questions are put.
+        model: hub id or local directory.
+        tokenizer: owner of the chat template.
+    """
+    if options.chat_template or not tokenizer.chat_template:
+        return ""
+    name = model.rstrip("/").rpartition("/")[2]
+    if not _TUNED.search(name) and "You are" not in str(tokenizer.chat_template):
+        return ""
+    return (
+        "try chat_template: true, since the tokenizer has a chat template and the model seems tuned"
+    )
 
 
 def joined(prompt: str, answer: str) -> str:

@@ -82,15 +82,15 @@ SCORES: dict[str, Callable[[Accumulator, CorrelationResult, Seed], Float[np.ndar
 }
 
 
-def score(name: str, part: Accumulator, seed: Seed = 0) -> Scores:
+def score(name: str, part: Accumulator, seed: Seed = 0, *, min_outcomes: int = 1) -> Scores:
     """Return the scores ``name`` of one layer and variant.
 
-    Without a successful or without a failed sample, and for a feature that never fires, nothing
-    is defined, whatever the score.
+    Whatever the score, it is undefined for a feature that never fires, and for all features with
+    fewer than ``min_outcomes`` successful or failed samples.
     """
     result = part.correlation.result()
     value = SCORES[name](part, result, seed).astype(np.float64)
-    reason = np.where(np.isnan(value), result.reason, "").astype("<U32")
+    reason = np.where(np.isnan(value), result.reason, "").astype("<U160")
     silent = (result.active_positive + result.active_negative) == 0
     reason[silent] = NEVER_FIRES
     reason[(reason == "") & np.isnan(value)] = "undefined"
@@ -98,6 +98,11 @@ def score(name: str, part: Accumulator, seed: Seed = 0) -> Scores:
         reason[:] = NO_SUCCESS
     elif result.n_positive == result.n:
         reason[:] = NO_FAILURE
+    elif min(result.n_positive, result.n - result.n_positive) < min_outcomes:
+        reason[:] = (
+            f"{result.n_positive} successes and {result.n - result.n_positive} failures in "
+            f"training, and selection needs {min_outcomes} of each (min_outcomes)"
+        )
     value[reason != ""] = np.nan
     difference = np.nan_to_num(result.mean_positive - result.mean_negative)
     return Scores(value, np.sign(difference).astype(np.int64), reason, result)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from steering_core.corrsteer.report import warnings_of
+
 _SHOWN = {
     "method": "method",
     "strength": "strength",
@@ -13,6 +15,9 @@ _SHOWN = {
     "l0_mean": "L0",
     "norm_mean": "norm",
     "accuracy": "accuracy",
+    "n_empty": "empty",
+    "n_unreadable": "unreadable",
+    "top_answer_share": "top answer",
     "negative": "broken",
     "positive": "repaired",
     "ser": "SER",
@@ -29,6 +34,13 @@ def summary(path: str | Path) -> str:
         f"{path}: seed {table['seed'].iloc[0]}, {rows['n'].iloc[0]} test prompts",
         shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3g}"),
     ]
+    first = rows.iloc[0]
+    if pd.notna(first["chance"]):
+        lines.append(
+            f"accuracy without steering {first['baseline_accuracy']:.3g}, by chance "
+            f"{first['chance']:.3g}, of the best constant answer {first['constant_accuracy']:.3g}"
+        )
+    lines += warnings_of(rows.drop(index="corrsteer_s", errors="ignore").reset_index())
     undefined = rows[rows["status"] != "ok"]
     lines += [f"{method} is undefined: {reason}" for method, reason in undefined["reason"].items()]
     if "corrsteer_s" in rows.index and rows.loc["corrsteer_s", "status"] == "ok":
@@ -43,8 +55,13 @@ def summary(path: str | Path) -> str:
 
 
 def _verdict(row: pd.Series) -> str:
-    """Say whether the interval of the paired change is above zero."""
+    """Say whether the interval of the paired change is above zero, or why that says nothing."""
     change = f"{row['change']:+.3f} [{row['change_low']:+.3f}, {row['change_high']:+.3f}]"
+    if pd.notna(row["warnings"]):
+        return (
+            f"no effect of CorrSteer-S can be claimed: {row['warnings']}. "
+            f"Its success rate differs by {change}"
+        )
     if row["change_low"] > 0:
         return f"CorrSteer-S raises the success rate: {change}"
     word = "lowers" if row["change_high"] < 0 else "does not change"

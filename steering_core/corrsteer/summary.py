@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from steering_core.corrsteer.baseline import (
+    answer_cells,
+    baseline_concerns,
+    guessing_cells,
+    steered_concerns,
+)
 from steering_core.metrics.agreement import SuccessChanges, success_changes
-from steering_core.metrics.lexicon import has_word
 from steering_core.statistics.bootstrap import (
     UNDEFINED,
     Interval,
     ratio_interval,
     share_interval,
 )
-
-
-def is_empty(texts: pd.Series) -> pd.Series:
-    """Return which answers have no word."""
-    return ~texts.map(has_word).astype(bool)
 
 
 class Summary:
@@ -31,9 +31,18 @@ class Summary:
         pairs: by seed, what :func:`steering_core.corrsteer.pairs.paired` returns.
         n_resamples: of the bootstrap.
         seed: of the bootstrap.
+        suggestion: what to try where the unsteered answers are no baseline; may be empty.
     """
 
-    def __init__(self, pairs: Mapping[int, pd.DataFrame], *, n_resamples: int, seed: int):
+    def __init__(
+        self,
+        pairs: Mapping[int, pd.DataFrame],
+        *,
+        n_resamples: int,
+        seed: int,
+        suggestion: str = "",
+    ):
+        self.suggestion = suggestion
         self.level = {"seed": seed, "n_resamples": n_resamples}
         self.whole = pd.concat([table.assign(seed=of) for of, table in pairs.items()])
         answered = {of: table[table["status"] == "ok"] for of, table in pairs.items()}
@@ -52,12 +61,13 @@ class Summary:
             whole = self.whole
             baseline = float(whole["success_before"].astype(bool).mean())
             reasons = "; ".join(dict.fromkeys(whole["reason"]))
-            row |= {"baseline_accuracy": baseline, "n_empty": None}
-            row["baseline_n_empty"] = int(is_empty(whole["before"]).sum())
+            row["baseline_accuracy"] = baseline
+            row |= self._answers(whole)
             row |= {"n_seeds": len(self.without), "seeds": " ".join(map(str, self.without))}
             return {**row, "status": "undefined", "reason": reasons}
-        row |= self._levels() | self._sizes()
-        row["reason"] = "; ".join(filter(None, self._reasons()))
+        row |= self._levels() | self._sizes() | self._answers(self.rows)
+        row |= {"reason": "; ".join(filter(None, self._reasons()))}
+        row |= {"warnings": "; ".join(self._warnings(steered=changes))}
         if changes:
             row |= self._changes(row["reason"])
         return row
@@ -67,8 +77,6 @@ class Summary:
         return {
             "n": sum(map(len, answered)),
             "n_missing": int((self.whole["status"] != "ok").sum()),
-            "n_empty": sum(int(is_empty(table["after"]).sum()) for table in answered),
-            "baseline_n_empty": sum(int(is_empty(table["before"]).sum()) for table in answered),
             "n_seeds": len(self.answered),
             "seeds": " ".join(map(str, self.answered)),
             "layers": " / ".join(
@@ -78,6 +86,26 @@ class Summary:
             "status": "ok",
             "reason": "",
         }
+
+    def _answers(self, rows: pd.DataFrame) -> dict[str, Any]:
+        """What the answers are on either side, the steered one only where there is one."""
+        before = answer_cells(rows["before"], rows["answer_before"])
+        cells = {f"baseline_{name}": value for name, value in before.items()}
+        if self.answered:
+            cells |= answer_cells(rows["after"], rows["answer_after"])
+        return cells | guessing_cells(rows["gold"], rows["n_options"])
+
+    def _warnings(self, *, steered: bool) -> list[str]:
+        """Why no effect can be read off the row; those of several seeds name theirs."""
+        found: list[str] = []
+        suggested = False
+        for of, table in self.answered.items():
+            concerns = baseline_concerns(table)
+            suggested |= bool(concerns)
+            if steered:
+                concerns += steered_concerns(table)
+            found += [f"seed {of}: {text}" if self.several else text for text in concerns]
+        return found + ([self.suggestion] if suggested and self.suggestion else [])
 
     def _reasons(self) -> list[str]:
         """Why examples have no answer or seeds none at all, and notes on those that have one."""

@@ -272,7 +272,11 @@ def _feature_row(
     }
 
 
-def changes_page(title: str, runs: Mapping[int, Mapping[str, pd.DataFrame]]) -> str:
+def changes_page(
+    title: str,
+    runs: Mapping[int, Mapping[str, pd.DataFrame]],
+    warnings: Sequence[str] = (),
+) -> str:
     """Build a searchable page with a row per seed and example whose success changed.
 
     Each example has its prompt once, and the answer of every method that changed its success. An
@@ -282,6 +286,7 @@ def changes_page(title: str, runs: Mapping[int, Mapping[str, pd.DataFrame]]) -> 
     Args:
         title: the page's heading, plain text.
         runs: for each seed and method what :func:`steering_core.corrsteer.pairs.paired` returns.
+        warnings: warnings at the top of the page, plain text.
 
     """
     examples, counts = [], []
@@ -316,4 +321,4 @@ def changes_page(title: str, runs: Mapping[int, Mapping[str, pd.DataFrame]]) -> 
             if any(count.values()):
                 counts.append({"seed": seed, "method": method, **count})
         examples += changed.values()
-    return _page("changes.html.j2", title, examples=examples, counts=counts)
+    return _page("changes.html.j2", title, warnings, examples=examples, counts=counts)

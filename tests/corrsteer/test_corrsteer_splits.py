@@ -1,5 +1,7 @@
 """Splits and prompts of a run."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from transformers import AutoTokenizer
 from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.corrsteer.examples import build_examples, read_examples, summary, write_examples
 from steering_core.corrsteer.item import Source
+from steering_core.corrsteer.prompts import PromptOptions, suggest_chat_template
 from steering_core.corrsteer.splits import assign_splits
 from steering_core.corrsteer.tasks import TASKS
 from steering_core.errors import ConfigError, DataError
@@ -141,7 +144,8 @@ def test_round_trip_and_summary(tokenizer, tmp_path):
     write_examples(tmp_path / "e.parquet", rows)
     again = read_examples(tmp_path / "e.parquet", "train")
     assert again["example_id"].tolist() == rows.loc[rows["split"] == "train", "example_id"].tolist()
-    assert summary(rows, 3) == {"seed": 3, "rows": {"test": 35, "train": 13, "validation": 2}}
+    counts = {"test": 35, "train": 13, "validation": 2}
+    assert summary(rows, 3) == {"seed": 3, "rows": counts, "suggestion": ""}
 
 
 def test_long_prompts_are_an_error_or_dropped(tokenizer):
@@ -152,6 +156,32 @@ def test_long_prompts_are_an_error_or_dropped(tokenizer):
     assert "r:5" not in set(
         build(tokenizer, rows, max_tokens=20, long_prompts="drop")["example_id"]
     )
+
+
+BARE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+SYSTEM = "You are a helpful assistant. " + BARE
+
+
+@pytest.mark.parametrize(
+    ("model", "template", "suggested"),
+    [
+        ("google/gemma-2-2b-it", BARE, True),
+        ("org/Model-135M-Instruct", BARE, True),
+        ("/models/llama-2-7b-chat-hf/", BARE, True),
+        ("org/base", SYSTEM, True),
+        ("org/base", BARE, False),
+        ("org/italian-chatter", BARE, False),
+        ("google/gemma-2-2b-it", None, False),  # the tokenizer has none
+    ],
+)
+def test_a_chat_template_is_suggested_for_a_tuned_model(model, template, suggested, caplog):
+    tokenizer = SimpleNamespace(chat_template=template)
+    found = suggest_chat_template(PromptOptions(), model, tokenizer)
+    assert ("chat_template: true" in found) == suggested
+    assert suggest_chat_template(PromptOptions(chat_template=True), model, tokenizer) == ""
+    rows = pd.DataFrame({"split": ["train", "test"]})
+    assert summary(rows, 0, suggestion=found)["suggestion"] == found
+    assert ("chat_template: true" in caplog.text) == suggested
 
 
 def test_chat_template_is_used_or_an_error(tokenizer):

@@ -59,6 +59,7 @@ def answers(success, gold="comply"):
             "example_id": [f"t:{i}" for i in range(n)],
             "prompt": "p",
             "gold": gold,
+            "n_options": None,
             "text": "x",
             "answer": ["comply" if s else "refuse" for s in success],
             "success": success,

@@ -20,6 +20,7 @@ def answers(success, status="ok", reason="", layers=(2,)):
             "example_id": [f"t:{i}" for i in range(n)],
             "prompt": [f"p{i}" for i in range(n)],
             "gold": "A",
+            "n_options": None,
             "text": ["A" if s else "B" for s in success],
             "answer": ["A" if s else "B" for s in success],
             "success": success,

@@ -232,6 +232,23 @@ def test_task_without_success_is_undefined_with_the_reason():
     assert empty.table()["reason"].tolist() == ["no SAE", NO_SUCCESS]
 
 
+@pytest.mark.parametrize("rate", [0.03, 0.97])
+@pytest.mark.parametrize("arm", [Arm(), Arm(**DEFAULT_ARMS["random_all"])], ids=["best", "random"])
+def test_selection_needs_some_successes_and_some_failures(arm, rate):
+    values, success = planted(100, success_rate=rate)
+    few = min(success.sum(), 100 - success.sum())
+    assert 0 < few < 10
+    made = Accumulators({(1, Variant()): N_FEATURES})
+    made.parts[1, Variant()].update(torch.tensor(values), success)
+    assert 1 in plan(arm, made, min_outcomes=int(few)).vectors
+    none = plan(arm, made, min_outcomes=int(few) + 1)
+    assert none.vectors == {} and none.undefined[1] == (
+        f"{success.sum()} successes and {100 - success.sum()} failures in training, and selection "
+        f"needs {few + 1} of each (min_outcomes)"
+    )
+    assert choose("single", none).reason == none.undefined[1]
+
+
 def test_shards_merge_to_the_whole_and_round_trip():
     values, success = planted()
     parts = []

@@ -32,6 +32,7 @@ CELLS = {
 BRIDGED = ["caa_contrastive", "qp_optimal"]  # test_bridge.py has the others
 SMALL = {
     "train_rows": 48,
+    "min_outcomes": 1,
     "validation_rows": 12,
     "test_rows": 24,
     "bootstrap_resamples": 200,

@@ -39,7 +39,11 @@ CORRSTEER = {
         "tiny": {
             "id": "results/demo/language_model",
             "sae": {"path": "results/demo/sparse_autoencoders/layer_{layer}"},
-            "settings": {"arms": dict.fromkeys(_LEFT_OUT), "bridge": {"methods": []}},
+            "settings": {
+                "arms": dict.fromkeys(_LEFT_OUT),
+                "bridge": {"methods": []},
+                "min_outcomes": 1,
+            },
         }
     },
     "tasks": {"praise": {"task": "praise", "dataset": "praise.parquet"}},
