@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from steering_core.config.method_families import settings_of
+from steering_core.config.methods import settings_of
 from steering_core.config.settings import Settings
-from steering_core.methods.base import FitData
-from steering_core.methods.directions import fit_directions, read_direction
-from steering_core.methods.fixed import fixed_methods
+from steering_core.methods.base import read_direction
+from steering_core.methods.directions import FitData, fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_directions
 from steering_core.methods.interventions import Interventions, read_interventions
-from steering_core.methods.program_solutions import solve_program_grid
+from steering_core.methods.programs import solve_program_grid
 from steering_core.methods.solutions import write_solutions
 from steering_core.metrics.probe_effects import probe_effects
 from steering_core.optimize.path import SteeringPath

@@ -9,7 +9,7 @@ import pandas as pd
 from benchmarks.common import alternate
 from benchmarks.floor import Rates, Stage
 from benchmarks.floor_experiment import PAIRS, QUERIES, SETTINGS, TRAIN, Experiment
-from steering_core.methods.directions import read_fixed_vectors
+from steering_core.methods.base import read_fixed_vectors
 from steering_core.methods.variants import variants_of_test_rows
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath

@@ -9,8 +9,8 @@ from steering_core.runtime.digest import code_digest
 from steering_core.config import load_config, resolve
 from steering_core.config.command_line import refuse_targets, with_nulls
 from steering_core.config.families import asked_families, check_top_level
+from steering_core.config.methods import METHODS
 from steering_core.config.paths import check_paths, experiment_paths, fixed_part
-from steering_core.config.settings import METHODS
 from steering_core.data.concept import check_prompts, read_concept
 
 refuse_targets(workflow.config_settings.configfiles, Path.cwd())

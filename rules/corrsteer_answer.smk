@@ -128,7 +128,7 @@ rule corrsteer_bridge:
     benchmark:
         "results/{run}/benchmarks/corrsteer_bridge-{seed}-{method}.tsv"
     wildcard_constraints:
-        method="|".join(BRIDGE_METHODS),
+        method="|".join(CORRSTEER_METHODS),
     conda:
         "../envs/steering.yaml"
     threads: 2

@@ -1,11 +1,12 @@
 # What the rules of CorrSteer share: its experiments, cells, and the parameters made from them.
 from dataclasses import asdict
 
-from steering_core.config.corrsteer import BRIDGE_METHODS, CorrSteerSettings
+from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.config.corrsteer_resolve import (
     load_corrsteer,
     load_section,
 )
+from steering_core.config.methods import CORRSTEER_METHODS
 from steering_core.config.paths import corrsteer_paths
 from steering_core.corrsteer.arms import UNSTEERED, needs_validation, variants
 from steering_core.corrsteer.asked import asked_runs, check_options
@@ -60,7 +61,7 @@ ANSWERING = (
 wildcard_constraints:
     run="|".join(CORRSTEER) or "(?!)",
     seed=r"\d+",
-    arm=rf"(?!({'|'.join(['fine_tuning', *BRIDGE_METHODS])})(?![A-Za-z0-9_-]))[A-Za-z][A-Za-z0-9_-]*",
+    arm=rf"(?!({'|'.join(['fine_tuning', *CORRSTEER_METHODS])})(?![A-Za-z0-9_-]))[A-Za-z][A-Za-z0-9_-]*",
     table="|".join(FILES),
     cell=r"[^/]+",
 

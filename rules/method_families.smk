@@ -1,11 +1,6 @@
 # Families of methods: a job solves those that read the same settings, so that another setting makes
 # no others again.
-from steering_core.config.method_families import (
-    PROGRAM_FAMILIES,
-    families_of,
-    family_of,
-    settings_of,
-)
+from steering_core.config.methods import PROGRAM_FAMILIES, families_of, family_of, settings_of
 
 
 wildcard_constraints:

@@ -17,8 +17,9 @@ import torch
 import yaml
 
 from steering_core.activations.positions import last_token_residuals
+from steering_core.config.methods import METHODS, is_adaptive, is_program, program_of
 from steering_core.config.resolve import resolve
-from steering_core.config.settings import METHODS, Settings
+from steering_core.config.settings import Settings
 from steering_core.config.task import Task
 from steering_core.data.build import build_examples
 from steering_core.data.concept import Concept, read_concept
@@ -38,14 +39,11 @@ from steering_core.methods import (
     SingleFeature,
     TopKFeatures,
 )
-from steering_core.methods import optimal as optimal_module
-from steering_core.methods.directions import fit_directions, read_direction
-from steering_core.methods.fixed import fixed_methods
+from steering_core.methods.base import read_direction
+from steering_core.methods.directions import fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_fixed
-from steering_core.methods.grid import grid
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.modes import is_adaptive, is_program, program_of
-from steering_core.methods.program_solutions import solve_programs
+from steering_core.methods.programs import grid, solve_programs
 from steering_core.metrics.classifiers import Judge
 from steering_core.metrics.judging import judge_texts
 from steering_core.metrics.probe_effects import probe_effects
@@ -317,10 +315,8 @@ def test_06_what_cannot_be_solved_is_stored_as_such(tiny):
 def test_07_one_path_is_reused_by_every_input(monkeypatch: pytest.MonkeyPatch):
     """Published: a new problem object for each input, so the warm start has no effect."""
     fits, blocks = [], []
-    fit = optimal_module.SteeringPath.fit
-    monkeypatch.setattr(
-        optimal_module.SteeringPath, "fit", lambda *a, **k: fits.append(1) or fit(*a, **k)
-    )
+    fit = SteeringPath.fit
+    monkeypatch.setattr(SteeringPath, "fit", lambda *a, **k: fits.append(1) or fit(*a, **k))
     method = QPOptimalSteering(tau=1.0)
     for h in H:
         method.compute_steering_vector(h, PROBE.weight_vector, PROBE.bias, DECODER)
@@ -635,7 +631,7 @@ def test_14_seed_limits_keys_and_names_all_count(tiny):
     points = [p for method in METHODS for p in grid(method, sweep)]
     names = [(p.method, p.strength_name, p.strength) for p in points]
     assert len(set(names)) == len(names)
-    parameters = [(p.method, p.tau, p.lam, p.epsilon) for p in points if is_program(p.method)]
+    parameters = [(p.method, p.tau, p.qp_lambda, p.epsilon) for p in points if is_program(p.method)]
     assert len(set(parameters)) == len(parameters)
 
 

@@ -15,11 +15,11 @@ from stage_scripts import run_stage
 from workflow_rules import Rules, parse
 
 from steering_core.activations import features, reader
-from steering_core.config.method_families import settings_of
+from steering_core.config.methods import settings_of
 from steering_core.config.settings import Settings
 from steering_core.data.examples import write_examples
 from steering_core.methods import variants
-from steering_core.methods.directions import read_direction
+from steering_core.methods.base import read_direction
 from steering_core.models import pins, sparse_autoencoder
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe

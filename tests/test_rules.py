@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from workflow_rules import JOB, ROOT, Rules, parse
 
-from steering_core.config.settings import METHODS
+from steering_core.config.methods import METHODS
 from steering_core.errors import ConfigError
 from steering_core.runtime.digest import code_digest, used_modules
 

@@ -14,7 +14,7 @@ import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
-from steering_core.config.method_families import PROGRAM_FAMILIES
+from steering_core.config.methods import PROGRAM_FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))

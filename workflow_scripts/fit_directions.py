@@ -6,9 +6,7 @@ with job(snakemake):
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
-    from steering_core.methods.base import FitData
-    from steering_core.methods.directions import fit_directions
-    from steering_core.methods.fixed import fixed_methods
+    from steering_core.methods.directions import FitData, fit_directions, fixed_methods
     from steering_core.statistics.correlation import StreamingCorrelation
     from steering_core.storage.arrays import load_arrays, load_decoder
     from steering_core.storage.files import read_json

@@ -4,11 +4,11 @@ from steering_core.runtime.job import job
 
 with job(snakemake):
     from steering_core.activations.reader import ActivationCache
+    from steering_core.config.methods import solves_once
     from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
-    from steering_core.methods.directions import read_fixed_vectors
+    from steering_core.methods.base import read_fixed_vectors
     from steering_core.methods.interventions import read_interventions
-    from steering_core.methods.modes import solves_once
     from steering_core.metrics.norm_matched import all_norm_matched_effects
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.files import read_json, write_text

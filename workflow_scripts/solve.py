@@ -6,7 +6,7 @@ with job(snakemake):
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.view import SettingsView
     from steering_core.data.examples import PROMPT_SPLITS, read_examples
-    from steering_core.methods.program_solutions import solve_program_grid
+    from steering_core.methods.programs import solve_program_grid
     from steering_core.methods.solutions import write_solutions
     from steering_core.optimize.path import SteeringPath
     from steering_core.probes.linear_probe import LinearProbe

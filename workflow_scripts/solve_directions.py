@@ -5,7 +5,7 @@ from steering_core.runtime.job import job
 with job(snakemake):
     from steering_core.config.view import SettingsView
     from steering_core.data.examples import PROMPT_SPLITS, read_examples
-    from steering_core.methods.directions import read_direction
+    from steering_core.methods.base import read_direction
     from steering_core.methods.fixed_solutions import solve_directions
     from steering_core.methods.solutions import write_solutions
 

@@ -1,11 +1,12 @@
 """The section ``corrsteer`` of the configuration: models, tasks, arms and their settings."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from steering_core.config.closed import Closed, Count, Fraction, Name, Positive
 from steering_core.config.corrsteer_task import CorrSteerTask
+from steering_core.config.methods import CORRSTEER_METHODS
 from steering_core.config.model import Model
 from steering_core.config.schema import ExperimentEntry
 
@@ -105,21 +106,6 @@ class FineTuning(Closed):
     lora_rank: Count = 16
 
 
-BridgeMethod = Literal[
-    "random_direction",
-    "caa_mean_diff",
-    "caa_contrastive",
-    "caa_repe",
-    "single_feature",
-    "topk_features",
-    "convex_optimal",
-    "qp_optimal",
-    "qp_adaptive",
-    "socp_adaptive",
-    "qp_shared",
-    "socp_shared",
-]
-BRIDGE_METHODS: tuple[str, ...] = get_args(BridgeMethod)
 Strengths = Annotated[list[Positive], Field(min_length=1)]
 
 
@@ -131,7 +117,7 @@ class Bridge(Closed):
     steering there, the method is undefined.
     """
 
-    methods: list[BridgeMethod] = Field(default=list(BRIDGE_METHODS))
+    methods: list[Literal[CORRSTEER_METHODS]] = Field(default=list(CORRSTEER_METHODS))
     arm: Name = "corrsteer_a"
     features: Count = 20
     strengths: Strengths = Field(default=[0.1, 0.25, 0.5, 1.0])  # mean residual norms
@@ -191,7 +177,7 @@ class CorrSteerSettings(Closed):
     @field_validator("arms")
     @classmethod
     def _names(cls, arms: dict) -> dict:
-        taken = {"unsteered", "fine_tuning", *BRIDGE_METHODS} & set(arms)
+        taken = {"unsteered", "fine_tuning", *CORRSTEER_METHODS} & set(arms)
         if taken:
             raise ValueError(f"{sorted(taken)[0]} is the name of another method")
         return arms

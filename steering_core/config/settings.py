@@ -5,22 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from steering_core.config.closed import Closed, Count, Fraction, Positive
+from steering_core.config.methods import BASELINE, METHODS
 
-METHODS = (
-    "no_steering",
-    "random_direction",
-    "caa_mean_diff",
-    "caa_contrastive",
-    "caa_repe",
-    "single_feature",
-    "topk_features",
-    "convex_optimal",
-    "qp_optimal",
-    "socp_adaptive",
-    "qp_adaptive",
-    "socp_shared",
-    "qp_shared",
-)
 VARIANTS = ("path", "prefilter", "signed", "box", "subspace", "shared")
 
 
@@ -129,8 +115,8 @@ class Settings(Closed):
     @field_validator("methods")
     @classmethod
     def _has_baseline(cls, values: list) -> list:
-        if "no_steering" not in values:
-            raise ValueError("must contain no_steering: every other method is compared with it")
+        if BASELINE not in values:
+            raise ValueError(f"must contain {BASELINE}: every other method is compared with it")
         return values
 
     @field_validator("variants")

@@ -67,7 +67,7 @@ def answer_bridge(
 
     Args:
         run: the model and how it answers.
-        method: one of :data:`steering_core.config.corrsteer.BRIDGE_METHODS`.
+        method: one of :data:`steering_core.config.methods.CORRSTEER_METHODS`.
         bridge: strengths and parameters.
         plan: the features that an arm selected; the layer is that of the best.
         rows_of: decoder rows.

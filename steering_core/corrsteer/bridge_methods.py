@@ -9,14 +9,19 @@ from functools import partial
 import numpy as np
 
 from steering_core.config.corrsteer import Bridge
+from steering_core.config.methods import BASELINE, is_program
 from steering_core.corrsteer.bridge_learned import Added, Learned, Residuals, Strength
 from steering_core.corrsteer.bridge_programs import program_strengths
 from steering_core.errors import DataError
-from steering_core.methods.base import FitData, FixedDirection
-from steering_core.methods.contrastive import CAAContrastive, CAAMeanDiff, CAARepE
-from steering_core.methods.features import SingleFeature, TopKFeatures
-from steering_core.methods.modes import is_program
-from steering_core.methods.reference import RandomDirection
+from steering_core.methods.directions import (
+    DIRECTIONS,
+    CAAContrastive,
+    CAAMeanDiff,
+    CAARepE,
+    FitData,
+    FixedDirection,
+    make_direction,
+)
 
 
 def strengths(method: str, bridge: Bridge, learned: Learned) -> list[Strength]:
@@ -27,26 +32,11 @@ def strengths(method: str, bridge: Bridge, learned: Learned) -> list[Strength]:
             outcomes.
         ValueError: naming ``method``, if there is none of that name.
     """
-    if method in _FIXED:
-        kind = _FIXED[method]
-        made = TopKFeatures(k=bridge.topk) if kind is TopKFeatures else kind()
-        return _fixed(made, bridge, learned)
+    if method in DIRECTIONS and method != BASELINE:
+        return _fixed(make_direction(method, bridge.topk), bridge, learned)
     if is_program(method):
         return program_strengths(method, bridge, learned)
     raise ValueError(f"method: there is no {method!r} in the bridge")
-
-
-_FIXED: dict[str, type[FixedDirection]] = {
-    kind.name: kind
-    for kind in (
-        RandomDirection,
-        CAAMeanDiff,
-        CAAContrastive,
-        CAARepE,
-        SingleFeature,
-        TopKFeatures,
-    )
-}
 
 
 def _fixed(method: FixedDirection, bridge: Bridge, learned: Learned) -> list[Strength]:

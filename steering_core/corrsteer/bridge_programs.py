@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from steering_core.config.corrsteer import Bridge
+from steering_core.config.methods import Program, mode_of, program_of
 from steering_core.corrsteer.bridge_learned import Added, Learned, Residuals, Strength
 from steering_core.corrsteer.capture import Over
 from steering_core.errors import DataError
@@ -19,9 +20,8 @@ from steering_core.generation.adaptive import (
     steer_generation_adaptively,
 )
 from steering_core.generation.generate import end_tokens
-from steering_core.methods.modes import Program, mode_of, program_of
-from steering_core.methods.optimal import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
-from steering_core.methods.status import SOLVED
+from steering_core.methods.programs import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
+from steering_core.methods.solutions import SOLVED
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch
@@ -123,8 +123,8 @@ def program_strengths(method: str, bridge: Bridge, learned: Learned) -> list[Str
 def _grid(program: Program, bridge: Bridge) -> list[tuple[OptimalSteering, str, float]]:
     """Return every strength, the weakest first, with its second parameter and what that is."""
     if program == "qp":
-        lam = bridge.weight
-        return [(QPOptimalSteering(lam, tau), "lambda", lam) for tau in bridge.tau]
+        qp_lambda = bridge.weight
+        return [(QPOptimalSteering(qp_lambda, tau), "lambda", qp_lambda) for tau in bridge.tau]
     return [
         (ConvexOptimalSteering(epsilon, tau), "epsilon", epsilon)
         for epsilon, tau in product(bridge.epsilon, bridge.tau)

@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from steering_core.config.methods import is_adaptive, program_of
 from steering_core.generation.adaptive import AdaptiveSolver, AdaptiveSteering
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.modes import is_adaptive, program_of
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe

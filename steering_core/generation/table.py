@@ -13,7 +13,7 @@ from steering_core.generation.generate import Continuations, Sampling, continuat
 from steering_core.generation.plan import plan_for
 from steering_core.generation.steering import Positions
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.status import solved
+from steering_core.methods.solutions import solved
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize

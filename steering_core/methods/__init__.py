@@ -1,14 +1,17 @@
 """The steering methods, each an object with ``fit`` and ``compute_steering_vector``."""
 
-from steering_core.methods.base import FitData, SteeringMethod
-from steering_core.methods.contrastive import CAAContrastive, CAAMeanDiff, CAARepE
-from steering_core.methods.features import SingleFeature, TopKFeatures
-from steering_core.methods.optimal import (
-    ConvexOptimalSteering,
-    InfeasibleError,
-    QPOptimalSteering,
+from steering_core.methods.base import SteeringMethod
+from steering_core.methods.directions import (
+    CAAContrastive,
+    CAAMeanDiff,
+    CAARepE,
+    FitData,
+    NoSteering,
+    RandomDirection,
+    SingleFeature,
+    TopKFeatures,
 )
-from steering_core.methods.reference import NoSteering, RandomDirection
+from steering_core.methods.programs import ConvexOptimalSteering, InfeasibleError, QPOptimalSteering
 
 __all__ = [
     "CAAContrastive",

@@ -1,14 +1,242 @@
-"""Fit the fixed directions of an experiment and keep them in one file."""
+"""The methods that add one fixed direction, learned from training data, to every input."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from steering_core.errors import StorageError
-from steering_core.methods.base import Direction, FitData, FixedDirection
-from steering_core.storage.arrays import load_arrays, save_arrays
+from steering_core.config.settings import Settings
+from steering_core.methods.base import ALPHA, Direction, SteeringMethod, write_directions
+
+
+@dataclass(frozen=True)
+class FitData:
+    """All that a fixed direction may learn from: training rows and the concept's own texts.
+
+    Residuals are as the site sees them. Test rows, prompts and the evaluation split are not here.
+
+    Attributes:
+        residuals: last-token residuals of the training split.
+        labels: their classes, 0 or 1.
+        contrast_positive, contrast_negative: residuals of the contrastive pairs, row by row.
+        persona_positive, persona_negative: residuals of each query after either persona.
+        feature_correlation: Pearson correlation of every feature with the label on the training
+            split; NaN where a feature is constant.
+        target_class: the class to steer to.
+        seed: of the random direction.
+        centred: the site removes the mean over d_model, so directions must have none.
+
+    """
+
+    residuals: Float[np.ndarray, "n d_model"]
+    labels: Int[np.ndarray, " n"]
+    contrast_positive: Float[np.ndarray, "pairs d_model"]
+    contrast_negative: Float[np.ndarray, "pairs d_model"]
+    persona_positive: Float[np.ndarray, "queries d_model"]
+    persona_negative: Float[np.ndarray, "queries d_model"]
+    feature_correlation: Float[np.ndarray, " d_sae"]
+    target_class: Literal[0, 1] = 1
+    seed: int = 0
+    centred: bool = False
+
+    @property
+    def sign(self) -> float:
+        """+1 if class 1 is the target, else -1."""
+        return 1.0 if self.target_class == 1 else -1.0
+
+    @property
+    def residual_norm(self) -> float:
+        """Mean norm of the training residuals: the unit of the strength of fixed directions."""
+        return float(np.linalg.norm(self.residuals, axis=1).mean())
+
+
+class FixedDirection(SteeringMethod):
+    """A method that adds the same vector to every input.
+
+    Args:
+        strength: norm of the vector in units of the mean residual norm at the site, so that
+            strengths compare across these methods, layers and models.
+
+    """
+
+    strength_name = ALPHA
+
+    def __init__(self, strength: float = 1.0):
+        if not strength >= 0:
+            raise ValueError(f"strength must be >= 0, got {strength}")
+        self.strength = strength
+        self.direction: Direction | None = None
+        self.residual_norm: float | None = None
+        self.target_class: int | None = None
+
+    def fit(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> "FixedDirection":
+        """Find the direction from training data."""
+        self.direction = self.find(data, D)
+        self.residual_norm = data.residual_norm
+        self.target_class = data.target_class
+        return self
+
+    @abstractmethod
+    def find(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Direction:
+        """Return the unit direction towards the target class."""
+
+    def compute_steering_vector(
+        self,
+        h: Float[np.ndarray, " d_model"],
+        probe_w: Float[np.ndarray, " d_model"],
+        probe_b: float,
+        D: Float[np.ndarray, "d_sae d_model"],
+        sae_features: Float[np.ndarray, " d_sae"] | None = None,
+        target_class: Literal[0, 1] = 1,
+    ) -> Float[np.ndarray, " d_model"]:
+        """Return ``strength · mean residual norm · direction``; the probe plays no part.
+
+        Raises:
+            ValueError: if the method is not fitted, or was fitted for the other class.
+
+        """
+        if self.direction is None or self.residual_norm is None:
+            raise ValueError(f"{self.name} is not fitted: call fit(data, D) first")
+        if target_class != self.target_class:
+            raise ValueError(f"target_class is {target_class}, fitted was {self.target_class}")
+        return self.strength * self.residual_norm * self.direction.vector
+
+
+class NoSteering(FixedDirection):
+    """Adds zero."""
+
+    name = "no_steering"
+
+    def __init__(self) -> None:
+        super().__init__(strength=0.0)
+
+    def find(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Direction:
+        """Return the zero vector, through no feature."""
+        return Direction(
+            np.zeros(data.residuals.shape[1]), np.zeros(0, dtype=np.int64), np.zeros(0)
+        )
+
+
+class RandomDirection(FixedDirection):
+    """A seeded direction, uniform on the sphere."""
+
+    name = "random_direction"
+
+    def find(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Direction:
+        """Draw the direction; it has no sign to orient."""
+        draw = np.random.default_rng(data.seed).standard_normal(data.residuals.shape[1])
+        if data.centred:
+            draw -= draw.mean()
+        return Direction(_unit(draw, self.name))
+
+
+class CAAMeanDiff(FixedDirection):
+    """Difference of the class means of the training split."""
+
+    name = "caa_mean_diff"
+
+    def find(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Direction:
+        """Return the normalised difference of means."""
+        ones = data.labels == 1
+        difference = data.residuals[ones].mean(axis=0) - data.residuals[~ones].mean(axis=0)
+        return Direction(_unit(data.sign * difference, self.name))
+
+
+class CAAContrastive(FixedDirection):
+    """Mean difference over contrastive pairs (Panickssery et al. 2023, arXiv:2312.06681)."""
+
+    name = "caa_contrastive"
+
+    def find(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Direction:
+        """Return the normalised mean of the pair differences."""
+        difference = (data.contrast_positive - data.contrast_negative).mean(axis=0)
+        return Direction(_unit(data.sign * difference, self.name))
+
+
+class CAARepE(FixedDirection):
+    """First principal component of persona differences (Zou et al. 2023, arXiv:2310.01405).
+
+    The differences are not centred: their common part is the concept. The sign, which PCA leaves
+    open, is that of their mean.
+    """
+
+    name = "caa_repe"
+
+    def find(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Direction:
+        """Return the first right singular vector of the differences, sign-corrected."""
+        differences = data.persona_positive - data.persona_negative
+        component = np.linalg.svd(differences, full_matrices=False)[2][0]
+        if component @ differences.mean(axis=0) < 0:
+            component = -component
+        return Direction(_unit(data.sign * component, self.name))
+
+
+class SingleFeature(FixedDirection):
+    """The decoder row of the feature that correlates most with the target class."""
+
+    name = "single_feature"
+
+    def find(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Direction:
+        """Return that row; features that never vary or have no decoder row do not compete."""
+        correlation = _usable(data, D)
+        best = int(np.argmax(np.where(np.isnan(correlation), -np.inf, correlation)))
+        return _combine(D, np.array([best]), np.array([1.0]))
+
+
+class TopKFeatures(FixedDirection):
+    """The k features with the largest absolute correlation, weighted by it.
+
+    A feature that speaks against the target class is subtracted, so coefficients may be negative.
+    """
+
+    name = "topk_features"
+
+    def __init__(self, strength: float = 1.0, k: int = 10):
+        super().__init__(strength)
+        if k < 1:
+            raise ValueError(f"k must be >= 1, got {k}")
+        self.k = k
+
+    def find(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Direction:
+        """Return the normalised weighted sum of rows."""
+        correlation = _usable(data, D)
+        order = np.argsort(-np.nan_to_num(np.abs(correlation)), kind="stable")[: self.k]
+        order = order[np.nan_to_num(correlation[order]) != 0]
+        return _combine(D, order, correlation[order])
+
+
+#: The class of every registered method of the family ``directions``, by name.
+DIRECTIONS: dict[str, type[FixedDirection]] = {
+    method.name: method
+    for method in (
+        NoSteering,
+        RandomDirection,
+        CAAMeanDiff,
+        CAAContrastive,
+        CAARepE,
+        SingleFeature,
+        TopKFeatures,
+    )
+}
+
+
+def make_direction(method: str, topk: int) -> FixedDirection:
+    """Return the method of this name, not fitted; ``topk`` is the ``k`` of :class:`TopKFeatures`.
+
+    Raises:
+        KeyError: if ``method`` is not a fixed direction.
+    """
+    kind = DIRECTIONS[method]
+    return TopKFeatures(k=topk) if kind is TopKFeatures else kind()
+
+
+def fixed_methods(settings: Settings) -> list[FixedDirection]:
+    """Return the configured methods that add one fixed direction, not fitted."""
+    return [make_direction(name, settings.topk) for name in DIRECTIONS if name in settings.methods]
 
 
 def fit_directions(
@@ -18,40 +246,39 @@ def fit_directions(
     path: str | Path,
 ) -> None:
     """Find the unit directions of ``methods`` and write them with the mean residual norm."""
-    arrays: dict[str, np.ndarray] = {"residual_norm": np.array([data.residual_norm])}
-    for method in methods:
-        direction = method.find(data, D)
-        arrays[f"{method.name}.vector"] = direction.vector.astype(np.float64)
-        if direction.features is not None and direction.coefficients is not None:
-            arrays[f"{method.name}.features"] = direction.features.astype(np.int64)
-            arrays[f"{method.name}.coefficients"] = direction.coefficients.astype(np.float64)
-    save_arrays(path, arrays, {"target_class": data.target_class})
+    directions = {method.name: method.find(data, D) for method in methods}
+    write_directions(path, directions, data.residual_norm, data.target_class)
 
 
-def read_fixed_vectors(path: str | Path) -> dict[str, Float[np.ndarray, " d_model"]]:
-    """Return the vector of every fixed method by its name, those that add nothing left out."""
-    arrays, _ = load_arrays(path)
-    vectors = {
-        name.removesuffix(".vector"): vector
-        for name, vector in arrays.items()
-        if name.endswith(".vector")
-    }
-    return {name: vectors[name] for name in sorted(vectors) if vectors[name].any()}
-
-
-def read_direction(path: str | Path, method: str) -> tuple[Direction, float]:
-    """Return ``(direction, mean residual norm)`` of a fixed method.
+def _unit(vector: Float[np.ndarray, " d_model"], what: str) -> Float[np.ndarray, " d_model"]:
+    """Scale to unit norm.
 
     Raises:
-        StorageError: if the method was not fitted.
+        ValueError: if the vector is zero: there is no direction in it.
 
     """
-    arrays, _ = load_arrays(path)
-    if f"{method}.vector" not in arrays:
-        raise StorageError(f"{path} has no direction of {method}: run the stage again.")
-    direction = Direction(
-        arrays[f"{method}.vector"],
-        arrays.get(f"{method}.features"),
-        arrays.get(f"{method}.coefficients"),
+    norm = float(np.linalg.norm(vector))
+    if not norm > 0:
+        raise ValueError(f"{what}: the direction is zero")
+    return vector / norm
+
+
+def _usable(data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Float[np.ndarray, " d_sae"]:
+    correlation = np.where(
+        np.linalg.norm(D, axis=1) > 0, data.sign * data.feature_correlation, np.nan
     )
-    return direction, float(arrays["residual_norm"][0])
+    if np.isnan(correlation).all():
+        raise ValueError("feature_correlation: no feature varies over the training rows")
+    return correlation
+
+
+def _combine(
+    D: Float[np.ndarray, "d_sae d_model"],
+    features: Int[np.ndarray, " k"],
+    weights: Float[np.ndarray, " k"],
+) -> Direction:
+    vector = weights @ D[features].astype(np.float64)
+    norm = np.linalg.norm(vector)
+    if not norm > 0:
+        raise ValueError("the chosen decoder rows cancel: there is no direction")
+    return Direction(vector / norm, features, weights / norm)

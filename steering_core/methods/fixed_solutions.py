@@ -5,21 +5,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from steering_core.config.methods import BASELINE
 from steering_core.config.settings import Settings
-from steering_core.methods.base import Direction, FixedDirection
-from steering_core.methods.grid_point import GridPoint
-from steering_core.methods.reference import NoSteering
-from steering_core.methods.solutions import solution_rows, with_split
+from steering_core.methods.base import ALPHA, Direction
+from steering_core.methods.solutions import GridPoint, solution_rows, with_split
 
 
 def fixed_grid(method: str, settings: Settings) -> list[GridPoint]:
     """Return every strength of a fixed direction, in the order of the configuration."""
-    if method == NoSteering.name:
-        return [GridPoint(method, 0, NoSteering.strength_name, 0.0)]
-    return [
-        GridPoint(method, i, FixedDirection.strength_name, strength)
-        for i, strength in enumerate(settings.strengths)
-    ]
+    if method == BASELINE:
+        return [GridPoint(method, 0, ALPHA, 0.0)]
+    return [GridPoint(method, i, ALPHA, strength) for i, strength in enumerate(settings.strengths)]
 
 
 def solve_fixed(

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from steering_core.methods.base import Direction
-from steering_core.methods.directions import read_direction
-from steering_core.methods.modes import is_program, program_of
+from steering_core.config.methods import is_program, program_of
+from steering_core.methods.base import Direction, read_direction
 from steering_core.optimize.path import SteeringPath
 
 
@@ -108,3 +107,16 @@ def read_interventions(
         SteeringPath.load_deepest(path) if is_program(method) and path is not None else None
     )
     return Interventions(rows, directions, steering_path)
+
+
+def coefficient_share(solutions: pd.DataFrame, path: SteeringPath) -> Float[np.ndarray, " d_sae"]:
+    """Return each feature's share of the summed coefficients of the QP rows; zeros without any."""
+    rows = solutions[solutions["method"] == "qp_optimal"]
+    rows = rows[rows["status"] == "optimal"]
+    if rows.empty:
+        return np.zeros(path.d_sae)
+    solutions_at = path.at(
+        rows["position"].to_numpy(), rows["shortfall"].to_numpy(), "qp", rows["lam"].to_numpy()
+    )
+    total = np.asarray(solutions_at.delta.sum(axis=0)).ravel()
+    return total / total.sum()

@@ -5,19 +5,40 @@ vector; :mod:`steering_core.methods.interventions` expands rows into residual ve
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
-from steering_core.methods.grid_point import GridPoint
 from steering_core.storage.parquet import write_parquet
+
+#: Statuses under which an intervention exists.
+SOLVED = ("fixed", "optimal", "already_satisfied")
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """One strength of one method. ``strength_index`` counts within the method."""
+
+    method: str
+    strength_index: int
+    strength_name: str
+    strength: float
+    tau: float | None = None
+    qp_lambda: float | None = None
+    epsilon: float | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of its rows; that of λ is called ``lam``."""
+        return {"lam" if key == "qp_lambda" else key: value for key, value in asdict(self).items()}
 
 
 def solution_rows(point: GridPoint, example_ids: Sequence[str], **columns: Any) -> pd.DataFrame:
     """Return the rows of one grid point: what is solved of each input, or of all alike."""
-    return pd.DataFrame({"example_id": list(example_ids)}).assign(**asdict(point), **columns)
+    return pd.DataFrame({"example_id": list(example_ids)}).assign(**point.columns(), **columns)
 
 
 def with_split(frames: list[pd.DataFrame], examples: pd.DataFrame) -> pd.DataFrame:
@@ -31,3 +52,8 @@ def with_split(frames: list[pd.DataFrame], examples: pd.DataFrame) -> pd.DataFra
 def write_solutions(rows: pd.DataFrame, path: str | Path) -> None:
     """Write solution rows as Parquet."""
     write_parquet(path, rows.astype({"tau": float, "lam": float, "epsilon": float}))
+
+
+def solved(rows: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+    """Return which rows have an intervention."""
+    return rows["status"].isin(SOLVED).to_numpy()

@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.status import solved
+from steering_core.methods.solutions import solved
 from steering_core.probes.linear_probe import LinearProbe
 
 _POINT = ["method", "strength_index", "strength_name", "strength", "tau", "lam", "epsilon"]

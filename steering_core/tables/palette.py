@@ -22,8 +22,9 @@ class Style:
     size: int = 80
 
 
+#: The styles of the registered methods, in the order in which legends list them.
 # The two programs often reach the same point: the circle is then seen on the larger square.
-_KNOWN: dict[str, Style] = {
+PALETTE: dict[str, Style] = {
     "qp_optimal": Style("#0072B2", "circle", 60),
     "convex_optimal": Style("#D55E00", "square", 130),
     "qp_adaptive": Style("#56A0D3", "circle", 60),
@@ -45,8 +46,8 @@ _OTHER_SHAPES = ("square", "circle", "diamond", "triangle-up", "cross")
 def method_styles(methods: Iterable[str]) -> dict[str, Style]:
     """Give each distinct method a style, known ones first in a fixed order, then by name."""
     present = set(methods)
-    styles = {name: style for name, style in _KNOWN.items() if name in present}
-    for index, name in enumerate(sorted(present - set(_KNOWN))):
+    styles = {name: style for name, style in PALETTE.items() if name in present}
+    for index, name in enumerate(sorted(present - set(PALETTE))):
         styles[name] = Style(
             _OTHER_COLOURS[index % len(_OTHER_COLOURS)], _OTHER_SHAPES[index % len(_OTHER_SHAPES)]
         )

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from steering_core.config.methods import BASELINE, is_adaptive, is_program
 from steering_core.config.settings import Settings
-from steering_core.methods.modes import is_adaptive, is_program
-from steering_core.methods.reference import NoSteering
-from steering_core.methods.status import SOLVED, solved
+from steering_core.methods.solutions import SOLVED, solved
 from steering_core.statistics.bootstrap import mean_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, interval_cells, validate_table
@@ -93,7 +92,7 @@ def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd
     an input without one as not flipped. A row that could not steer every prompt and position
     competes for no frontier.
     """
-    base = measured.texts[measured.texts["method"] == NoSteering.name]
+    base = measured.texts[measured.texts["method"] == BASELINE]
     boot = {"n_resamples": settings.bootstrap_resamples, "seed": settings.seed}
     rows = [
         _row(subject, measured, base, method, index, boot)
@@ -127,7 +126,7 @@ def _with_selection(
     chosen = select_strengths(texts, budget, **boot).astype({"selected": "boolean"})
     table = table.merge(chosen, on=["method", "strength_index"], how="left", validate="one_to_one")
     rate = table["validation_classifier_rate"]
-    unsteered = rate[table["method"] == NoSteering.name].mean()  # of one row
+    unsteered = rate[table["method"] == BASELINE].mean()  # of one row
     useless = table["selected"].fillna(False) & (rate <= unsteered)
     for place in table.index[useless & (table["method"] != NoSteering.name)]:
         warning = (

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from steering_core.methods.status import solved
+from steering_core.methods.solutions import solved
 from steering_core.statistics.bootstrap import mean_interval, perplexity_interval
 from steering_core.tables.columns import interval_cells
 from steering_core.tables.row_cells import size_cells

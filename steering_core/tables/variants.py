@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from steering_core.methods.status import SOLVED
+from steering_core.methods.solutions import SOLVED
 from steering_core.statistics.bootstrap import mean_interval, ratio_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import interval_cells, tables, validate_table

@@ -8,9 +8,10 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from steering_core.config.methods import METHODS
 from steering_core.config.resolve import load_config, resolve
 from steering_core.config.schema import Config, DemoWorld
-from steering_core.config.settings import METHODS, Settings
+from steering_core.config.settings import Settings
 from steering_core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from corrsteer_world import SITE, TinySAE, word_rows, words_task
 
-from steering_core.config.corrsteer import BRIDGE_METHODS, Bridge
+from steering_core.config.corrsteer import Bridge
+from steering_core.config.methods import CORRSTEER_METHODS, is_program, mode_of
 from steering_core.corrsteer.answers import SCHEMA, answer, write_answers
 from steering_core.corrsteer.bridge import NO_STEERING, answer_bridge, fitting
 from steering_core.corrsteer.bridge_learned import Learned
@@ -18,12 +19,11 @@ from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.success import Success, Verdict
 from steering_core.errors import DataError
-from steering_core.methods.modes import is_program, mode_of
 from steering_core.probes.fit import fit_probe
 
 HOW = Decoding(new_tokens=2, batch_rows=8)
 PROGRAMS = ["qp_optimal", "convex_optimal"]
-FIXED = [method for method in BRIDGE_METHODS if not is_program(method)]
+FIXED = [method for method in CORRSTEER_METHODS if not is_program(method)]
 CAUSE = 3
 
 
@@ -159,7 +159,7 @@ def bridged(
     )
 
 
-@pytest.mark.parametrize("method", BRIDGE_METHODS)
+@pytest.mark.parametrize("method", CORRSTEER_METHODS)
 def test_every_method_answers_the_task_and_stands_in_the_table(tiny, tmp_path, method):
     found = bridged(tiny, method, tau=[4.0], epsilon=[1e4], strengths=[0.5, 2.0])
     write_answers(tmp_path / "answers.parquet", found.answers)

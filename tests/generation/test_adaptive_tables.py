@@ -21,9 +21,9 @@ from adaptive_world import (
 from steering_core.generation.generate import continuations
 from steering_core.generation.plan import plan_for
 from steering_core.generation.table import SCHEMA, generate_method, write_generations
-from steering_core.methods.grid_point import GridPoint
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.program_solutions import solve_programs
+from steering_core.methods.programs import solve_programs
+from steering_core.methods.solutions import GridPoint
 from steering_core.metrics.divergence import divergence
 from steering_core.metrics.text_divergence import text_divergence
 from steering_core.models.residual_stream import edit_residual

@@ -21,9 +21,9 @@ from steering_core.generation.batching import (
 )
 from steering_core.generation.generate import Sampling, generate
 from steering_core.generation.table import generate_method
-from steering_core.methods.grid_point import GridPoint
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.program_solutions import solve_programs
+from steering_core.methods.programs import solve_programs
+from steering_core.methods.solutions import GridPoint
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize

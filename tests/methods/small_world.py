@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from steering_core.methods.base import FitData
+from steering_core.methods.directions import FitData
 from steering_core.probes.linear_probe import LinearProbe
 
 D_MODEL, D_SAE = 12, 40

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering_core.config.settings import METHODS, Settings
-from steering_core.methods.grid import grid, make_program
-from steering_core.methods.modes import is_program
+from steering_core.config.methods import METHODS, is_program
+from steering_core.config.settings import Settings
+from steering_core.methods.programs import grid, make_program
 
 positive = st.floats(1e-6, 1e6)
 values = st.lists(positive, min_size=1, max_size=4, unique=True)
@@ -36,9 +36,9 @@ def test_values_that_print_alike_are_told_apart(close: list[float]):
 
 def test_programs_sweep_their_own_parameters():
     settings = Settings(qp_tau=[1, 2], qp_lambda=[0.5, 1], socp_tau=[0.5], socp_epsilon=[1, 3])
-    qp = [(p.tau, p.lam, p.epsilon, p.strength) for p in grid("qp_optimal", settings)]
+    qp = [(p.tau, p.qp_lambda, p.epsilon, p.strength) for p in grid("qp_optimal", settings)]
     assert qp == [(1, 0.5, None, 1), (2, 0.5, None, 2), (1, 1, None, 1), (2, 1, None, 2)]
-    socp = [(p.tau, p.lam, p.epsilon, p.strength) for p in grid("convex_optimal", settings)]
+    socp = [(p.tau, p.qp_lambda, p.epsilon, p.strength) for p in grid("convex_optimal", settings)]
     assert socp == [(0.5, None, 1, 1), (0.5, None, 3, 3)]
     names = {p.strength_name for m in ("qp_optimal", "convex_optimal") for p in grid(m, settings)}
     assert names == {"tau at lambda=0.5", "tau at lambda=1", "epsilon at tau=0.5"}
@@ -48,7 +48,7 @@ def test_fixed_directions_sweep_alpha_and_nothing_has_no_strength():
     settings = Settings(strengths=[0.5, 2])
     points = grid("caa_repe", settings)
     assert [(p.strength_name, p.strength) for p in points] == [("alpha", 0.5), ("alpha", 2)]
-    assert {(p.tau, p.lam, p.epsilon) for p in points} == {(None, None, None)}
+    assert {(p.tau, p.qp_lambda, p.epsilon) for p in points} == {(None, None, None)}
     nothing = grid("no_steering", settings)
     assert [p.strength for p in nothing] == [0.0]
 
@@ -56,10 +56,10 @@ def test_fixed_directions_sweep_alpha_and_nothing_has_no_strength():
 def test_programs_are_made_from_their_points():
     settings = Settings(qp_tau=[1.5], qp_lambda=[0.3], socp_tau=[0.7], socp_epsilon=[4])
     (point,) = grid("qp_optimal", settings)
-    qp = make_program(point.method, point.tau, point.lam, point.epsilon)
+    qp = make_program(point.method, point.tau, point.qp_lambda, point.epsilon)
     assert (qp.name, qp.tau, qp.qp_lambda) == ("qp_optimal", 1.5, 0.3)
     (point,) = grid("convex_optimal", settings)
-    socp = make_program(point.method, point.tau, point.lam, point.epsilon)
+    socp = make_program(point.method, point.tau, point.qp_lambda, point.epsilon)
     assert (socp.name, socp.tau, socp.epsilon) == ("convex_optimal", 0.7, 4)
     assert [m for m in METHODS if is_program(m)][:2] == ["convex_optimal", "qp_optimal"]
 

@@ -1,15 +1,16 @@
 """Each program solved once for an input, anew at every position, or once for all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_world import D_MODEL, decoder, inputs, probe
 
 from benchmarks.reference import solve_reference
-from steering_core.config.settings import METHODS, Settings
-from steering_core.methods.grid import grid
+from steering_core.config.methods import METHODS, is_adaptive, is_program, mode_of, program_of
+from steering_core.config.settings import Settings
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.modes import is_adaptive, is_program, mode_of, program_of
-from steering_core.methods.program_solutions import solve_programs
+from steering_core.methods.programs import grid, solve_programs
 from steering_core.optimize.path import SteeringPath
 
 H = inputs()
@@ -39,8 +40,7 @@ def test_methods_and_their_modes():
 def test_modes_share_their_grid(methods):
     points = [grid(m, SETTINGS) for m in methods]
     assert [p.method for ps in points for p in ps] == [m for m in methods for _ in points[0]]
-    rest = [[(p.strength_index, p.strength_name, p.strength, p.tau, p.lam, p.epsilon) for p in ps]
-            for ps in points]  # fmt: skip
+    rest = [[replace(p, method="") for p in ps] for ps in points]
     assert rest[0] == rest[1] == rest[2] and len(rest[0]) in (2, 3)
 
 
@@ -77,7 +77,7 @@ def test_a_shared_vector_is_the_optimum_for_the_worst_input(program, methods, pa
         np.testing.assert_array_equal(vectors, np.tile(vectors[0], (len(IDS), 1)))
         shortfall = point.tau - probe().decision(outside)
         weights = np.tile(probe().weight_vector, (len(outside), 1))
-        kind = {"qp_lambda": point.lam} if program == "qp" else {"epsilon": point.epsilon}
+        kind = {"qp_lambda": point.qp_lambda} if program == "qp" else {"epsilon": point.epsilon}
         want = solve_reference(decoder(), weights, shortfall, **kind)
         statuses.add(want.status)
         assert rows["status"].iloc[0] == want.status

@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 from small_world import D_MODEL, decoder, inputs, probe
 
-from steering_core.config.method_families import settings_of
+from steering_core.config.methods import settings_of
 from steering_core.config.settings import Settings
 from steering_core.config.view import SettingsView
 from steering_core.methods.base import Direction
 from steering_core.methods.fixed_solutions import solve_directions
-from steering_core.methods.grid import grid
-from steering_core.methods.program_solutions import (
+from steering_core.methods.programs import (
     fits_shared_vector,
+    grid,
     solve_program_grid,
     solve_programs,
 )

@@ -7,18 +7,14 @@ import pandas as pd
 import pytest
 from small_world import D_MODEL, decoder, fit_data, inputs, probe
 
+from steering_core.config.methods import is_program
 from steering_core.config.settings import Settings
-from steering_core.methods.coefficients import coefficient_share
-from steering_core.methods.directions import fit_directions, read_direction
-from steering_core.methods.fixed import fixed_methods
+from steering_core.methods.base import read_direction
+from steering_core.methods.directions import fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_fixed
-from steering_core.methods.grid import grid, make_program
-from steering_core.methods.interventions import Interventions, read_interventions
-from steering_core.methods.modes import is_program
-from steering_core.methods.optimal import InfeasibleError
-from steering_core.methods.program_solutions import solve_programs
-from steering_core.methods.solutions import write_solutions
-from steering_core.methods.status import solved
+from steering_core.methods.interventions import Interventions, coefficient_share, read_interventions
+from steering_core.methods.programs import InfeasibleError, grid, make_program, solve_programs
+from steering_core.methods.solutions import solved, write_solutions
 from steering_core.optimize.path import SteeringPath
 
 D = decoder()
@@ -61,7 +57,7 @@ def test_rows_expand_to_exactly_what_the_method_computes(
     assert found.points() == list(range(len(grid(method, SETTINGS))))
     checked = {"optimal": 0, "already_satisfied": 0, "infeasible": 0}
     for point in grid(method, SETTINGS):
-        program = make_program(method, point.tau, point.lam, point.epsilon)
+        program = make_program(method, point.tau, point.qp_lambda, point.epsilon)
         at = found.at(point.strength_index, IDS[::-1])
         assert at["example_id"].tolist() == IDS[::-1]
         vectors = found.vectors(at)

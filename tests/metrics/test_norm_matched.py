@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from steering_core.methods.grid_point import GridPoint
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.program_solutions import solve_programs
+from steering_core.methods.programs import solve_programs
+from steering_core.methods.solutions import GridPoint
 from steering_core.metrics.norm_matched import norm_matched_effects
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from steering_core.methods.fixed_solutions import solve_fixed
-from steering_core.methods.grid_point import GridPoint
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.program_solutions import solve_programs
+from steering_core.methods.programs import solve_programs
+from steering_core.methods.solutions import GridPoint
 from steering_core.metrics.probe_effects import probe_effects
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe

@@ -6,9 +6,9 @@ import pytest
 
 from steering_core.generation.generate import Sampling
 from steering_core.generation.table import generate_method
-from steering_core.methods.grid_point import GridPoint
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.program_solutions import solve_programs
+from steering_core.methods.programs import solve_programs
+from steering_core.methods.solutions import GridPoint
 from steering_core.metrics.divergence import divergence
 from steering_core.metrics.text_divergence import text_divergence
 from steering_core.models.site import Site

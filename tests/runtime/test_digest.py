@@ -100,7 +100,7 @@ def test_modules_and_scripts_were_found():
 
 def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
     users = tree.users()
-    for module in ("optimize/knots", "methods/optimal", "data/splits", "statistics/bootstrap"):
+    for module in ("optimize/knots", "methods/programs", "data/splits", "statistics/bootstrap"):
         name = f"steering_core/{module}.py"
         assert tree.changed_by(name) == users[name] != set(SCRIPTS)
 
@@ -132,14 +132,18 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
         ("activations/cache.py", {"cache_activations.py"}, {"generate.py", "encode_features.py"}),
         ("statistics/bootstrap.py", {"pareto.py"}, {"judge.py", "solve.py"}),
         ("tables/pareto_frontier.py", {"pareto.py"}, {"solve.py", "generate.py"}),
-        ("methods/fixed.py", {"fit_directions.py"}, {"solve.py", "generate.py", "pareto.py"}),
+        ("methods/directions.py", {"fit_directions.py"}, {"solve.py", "generate.py", "pareto.py"}),
         (
-            "methods/grid.py",
+            "methods/programs.py",
             {"solve.py"},
-            {"fit_directions.py", "generate.py", "divergence.py"},
+            {"fit_directions.py", "generate.py", "divergence.py", "pareto.py"},
         ),
-        ("methods/optimal.py", {"solve.py"}, {"fit_directions.py", "generate.py", "pareto.py"}),
-        ("methods/status.py", {"solve_variants.py", "pareto.py"}, {"fit_directions.py"}),
+        (
+            "config/methods.py",
+            {"solve.py", "generate.py"},
+            {"cache_activations.py", "fit_probes.py"},
+        ),
+        ("methods/solutions.py", {"solve_variants.py", "pareto.py"}, {"fit_directions.py"}),
         ("metrics/text_divergence.py", {"divergence.py"}, {"judge.py", "generate.py"}),
         ("metrics/divergence.py", {"divergence.py"}, {"judge.py", "generate.py"}),
         ("metrics/judging.py", {"judge.py"}, {"divergence.py", "generate.py"}),

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from small_world import D_MODEL, decoder, inputs, probe
 
 from steering_core.methods import ConvexOptimalSteering, InfeasibleError, QPOptimalSteering
-from steering_core.methods import optimal as optimal_module
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath
 
@@ -125,10 +124,8 @@ def test_no_feature_that_helps_is_infeasible():
 
 def test_one_path_serves_all_inputs(monkeypatch: pytest.MonkeyPatch):
     fits = []
-    fit = optimal_module.SteeringPath.fit
-    monkeypatch.setattr(
-        optimal_module.SteeringPath, "fit", lambda *a, **k: fits.append(1) or fit(*a, **k)
-    )
+    fit = SteeringPath.fit
+    monkeypatch.setattr(SteeringPath, "fit", lambda *a, **k: fits.append(1) or fit(*a, **k))
     method = QPOptimalSteering(tau=2.0)
     first = [method.compute_steering_vector(h, W, B, D) for h in inputs()]
     assert len(fits) == 1
@@ -211,7 +208,7 @@ def test_bad_arguments_are_named(change: dict, named: str):
 
 def uncertified(monkeypatch: pytest.MonkeyPatch, from_knot: int):
     """Paths whose dual violation from some knot on is too large to certify anything."""
-    fit = optimal_module.SteeringPath.fit
+    fit = SteeringPath.fit
 
     def damaged(*arguments):
         path = fit(*arguments).extend(np.inf)
@@ -219,7 +216,7 @@ def uncertified(monkeypatch: pytest.MonkeyPatch, from_knot: int):
         violation[from_knot:] = 1e-3
         return SteeringPath(replace(path.knots, violation=violation), path.d_sae, path.weight)
 
-    monkeypatch.setattr(optimal_module.SteeringPath, "fit", damaged)
+    monkeypatch.setattr(SteeringPath, "fit", damaged)
 
 
 def test_a_solution_that_is_not_certified_is_not_passed_off_as_optimal(

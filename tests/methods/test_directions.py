@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from small_world import D_MODEL, concept, decoder, fit_data, inputs, probe
 
-from steering_core.config.settings import METHODS, Settings
+from steering_core.config.methods import METHODS, is_program
+from steering_core.config.settings import Settings
 from steering_core.errors import StorageError
 from steering_core.methods import (
     CAAContrastive,
@@ -18,9 +19,8 @@ from steering_core.methods import (
     SingleFeature,
     TopKFeatures,
 )
-from steering_core.methods.directions import fit_directions, read_direction
-from steering_core.methods.fixed import fixed_methods
-from steering_core.methods.modes import is_program
+from steering_core.methods.base import read_direction
+from steering_core.methods.directions import fit_directions, fixed_methods
 
 LEARNED = [CAAMeanDiff, CAAContrastive, CAARepE, SingleFeature, TopKFeatures]
 D = decoder()

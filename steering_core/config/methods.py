@@ -1,0 +1,143 @@
+"""The register of steering methods: the one list that everything else reads.
+
+It is data only, so that the configuration and the rules can import it without numpy or torch. To
+add a method, add a row here; a fixed direction also needs a class in ``methods/directions.py``.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from steering_core.config.settings import Settings
+
+Program = Literal["qp", "socp"]
+Family = Literal["directions", "qp", "socp"]
+Mode = Literal["fixed", "static", "adaptive", "shared"]
+
+#: The method that adds nothing. Every other method is compared with it.
+BASELINE = "no_steering"
+
+#: The settings that each family's strengths are made of. One job solves one family, so a changed
+#: setting makes the solutions of its own family stale, and no others.
+FAMILY_SETTINGS: dict[str, tuple[str, ...]] = {
+    "directions": ("strengths",),
+    "qp": ("qp_tau", "qp_lambda"),
+    "socp": ("socp_tau", "socp_epsilon"),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A steering method.
+
+    Attributes:
+        name: in the configuration and in every table.
+        family: ``directions`` adds one fixed direction; ``qp`` and ``socp`` solve that program.
+        mode: when the vector is computed. ``fixed``: from training data, the same for every input.
+            ``static``: solved for each input at its last prompt token, and added at every position
+            steered. ``adaptive``: solved again at every position steered. ``shared``: solved once,
+            for the validation row outside the target class that is furthest from the margin; every
+            input gets that vector.
+    """
+
+    name: str
+    family: Family
+    mode: Mode = "fixed"
+
+
+REGISTER = {
+    method.name: method
+    for method in (
+        Method(BASELINE, "directions"),
+        Method("random_direction", "directions"),
+        Method("caa_mean_diff", "directions"),
+        Method("caa_contrastive", "directions"),
+        Method("caa_repe", "directions"),
+        Method("single_feature", "directions"),
+        Method("topk_features", "directions"),
+        Method("convex_optimal", "socp", "static"),
+        Method("qp_optimal", "qp", "static"),
+        Method("socp_adaptive", "socp", "adaptive"),
+        Method("qp_adaptive", "qp", "adaptive"),
+        Method("socp_shared", "socp", "shared"),
+        Method("qp_shared", "qp", "shared"),
+    )
+}
+
+METHODS = tuple(REGISTER)
+#: Families that solve a program on the path.
+PROGRAM_FAMILIES = [name for name in FAMILY_SETTINGS if name != "directions"]
+#: The methods that can also run on CorrSteer's tasks, in the order of the rows of corrsteer.csv:
+#: as registered, but the programs of a mode by name.
+CORRSTEER_METHODS = tuple(
+    sorted(
+        (name for name in METHODS if name != BASELINE),
+        key=lambda name: (
+            ("fixed", "static", "adaptive", "shared").index(REGISTER[name].mode),
+            name if REGISTER[name].mode != "fixed" else "",
+        ),
+    )
+)
+
+
+def is_program(method: str) -> bool:
+    """Whether ``method`` solves a program."""
+    return method in REGISTER and REGISTER[method].family != "directions"
+
+
+def program_of(method: str) -> Program:
+    """Return the program that ``method`` solves.
+
+    Raises:
+        ValueError: naming ``method``, if it solves none.
+    """
+    return _program(method).family
+
+
+def mode_of(method: str) -> Mode:
+    """Return when ``method`` solves its program.
+
+    Raises:
+        ValueError: naming ``method``, if it solves none.
+    """
+    return _program(method).mode
+
+
+def is_adaptive(method: str) -> bool:
+    """Whether ``method`` solves its program again at every position."""
+    return is_program(method) and mode_of(method) == "adaptive"
+
+
+def solves_once(method: str) -> bool:
+    """Whether ``method`` solves a program once for each text, or once for all texts."""
+    return is_program(method) and not is_adaptive(method)
+
+
+def family_of(method: str) -> Family:
+    """Return the family of ``method``.
+
+    Raises:
+        ValueError: naming ``method``, if it is not registered.
+    """
+    if method not in REGISTER:
+        raise ValueError(f"method: {method} is in no family")
+    return REGISTER[method].family
+
+
+def families_of(methods: Iterable[str]) -> list[str]:
+    """Return the families of ``methods``, in the order of :data:`FAMILY_SETTINGS`."""
+    used = {family_of(method) for method in methods}
+    return [name for name in FAMILY_SETTINGS if name in used]
+
+
+def settings_of(family: str, settings: "Settings") -> dict[str, Any]:
+    """Return the settings that a family reads, and its configured ``methods`` in their order."""
+    methods = [method for method in settings.methods if family_of(method) == family]
+    return {"methods": methods, **{key: getattr(settings, key) for key in FAMILY_SETTINGS[family]}}
+
+
+def _program(method: str) -> Method:
+    if not is_program(method):
+        raise ValueError(f"method: {method} is not a program")
+    return REGISTER[method]

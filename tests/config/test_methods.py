@@ -1,0 +1,59 @@
+"""The register: what everything else knows of the methods is read from it."""
+
+import pytest
+
+from steering_core.config.corrsteer import Bridge
+from steering_core.config.methods import (
+    BASELINE,
+    CORRSTEER_METHODS,
+    FAMILY_SETTINGS,
+    METHODS,
+    REGISTER,
+    families_of,
+    family_of,
+    is_program,
+    program_of,
+    settings_of,
+)
+from steering_core.config.settings import Settings
+from steering_core.config.view import SettingsView
+from steering_core.methods.directions import DIRECTIONS
+from steering_core.methods.programs import grid
+from steering_core.tables.palette import PALETTE, method_styles
+
+
+def test_families_are_the_programs_and_the_rest():
+    assert set(FAMILY_SETTINGS) == {family_of(method) for method in METHODS}
+    for method in METHODS:
+        assert family_of(method) == (program_of(method) if is_program(method) else "directions")
+    with pytest.raises(ValueError, match="method: caa is in no family"):
+        family_of("caa")
+
+
+@pytest.mark.parametrize("family", FAMILY_SETTINGS)
+def test_the_strengths_of_a_family_are_made_of_its_settings_alone(family):
+    given = settings_of(family, Settings())
+    view = SettingsView(given)  # refuses what it was not given
+    for method in given["methods"]:
+        assert grid(method, view) == grid(method, Settings())
+    assert set(given) == {"methods", *FAMILY_SETTINGS[family]}
+
+
+def test_only_configured_methods_are_solved_in_their_order():
+    settings = Settings(methods=["qp_shared", "no_steering", "qp_optimal"])
+    assert families_of(settings.methods) == ["directions", "qp"]
+    assert settings_of("qp", settings)["methods"] == ["qp_shared", "qp_optimal"]
+
+
+def test_both_halves_run_every_registered_method():
+    assert Settings().methods == list(METHODS)
+    assert Bridge().methods == list(CORRSTEER_METHODS)
+    assert set(METHODS) - set(CORRSTEER_METHODS) == {BASELINE}
+
+
+def test_every_registered_method_has_its_code_and_its_style():
+    fixed = {name for name, method in REGISTER.items() if method.mode == "fixed"}
+    assert fixed == set(DIRECTIONS) == {name for name in METHODS if not is_program(name)}
+    styles = method_styles(METHODS)
+    assert list(styles) == list(PALETTE)  # each has colours of its own, and none is left over
+    assert len({(style.colour, style.shape) for style in styles.values()}) == len(METHODS)
