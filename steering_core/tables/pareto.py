@@ -128,7 +128,7 @@ def _with_selection(
     rate = table["validation_classifier_rate"]
     unsteered = rate[table["method"] == BASELINE].mean()  # of one row
     useless = table["selected"].fillna(False) & (rate <= unsteered)
-    for place in table.index[useless & (table["method"] != NoSteering.name)]:
+    for place in table.index[useless & (table["method"] != BASELINE)]:
         warning = (
             "the selected strength did not help on validation: its target rate there is "
             f"{rate[place]:.3g}, without steering {unsteered:.3g}"
