@@ -91,7 +91,7 @@ def test_02_a_run_evaluates_on_its_own_split_whatever_the_seed(seed):
     items = pd.DataFrame(
         {"item_id": [str(i) for i in range(200)], "source_split": "test", "prompt": range(200)}
     ).astype({"prompt": str})
-    rows = assign_splits(items, Source("d", "test"), CorrSteerSettings(), seed)
+    rows, _ = assign_splits(items, Source("d", "test"), CorrSteerSettings(), seed)
     parts = {k: set(v) for k, v in rows.groupby("split")["prompt"]}
     assert not parts["train"] & parts["test"] and not parts["validation"] & parts["test"]
     assert CorrSteerSettings().published_split is False
@@ -172,7 +172,7 @@ def test_06_numbers_of_gsm8k_and_its_few_shot_prompts(tiny_model):
             "letters": [[]] * 40,
         }
     )
-    rows = build_examples(
+    rows, _ = build_examples(
         items,
         TASKS["gsm8k"],
         Source("d", "train"),

@@ -98,7 +98,7 @@ def test_02_a_run_selects_and_evaluates_on_the_split_of_its_own_seed(
         item_id=texts["example_id"], source_split="test"
     )
     settings = CorrSteerSettings(train_rows=20)
-    split = {s: assign_splits(items, Source("d", "test"), settings, s) for s in (0, 1, 42)}
+    split = {s: assign_splits(items, Source("d", "test"), settings, s)[0] for s in (0, 1, 42)}
     tables = {s: rows.rename(columns={"item_id": "example_id"}) for s, rows in split.items()}
     write_examples(tmp_path / "examples.parquet", tables[seed].assign(n_tokens=3))
     files = {"resources": resources, "examples": tmp_path / "examples.parquet"}

@@ -404,7 +404,7 @@ def test_09_the_score_is_not_the_constraint_that_was_enforced():
     want = (outside["eval_probe_steered"] > 0).mean()
     assert row["eval_flip_rate"] == pytest.approx(want) != row["flip_rate"]
     # The rows that probe is fitted on are nobody else's.
-    rows = build_examples(labelled(), FLAT, concept(), SETTINGS, words)
+    rows, _ = build_examples(labelled(), FLAT, concept(), SETTINGS, words)
     evaluation = set(rows.loc[rows["split"] == "evaluation", "text"])
     assert evaluation and not evaluation & set(rows.loc[rows["split"] != "evaluation", "text"])
 
@@ -439,7 +439,7 @@ def test_10_queries_are_no_prompts_and_pairs_stay_together(tmp_path: Path):
     """Published: RepE is evaluated on the queries it was fitted on, and a TruthfulQA question
     falls on both sides of the split.
     """
-    rows = build_examples(labelled(), FLAT, concept(), SETTINGS, words)
+    rows, _ = build_examples(labelled(), FLAT, concept(), SETTINGS, words)
     # RepE's queries are no prompts, and the two texts of a question share a split.
     persona = set(rows.loc[rows["split"] == "persona", "text"])
     assert not persona & set(rows.loc[rows["split"] == "prompt", "text"])
@@ -449,7 +449,7 @@ def test_10_queries_are_no_prompts_and_pairs_stay_together(tmp_path: Path):
         read_concept(tmp_path / "concept.yaml")
     table = pd.DataFrame({"q": [f"Q{i}?" for i in range(80)], "p": "yes", "n": [["no"]] * 80})
     task = Task(dataset="d.csv", question="q", positive="p", negative="n", concept="c")
-    pairs = build_examples(table, task, concept(), SETTINGS, words)
+    pairs, _ = build_examples(table, task, concept(), SETTINGS, words)
     pairs = pairs[pairs["split"].isin(SPLITS)]
     question = pairs["text"].str.split().str[0]  # not the group, which might be wrong
     assert pairs.groupby(question).size().eq(2).all()
@@ -596,7 +596,7 @@ def test_14_seed_limits_keys_and_names_all_count(tiny):
     other = SETTINGS.model_copy(update={"seed": 1, "rows_per_class": 40})
     few = SETTINGS.model_copy(update={"rows_per_class": 40})
     one, same, two = (
-        build_examples(labelled(), FLAT, concept(), s, words) for s in (few, few, other)
+        build_examples(labelled(), FLAT, concept(), s, words)[0] for s in (few, few, other)
     )
     pd.testing.assert_frame_equal(one, same)
     assert set(one["text"]) != set(two["text"])

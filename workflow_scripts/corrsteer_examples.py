@@ -27,7 +27,7 @@ with job(snakemake):
     task, seed = find_task(entry.task), int(snakemake.wildcards.seed)
     model, settings = Model(**snakemake.params.model), SettingsView(snakemake.params.settings)
     tokenizer = load_tokenizer(pinned_model(model, resources))
-    rows = build_examples(
+    rows, dropped = build_examples(
         pd.read_parquet(snakemake.input.rows),
         task,
         source_of(entry, task),
@@ -39,4 +39,4 @@ with job(snakemake):
     )
     write_examples(snakemake.output.examples, rows)
     suggestion = suggest_chat_template(prompt_options(settings), model.id, tokenizer)
-    write_json(snakemake.output.summary, summary(rows, seed, suggestion=suggestion))
+    write_json(snakemake.output.summary, summary(rows, seed, dropped, suggestion=suggestion))

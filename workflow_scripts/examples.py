@@ -15,7 +15,7 @@ with job(snakemake):
     from steering_core.storage.files import read_json, write_json
 
     resources = read_json(snakemake.input.resources)
-    examples = build_examples(
+    examples, dropped = build_examples(
         pd.read_parquet(snakemake.input.dataset),
         Task(**snakemake.params.task),
         read_concept(snakemake.input.concept),
@@ -24,4 +24,4 @@ with job(snakemake):
         context=resources["shape"]["context"],
     )
     write_examples(snakemake.output.examples, examples)
-    write_json(snakemake.output.summary, summary(examples))
+    write_json(snakemake.output.summary, summary(examples, dropped))

@@ -1,6 +1,7 @@
 """The table of examples of one run: every row with its split and its full prompt."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ def build_examples(
     seed: int,
     prepend_bos: bool,
     max_tokens: int,
-) -> pd.DataFrame:
-    """Return the rows of :data:`SCHEMA`.
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the rows of :data:`SCHEMA`, and how many items were left out, by reason.
 
     Args:
         items: what :func:`steering_core.corrsteer.read_items.fetch_items` read.
@@ -66,19 +67,22 @@ def build_examples(
             or if every item names a special token and a chat template is used.
     """
     options = prompt_options(settings)
+    n_items, too_long = len(items), 0
     if settings.chat_template:
         items = _without_special_tokens(items, tokenizer)
+    n_special = n_items - len(items)
     if settings.long_prompts == "drop":
         # Before splitting, so that dropping takes no row from a split that is already small.
         alone = PromptOptions(0, settings.chain_of_thought, settings.chat_template)
         lengths = _lengths(task, items, items.iloc[:0], alone, tokenizer, prepend_bos)
         kept = [n <= max_tokens for n in lengths]
-        if not all(kept):
-            log.warning("%d of %d rows are too long: dropped", len(kept) - sum(kept), len(kept))
+        too_long = len(kept) - sum(kept)
+        if too_long:
+            log.warning("%d of %d rows are too long: dropped", too_long, len(kept))
         items = items[kept]
     own = replace(task, source=source)
     published = follows("published_split", own, asked=settings.published_split)
-    rows = assign_splits(items, source, settings, seed, published=published)
+    rows, dropped = assign_splits(items, source, settings, seed, published=published)
     shots = rows[rows["split"] == "shot"]
     rows["n_tokens"] = _lengths(task, rows, shots, options, tokenizer, prepend_bos)
     rows["prompt"] = build_prompts(task, rows["prompt"].tolist(), shots, options, tokenizer)
@@ -94,16 +98,24 @@ def build_examples(
                 f"{message}: set long_prompts to drop, or raise max_tokens if the context allows."
             )
         log.warning("%s: dropped", message)
+        too_long += int(long.sum())
         rows = rows[~long]
-    return rows.rename(columns={"item_id": "example_id"})[SCHEMA.names].reset_index(drop=True)
+    for reason, n in (("too_long", too_long), ("names_a_special_token", n_special)):
+        if n:
+            dropped[reason] = n
+    rows = rows.rename(columns={"item_id": "example_id"})[SCHEMA.names].reset_index(drop=True)
+    return rows, dropped
 
 
-def summary(rows: pd.DataFrame, seed: int, *, suggestion: str = "") -> dict[str, Any]:
-    """Return what the split was: seed and number of rows of each split.
+def summary(
+    rows: pd.DataFrame, seed: int, dropped: Mapping[str, int], *, suggestion: str = ""
+) -> dict[str, Any]:
+    """Return what the split was: seed, rows of each split, and rows left out by reason.
 
     Args:
         rows: of :func:`build_examples`.
         seed: of the run.
+        dropped: of :func:`build_examples`.
         suggestion: what to try where the unsteered answers are no baseline; may be empty.
     """
     counts = rows["split"].value_counts()
@@ -112,6 +124,7 @@ def summary(rows: pd.DataFrame, seed: int, *, suggestion: str = "") -> dict[str,
     return {
         "seed": seed,
         "rows": {str(k): int(v) for k, v in sorted(counts.items())},
+        "dropped": dict(dropped),
         "suggestion": suggestion,
     }
 

@@ -7,9 +7,10 @@ import pandas as pd
 
 from steering_core.config.settings import Settings
 from steering_core.config.task import Task
-from steering_core.data.concept import Concept, check_prompts
+from steering_core.data.concept import Concept, check_prompts, texts_by_role
 from steering_core.data.datasets import labelled_rows
 from steering_core.data.examples import PROMPT_SPLITS, SCHEMA
+from steering_core.data.same_text import normal_form, normal_forms
 from steering_core.data.splits import assign_splits, subsample
 from steering_core.errors import DataError, clipped
 
@@ -23,8 +24,11 @@ def build_examples(
     settings: Settings,
     count_tokens: Callable[[Sequence[str]], list[int]],
     context: int | None = None,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return the rows of ``SCHEMA``: the sampled, split dataset and the concept texts.
+
+    Also returned is how many rows of the dataset were left out, by reason: those that are too long
+    if ``long_texts`` is ``drop``, and those that are also a text of the concept, by its role.
 
     ``count_tokens`` gives the length of each text as the model will read it, BOS included;
     ``context`` is how many positions the model has, if prompts are to be continued.
@@ -37,9 +41,14 @@ def build_examples(
 
     """
     rows = labelled_rows(table, task)
+    rows, dropped = _without_concept_texts(rows, concept, questions=task.question is not None)
     rows["n_tokens"] = count_tokens(rows["text"].tolist())
     if settings.long_texts == "drop":
-        rows = rows[rows["n_tokens"] <= settings.max_tokens].reset_index(drop=True)
+        long = rows["n_tokens"] > settings.max_tokens
+        dropped["too_long"] = int(long.sum())
+        if long.any():
+            log.warning("%d of %d rows are too long: dropped", long.sum(), len(rows))
+        rows = rows[~long].reset_index(drop=True)
         if rows["label"].nunique() < 2:
             raise DataError(f"max_tokens: {settings.max_tokens} drops every row of a class.")
     available = rows["label"].value_counts()
@@ -65,7 +74,37 @@ def build_examples(
     if context is not None:
         _check_room(rows[rows["split"].isin(PROMPT_SPLITS)], settings.new_tokens, context)
     rows["label"] = rows["label"].astype("Int8")
-    return rows[SCHEMA.names]
+    return rows[SCHEMA.names], dropped
+
+
+def _without_concept_texts(
+    rows: pd.DataFrame, concept: Concept, *, questions: bool
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Leave out the rows that are also a text of the concept, and count them by its role.
+
+    A prompt must be new to every probe and direction, and a row that is reported must be new to
+    the directions that are fitted on the concept's texts. With ``questions`` the groups are
+    questions; no prompt may be one of them either.
+    """
+    role_of: dict[str, str] = {}
+    for role, texts in texts_by_role(concept).items():
+        for text in texts:
+            role_of.setdefault(normal_form(text), role)
+    roles = pd.Series([role_of.get(form) for form in normal_forms(rows["text"])], dtype=object)
+    if questions:
+        asked = pd.Series([role_of.get(form) for form in normal_forms(rows["group"])], dtype=object)
+        roles = roles.where(roles.notna(), asked)
+    dropped = {role: int(n) for role, n in sorted(roles.value_counts().items())}
+    if dropped:
+        log.warning(
+            "%d rows of the dataset are also texts of the concept and are left out: %s",
+            sum(dropped.values()),
+            ", ".join(f"{n} as {role.replace('_', ' ')}" for role, n in dropped.items()),
+        )
+    rows = rows[roles.isna().to_numpy()].reset_index(drop=True)
+    if rows["label"].nunique() < 2:
+        raise DataError("every row of a class is also a text of the concept file.")
+    return rows, dropped
 
 
 def _check_room(prompts: pd.DataFrame, new_tokens: int, context: int) -> None:

@@ -1,5 +1,6 @@
 """The texts written for a concept: prompts, contrastive pairs, personas and neutral queries."""
 
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from steering_core.config.settings import Settings
 from steering_core.config.validation import read_validated
-from steering_core.errors import ConfigError
+from steering_core.data.same_text import normal_form, normal_forms
+from steering_core.errors import ConfigError, clipped
 
 
 class _Texts(BaseModel):
@@ -58,20 +60,70 @@ def read_concept(path: str | Path) -> Concept:
     """Read a concept file.
 
     Raises:
-        ConfigError: if it is missing or malformed, or if a prompt of either kind is also a prompt
-            of the other or a query.
+        ConfigError: if it is missing or malformed, if a prompt of either kind is also another text
+            of the file, or if a prompt, query or pair is there twice. Texts are compared in their
+            normal form (:func:`steering_core.data.same_text.normal_form`).
 
     """
     concept: Concept = read_validated(Concept, path, "concept")
-    texts = {
-        "prompt": set(concept.prompts),
-        "validation prompt": set(concept.validation_prompts),
-        "query": set(concept.queries),
-    }
-    for (a, some), (b, others) in combinations(texts.items(), 2):
-        if both := some & others:
-            raise ConfigError(f"concept file {path}: both a {a} and a {b}: {min(both)!r}")
+    if faults := [*_in_two_roles(concept), *_repeated(concept)]:
+        raise ConfigError(
+            f"concept file {path}: {'; '.join(faults)}. Change or remove these texts."
+        )
     return concept
+
+
+def texts_by_role(concept: Concept) -> dict[str, list[str]]:
+    """Return every text that a model may be given, by its role; the roles of prompts come first."""
+    personas = [concept.personas.positive, concept.personas.negative]
+    return {
+        "prompt": concept.prompts,
+        "validation_prompt": concept.validation_prompts,
+        "query": concept.queries,
+        "contrast": [text for pair in concept.contrast for text in (pair.positive, pair.negative)],
+        "persona": personas,
+        "persona_with_query": [prefix + query for prefix in personas for query in concept.queries],
+    }
+
+
+def _in_two_roles(concept: Concept) -> Iterator[str]:
+    """What is wrong where a prompt is another text too: a direction or the selection saw it."""
+    forms = {
+        role.replace("_", " "): {normal_form(text): text for text in texts}
+        for role, texts in texts_by_role(concept).items()
+    }
+    for a, b in combinations(forms, 2):
+        if a in ("prompt", "validation prompt"):
+            both = [text for form, text in forms[a].items() if form in forms[b]]
+            if both:
+                yield f"both a {a} and a {b}: {', '.join(map(clipped, both))}"
+
+
+def _repeated(concept: Concept) -> Iterator[str]:
+    """What is wrong where a text counts twice, or a pair has no difference."""
+    named = {
+        "prompts": concept.prompts,
+        "validation prompts": concept.validation_prompts,
+        "queries": concept.queries,
+    }
+    for name, texts in named.items():
+        forms = normal_forms(texts)
+        twice = {
+            form: text for text, form in zip(texts, forms, strict=True) if forms.count(form) > 1
+        }
+        if twice:
+            yield f"twice among the {name}: {', '.join(map(clipped, twice.values()))}"
+    pairs = [(normal_form(pair.positive), normal_form(pair.negative)) for pair in concept.contrast]
+    for i, (pair, forms) in enumerate(zip(concept.contrast, pairs, strict=True)):
+        if forms[0] == forms[1]:
+            yield f"the texts of contrast {i} are the same: {clipped(pair.positive)}"
+        elif forms in pairs[:i]:
+            yield f"contrast {i} repeats contrast {pairs.index(forms)}: {clipped(pair.positive)}"
+    both = {positive for positive, _ in pairs} & {negative for _, negative in pairs}
+    both -= {positive for positive, negative in pairs if positive == negative}
+    if both:
+        named = ", ".join(map(clipped, sorted(both)))
+        yield f"both a positive and a negative text of contrast: {named}"
 
 
 def check_prompts(concept: Concept, settings: Settings) -> None:

@@ -5,7 +5,7 @@ code digest an edit there reruns the stage that builds it and not all that read 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,17 @@ def read_examples(path: str | Path, splits: Sequence[str] | None = None) -> pd.D
     return rows if splits is None else rows[rows["split"].isin(splits)].reset_index(drop=True)
 
 
-def summary(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return counts for the manifest: rows per split and class, and how many were cut."""
+def summary(rows: pd.DataFrame, dropped: Mapping[str, int]) -> dict[str, Any]:
+    """Return counts for the manifest: rows per split and class, how many were cut or left out.
+
+    Args:
+        rows: the table of examples.
+        dropped: how many rows of the dataset were left out, by reason.
+    """
     labels = rows["label"].astype("string").fillna("none")
     counts = Counter(zip(rows["split"], labels, strict=True))
     return {
         "rows": {f"{split}/{label}": n for (split, label), n in sorted(counts.items())},
         "truncated": int(rows["truncated"].sum()),
+        "dropped": dict(dropped),
     }

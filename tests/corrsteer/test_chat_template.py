@@ -66,7 +66,8 @@ def examples(chat, prompts, **settings):
 
 def test_rows_that_name_a_special_token_are_dropped_from_a_chat_and_counted(chat, caplog):
     prompts = [*(f"w{i} w{i + 1}" for i in range(40)), "w1 <eos> w2", "<bos>w3"]
-    rows = examples(chat, prompts, chat_template=True)
+    rows, dropped = examples(chat, prompts, chat_template=True)
+    assert dropped == {"names_a_special_token": 2}
     assert len(rows) == 40 and "2 of 42 rows name a special token" in caplog.text
     assert set(rows["n_tokens"]) == {5}  # <bos> <eos> two words <eos>
     with pytest.raises(DataError, match="every row names a special token"):
@@ -75,7 +76,7 @@ def test_rows_that_name_a_special_token_are_dropped_from_a_chat_and_counted(chat
 
 def test_without_a_chat_they_are_kept_as_text(chat):
     prompts = [*(f"w{i} w{i + 1}" for i in range(40)), "<bos>w3"]
-    rows = examples(chat, prompts)
+    rows, _ = examples(chat, prompts)
     assert len(rows) == 41
     # BOS, then "<", "bos", ">" and the word
     assert rows.set_index("prompt").loc["<bos>w3", "n_tokens"] == 5

@@ -14,6 +14,7 @@ from steering_core.corrsteer.item import Source
 from steering_core.corrsteer.prompts import PromptOptions, suggest_chat_template
 from steering_core.corrsteer.splits import assign_splits
 from steering_core.corrsteer.tasks import TASKS
+from steering_core.data.same_text import normal_form
 from steering_core.errors import ConfigError, DataError
 
 OWN = Source("d", "test")
@@ -42,7 +43,7 @@ def prompts_by_split(rows):
 @settings(max_examples=30, deadline=None)
 @pytest.mark.parametrize(("source", "splits"), [(OWN, ("test",)), (GIVEN, ("train", "test"))])
 def test_no_prompt_is_in_two_splits_whatever_the_seed(source, splits, seed, duplicates):
-    rows = assign_splits(
+    rows, _ = assign_splits(
         items(200, splits, duplicates), source, CorrSteerSettings(few_shot=2), seed
     )
     parts = prompts_by_split(rows)
@@ -55,13 +56,15 @@ def test_no_prompt_is_in_two_splits_whatever_the_seed(source, splits, seed, dupl
 
 
 def test_own_split_has_the_published_sizes():
-    counts = assign_splits(items(400), OWN, CorrSteerSettings(), 0)["split"].value_counts()
+    rows, dropped = assign_splits(items(400), OWN, CorrSteerSettings(), 0)
+    counts = rows["split"].value_counts()
+    assert dropped == {}
     assert counts.to_dict() == {"test": 280, "train": 108, "validation": 12}
 
 
 def test_seed_changes_the_split_and_the_same_seed_does_not():
     def test_ids(seed):
-        rows = assign_splits(items(100), OWN, CorrSteerSettings(), seed)
+        rows, _ = assign_splits(items(100), OWN, CorrSteerSettings(), seed)
         return set(rows.loc[rows["split"] == "test", "item_id"])
 
     assert test_ids(1) == test_ids(1) != test_ids(2)
@@ -70,7 +73,7 @@ def test_seed_changes_the_split_and_the_same_seed_does_not():
 @pytest.mark.parametrize("seed", [0, 42])
 def test_the_published_split_has_one_test_set_and_trains_on_most_of_it(seed, caplog):
     def split(seed, source=OWN, **options):
-        rows = assign_splits(items(400, ("test",)), source, CorrSteerSettings(), seed, **options)
+        rows, _ = assign_splits(items(400, ("test",)), source, CorrSteerSettings(), seed, **options)
         return rows.groupby("split")["item_id"].agg(set)
 
     published, mine = split(seed, published=True), split(seed)
@@ -84,18 +87,72 @@ def test_the_published_split_has_one_test_set_and_trains_on_most_of_it(seed, cap
 def test_a_test_split_of_the_datasets_own_is_no_matter_of_seeds():
     rows = items(200, ("train", "test"))
     usual, published = (
-        assign_splits(rows, GIVEN, CorrSteerSettings(), 3, published=published)
+        assign_splits(rows, GIVEN, CorrSteerSettings(), 3, published=published)[0]
         for published in (False, True)
     )
     pd.testing.assert_frame_equal(usual, published)
 
 
 def test_given_test_split_is_kept_whole_and_training_is_capped():
-    rows = assign_splits(
+    rows, _ = assign_splits(
         items(200, ("train", "test")), GIVEN, CorrSteerSettings(train_rows=7, validation_rows=3), 0
     )
     assert rows["split"].value_counts().to_dict() == {"test": 100, "train": 7, "validation": 3}
     assert set(rows.loc[rows["split"] == "test", "source_split"]) == {"test"}
+
+
+def with_copies(rows, of, split):
+    """The rows and one more of ``split`` for each of ``of``, another only in case and spaces."""
+    copies = rows.loc[of].assign(source_split=split)
+    copies["prompt"] = " " + copies["prompt"].str.upper().str.replace(" ", "\n")
+    copies["item_id"] = [f"copy:{i}" for i in range(len(copies))]
+    return pd.concat([rows, copies], ignore_index=True)
+
+
+def forms_by_split(rows):
+    return {
+        name: [normal_form(prompt) for prompt in rows.loc[rows["split"] == name, "prompt"]]
+        for name in ("train", "validation", "test", "shot")
+    }
+
+
+def disjoint(rows):
+    parts = [set(forms) for forms in forms_by_split(rows).values()]
+    return sum(map(len, parts)) == len(set.union(*parts))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_prompt_is_in_two_splits_in_another_form(seed, caplog):
+    own, none = assign_splits(
+        with_copies(items(60), range(40), "test"), OWN, CorrSteerSettings(few_shot=3), seed
+    )
+    assert disjoint(own) and len(own) + sum(none.values()) == 100
+    rows = with_copies(items(100, ("train", "test")), range(0, 20, 2), "test")  # training rows
+    given, dropped = assign_splits(rows, GIVEN, CorrSteerSettings(few_shot=3), seed)
+    assert disjoint(given)
+    assert sum(dropped.values()) == 10 == len(rows) - len(given)
+    assert set(dropped) <= {f"{n}_also_in_another_split" for n in ("train", "validation")}
+    assert "left out because their prompt is in another split too: " in caplog.text
+
+
+def test_examples_in_the_prompt_are_different_and_answered_by_no_row(caplog):
+    """A row whose own answer stands in its prompt would be a success whatever the model knows."""
+    rows = with_copies(items(40, ("train",)), range(40), "train")
+    rows = pd.concat([rows, items(10, ("test",)).assign(item_id=lambda f: "t" + f["item_id"])])
+    rows["prompt"] = [*rows["prompt"][:80], *(f"q{i}" for i in range(10))]
+    found, dropped = assign_splits(rows, GIVEN, CorrSteerSettings(few_shot=5), 0)
+    parts = forms_by_split(found)
+    assert len(set(parts["shot"])) == 5
+    assert not set(parts["shot"]) & {*parts["train"], *parts["validation"], *parts["test"]}
+    assert dropped == {"train_also_an_example": 5}
+    assert "5 train also an example" in caplog.text
+
+
+def test_no_example_is_a_test_row_even_where_training_rows_are():
+    published, _ = assign_splits(items(400), OWN, CorrSteerSettings(few_shot=3), 0, published=True)
+    parts = forms_by_split(published)
+    assert set(parts["train"]) & set(parts["test"])
+    assert not set(parts["shot"]) & {*parts["validation"], *parts["test"]}
 
 
 def test_empty_split_is_an_error():
@@ -109,6 +166,10 @@ def tokenizer(tiny_model):
 
 
 def build(tokenizer, rows, max_tokens=60, **options):
+    return build_counted(tokenizer, rows, max_tokens, **options)[0]
+
+
+def build_counted(tokenizer, rows, max_tokens=60, **options):
     return build_examples(
         rows,
         TASKS["mmlu"],
@@ -144,8 +205,12 @@ def test_round_trip_and_summary(tokenizer, tmp_path):
     write_examples(tmp_path / "e.parquet", rows)
     again = read_examples(tmp_path / "e.parquet", "train")
     assert again["example_id"].tolist() == rows.loc[rows["split"] == "train", "example_id"].tolist()
-    counts = {"test": 35, "train": 13, "validation": 2}
-    assert summary(rows, 3) == {"seed": 3, "rows": counts, "suggestion": ""}
+    assert summary(rows, 3, {"too_long": 1}) == {
+        "seed": 3,
+        "rows": {"test": 35, "train": 13, "validation": 2},
+        "dropped": {"too_long": 1},
+        "suggestion": "",
+    }
 
 
 def test_long_prompts_are_an_error_or_dropped(tokenizer):
@@ -153,9 +218,9 @@ def test_long_prompts_are_an_error_or_dropped(tokenizer):
     rows.loc[5, "prompt"] = "w1 " * 30
     with pytest.raises(DataError, match="long_prompts"):
         build(tokenizer, rows, max_tokens=20)
-    assert "r:5" not in set(
-        build(tokenizer, rows, max_tokens=20, long_prompts="drop")["example_id"]
-    )
+    kept, dropped = build_counted(tokenizer, rows, max_tokens=20, long_prompts="drop")
+    assert "r:5" not in set(kept["example_id"])
+    assert dropped == {"too_long": 1}
 
 
 BARE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -180,7 +245,7 @@ def test_a_chat_template_is_suggested_for_a_tuned_model(model, template, suggest
     assert ("chat_template: true" in found) == suggested
     assert suggest_chat_template(PromptOptions(chat_template=True), model, tokenizer) == ""
     rows = pd.DataFrame({"split": ["train", "test"]})
-    assert summary(rows, 0, suggestion=found)["suggestion"] == found
+    assert summary(rows, 0, {}, suggestion=found)["suggestion"] == found
     assert ("chat_template: true" in caplog.text) == suggested
 
 

@@ -22,6 +22,7 @@ from steering_core.data.examples import (
     summary,
     write_examples,
 )
+from steering_core.data.same_text import normal_forms
 from steering_core.data.splits import SPLITS
 from steering_core.errors import ConfigError, DataError
 
@@ -50,7 +51,7 @@ def table(n: int = 100, length: int = 3) -> pd.DataFrame:
 
 
 def build(data: pd.DataFrame, settings: Settings = SMALL) -> pd.DataFrame:
-    return build_examples(data, TASK, CONCEPT, settings, words)
+    return build_examples(data, TASK, CONCEPT, settings, words)[0]
 
 
 def labels(rows: pd.DataFrame, split: str) -> list:
@@ -101,7 +102,7 @@ def test_questions_never_straddle(hub: str):
     found = resolve(raw, "gpt2_truthful")
     data, _ = fetch_table(found.task)
     concept = read_concept(ROOT / found.task.concept)
-    rows = build_examples(data, found.task, concept, found.settings, words)
+    rows, _ = build_examples(data, found.task, concept, found.settings, words)
     questions = rows[rows["split"].isin(SPLITS)]
     assert len(questions) == 1000  # 500 a class
     assert (questions.groupby("group")["split"].nunique() == 1).all()
@@ -142,14 +143,71 @@ def test_long_texts_can_be_cut(caplog: pytest.LogCaptureFixture):
     assert (cut["n_tokens"] == 16).all()
     assert cut["text"].str.startswith("long").all()
     assert "cut at the end" in caplog.text
-    assert summary(rows)["truncated"] == 6
+    assert summary(rows, {})["truncated"] == 6
 
 
 def test_long_texts_can_be_dropped():
-    rows = build(with_long_rows(), SMALL.model_copy(update={"long_texts": "drop"}))
+    short = SMALL.model_copy(update={"long_texts": "drop"})
+    rows, dropped = build_examples(with_long_rows(), TASK, CONCEPT, short, words)
+    assert dropped == {"too_long": 6}
     assert not rows["text"].str.startswith("long").any()
     assert not rows["truncated"].any()
     assert rows["n_tokens"].max() <= 16
+
+
+def test_rows_that_are_texts_of_the_concept_are_left_out_and_counted(
+    caplog: pytest.LogCaptureFixture,
+):
+    texts = [
+        *("One  opening", "ANOTHER OPENING ", "What is here", "ｗａｒｍ 1", "cold 2"),
+        *("a warm one:", "A cold one:\twho is there", "three", "three warm words"),
+    ]
+    copies = pd.DataFrame({"text": texts, "label": [i % 2 for i in range(len(texts))]})
+    data = pd.concat([table(), copies], ignore_index=True)
+    rows, dropped = build_examples(data, TASK, CONCEPT, SMALL, words)
+    assert dropped == {
+        **{"contrast": 2, "persona": 1, "persona_with_query": 1, "prompt": 2, "query": 1},
+        "validation_prompt": 1,
+    }
+    assert "8 rows of the dataset are also texts of the concept and are left out" in caplog.text
+    dataset = rows[rows["split"].isin(SPLITS)]
+    seen, concept = (
+        set(normal_forms(part["text"]))
+        for part in (dataset, rows[rows["split"].isin(CONCEPT_SPLITS)])
+    )
+    assert not seen & concept
+    assert (
+        build(table())
+        .drop(columns="n_tokens")
+        .equals(build(data[data["text"] != "three warm words"]).drop(columns="n_tokens"))
+    )
+
+
+def test_questions_that_are_prompts_are_left_out():
+    data = pd.DataFrame({"q": [f"Q{i}?" for i in range(80)], "yes": "yes", "no": "no"})
+    data.loc[3, "q"] = "One opening"
+    task = Task(dataset="d", question="q", positive="yes", negative="no", concept="c")
+    rows, dropped = build_examples(data, task, CONCEPT, SMALL, words)
+    assert dropped == {"prompt": 2}
+    assert not rows["text"].str.startswith("One opening").any()
+
+
+def test_a_class_that_is_all_texts_of_the_concept_is_refused():
+    data = pd.DataFrame({"text": ["warm 0", "warm 1", "a", "b"], "label": [1, 1, 0, 0]})
+    with pytest.raises(DataError, match="every row of a class is also a text of the concept"):
+        build(data)
+
+
+def test_rows_that_differ_in_case_or_spaces_alone_are_in_one_split():
+    data = table()
+    copies = data.head(60).assign(
+        text=lambda frame: frame["text"].str.upper().str.replace(" ", "  ")
+    )
+    rows = build(pd.concat([data, copies], ignore_index=True))
+    rows = rows[rows["split"].isin(SPLITS)]
+    forms = pd.Series(normal_forms(rows["text"]), index=rows.index)
+    assert forms.duplicated().any()
+    assert (rows.groupby(forms)["split"].nunique() == 1).all()
 
 
 def test_dropping_every_row_of_a_class_is_refused():
@@ -186,7 +244,7 @@ def test_more_prompts_than_are_written_is_refused():
 def test_a_prompt_that_leaves_no_room_to_continue_it_is_named():
     concept = CONCEPT.model_copy(update={"validation_prompts": ["short", "word " * 9]})
     settings = SMALL.model_copy(update={"new_tokens": 20})
-    assert len(build_examples(table(), TASK, concept, settings, words, context=30))
+    assert len(build_examples(table(), TASK, concept, settings, words, context=30)[0])
     with pytest.raises(DataError, match=r"new_tokens: validation_prompt:1 has 10 tokens.*29.*20"):
         build_examples(table(), TASK, concept, settings, words, context=29)
 
@@ -243,7 +301,9 @@ def test_reading_some_splits(tmp_path: Path):
 
 def test_summary_counts_every_row():
     rows = build(table())
-    counts = summary(rows)["rows"]
+    found = summary(rows, {"too_long": 2})
+    counts = found["rows"]
     assert sum(counts.values()) == len(rows)
     assert counts["prompt/none"] == 3
+    assert found["dropped"] == {"too_long": 2}
     assert counts["train/0"] == counts["train/1"] == 50

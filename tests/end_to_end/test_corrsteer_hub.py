@@ -32,7 +32,7 @@ def test_a_select_task_runs_through_every_strategy(gpt2):
         train_rows=28, validation_rows=8, test_rows=12, few_shot=1, long_prompts="drop"
     )
     items, _ = fetch_items(entry, published_prompt=False)
-    rows = build_examples(
+    rows, _ = build_examples(
         items,
         task,
         source_of(entry, task),
