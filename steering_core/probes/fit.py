@@ -1,7 +1,9 @@
 """Fitting a linear probe by logistic regression, and judging it on other rows."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -15,6 +17,9 @@ from sklearn.preprocessing import StandardScaler
 from steering_core.errors import DataError
 from steering_core.probes.checks import check_folds, check_rows, two_classes
 from steering_core.probes.linear_probe import LinearProbe
+from steering_core.statistics.spread import FLOOR, floored_spread
+
+log = logging.getLogger(__name__)
 
 REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the configuration too
 SIGNIFICANCE = 0.05
@@ -54,6 +59,10 @@ def fit_probe(
 ) -> LinearProbe:
     """Fit L2-regularised logistic regression on standardised activations.
 
+    A column that varies less than a tenth as much as the median column is divided by that tenth
+    (:func:`steering_core.statistics.spread.floored_spread`) and a warning says how much of the
+    weight such columns carry: otherwise a nearly constant column could make up the whole weight.
+
     The inverse strength C with the best cross-validated log loss is used for the final fit on all
     rows (ties go to the smallest), and the weights are mapped back to raw coordinates. The fold
     scores are those the choice of C was made by, hence slightly optimistic; the p-value is
@@ -88,7 +97,9 @@ def fit_probe(
     scores = tuple(float(right[test].mean()) for _, test in folds)
     # Bonferroni: the best of several candidates beats chance more easily than one.
     p_value = min(1.0, len(candidates) * _chance_p_value(right, positive))
-    weight, bias = _raw_coordinates(_pipeline(candidates[best]).fit(h, positive))
+    model = _pipeline(candidates[best]).fit(h, positive)
+    weight, bias = _raw_coordinates(model)
+    _warn_of_floored(weight, model[0].floored_)
     if centred:
         weight = weight - weight.mean()
     return LinearProbe(
@@ -138,10 +149,41 @@ def _candidates(regularisations: Sequence[float]) -> list[float]:
     return candidates
 
 
+class _FlooredScaler(StandardScaler):
+    """Standardisation that divides by no standard deviation far below the others.
+
+    ``floored_`` says which columns it would have divided by less.
+    """
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """As of the parent, then floor ``scale_``, which is 1 for a constant column."""
+        super().fit(X, y, sample_weight)
+        constant = (self.scale_ == 1.0) & (self.var_ < 1.0)
+        scale, self.floored_ = floored_spread(np.where(constant, 0.0, self.scale_))
+        self.scale_ = np.where(constant, 1.0, scale)
+        return self
+
+
+def _warn_of_floored(weight: Float[np.ndarray, " d"], floored: Bool[np.ndarray, " d"]) -> None:
+    if floored.any():
+        size = float(np.linalg.norm(weight))
+        share = float(np.linalg.norm(weight[floored])) / size if size else 0.0
+        log.warning(
+            "%d of %d columns vary less than %g times as much as the median column, the first is "
+            "column %d; they are scaled less than the others and carry %.2g of the norm of the "
+            "probe's weight",
+            floored.sum(),
+            floored.size,
+            FLOOR,
+            floored.argmax(),
+            share,
+        )
+
+
 def _pipeline(regularisation: float) -> Pipeline:
     # With fewer rows than columns lbfgs needs well under a second at these sizes.
     return make_pipeline(
-        StandardScaler(), LogisticRegression(C=regularisation, solver="lbfgs", max_iter=5000)
+        _FlooredScaler(), LogisticRegression(C=regularisation, solver="lbfgs", max_iter=5000)
     )
 
 
@@ -178,7 +220,7 @@ def _logits_out_of_fold(
     """The logit of each row when it is held out, for every C."""
     logits = np.zeros((len(candidates), positive.size))
     for train, test in folds:
-        scaler = StandardScaler().fit(h[train])
+        scaler = _FlooredScaler().fit(h[train])
         fitted, held_out = scaler.transform(h[train]), scaler.transform(h[test])
         for row, regularisation in zip(logits, candidates, strict=True):
             regression = _pipeline(regularisation)[1].fit(fitted, positive[train])

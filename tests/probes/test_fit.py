@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -32,6 +34,11 @@ def test_raw_coordinates_equal_the_sklearn_pipeline(shape):
     h[:, 3] = 7.0  # A column without variance.
     probe = fit_probe(h, labels, seed=0)
     reference = sklearn_pipeline(probe.regularisation).fit(h, labels)
+    scale = reference[0].scale_  # 1 for the column without variance
+    floor = 0.1 * np.median(np.delete(scale, 3))
+    assert (scale < floor).any() == (shape[1] == 300), "one case has columns below the floor"
+    reference[0].scale_ = np.maximum(scale, floor)
+    reference[1].fit(reference[0].transform(h), labels)
     fresh, _ = concept_rows(seed=5, n=50, d=shape[1])
     fresh[:, 3] = 7.0
     assert_allclose(probe.decision(fresh), reference.decision_function(fresh), atol=1e-8)
@@ -41,7 +48,7 @@ def test_raw_coordinates_equal_the_sklearn_pipeline(shape):
 
 
 def test_regularisation_is_the_best_in_cross_validation():
-    h, labels = concept_rows(n=120, d=60, strength=1.5)
+    h, labels = concept_rows(seed=5, n=120, d=60, strength=1.5)
     grid = (1e-4, 1e-2, 1.0, 100.0)
     each = [fit_probe(h, labels, seed=3, regularisations=[c]) for c in grid]
     chosen = fit_probe(h, labels, seed=3, regularisations=grid)
@@ -51,6 +58,42 @@ def test_regularisation_is_the_best_in_cross_validation():
     assert chosen.regularisation == grid[int(np.argmax(accuracies))]
     assert len(chosen.fold_scores) == 5
     assert chosen.accuracy == pytest.approx(np.mean(chosen.fold_scores))
+
+
+def even_rows(n=300, d=64):
+    """Rows whose columns vary alike, shifted along one direction by the label."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, n)
+    h = rng.normal(size=(n, d)) + 3 * np.outer(labels - 0.5, rng.normal(size=d) / np.sqrt(d))
+    return h, labels, rng.normal(size=n)
+
+
+@given(exponent=st.floats(-6, 0), offset=st.sampled_from([0.0, 1.0, 1000.0]))
+@settings(max_examples=12, deadline=None)
+def test_a_column_that_hardly_varies_does_not_make_up_the_weight(exponent, offset):
+    """1000 ± 1e-3 used to raise the norm of the weight from 2 to 27 and more."""
+    h, labels, noise = even_rows()
+    kwargs = {"seed": 0, "regularisations": [0.01], "n_folds": 2}
+    norm = np.linalg.norm(fit_probe(h, labels, **kwargs).weight_vector)
+    spread = 10.0**exponent
+    probe = fit_probe(np.column_stack([h, offset + spread * noise]), labels, **kwargs)
+    # Its own part is largest at the floor, a tenth of the others' spread; below, it vanishes.
+    assert np.linalg.norm(probe.weight_vector) < 2 * norm
+    if spread < 1e-3:
+        assert abs(probe.weight_vector[-1]) < 0.05 * norm
+
+
+def test_columns_that_hardly_vary_are_named_with_their_share_of_the_weight(caplog):
+    h, labels, noise = even_rows()
+    fit_probe(h, labels, seed=0, n_folds=2)
+    assert caplog.text == ""
+    probe = fit_probe(
+        np.column_stack([h, np.full(300, 7.0), 1000 + 0.02 * noise]), labels, seed=0, n_folds=2
+    )
+    share = abs(probe.weight_vector[65]) / np.linalg.norm(probe.weight_vector)
+    assert share > 1e-3
+    assert "1 of 66 columns vary less than 0.1 times as much as the median column" in caplog.text
+    assert f"column 65; they are scaled less than the others and carry {share:.2g}" in caplog.text
 
 
 def test_separable_classes_are_found_and_noise_is_at_chance():

@@ -21,6 +21,7 @@ from steering_core.optimize.working_set.limits import (
     shared,
 )
 from steering_core.optimize.working_set.solver import WorkingSet, WorkingSetSolutions
+from steering_core.statistics.spread import floored_spread
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class ConceptSubspace:
         directions: orthonormal rows, ``(k, d_model)``; the most separating first.
         thresholds: mean of the target class along each direction, ``(k,)``.
         separation: distance of the class means along each direction in units of the pooled
-            standard deviation, ``(k,)``, falling.
+            standard deviation, ``(k,)``, falling. No deviation counts as less than a tenth of the
+            median one: a component that hardly varies separates nothing that matters.
     """
 
     directions: Float[np.ndarray, "k d_model"]
@@ -85,7 +87,7 @@ def fit_subspace(
     inside, outside = scores[labels == target], scores[labels != target]
     pooled = (inside.var(axis=0) * len(inside) + outside.var(axis=0) * len(outside)) / len(scores)
     apart = inside.mean(axis=0) - outside.mean(axis=0)
-    apart /= np.sqrt(np.maximum(pooled, np.finfo(float).tiny))
+    apart /= floored_spread(np.sqrt(np.maximum(pooled, np.finfo(float).tiny)))[0]
     best = np.argsort(-np.abs(apart), kind="stable")[:k]
     sign = np.where(apart[best] < 0, -1.0, 1.0)
     return ConceptSubspace(

@@ -139,3 +139,11 @@ def test_bad_input_of_a_subspace_is_named(labels, options, name):
     residuals, good = labelled()
     with pytest.raises(ValueError, match=name):
         fit_subspace(residuals, good if labels is None else labels, **options)
+
+
+def test_a_component_that_hardly_varies_is_not_the_most_separating():
+    residuals, labels = labelled()
+    rng = np.random.default_rng(1)
+    tiny = 1e-4 * (labels + 0.01 * rng.standard_normal(200))
+    found = fit_subspace(np.column_stack([residuals, 1000 + tiny]), labels, k=2)
+    assert np.abs(found.directions[:, -1]).max() < 0.01
