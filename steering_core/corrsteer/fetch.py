@@ -27,6 +27,8 @@ def describe_run(model: Model, task: Task, given: SettingsView) -> dict[str, Any
     """
     shape = load_shape(model)
     available = layers_with_sae(model.sae, shape.n_layers)
+    if not available:
+        raise no_such_sae(model.sae, "{layer}")
     wanted = list(range(1, shape.n_layers)) if given.layers == "all" else sorted(given.layers)
     missing = [layer for layer in wanted if layer not in available]
     if missing and given.layers != "all":
@@ -39,8 +41,6 @@ def describe_run(model: Model, task: Task, given: SettingsView) -> dict[str, Any
             f"{shape.context} of {model.id}: lower one of them."
         )
     layers = [layer for layer in wanted if layer in available]
-    if not available:
-        raise no_such_sae(model.sae, "{layer}")
     if not layers:
         raise ConfigError(
             f"layers: {available} is the only layer with an SAE, and `all` begins at layer 1: name "

@@ -1,0 +1,57 @@
+"""The fetch stage of CorrSteer refuses SAEs that are not there, or cannot serve, with why."""
+
+from types import SimpleNamespace
+
+import pytest
+from sae_lens import TopKSAE, TopKSAEConfig
+from sae_lens.saes.sae import SAEMetadata
+
+from steering_core.config.model import Model, SAESource
+from steering_core.corrsteer.fetch import describe_run
+from steering_core.corrsteer.tasks import TASKS
+from steering_core.errors import ConfigError, ModelError
+
+
+def save_sae(folder, layer, **options):
+    metadata = SAEMetadata(hook_name=f"blocks.{layer}.hook_resid_post", prepend_bos=True)
+    config = TopKSAEConfig(d_in=32, d_sae=40, k=5, metadata=metadata, **options)
+    TopKSAE(config).save_model(folder / f"layer_{layer}")
+
+
+@pytest.fixture
+def describe(tiny_model, tmp_path):
+    model = Model(id=str(tiny_model), sae=SAESource(path=str(tmp_path / "layer_{layer}")))
+
+    def call(layers="all"):
+        asked = {"layers": layers, "new_tokens": 2, "max_tokens": 8, "chain_of_thought": False}
+        return describe_run(model, TASKS["mmlu"], SimpleNamespace(**asked))
+
+    return call
+
+
+@pytest.mark.parametrize("layers", ["all", [2]])
+def test_no_layer_has_an_sae(describe, tmp_path, layers):
+    with pytest.raises(ConfigError, match=r"layer_\{layer\}/cfg\.json is there for no layer"):
+        describe(layers)
+    (tmp_path / "layer_2").mkdir()
+    (tmp_path / "layer_2" / "ae.pt").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"ae\.pt is, as dictionary_learning writes it"):
+        describe(layers)
+
+
+def test_the_first_layer_alone(describe, tmp_path):
+    save_sae(tmp_path, 0)
+    with pytest.raises(ConfigError, match=r"\[0\] is the only layer with an SAE"):
+        describe()
+    assert describe([0])["layers"] == [0]
+
+
+def test_what_fits_and_what_does_not(describe, tmp_path):
+    save_sae(tmp_path, 1, rescale_acts_by_decoder_norm=True)
+    save_sae(tmp_path, 3)
+    found = describe()
+    assert (found["layers"], found["layers_without_sae"]) == ([1, 3], [2])
+    assert [sae["d_sae"] for sae in found["saes"]] == [40, 40]
+    save_sae(tmp_path, 2, normalize_activations="layer_norm")
+    with pytest.raises(ModelError, match=r"layer_2 rescales its input \(layer_norm\)"):
+        describe()
