@@ -14,7 +14,7 @@ from steering_core.config.methods import solves_once
 from steering_core.corrsteer.pairs import paired
 from steering_core.corrsteer.report import result_table
 from steering_core.methods.base import read_fixed_vectors
-from steering_core.metrics.norm_matched import all_norm_matched_effects
+from steering_core.metrics.probe_effects import all_norm_matched_effects
 from steering_core.statistics import bootstrap
 from steering_core.tables.norm_matched import norm_matched_table
 from steering_core.tables.pages import changes_page

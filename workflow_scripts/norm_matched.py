@@ -9,7 +9,7 @@ with job(snakemake):
     from steering_core.data.examples import read_examples
     from steering_core.methods.base import read_fixed_vectors
     from steering_core.methods.interventions import read_interventions
-    from steering_core.metrics.norm_matched import all_norm_matched_effects
+    from steering_core.metrics.probe_effects import all_norm_matched_effects
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import probe_warnings

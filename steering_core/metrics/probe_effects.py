@@ -1,6 +1,6 @@
-"""What an intervention does to two probes: the one it was solved for, and one it never saw."""
+"""Effects of steering on the probes, row by row: before and after, and at equal norm."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -46,3 +46,79 @@ def probe_effects(
             )
         )
     return pd.concat(frames, ignore_index=True)
+
+
+_POINT = ["method", "strength_index", "strength_name", "strength", "tau", "lam", "epsilon"]
+
+
+def all_norm_matched_effects(
+    programs: Iterable[Interventions],
+    directions: Mapping[str, Float[np.ndarray, " d_model"]],
+    example_ids: Sequence[str],
+    residuals: Float[np.ndarray, "n d_model"],
+    evaluation_probe: LinearProbe,
+) -> pd.DataFrame:
+    """Return the rows of :func:`norm_matched_effects` of several programs; none without any."""
+    frames = [
+        norm_matched_effects(program, directions, example_ids, residuals, evaluation_probe)
+        for program in programs
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def norm_matched_effects(
+    program: Interventions,
+    directions: Mapping[str, Float[np.ndarray, " d_model"]],
+    example_ids: Sequence[str],
+    residuals: Float[np.ndarray, "n d_model"],
+    evaluation_probe: LinearProbe,
+) -> pd.DataFrame:
+    """Return what a program and each direction do to each row with a vector of the same norm.
+
+    A row per (strength, direction, example), of the examples that the evaluation probe puts
+    outside the target class and that have a solution. ``norm`` is ‖Dᵀδ‖ there, 0 where the fitted
+    probe is past the margin before; the direction, of whatever length, is scaled to it.
+    ``program_flipped`` and ``direction_flipped`` say whether the evaluation probe puts the row
+    inside after.
+
+    Args:
+        program: of one method that solves a program.
+        directions: towards the target class, by the name of their method.
+        example_ids: names of the rows.
+        residuals: as the site sees them.
+        evaluation_probe: oriented to the target class.
+
+    Raises:
+        ValueError: if a direction is zero.
+
+    """
+    weight = evaluation_probe.weight_vector
+    before = evaluation_probe.decision(residuals)
+    gains = {name: _gain(vector, weight, name) for name, vector in directions.items()}
+    frames = []
+    for index in program.points():
+        rows = program.at(index, example_ids)
+        used = solved(rows) & (before <= 0)
+        rows, base = rows[used], before[used]
+        vectors = program.vectors(rows)
+        norms = np.linalg.norm(vectors, axis=1)
+        for name, gain in gains.items():
+            frames.append(
+                rows[[*_POINT, "example_id"]].assign(
+                    direction=name,
+                    norm=norms,
+                    program_flipped=base + vectors @ weight > 0,
+                    direction_flipped=base + norms * gain > 0,
+                )
+            )
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _gain(
+    vector: Float[np.ndarray, " d_model"], weight: Float[np.ndarray, " d_model"], name: str
+) -> float:
+    """Logits that the probe gains for each unit of norm along ``vector``."""
+    norm = float(np.linalg.norm(vector))
+    if not norm > 0:
+        raise ValueError(f"directions: {name} is zero, so no norm can be matched")
+    return float(vector @ weight) / norm

@@ -23,7 +23,7 @@ def norm_matched_table(
     """Return the table ``norm_matched`` as ``columns.yaml`` describes it.
 
     Args:
-        rows: as :func:`steering_core.metrics.norm_matched.norm_matched_effects` returns them, of
+        rows: as :func:`steering_core.metrics.probe_effects.norm_matched_effects` returns them, of
             all programs together. A strength without a row to compare on is not in the table.
         experiment: name of the experiment.
         seed: of the bootstrap.

@@ -1,4 +1,4 @@
-"""Aggregate everything measured into one row per (method, strength)."""
+"""One row per (method, strength): everything measured, aggregated for pareto.csv."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,11 @@ import pandas as pd
 from steering_core.config.methods import BASELINE, is_adaptive, is_program
 from steering_core.config.settings import Settings
 from steering_core.methods.solutions import SOLVED, solved
-from steering_core.statistics.bootstrap import mean_interval
+from steering_core.statistics.bootstrap import mean_interval, perplexity_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, interval_cells, validate_table
 from steering_core.tables.pareto_frontier import frontier_flags, frontier_probability
-from steering_core.tables.row_cells import row_cells
 from steering_core.tables.selection import select_strengths
-from steering_core.tables.text_cells import text_cells
 
 _POINT = ["method", "strength_index", "strength_name", "strength", "tau", "lam", "epsilon"]
 
@@ -191,3 +189,104 @@ def _row(
                 "were left alone"
             )
     return row | {"warnings": warnings_cell(warnings)}
+
+
+#: Columns of the solutions, and the stems of the cells that hold their means.
+_SIZES = ("residual_norm", "l0", "l1")
+
+
+def row_cells(
+    solutions: pd.DataFrame, effects: pd.DataFrame, boot: dict[str, int]
+) -> dict[str, float]:
+    """Return counts, sizes, probe scores and flip rates of one method at one strength.
+
+    Args:
+        solutions: a row per test row, as ``solutions/*.parquet`` has them.
+        effects: a row per test row, as ``probe_effects.parquet`` has them.
+        boot: ``seed`` and ``n_resamples`` of the intervals.
+
+    """
+    with_solution = solutions[solved(solutions)]
+    outside = effects.loc[effects["eval_probe_base"] <= 0, "example_id"]
+    outside_solved = with_solution[with_solution["example_id"].isin(outside)]
+    counts = {
+        "n_examples": len(effects),
+        "n_solved": len(with_solution),
+        "n_outside": int((effects["probe_base"] <= 0).sum()),
+        "n_outside_eval": len(outside),
+        "n_outside_eval_solved": len(outside_solved),
+    }
+    return (
+        counts
+        | size_cells(with_solution, "{}", boot)
+        | size_cells(outside_solved, "{}_outside_eval", boot)
+        | _probe_cells(effects, boot)
+    )
+
+
+def size_cells(
+    rows: pd.DataFrame, name: str, boot: dict[str, int], sizes: tuple[str, ...] = _SIZES
+) -> dict[str, float]:
+    """Return how much is touched, on average over ``rows``, which all have a solution.
+
+    Args:
+        rows: of the solutions.
+        name: what the cells are called, with {} for the size.
+        boot: as in :func:`row_cells`.
+        sizes: which sizes.
+
+    """
+    cells: dict[str, float] = {}
+    for size in sizes:
+        stem = name.format(size)
+        values = rows[size].dropna().to_numpy(dtype=float)  # NaN: not through features
+        cells |= interval_cells(f"{stem}_mean", f"{stem}_ci", mean_interval(values, **boot))
+    return cells
+
+
+def _probe_cells(effects: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
+    cells: dict[str, float] = {}
+    for probe, flip in (("probe", "flip"), ("eval_probe", "eval_flip")):
+        # Before and after are over the same rows: those left are nearer the margin to begin with.
+        both = effects.dropna(subset=[f"{probe}_steered"])
+        for when, stem in (("base", "score_base_ci"), ("steered", "score_ci")):
+            scores = mean_interval(both[f"{probe}_{when}"].to_numpy(dtype=float), **boot)
+            cells |= interval_cells(f"{probe}_score_{when}", f"{probe}_{stem}", scores)
+        outside = effects[effects[f"{probe}_base"] <= 0]
+        flipped = outside[f"{probe}_steered"] > 0  # NaN, no solution: not flipped
+        rate = mean_interval(flipped.to_numpy(dtype=float), **boot)
+        cells |= interval_cells(f"{flip}_rate", f"{flip}_ci", rate)
+    return cells
+
+
+def text_cells(
+    solutions: pd.DataFrame, texts: pd.DataFrame, base: pd.DataFrame, boot: dict[str, int]
+) -> dict[str, float]:
+    """Return counts, sizes, KL, perplexities and the judge's rates of one method at one strength.
+
+    Args:
+        solutions: a row per prompt, as ``solutions/*.parquet`` has them.
+        texts: a row per prompt, as :class:`Measured` has them.
+        base: the same of the unsteered texts.
+        boot: ``seed`` and ``n_resamples`` of the intervals.
+
+    """
+    made = texts[texts["n_tokens"] > 0]
+    # Before and after are over the same prompts.
+    base = base[base["example_id"].isin(made["example_id"])]
+    cells: dict[str, float] = {"n_prompts": len(texts), "n_texts": len(made)}
+    cells |= {"n_empty_base": int(base["empty"].sum()), "n_empty": int(made["empty"].sum())}
+    sizes = ("residual_norm", "l0")
+    cells |= size_cells(solutions[solved(solutions)], "prompt_{}", boot, sizes)
+    divergence = (made["kl_sum"] / made["n_tokens"]).to_numpy(dtype=float)
+    cells |= interval_cells("kl_mean", "kl_ci", mean_interval(divergence, **boot))
+    before, after = (
+        perplexity_interval(part["base_nll_sum"].to_numpy(), part["n_tokens"].to_numpy(), **boot)
+        for part in (base, made)
+    )
+    cells |= interval_cells("perplexity_base", "perplexity_base_ci", before)
+    cells |= interval_cells("perplexity_steered", "perplexity_ci", after)
+    unsteered = mean_interval(base["judged"].to_numpy(dtype=float), **boot)
+    cells |= interval_cells("classifier_rate_base", "classifier_base_ci", unsteered)
+    judged = mean_interval(made["judged"].to_numpy(dtype=float), **boot)
+    return cells | interval_cells("classifier_rate_steered", "classifier_ci", judged)

@@ -6,7 +6,7 @@ import pytest
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint
-from steering_core.metrics.norm_matched import norm_matched_effects
+from steering_core.metrics.probe_effects import norm_matched_effects
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.tables.norm_matched import norm_matched_table
