@@ -33,11 +33,11 @@ from steering_core.models.site import Site, site_of
 
 #: Files by which other libraries' SAEs are known, and what wrote them.
 _OTHER_FORMATS = {
-    "ae.pt": "dictionary_learning",
+    "ae.pt": "dictionary_learning",  # known by its name: never pickle
     "*.npz": "Gemma Scope",
     "params.safetensors": "Gemma Scope 2",
     "sae.safetensors": "sparsify",
-    "*.sae.pt": "Qwen Scope",
+    "*.sae.pt": "Qwen Scope",  # likewise: never pickle
     "hyperparams.json": "Llama Scope",
 }
 
