@@ -20,7 +20,7 @@ from steering_core.metrics.classifiers import BATCH, TextClassifier
 from steering_core.models.sparse_autoencoder import as_dictionary
 from steering_core.probes.fit import REGULARISATIONS, fit_probe
 from steering_core.probes.layer_sweep import sweep_layer
-from steering_core.statistics.stream import correlate
+from steering_core.statistics.correlation import correlate
 
 GROUP_ROWS, FOLDS = 256, 5
 #: Features that fire on a residual.

@@ -29,7 +29,6 @@ from steering_core.corrsteer.decoding import Decoding, OnlyOptions  # noqa: E402
 from steering_core.corrsteer.examples import build_examples  # noqa: E402
 from steering_core.corrsteer.extraction import number  # noqa: E402
 from steering_core.corrsteer.fine_tune import training_ids  # noqa: E402
-from steering_core.corrsteer.histogram import StreamingHistogram  # noqa: E402
 from steering_core.corrsteer.item import Source  # noqa: E402
 from steering_core.corrsteer.pairs import paired  # noqa: E402
 from steering_core.corrsteer.plan import make_plan  # noqa: E402
@@ -49,6 +48,7 @@ from steering_core.errors import ConfigError, DataError, ModelError  # noqa: E40
 from steering_core.generation.generate import continue_batch  # noqa: E402
 from steering_core.models.residual_stream import read_residuals  # noqa: E402
 from steering_core.models.tokens import pad, tokenize  # noqa: E402
+from steering_core.statistics.histogram import StreamingHistogram  # noqa: E402
 
 RULES = "".join(path.read_text() for path in sorted(ROOT.glob("rules/corrsteer*.smk")))
 HOW = Decoding(new_tokens=3, batch_rows=4)

@@ -5,7 +5,7 @@ from steering_core.runtime.job import job
 with job(snakemake):
     from steering_core.activations.features import read_features
     from steering_core.data.examples import read_examples
-    from steering_core.statistics.stream import correlate
+    from steering_core.statistics.correlation import correlate
     from steering_core.storage.arrays import save_arrays
 
     train = read_examples(snakemake.input.examples, ["train"])

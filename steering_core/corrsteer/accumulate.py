@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from steering_core.corrsteer.histogram import StreamingHistogram
 from steering_core.corrsteer.variant import Variant
 from steering_core.statistics.correlation import StreamingCorrelation
+from steering_core.statistics.histogram import StreamingHistogram
 
 if TYPE_CHECKING:  # what merges sums needs no model
     from steering_core.corrsteer.capture import Captured

@@ -12,13 +12,13 @@ from steering_core.corrsteer.baseline import (
     guessing_cells,
     steered_concerns,
 )
-from steering_core.metrics.agreement import SuccessChanges, success_changes
 from steering_core.statistics.bootstrap import (
     UNDEFINED,
     Interval,
     ratio_interval,
     share_interval,
 )
+from steering_core.statistics.paired import SuccessChanges, success_changes
 
 
 class Summary:

@@ -5,18 +5,27 @@ separately for the two classes (label > 0.5 and the rest); the zeros are added i
 the result is read. An update therefore costs in proportion to its non-zero values.
 """
 
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+import scipy.sparse as sp
+from jaxtyping import Bool, Float, Int, Shaped
 
-from steering_core.statistics.checks import check_csr, check_labels, check_matrix
-from steering_core.statistics.labels import LabelTotals
-from steering_core.statistics.moments import FIELDS, Moments, add_sums, combine
-from steering_core.statistics.queue import EntryQueue
-from steering_core.statistics.result import CorrelationResult, summarise
+from steering_core.errors import DataError
+from steering_core.statistics.result import (
+    FIELDS,
+    CorrelationResult,
+    Moments,
+    add_sums,
+    combine,
+    summarise,
+)
 
 _BLOCK = 8192  # Groups at a time, so that what is temporary stays in the cache.
+_INDEX, _UNSIGNED = np.dtype(np.intp), np.dtype(np.uintp)
 
 
 class StreamingCorrelation:
@@ -37,13 +46,13 @@ class StreamingCorrelation:
         if n_features < 1:
             raise ValueError(f"n_features must be at least 1, got {n_features}.")
         self.n_features = int(n_features)
-        self._labels = LabelTotals()
+        self._labels = _LabelTotals()
         # Groups: features of the negative class, then features of the positive class.
         self._state = np.zeros((len(FIELDS), 2 * self.n_features))
         # Fresh memory costs more than the arithmetic on it: everything large is kept.
         self._sums = np.zeros((5, 2 * self.n_features))
         # Folding costs a pass over the groups: wait until there are more entries than groups.
-        self._queue = EntryQueue(6 * self.n_features)
+        self._queue = _EntryQueue(6 * self.n_features)
 
     @property
     def n(self) -> int:
@@ -68,8 +77,8 @@ class StreamingCorrelation:
         Raises:
             ValueError: naming the argument that is not finite, of wrong shape or out of range.
         """
-        labels = check_labels(labels)
-        lengths, indices, values = check_csr(
+        labels = _check_labels(labels)
+        lengths, indices, values = _check_csr(
             row_indptr, indices, values, n=labels.size, n_features=self.n_features
         )
         if not self._queue.has_room(indices.size, labels.size):
@@ -86,8 +95,8 @@ class StreamingCorrelation:
         Raises:
             ValueError: naming the argument that is not finite or of wrong shape.
         """
-        labels = check_labels(labels)
-        values = check_matrix(values, n=labels.size, n_features=self.n_features)
+        labels = _check_labels(labels)
+        values = _check_matrix(values, n=labels.size, n_features=self.n_features)
         if labels.size == 0:
             return
         self._fold()
@@ -156,7 +165,7 @@ class StreamingCorrelation:
         made = cls(int(totals[0]))
         if state.shape != made._state.shape:
             raise ValueError(f"arrays: state has shape {state.shape}, not {made._state.shape}.")
-        made._labels = LabelTotals(
+        made._labels = _LabelTotals(
             int(totals[1]), int(totals[2]), *map(float, labels), constants=None
         )
         made._state = np.array(state, dtype=np.float64)
@@ -226,3 +235,274 @@ class StreamingCorrelation:
             np.square(x).sum(axis=0),
             (y.sum(axis=0), (x * y).sum(axis=0)),
         )
+
+
+def correlate(
+    batches: Iterable[tuple[list[str], sp.csr_matrix]], labels: Mapping[str, float]
+) -> StreamingCorrelation:
+    """Accumulate the rows of ``batches`` whose id has a label; one pass, one batch in memory.
+
+    Args:
+        batches: pairs of example ids and features (n, d_sae), as the feature reader yields them.
+        labels: label of each example that counts.
+
+    Raises:
+        DataError: if a labelled example does not occur in the stream exactly once.
+    """
+    accumulator: StreamingCorrelation | None = None
+    waiting = set(labels)
+    for names, features in batches:
+        if accumulator is None:
+            accumulator = StreamingCorrelation(features.shape[1])
+        rows = [i for i, name in enumerate(names) if name in labels]
+        if rows:
+            found = {names[i] for i in rows}
+            if len(found) < len(rows) or not found <= waiting:
+                raise DataError("an example has features twice: delete them and run again.")
+            waiting -= found
+            chosen = features[rows]
+            accumulator.update_sparse(
+                chosen.indptr,
+                chosen.indices,
+                chosen.data,
+                np.array([labels[names[i]] for i in rows], dtype=np.float64),
+            )
+    if accumulator is None or waiting:
+        raise DataError(
+            f"{len(labels)} labelled examples, {len(labels) - len(waiting)} of them have features."
+        )
+    return accumulator
+
+
+@dataclass
+class _LabelTotals:
+    """Moments of all labels seen, of values relative to the first label.
+
+    The origin keeps a constant label's second moment exactly zero.
+
+    Attributes:
+        n: number of labels.
+        n_positive: number of labels above 0.5.
+        origin: the first label.
+        mean: mean label minus ``origin``.
+        m2: sum of squared deviations from the mean.
+        constants: the one value of each class (label > 0.5, or not) seen, relative to the origin;
+            None once a class has had two, or where that is not known.
+    """
+
+    n: int = 0
+    n_positive: int = 0
+    origin: float = 0.0
+    mean: float = 0.0
+    m2: float = 0.0
+    constants: dict[bool, float] | None = field(default_factory=dict)
+
+    def add(self, labels: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Add at least one label; returns the labels relative to the origin."""
+        if self.n == 0:
+            self.origin = float(labels[0])
+        shifted = labels - self.origin
+        mean = float(shifted.mean())
+        self._combine(
+            labels.size,
+            int(np.count_nonzero(labels > 0.5)),
+            mean,
+            float(np.square(shifted - mean).sum()),
+        )
+        self._note_constants(shifted, labels > 0.5)
+        return shifted
+
+    def merge(self, other: "_LabelTotals") -> float:
+        """Add what ``other`` has seen; returns its origin relative to this one's."""
+        if self.n == 0:
+            self.origin = other.origin
+        self.constants = None
+        shift = other.origin - self.origin
+        self._combine(other.n, other.n_positive, other.mean + shift, other.m2)
+        return shift
+
+    def _note_constants(
+        self, shifted: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]
+    ) -> None:
+        for half, members in ((False, shifted[~positive]), (True, shifted[positive])):
+            if self.constants is None or members.size == 0:
+                continue
+            value = self.constants.setdefault(half, float(members[0]))
+            if (members != value).any():
+                self.constants = None
+
+    def _combine(self, n: int, n_positive: int, mean: float, m2: float) -> None:
+        total = self.n + n
+        delta = mean - self.mean
+        self.m2 += m2 + delta**2 * self.n * n / total
+        self.mean += delta * n / total
+        self.n, self.n_positive = total, self.n_positive + n_positive
+
+
+class _EntryQueue:
+    """Entries of sparse batches, copied into arrays that are allocated once.
+
+    Folding entries into the statistics of all features costs a pass over the features and fresh
+    memory a pass over page tables; neither should be paid for every batch of a few samples.
+
+    Args:
+        capacity: number of entries to hold; grows if a single batch is larger.
+    """
+
+    def __init__(self, capacity: int):
+        self._allocate(capacity)
+        self._size = 0
+        self._lengths: list[Int[np.ndarray, " n"]] = []
+        self._labels: list[Float[np.ndarray, " n"]] = []
+        self.n = 0
+
+    def has_room(self, entries: int, rows: int) -> bool:
+        """Whether a batch of ``entries`` values in ``rows`` rows fits beside what is held."""
+        held = max(self._size + entries, self.n + rows)
+        return held <= self._values.size
+
+    def push(
+        self,
+        lengths: Int[np.ndarray, " n"],
+        columns: Int[np.ndarray, " nnz"],
+        values: Float[np.ndarray, " nnz"],
+        labels: Float[np.ndarray, " n"],
+    ) -> None:
+        """Copy a batch in; if it has no room, the queue must be empty, and grows."""
+        if columns.size > self._values.size:
+            self._allocate(columns.size)
+        stop = self._size + columns.size
+        self._columns[self._size : stop] = columns
+        self._values[self._size : stop] = values
+        self._size = stop
+        self._lengths.append(lengths)
+        self._labels.append(labels.copy())
+        self.n += labels.size
+
+    def drain(
+        self,
+    ) -> tuple[
+        Int[np.ndarray, " n"],
+        Int[np.ndarray, " nnz"],
+        Float[np.ndarray, " nnz"],
+        Float[np.ndarray, " n"],
+        Float[np.ndarray, " nnz"],
+    ]:
+        """Row lengths, columns, values and labels of all batches, and room for as many numbers.
+
+        The queue is empty afterwards. Columns, values and the room are views of the buffers, free
+        to change until the next ``push``.
+        """
+        size = self._size
+        lengths, labels = np.concatenate(self._lengths), np.concatenate(self._labels)
+        self._size, self.n, self._lengths, self._labels = 0, 0, [], []
+        return lengths, self._columns[:size], self._values[:size], labels, self._room[:size]
+
+    def _allocate(self, capacity: int) -> None:
+        self._columns = np.empty(capacity, dtype=np.intp)
+        self._values = np.empty(capacity)
+        self._room = np.empty(capacity)
+
+
+def _check_labels(labels: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """``labels`` as finite float64 of one dimension.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    labels = np.asarray(labels, dtype=np.float64)
+    if labels.ndim != 1:
+        raise ValueError(f"labels must have one dimension, got shape {labels.shape}.")
+    if not _all_finite(labels):
+        raise ValueError("labels contains NaN or infinity.")
+    return labels
+
+
+def _check_matrix(
+    values: Shaped[np.ndarray, "n f"], *, n: int, n_features: int
+) -> Float[np.ndarray, "n f"]:
+    """``values`` as finite float64 of shape ``(n, n_features)``.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.shape != (n, n_features):
+        raise ValueError(
+            f"values must have shape {(n, n_features)} (labels, n_features), got {values.shape}."
+        )
+    if not _all_finite(values):
+        raise ValueError("values contains NaN or infinity.")
+    return values
+
+
+def _check_csr(
+    row_indptr: Int[np.ndarray, " n_plus_1"],
+    indices: Int[np.ndarray, " nnz"],
+    values: Shaped[np.ndarray, " nnz"],
+    *,
+    n: int,
+    n_features: int,
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " nnz"], Float[np.ndarray, " nnz"]]:
+    """Row lengths, column indices and floating values of a CSR matrix ``(n, n_features)``.
+
+    Raises:
+        ValueError: if the arrays do not form such a matrix, a value is not finite, or a row names
+            a feature twice.
+    """
+    row_indptr = _integers(row_indptr, "row_indptr")
+    indices = _integers(indices, "indices")
+    values = np.asarray(values)
+    if values.dtype.kind != "f":
+        values = values.astype(np.float64)
+    if row_indptr.shape != (n + 1,):
+        raise ValueError(
+            f"row_indptr must have shape {(n + 1,)} for {n} labels, got {row_indptr.shape}."
+        )
+    if values.shape != indices.shape:
+        raise ValueError(
+            f"values and indices must be of equal length, got {values.shape} and {indices.shape}."
+        )
+    lengths = row_indptr[1:] - row_indptr[:-1]
+    falls = np.count_nonzero(lengths < 0)
+    if falls or row_indptr[0] != 0 or row_indptr[-1] != indices.size:
+        raise ValueError(f"row_indptr must rise from 0 to the number of values, {indices.size}.")
+    if not _all_finite(values):
+        raise ValueError("values contains NaN or infinity.")
+    if indices.size:
+        unsigned = indices.view(_UNSIGNED)  # A negative number is a large one.
+        if unsigned[unsigned.argmax()] >= n_features:
+            raise ValueError(f"indices must lie in [0, {n_features}).")
+        _check_distinct(row_indptr, indices, n_features)
+    return lengths, indices, values
+
+
+def _all_finite(values: Float[np.ndarray, "..."]) -> bool:
+    # The sum of squares is finite unless a value is not, or, rarely, it overflows.
+    flat = values.reshape(-1)
+    return math.isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
+
+
+def _integers(array: Shaped[np.ndarray, " n"], name: str) -> Int[np.ndarray, " n"]:
+    array = np.asarray(array)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, got shape {array.shape}.")
+    if array.dtype == _INDEX:
+        return array
+    if array.size and array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must hold integers, got {array.dtype}.")
+    return array.astype(np.intp)
+
+
+def _check_distinct(
+    row_indptr: Int[np.ndarray, " n_plus_1"], indices: Int[np.ndarray, " nnz"], n_features: int
+) -> None:
+    rising = np.empty(indices.size + 1, dtype=bool)
+    np.greater(indices[1:], indices[:-1], out=rising[1:-1])
+    rising[row_indptr] = True
+    if np.count_nonzero(rising) == rising.size:
+        return
+    rows = np.repeat(np.arange(row_indptr.size - 1), np.diff(row_indptr))
+    cells = np.sort(rows * n_features + indices)
+    if (cells[1:] == cells[:-1]).any():
+        raise ValueError("indices names a feature twice in one row.")

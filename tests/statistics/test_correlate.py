@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steering_core.errors import DataError
-from steering_core.statistics.stream import correlate
+from steering_core.statistics.correlation import correlate
 
 N, F = 40, 6
 RNG = np.random.default_rng(3)

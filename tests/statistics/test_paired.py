@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from steering_core.errors import DataError
-from steering_core.metrics.agreement import SuccessChanges, success_changes
+from steering_core.statistics.paired import SuccessChanges, success_changes
 
 IDS = ["a", "b", "c", "d", "e"]
 
