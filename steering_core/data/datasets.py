@@ -11,7 +11,7 @@ from steering_core.config.task import Task
 from steering_core.data.columns import check_labels, texts_of
 from steering_core.data.local_files import (
     READERS,
-    check_csv_files,
+    csv_columns,
     is_file,
     numbers_from_text,
     read_file,
@@ -35,9 +35,10 @@ def read_table(task: Task) -> pd.DataFrame:
 
     """
     table = read_rows(task.dataset, task.subset, task.split, task.revision)
-    if Path(task.dataset).suffix == ".csv" and task.label in table.columns:
-        # A CSV file has texts alone. A label that is named as a text is compared as one.
-        if not isinstance(task.positive_label, str):
+    # A CSV file has texts alone. A label that is named as a text is compared as one.
+    if task.label in table.columns and not isinstance(task.positive_label, str):
+        folder = Path(task.dataset).is_dir()
+        if csv_columns(task.dataset) if folder else Path(task.dataset).suffix == ".csv":
             table[task.label] = numbers_from_text(table[task.label])
     return table
 
@@ -65,10 +66,13 @@ def read_rows(dataset: str, subset: str | None, split: str, revision: str) -> pd
     with explain_hub_errors(dataset):
         try:
             local = Path(dataset).is_dir()
-            if local:
-                check_csv_files(dataset)
+            as_texts: dict[str, Any] = {}
+            if local and (columns := csv_columns(dataset)):
+                features = datasets.Features({name: datasets.Value("string") for name in columns})
+                # Else "007" would become 7, and "NA" a missing text.
+                as_texts = {"features": features, "keep_default_na": False, "na_values": [""]}
             commit = None if local else revision
-            builder = datasets.load_dataset_builder(dataset, subset, revision=commit)
+            builder = datasets.load_dataset_builder(dataset, subset, revision=commit, **as_texts)
             # Without an answer of the hub this is what was prepared last, whatever the revision.
             if not local and builder.hash != revision:
                 raise _not_there(dataset, revision, f"rows of commit {builder.hash}")

@@ -17,6 +17,8 @@ import pandas as pd
 from steering_core.errors import DataError, clipped
 
 _LONGEST_FIELD = 2**31 - 1  # of a CSV file, in characters; the csv module stops at 131072
+#: Of a directory that is not made of CSV files alone.
+_OTHER_TABLES = {".parquet", ".arrow", ".json", ".jsonl", ".tsv"}
 
 
 def is_file(dataset: str) -> bool:
@@ -42,14 +44,19 @@ def read_file(path: str | Path) -> pd.DataFrame:
         raise DataError(f"dataset: {path} cannot be read: {error}") from error
 
 
-def check_csv_files(folder: str | Path) -> None:
-    """Check that all rows of the CSV files in ``folder`` have as many fields as their header.
+def csv_columns(folder: str | Path) -> list[str] | None:
+    """Return the columns of a directory of CSV files; None if they differ or others are there.
+
+    Every file is read once, so that a row that does not fit is an error here too.
 
     Raises:
         DataError: as :func:`read_file`.
     """
-    for path in sorted(Path(folder).rglob("*.csv")):
-        read_file(path)
+    files = sorted(Path(folder).rglob("*.csv"))
+    columns = [list(read_file(path).columns) for path in files]
+    others = any(path.suffix in _OTHER_TABLES for path in Path(folder).rglob("*"))
+    alike = bool(columns) and all(found == columns[0] for found in columns)
+    return columns[0] if alike and not others else None
 
 
 def numbers_from_text(column: pd.Series) -> pd.Series:

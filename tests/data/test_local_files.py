@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from steering_core.config.task import Task
 from steering_core.data.datasets import fetch_table, labelled_rows, read_table
-from steering_core.data.local_files import numbers_from_text, read_file
+from steering_core.data.local_files import csv_columns, numbers_from_text, read_file
 from steering_core.errors import DataError
 
 
@@ -124,6 +124,23 @@ def test_labels_of_a_csv_file_that_do_not_serve(
     content = "text,label\n" + "".join(f"t{i},{label}\n" for i, label in enumerate(labels))
     with pytest.raises(DataError, match=message):
         read(tmp_path, "d.csv", content, **change)
+
+
+def test_a_directory_of_csv_files_is_read_as_its_files_would_be(tmp_path: Path):
+    (tmp_path / "d").mkdir()
+    train, test = tmp_path / "d" / "train.csv", tmp_path / "d" / "test.csv"
+    train.write_text("text,label\n007,0\n1.50,1\n")
+    test.write_text("text,label\nTRUE,False\nNA,True\n,True\n")
+    task = Task(dataset=str(tmp_path / "d"), text="text", label="label", concept="c")
+    for split, texts in (("train", ["007", "1.50"]), ("test", ["TRUE", "NA"])):
+        chosen = task.model_copy(update={"split": split})
+        rows = labelled_rows(read_table(chosen), chosen)
+        assert rows["text"].tolist() == texts and rows["label"].tolist() == [0, 1]
+    train.write_text("text,label\nhello,world,0\nfoo,bar,1\n")
+    with pytest.raises(DataError, match=r"train.csv cannot be read: line 2 has 3 fields"):
+        read_table(task)
+    train.write_text("texts,label\na,0\nb,1\n")
+    assert csv_columns(task.dataset) is None  # as of two subsets
 
 
 JSON = {
