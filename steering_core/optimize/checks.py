@@ -10,7 +10,7 @@ from jaxtyping import Float
 def as_float64(name: str, value: Any, ndim: int) -> Float[np.ndarray, "..."]:
     """``value`` (numpy, torch or nested sequence) as a C-contiguous finite float64 array.
 
-    No copy is made of an array that has this form already.
+    An array that has this form already is returned without a copy.
 
     Raises:
         ValueError: naming ``name``, if the number of dimensions differs from ``ndim``, the array
@@ -27,10 +27,10 @@ def as_float64(name: str, value: Any, ndim: int) -> Float[np.ndarray, "..."]:
 
 
 def as_numbers(name: str, value: Any) -> Float[np.ndarray, "..."]:
-    """``value``, of any shape, as a C-contiguous float64 array; no copy is made of one.
+    """``value``, of any shape, as a C-contiguous float64 array, without a copy where possible.
 
     Raises:
-        ValueError: naming ``name``, for ragged sequences and for what is not a real number.
+        ValueError: naming ``name``, for ragged sequences and values that are not real numbers.
     """
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
@@ -45,10 +45,10 @@ def as_numbers(name: str, value: Any) -> Float[np.ndarray, "..."]:
 
 
 def as_vector(name: str, value: Any) -> Float[np.ndarray, " n"]:
-    """``value``, a number or a vector of them, as a finite float64 vector (a number gives one).
+    """``value``, a number or a vector, as a finite float64 vector; a number gives one.
 
     Raises:
-        ValueError: naming ``name``, if it is neither or not finite. An empty vector is allowed.
+        ValueError: naming ``name``, if it is neither, or not finite. An empty vector is allowed.
     """
     array = as_numbers(name, value)
     if array.ndim == 1 and array.size == 0:
@@ -86,7 +86,7 @@ def as_number(name: str, value: Any) -> float:
     """``value`` as a float; it may be infinite or NaN.
 
     Raises:
-        ValueError: naming ``name``, for what is not a single real number.
+        ValueError: naming ``name``, if it is not a single real number.
     """
     if isinstance(value, str):
         raise ValueError(f"{name} must be a number, not {value!r}.")
@@ -109,7 +109,7 @@ def not_negative(name: str, value: Any) -> float:
 
 
 def tolerated(tolerance: Any) -> float:
-    """``tolerance`` as a number >= 0; infinity means that everything is tolerated.
+    """``tolerance`` as a number >= 0; infinity tolerates everything.
 
     Raises:
         ValueError: naming ``tolerance``.

@@ -1,4 +1,4 @@
-"""The decoder as the optimiser sees it: float64 rows on one device, priced in blocks."""
+"""The decoder as the optimiser sees it: float64 rows on one device."""
 
 import hashlib
 from typing import Any
@@ -10,23 +10,23 @@ from jaxtyping import Bool, Float, Int
 from steering_core.optimize.checks import as_float64
 
 _BLOCK = 256  # rows compared or digested at once
-_EQUAL = 1e-12  # rows nearer than this (relative) are one
+_EQUAL = 1e-12  # rows whose relative distance is below this count as equal
 
 
 class Dictionary:
     """Decoder rows ``(d_sae, d_model)`` in float64 with the products the solvers need.
 
-    This is the one place that knows about devices: the two products with the whole dictionary
-    run on ``device``, their arguments and results are numpy arrays. The rows are its own: what
-    the caller does to the array later does not show.
+    Only this class knows about devices: products with the whole dictionary run on ``device``,
+    their arguments and results are numpy arrays. The rows are a copy, so later changes of the
+    caller's array have no effect.
 
-    The L1 cost of every program is on the coefficients of the rows *as given*. Rows of equal
-    norm are the caller's choice; nothing is normalised here.
+    The L1 cost of every program is on the coefficients of the rows *as given*. Rows are not
+    normalised here; a caller who wants equal norms passes such rows.
 
     Args:
         decoder: numpy array or torch tensor, a row per feature.
         device: where the products run, e.g. ``"cpu"`` or ``"cuda"``.
-        name: what the argument is called in errors.
+        name: name of the argument in error messages.
 
     Attributes:
         norms: Euclidean norm of each row, ``(d_sae,)``.
@@ -62,22 +62,22 @@ class Dictionary:
         return self._rows[torch.as_tensor(index, device=self.device)].cpu().numpy()
 
     def price(self, vectors: Float[np.ndarray, "... d_model"]) -> Float[np.ndarray, "d_sae ..."]:
-        """``D @ vectors.T``: the product of every row with one vector or each of several."""
+        """``D @ vectors.T``: the product of every row with one or several vectors."""
         right = torch.from_numpy(np.ascontiguousarray(vectors)).to(self.device)
         return (self._rows @ right.T if right.ndim == 2 else self._rows @ right).cpu().numpy()
 
     def distinct(self) -> Int[np.ndarray, " m"]:
-        """Indices of the non-zero rows, of equal rows the first; sorted.
+        """Sorted indices of the distinct non-zero rows; of equal rows the first.
 
-        Equal rows are interchangeable in every program, zero rows useless: leaving them out
-        changes no optimum. Rows count as equal within ``1e-12`` of their length, which the
-        certificate of a solution sees as so much dual violation.
+        Leaving out equal and zero rows changes no optimum. Rows whose distance is below ``1e-12``
+        of their length count as equal; the certificate of a solution shows this difference as
+        dual violation.
         """
         alive = np.flatnonzero(self.norms > 0)
         norms = self.norms[alive]
         key = self.price(np.random.default_rng(0).standard_normal(self.d_model))[alive] / norms
         keep = np.ones(alive.size, dtype=bool)
-        # Equal rows share a run of directions, and in it a run of lengths.
+        # Equal rows have equal projections and lengths: compare rows only within such runs.
         for alike in _runs(np.arange(alive.size), key, 10.0 * _EQUAL):
             for run in _runs(alike, np.log(norms[alike]), 2.0 * _EQUAL):
                 self._drop_equal(alive, np.sort(run), keep)
@@ -94,7 +94,7 @@ class Dictionary:
         keep[run[~left]] = False
 
     def holds(self, decoder: Any) -> bool:
-        """Whether ``decoder``, numpy or torch of any real type, has these values now."""
+        """Whether ``decoder``, numpy or torch of any real type, has the same values."""
         if tuple(decoder.shape) != tuple(self._rows.shape) or not _real(decoder):
             return False
         starts = range(0, self.d_sae, _BLOCK)
@@ -129,7 +129,7 @@ def vector_digest(vector: Float[np.ndarray, " d"]) -> str:
 
 
 def _shared(host: Float[np.ndarray, "d_sae d_model"], given: Any) -> bool:
-    """Whether ``host`` is, or may be, the memory of what the caller gave."""
+    """Whether ``host`` shares, or may share, memory with the caller's array."""
     if isinstance(given, torch.Tensor):
         return host.ctypes.data == given.data_ptr()
     if isinstance(given, np.ndarray):
@@ -140,7 +140,7 @@ def _shared(host: Float[np.ndarray, "d_sae d_model"], given: Any) -> bool:
 def _runs(
     index: Int[np.ndarray, " m"], key: Float[np.ndarray, " m"], gap: float
 ) -> list[Int[np.ndarray, " r"]]:
-    """``index`` split where the sorted ``key`` jumps by more than ``gap``; no runs of one."""
+    """``index`` split where the sorted ``key`` jumps by more than ``gap``, without runs of one."""
     order = np.argsort(key, kind="stable")
     runs = np.split(index[order], np.flatnonzero(np.diff(key[order]) > gap) + 1)
     return [run for run in runs if run.size > 1]

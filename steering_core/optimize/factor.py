@@ -6,16 +6,16 @@ from scipy.linalg import qr
 from scipy.linalg.blas import drot, dtpsv
 from scipy.optimize import nnls
 
-INDEPENDENT = 1e-6  # a row nearer than this (relative) to the span counts as inside it
+INDEPENDENT = 1e-6  # a row whose relative distance to the span is below this lies inside it
 _FIRST_CAPACITY = 64
 
 
 class ActiveQR:
     """``D_Aᵀ = Q R`` for a changing set of active rows ``A``.
 
-    An orthogonal factorisation of the rows, not a Cholesky factor of their Gram matrix: its
-    error grows with the condition number and not with its square, and the distance of a new row
-    to the span is known to machine precision, which is what deciding about dependent rows needs.
+    QR rather than Cholesky on the Gram matrix: its error grows with the condition number, not
+    with its square. It also gives the distance of a new row to the span to machine precision,
+    which is needed to recognise dependent rows.
 
     ``Qᵀ`` is kept as rows of a buffer, ``R`` packed by columns (BLAS ``tp`` layout), so that
     adding a row appends to both. Memory is ``m · d_model + m²/2`` doubles.
@@ -83,7 +83,7 @@ class ActiveQR:
         return True
 
     def rebuild(self, rows: Float[np.ndarray, "m d_model"]) -> None:
-        """Start again from ``rows``, which must be independent as those added were."""
+        """Start again from ``rows``, which must be independent."""
         self._reserve(rows.shape[0])
         self.m = rows.shape[0]
         if self.m:
@@ -94,11 +94,11 @@ class ActiveQR:
         self._refresh()
 
     def last(self) -> tuple[Float[np.ndarray, " d_model"], float, float]:
-        """Newest column of ``Q`` and its entries of ``c`` and ``b``: the last append's change."""
+        """The newest column of ``Q`` and its entries of ``c`` and ``b``."""
         return self._q[self.m - 1], float(self._c[self.m - 1]), float(self._b[self.m - 1])
 
     def remove(self, position: int) -> None:
-        """Take the active row at ``position`` out; later rows move up by one."""
+        """Remove the active row at ``position``; later rows move up by one."""
         m = self.m
         full = self._unpacked()
         full = np.delete(full, position, axis=1)  # upper Hessenberg from `position` on

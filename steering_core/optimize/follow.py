@@ -1,4 +1,4 @@
-"""Following the path in blocks of events, each verified on the full dictionary."""
+"""Grows the path in blocks of events, each verified on the full dictionary."""
 
 from dataclasses import replace
 
@@ -9,10 +9,10 @@ from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.homotopy import FLAT, DegeneratePathError, Homotopy, Knot
 from steering_core.optimize.knots import Knots
 
-_BLOCK = 32  # events between two looks at the full dictionary
-_WORKING = 1024  # columns, at first, among which the next events are looked for
-_SAME = 1e-13  # knots nearer than this (relative) are one
-_ROUNDING = 4 * np.finfo(float).eps  # a difference of products below this times them is zero
+_BLOCK = 32  # events between two products with the full dictionary
+_WORKING = 1024  # columns among which the first events are searched
+_SAME = 1e-13  # knots whose relative distance is below this count as one
+_ROUNDING = 4 * np.finfo(float).eps  # a smaller relative difference of products is zero
 
 Row = tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]
 Columns = Int[np.ndarray, " m"]
@@ -24,10 +24,10 @@ class Follower:
     Args:
         dictionary: the decoder.
         w: probe weight, ``(d_model,)``.
-        knots: where to go on from; default at the beginning.
+        knots: where to continue; by default at the beginning.
 
     Attributes:
-        knots: what is known so far; replaced, not changed, by :meth:`block`.
+        knots: all knots so far. :meth:`block` replaces the object and does not change it.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Follower:
 
     @property
     def stuck(self) -> bool:
-        """Whether events piled up at one price: :meth:`block` goes no further."""
+        """Whether too many events happened at one price: :meth:`block` goes no further."""
         return self._stuck is not None
 
     def block(self) -> None:
         """Append the next block of verified knots, and the ray if the path ends.
 
         Raises:
-            DegeneratePathError: if events pile up at one price; the knots before it are kept.
+            DegeneratePathError: after too many events at one price; earlier knots are kept.
         """
         if self._stuck is not None:
             raise self._stuck
@@ -79,10 +79,10 @@ class Follower:
             columns = np.union1d(columns, missed)
 
     def _keep(self, found: list[Knot], columns: Columns) -> tuple[int, Columns]:
-        """Append those of the events found on ``columns`` that hold on the full dictionary.
+        """Append the events found on ``columns`` up to the first that fails on the full dictionary.
 
         Returns:
-            How many, and the columns that should have come in before the next.
+            How many were appended, and the columns that should have entered before the next one.
         """
         rows = [(knot.indices, knot.values) for knot in found]
         v, s = self._products(rows)
@@ -93,11 +93,11 @@ class Follower:
         self._append(rows[:good], v[:good], s[:good], mu[:good], excess[:, :good])
         if good == len(found):
             return good, np.zeros(0, dtype=np.int64)
-        self._working *= 2  # the guess which columns come next was too narrow
+        self._working *= 2  # too few columns were searched
         return good, np.flatnonzero(missed[:, good])
 
     def _end(self, stuck: DegeneratePathError | None) -> None:
-        """Append the ray if the events ended in one, note and raise what stopped them if not."""
+        """Append the ray if the path ended; raise ``stuck`` if it cannot be continued."""
         if self._engine.ray is not None:
             self._append_ray()
         elif stuck is not None:
@@ -105,7 +105,7 @@ class Follower:
             raise stuck
 
     def _events(self) -> tuple[list[Knot], DegeneratePathError | None]:
-        """The next events, and what stopped them if the path is stuck."""
+        """The next events, and the error that stopped them if the path is stuck."""
         found: list[Knot] = []
         try:
             while len(found) < _BLOCK and (knot := self._engine.step()) is not None:
@@ -115,7 +115,7 @@ class Follower:
         return found, None
 
     def _promising(self) -> Columns:
-        """Columns among which the next events are looked for: those that would come in first."""
+        """The columns that would enter first; the next events are searched among them."""
         if self._distinct.size <= 2 * self._working:
             return self._distinct
         price = self._engine.next_price()[self._distinct]
@@ -154,7 +154,7 @@ class Follower:
         mu: Float[np.ndarray, " b"],
         excess: Float[np.ndarray, "d_sae b"],
     ) -> None:
-        """Append knots, those left out that lie where the one before lies."""
+        """Append knots, without those at the position of the knot before them."""
         keep, last = [], float(self.knots.s[-1])
         for i in range(len(rows)):
             if s[i] > last * (1 + _SAME):
@@ -175,8 +175,8 @@ class Follower:
         rows = [(rows[0][0], rows[0][1] / s[0])]
         v, mu = v / s[0], 1.0 / s
         excess = self._excess(v, mu, 0.0)
-        # A slope grows with s, so only what cannot be told from rounding counts as none: a few
-        # ulp of the terms it is the sum of, μ a_j and y_i d_jᵀd_i.
+        # Along the ray a violation grows with s, so only rounding error may be set to zero: a few
+        # ulp of the terms that are summed, μ a_j and y_i d_jᵀd_i.
         norms, (used, values) = self._dictionary.norms, rows[0]
         terms = np.abs(self._a) * mu + norms * float(values @ norms[used])
         excess[excess <= _ROUNDING * terms[:, None]] = 0.0
@@ -184,7 +184,7 @@ class Follower:
 
 
 def _origin(d_model: int, mu: float) -> Knots:
-    """The first knot, ``y = 0``; ``mu`` is the price at which a feature comes in."""
+    """The first knot, ``y = 0``; ``mu`` is the price at which the first feature enters."""
     empty = np.zeros(0, dtype=np.int64)
     return Knots(
         s=np.zeros(1),
@@ -206,7 +206,7 @@ def _with_rows(
     mu: Float[np.ndarray, " b"],
     excess: Float[np.ndarray, "d_sae b"],
 ) -> Knots:
-    """``knots`` with rows (knots or the ray) appended to everything but ``s``."""
+    """``knots`` with rows (knots or the ray) appended to every array except ``s``."""
     order = [np.argsort(index) for index, _ in rows]
     counts = np.array([index.size for index, _ in rows])
     return replace(

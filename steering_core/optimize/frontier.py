@@ -29,9 +29,9 @@ def unit_frontier(path: SteeringPath) -> pd.DataFrame:
 
     A row per knot: ``position`` s, and of ``u(s) = y(s)/s`` the columns ``l1`` (rising in s),
     ``residual_norm`` (falling) and ``l0``. The first row is the limit s → 0, the last, if the
-    path is complete, s → ∞. At a knot a feature has just left or is about to come in, so between
-    two rows there is often one more: ``l0_after`` counts those from a row to the next, and is
-    empty in the last. Between two rows, at a fraction t of the way in s,
+    path is complete, s → ∞. At a knot a feature has just left or is about to enter, so there is
+    often one more feature between two rows: ``l0_after`` counts the features between a row and the
+    next, and is empty in the last row. Between two rows, at a fraction t of the way in s,
 
         l1 = ((1−t) s₀ l1₀ + t s₁ l1₁) / s
 
@@ -67,7 +67,7 @@ def frontier(
     """Means over inputs along τ, λ and ε, in closed form.
 
     Args:
-        path: extended as far as the points need.
+        path: extended as far as needed.
         logits: ``w·h + b`` of each input, ``(n,)``, oriented to the target class; the shortfall
             is ``τ − logit``.
         tau: margins.
@@ -103,13 +103,13 @@ def frontier(
 def curves(path: SteeringPath, logits: Any, tau: Any, points: int = 160) -> pd.DataFrame:
     """The curve of either program at each margin, over the fitted range of the path.
 
-    λ rises geometrically over four decades to the end of that range, and ε over the budgets that
-    every input can meet on it, so that all means are over the same inputs.
+    λ rises geometrically over four decades to the end of the fitted range. ε covers the budgets
+    that every input can meet on it, so all means are over the same inputs.
 
     Args:
         path: only its fitted range is used.
         logits: as in :func:`frontier`.
-        tau: margins; one that every input passes already, or that none can reach, has no curve.
+        tau: margins. A margin that every input already passes, or none can reach, has no curve.
         points: on each curve.
 
     Returns:
@@ -121,7 +121,7 @@ def curves(path: SteeringPath, logits: Any, tau: Any, points: int = 160) -> pd.D
         worst = margin - logits.min(initial=np.inf)
         if worst <= 0 or not path.feasible or not path.knots.s[-1] > 0:
             continue
-        # a hair inside: times `worst` it must not round to beyond the range
+        # slightly inside: after multiplication by `worst` it must not exceed the range
         last = float(path.knots.s[-1]) / worst * (1 - 1e-12)
         ends = path.qp([worst, worst], qp_lambda=[last, 1e-9 * last]).residual_norm
         epsilon = np.unique(np.geomspace(*ends * (1 + 1e-9), points))

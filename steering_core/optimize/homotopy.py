@@ -1,17 +1,17 @@
-"""The parametric program followed event by event: the engine behind the steering path.
+"""The engine behind the steering path: it follows the parametric program event by event.
 
 The engine follows ``y(s) = argmin 1ᵀy + ½‖Dᵀy‖²  s.t. aᵀy ≥ s, y ≥ 0`` with ``a = D w`` as s
-grows from 0. It is the non-negative lasso path of w on the dictionary read in the price
-``μ = 1/α`` (``z(α) = y/μ``), where every quantity is *linear* between events:
+grows from 0. This is the non-negative lasso path of w on the dictionary, with the price
+``μ = 1/α`` as parameter (``z(α) = y/μ``). In μ every quantity is *linear* between events:
 
     y_A = μ p − q,   p = (D_A D_Aᵀ)⁻¹ a_A,   q = (D_A D_Aᵀ)⁻¹ 1
     reduced cost   κ_i = 1 + d_iᵀ(Dᵀy) − μ a_i = 1 − d_iᵀ(equi + μ rho)   >= 0.
 
-An event is a κ_i or a y_i reaching zero. A row that comes in beside one it nearly equals would
-push it out within a hair, with coefficients that are all rounding in between: such rows are
-exchanged at once, which breaks optimality by less than rounding. Events are looked for on a few
-columns; then the reduced costs of the *full* dictionary, the certificate, are computed at each
-new knot, and where a column is violated it joins and the block is redone.
+An event is a κ_i or a y_i reaching zero. If a row enters that nearly equals an active one, the
+active one leaves almost at once, and the coefficients in between are mostly rounding error. Such
+rows are exchanged directly; the loss of optimality is below rounding. Events are searched among a
+few columns. The reduced costs of the *full* dictionary are then computed at each new knot; columns
+that violate optimality join, and the block of events is repeated.
 """
 
 from collections.abc import Iterable
@@ -25,9 +25,9 @@ from steering_core.optimize.factor import INDEPENDENT, ActiveQR, nonnegative_lea
 
 _TIE = 1e-12  # reduced costs and coefficients below this (relative) are zero
 FLAT = 1e-12  # |d_iᵀ rho| and a_i below this times ‖d_i‖‖w‖ is zero
-_GIVES_WAY = 1e-3  # an active row with a smaller part in a dependent one is not exchanged for it
-_INSTANT = 1e-4  # an exchange is over within this (relative)
-_PATIENCE = 4  # events without progress of the price before a dependent row is left alone
+_GIVES_WAY = 1e-3  # an active row with a smaller weight in a dependent row stays active
+_INSTANT = 1e-4  # an exchange is over within this relative change of the price
+_PATIENCE = 4  # events without progress of the price before a dependent row is ignored
 _STALLED = 64  # events without progress of the price before giving up
 
 
@@ -50,7 +50,7 @@ class Knot:
 
 @dataclass(frozen=True)
 class Ray:
-    """The last, unbounded segment: ``dy/dμ`` on the active set; no event comes any more."""
+    """The last, unbounded segment: ``dy/dμ`` on the active set. No event follows."""
 
     indices: Int[np.ndarray, " k"]
     slope: Float[np.ndarray, " k"]
@@ -62,7 +62,7 @@ class Homotopy:
     Args:
         dictionary, w: the decoder and the probe weight, ``(d_model,)``.
         a: ``D w`` over the full dictionary.
-        mu, active: where to start; default at the beginning of the path.
+        mu, active: where to start; by default at the beginning of the path.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Homotopy:
         self.work_on(np.array(self.active, dtype=int))
 
     def restart(self, mu: float, active: Iterable[int]) -> None:
-        """Go to a price and its active set; follow with :meth:`work_on`."""
+        """Go to a price and its active set; call :meth:`work_on` next."""
         self.mu, self.ray = mu, None
         self.active = [int(index) for index in active]
         self._qr.rebuild(self._dictionary.rows(np.array(self.active, dtype=int)))
@@ -88,7 +88,7 @@ class Homotopy:
         self._stalled, self._settled = 0, 0.0  # the price at which the last exchange is over
 
     def work_on(self, columns: Int[np.ndarray, " m"]) -> None:
-        """Look for events on ``columns`` and the active ones only."""
+        """Search for events among ``columns`` and the active columns only."""
         self._columns = np.union1d(columns, np.array(self.active, dtype=int)).astype(int)
         self._rows = self._dictionary.rows(self._columns)
         self._place = {int(index): i for i, index in enumerate(self._columns)}
@@ -96,7 +96,7 @@ class Homotopy:
         self._reprice()
 
     def next_price(self) -> Float[np.ndarray, " d_sae"]:
-        """The price at which each column of the full dictionary would come in, if nothing else."""
+        """The price at which each column of the full dictionary would enter if none came before."""
         slope, level = self._dictionary.price(np.stack([self._qr.rho, self._qr.equi])).T
         with np.errstate(divide="ignore", invalid="ignore"):
             price = np.where(slope > self._flat, (1.0 - level) / slope, np.inf)
@@ -104,13 +104,13 @@ class Homotopy:
         return price
 
     def rising(self) -> Float[np.ndarray, " d_sae"]:
-        """How fast each reduced cost falls with the price, zero where it does not matter."""
+        """How fast each reduced cost falls with the price; zero for active columns and rounding."""
         slope = self._dictionary.price(self._qr.rho)
         slope[self.active] = 0.0
         return np.where(slope > self._flat, slope, 0.0)
 
     def step(self) -> Knot | None:
-        """Go on to the next event and apply it; None (``ray`` is set) when none comes.
+        """Go to the next event and apply it. Returns None, and sets ``ray``, if no event follows.
 
         Raises:
             DegeneratePathError: after many events at one price.
@@ -121,7 +121,7 @@ class Homotopy:
         mu = min(come.min(initial=np.inf), leave.min(initial=np.inf), settled)
         if not np.isfinite(mu):
             left = self._w - p @ self._rows[[self._place[index] for index in self.active]]
-            p = p + self._qr.combination(left)  # refined: an error here would grow with s
+            p = p + self._qr.combination(left)  # one refinement: an error would grow with s
             self.ray = Ray(np.array(self.active, dtype=int), np.maximum(p, 0.0))
             return None
         self._stalled = 0 if mu > self.mu * (1 + 1e-14) else self._stalled + 1
@@ -165,12 +165,12 @@ class Homotopy:
             self._block([index])
 
     def _block(self, indices: list[int]) -> None:
-        """Leave rows alone that depend on the active ones, until one of those leaves."""
+        """Ignore rows that depend on the active ones until an active row leaves."""
         self._blocked.update(indices)
         self._outside[[self._place[index] for index in indices]] = False
 
     def _add(self, index: int) -> bool:
-        """Make a row active; False (nothing done) if it depends on those that are."""
+        """Make a row active; False (nothing done) if it depends on the active rows."""
         place = self._place[index]
         if not self._qr.append(self._rows[place]):
             return False
@@ -183,10 +183,11 @@ class Homotopy:
         return True
 
     def _exchange(self, index: int, y: Float[np.ndarray, " m"]) -> bool:
-        """Put a row that pays in the place of one it nearly depends on; False if none gives way.
+        """Replace an active row by a profitable row that depends on it; False if none can leave.
 
-        Along ``e_index − weights`` the vector ``Dᵀy`` stays; the first coefficient that reaches
-        zero leaves. Its reduced cost is zero again, and rising, at the price noted.
+        Moving along ``e_index − weights`` does not change ``Dᵀy``. The row whose coefficient
+        reaches zero first leaves. ``_settled`` is the price at which its reduced cost is zero
+        again and rising.
         """
         place = self._place[index]
         if self._slope[place] <= self._columns_flat[place]:
@@ -224,9 +225,9 @@ class Homotopy:
         entering: Int[np.ndarray, " t"],
         y: Float[np.ndarray, " m"],
     ) -> None:
-        """Several columns at zero at once: which move is a small non-negative least squares.
+        """Several columns reach zero at once: a small least-squares problem decides which move.
 
-        The next p minimises ``‖D_Aᵀp − w‖`` with ``p ≥ 0`` on the tied columns, else free.
+        The next p minimises ``‖D_Aᵀp − w‖`` with ``p ≥ 0`` on the tied columns, free elsewhere.
         """
         tied = np.union1d(np.array(self.active, dtype=int)[zero], entering).astype(int)
         self._remove(zero)
@@ -242,7 +243,7 @@ class Homotopy:
                 raise DegeneratePathError(f"Rows tied at price {self.mu:.17g} have no order.")
         chosen = tied[free][weight > 0].tolist()
         left_over = [index for index in chosen if not self._add(index)]
-        if self._stalled > _PATIENCE:  # rows too alike for the price to move: one of them will do
+        if self._stalled > _PATIENCE:  # nearly equal rows keep the price from moving: use one
             self._block(left_over + np.intersect1d(tied[~free], entering).tolist())
         if not chosen and zero.size == 0:  # all of them depend on the active rows
             place = np.array([self._place[int(index)] for index in entering])

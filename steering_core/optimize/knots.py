@@ -1,4 +1,4 @@
-"""The knots of a path: everything a query reads, and where on them a query lies."""
+"""The knots of a path: the data that queries read, and the search for a query among them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
-FAR = 1e4  # a position beyond this many last knots is far along the ray
-SNAP = 1e-14  # a norm budget this near above it has the position infinity
-LIMIT = 1e-12  # a norm budget this near (relative) to the attainable infimum counts as it
+FAR = 1e4  # a position beyond this multiple of the last knot is far along the ray
+SNAP = 1e-14  # a norm budget this close (relative) above the infimum has position infinity
+LIMIT = 1e-12  # a norm budget this close (relative) to the attainable infimum counts as equal
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,11 @@ class Place:
 
 @dataclass(frozen=True)
 class FarPrices:
-    """Multipliers far along the ray, made feasible: ``price − (norm − least_norm) size``.
+    """Multipliers far along the ray, scaled to be feasible for the dual.
 
-    That is the dual value per unit of margin under a budget ``norm``. ``t`` is the distance from
-    the last knot, ``violation`` the dual violation of the multipliers before they are shrunk.
+    Under a budget ``norm`` the dual value per unit of margin is ``price − (norm − least_norm)
+    size``. ``t`` is the distance from the last knot, ``violation`` the dual violation of the
+    multipliers before scaling.
     """
 
     t: Float[np.ndarray, " m"]
@@ -52,11 +53,10 @@ class Knots:
         mu: price of the margin.
         l1: ``1ᵀy``.
         violation: worst dual violation ``max_i (μ a_i − d_iᵀv − 1)₊`` over the full dictionary,
-            computed at the knot. A maximum of linear functions lies below its interpolation, so
-            the interpolated value bounds it in between.
+            computed at the knot. It is convex between knots, so interpolation gives a bound.
         v: residual vectors.
         indptr, indices, values: y in CSR form.
-        active: active set after the last knot, in the order of its factorisation.
+        active: active set after the last knot, in the order of the factorisation.
     """
 
     s: Float[np.ndarray, " K"]
@@ -71,7 +71,7 @@ class Knots:
 
     @property
     def complete(self) -> bool:
-        """Whether the ray is known, so that every query is inside the range."""
+        """Whether the ray is known; then every query lies inside the range."""
         return self.mu.size > self.s.size
 
     @property
@@ -91,7 +91,7 @@ class Knots:
 
     @cached_property
     def norm(self) -> Float[np.ndarray, " K_minus_1"]:
-        """``‖v‖ / s`` at the knots from the second on: falling, like ‖Dᵀu(s)‖."""
+        """``‖Dᵀu(s)‖ = ‖v‖ / s`` at the knots from the second on; it falls."""
         return np.minimum.accumulate(np.sqrt(self.square[1 : self.s.size]) / self.s[1:])
 
     @cached_property
@@ -103,17 +103,17 @@ class Knots:
 
     @cached_property
     def least_norm(self) -> float:
-        """Infimum of ``‖Dᵀu‖`` over all u with margin 1; zero while it is not known."""
+        """Infimum of ``‖Dᵀu‖`` over all u with margin 1; zero if it is not known yet."""
         return float(np.sqrt(self.square[-1])) if self.complete else 0.0
 
     @cached_property
     def l0(self) -> Int[np.ndarray, " rows"]:
-        """Coefficients that are not zero at each knot (and of the ray)."""
+        """Number of non-zero coefficients at each knot, and of the ray."""
         return np.diff(self.indptr).astype(np.int64)
 
     @cached_property
     def l0_between(self) -> Int[np.ndarray, " rows_minus_1"]:
-        """Coefficients that are not zero between knots k and k + 1."""
+        """Number of non-zero coefficients between knots k and k + 1."""
         width = int(self.indices.max(initial=0)) + 1
         ones = np.ones(self.values.size, dtype=np.int64)
         pattern = sparse.csr_array((ones, self.indices, self.indptr), shape=(self.l0.size, width))
@@ -121,7 +121,7 @@ class Knots:
         return self.l0[:-1] + self.l0[1:] - np.asarray(shared).ravel()
 
     def coefficients(self, d_sae: int) -> sparse.csr_array:
-        """Y row by row (the last is the ray, if any), ``(rows, d_sae)``."""
+        """The coefficients at each knot, ``(rows, d_sae)``; the last row is the ray, if any."""
         return sparse.csr_array(
             (self.values, self.indices, self.indptr), shape=(self.l0.size, d_sae)
         )
@@ -157,8 +157,8 @@ class Knots:
         """Position s with ``‖Dᵀu(s)‖ = norm``; 0 where the norm is slack.
 
         On a segment this is a quadratic in Bernstein form with one sign change, solved without
-        cancellation. The norms must not be below ``least_norm`` (but for rounding), nor, on an
-        incomplete path, below the last of ``self.norm``.
+        cancellation. The norms must be at least ``least_norm``, up to rounding, and on an
+        incomplete path at least the last of ``self.norm``.
         """
         norm = np.maximum(norm, self.least_norm)
         k = np.searchsorted(-self.norm, -norm, side="left")  # self.norm[k] <= norm
@@ -184,21 +184,21 @@ class Knots:
 
     @cached_property
     def far_prices(self) -> FarPrices:
-        """Multipliers at several distances on the ray; the knots must be complete."""
+        """Multipliers at several distances along the ray; the knots must be complete."""
         t = np.geomspace(1.0, 1e10, 41) * (self.s[-1] or 1.0)
         return self._far_prices(t)
 
     def far_price(
         self, norm: Float[np.ndarray, " n"], s: Float[np.ndarray, " n"]
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Lower bounds of ``1ᵀu`` under budgets ``‖Dᵀu‖ <= norm``, whose positions s are far.
+        """Lower bounds of ``1ᵀu`` under budgets ``‖Dᵀu‖ <= norm`` whose positions s are far.
 
-        The dual values ``μ − norm ‖v‖`` rise along the ray up to s, and the dual violation and
-        rounding grow: the best at s and at several other places, all of which are bounds. The
-        knots must be complete.
+        The dual value ``μ − norm ‖v‖`` rises along the ray up to s, but so do the dual violation
+        and rounding error. Every place on the ray gives a bound: the best of s and several fixed
+        places is taken. The knots must be complete.
 
         Returns:
-            The bounds, and the dual violation of the multipliers that each is of.
+            The bounds, and the dual violation of the multipliers of each.
         """
         ways = self.far_prices
         own = self._far_prices(np.where(np.isinf(s), ways.t[-1], s - self.s[-1]))
@@ -222,7 +222,7 @@ class Knots:
         return FarPrices(t, (self.mu[last] - excess) / shrink, size / shrink, violation)
 
     def attainable(self, norm: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Whether some u of margin 1 has this norm, as far as the path knows."""
+        """Whether some u of margin 1 has this norm, as far as the path is known."""
         return norm >= self.least_norm * (1.0 - LIMIT)
 
     def blend(self, name: str, place: Place) -> Float[np.ndarray, " n"]:
@@ -241,7 +241,7 @@ class Knots:
         )
 
     def blend_l0(self, place: Place) -> Int[np.ndarray, " n"]:
-        """Number of coefficients that are not zero."""
+        """Number of non-zero coefficients."""
         between = self.l0_between[np.minimum(place.k, self.l0_between.size - 1)]
         at_left, at_right = place.right == 0, place.left == 0
         onward = self.l0[np.minimum(place.k + 1, self.l0.size - 1)]

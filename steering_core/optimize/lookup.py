@@ -1,4 +1,4 @@
-"""The path as a table on the device of the model: a steering vector per token, no solver."""
+"""The path as a table on the model's device: a steering vector per token, without a solver."""
 
 from collections.abc import Callable
 
@@ -18,26 +18,26 @@ Answer = tuple[Float[Tensor, "batch d_model"], Int[Tensor, " batch"]]
 class PathLookup(torch.nn.Module):
     """Residual vectors ``Dᵀδ`` of a fitted path for batches of shortfalls.
 
-    A query is a binary search and an interpolation between two rows, without a loop over inputs
-    and without waiting for the device. Each solution is certified as those of the path are, from
-    what the knots hold of the dual. Rows that have no certified solution are **zero** and flagged:
-    the second value returned holds indices into ``steering_core.optimize.solution.STATUSES``,
-    which are ``optimal``, ``already_satisfied`` (zero, rightly), ``infeasible``, ``inaccurate``
-    and ``beyond_range`` (the path was not fitted this far: ``path.extend`` it before the table is
-    made). A shortfall that is NaN counts as infeasible.
+    A query is a binary search and an interpolation between two rows. There is no loop over inputs
+    and no GPU sync. Each solution is certified as the path certifies its own, from the dual values
+    at the knots. Rows without a certified solution are **zero** and flagged: the second value
+    returned holds indices into ``steering_core.optimize.solution.STATUSES``. They are ``optimal``,
+    ``already_satisfied`` (zero is the solution), ``infeasible``, ``inaccurate`` and
+    ``beyond_range`` (the path was not fitted this far: call ``path.extend`` before making the
+    table). A shortfall that is NaN counts as infeasible.
 
-    Positions are computed in float64 whatever the dtype of the vectors; casting the module
-    casts the vectors only.
+    Positions are computed in float64, whatever the dtype of the vectors. Casting the module casts
+    the vectors only.
 
     Args:
-        path: a fitted path; it is copied, later extensions do not show.
+        path: a fitted path. It is copied, so later extensions have no effect.
         device: of the table.
         dtype: of the vectors.
-        tolerance: a solution whose certified relative gap, of either sign, or whose miss is
-            larger is ``inaccurate``.
+        tolerance: a solution is ``inaccurate`` if its certified relative gap, of either sign, or
+            its miss is larger.
 
     Raises:
-        ValueError: naming ``path``, if it has no knots yet and might have, or ``tolerance``.
+        ValueError: naming ``path``, if it was not extended yet, or ``tolerance``.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class PathLookup(torch.nn.Module):
         """``(vectors, codes)`` of QP(λ, r); a tensor of λ, one a row, is taken unchecked.
 
         Raises:
-            ValueError: naming ``qp_lambda``, if it is a number that is not > 0, or ``shortfall``.
+            ValueError: naming ``qp_lambda``, if it is a number <= 0, or ``shortfall``.
         """
         if not isinstance(qp_lambda, Tensor) and not 0 < as_number("qp_lambda", qp_lambda) < np.inf:
             raise ValueError(f"qp_lambda must be > 0 and finite, not {qp_lambda}.")
@@ -96,7 +96,7 @@ class PathLookup(torch.nn.Module):
         """``(vectors, codes)`` of SOCP(ε, r); a tensor of ε, one a row, is taken unchecked.
 
         Raises:
-            ValueError: naming ``epsilon``, if it is a number that is not >= 0, or ``shortfall``.
+            ValueError: naming ``epsilon``, if it is a number < 0, or ``shortfall``.
         """
         if not isinstance(epsilon, Tensor) and not 0 <= as_number("epsilon", epsilon) < np.inf:
             raise ValueError(f"epsilon must be >= 0 and finite, not {epsilon}.")
@@ -109,7 +109,7 @@ class PathLookup(torch.nn.Module):
         return self._answer(r, self._at_norm(norm), norm, never, beyond)
 
     def _at_norm(self, norm: Tensor) -> Tensor:
-        """As ``Knots.at_norm``; anything finite where the norm is out of range."""
+        """As ``Knots.at_norm``; some finite number where the norm is out of range."""
         t, last = self._tables, self._tables["s"].numel() - 1
         norm = norm.clamp(min=self._least)
         k = torch.searchsorted(t["fall"], -norm).clamp(max=last if self.complete else last - 1)
@@ -134,7 +134,7 @@ class PathLookup(torch.nn.Module):
     def _answer(
         self, r: Tensor, s: Tensor, norm: Tensor | None, never: Tensor, beyond: Tensor
     ) -> Answer:
-        """The solutions at positions s, of the SOCP if budgets per shortfall ``norm`` are given."""
+        """The solutions at positions s; the SOCP also gives ``norm``, its budget per shortfall."""
         t, last = self._tables, self._tables["s"].numel() - 1
         far = torch.isinf(s)
         first = t["s"][min(1, last)].clamp(min=np.finfo(float).tiny) if last else 1.0
@@ -170,9 +170,9 @@ class PathLookup(torch.nn.Module):
     def _gap(
         self, s: Tensor, norm: Tensor | None, k: Tensor, left: Tensor, right: Tensor
     ) -> Float[Tensor, " batch"]:
-        """The certified relative gap, or the miss if larger: as ``Solutions`` computes them.
+        """The larger of certified relative gap and miss, as ``Solutions`` computes them.
 
-        All per unit of shortfall. ``left`` and ``right`` are those of ``u = y/s``.
+        All values are per unit of shortfall. ``left`` and ``right`` are the weights of ``u = y/s``.
         """
         t = self._tables
         price, l1, violation = (

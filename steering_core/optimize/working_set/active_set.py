@@ -1,8 +1,8 @@
-"""Exact finishing of an approximate solution: the active set, then its linear equations.
+"""Makes an approximate solution exact: finds its active set, then solves the linear equations.
 
-First-order and interior-point solvers leave coefficients at their tolerance. Here the set of
-coefficients that are free, zero or at their cap is read off such a solution and corrected by
-block principal pivoting until the optimality conditions hold to rounding; zeros are then exact.
+First-order and interior-point solvers are exact only to their tolerance. This module guesses from
+such a solution which coefficients are free, zero or at their cap. Block principal pivoting corrects
+the guess until the optimality conditions hold to rounding; zeros are then exact.
 
 The program is ``min cᵀx + ½ xᵀGx  s.t. A x ≥ s, 0 ≤ x ≤ u`` with ``G = E Eᵀ`` and rows of E of
 unit length.
@@ -17,7 +17,7 @@ from scipy.linalg import cho_factor, cho_solve
 _SINGULAR = 1e-15  # a squared distance to the span (relative) below this cannot be solved with
 _ZERO = 1e-10  # relative tolerance of the optimality conditions
 _PIVOTS = 120
-_PATIENCE = 8  # block pivots without fewer violations before single ones
+_PATIENCE = 8  # block pivots without fewer violations before single pivots
 
 PerColumn = Float[np.ndarray, " n"]
 PerMargin = Float[np.ndarray, " k"]
@@ -25,14 +25,14 @@ PerMargin = Float[np.ndarray, " k"]
 
 @dataclass(frozen=True)
 class ActiveSet:
-    """Which columns are free or at their cap (the rest is zero), which margins are tight."""
+    """The columns that are free or at their cap (the others are zero), and the tight margins."""
 
     free: Bool[np.ndarray, " n"]
     capped: Bool[np.ndarray, " n"]
     tight: Bool[np.ndarray, " k"]
 
 
-#: Coefficients and prices of margins, and the active set that they belong to.
+#: Coefficients, prices of the margins, and their active set.
 Exact = tuple[PerColumn, PerMargin, ActiveSet]
 
 
@@ -58,8 +58,8 @@ def guess(
 ) -> ActiveSet:
     """Active set of an approximate primal and dual solution of the QP.
 
-    Of a coefficient and its reduced cost one is zero at the optimum: the smaller one, relative
-    to the size of such numbers, is taken for zero; a margin and its price likewise.
+    At the optimum a coefficient or its reduced cost is zero. The one that is smaller, relative to
+    the largest of its kind, is taken as zero; likewise for a margin and its price.
     """
     cost = program.cost + program.gram @ x - mu @ program.margins
     cost = cost / _scale(program, mu)
@@ -101,7 +101,7 @@ def affine(
     if tight.any():
         lift = cho_solve(factor, a.T, check_finite=False)
         need = margin[tight] - program.margins[np.ix_(tight, active.capped)] @ x[active.capped]
-        for _ in range(2):  # again: where margins are small beside costs, all is rounding at first
+        for _ in range(2):  # twice: with margins much smaller than costs, the first is rounding
             more = np.linalg.lstsq(a @ lift, need - a @ base, rcond=1e-13)[0]
             mu[tight] += more
             base = base + lift @ more
@@ -112,7 +112,7 @@ def affine(
 def violations(
     program: Program, active: ActiveSet, s: PerMargin, x: PerColumn, mu: PerMargin
 ) -> tuple[PerColumn, PerMargin]:
-    """By how much each column and each margin breaks its condition; zeros when optimal."""
+    """By how much each column and each margin violates its condition; all zero at the optimum."""
     cost = program.cost + program.gram @ x - mu @ program.margins
     scale = _scale(program, mu)
     size = _size(x)
@@ -128,7 +128,7 @@ def violations(
 def finish_qp(program: Program, s: PerMargin, active: ActiveSet) -> Exact | None:
     """Exact ``(x, mu, active set)`` of the QP, starting from a guessed active set.
 
-    None if the pivots do not settle or meet dependent columns: keep the approximate solution.
+    None if the pivots do not converge or meet dependent columns; keep the approximate solution.
     """
     fewest, patience = np.inf, _PATIENCE
     one = np.ones(1)
@@ -149,7 +149,7 @@ def finish_qp(program: Program, s: PerMargin, active: ActiveSet) -> Exact | None
             fewest, patience = count, _PATIENCE
         else:
             patience -= 1
-        if patience < 0:  # Murty's rule: one at a time, the last one
+        if patience < 0:  # Murty's rule: pivot on the last violation only
             only = np.flatnonzero(bad)[-1]
             bad = np.zeros_like(bad)
             bad[only] = 1.0
@@ -158,9 +158,9 @@ def finish_qp(program: Program, s: PerMargin, active: ActiveSet) -> Exact | None
 
 
 def tidied(program: Program, s: PerMargin, x: PerColumn, active: ActiveSet) -> PerColumn:
-    """``x`` without what is only its solver's tolerance: for programs whose pivots do not settle.
+    """``x`` without values at the level of the solver's tolerance, if pivoting did not converge.
 
-    What the active set takes for zero becomes zero; the least change of the free coefficients
+    Coefficients outside the active set become zero. The smallest change of the free coefficients
     then restores the tight margins.
     """
     x = np.where(active.free, x, np.where(active.capped, program.caps, 0.0))
@@ -179,7 +179,7 @@ def holds(program: Program, active: ActiveSet, s: PerMargin, x: PerColumn, mu: P
 def cholesky(
     gram: Float[np.ndarray, "m m"], least: float = _SINGULAR
 ) -> tuple[Float[np.ndarray, "m m"], bool] | None:
-    """Factor of a Gram matrix, None if a squared distance to a span is below ``least``."""
+    """Factor of a Gram matrix; None if a squared relative distance to a span is below ``least``."""
     if gram.size == 0:
         return gram, False
     try:
@@ -191,7 +191,7 @@ def cholesky(
 
 
 def _meets(program: Program, active: ActiveSet, s: PerMargin, x: PerColumn) -> bool:
-    """Whether the tight margins hold: the free columns may be too few or too alike for them."""
+    """Whether the tight margins hold; they do not if the free columns are too few or too alike."""
     gap = (s - program.margins @ x)[active.tight]
     return bool((np.abs(gap) <= _ZERO * _size(s)).all())
 

@@ -1,4 +1,4 @@
-"""The columns a working set has taken in, and the price of all the others."""
+"""The columns of a working set, and the reduced costs of all the others."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.homotopy import FLAT
 from steering_core.optimize.working_set.active_set import Program
 
-_AT_CAP = 1e-9  # a coefficient this near (relative) to its cap is at it
+_AT_CAP = 1e-9  # a coefficient this close (relative) to its cap is at it
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the reduced costs of the full dictionary say about multipliers.
+    """How far multipliers are from dual feasibility on the full dictionary.
 
     Attributes:
         shrink: ``1 + ϑ``: the multipliers divided by it are feasible for the dual.
-        capped: what the caps then cost in the dual.
+        capped: dual cost of the caps after that division.
         violation: worst violation of a column that is not at its cap.
     """
 
@@ -31,19 +31,19 @@ class Certificate:
 class WorkingColumns:
     """Columns ``±d_i``: id ``i`` turns feature i up, id ``d_sae + i`` turns it down.
 
-    Inside, columns have unit length and cost ``unit / ‖d_i‖``, so that solvers see the same
-    numbers whatever the scale of the rows. Reduced costs are relative to the cost of their
-    column, which makes them those of the rows as given.
+    Internally columns have unit length and cost ``unit / ‖d_i‖``, so solvers see the same numbers
+    whatever the scale of the rows. Reduced costs are relative to the cost of their column, so they
+    equal those of the rows as given.
 
     Args:
         dictionary: the decoder.
         directions: ``W``, ``(k, d_model)``.
 
     Attributes:
-        unit: a typical length of a row, by which costs are measured.
+        unit: median length of a row, the unit of costs.
         lengths: ``‖d_i‖``, one for a zero row, ``(d_sae,)``.
         gains: what a column of unit length adds to each margin, ``(k, d_sae)``.
-        ids: of the columns taken in; ``rows`` and ``gram`` are theirs.
+        ids: of the columns in the working set, as are ``rows`` and ``gram``.
     """
 
     def __init__(self, dictionary: Dictionary, directions: Float[np.ndarray, "k d_model"]) -> None:
@@ -73,7 +73,7 @@ class WorkingColumns:
         return np.where(self.ids < self.d_sae, 1.0, -1.0)
 
     def add(self, ids: Int[np.ndarray, " m"]) -> int:
-        """Take columns in, those not there yet; returns how many."""
+        """Add the columns that are not there yet; returns how many."""
         ids = np.setdiff1d(ids, self.ids)
         if ids.size:
             new = self._dictionary.rows(ids % self.d_sae)
@@ -88,7 +88,7 @@ class WorkingColumns:
     def keep_best(
         self, costs: Float[np.ndarray, " columns"], x: Float[np.ndarray, " n"], most: int
     ) -> None:
-        """Forget the dearest unused columns if there are more than ``most``, down to half."""
+        """If there are more than ``most`` columns, drop those of highest reduced cost, to half."""
         if self.ids.size <= most:
             return
         order = np.argsort(np.where(x > 0, -np.inf, costs[self.ids]), kind="stable")
@@ -97,7 +97,7 @@ class WorkingColumns:
         self._keep(mask)
 
     def keep_first(self, n: int) -> None:
-        """Forget all but the first n columns taken in."""
+        """Drop all but the first n columns."""
         self._keep(np.arange(self.ids.size) < n)
 
     def _keep(self, mask: Bool[np.ndarray, " n"]) -> None:
@@ -105,11 +105,11 @@ class WorkingColumns:
         self.gram = self.gram[np.ix_(mask, mask)]
 
     def caps(self, caps: Float[np.ndarray, " columns"]) -> Float[np.ndarray, " n"]:
-        """Caps of these columns, of caps on the coefficients of all ``2 d_sae`` ids."""
+        """Caps of these columns, given caps of the coefficients of all ``2 d_sae`` ids."""
         return caps[self.ids] * self.lengths[self.ids % self.d_sae]
 
     def program(self, caps: Float[np.ndarray, " columns"], costly: bool = True) -> Program:
-        """The program on these columns; without costs it looks for the least norm."""
+        """The program on these columns; if not ``costly``, its costs are zero: the least norm."""
         cost = self.unit / self.lengths[self.ids % self.d_sae]
         return Program(self.gram, self.margins, self.caps(caps), cost if costly else 0.0 * cost)
 
@@ -136,7 +136,7 @@ class WorkingColumns:
         """Certificate of multipliers with these reduced costs.
 
         A column without a cap that violates by ϑ is made feasible by dividing the multipliers by
-        ``1 + ϑ``; a capped one costs its cap times its violation (per ``unit``).
+        ``1 + ϑ``. A capped column costs its cap times its violation, per ``unit``.
 
         Args:
             costs: from :meth:`reduced_costs`.
@@ -168,7 +168,7 @@ class WorkingColumns:
     def delta(
         self, x: Float[np.ndarray, " n"], caps: Float[np.ndarray, " columns"]
     ) -> sparse.csr_array:
-        """δ of coefficients of these columns, ``(1, d_sae)``; rounding goes above no cap."""
+        """δ for coefficients x of these columns, ``(1, d_sae)``, clipped at the caps."""
         used = x > 0
         columns = self.ids[used] % self.d_sae
         values = np.minimum(x[used] / self.lengths[columns], caps[self.ids[used]])

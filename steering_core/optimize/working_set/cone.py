@@ -1,4 +1,4 @@
-"""Exact finishing of the cone program: the quadratic one with the right price of the budget.
+"""Makes a solution of the cone program exact, as a QP with the right price of the budget.
 
 The program is ``min cᵀx  s.t. A x ≥ r, ‖Eᵀx‖ ≤ ε, 0 ≤ x ≤ u``. With the multiplier η of the
 budget its solution is that of the QP with ``s = η r`` and caps ``η u``, ``x' = η x``, and
@@ -18,8 +18,8 @@ from steering_core.optimize.working_set.active_set import (
 from steering_core.optimize.working_set.primal import primal_qp
 
 _PRICES = 80
-_MET = 1e-13  # a norm nearer (relative) to the budget than this meets it
-_FREE = 1e-6  # a price by which the budget costs less than this (relative) counts as none
+_MET = 1e-13  # a norm closer (relative) to the budget than this meets it
+_FREE = 1e-6  # a price at which the budget costs less than this (relative) counts as zero
 
 Exact = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " k"], float]
 
@@ -35,8 +35,8 @@ def finish_cone(
 ) -> Exact | None:
     """``(x', mu, eta)`` of the program, exact if its budget is tight.
 
-    On an active set x' is affine in η, so the budget is a quadratic in η; its root gives the
-    next active set, between the prices already known to be too low and too high.
+    On an active set x' is affine in η, so the budget is a quadratic equation in η. Its root gives
+    the next active set, between the prices known to be too low and too high.
 
     Args:
         program: G, A, u and c.
@@ -48,9 +48,9 @@ def finish_cone(
         active: guessed active set.
 
     Returns:
-        A budget that is slack has the price 0, and x stands for x'; the multipliers are then
-        those of the linear program, for the caller to find. None as :func:`finish_qp`, or if
-        no price meets the budget.
+        If the budget is slack, its price is 0 and x is returned in place of x'. The multipliers
+        are then those of the linear program, which the caller solves. None as for
+        :func:`finish_qp`, or if no price meets the budget.
     """
     low, high = 0.0, np.inf
     least = _FREE * float(program.cost @ x) / epsilon**2
@@ -69,7 +69,7 @@ def finish_cone(
         low, high = (eta, high) if norm > epsilon else (low, eta)
         if high <= least:
             return x, mu, 0.0
-        # At the least norm there is no price meets the budget exactly.
+        # At the least norm no price meets the budget exactly.
         if abs(norm - epsilon) <= _MET * epsilon or high <= low * (1.0 + _MET):
             return scaled, mu, eta
     return None
@@ -82,9 +82,9 @@ def _on_active_set(
     eta: float,
     active: ActiveSet,
 ) -> tuple[float | None, Exact | None]:
-    """The price near ``eta`` that meets the budget on an active set, None if none does.
+    """The price near ``eta`` that meets the budget on an active set, or None.
 
-    And ``(x', mu, price)`` there, None if that active set is not the optimal one.
+    The second value is ``(x', mu, price)`` there, or None if that active set is not optimal.
     """
     margins = np.stack([np.zeros_like(r), r], axis=1)
     solved = affine(program, active, margins, np.array([0.0, 1.0]), np.array([1.0, 0.0]))
@@ -113,8 +113,8 @@ def _between(low: float, high: float, root: float | None, eta: float) -> float:
 def _price(a: float, half_b: float, c: float, epsilon: float, near: float) -> float | None:
     """The η with ``‖x0/η + x1‖ = ε``, given ``(‖x1‖² − ε², x0·x1, ‖x0‖²)``.
 
-    Where ε is the least norm there is, any large η does, and a root is all rounding: then the
-    first that meets ε closely enough.
+    If ε is the least norm, any large η meets it and a computed root is rounding error. Then the
+    first η is returned that meets ε closely enough.
     """
     root = _nearest_root(a, half_b, c, near)
     enough = np.sqrt(0.5 * c / _MET) / epsilon

@@ -1,7 +1,7 @@
-"""Whether margins can be met at all, under caps and a budget: a point, or a proof that none is.
+"""Whether margins can be met under caps and a budget: returns a point, or proves there is none.
 
-``infeasible`` is said only with a certificate (Farkas), computed on the full dictionary: prices
-μ ≥ 0 of the margins, and a direction of the budget, with which no column helps.
+A program is called ``infeasible`` only with a Farkas certificate on the full dictionary: prices
+μ ≥ 0 of the margins, and a direction of the budget, for which no column helps.
 """
 
 from dataclasses import dataclass, replace
@@ -26,10 +26,10 @@ from steering_core.optimize.working_set.inner import (
 )
 from steering_core.optimize.working_set.primal import primal_qp
 
-_FIRST = 64  # columns to begin with
-_TOWARDS = 128  # columns a round while looking for a shorter point
+_FIRST = 64  # columns of the first working set
+_TOWARDS = 128  # columns added a round while searching a shorter point
 _FLAT = 1e-10  # a gain below this, relative to its largest, does not refute a certificate
-_EDGE = 1e-11  # a budget nearer (relative) to the least norm than this counts as it
+_EDGE = 1e-11  # a budget closer (relative) to the least norm than this counts as equal
 Missed = tuple[PerColumn, PerMargin, int]  # point, prices, iterations
 _MEETS = 1e-7  # margins missed by less (relative) are corrected by the active set
 
@@ -45,10 +45,10 @@ class Feasible:
 def meet_margins(
     columns: WorkingColumns, r: PerMargin, caps: Float[np.ndarray, " columns"]
 ) -> Feasible:
-    """Take in columns that meet the margins, cheaply, and others that are worth their cost.
+    """Add columns that meet the margins at low cost, and those of lowest reduced cost.
 
     Args:
-        columns: what is taken in.
+        columns: the working set; columns are added to it.
         r: shortfalls, some of them > 0.
         caps: of the coefficients, all ids.
     """
@@ -83,7 +83,7 @@ def meet_budget(
     caps: Float[np.ndarray, " columns"],
     epsilon: float,
 ) -> Feasible:
-    """Take in columns that bring the least norm of a point that meets the margins to ε.
+    """Add columns until a point that meets the margins has norm <= ε, or none can.
 
     Args: as :func:`meet_margins`, and the budget ``epsilon``.
     """
@@ -115,7 +115,7 @@ def meet_budget(
 
 
 def least_free_norm(directions: Float[np.ndarray, "k d_model"], r: PerMargin) -> float:
-    """Lower bound of ``‖v‖`` with ``W v ≥ r`` over all v: 0 if it is beyond float64.
+    """Lower bound of ``‖v‖`` over all v with ``W v ≥ r``; 0 if float64 gives none.
 
     Least distance programming (Lawson and Hanson, 1974, ch. 23) with directions of unit length.
     """
@@ -131,8 +131,8 @@ def least_free_norm(directions: Float[np.ndarray, "k d_model"], r: PerMargin) ->
     target[-1] = 1.0
     weight = nonnegative_least_squares(stacked, target)
     if weight is None or np.linalg.norm(stacked @ weight - target) <= 1e-6:
-        return 0.0  # contradicting directions, perhaps: for meet_margins to say
-    # ‖v‖‖Wᵀu‖ >= uᵀWv >= uᵀr holds for every u >= 0, also where the steps ended early.
+        return 0.0  # the directions may contradict each other: meet_margins decides
+    # ‖v‖‖Wᵀu‖ >= uᵀWv >= uᵀr holds for every u >= 0, also if the solver stopped early.
     rounding = 8.0 * np.finfo(float).eps * float(weight.sum())
     length = float(np.linalg.norm(triangle @ weight)) + rounding
     return size * max(float(need / size @ weight), 0.0) / max(length, 1e-300)
@@ -141,7 +141,7 @@ def least_free_norm(directions: Float[np.ndarray, "k d_model"], r: PerMargin) ->
 def _reaching(
     columns: WorkingColumns, r: PerMargin, caps: Float[np.ndarray, " columns"]
 ) -> Feasible:
-    """A point on the working columns that meets the margins; more columns if there is none."""
+    """A point on the working columns that meets the margins; adds columns if there is none."""
     if columns.ids.size:
         program = columns.program(caps)
         linear = solve_linear(program.margins, r, program.caps, program.cost)
@@ -164,11 +164,11 @@ def _shortest(program: Program, r: PerMargin, start: SolverResult) -> SolverResu
 
 
 def _least_miss(margins: Float[np.ndarray, "k n"], r: PerMargin, caps: PerColumn) -> SolverResult:
-    """The least t with ``A x + t ≥ r``: its prices are a certificate where t cannot vanish."""
+    """The least t with ``A x + t ≥ r``; if t > 0 its prices certify infeasibility."""
     sigma, gain = float(r.max()), np.abs(margins).max(axis=0)
     scaled, need, limits = margins / gain, r / sigma, caps * gain / sigma
     found = [_elastic(scaled, need, limits)]
-    if np.isinf(limits).all():  # without caps least squares do, to rounding
+    if np.isinf(limits).all():  # without caps, least squares are exact to rounding
         found.append(_least_squares(scaled, need))
     for x, mu, steps in found:
         point = SolverResult("solved", np.maximum(x, 0.0) * sigma / gain, mu, steps, 0.0, "highs")
@@ -204,7 +204,7 @@ def _least_squares(margins: Float[np.ndarray, "k n"], r: PerMargin) -> Missed:
 def _proves(
     margins: Float[np.ndarray, "k n"], r: PerMargin, caps: PerColumn, mu: PerMargin
 ) -> bool:
-    """Farkas: priced with μ, all that the columns can do is less than what is asked for."""
+    """Farkas: at prices μ, all columns together are worth less than the margins require."""
     worth, finite = mu @ margins, np.isfinite(caps)
     flat = (worth[~finite] <= _FLAT * mu.max(initial=0.0)).all()
     most = float(caps[finite] @ np.maximum(worth[finite], 0.0))
@@ -212,6 +212,6 @@ def _proves(
 
 
 def _meets(margins: Float[np.ndarray, "k n"], r: PerMargin, x: PerColumn) -> bool:
-    """Whether a point meets the margins, but for rounding: huge terms that cancel say nothing."""
+    """Whether a point meets the margins up to the rounding error of its terms."""
     rounding = 4.0 * np.finfo(float).eps * (np.abs(margins) @ np.abs(x))
     return bool((margins @ x - rounding - r >= -_MEETS * float(r.max())).all())

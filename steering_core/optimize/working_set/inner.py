@@ -23,12 +23,12 @@ _OSQP = {
     "eps_abs": 1e-6,
     "eps_rel": 1e-6,
     "max_iter": 20_000,
-    "polishing": False,  # finished exactly by active_set
+    "polishing": False,  # active_set makes the solution exact
     "adaptive_rho_interval": 50,  # by iterations, not by time: the same run gives the same bytes
     "check_termination": 5,
 }
 _SCS = {"verbose": False, "eps_abs": 1e-7, "eps_rel": 1e-7, "max_iters": 50_000}
-_NEAR = 1e-11  # of Clarabel's QP, so that active sets can be read off
+_NEAR = 1e-11  # tolerance of Clarabel's QP, small enough to read off active sets
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class SolverResult:
 class WarmOSQP:
     """``min cᵀx + ½ xᵀGx  s.t. A x ≥ s, 0 ≤ x ≤ u`` on a set of columns, input after input.
 
-    While the columns stay the same, only bounds and the linear term change: the factorisation is
-    kept. When columns come or go it is set up again. Each solve starts from the last solution,
-    column by column, unless ``warm`` is False.
+    While the columns stay the same, only bounds and the linear term change, and the factorisation
+    is kept. When the columns change, the solver is set up again. Each solve starts from the last
+    solution, column by column, unless ``warm`` is False.
     """
 
     def __init__(self, warm: bool = True) -> None:
@@ -63,7 +63,7 @@ class WarmOSQP:
     def solve(
         self, ids: Int[np.ndarray, " n"], program: Program, s: Float[np.ndarray, " k"]
     ) -> SolverResult:
-        """Solve for one right-hand side; x is of order one inside the solver."""
+        """Solve for one right-hand side, scaled so that x is of order one inside the solver."""
         k, n = program.margins.shape
         self._prepare(ids, program)
         sigma = float(s.max())
@@ -107,7 +107,7 @@ class WarmOSQP:
 
 
 def solve_quadratic(program: Program, s: Float[np.ndarray, " k"]) -> SolverResult:
-    """The program of :class:`WarmOSQP` by Clarabel: cold and slower, but near its optimum."""
+    """The program of :class:`WarmOSQP` by Clarabel: slower, but closer to the optimum."""
     k, n = program.margins.shape
     sigma = float(s.max())
     finite = np.isfinite(program.caps)
@@ -173,7 +173,7 @@ def solve_linear(
 ) -> SolverResult:
     """``min cᵀx s.t. A x ≥ r, 0 ≤ x ≤ u`` (HiGHS): the limit of a slack budget.
 
-    Columns are scaled to a largest gain of one; "infeasible" is what HiGHS says, no proof.
+    Columns are scaled to a largest gain of one. ``"infeasible"`` is HiGHS's status, not a proof.
     """
     sigma, gain = float(r.max()), np.abs(margins).max(axis=0, initial=0.0)
     gain = np.where(gain > 0, gain, 1.0)
@@ -190,7 +190,7 @@ def highs(
     cost: Float[np.ndarray, " n"],
     tolerance: float | None = None,
 ) -> SolverResult:
-    """``min cᵀx s.t. A x ≥ r, 0 ≤ x ≤ u`` as it stands; numbers out of range have failed."""
+    """``min cᵀx s.t. A x ≥ r, 0 ≤ x ≤ u`` by HiGHS, unscaled; ``"failed"`` if numbers overflow."""
     k, n = margins.shape
     names = ("primal_feasibility_tolerance", "dual_feasibility_tolerance")
     options = {} if tolerance is None else {name: tolerance for name in names}
@@ -199,7 +199,7 @@ def highs(
         result = linprog(
             cost, A_ub=-margins, b_ub=-r, bounds=bounds, method="highs", options=options
         )
-    except ValueError:  # what scaling made infinite
+    except ValueError:  # scaling made a number infinite
         return no_solution("failed", n, k, 0)
     if result.status != 0:
         return no_solution("infeasible" if result.status == 2 else "failed", n, k, int(result.nit))
@@ -243,5 +243,5 @@ def _scs(
 
 
 def no_solution(status: str, n: int, k: int, iterations: int) -> SolverResult:
-    """The answer of a solver that found none."""
+    """The result of a solver that found no solution."""
     return SolverResult(status, np.full(n, np.nan), np.full(k, np.nan), int(iterations), np.nan)

@@ -1,4 +1,4 @@
-"""One input's program on the working columns: how to solve, finish, repair and certify it."""
+"""The program of one input on the working columns: solve, make exact, repair and certify it."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -30,16 +30,16 @@ from steering_core.optimize.working_set.inner import (
 )
 from steering_core.optimize.working_set.primal import independent, primal_qp
 
-_SLACK = 1e-6  # a budget whose price is below this (relative) is tried without
-_EXACT = 1e-9  # an error (relative) below this is none
+_SLACK = 1e-6  # with a smaller relative price, try the program without its budget
+_EXACT = 1e-9  # a relative error below this counts as zero
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One input's solution; NaN where there is none.
 
-    ``miss`` is by how much the worst constraint is missed, relative to the largest shortfall
-    (margins, each in units of its best feature's gain) or ε (budget).
+    ``miss`` is the worst violation of a constraint, relative to the largest shortfall (margins,
+    each in units of its best feature's gain) or to ε (budget).
     """
 
     status: str
@@ -55,37 +55,37 @@ class Outcome:
 
     @classmethod
     def without_solution(cls, status: str, d_sae: int) -> "Outcome":
-        """No solution."""
+        """An input that has no solution."""
         return cls(status, sparse.csr_array((1, d_sae)))
 
     @classmethod
     def satisfied(cls, d_sae: int) -> "Outcome":
-        """δ = 0 is exact."""
+        """An input that passes all margins: δ = 0 is the exact solution."""
         return cls("already_satisfied", sparse.csr_array((1, d_sae)), 0.0, 0.0, 0.0, 0.0)
 
     def by(self, inner: str) -> "Outcome":
-        """The same with the inner solver whose point was used."""
+        """A copy with the name of the inner solver whose point was used."""
         return replace(self, inner=inner)
 
     def counted(self, iterations: int, rounds: int) -> "Outcome":
-        """The same with the work that the input took."""
+        """A copy with the iterations and rounds that the input took."""
         return replace(self, iterations=iterations, rounds=rounds)
 
     @property
     def error(self) -> float:
-        """The relative gap, without its sign, or the miss if that is larger."""
+        """The larger of the absolute relative gap and the miss; infinite if unknown."""
         gap = abs(self.objective - self.dual_objective)
         error = max(gap / self.objective if self.objective > 0 else gap, self.miss)
         return np.inf if np.isnan(error) else error
 
     def better(self, earlier: "Outcome | None") -> "Outcome":
-        """This one, unless it is in error and an ``earlier`` one is less so."""
+        """This outcome, or ``earlier`` if that has a smaller error and this one is not exact."""
         if earlier is None or self.error <= max(earlier.error, _EXACT):
             return self
         return earlier
 
     def judged(self, tolerance: float) -> "Outcome":
-        """The same, ``inaccurate`` if its error exceeds ``tolerance``."""
+        """A copy with the status ``inaccurate`` if its error exceeds ``tolerance``."""
         if self.status != "optimal" or self.error <= tolerance:
             return self
         return replace(self, status="inaccurate")
@@ -95,7 +95,7 @@ class Outcome:
 class Point:
     """Coefficients of unit columns and multipliers; ``nu`` belongs to the residual vector.
 
-    ``solver`` is the inner solver it was finished from, ``iterations`` what finishing took.
+    ``solver`` is the inner solver it came from, ``iterations`` the number that finishing took.
     """
 
     x: PerColumn
@@ -106,7 +106,7 @@ class Point:
 
 
 class InputProgram(Protocol):
-    """What the rounds of the working set need from a program."""
+    """What the working set needs from the program of an input."""
 
     caps: Float[np.ndarray, " columns"]
 
@@ -114,10 +114,10 @@ class InputProgram(Protocol):
         """Solve approximately on the working columns."""
 
     def finish(self, found: SolverResult) -> Point:
-        """Make it exact."""
+        """Make an approximate solution exact."""
 
     def repair(self) -> str:
-        """Find a feasible point, on more columns maybe: ``"feasible"``, else the final status."""
+        """Find a feasible point, adding columns if needed: ``"feasible"``, or the final status."""
 
     def outcome(self, point: Point, costs: Float[np.ndarray, " columns"]) -> Outcome:
         """Values and certificate, given the reduced costs of all columns."""
@@ -147,7 +147,7 @@ class QPInputProgram:
         return self._columns.program(np.where(self.caps > 0, self._scale * self.caps, 0.0))
 
     def solve(self) -> SolverResult:
-        """By OSQP, warm; by Clarabel where that gives up; else a feasible point."""
+        """By OSQP, warm; if that fails, by Clarabel; if that fails too, a feasible point."""
         program = self._program()
         found = self._solver.solve(self._columns.ids, program, self._s)
         if found.status == "solved":
@@ -161,9 +161,9 @@ class QPInputProgram:
     def finish(self, found: SolverResult) -> Point:
         """By the equations of the active set.
 
-        Where the pivots do not settle: from the last round's solution, which is feasible still,
-        or from a point of Clarabel, by the primal method. Where nothing does, the point is as
-        the solver left it, but tidy.
+        If the pivots do not converge, the primal method starts from the last round's solution,
+        which is still feasible, or from a point of Clarabel. If that fails too, the solver's
+        approximate point is tidied.
         """
         program, s = self._program(), self._s
         exact, iterations = finish_qp(program, s, _guessed(program, s, found)), 0
@@ -184,7 +184,7 @@ class QPInputProgram:
         return self._last
 
     def _from_last_round(self, program: Program) -> Exact | None:
-        """The primal method from the last round's solution, on more columns now."""
+        """The primal method from the last round's solution, padded to the current columns."""
         x = np.zeros(program.caps.size)
         x[: self._last.x.size] = self._last.x
         return primal_qp(program, self._s, x, self._last.mu)
@@ -192,7 +192,7 @@ class QPInputProgram:
     def _nearer(
         self, program: Program, found: SolverResult
     ) -> tuple[SolverResult, Exact | None, int]:
-        """A point of Clarabel if it has one, else ``found``; if it settles; its iterations."""
+        """A point of Clarabel, or ``found``; its exact solution if pivots converge; iterations."""
         better = solve_quadratic(program, self._s)
         if better.status != "solved":
             return found, None, better.iterations
@@ -211,7 +211,7 @@ class QPInputProgram:
         return found.status
 
     def outcome(self, point: Point, costs: Float[np.ndarray, " columns"]) -> Outcome:
-        """The dual value is ``μᵀs − ½‖ν‖²`` less what the caps cost."""
+        """The dual value is ``μᵀs − ½‖ν‖²`` minus the dual cost of the caps."""
         columns, scale = self._columns, self._scale
         program = self._program()
         certificate = columns.certify(costs, scale * self.caps, point.x)
@@ -251,7 +251,7 @@ class ConeInputProgram:
         self._start: SolverResult | None = None
 
     def solve(self) -> SolverResult:
-        """By Clarabel or SCS; else a feasible point, with the price of a budget that is tight."""
+        """By Clarabel or SCS; if that fails, a feasible point, with the price of a tight budget."""
         program = self._columns.program(self.caps)
         found = solve_cone(program, self._r, self._epsilon, self._solver)
         if found.status == "solved" or self._start is None:
@@ -293,7 +293,7 @@ class ConeInputProgram:
         return Point(x, linear.mu, nothing, linear.solver, linear.iterations)
 
     def repair(self) -> str:
-        """By columns that bring the least norm below ε."""
+        """By adding columns until the least norm is below ε."""
         if self._start is not None:
             return "failed"
         found = meet_budget(self._columns, self._r, self.caps, self._epsilon)
@@ -301,7 +301,7 @@ class ConeInputProgram:
         return found.status
 
     def outcome(self, point: Point, costs: Float[np.ndarray, " columns"]) -> Outcome:
-        """The dual value is ``μᵀr − ε‖ν‖`` less what the caps cost."""
+        """The dual value is ``μᵀr − ε‖ν‖`` minus the dual cost of the caps."""
         columns, program = self._columns, self._columns.program(self.caps)
         certificate = columns.certify(costs, self.caps, point.x)
         norm = float(np.linalg.norm(point.x @ columns.rows))
@@ -325,7 +325,7 @@ def _guessed(program: Program, s: PerMargin, found: SolverResult) -> ActiveSet:
 
 
 def _padded(start: SolverResult, program: Program) -> SolverResult:
-    """A point on the columns of a program that came to have more of them."""
+    """``start`` padded with zeros to the columns that the program has now."""
     x = np.zeros(program.caps.size)
     x[: start.x.size] = start.x
     return replace(start, x=x)

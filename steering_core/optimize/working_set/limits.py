@@ -1,4 +1,4 @@
-"""Limits of the coefficients, per input: signed steering, box limits, prefilters, batches."""
+"""Limits of the coefficients of each input: signed steering, boxes, prefilters, batches."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,12 +22,12 @@ class Limits:
     """``−down ≤ δ ≤ up``, both non-negative; a limit of zero leaves a feature out.
 
     Each of the two is a number, ``(d_sae,)`` for all inputs, or ``(n, d_sae)``; a matrix may be
-    sparse, its missing entries being zero. The default is ``0 ≤ δ``.
+    sparse; missing entries are zero. The default is ``0 ≤ δ``.
 
     Attributes:
         up: largest coefficient, ``inf`` for none.
         down: how far a coefficient may go below zero.
-        names: what the two are called in errors.
+        names: the names of the two in error messages.
     """
 
     up: Any = np.inf
@@ -35,11 +35,11 @@ class Limits:
     names: tuple[str, str] = ("up", "down")
 
     def checked(self, n: int, d_sae: int) -> "Limits":
-        """The same in float64, all rows of n inputs checked.
+        """A copy in float64, checked for n inputs.
 
         Raises:
-            ValueError: naming ``up`` or ``down`` (or what they were made of), for a wrong shape,
-                what is not a number, NaN or a negative value.
+            ValueError: naming ``up`` or ``down`` (or their source), for a wrong shape or values
+                that are not numbers >= 0.
         """
         up, down = self.names
         return replace(
@@ -64,7 +64,7 @@ class Limits:
 
 
 def ablation_limits(activations: Any) -> Limits:
-    """Signed steering: an active feature may be turned down, but not below zero: ``δ ≥ −f(h)``.
+    """Signed steering: an active feature may be turned down to zero: ``δ ≥ −f(h)``.
 
     Args:
         activations: feature activations f(h) >= 0, ``(n, d_sae)`` or ``(d_sae,)``, dense or sparse.
@@ -79,7 +79,7 @@ def box_limits(largest: Any, factor: float) -> Limits:
     """No coefficient above ``factor`` times the feature's largest natural activation.
 
     Args:
-        largest: largest activation seen of each feature, ``(d_sae,)``.
+        largest: largest activation of each feature, ``(d_sae,)``.
         factor: a number > 0.
 
     Raises:
@@ -118,7 +118,7 @@ def prefilter(
 ) -> Bool[np.ndarray, "n d_sae"]:
     """Features each input may use: the top half by activation ∪ the top half by relevance.
 
-    The activation half takes active features only, however few there are; nothing fills it up.
+    The activation half contains active features only; it is not filled up if there are fewer.
 
     Args:
         activations: f(h) >= 0, ``(n, d_sae)``, dense or sparse.
@@ -145,10 +145,10 @@ def prefilter(
 def shared(
     shortfall: Float[np.ndarray, "n k"], limits: Limits, d_sae: int
 ) -> tuple[Float[np.ndarray, " k"], Limits]:
-    """The one program whose solution serves every input of a batch (the worst case).
+    """The program whose solution serves every input of a batch (the worst case).
 
-    The margin of each direction holds for all inputs if it holds for the largest shortfall; a
-    coefficient is allowed as far as every input allows it.
+    Each direction's margin holds for all inputs if it holds for the largest shortfall. The limits
+    are the narrowest of all inputs.
     """
     shortfall = as_float64("shortfall", shortfall, 2)
     limits = limits.checked(len(shortfall), d_sae)

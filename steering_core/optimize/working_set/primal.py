@@ -1,9 +1,9 @@
-"""A primal active-set method: the way out where block pivots do not settle.
+"""A primal active-set method, used where block pivots do not converge.
 
-It starts from a feasible point, never leaves the feasible set and keeps the free columns
-independent, so every step is well defined and the objective falls; dependent columns are
-exchanged along directions in which ``Eᵀx`` does not move. Slower than block pivots far from the
-optimum, but from the point of an interior-point solver there are few steps left.
+It starts from a feasible point, stays feasible and keeps the free columns independent, so every
+step is well defined and the objective falls. Dependent columns are exchanged along directions that
+do not change ``Eᵀx``. Far from the optimum it is slower than block pivots, but from the point of an
+interior-point solver few steps are left.
 """
 
 from dataclasses import replace
@@ -27,17 +27,17 @@ from steering_core.optimize.working_set.active_set import (
 
 _DEPENDENT = 1e-10  # a squared distance to the span (relative) below this counts as zero
 _STEPS = 2000
-_NEARLY = 1e-9  # violations that may stay where steps make no progress
-_FALLS = 1e-13  # by how much (relative) the objective falls if there is progress
-_MEETS = 1e-10  # margins missed by less (relative) are met
-_NONE = 1e-6  # a smaller weight of a column in another is none
-_PATIENCE = 50  # steps without progress before columns enter by number
+_NEARLY = 1e-9  # violations that are accepted if steps make no progress
+_FALLS = 1e-13  # a smaller relative fall of the objective is no progress
+_MEETS = 1e-10  # margins missed by less (relative) count as met
+_NONE = 1e-6  # a smaller weight of a column in another counts as zero
+_PATIENCE = 50  # steps without progress before columns enter in order of their number
 
 Moved = tuple[ActiveSet, PerColumn]
 
 
 def independent(program: Program, active: ActiveSet, x: PerColumn) -> Bool[np.ndarray, " n"]:
-    """The free columns without those that depend on others; the largest x stay."""
+    """The free columns without dependent ones; those with the largest x stay."""
     index = np.flatnonzero(active.free)
     gram = program.gram[np.ix_(index, index)]
     if cholesky(gram, _DEPENDENT) is not None:
@@ -58,8 +58,8 @@ def primal_qp(
 ) -> Exact | None:
     """``(x, mu, active set)`` of the QP from a nearly feasible point with multipliers.
 
-    Margins that the point misses (by a solver's tolerance) are first taken as they are, and
-    corrected on the active set that is optimal then. None if the steps do not end.
+    Margins that the point misses, by a solver's tolerance, are first relaxed to its values. They
+    are corrected on the active set that is then optimal. None if the steps do not end.
     """
     x = np.clip(x, 0.0, program.caps)
     capped = (program.caps > 0) & (x >= program.caps)
@@ -116,7 +116,7 @@ def _descend(program: Program, s: PerMargin, x: PerColumn, active: ActiveSet) ->
 def _blocking(
     program: Program, s: PerMargin, x: PerColumn, target: PerColumn, active: ActiveSet
 ) -> tuple[float, int | None]:
-    """How far (0 to 1) one can go to ``target``, and the column or (n + margin) that stops it."""
+    """The feasible step (0 to 1) to ``target``, and the column or (n + margin) that limits it."""
     step = target - x
     room = np.full(x.size + s.size, np.inf)
     down, up = active.free & (target < 0), active.free & (target > program.caps)
@@ -143,7 +143,7 @@ def _stop_at(program: Program, active: ActiveSet, x: PerColumn, hit: int) -> Mov
 
 
 def _enter(program: Program, active: ActiveSet, x: PerColumn, index: int) -> Moved | None:
-    """Free a column (or, from n on, let a margin go); a dependent one takes another's place."""
+    """Free a column, or release margin ``index − n``; a dependent column replaces another."""
     if index >= x.size:
         tight = active.tight.copy()
         tight[index - x.size] = False
@@ -160,7 +160,7 @@ def _enter(program: Program, active: ActiveSet, x: PerColumn, index: int) -> Mov
 
 
 def _reduce(program: Program, active: ActiveSet, x: PerColumn) -> Moved | None:
-    """Bring dependent columns to a bound, one after the other, ``Eᵀx`` staying as it is."""
+    """Bring dependent columns to a bound, one after the other, without changing ``Eᵀx``."""
     inside = active.free
     for _ in range(x.size):
         free = independent(program, replace(active, free=inside), x)
@@ -188,7 +188,7 @@ def _slide(
     sign: float,
     weights: Float[np.ndarray, " m"],
 ) -> Moved | None:
-    """Move a dependent column up or down, the free ones against it, until one is at a bound."""
+    """Move a dependent column, and the free ones against it, until one reaches a bound."""
     inside = np.flatnonzero(active.free)
     x, step = x.copy(), -sign * weights
     room = np.full(inside.size, np.inf)
@@ -229,7 +229,7 @@ def _distance(
 def _spanned(
     program: Program, free: Bool[np.ndarray, " n"], tight: Bool[np.ndarray, " k"], mu: PerMargin
 ) -> Bool[np.ndarray, " k"]:
-    """The tight margins that are independent on the free columns, dearest first."""
+    """The tight margins that are independent on the free columns, highest price first."""
     kept = np.zeros(tight.size, dtype=bool)
     basis = np.zeros((0, int(free.sum())))
     for j in sorted(np.flatnonzero(tight), key=lambda j: -mu[j]):

@@ -1,8 +1,8 @@
-"""One working-set solver for what the path cannot do: constraints that differ by input.
+"""The working-set solver, for programs with several margins or limits for each input.
 
-Several margins, signed coefficients, caps and prefilters all leave the same structure: columns
-``±d_i`` with caps. A small program on few columns is solved, every column of the full dictionary
-is priced with its multipliers, those that would pay come in, until none is left.
+Several margins, signed coefficients, caps and prefilters have the same structure: columns ``±d_i``
+with caps. The solver solves a small program on few columns, computes the reduced costs of the full
+dictionary from its multipliers, adds columns with negative ones, and repeats until none is left.
 """
 
 from collections.abc import Callable
@@ -35,17 +35,17 @@ from steering_core.optimize.working_set.input_programs import (
 )
 from steering_core.optimize.working_set.limits import Limits
 
-_PAYS = -1e-9  # a column whose reduced cost is below this comes in
-_COME_IN = 48  # columns a round
+_PAYS = -1e-9  # a column whose reduced cost is below this enters
+_COME_IN = 48  # columns added a round
 _MOST = 640  # columns kept from one input to the next
-_MISSED = 1e-9  # constraints missed by more (relative): is there a solution at all?
+_MISSED = 1e-9  # a larger relative miss: check whether there is a solution at all
 _ROUNDS = 200
 
 Caps = Float[np.ndarray, " columns"]
 
 
 class WorkingSetSolutions:
-    """Solutions of n inputs, in the terms of :class:`Solutions` of the path.
+    """Solutions of n inputs, with the attributes of :class:`Solutions`.
 
     Values of infeasible and failed inputs are NaN, their ``l0`` is -1, their rows of ``delta``
     empty.
@@ -55,9 +55,9 @@ class WorkingSetSolutions:
         parameter: λ or ε, ``(n,)``.
         delta: δ, ``(n, d_sae)`` CSR; negative entries are features turned down.
         iterations: of the inner solver, all rounds together.
-        rounds: how often the full dictionary was priced.
-        inner: the inner solver whose point was used, e.g. ``"clarabel"`` where OSQP did not
-            converge; empty where none was needed.
+        rounds: how often the reduced costs of the full dictionary were computed.
+        inner: the inner solver whose point was used, e.g. ``"clarabel"`` if OSQP did not converge;
+            empty if none was needed.
     """
 
     def __init__(
@@ -122,14 +122,14 @@ class WorkingSet:
     """Exact solutions for k margins and any limits, one input after the other.
 
     ``min ‖δ‖₁ + (λ/2)‖Dᵀδ‖²`` or ``min ‖δ‖₁ s.t. ‖Dᵀδ‖ ≤ ε``, subject to ``(D w_j)ᵀδ ≥ r_j``,
-    j = 1..k, and ``−down ≤ δ ≤ up`` (:class:`Limits`). The columns, the factorisation and the
-    last solution stay from input to input (and from call to call), so neighbours are warm.
+    j = 1..k, and ``−down ≤ δ ≤ up`` (:class:`Limits`). Columns, factorisation and last solution
+    are kept from input to input and from call to call, so each input starts warm.
 
     Args:
         decoder: ``(d_sae, d_model)``, numpy or torch; or a ``Dictionary``.
         directions: ``(k, d_model)`` or ``(d_model,)``, each oriented to its target.
         cone_solver: inner solver of the SOCP, ``"clarabel"`` or ``"scs"``; the QP uses OSQP.
-        warm: start OSQP from the last solution. False is for measuring what that saves.
+        warm: start OSQP from the last solution; False is for benchmarks.
         device: where products with the whole dictionary run.
 
     Raises:
@@ -150,7 +150,7 @@ class WorkingSet:
         dictionary = decoder if isinstance(decoder, Dictionary) else Dictionary(decoder, device)
         directions = as_directions(directions, dictionary.d_model)
         self._dictionary, self._cone_solver = dictionary, cone_solver
-        # The best feature of each direction gains 1: solvers judge feasibility by absolute size.
+        # Scale so that each direction's best feature gains 1: solvers use absolute tolerances.
         gains = WorkingColumns(dictionary, directions).gains
         gain = np.where((gains > 0).any(axis=1), gains.max(axis=1), np.abs(gains).max(axis=1))
         self._gain = np.where(gain > 0, gain, 1.0)
@@ -167,18 +167,23 @@ class WorkingSet:
                 gets δ = 0.
             qp_lambda: λ > 0, a number or ``(n,)``.
             limits: of the coefficients; default ``δ ≥ 0``.
-            tolerance: a solution with a larger certified relative gap, or a constraint missed by
-                more, is ``"inaccurate"``.
+            tolerance: a solution is ``"inaccurate"`` if its certified relative gap, or the
+                relative miss of a constraint, is larger.
 
         Raises:
             ValueError: naming the argument.
         """
 
-        def task(r: PerMargin, qp_lambda: float, caps: Caps) -> InputProgram:
+        def input_program(r: PerMargin, qp_lambda: float, caps: Caps) -> InputProgram:
             return QPInputProgram(self._columns, self._osqp, r, qp_lambda, caps)
 
         return self._each(
-            shortfall, "qp_lambda", positive("qp_lambda", qp_lambda), limits, tolerance, task
+            shortfall,
+            "qp_lambda",
+            positive("qp_lambda", qp_lambda),
+            limits,
+            tolerance,
+            input_program,
         )
 
     def socp(
@@ -186,11 +191,11 @@ class WorkingSet:
     ) -> WorkingSetSolutions:
         """Solve the SOCP for each input; ``epsilon`` >= 0, otherwise as :meth:`qp`."""
 
-        def task(r: PerMargin, epsilon: float, caps: Caps) -> InputProgram:
+        def input_program(r: PerMargin, epsilon: float, caps: Caps) -> InputProgram:
             return ConeInputProgram(self._columns, self._cone_solver, r, epsilon, caps)
 
         epsilon = positive("epsilon", epsilon, zero=True)
-        return self._each(shortfall, "epsilon", epsilon, limits, tolerance, task)
+        return self._each(shortfall, "epsilon", epsilon, limits, tolerance, input_program)
 
     def _each(
         self,
@@ -199,7 +204,7 @@ class WorkingSet:
         parameter: Float[np.ndarray, " n"],
         limits: Limits | None,
         tolerance: float,
-        task: Callable[[PerMargin, float, Caps], InputProgram],
+        make: Callable[[PerMargin, float, Caps], InputProgram],
     ) -> WorkingSetSolutions:
         k, d_sae = self._columns.directions.shape[0], self._columns.d_sae
         shortfall, tolerance = _margins(shortfall, k), tolerated(tolerance)
@@ -214,52 +219,52 @@ class WorkingSet:
             elif name == "epsilon" and parameter[i] == 0:
                 outcomes.append(Outcome.without_solution("infeasible", d_sae))
             else:
-                outcome = self._one(task(shortfall[i] / self._gain, float(parameter[i]), caps))
+                outcome = self._one(make(shortfall[i] / self._gain, float(parameter[i]), caps))
                 outcomes.append(outcome.judged(tolerance))
         return WorkingSetSolutions(self._dictionary, shortfall, parameter, outcomes)
 
-    def _one(self, task: InputProgram) -> Outcome:
-        """One input; if a factorisation breaks down over it, it has failed, and no other."""
+    def _one(self, input_program: InputProgram) -> Outcome:
+        """Solve one input. If a factorisation breaks down, only this input has failed."""
         before = self._columns.ids.size
         try:
-            return self._rounds(task)
+            return self._rounds(input_program)
         except np.linalg.LinAlgError:
             self._columns.keep_first(before)
             return Outcome.without_solution("failed", self._columns.d_sae)
 
-    def _rounds(self, task: InputProgram) -> Outcome:
-        """Solve, price all columns, take in those that pay, until none does.
+    def _rounds(self, input_program: InputProgram) -> Outcome:
+        """Solve and add the columns with negative reduced costs until there are none.
 
-        Every outcome is certified on the full dictionary, so the best of them counts: the last,
-        unless a solver gets worse near a limit of the program.
+        Every outcome is certified on the full dictionary, so the best one is returned. That is the
+        last one, unless a solver becomes less accurate near a limit of the program.
         """
         columns, iterations, best = self._columns, 0, None
         before = columns.ids.size
-        status = "feasible" if before else task.repair()
+        status = "feasible" if before else input_program.repair()
         for count in range(1, _ROUNDS + 1):
             if status != "feasible":
                 break
-            found = task.solve()
+            found = input_program.solve()
             iterations += found.iterations
             if found.status != "solved":
-                status = task.repair()
+                status = input_program.repair()
                 continue
-            point = task.finish(found)
+            point = input_program.finish(found)
             iterations += point.iterations
             costs = columns.reduced_costs(point.nu, point.mu)
-            latest = task.outcome(point, costs)
+            latest = input_program.outcome(point, costs)
             best = latest.by(point.solver).better(best)
-            if columns.add(columns.promising(costs, task.caps, _PAYS, _COME_IN)):
+            if columns.add(columns.promising(costs, input_program.caps, _PAYS, _COME_IN)):
                 continue
             if latest.miss <= _MISSED:
                 columns.keep_best(costs, point.x, _MOST)
                 return best.counted(iterations, count)
-            status = task.repair()  # a point near a program that has none, maybe
+            status = input_program.repair()  # the program may be infeasible
         return self._unsettled(before, status, best).counted(iterations, count)
 
     def _unsettled(self, before: int, status: str, best: Outcome | None) -> Outcome:
-        """What is said where columns or repairs run out; ``before``: columns there were."""
-        if self._columns.ids.size > _MOST:  # nothing says which of the new columns are good
+        """The outcome if no round was final; ``before`` is how many columns there were at first."""
+        if self._columns.ids.size > _MOST:  # without multipliers, no new column is known as good
             self._columns.keep_first(before)
         if best is not None and status != "infeasible":
             return best
@@ -268,7 +273,7 @@ class WorkingSet:
 
 
 def _margins(shortfall: Any, k: int) -> Float[np.ndarray, "n k"]:
-    """Shortfalls as a matrix; there may be no inputs at all."""
+    """Shortfalls as a matrix, possibly without rows."""
     shortfall = as_numbers("shortfall", shortfall)
     if shortfall.ndim > 0 and len(shortfall) == 0:
         return np.zeros((0, k))

@@ -1,4 +1,4 @@
-"""Variants of the two programs: other limits, other goals, one vector for all."""
+"""The named variants of the two programs: other limits, a concept subspace, one shared vector."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +41,7 @@ class ConceptSubspace:
     separation: Float[np.ndarray, " k"]
 
     def shortfall(self, residuals: Float[np.ndarray, "n d_model"]) -> Float[np.ndarray, "n k"]:
-        """By how much each residual misses each threshold; <= 0 where it does not.
+        """By how much each residual misses each threshold; <= 0 if it reaches it.
 
         Raises:
             ValueError: naming ``residuals``.
@@ -63,7 +63,7 @@ def fit_subspace(
         residuals: ``(n, d_model)``.
         labels: 0 or 1, ``(n,)``.
         target: the class steered to.
-        n_components: principal components looked at; as many as there are if fewer.
+        n_components: principal components to choose from, at most as many as there are.
         k: directions kept.
 
     Raises:
@@ -99,12 +99,12 @@ def fit_subspace(
 class VariantPrograms:
     """The programs of some inputs, in every variant.
 
-    - ``path``: as they are, on the full dictionary, ``δ ≥ 0``;
-    - ``prefilter``: each input on features of its own, as published (:func:`prefilter`);
+    - ``path``: the plain program on the full dictionary, ``δ ≥ 0``;
+    - ``prefilter``: each input on its own selection of features, as published (:func:`prefilter`);
     - ``signed``: active features may be turned down to zero, ``δ ≥ −f(h)``;
     - ``box``: no coefficient above ``box_factor`` times the feature's largest activation;
     - ``subspace``: a margin for each direction of a concept subspace instead of the probe's;
-    - ``shared``: one vector for all inputs, that of the input furthest from the margin.
+    - ``shared``: one vector for all inputs: that of the input furthest from the margin.
 
     Attributes:
         path: of the oriented probe on the dictionary.
@@ -116,7 +116,7 @@ class VariantPrograms:
         subspace: directions and thresholds.
         prefilter_features: size of the prefilter.
         box_factor: of the box.
-        cone_solver: inner solver of the SOCP.
+        cone_solver: the inner solver of the SOCP.
     """
 
     path: SteeringPath
@@ -133,10 +133,9 @@ class VariantPrograms:
     def solve(
         self, variant: str, program: Program, parameter: float
     ) -> Solutions | WorkingSetSolutions:
-        """Solve a variant for every input; ``shared`` gives one solution, that of all.
+        """Solve a variant for every input; ``shared`` gives one solution for all of them.
 
-        A working set is made for each call, so that what a call takes and finds does not depend
-        on the calls before it.
+        Each call makes its own working set, so its results do not depend on earlier calls.
 
         Args:
             variant: see above.
