@@ -8,14 +8,17 @@ with job(snakemake):
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.run import open_run
     from steering_core.corrsteer.select_shard import select_shard
+    from steering_core.models.residual_stream import check_blocks
     from steering_core.storage.arrays import save_arrays
     from steering_core.storage.files import read_json, write_text
     from steering_core.storage.parquet import write_parquet
 
     given = SettingsView(snakemake.params.settings)
     resources = read_json(snakemake.input.resources)
+    run = open_run(snakemake.params.model, snakemake.params.task, given, resources)
+    check_blocks(run.lm)  # before hours of answers
     selected = select_shard(
-        open_run(snakemake.params.model, snakemake.params.task, given, resources),
+        run,
         read_examples(snakemake.input.examples, "train"),
         Model(**snakemake.params.model),
         resources,

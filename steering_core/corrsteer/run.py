@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from steering_core.config.corrsteer_task import CorrSteerTask
-from steering_core.config.model import Model
 from steering_core.config.view import SettingsView
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.item import Task
@@ -12,8 +11,8 @@ from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.sites import run_sites, wants_bos
 from steering_core.corrsteer.tasks import find_task
 from steering_core.errors import ModelError
-from steering_core.models.language_model import LanguageModel, load_language_model
-from steering_core.models.resources import pinned_model
+from steering_core.models.language_model import LanguageModel
+from steering_core.models.resources import fetched_model
 from steering_core.models.site import Site
 
 
@@ -50,7 +49,7 @@ def open_run(
             raise ModelError(f"{task.success.classifier} was not fetched: run the fetch rule.")
         classifier = task.success.load(resources["classifier"]["revision"], given.device)
     return Run(
-        lm=load_language_model(pinned_model(Model(**model), resources), given.device),
+        lm=fetched_model(model, resources, given.device),
         task=task,
         how=Decoding(
             new_tokens=given.new_tokens or task.length(reasoned=given.chain_of_thought),

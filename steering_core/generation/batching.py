@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
+from transformers import Cache
 
 from steering_core.models.devices import batch_dependent, free_cache
 from steering_core.models.language_model import LanguageModel
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 #: Keys and values of one batch. A constant and not a share of what is free, so that batches, and
 #: with them the last digits of every sum, are the same on every machine.
 CACHE_BYTES = 4 * 2**30
+#: Lengths at which the cache of a sequence is measured; shorter than any window.
+_MEASURED = (2, 3)
 
 #: A group with so many rows takes in no narrower prompts: its batches are large enough.
 GROUP_ROWS = 64
@@ -34,12 +37,32 @@ _DIGITS = f"with fewer than {ROW_STEP} the last digits of sums, and so a token, 
 
 
 def cache_bytes(lm: LanguageModel, tokens: int) -> int:
-    """Return the bytes of keys and values that a sequence of ``tokens`` needs in every layer."""
-    config = lm.model.config.get_text_config()
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    shared = getattr(config, "num_key_value_heads", None) or heads
-    return 2 * config.num_hidden_layers * shared * width * lm.dtype.itemsize * tokens
+    """Return the bytes of the cache of one sequence of ``tokens``, as transformers builds it.
+
+    What a layer caches differs between families and between the layers of one: compressed keys and
+    values, shared ones, states of a fixed size. So it is measured at two lengths and continued as
+    a line; a sliding window, which would end the line, is not counted.
+    """
+    short, longer = (_measured_cache(lm, n) for n in _MEASURED)
+    each = (longer - short) // (_MEASURED[1] - _MEASURED[0])
+    return short + each * (tokens - _MEASURED[0])
+
+
+@torch.no_grad()
+def _measured_cache(lm: LanguageModel, tokens: int) -> int:
+    """Return the bytes that the cache holds after a pass over ``tokens`` tokens."""
+    ids = torch.ones((1, tokens), dtype=torch.long, device=lm.device)
+    output = lm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True)
+    caches = [value for value in output.values() if isinstance(value, Cache)]
+    return sum(_bytes_in(layer) for cache in caches for layer in cache.layers)
+
+
+def _bytes_in(layer: object) -> int:
+    """Return the bytes that a layer of a cache holds of its sequences, counters left out."""
+    held: list[object] = []
+    for value in vars(layer).values():
+        held += value.values() if isinstance(value, dict) else [value]
+    return sum(value.nbytes for value in held if isinstance(value, torch.Tensor) and value.ndim > 1)
 
 
 def largest_batch(lm: LanguageModel, tokens: int) -> int:

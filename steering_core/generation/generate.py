@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -231,8 +232,20 @@ def continue_batch(
         pad_token_id=lm.tokenizer.pad_token_id,
         eos_token_id=ends or None,
         logits_processor=processors,
+        **last_logits(lm),
     )
     return [_until(row, ends) for row in ids[:, batch.ids.shape[1] :].tolist()]
+
+
+def last_logits(lm: LanguageModel) -> dict[str, Any]:
+    """Return the arguments that make ``generate`` compute logits at the last position alone.
+
+    The position is given as an index. A number of positions, which ``generate`` would give, makes
+    Gemma 4 leave out all others before its last blocks, where they may be read or steered.
+    """
+    if "logits_to_keep" not in signature(lm.model.forward).parameters:
+        return {}
+    return {"logits_to_keep": torch.tensor([-1], device=lm.device)}
 
 
 def end_tokens(lm: LanguageModel) -> list[int]:

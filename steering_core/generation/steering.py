@@ -45,12 +45,12 @@ def steer_generation(
 
     """
     where = steered_positions(prompt, positions)[..., None]
-    added = vectors.to(lm.device, lm.dtype)[:, None]
+    add = _adder(vectors)
     with edit_generation(
         lm,
         site,
-        lambda residual: torch.where(where, residual + added, residual),
-        lambda residual: residual + added,
+        lambda residual: torch.where(where, add(residual), residual),
+        add,
     ):
         yield
 
@@ -101,10 +101,26 @@ def steer_positions(
 ) -> Iterator[None]:
     """Steer one forward pass inside the block at exactly the positions ``where``."""
     mask = where.to(lm.device)[..., None]
-    added = vectors.to(lm.device, lm.dtype)[:, None]
+    add = _adder(vectors)
 
     def edit(residual: torch.Tensor) -> torch.Tensor:
-        return torch.where(mask, residual + added, residual)
+        return torch.where(mask, add(residual), residual)
 
     with edit_residual(lm, site, edit):
         yield
+
+
+def _adder(vectors: Float[torch.Tensor, "batch d_model"]) -> Edit:
+    """Return what adds each row's vector to all its positions, in the precision of the stream.
+
+    That is mostly the model's own; Mamba keeps its stream in float32 beside bfloat16 weights.
+    """
+    added: torch.Tensor | None = None
+
+    def add(residual: torch.Tensor) -> torch.Tensor:
+        nonlocal added
+        if added is None:
+            added = vectors.to(residual.device, residual.dtype)[:, None]
+        return residual + added
+
+    return add

@@ -8,6 +8,7 @@ from torch.nn.functional import linear
 from transformers import PretrainedConfig
 
 from steering_core.errors import ModelError
+from steering_core.models.block_stack import StopForward
 from steering_core.models.language_model import LanguageModel
 
 #: What logits are multiplied by (Cohere, Falcon-H1) or divided by (Granite), by its name in the
@@ -19,10 +20,33 @@ _DIVISORS = ("logits_scaling",)
 def final_hidden(
     lm: LanguageModel, ids: Int[torch.Tensor, "batch seq"], mask: Bool[torch.Tensor, "batch seq"]
 ) -> Float[torch.Tensor, "batch seq d_model"]:
-    """Return the stream after the final norm; logits are made chunk by chunk from it."""
-    return lm.model.base_model(
-        input_ids=ids, attention_mask=mask.long(), use_cache=False
-    ).last_hidden_state
+    """Return what the output embedding reads; logits are made chunk by chunk from it.
+
+    That is the stream after the final norm, and after what a model does to it besides (Mamba casts
+    it, some scale it). The pass ends there: no logits are made.
+
+    Raises:
+        ModelError: if the output embedding is not called.
+    """
+    read: list[torch.Tensor] = []
+
+    def before(module: torch.nn.Module, args: tuple) -> None:
+        read.append(args[0])
+        raise StopForward
+
+    handle = lm.model.get_output_embeddings().register_forward_pre_hook(before)
+    try:
+        lm.model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
+    except StopForward:
+        pass
+    finally:
+        handle.remove()
+    if not read:
+        raise ModelError(
+            f"{lm.shape.architecture} does not call its output embedding, so KL and perplexity "
+            "cannot be computed here: choose another model."
+        )
+    return read[0]
 
 
 def vocabulary_size(lm: LanguageModel) -> int:

@@ -1,5 +1,6 @@
 """A Hugging Face causal language model with its transformer blocks found."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from transformers import (
 
 from steering_core.config.model import Model
 from steering_core.errors import ModelError
-from steering_core.models.block_stack import find_blocks
+from steering_core.models.block_stack import build_skeleton, check_stream, find_blocks
 from steering_core.models.devices import DTYPES, choose_device
 from steering_core.models.hub import explain_hub_errors
 from steering_core.models.tokens import check_special_tokens
@@ -25,14 +26,24 @@ from steering_core.models.tokens import check_special_tokens
 if TYPE_CHECKING:  # takes seconds to import, and a stage may need the tokenizer alone
     from transformers import PreTrainedModel
 
+log = logging.getLogger(__name__)
+
+#: Names of the largest number of positions, in the order in which they are looked for.
+_CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+#: Positions of models without such a limit (Bloom's ALiBi, Mamba): the length most are trained at.
+UNLIMITED = 2048
+
 
 @dataclass(frozen=True)
 class ModelShape:
     """What the configuration alone tells, before any weight is read.
 
-    ``blocks_path`` is where the transformer blocks are in the Hugging Face module tree; the
-    architecture adapters of TransformerLens know it for every architecture they support, and
-    elsewhere it is the one stack of so many blocks.
+    Attributes:
+        n_layers: transformer blocks.
+        d_model: width of the residual stream.
+        context: positions that a text may have.
+        blocks_path: where the blocks are in the module tree that ``AutoModelForCausalLM`` builds.
+        architecture: name of the class that it builds.
     """
 
     n_layers: int
@@ -71,52 +82,37 @@ class LanguageModel:
 
 
 def model_shape(config: PretrainedConfig, name: str) -> ModelShape:
-    """Read the shape from a Hugging Face configuration.
+    """Read the shape from what transformers builds from a Hugging Face configuration.
 
     Raises:
-        ModelError: if the architecture has no single stack of blocks.
+        ModelError: if it builds no causal language model, or one without a single stack of blocks
+            with one residual stream between them.
 
     """
-    # TransformerLens takes seconds to import, and stages after the fetch know the shape already.
-    from transformer_lens.config import TransformerBridgeConfig
-    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
-    from transformer_lens.model_bridge.sources.transformers import (
-        determine_architecture_from_hf_config,
-        map_default_transformer_lens_config,
-    )
-
-    try:
-        architecture = determine_architecture_from_hf_config(config)
-        lens = TransformerBridgeConfig.from_dict(
-            dict(map_default_transformer_lens_config(config).__dict__)
-        )
-        lens.architecture, lens.model_name = architecture, name
-        adapter = ArchitectureAdapterFactory.select_architecture_adapter(lens)
-    except ValueError:
-        return _unknown_to_the_adapters(config, name)
-    mapping = adapter.component_mapping or {}
-    if "blocks" not in mapping:
-        raise ModelError(f"{name}: {architecture} has no single stack of blocks to steer.")
-    return ModelShape(
-        n_layers=lens.n_layers,
-        d_model=lens.d_model,
-        context=lens.n_ctx,
-        blocks_path=mapping["blocks"].name,
-        architecture=architecture,
-    )
-
-
-def _unknown_to_the_adapters(config: PretrainedConfig, name: str) -> ModelShape:
-    text = config.get_text_config()
-    sizes = ("num_hidden_layers", "hidden_size", "max_position_embeddings")
+    model = build_skeleton(config, name)
+    text = model.config.get_text_config()
+    sizes = ("num_hidden_layers", "hidden_size")
     missing = [size for size in sizes if not isinstance(getattr(text, size, None), int)]
     if missing:
         raise ModelError(f"{name}: the configuration of {config.model_type} has no {missing[0]}.")
+    blocks_path = find_blocks(model, name)
+    check_stream(model, blocks_path, name)
     return ModelShape(
-        *(getattr(text, size) for size in sizes),
-        blocks_path=find_blocks(config, name),
-        architecture=(config.architectures or [config.model_type])[0],
+        n_layers=text.num_hidden_layers,
+        d_model=text.hidden_size,
+        context=_context(text, name),
+        blocks_path=blocks_path,
+        architecture=type(model).__name__,
     )
+
+
+def _context(text: PretrainedConfig, name: str) -> int:
+    """Return how many positions the model has."""
+    found = (getattr(text, size, None) for size in _CONTEXTS)
+    named = next((size for size in found if isinstance(size, int)), None)
+    if named is None:
+        log.info("%s: no limit of positions is configured, %d are used", name, UNLIMITED)
+    return UNLIMITED if named is None else named
 
 
 def load_config(repository: str, revision: str) -> PretrainedConfig:
@@ -162,16 +158,23 @@ def load_language_model(
     """Load ``model`` in its configured dtype; ``shape`` is what :func:`load_shape` found, if known.
 
     Raises:
-        ModelError: if it cannot be loaded, with what to do.
+        ModelError: if it cannot be loaded, or the files lack some of its weights, with what to do.
 
     """
     tokenizer = load_tokenizer(model)
     with explain_hub_errors(model.id):
-        loaded = AutoModelForCausalLM.from_pretrained(
+        loaded, info = AutoModelForCausalLM.from_pretrained(
             model.id,
             revision=model.revision,
             dtype=DTYPES[model.dtype],
             use_safetensors=True,  # the other format can run code
+            output_loading_info=True,
+        )
+    if lacking := sorted(info["missing_keys"]):  # transformers makes them up, with a warning
+        raise ModelError(
+            f"{model.id} lacks {len(lacking)} weights of {type(loaded).__name__}, the first is "
+            f"{lacking[0]}: it is a checkpoint of another kind of model. Choose one of a causal "
+            "language model."
         )
     check_special_tokens(tokenizer, loaded.get_input_embeddings().weight.shape[0], model.id)
     loaded = loaded.to(choose_device(device)).eval().requires_grad_(False)
