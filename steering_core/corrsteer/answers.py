@@ -17,8 +17,10 @@ from steering_core.corrsteer.plan import Plan
 from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.strategy import Choice
 from steering_core.errors import DataError
+from steering_core.generation.generate import require_finite
 from steering_core.generation.steering import steer_sites
-from steering_core.models.language_model import LanguageModel
+from steering_core.methods.solutions import NOT_FINITE
+from steering_core.models.language_model import LanguageModel, dtype_name
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch
 from steering_core.progress import progress
@@ -36,7 +38,7 @@ SCHEMA = pa.schema(
         pa.field("text", pa.string()),  # the completion alone; null where undefined
         pa.field("answer", pa.string()),  # what was extracted from it; null if there is no answer
         pa.field("success", pa.bool_()),
-        pa.field("status", pa.string(), nullable=False),  # ok, or undefined
+        pa.field("status", pa.string(), nullable=False),  # ok, undefined or not_finite
         pa.field("reason", pa.string(), nullable=False),
         pa.field("layers", pa.list_(pa.int32()), nullable=False),
         pa.field("strength", pa.string(), nullable=False),  # what was chosen or set; may be empty
@@ -66,6 +68,10 @@ def answer(
     ``around`` puts another intervention around every batch instead. ``n_features`` says how many
     features they go through, of each row or of all; None if none.
 
+    Where the logits of a step are NaN or infinite, as a vector makes them that is too long for
+    float16, a row has no text and no success. Its status is ``not_finite``, and its reason names
+    layers and dtype.
+
     Raises:
         DataError: if a vector is not finite or of another width, or prompts do not fit.
     """
@@ -85,12 +91,18 @@ def answer(
             steered.append((site, torch.tensor(mine)))
         return steer_sites(lm, steered, batch)
 
-    texts: list[str] = [""] * len(rows)
+    texts: list[str | None] = [None] * len(rows)
     for chosen, made in progress(decode(lm, rows, how, around or steer), f"answering {task.name}"):
         for position, text in zip(chosen, made, strict=True):
             texts[position] = text
-    return judged(rows, texts, task, classifier, reasoned=reasoned).assign(
-        layers=[sorted({site.layer for site, _ in interventions})] * len(rows),
+    layers = sorted({site.layer for site, _ in interventions})
+    answers = judged(rows, texts, task, classifier, reasoned=reasoned)
+    lost = (answers["status"] == NOT_FINITE).to_numpy()
+    where = f" at layers {' '.join(map(str, layers))}" if layers else ""
+    return with_note(
+        answers, np.where(lost, f"logits NaN or infinite{where} in {dtype_name(lm)}", "")
+    ).assign(
+        layers=[layers] * len(rows),
         strength="",
         norm=np.sqrt(
             sum((_norms(v, len(rows)) ** 2 for _, v in interventions), np.zeros(len(rows)))
@@ -110,6 +122,9 @@ def answer_choice(
 
     A choice without layers gives a table that is undefined, with the reason. Layers that have no
     vector are named, with the reason, in that of every row.
+
+    Raises:
+        ModelError: if logits are NaN or infinite without steering.
     """
     strength, n_features, note = "", 0, ""
     if plan is None or choice is None:
@@ -120,7 +135,7 @@ def answer_choice(
         interventions = layer_interventions(plan.vectors, plan.sites, choice.layers)
         strength, n_features = f"scale {plan.scale:g}", plan.n_features(choice.layers)
         note = plan.gaps
-    return answer(
+    answers = answer(
         run.lm,
         rows,
         run.task,
@@ -129,18 +144,50 @@ def answer_choice(
         interventions=interventions,
         n_features=n_features,
         reasoned=run.reasoned,
-    ).assign(strength=strength, reason=note)
+    )
+    if not interventions:
+        require_finite(run.lm, answers["text"].tolist())
+    return with_note(answers, note).assign(strength=strength)
 
 
 def judged(
-    rows: pd.DataFrame, texts: Sequence[str], task: Task, classifier: Any, *, reasoned: bool
+    rows: pd.DataFrame, texts: Sequence[str | None], task: Task, classifier: Any, *, reasoned: bool
 ) -> pd.DataFrame:
-    """Return the rows with their completions, the extracted answers and success."""
-    verdict = task.success.judge(
-        list(texts), rows["gold"].tolist(), rows["letters"].tolist(), classifier, reasoned=reasoned
+    """Return the rows with their completions, the extracted answers and success.
+
+    A row whose text is None is ``not_finite``, without an answer and success.
+    """
+    table = _asked(rows).assign(
+        text=pd.Series(list(texts), rows.index, dtype=object),
+        answer=pd.Series(None, rows.index, dtype=object),
+        success=pd.Series(None, rows.index, dtype=object),
+        status="ok",
+        reason="",
     )
-    return _asked(rows).assign(
-        text=list(texts), answer=verdict.answer, success=verdict.success, status="ok", reason=""
+    made = np.array([text is not None for text in texts], dtype=bool)
+    some = rows[made]
+    verdict = task.success.judge(
+        [text for text in texts if text is not None],
+        some["gold"].tolist(),
+        some["letters"].tolist(),
+        classifier,
+        reasoned=reasoned,
+    )
+    if made.all():
+        return table.assign(answer=verdict.answer, success=verdict.success)
+    table.loc[made, "answer"] = pd.Series(verdict.answer, some.index, dtype=object)
+    table.loc[made, "success"] = pd.Series(verdict.success, some.index, dtype=object)
+    table.loc[~made, "status"] = NOT_FINITE
+    return table
+
+
+def with_note(answers: pd.DataFrame, note: str | Sequence[str]) -> pd.DataFrame:
+    """Return the answers with a note, of all rows or of each, after the reason they have."""
+    notes = [note] * len(answers) if isinstance(note, str) else note
+    return answers.assign(
+        reason=[
+            "; ".join(filter(None, both)) for both in zip(answers["reason"], notes, strict=True)
+        ]
     )
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from steering_core.activations.positions import last_token_residuals
 from steering_core.config.corrsteer import Bridge
-from steering_core.corrsteer.answers import answer, undefined
+from steering_core.corrsteer.answers import answer, undefined, with_note
 from steering_core.corrsteer.bridge_learned import Learned, Pairs, Residuals, Strength
 from steering_core.corrsteer.bridge_methods import strengths
 from steering_core.corrsteer.bridge_programs import Everywhere
@@ -153,7 +153,8 @@ def _tried(
     for strength in grid:
         answers = _answers(run, rows, seen, strength, site)
         without = answers["status"] != "ok"
-        success = answers["success"].where(~without, unsteered)
+        # Without a solution the unsteered answer stays; an answer that was lost is no success.
+        success = answers["success"].where(answers["status"] != "undefined", unsteered)
         tried.append((strength.name, len(rows), int(without.sum()), success.eq(True).mean()))
     return pd.DataFrame(tried, columns=COLUMNS[:-1])
 
@@ -225,7 +226,8 @@ def _answers(
             interventions=[(site, added.vectors[has].astype(np.float32))],
             n_features=None if added.n_features is None else added.n_features[has],
             reasoned=run.reasoned,
-        ).assign(reason=added.note)
+        )
+        answered = with_note(answered, added.note)
     else:
         answered = _answered_everywhere(run, mine, added.everywhere, site, added.note)
     answered.index = table.index[has]
@@ -248,8 +250,7 @@ def _answered_everywhere(
         reasoned=run.reasoned,
     )
     left = np.where(unsolved > 0, "positions without a solution were left alone", "")
-    return answered.assign(
-        reason=["; ".join(filter(None, (text, note))) for text in left],
+    return with_note(with_note(answered, left), note).assign(
         layers=[[site.layer]] * len(rows),
         norm=None,
         n_features=None,

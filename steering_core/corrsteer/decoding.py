@@ -46,8 +46,10 @@ def decode(
     around: Around | None = None,
     *,
     cuts: Sequence[int] = (),
-) -> Iterator[tuple[list[int], list[str]]]:
+) -> Iterator[tuple[list[int], list[str | None]]]:
     """Yield ``(positions, completions)`` of batch after batch; every row once.
+
+    A completion is None if the logits of one of its steps were NaN or infinite.
 
     Rows are taken ``BLOCK`` at a time, fewer up to a cut, by length within those; on a CPU an
     answer does not depend on ``batch_rows``. A batch that does not fit into memory is halved.
@@ -77,7 +79,7 @@ def decode(
         )
     letters = rows["letters"].tolist()
 
-    def run(width: int, chosen: list[int]) -> list[str]:
+    def run(width: int, chosen: list[int]) -> list[str | None]:
         batch = pad(
             [prompts[i] for i in chosen],
             lm.tokenizer,
@@ -92,7 +94,8 @@ def decode(
             processors.append(OnlyOptions(tokens, batch.ids.shape[1]))
         with around(batch, chosen) if around else nullcontext():
             made = continue_batch(lm, batch, how.new_tokens, processors)
-        return lm.tokenizer.batch_decode(made, skip_special_tokens=True)
+        texts = lm.tokenizer.batch_decode([row or [] for row in made], skip_special_tokens=True)
+        return [None if row is None else text for row, text in zip(made, texts, strict=True)]
 
     blocks = _blocks(lm, [len(prompt) for prompt in prompts], how.new_tokens, cuts)
     widest = max((width for width, _ in blocks), default=0) + how.new_tokens

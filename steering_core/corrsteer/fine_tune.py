@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 
 from steering_core.config.corrsteer import FineTuning
 from steering_core.corrsteer.prompts import joined
-from steering_core.errors import DataError
+from steering_core.errors import DataError, ModelError
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.tokens import tokenize
 from steering_core.progress import progress
@@ -109,6 +109,7 @@ def fine_tune(
 
     Raises:
         DataError: as :func:`training_ids`.
+        ModelError: if a loss is NaN or infinite.
     """
     examples = training_ids(
         lm, rows, prepend_bos=prepend_bos, chat_template=chat_template, drop_long=drop_long
@@ -172,4 +173,9 @@ def _train(
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise ModelError(
+                f"the loss of fine-tuning is {losses[-1]} at step {len(losses)} of {len(steps)}: "
+                "lower fine_tuning.learning_rate."
+            )
     return losses

@@ -16,6 +16,7 @@ from steering_core.corrsteer.variant import Variant
 from steering_core.demo.grammar import word_balance
 from steering_core.demo.vocabulary import lexicon
 from steering_core.errors import DataError
+from steering_core.generation.generate import require_finite
 from steering_core.models.tokens import TokenBatch
 
 
@@ -77,6 +78,7 @@ def pooled_features(
     for chosen, answers in decode(run.lm, rows, run.how, around):
         pooled = current.pop().values(layer, variant)
         features[chosen] = pooled[: len(chosen)].cpu().numpy()
+        require_finite(run.lm, answers)
         texts[chosen] = answers
     return features, texts.tolist()
 

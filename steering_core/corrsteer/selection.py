@@ -23,6 +23,7 @@ from steering_core.corrsteer.published_mask import FirstPositions, capture_publi
 from steering_core.corrsteer.snapshot import snapshot
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
+from steering_core.generation.generate import require_finite
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch
@@ -98,6 +99,9 @@ def select(
         snapshots: numbers of rows, the first of the table, after which to note the best features.
         reasoned: whether the prompts ask for reasoning.
         published_mask: whether ``mask: all`` is what the published code makes of it.
+
+    Raises:
+        ModelError: if the model's logits are NaN or infinite.
     """
     sizes = {
         (reader.site.layer, variant): reader.size
@@ -121,6 +125,7 @@ def select(
     # Cut there: batches go by length, and the shortest prompts of many are no random draw.
     batches = decode(lm, rows, how, around, cuts=due)
     for chosen, texts in progress(batches, f"selecting on {task.name}"):
+        require_finite(lm, texts)
         verdict = task.success.judge(
             texts,
             [golds[i] for i in chosen],

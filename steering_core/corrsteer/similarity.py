@@ -54,4 +54,7 @@ class Similarity:
             return self.model(**batch).logits[:, 0].float().sigmoid().cpu().numpy()
 
         scores = [found for _, found in Batches(BATCH).each(range(len(left)), run)]
-        return np.concatenate(scores) if scores else np.zeros(0)
+        found = np.concatenate(scores) if scores else np.zeros(0)
+        if not np.isfinite(found).all():
+            raise ModelError("similarities are NaN: the classifier's weights are damaged.")
+        return found

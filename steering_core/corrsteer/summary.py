@@ -122,10 +122,11 @@ class Summary:
         accuracies = self._accuracies()
         everyone = np.ones_like(self.after)
         accuracy = self._share(self.after, everyone)
+        # What was not steered keeps its unsteered answer; an answer that was lost is no success.
         kept = self.whole["success_after"].where(
-            self.whole["status"] == "ok", self.whole["success_before"]
+            self.whole["status"] != "undefined", self.whole["success_before"]
         )
-        overall = kept.astype(bool).groupby(self.whole["seed"]).mean().mean()
+        overall = kept.eq(True).groupby(self.whole["seed"]).mean().mean()
         return {
             "accuracy": accuracies[:, 1].mean(),
             "accuracy_low": accuracy.low,

@@ -15,6 +15,8 @@ def validate_layers(
 ) -> pd.DataFrame:
     """Return ``layer, accuracy, n`` for the unsteered model (layer −1) and each layer alone.
 
+    A row without an answer, since its logits were NaN or infinite, is no success.
+
     Args:
         plan: the vectors.
         run: answers the validation rows under some interventions.
@@ -23,5 +25,5 @@ def validate_layers(
     for layer in progress([UNSTEERED_LAYER, *sorted(plan.vectors)], "layers alone"):
         chosen = [] if layer == UNSTEERED_LAYER else [layer]
         answers = run(layer_interventions(plan.vectors, plan.sites, chosen))
-        rows.append((layer, float(answers["success"].mean()), len(answers)))
+        rows.append((layer, float(answers["success"].eq(True).mean()), len(answers)))
     return pd.DataFrame(rows, columns=["layer", "accuracy", "n"])

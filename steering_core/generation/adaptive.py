@@ -14,7 +14,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from steering_core.generation.steering import Positions, edit_generation, steered_positions
+from steering_core.generation.steering import (
+    Positions,
+    edit_generation,
+    nan_if_too_long,
+    steered_positions,
+)
 from steering_core.models.devices import float64_device
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import Edit, edit_residual
@@ -169,7 +174,7 @@ class AdaptiveSteering:
         missing = ((codes != OPTIMAL) & (codes != SATISFIED)).long()
         count = torch.zeros(len(self._tau), dtype=torch.long, device=missing.device)
         self._unsolved.append(count.index_add_(0, rows, missing))
-        return residual + vectors
+        return nan_if_too_long(residual + vectors)
 
     def unsolved(
         self, passes: Int[np.ndarray, " batch"] | None = None

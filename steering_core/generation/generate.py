@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 
-from steering_core.errors import DataError
+from steering_core.errors import DataError, ModelError
 from steering_core.generation.adaptive import steer_generation_adaptively
 from steering_core.generation.batching import batches_for, width_groups
 from steering_core.generation.plan import AdaptivePlan
-from steering_core.generation.sampling import InverseCdfSampling, draws
+from steering_core.generation.sampling import FirstNotFinite, InverseCdfSampling, draws
 from steering_core.generation.steering import Positions, steer_generation, steered_positions
-from steering_core.models.language_model import LanguageModel
+from steering_core.models.language_model import LanguageModel, dtype_name
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch, pad
 
@@ -38,14 +38,15 @@ class Continuations:
     """What the model wrote after each prompt.
 
     Attributes:
-        tokens: new token ids, up to and including the end token.
+        tokens: new token ids, up to and including the end token; None where the logits of a step
+            were NaN or infinite, which happens if a vector is too long for the model's dtype.
         steered: positions that were to be steered: of the prompt, and one for each new token but
             the last, which no pass reads. Zero without steering.
         unsolved: those of them for which the program had no solution; nothing was added there.
 
     """
 
-    tokens: list[list[int]]
+    tokens: list[list[int] | None]
     steered: Int[np.ndarray, " n"]
     unsolved: Int[np.ndarray, " n"]
 
@@ -61,7 +62,7 @@ def generate(
     positions: Positions = "last",
     batch_size: int = 50,
     tick: Callable[[int], None] | None = None,
-) -> list[list[int]]:
+) -> list[list[int] | None]:
     """Return the ``tokens`` of :func:`continuations`."""
     return continuations(
         lm,
@@ -112,6 +113,7 @@ def continuations(
 
     Raises:
         DataError: if prompt and continuation do not fit the context, or a vector is not finite.
+        ModelError: if logits are NaN or infinite without steering.
         PathRangeError: if a residual lies beyond an adaptive path that cannot be followed on.
 
     """
@@ -126,6 +128,8 @@ def continuations(
         for done, _ in batches.each(rows, partial(writer.write, width)):
             if tick is not None:
                 tick(len(done))
+    if vectors is None and adaptive is None:
+        require_finite(lm, writer.made.tokens)
     return writer.made
 
 
@@ -163,7 +167,7 @@ class _Writer:
         if sampling.temperature is not None:
             self._uniforms = draws(example_ids, sampling.new_tokens, sampling.seed)
         counts = np.zeros((2, len(prompts)), dtype=np.int64)
-        self.made = Continuations([[] for _ in prompts], *counts)
+        self.made = Continuations([None] * len(prompts), *counts)
 
     def write(self, width: int, chosen: list[int]) -> None:
         """Continue the prompts ``chosen``, padded to ``width`` or the longest of them."""
@@ -178,7 +182,7 @@ class _Writer:
         ).to(self._lm.device)
         processors = self._processors(chosen, batch.ids.shape[1])
 
-        def go(steering: AbstractContextManager) -> list[list[int]]:
+        def go(steering: AbstractContextManager) -> list[list[int] | None]:
             with steering:
                 return continue_batch(self._lm, batch, new_tokens, processors)
 
@@ -189,7 +193,9 @@ class _Writer:
                     steer_generation_adaptively(self._lm, site, added, batch, self._positions)
                 ),
             )
-            self.made.unsolved[chosen] = steering.unsolved(np.array([len(row) for row in rows]))
+            self.made.unsolved[chosen] = steering.unsolved(
+                np.array([len(row or []) for row in rows])
+            )
         elif self._vectors is not None:
             added = torch.tensor(self._vectors[chosen])
             rows = go(steer_generation(self._lm, site, added, batch, self._positions))
@@ -197,7 +203,10 @@ class _Writer:
             rows = go(nullcontext())
         if self._adaptive is not None or self._vectors is not None:
             of_prompt = steered_positions(batch, self._positions).sum(dim=1).tolist()
-            counts = [n + len(row) - 1 for n, row in zip(of_prompt, rows, strict=True)]
+            counts = [
+                0 if row is None else n + len(row) - 1
+                for n, row in zip(of_prompt, rows, strict=True)
+            ]
             self.made.steered[chosen] = counts
         for i, row in zip(chosen, rows, strict=True):
             self.made.tokens[i] = row
@@ -213,13 +222,18 @@ class _Writer:
 
 @torch.no_grad()
 def continue_batch(
-    lm: LanguageModel, batch: TokenBatch, new_tokens: int, processors: LogitsProcessorList
-) -> list[list[int]]:
+    lm: LanguageModel,
+    batch: TokenBatch,
+    new_tokens: int,
+    processors: Sequence[LogitsProcessor],
+) -> list[list[int] | None]:
     """Return the new ids of each left-padded prompt, up to and including the end token.
 
-    The most likely token is taken at every step; ``processors`` may leave only a drawn one.
+    The most likely token is taken at every step; ``processors`` may leave only a drawn one. A row
+    is None if its logits were NaN or infinite at a step before its end.
     """
-    ends = end_tokens(lm)
+    ends, start = end_tokens(lm), batch.ids.shape[1]
+    noted = FirstNotFinite(len(batch.ids), start, lm.device)
     ids = lm.model.generate(
         input_ids=batch.ids,
         attention_mask=batch.mask.long(),
@@ -231,10 +245,31 @@ def continue_batch(
         top_k=None,
         pad_token_id=lm.tokenizer.pad_token_id,
         eos_token_id=ends or None,
-        logits_processor=processors,
+        logits_processor=LogitsProcessorList([noted, *processors]),
         **last_logits(lm),
     )
-    return [_until(row, ends) for row in ids[:, batch.ids.shape[1] :].tolist()]
+    rows = [_until(row, ends) for row in ids[:, start:].tolist()]
+    finite = noted.finite([len(row) for row in rows])
+    return [row if fine else None for row, fine in zip(rows, finite, strict=True)]
+
+
+def require_finite(lm: LanguageModel, made: Sequence[object | None]) -> None:
+    """Make sure that the unsteered model wrote something for every prompt.
+
+    Args:
+        lm: the model.
+        made: tokens or texts; None where the logits were NaN or infinite.
+
+    Raises:
+        ModelError: if one is None, with what to change.
+    """
+    lost = sum(row is None for row in made)
+    if lost:
+        raise ModelError(
+            f"{lm.shape.architecture} has NaN or infinite logits for {lost} of {len(made)} prompts "
+            f"without any steering, in {dtype_name(lm)}: set `dtype: bfloat16` or `float32` in the "
+            "model's section; in float32 the weights are damaged."
+        )
 
 
 def last_logits(lm: LanguageModel) -> dict[str, Any]:

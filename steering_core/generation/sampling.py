@@ -33,6 +33,36 @@ def draws(
     return torch.tensor(np.array(rows), dtype=torch.float64)
 
 
+class FirstNotFinite(LogitsProcessor):
+    """Notes at which step the largest logit of a row is first NaN or infinite.
+
+    Then no token is the most likely one, and ``generate`` would go on with an arbitrary token. The
+    notes stay on the device, so that no step waits for it; the logits are left as they are.
+
+    Args:
+        rows: of the batch.
+        prompt_length: padded length of the prompts, to know the step.
+        device: of the logits.
+    """
+
+    def __init__(self, rows: int, prompt_length: int, device: torch.device):
+        self.prompt_length = prompt_length
+        self._first = torch.full((rows,), torch.iinfo(torch.long).max, device=device)
+
+    def __call__(
+        self, input_ids: torch.Tensor, scores: Float[torch.Tensor, "batch vocab"]
+    ) -> Float[torch.Tensor, "batch vocab"]:
+        """Return the scores."""
+        step = input_ids.shape[1] - self.prompt_length
+        bad = ~torch.isfinite(scores.amax(dim=-1))
+        self._first = torch.where(bad, self._first.clamp(max=step), self._first)
+        return scores
+
+    def finite(self, lengths: Sequence[int]) -> list[bool]:
+        """Return whether all of the first so many tokens of each row were chosen among numbers."""
+        return [n <= first for n, first in zip(lengths, self._first.tolist(), strict=True)]
+
+
 class InverseCdfSampling(LogitsProcessor):
     """Temperature and nucleus sampling by the inverse of the cumulative distribution.
 

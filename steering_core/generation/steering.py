@@ -121,6 +121,18 @@ def _adder(vectors: Float[torch.Tensor, "batch d_model"]) -> Edit:
         nonlocal added
         if added is None:
             added = vectors.to(residual.device, residual.dtype)[:, None]
-        return residual + added
+        return nan_if_too_long(residual + added)
 
     return add
+
+
+def nan_if_too_long(
+    residual: Float[torch.Tensor, "*n d_model"],
+) -> Float[torch.Tensor, "*n d_model"]:
+    """Return residuals with NaN for one that is infinite or whose square overflows float32.
+
+    A norm would divide that one by infinity, and the model would go on with zeros as if nothing
+    were wrong. From NaN all logits are NaN, and the text is recorded as lost.
+    """
+    square = residual.float().square().sum(dim=-1, keepdim=True)
+    return torch.where(torch.isfinite(square), residual, torch.nan)

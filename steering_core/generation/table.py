@@ -1,5 +1,6 @@
 """The table of generated texts: a row per (strength, prompt)."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from steering_core.generation.generate import Continuations, Sampling, continuat
 from steering_core.generation.plan import plan_for
 from steering_core.generation.steering import Positions
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.solutions import solved
-from steering_core.models.language_model import LanguageModel
+from steering_core.methods.solutions import NOT_FINITE, solved
+from steering_core.models.language_model import LanguageModel, dtype_name
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 from steering_core.progress import counter
 from steering_core.storage.parquet import write_parquet
+
+log = logging.getLogger(__name__)
 
 SCHEMA = pa.schema(
     [
@@ -30,8 +33,9 @@ SCHEMA = pa.schema(
         pa.field("status", pa.string()),
         pa.field("prompt", pa.string()),
         pa.field("prompt_tokens", pa.list_(pa.int32())),
-        pa.field("new_tokens", pa.list_(pa.int32())),  # null without a solution
-        pa.field("text", pa.string()),  # the completion alone; null without a solution
+        # Null without a solution, or where the logits were not finite.
+        pa.field("new_tokens", pa.list_(pa.int32())),
+        pa.field("text", pa.string()),  # the completion alone; likewise
         # Of a program solved anew at every position, else null: positions that were to be
         # steered, and those of them that have no solution, where nothing was added.
         pa.field("steered_positions", pa.int32()),
@@ -58,7 +62,9 @@ def generate_method(
     """Continue every prompt at every strength of a method, all strengths in the same batches.
 
     A prompt whose program has no solution (at its last token, if it is solved at every position)
-    is not continued: its text is missing and its status says why.
+    is not continued: its text is missing and its status says why. Where steering made the logits
+    NaN or infinite, as a vector does that is too long for float16, the text is missing and the
+    status is ``not_finite``; the log names the strengths.
 
     Args:
         lm: the model.
@@ -73,6 +79,9 @@ def generate_method(
 
     Returns:
         The columns of :data:`SCHEMA`.
+
+    Raises:
+        ModelError: if logits are NaN or infinite without steering.
 
     """
     texts = prompts["text"].tolist()
@@ -100,7 +109,9 @@ def generate_method(
                 batch_size=batch_size * len(points),
                 tick=tick,
             )
-    return _with_texts(table, has, made, lm.tokenizer, counted=plan is not None)
+    table = _with_texts(table, has, made, lm.tokenizer, counted=plan is not None)
+    _warn_of_lost(table, site, lm)
+    return table
 
 
 def _with_texts(
@@ -113,7 +124,11 @@ def _with_texts(
 ) -> pd.DataFrame:
     """Return the table with the texts of its rows ``has``, and if ``counted`` their positions."""
     columns: dict[str, list] = {name: [None] * len(table) for name in _OF_TEXTS}
+    status = table["status"].tolist()
     for i, new in zip(has, made.tokens if made else [], strict=True):
+        if new is None:
+            status[i] = NOT_FINITE
+            continue
         columns["new_tokens"][i] = new
         columns["text"][i] = tokenizer.decode(new, skip_special_tokens=True)
     if counted and made is not None:
@@ -121,7 +136,18 @@ def _with_texts(
             columns["steered_positions"][i] = int(steered)
             columns["unsolved_positions"][i] = int(unsolved)
     counts = {name: pd.array(columns.pop(name), dtype="Int32") for name in _COUNTS}
-    return table.assign(**columns, **counts)[SCHEMA.names]
+    return table.assign(**columns, **counts, status=status)[SCHEMA.names]
+
+
+def _warn_of_lost(table: pd.DataFrame, site: Site, lm: LanguageModel) -> None:
+    """Log at which strengths texts were lost."""
+    lost = table[table["status"] == NOT_FINITE]
+    for (name, strength), rows in lost.groupby(["strength_name", "strength"], dropna=False):
+        log.warning(
+            "%s, %s %g: %d prompts have no text, as steering at %s made the logits NaN or infinite "
+            "in %s: take a smaller strength, or bfloat16 or float32 as dtype.",
+            rows["method"].iloc[0], name, strength, len(rows), site.hook_name, dtype_name(lm),
+        )  # fmt: skip
 
 
 def write_generations(generations: pd.DataFrame, path: str | Path) -> None:

@@ -15,6 +15,8 @@ from jaxtyping import Bool
 
 from steering_core.storage.parquet import write_parquet
 
+#: Status of a text that steering left without one: the logits were NaN or infinite.
+NOT_FINITE = "not_finite"
 #: Statuses under which an intervention exists.
 SOLVED = ("fixed", "optimal", "already_satisfied")
 

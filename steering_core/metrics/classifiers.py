@@ -31,11 +31,16 @@ class Judge(ABC):
         """Return in [0, 1] how much each text belongs to class 1; above 0.5 it does.
 
         A text without a word (no letter and no digit) belongs to neither class: its score is NaN.
+
+        Raises:
+            ModelError: if another score is NaN.
         """
         scores = np.full(len(texts), np.nan)
         said = [i for i, text in enumerate(texts) if has_word(text)]
         if said:
             scores[said] = self._score([texts[i] for i in said])
+        if not np.isfinite(scores[said]).all():
+            raise ModelError("the judge's scores are NaN: its weights are damaged, replace them.")
         return scores
 
     @abstractmethod

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from steering_core.errors import ModelError
 from steering_core.generation.adaptive import AdaptiveSteering, steer_positions_adaptively
 from steering_core.generation.plan import AdaptivePlan
 from steering_core.generation.steering import steer_positions
 from steering_core.metrics.token_divergence import token_divergence
 from steering_core.models.head import check_head, final_hidden
-from steering_core.models.language_model import LanguageModel
+from steering_core.models.language_model import LanguageModel, dtype_name
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch, padded_batches
 
@@ -22,8 +23,10 @@ class Divergence:
     """Sums over the generated tokens of each text.
 
     Attributes:
-        kl_sum: Σ KL(steered ‖ base), nats.
-        base_nll_sum: Σ −log p_base(token), nats: the base model's surprise at the text.
+        kl_sum: Σ KL(steered ‖ base), nats; NaN where steering makes hidden states or logits NaN or
+            infinite, as a vector does that is too long for the model's dtype.
+        base_nll_sum: Σ −log p_base(token), nats: the base model's surprise at the text. NaN where
+            it is not finite: the base model gives a token the probability 0, or overflows on it.
         n_tokens: generated tokens, the end token included.
     """
 
@@ -63,7 +66,8 @@ def divergence(
         batch_tokens: padded tokens at a time.
 
     Raises:
-        ModelError: if the model does more to its logits than a known scale and a soft cap.
+        ModelError: if the model does more to its logits than a known scale and a soft cap, or
+            they are NaN or infinite on texts of the unsteered model.
 
     """
     rows = [[*a, *b] for a, b in zip(prompts, continuations, strict=True)]
@@ -92,6 +96,12 @@ def divergence(
         kl_token, nll_token = token_divergence(lm, steered, base, batch.ids[row, column + 1])
         np.add.at(kl, np.array(chosen)[row.cpu().numpy()], kl_token.cpu().numpy())
         np.add.at(nll, np.array(chosen)[row.cpu().numpy()], nll_token.cpu().numpy())
+    if vectors is None and adaptive is None and not np.isfinite(nll).all():
+        raise ModelError(
+            f"{lm.shape.architecture} has NaN or infinite logits without steering, in "
+            f"{dtype_name(lm)}: set `dtype: bfloat16` or `float32` in the model's section."
+        )
+    kl, nll = (np.where(np.isfinite(sums), sums, np.nan) for sums in (kl, nll))
     return Divergence(kl, nll, np.array([len(row) for row in continuations]))
 
 

@@ -187,6 +187,11 @@ def load_language_model(
     return LanguageModel(loaded, tokenizer, shape or model_shape(loaded.config, model.id))
 
 
+def dtype_name(lm: LanguageModel) -> str:
+    """Return the precision of a model as the configuration names it."""
+    return str(lm.dtype).removeprefix("torch.")
+
+
 def is_local(model_id: str) -> bool:
     """Whether ``model_id`` names a directory here."""
     return Path(model_id).is_dir()

@@ -22,7 +22,10 @@ from steering_core.tables.palette import method_styles
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _UNSTEERED = "no_steering"
-_FINE, _WRONG = frozenset({"optimal", "already_satisfied"}), frozenset({"infeasible", "failed"})
+_FINE, _WRONG = (
+    frozenset({"optimal", "already_satisfied"}),
+    frozenset({"infeasible", "failed", "not_finite"}),
+)
 _NEURONPEDIA_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 
 

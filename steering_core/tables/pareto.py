@@ -87,8 +87,8 @@ def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd
     """Return the table that :mod:`steering_core.tables.columns` describes.
 
     Means are over inputs with a solution, before and after steering alike; the flip rates count
-    an input without one as not flipped. A row that could not steer every prompt and position
-    competes for no frontier.
+    an input without one as not flipped. A row that could not steer every prompt and position, or
+    whose logits were not finite for a prompt, competes for no frontier.
     """
     base = measured.texts[measured.texts["method"] == BASELINE]
     boot = {"n_resamples": settings.bootstrap_resamples, "seed": settings.seed}
@@ -103,6 +103,7 @@ def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd
     # Both axes of the frontier are over prompts, so test rows have no say in who competes.
     whole = table["feasible_fraction_prompts"].isna() | (table["feasible_fraction_prompts"] == 1)
     whole &= table["unsolved_positions"].fillna(0) == 0
+    whole &= table["n_texts"] == table["n_prompts"]
     table["on_frontier"] = frontier_flags(table[whole]).reindex(table.index)
     key = ["method", "strength_index"]
     competing = table.loc[table["on_frontier"].notna(), key]
@@ -173,6 +174,11 @@ def _row(
         interval = mean_interval(had, **boot)
         row |= interval_cells(f"feasible_fraction{name}", f"feasible{name}_ci", interval)
     warnings = list(subject.warnings)
+    lost = int(solved(prompts).sum()) - row["n_texts"]
+    if lost:
+        warnings.append(
+            f"{lost} of {row['n_prompts']} prompts have no text or no KL: logits NaN or infinite"
+        )
     if row["n_empty"]:
         warnings.append(f"{row['n_empty']} of {row['n_texts']} texts have no word: in no class")
     if is_program(method):

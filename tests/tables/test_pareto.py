@@ -258,6 +258,23 @@ def test_texts_without_a_word_are_counted_and_warned_of():
     assert "no word" not in table["warnings"][2]
 
 
+def test_a_row_that_lost_a_text_is_warned_of_and_not_on_the_frontier():
+    """Its logits were not finite: the status of the solution says nothing of it."""
+    changed = measured()
+    lost = (changed.texts["method"] == "caa_mean_diff") & (changed.texts["example_id"] == "p1")
+    columns = ["kl_sum", "base_nll_sum", "judged", "empty"]
+    rows = changed.texts.assign(n_tokens=changed.texts["n_tokens"].where(~lost, 0))
+    rows[columns] = rows[columns].where(~lost)
+    table = pareto_table(SUBJECT, replace(changed, texts=rows), SETTINGS).set_index("method")
+    row = table.loc["caa_mean_diff"]
+    assert (row["n_prompts"], row["n_texts"]) == (2, 1)
+    assert row["kl_mean"] == pytest.approx(0.5)
+    assert pd.isna(row["on_frontier"]) and pd.isna(row["frontier_probability"])
+    assert "1 of 2 prompts have no text or no KL: logits NaN or infinite" in row["warnings"]
+    others = table.drop("caa_mean_diff")["warnings"].fillna("")
+    assert not others.str.contains("no text").any()
+
+
 def test_sizes_over_the_rows_of_the_flip_rate_and_over_the_prompts(rows: list[pd.Series]):
     row = rows[2]
     # By the evaluation probe t0 and t2 are outside, and t2 has no solution.
