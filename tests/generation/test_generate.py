@@ -147,12 +147,15 @@ def test_seed_and_name_decide_the_draws(tiny, prompts):
 
 @pytest.mark.parametrize("positions", ["last", "all"])
 def test_bos_and_padding_are_never_steered(tiny, prompts, vectors, positions):
-    seen = []
-    handle = tiny.blocks[2].register_forward_pre_hook(  # runs before ours is registered
-        lambda module, args, kwargs: seen.append((args or (kwargs["hidden_states"],))[0].clone()),
-        with_kwargs=True,
-    )
-    after = []
+    seen, after = [], []
+
+    def before(module, args, kwargs):
+        residual = (args or (kwargs["hidden_states"],))[0]
+        if len(residual) > 1:  # a single row measures the cache
+            seen.append(residual.clone())
+
+    # Runs before ours is registered.
+    handle = tiny.blocks[2].register_forward_pre_hook(before, with_kwargs=True)
     try:
         kwargs = {"site": SITES[0], "positions": positions, "batch_size": 6}
         with _record_after_edit(tiny, after):
@@ -181,7 +184,7 @@ class _record_after_edit:  # noqa: N801 - used like a function
 
     def __enter__(self):
         self.handle = self.lm.blocks[2].input_layernorm.register_forward_pre_hook(
-            lambda module, args: self.out.append(args[0].clone())
+            lambda module, args: self.out.append(args[0].clone()) if len(args[0]) > 1 else None
         )
 
     def __exit__(self, *exc):

@@ -184,7 +184,8 @@ def test_a_batch_on_the_cpu_asks_nothing_of_the_device(tiny):
     """A meta device has no values to wait for; eager, since sdpa looks at the mask by itself."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_config(tiny.model.config, attn_implementation="eager")
+    config = copy.deepcopy(tiny.model.config)  # from_config writes into it
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     lm = LanguageModel(model.to("meta").eval(), tiny.tokenizer, tiny.shape)
     batch = pad([[1, 5, 6], [1, 7]], lm.tokenizer, side="right", prepend_bos=True)
     last = torch.arange(2), batch.mask.sum(dim=1) - 1
