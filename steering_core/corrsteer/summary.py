@@ -104,6 +104,11 @@ class Summary:
             suggested |= bool(concerns)
             if steered:
                 concerns += steered_concerns(table)
+            whole = self.whole[self.whole["seed"] == of]
+            if lost := int((whole["status"] == "not_finite").sum()):
+                concerns.append(
+                    f"{lost} of {len(whole)} answers are lost, their logits were not finite"
+                )
             found += [f"seed {of}: {text}" if self.several else text for text in concerns]
         return found + ([self.suggestion] if suggested and self.suggestion else [])
 

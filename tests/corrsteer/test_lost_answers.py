@@ -84,6 +84,7 @@ def test_no_lost_answer_counts_in_a_row_of_the_table(run, unsteered):
     assert row["reason"].startswith("5 x logits NaN or infinite at layers 1 in float16")
     before = unsteered["success"].astype(bool)
     assert row["accuracy"] == row["baseline_accuracy"] == pytest.approx(before[5:].mean())
+    assert "5 of 12 answers are lost" in row["warnings"]
     # Lost answers are no success there either, whatever the unsteered ones were.
     assert row["accuracy_all"] == pytest.approx(before[5:].sum() / len(before))
     none = Summary({0: paired(unsteered, steered(run, 12))}, n_resamples=100, seed=0).row(

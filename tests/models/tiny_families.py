@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from steering_core.errors import ModelError
 from steering_core.models.language_model import ModelShape, model_shape
-from steering_core.storage.atomic import write_text
+from steering_core.storage.files import write_text
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 BEGIN, END = "<!-- families: begin -->", "<!-- families: end -->"
