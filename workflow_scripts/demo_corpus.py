@@ -3,9 +3,8 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
-    from steering_core.demo.concept import write_concept
-    from steering_core.demo.grammar import write_corpus, write_lexicon
-    from steering_core.demo.praise_task import write_praise_task
+    from steering_core.demo.grammar import write_concept, write_corpus, write_praise_task
+    from steering_core.demo.vocabulary import write_lexicon
 
     seed = snakemake.params.seed
     write_corpus(snakemake.output.labelled, snakemake.params.labelled, seed, unfinished=True)

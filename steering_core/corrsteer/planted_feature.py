@@ -13,8 +13,7 @@ from steering_core.corrsteer.decoding import decode
 from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.selection import kept
 from steering_core.corrsteer.variant import Variant
-from steering_core.demo.grammar import word_balance
-from steering_core.demo.vocabulary import lexicon
+from steering_core.demo.vocabulary import lexicon, word_balance
 from steering_core.errors import DataError
 from steering_core.generation.generate import require_finite
 from steering_core.models.tokens import TokenBatch

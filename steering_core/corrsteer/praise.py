@@ -9,9 +9,7 @@ import numpy as np
 from steering_core.corrsteer.item import Item, Source, Task
 from steering_core.corrsteer.success import Success, Verdict
 from steering_core.data.columns import text_in
-from steering_core.demo.concept import PERSONAS
-from steering_core.demo.grammar import score_sentiment
-from steering_core.demo.vocabulary import lexicon
+from steering_core.demo.vocabulary import PERSONAS, lexicon, score_sentiment
 
 _WORDS = {1: "positive", 0: "mixed or none", -1: "negative"}
 

@@ -1,4 +1,4 @@
 """A small world in which the truth is known: a grammar, a model trained on it, and its SAEs.
 
-Import from the modules: `grammar` and `concept` need neither torch nor sae-lens.
+Import from the modules: `vocabulary` and `grammar` need neither torch nor sae-lens.
 """

@@ -1,4 +1,4 @@
-"""A probabilistic grammar of short reviews with a known latent sentiment.
+"""A probabilistic grammar of short reviews with a known latent sentiment, and its texts.
 
 A document draws its sentiment (0 negative, 1 positive) first and keeps it for all its sentences;
 every sentiment word follows it but for a share `WORD_NOISE` drawn from the other polarity.
@@ -11,16 +11,16 @@ it needs it next; after a full stop it does not.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int
+import yaml
 
 from steering_core.demo import vocabulary as words
-from steering_core.storage.files import write_json
+from steering_core.storage.files import write_text
 from steering_core.storage.parquet import write_parquet
 
 WORD_NOISE = 0.1
@@ -29,6 +29,15 @@ NEUTRAL_SHARE = 0.25
 """Probability that a sentence is neutral (one sentence of a document never is)."""
 LENGTH_SHARES = (0.1, 0.3, 0.3, 0.3)
 """Probabilities of 1, 2, 3 and 4 sentences."""
+
+N_PROMPTS = 50
+N_VALIDATION_PROMPTS = 40
+N_CONTRAST = 30
+N_QUERIES = 40
+CONTEXT_SHARE = 0.4
+"""Probability that a neutral sentence precedes an opening."""
+PROMPT_NOISE = 0.3
+"""Probability that a sentiment word of a prompt is drawn from the other polarity."""
 
 _EVALUATIONS = (
     ("the {noun} was {adverb} {adjective} .", 2),
@@ -192,39 +201,82 @@ def write_corpus(
     write_parquet(path, table)
 
 
-def write_lexicon(path: str | Path) -> None:
-    """Write the sentiment lexicon as JSON: `{"positive": [...], "negative": [...]}`."""
-    write_json(path, {name: list(entries) for name, entries in words.lexicon().items()})
+def write_concept(path: str | Path, seed: int) -> None:
+    """Write the demo's concept file as YAML; equal seeds give equal bytes.
 
+    The format is that of every task's concept file: `concept`, `prompts`, `validation_prompts` (to
+    select a strength on), `contrast` (minimal pairs), `personas` (a prefix per polarity) and
+    `queries` (neutral texts that follow a persona).
 
-def word_balance(
-    texts: Sequence[str], lexicon: Mapping[str, Sequence[str]]
-) -> Int[np.ndarray, " n"]:
-    """Return the number of positive less that of negative words in each text.
-
-    Args:
-        texts: `n` texts; words are compared in lower case.
-        lexicon: `{"positive": words, "negative": words}`, as `write_lexicon` writes it.
-
-    Raises:
-        ValueError: the lexicon lacks a polarity or lists a word under both.
+    Prompts of both kinds and queries are distinct and free of sentiment words: they break off
+    before the first one. The two texts of a contrast pair differ in one word.
     """
-    if set(lexicon) != {"positive", "negative"}:
-        raise ValueError(f"lexicon needs the keys positive and negative, not {sorted(lexicon)}")
-    both = set(lexicon["positive"]) & set(lexicon["negative"])
-    if both:
-        raise ValueError(f"lexicon lists words under both polarities: {sorted(both)}")
-    value = dict.fromkeys(lexicon["positive"], 1) | dict.fromkeys(lexicon["negative"], -1)
-    totals = [sum(value.get(word, 0) for word in re.findall(r"\w+", t.lower())) for t in texts]
-    return np.array(totals, dtype=np.int64)
+    grammar = Grammar(seed)
+    openings = _openings(grammar, N_PROMPTS + N_QUERIES + N_VALIDATION_PROMPTS)
+    concept = {
+        "concept": "sentiment",
+        "prompts": openings[:N_PROMPTS],
+        "validation_prompts": openings[N_PROMPTS + N_QUERIES :],
+        "contrast": _contrast(grammar, N_CONTRAST),
+        "personas": words.PERSONAS,
+        "queries": openings[N_PROMPTS : N_PROMPTS + N_QUERIES],
+    }
+    write_text(path, yaml.safe_dump(concept, sort_keys=False, width=100))
 
 
-def score_sentiment(
-    texts: Sequence[str], lexicon: Mapping[str, Sequence[str]]
-) -> Int[np.ndarray, " n"]:
-    """Return the majority sentiment of each text's lexicon words.
+def _openings(grammar: Grammar, n: int) -> list[str]:
+    """Return `n` distinct beginnings of a review that leave its sentiment open."""
+    found: dict[str, None] = {}
+    while len(found) < n:
+        nouns = grammar.domain()
+        opening = grammar.opening(nouns)
+        if grammar.rng.random() < CONTEXT_SHARE:
+            opening = f"{grammar.neutral(nouns)} {opening}"
+        found[opening] = None
+    return list(found)
 
-    +1 positive, −1 negative, 0 where there is no lexicon word or a tie; arguments and errors are
-    those of `word_balance`.
+
+def _contrast(grammar: Grammar, n: int) -> list[dict[str, str]]:
+    """Return `n` distinct minimal pairs: unfinished texts one sentiment word apart."""
+    adjectives = list(zip(words.POSITIVE_ADJECTIVES, words.NEGATIVE_ADJECTIVES, strict=True))
+    verbs = list(zip(words.POSITIVE_VERBS, words.NEGATIVE_VERBS, strict=True))
+    found: dict[str, dict[str, str]] = {}
+    while len(found) < n:
+        nouns = grammar.domain()
+        noun = grammar.choose(nouns)
+        person = grammar.choose(words.PEOPLE)
+        index = int(grammar.rng.integers(len(adjectives) + len(verbs)))
+        pair = (adjectives + verbs)[index]
+        if index < len(adjectives):
+            frame = grammar.choose((f"the {noun} was {{}} .", f"{person} found the {noun} {{}} ."))
+        else:
+            frame = f"{person} {{}} the {noun} ."
+        frame = f"{frame} {grammar.opening(nouns)}"
+        positive, negative = (frame.format(word) for word in pair)
+        found[positive] = {"positive": positive, "negative": negative}
+    return list(found.values())
+
+
+def write_praise_task(path: str | Path, n: int, seed: int) -> None:
+    """Write ``n`` prompts of a free-text task whose cause of success is known: praise.
+
+    A prompt is an unfinished document; an answer succeeds if its sentiment words are mostly
+    positive. The model goes on in the sentiment of the prompt, so it succeeds on about every second
+    one. What carries a positive sentiment inside it is the planted feature: success goes with it,
+    and raising it should turn others and harm none. The words of a prompt disagree more than in
+    the texts that the model was trained on, so that it is unsure of some, as models are of hard
+    questions.
+
+    The file is Parquet with the columns ``prompt`` and ``sentiment`` (int64).
+
+    ``sentiment`` (0 negative, 1 positive) is the ground truth of the prompt; no stage may read it
+    but to check a result.
     """
-    return np.sign(word_balance(texts, lexicon))
+    documents = Grammar(seed, word_noise=PROMPT_NOISE).documents(n, unfinished=True)
+    table = pa.table(
+        {
+            "prompt": pa.array([document.text for document in documents], pa.string()),
+            "sentiment": pa.array([document.label for document in documents], pa.int64()),
+        }
+    )
+    write_parquet(path, table)

@@ -1,18 +1,22 @@
-import json
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steering_core.demo import vocabulary
 from steering_core.demo.grammar import (
+    N_CONTRAST,
+    N_PROMPTS,
+    N_QUERIES,
+    N_VALIDATION_PROMPTS,
     Grammar,
-    score_sentiment,
+    write_concept,
     write_corpus,
-    write_lexicon,
+    write_praise_task,
 )
+from steering_core.demo.vocabulary import score_sentiment
 
 LEXICON = vocabulary.lexicon()
 SENTIMENT_WORDS = set(LEXICON["positive"]) | set(LEXICON["negative"])
@@ -20,11 +24,6 @@ SENTIMENT_WORDS = set(LEXICON["positive"]) | set(LEXICON["negative"])
 
 def neutral_words(text: str) -> set[str]:
     return set(text.split()) - SENTIMENT_WORDS
-
-
-def test_no_word_has_both_polarities_and_every_noun_is_neutral():
-    assert not set(LEXICON["positive"]) & set(LEXICON["negative"])
-    assert not SENTIMENT_WORDS & {noun for domain in vocabulary.DOMAINS for noun in domain}
 
 
 @given(seed=st.integers(0, 2**32), n=st.integers(0, 60), unfinished=st.booleans())
@@ -87,22 +86,6 @@ def test_corpus_file_has_the_same_bytes_twice(tmp_path):
     assert sorted(table["label"].to_pylist()) == [0] * 25 + [1] * 25
 
 
-def test_lexicon_file_scores_texts(tmp_path):
-    write_lexicon(tmp_path / "lexicon.json")
-    lexicon = json.loads((tmp_path / "lexicon.json").read_text())
-    texts = ["It was Superb .", "a dull , dull and great film", "superb but dull", "the film", ""]
-    np.testing.assert_array_equal(score_sentiment(texts, lexicon), [1, -1, 0, 0, 0])
-
-
-def test_empty_list_of_texts_scores_to_an_empty_array():
-    assert score_sentiment([], LEXICON).shape == (0,)
-
-
-def test_lexicon_with_a_word_under_both_is_refused():
-    with pytest.raises(ValueError, match="fine"):
-        score_sentiment(["x"], {"positive": ["fine"], "negative": ["fine"]})
-
-
 @pytest.mark.parametrize(
     "call", [lambda: Grammar(0, word_noise=0.5), lambda: Grammar(0).documents(-1)]
 )
@@ -114,3 +97,70 @@ def test_bad_arguments_are_refused(call):
 def test_sentiment_other_than_0_and_1_is_refused():
     with pytest.raises(ValueError, match="sentiment"):
         Grammar(0).evaluation(2, vocabulary.DOMAINS[0])
+
+
+@pytest.fixture(scope="module")
+def concept(tmp_path_factory):
+    path = tmp_path_factory.mktemp("concept") / "concept.yaml"
+    write_concept(path, 5)
+    return yaml.safe_load(path.read_text())
+
+
+def test_file_has_the_keys_of_a_concept(concept):
+    lists = ["prompts", "validation_prompts", "contrast", "queries"]
+    assert set(concept) == {"concept", "personas", *lists}
+    counts = [len(concept[key]) for key in lists]
+    assert counts == [N_PROMPTS, N_VALIDATION_PROMPTS, N_CONTRAST, N_QUERIES]
+
+
+def test_prompts_and_queries_are_distinct_and_neutral(concept):
+    texts = concept["prompts"] + concept["validation_prompts"] + concept["queries"]
+    assert len(set(texts)) == N_PROMPTS + N_VALIDATION_PROMPTS + N_QUERIES
+    assert not score_sentiment(texts, LEXICON).any()
+
+
+def test_contrast_pairs_differ_in_one_sentiment_word(concept):
+    for pair in concept["contrast"]:
+        positive, negative = pair["positive"].split(), pair["negative"].split()
+        different = [(p, n) for p, n in zip(positive, negative, strict=True) if p != n]
+        assert len(different) == 1
+        assert different[0][0] in LEXICON["positive"]
+        assert different[0][1] in LEXICON["negative"]
+
+
+def test_personas_carry_their_polarity(concept):
+    personas = concept["personas"]
+    assert score_sentiment([personas["positive"], personas["negative"]], LEXICON).tolist() == [
+        1,
+        -1,
+    ]
+
+
+def test_every_word_belongs_to_the_language(concept):
+    known = {word for d in Grammar(0).documents(3000) for word in d.text.split()}
+    texts = concept["prompts"] + concept["validation_prompts"] + concept["queries"]
+    texts += list(concept["personas"].values())
+    texts += [text for pair in concept["contrast"] for text in pair.values()]
+    assert not {word for text in texts for word in text.split()} - known
+
+
+def test_same_seed_gives_the_same_concept_file(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_concept(tmp_path / name, seed)
+    contents = [(tmp_path / name).read_bytes() for name in "abc"]
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_prompts_of_the_task_are_balanced_distinct_and_unfinished(tmp_path):
+    write_praise_task(tmp_path / "a", 60, 3)
+    table = pq.read_table(tmp_path / "a").to_pydict()
+    assert list(table) == ["prompt", "sentiment"]
+    assert sum(table["sentiment"]) == 30 and len(set(table["prompt"])) == 60
+    assert not any(prompt.endswith(".") for prompt in table["prompt"])
+
+
+def test_equal_seeds_give_equal_prompts_of_the_task(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_praise_task(tmp_path / name, 40, seed)
+    contents = [(tmp_path / name).read_bytes() for name in "abc"]
+    assert contents[0] == contents[1] != contents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from steering_core.demo.praise_task import write_praise_task
+from steering_core.demo.grammar import write_praise_task
 from steering_core.storage.integrity import content_digest
 
 ROOT = Path(__file__).resolve().parents[2]
