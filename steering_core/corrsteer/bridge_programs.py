@@ -101,11 +101,8 @@ def program_strengths(method: str, bridge: Bridge, learned: Learned) -> list[Str
             raise DataError(f"the path of the program ends: {error}") from error
 
     def solve(strength: OptimalSteering, parameter: float, residuals: Residuals) -> Added:
-        shortfall = strength.shortfall(residuals.astype(np.float64), weight, bias)
-        if mode == "shared":
-            others = strength.shortfall(learned.shared_by.astype(np.float64), weight, bias)
-            shortfall = np.full(len(residuals), others.max())
-        found = strength.solve(path, shortfall)
+        shared_by = learned.shared_by if mode == "shared" else None
+        found = strength.solve(path, strength.shortfalls(residuals, weight, bias, shared_by))
         solved = np.isin(found.status, SOLVED)  # not what missed its tolerance
         reason = ["" if ok else f"program: {s}" for ok, s in zip(solved, found.status, strict=True)]
         vectors = np.where(solved[:, None], found.vector, np.nan)

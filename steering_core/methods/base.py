@@ -41,7 +41,7 @@ class SteeringMethod(ABC):
             probe_w: weights of the linear probe; its logit is ``probe_w @ h + probe_b``.
             probe_b: its bias.
             D: decoder rows.
-            sae_features: feature activations at ``h``; no method here needs them.
+            sae_features: feature activations at ``h``; part of the interface, not used here.
             target_class: the class to steer to.
 
         """
@@ -51,8 +51,8 @@ class SteeringMethod(ABC):
 class Direction:
     """A fixed direction of unit norm, and its coefficients if it acts through features.
 
-    ``vector == coefficients @ decoder[features]`` for a feature method; for the others
-    ``features`` and ``coefficients`` are None.
+    For a feature method ``vector == coefficients @ decoder[features]``. For the others ``features``
+    and ``coefficients`` are None.
     """
 
     vector: Float[np.ndarray, " d_model"]

@@ -15,9 +15,9 @@ from steering_core.methods.base import ALPHA, Direction, SteeringMethod, write_d
 
 @dataclass(frozen=True)
 class FitData:
-    """All that a fixed direction may learn from: training rows and the concept's own texts.
+    """The data that a fixed direction learns from: training rows and the concept's own texts.
 
-    Residuals are as the site sees them. Test rows, prompts and the evaluation split are not here.
+    Residuals are as the site sees them. Test rows, prompts and the evaluation split are excluded.
 
     Attributes:
         residuals: last-token residuals of the training split.
@@ -28,7 +28,7 @@ class FitData:
             split; NaN where a feature is constant.
         target_class: the class to steer to.
         seed: of the random direction.
-        centred: the site removes the mean over d_model, so directions must have none.
+        centred: the site removes the mean over d_model, so directions must have mean zero.
 
     """
 
@@ -58,8 +58,8 @@ class FixedDirection(SteeringMethod):
     """A method that adds the same vector to every input.
 
     Args:
-        strength: norm of the vector in units of the mean residual norm at the site, so that
-            strengths compare across these methods, layers and models.
+        strength: norm of the vector in units of the mean residual norm at the site. Strengths are
+            therefore comparable across these methods, layers and models.
 
     """
 
@@ -93,7 +93,7 @@ class FixedDirection(SteeringMethod):
         sae_features: Float[np.ndarray, " d_sae"] | None = None,
         target_class: Literal[0, 1] = 1,
     ) -> Float[np.ndarray, " d_model"]:
-        """Return ``strength · mean residual norm · direction``; the probe plays no part.
+        """Return ``strength · mean residual norm · direction``; the probe is not used.
 
         Raises:
             ValueError: if the method is not fitted, or was fitted for the other class.
@@ -107,7 +107,7 @@ class FixedDirection(SteeringMethod):
 
 
 class NoSteering(FixedDirection):
-    """Adds zero."""
+    """Adds zero: the baseline."""
 
     name = "no_steering"
 
@@ -127,7 +127,7 @@ class RandomDirection(FixedDirection):
     name = "random_direction"
 
     def find(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Direction:
-        """Draw the direction; it has no sign to orient."""
+        """Draw the direction. It is not oriented to a class."""
         draw = np.random.default_rng(data.seed).standard_normal(data.residuals.shape[1])
         if data.centred:
             draw -= draw.mean()
@@ -160,8 +160,8 @@ class CAAContrastive(FixedDirection):
 class CAARepE(FixedDirection):
     """First principal component of persona differences (Zou et al. 2023, arXiv:2310.01405).
 
-    The differences are not centred: their common part is the concept. The sign, which PCA leaves
-    open, is that of their mean.
+    The differences are not centred, because their common part is the concept. PCA does not fix the
+    sign; the sign of their mean is used.
     """
 
     name = "caa_repe"
@@ -181,7 +181,7 @@ class SingleFeature(FixedDirection):
     name = "single_feature"
 
     def find(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> Direction:
-        """Return that row; features that never vary or have no decoder row do not compete."""
+        """Return that row; constant features and zero decoder rows are left out."""
         correlation = _usable(data, D)
         best = int(np.argmax(np.where(np.isnan(correlation), -np.inf, correlation)))
         return _combine(D, np.array([best]), np.array([1.0]))
@@ -190,7 +190,7 @@ class SingleFeature(FixedDirection):
 class TopKFeatures(FixedDirection):
     """The k features with the largest absolute correlation, weighted by it.
 
-    A feature that speaks against the target class is subtracted, so coefficients may be negative.
+    A feature that correlates negatively with the target class has a negative coefficient.
     """
 
     name = "topk_features"

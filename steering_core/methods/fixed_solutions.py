@@ -1,4 +1,8 @@
-"""Rows of the fixed directions: each at every strength, the same for every input."""
+"""Solution rows of the fixed directions: every strength, the same for every input.
+
+These are apart from :mod:`steering_core.methods.solutions`, which later stages import too, so that
+an edit here makes only the solutions of the directions stale.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -55,7 +59,7 @@ def solve_directions(
     Args:
         settings: methods and strengths.
         examples: ``example_id`` and ``split`` of the n inputs.
-        direction_of: gives direction and mean residual norm of a fixed method.
+        direction_of: returns the direction and the mean residual norm of a method.
     """
     ids = examples["example_id"].tolist()
     frames = [

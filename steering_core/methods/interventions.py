@@ -1,4 +1,4 @@
-"""The vectors of solution rows, expanded on demand from what was stored of each solve."""
+"""Interventions: the residual vectors of solution rows, expanded on demand."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,8 +18,8 @@ class Interventions:
 
     Args:
         solutions: rows of one method, as :mod:`steering_core.methods.solutions` makes them.
-        directions: the file of the fixed directions, for these.
-        path: the steering path, for the programs.
+        directions: the file of the fixed directions; only a fixed direction needs it.
+        path: the steering path; only a program needs it.
 
     Raises:
         ValueError: naming the argument.
@@ -57,7 +57,7 @@ class Interventions:
         return rows.set_index("example_id").loc[list(example_ids)].reset_index()
 
     def vectors(self, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
-        """Return the vector of each row; NaN where the status says there is none."""
+        """Return the vector of each row; NaN if the row has no solution."""
         return self._expand(rows)
 
     def parameters(self, rows: pd.DataFrame) -> Float[np.ndarray, " n"]:
@@ -66,13 +66,13 @@ class Interventions:
 
 
 def _along(direction: Direction, unit: float, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
-    """Return the direction in the strength of each row; strengths are in units of ``unit``."""
+    """Return the direction at the strength of each row; ``unit`` is the norm of strength 1."""
     size = rows["strength"].to_numpy()[:, None] * unit
     return size * direction.vector[None]
 
 
 def _on_path(method: str, path: SteeringPath, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
-    """Return what the path holds at the coordinates of each row."""
+    """Return the vector on the path at the position of each row."""
     position, shortfall = rows["position"].to_numpy(), rows["shortfall"].to_numpy()
     return path.at(position, shortfall, program_of(method), _parameters(method, rows)).vector
 
@@ -92,9 +92,9 @@ def read_interventions(
 
     Args:
         method: its name.
-        solutions: the file of its family; or those of several families.
+        solutions: the file of its family, or the files of several families.
         directions: as :class:`Interventions`.
-        path: the file of the steering path, for the programs; or several, the deepest is read.
+        path: the file of the steering path, for the programs. Of several the longest is read.
 
     Raises:
         ValueError: as :class:`Interventions`.
@@ -110,7 +110,7 @@ def read_interventions(
 
 
 def coefficient_share(solutions: pd.DataFrame, path: SteeringPath) -> Float[np.ndarray, " d_sae"]:
-    """Return each feature's share of the summed coefficients of the QP rows; zeros without any."""
+    """Return each feature's share of the summed coefficients of ``qp_optimal``; zeros if none."""
     rows = solutions[solutions["method"] == "qp_optimal"]
     rows = rows[rows["status"] == "optimal"]
     if rows.empty:

@@ -26,13 +26,13 @@ class InfeasibleError(ValueError):
     """No intervention satisfies the constraints of the program for this input."""
 
 
-#: Statuses without a vector: what is raised, and what it says.
+#: For each status without a vector: the error raised and its message.
 _REFUSED = (
     ("infeasible", InfeasibleError, "{name} is infeasible"),
     ("failed", ArithmeticError, "the path cannot be followed so far in float64"),
     ("inaccurate", ArithmeticError, "the certified gap of the solution is {gap:.1e}"),
 )
-_LISTED = 20  # rows that an error names
+_LISTED = 20  # at most so many rows are named in an error
 
 
 class OptimalSteering(SteeringMethod):
@@ -59,6 +59,27 @@ class OptimalSteering(SteeringMethod):
         """Return ``tau − (w·h + b)`` for the probe oriented to the target class, in logits."""
         return self.tau - (h @ probe_w + probe_b)
 
+    def shortfalls(
+        self,
+        residuals: Float[np.ndarray, "n d_model"],
+        probe_w: Float[np.ndarray, " d_model"],
+        probe_b: float,
+        shared_by: Float[np.ndarray, "m d_model"] | None = None,
+    ) -> Float[np.ndarray, " n"]:
+        """Return the shortfall that is solved for each row, in float64.
+
+        Args:
+            residuals: of the inputs.
+            probe_w: weight of the probe, oriented to the target class.
+            probe_b: its bias.
+            shared_by: if given, every input gets the same vector: the one that brings the worst of
+                these residuals, the furthest from the margin, to the margin, and so all of them.
+        """
+        if shared_by is None:
+            return self.shortfall(residuals.astype(np.float64), probe_w, probe_b)
+        others = self.shortfall(shared_by.astype(np.float64), probe_w, probe_b)
+        return np.full(len(residuals), others.max())
+
     def compute_steering_vector(
         self,
         h: Float[np.ndarray, " d_model"],
@@ -71,8 +92,9 @@ class OptimalSteering(SteeringMethod):
         """Return ``Dᵀδ`` of the optimum for ``h``.
 
         Arrays may be of numpy or torch, of any float type. The path of (D, w) is kept between
-        calls, so a further input costs a lookup and a comparison of D, which may have been changed
-        in place. For many inputs :meth:`compute_steering_vectors` compares it once.
+        calls, so a further input costs a lookup. Each call also compares D with the kept one, in
+        case it was changed in place. For many inputs use :meth:`compute_steering_vectors`, which
+        compares once.
 
         Raises:
             InfeasibleError: if no δ satisfies the constraints.
@@ -103,8 +125,8 @@ class OptimalSteering(SteeringMethod):
             probe_b: its bias.
             D: decoder, a row per feature.
             target_class: the class to steer to.
-            unsolved: what to do about inputs without a certified solution: ``"raise"``, or
-                ``"nan"`` to give them a row of NaN.
+            unsolved: for inputs without a certified solution, ``"raise"`` an error or return a
+                row of ``"nan"``.
 
         Raises:
             InfeasibleError: naming the rows, if no δ satisfies the constraints of some.
@@ -149,7 +171,7 @@ class OptimalSteering(SteeringMethod):
         return self._path_of(D, w), probe_b
 
     def _refuse(self, solution: Solutions, which: str, rows: Int[np.ndarray, " n"]) -> None:
-        """Raise what is worst about these solutions; ``which`` names the inputs it is about."""
+        """Raise the error of the worst status, if any; its message names the inputs by ``which``."""
         for status, error, text in _REFUSED:
             bad = rows[solution.status == status]
             if bad.size:
@@ -160,7 +182,7 @@ class OptimalSteering(SteeringMethod):
     def _path_of(
         self, D: Float[np.ndarray, "d_sae d_model"], w: Float[np.ndarray, " d_model"]
     ) -> SteeringPath:
-        """The path of these values, whatever arrays they come in or came in before."""
+        """The path of D and w; the kept one if their values are the same."""
         if self._dictionary is None or not self._dictionary.holds(D):
             self._dictionary, self._path = Dictionary(D, name="D"), None
         if self._path is None or not np.array_equal(self._path.weight, w):
@@ -236,9 +258,9 @@ def make_program(
 
 
 def fits_shared_vector(examples: pd.DataFrame, target_class: int) -> Bool[np.ndarray, " n"]:
-    """Return which rows a shared vector is fitted to: neither test rows nor prompts.
+    """Return the mask of the rows that a shared vector is fitted to.
 
-    They are the validation rows that are not of the target class.
+    They are the validation rows outside the target class; test rows and prompts are excluded.
     """
     validation = (examples["split"] == "validation").to_numpy()
     away = (examples["label"] != target_class).fillna(False).to_numpy(dtype=bool)
@@ -261,20 +283,13 @@ def solve_programs(
         residuals: their residuals, as the site sees them.
         probe: oriented to the target class.
         path: the path of (decoder, ``probe.weight_vector``); extended as far as needed.
-        shared_by: if given, every input gets the one vector that brings the worst of these
-            residuals, the one furthest from the margin, to the margin, and so all of them.
+        shared_by: as :meth:`OptimalSteering.shortfalls`.
 
     """
     frames = []
-    residuals = residuals.astype(np.float64)
     for point in points:
         program = make_program(point.method, point.tau, point.qp_lambda, point.epsilon)
-        shortfall = program.shortfall(residuals, probe.weight_vector, probe.bias)
-        if shared_by is not None:
-            others = program.shortfall(
-                shared_by.astype(np.float64), probe.weight_vector, probe.bias
-            )
-            shortfall = np.full(len(residuals), others.max())
+        shortfall = program.shortfalls(residuals, probe.weight_vector, probe.bias, shared_by)
         solved = program.solve(path, shortfall)
         frames.append(
             solution_rows(
@@ -311,7 +326,7 @@ def solve_program_grid(
         residuals: of the inputs, as the site sees them.
         probe: oriented to the target class.
         path: of the probe on the dictionary.
-        target_class: that is steered to.
+        target_class: the class to steer to.
     """
     ids = examples["example_id"].tolist()
     outside = residuals[fits_shared_vector(examples, target_class)]
@@ -335,5 +350,5 @@ def _listed(rows: Int[np.ndarray, " n"]) -> str:
 
 
 def _short(value: float) -> str:
-    """As few digits as tell ``value`` from every other number."""
+    """``value`` in the fewest digits that identify it."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))

@@ -1,7 +1,7 @@
-"""One row per (grid point, input): what is added there, and how the solve went.
+"""Solution rows: one per (grid point, input), with the status and values of its solution.
 
-A solution is stored as a coordinate (shortfall, position on the path, status), never as a dense
-vector; :mod:`steering_core.methods.interventions` expands rows into residual vectors on demand.
+A row stores a position on the path, not a dense vector. On demand,
+:mod:`steering_core.methods.interventions` expands rows into residual vectors.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class GridPoint:
 
 
 def solution_rows(point: GridPoint, example_ids: Sequence[str], **columns: Any) -> pd.DataFrame:
-    """Return the rows of one grid point: what is solved of each input, or of all alike."""
+    """Return the rows of one grid point; a column is a value for each input, or one for all."""
     return pd.DataFrame({"example_id": list(example_ids)}).assign(**point.columns(), **columns)
 
 
@@ -57,5 +57,5 @@ def write_solutions(rows: pd.DataFrame, path: str | Path) -> None:
 
 
 def solved(rows: pd.DataFrame) -> Bool[np.ndarray, " n"]:
-    """Return which rows have an intervention."""
+    """Return the mask of the rows that have an intervention."""
     return rows["status"].isin(SOLVED).to_numpy()

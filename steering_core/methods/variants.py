@@ -1,4 +1,4 @@
-"""Rows of the variants of the programs: one per (variant, program, parameter, input)."""
+"""Solution rows of the program variants: one per (variant, program, parameter, input)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ from steering_core.probes.linear_probe import LinearProbe
 from steering_core.progress import progress
 
 _VALUES = ("objective", "dual_objective", "relative_gap", "dual_violation", "l1", "residual_norm")
-#: Columns of the rows: what was solved, how it went, and what it does to the evaluation probe.
+#: Columns of the rows: the program, its solution, and the effect on the evaluation probe.
 COLUMNS = (
     *("variant", "program", "tau", "parameter", "example_id", "status", *_VALUES, "l0"),
     *("iterations", "rounds", "inner", "eval_probe_base", "eval_probe_steered"),
@@ -33,11 +33,11 @@ COLUMNS = (
 def rows_outside(
     logits: Float[np.ndarray, " n"], most: int, seed: int = 0
 ) -> Int[np.ndarray, " m"]:
-    """Positions of up to ``most`` rows that start outside the target class, in their order.
+    """Return the positions of up to ``most`` rows outside the target class, in their order.
 
     Args:
         logits: of the oriented probe; a row is outside where it is <= 0.
-        most: if there are more, as many are drawn.
+        most: if there are more, so many are drawn at random.
         seed: of the draw.
     """
     outside = np.flatnonzero(logits <= 0)
@@ -53,10 +53,10 @@ def concept_subspace(
     components: int,
     directions: int,
 ) -> ConceptSubspace:
-    """Fit the subspace that the settings ask for to training rows.
+    """Fit the concept subspace to training rows.
 
     Raises:
-        ConfigError: if so few rows cannot have so many directions.
+        ConfigError: if there are too few training rows for so many directions.
     """
     most = min(len(residuals), residuals.shape[1]) - 1
     if directions > most:
@@ -91,7 +91,7 @@ def variants_of_test_rows(
 ) -> pd.DataFrame:
     """Solve the variants that ``settings`` name, for test rows that start outside the target class.
 
-    What bounds a solution and what it aims at is learned from training rows.
+    The limits and the concept subspace are learned from training rows.
 
     Args:
         settings: of the experiment: the variants' own, and ``seed``.
@@ -144,7 +144,7 @@ def solve_variants(
     tau: float,
     evaluation_probe: LinearProbe,
 ) -> pd.DataFrame:
-    """Solve every variant for every input, and ask the evaluation probe about the result.
+    """Solve every variant for every input, and evaluate the result with the evaluation probe.
 
     Args:
         programs: of the inputs.
@@ -154,10 +154,10 @@ def solve_variants(
         evaluation_probe: oriented to the target class.
 
     Returns:
-        The columns :data:`COLUMNS`. ``tau`` is NaN of the subspace, which has thresholds of its
-        own; ``iterations`` and ``rounds`` are NaN and ``inner`` is empty of the path, which needs
-        no iteration; ``eval_probe_steered`` is NaN unless solved to tolerance. Without inputs
-        there are no rows.
+        The columns :data:`COLUMNS`. For ``subspace``, ``tau`` is NaN, since it has thresholds of
+        its own. For ``path``, which does not iterate, ``iterations`` and ``rounds`` are NaN and
+        ``inner`` is empty. ``eval_probe_steered`` is NaN unless solved to tolerance. Without
+        inputs there are no rows.
     """
     if not example_ids:
         return pd.DataFrame(columns=list(COLUMNS))
