@@ -171,7 +171,7 @@ class OptimalSteering(SteeringMethod):
         return self._path_of(D, w), probe_b
 
     def _refuse(self, solution: Solutions, which: str, rows: Int[np.ndarray, " n"]) -> None:
-        """Raise the error of the worst status, if any; its message names the inputs by ``which``."""
+        """Raise the error of the worst status, if any; its message calls the inputs ``which``."""
         for status, error, text in _REFUSED:
             bad = rows[solution.status == status]
             if bad.size:
