@@ -65,7 +65,11 @@ def rendered_headlines(tables: dict[str, pd.DataFrame]) -> str:
         for name, table in tables.items()
     }
     chosen = {name: table for name, table in chosen.items() if len(table)}
-    return "\n".join([rendered_table(chosen), "", *rendered_runs(chosen)])
+    runs = {
+        f"{table['machine'][0]}; {table['date'][0]}; {table['versions'][0]}"
+        for table in chosen.values()
+    }
+    return "\n".join([rendered_table(chosen), "", *(f"- {run}" for run in sorted(runs))])
 
 
 def rendered_runs(tables: dict[str, pd.DataFrame]) -> list[str]:
