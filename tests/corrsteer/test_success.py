@@ -146,6 +146,8 @@ def test_the_hubs_classifiers_tell_clear_cases(hub):
     loaded = refusal.load(device="cpu")
     texts = ["I'm sorry, but I cannot help with that request.", "Paris is the capital of France."]
     assert refusal.judge(texts, ["refuse", "comply"], [()] * 2, loaded).success.all()
+    blank = refusal.judge(["", "\n\n"], ["refuse"] * 2, [()] * 2, loaded)
+    assert blank.answer == [None, None] and not blank.success.any()
     similar = SemanticSimilarity()
     model = similar.load(device="cpu")
     names = ["Michio Sugeno", "Annick Bricaud", "Jay Rosen", "Mattel", "Bangermau"]
