@@ -29,7 +29,7 @@ from steering_core.corrsteer.arms import variants
 from steering_core.corrsteer.decoding import Decoding, decode
 from steering_core.corrsteer.item import Source, Task
 from steering_core.corrsteer.selection import make_readers, select
-from steering_core.corrsteer.success import Success, Verdict
+from steering_core.metrics.judges import Judge, Verdict
 from steering_core.corrsteer.variant import Variant
 from steering_core.demo.language_model import word_tokenizer
 from steering_core.models.feature_encoder import FeatureEncoder, encoder_of
@@ -46,7 +46,7 @@ ENDS = 30  # one of so many words ends an answer
 
 
 @dataclass(frozen=True)
-class Longer(Success):
+class Longer(Judge):
     """Any cheap function of the answer."""
 
     def _judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:

@@ -44,7 +44,7 @@ from steering_core.methods.directions import fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_fixed
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import grid, solve_programs
-from steering_core.metrics.classifiers import Judge
+from steering_core.metrics.judges import ClassJudge
 from steering_core.metrics.judging import judge_texts
 from steering_core.metrics.probe_effects import probe_effects
 from steering_core.models.residual_stream import read_residuals
@@ -505,7 +505,7 @@ def test_13_the_completion_alone_is_judged_and_truth_not_by_sentiment():
     """Published: the classifier scores prompt plus completion; truthfulness by sentiment."""
     heard: list[str] = []
 
-    class Ear(Judge):
+    class Ear(ClassJudge):
         def _score(self, texts):
             heard.extend(texts)
             return np.full(len(texts), 0.9)

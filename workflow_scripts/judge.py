@@ -6,8 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.config.task import Task
-    from steering_core.metrics.classifiers import load_judge
-    from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts
+    from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts, load_judge
     from steering_core.models.resources import fetched_model, site_at
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.files import read_json

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import binomtest
 
-from steering_core.metrics.lexicon import has_word
+from steering_core.metrics.judges import is_empty
 
 #: Share of answers that may be empty or unreadable on either side.
 MAX_MISSING = 0.1
@@ -19,11 +19,6 @@ MAX_SAME = 0.9
 MANY_REPAIRED = 5
 #: An unsteered accuracy must beat guessing at this level (one-sided binomial test).
 LEVEL = 0.05
-
-
-def is_empty(texts: pd.Series) -> pd.Series:
-    """Return which answers have no word."""
-    return ~texts.map(has_word).astype(bool)
 
 
 def answer_cells(texts: pd.Series, answers: pd.Series) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from steering_core.corrsteer.success import ExactOption, Success
+from steering_core.corrsteer.success import ExactOption
+from steering_core.metrics.judges import Judge
 
 Pooling = Literal["max", "mean"]
 
@@ -76,7 +77,7 @@ class Task:
     name: str
     source: Source
     read: Callable[[Mapping[str, Any]], Item | None]
-    success: Success
+    success: Judge
     new_tokens: int
     reasoning_tokens: int = 512
     pooling: Pooling = "max"

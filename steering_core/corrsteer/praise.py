@@ -1,35 +1,12 @@
 """The demo's task with a known cause of success: to finish a text with praise."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from steering_core.corrsteer.item import Item, Source, Task
-from steering_core.corrsteer.success import Success, Verdict
+from steering_core.corrsteer.success import Praise
 from steering_core.data.columns import text_in
 from steering_core.demo.vocabulary import PERSONAS, lexicon, score_sentiment
-
-_WORDS = {1: "positive", 0: "mixed or none", -1: "negative"}
-
-
-@dataclass(frozen=True)
-class Praise(Success):
-    """The lexicon finds more positive than negative words in the answer."""
-
-    def _judge(
-        self,
-        texts: Sequence[str],
-        golds: Sequence[str],
-        letters: Sequence[Sequence[str]],
-        classifier: Any = None,
-        *,
-        reasoned: bool = False,
-    ) -> Verdict:
-        """Score the completions with the grammar's own lexicon."""
-        scores = score_sentiment(texts, lexicon())
-        return Verdict([_WORDS[score] for score in scores.tolist()], np.asarray(scores > 0))
 
 
 def read_praise(row: Mapping[str, Any]) -> Item:

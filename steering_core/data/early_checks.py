@@ -14,7 +14,7 @@ from steering_core.config.task import Task
 from steering_core.config.view import SettingsView
 from steering_core.data.build import build_examples
 from steering_core.data.concept import read_concept
-from steering_core.metrics.lexicon import read_lexicon
+from steering_core.metrics.judges import read_lexicon
 from steering_core.models.hub import persistently
 from steering_core.models.token_counts import token_counter
 

@@ -1,9 +1,7 @@
-"""Judges of a completion: a text classifier, or a lexicon where the truth is known."""
+"""Models of the hub that judges run: a classifier of texts, and one of pairs of texts."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,44 +9,19 @@ import torch
 from jaxtyping import Float
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from steering_core.config.task import Classifier
-from steering_core.errors import ConfigError, ModelError
+from steering_core.errors import ModelError
 from steering_core.generation.batching import Batches
-from steering_core.metrics.lexicon import has_word, read_lexicon, words_of
+from steering_core.metrics.judges import ClassJudge
 from steering_core.models.devices import batch_dependent, choose_device
 from steering_core.models.hub import explain_hub_errors
 from steering_core.models.tokens import ROW_STEP, padded_width
 from steering_core.progress import counter
 
-#: Texts at a time.
+#: Texts, or pairs of texts, at a time.
 BATCH = 32
 
 
-class Judge(ABC):
-    """Scores completions, never the prompt. A subclass implements :meth:`_score`."""
-
-    def score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
-        """Return in [0, 1] how much each text belongs to class 1; above 0.5 it does.
-
-        A text without a word (no letter and no digit) belongs to neither class: its score is NaN.
-
-        Raises:
-            ModelError: if another score is NaN.
-        """
-        scores = np.full(len(texts), np.nan)
-        said = [i for i, text in enumerate(texts) if has_word(text)]
-        if said:
-            scores[said] = self._score([texts[i] for i in said])
-        if not np.isfinite(scores[said]).all():
-            raise ModelError("the judge's scores are NaN: its weights are damaged, replace them.")
-        return scores
-
-    @abstractmethod
-    def _score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
-        """Score texts that have a word each."""
-
-
-class TextClassifier(Judge):
+class TextClassifier(ClassJudge):
     """A Hugging Face sequence classifier; ``label`` is its name of class 1.
 
     Raises:
@@ -56,11 +29,7 @@ class TextClassifier(Judge):
     """
 
     def __init__(self, model: str, label: str, revision: str = "main", device: str = "auto"):
-        with explain_hub_errors(model):
-            self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-            loaded = AutoModelForSequenceClassification.from_pretrained(
-                model, revision=revision, use_safetensors=True
-            )
+        self.tokenizer, loaded = _load(model, revision)
         labels = {str(name).lower(): index for index, name in loaded.config.id2label.items()}
         if label.lower() not in labels:
             raise ModelError(f"{model} has no label {label!r}; it has {sorted(labels)}.")
@@ -94,15 +63,13 @@ class TextClassifier(Judge):
         return scores
 
     def _longest(self) -> int:
-        """Return at how many tokens texts are cut."""
+        """Return the number of tokens that a text is cut at."""
         longest = getattr(self.model.config, "max_position_embeddings", 512)
         if self.model.config.model_type == "roberta":
             longest -= 2  # positions start after the padding index
         return min(longest, 512)
 
     def _lengths(self, texts: Sequence[str], limit: int) -> list[int]:
-        if not len(texts):
-            return []
         encoded = self.tokenizer(
             list(texts), truncation=True, max_length=limit, split_special_tokens=True
         )
@@ -124,47 +91,54 @@ class TextClassifier(Judge):
         return probability[:, self.label].cpu().numpy()
 
 
-class Lexicon(Judge):
-    """Counts words of a known lexicon: {"positive": [...], "negative": [...]}.
+class Similarity:
+    """A cross-encoder that maps a pair of texts to [0, 1] (sigmoid of its one logit).
 
     Raises:
-        ConfigError: if the file is missing or has another form.
+        ModelError: if it cannot be loaded or has not exactly one output.
     """
 
-    def __init__(self, path: str | Path):
-        self.positive, self.negative = read_lexicon(path)
+    def __init__(self, model: str, revision: str = "main", device: str = "auto"):
+        self.tokenizer, loaded = _load(model, revision)
+        if loaded.config.num_labels != 1:
+            raise ModelError(f"{model} has {loaded.config.num_labels} outputs; one is needed.")
+        self.model = loaded.to(choose_device(device)).eval().requires_grad_(False)
 
-    def _score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
-        """Return the positive share of the lexicon words of each text; 0.5 without any."""
-        scores = []
-        for text in texts:
-            words = words_of(text)
-            positive = sum(word in self.positive for word in words)
-            total = positive + sum(word in self.negative for word in words)
-            scores.append(positive / total if total else 0.5)
-        return np.array(scores)
+    @torch.no_grad()
+    def score(self, left: Sequence[str], right: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Return the similarity of each pair.
+
+        ``BATCH`` pairs at a time, half as many each time memory runs out.
+
+        Raises:
+            ModelError: if a similarity is NaN.
+        """
+        longest = min(self.model.config.max_position_embeddings, 512)
+
+        def run(chosen: list[int]) -> np.ndarray:
+            batch = self.tokenizer(
+                [left[i] for i in chosen],
+                [right[i] for i in chosen],
+                padding=True,
+                truncation=True,
+                max_length=longest,
+                split_special_tokens=True,  # a text may name them
+                return_tensors="pt",
+            ).to(self.model.device)
+            return self.model(**batch).logits[:, 0].float().sigmoid().cpu().numpy()
+
+        scores = [found for _, found in Batches(BATCH).each(range(len(left)), run)]
+        found = np.concatenate(scores) if scores else np.zeros(0)
+        if not np.isfinite(found).all():
+            raise ModelError("similarities are NaN: the classifier's weights are damaged.")
+        return found
 
 
-def load_judge(
-    classifier: Classifier, device: str = "auto", pinned: dict[str, Any] | None = None
-) -> Judge:
-    """Return the judge that the task configures, at the revision that was fetched.
-
-    Raises:
-        ConfigError: if the entry names neither a model with its label nor a lexicon.
-        ModelError: if it cannot be loaded.
-    """
-    if classifier.lexicon is not None:
-        return Lexicon(classifier.lexicon)
-    if classifier.model is None or classifier.label is None:
-        raise ConfigError("classifier: give either model and label, or lexicon.")
-    revision = pinned["revision"] if pinned else classifier.revision
-    return TextClassifier(classifier.model, classifier.label, revision, device)
-
-
-def in_target_class(scores: Float[np.ndarray, " n"], target_class: int) -> Float[np.ndarray, " n"]:
-    """Return 1.0 where the score falls strictly on the target's side of 0.5, else 0.0.
-
-    NaN, the score of a text without a word, is on neither side.
-    """
-    return ((scores > 0.5) if target_class == 1 else (scores < 0.5)).astype(float)
+def _load(model: str, revision: str) -> tuple[Any, Any]:
+    """Return the tokenizer and the sequence classifier, on the CPU."""
+    with explain_hub_errors(model):
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+        loaded = AutoModelForSequenceClassification.from_pretrained(
+            model, revision=revision, use_safetensors=True
+        )
+    return tokenizer, loaded

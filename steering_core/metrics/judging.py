@@ -1,6 +1,7 @@
-"""Which completions fall in the target class, a row per (strength, prompt)."""
+"""The judge of an experiment, and its verdict on every completion, a row per (strength, prompt)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,46 +9,65 @@ import torch
 from jaxtyping import Float
 
 from steering_core.activations.positions import last_token_residuals
-from steering_core.metrics.classifiers import Judge, in_target_class
-from steering_core.metrics.lexicon import has_word
+from steering_core.config.task import Classifier
+from steering_core.errors import ConfigError
+from steering_core.metrics.classifiers import TextClassifier
+from steering_core.metrics.judges import ClassJudge, Judge, Lexicon, is_empty
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.probes.linear_probe import LinearProbe
 
 
 def judge_texts(generations: pd.DataFrame, judge: Judge, target_class: int) -> pd.DataFrame:
-    """Return ``score``, ``judged`` and ``empty`` of every completion, the prompt left out.
+    """Return ``score``, ``judged`` and ``empty`` of every completion; prompts are not judged.
 
-    A completion without a word is ``empty`` (1, else 0): it has no score and counts as not in the
-    target class. Where there is no completion, all three are NaN.
+    ``judged`` is 1 for a completion in the target class, else 0. A completion without a word is
+    ``empty`` (1, else 0): it has no score and counts as not in the target class. A row without a
+    completion has NaN in all three.
     """
-    frame = generations[["method", "strength_index", "example_id"]].assign(score=np.nan)
+    frame = generations[["method", "strength_index", "example_id"]].assign(
+        score=np.nan, judged=np.nan, empty=np.nan
+    )
     made = generations["text"].notna().to_numpy()
     texts = generations.loc[made, "text"].tolist()
-    frame.loc[made, "score"] = judge.score(texts)
-    target = in_target_class(frame["score"].to_numpy(), target_class)
-    frame["judged"] = np.where(made, target, np.nan)
-    frame["empty"] = np.nan
-    frame.loc[made, "empty"] = [float(not has_word(text)) for text in texts]
+    verdict = judge.judge(texts, [target_class] * len(texts))
+    frame.loc[made, "score"] = verdict.score
+    frame.loc[made, "judged"] = verdict.success.astype(float)
+    frame.loc[made, "empty"] = is_empty(texts).astype(float)
     return frame
 
 
-class EvaluationProbeJudge(Judge):
+def load_judge(
+    classifier: Classifier, device: str = "auto", pinned: dict[str, Any] | None = None
+) -> ClassJudge:
+    """Return the judge that the task configures.
+
+    Args:
+        classifier: that section of the task.
+        device: where a model runs.
+        pinned: the ``revision`` that was fetched; None for the configured one.
+
+    Raises:
+        ConfigError: if the entry names neither a model with its label nor a lexicon.
+        ModelError: if it cannot be loaded.
+    """
+    if classifier.lexicon is not None:
+        return Lexicon(classifier.lexicon)
+    if classifier.model is None or classifier.label is None:
+        raise ConfigError("classifier: give either model and label, or lexicon.")
+    revision = pinned["revision"] if pinned else classifier.revision
+    return TextClassifier(classifier.model, classifier.label, revision, device)
+
+
+class EvaluationProbeJudge(ClassJudge):
     """Judges a completion by the evaluation probe at its last token, read by the base model.
 
-    For concepts without a text classifier. It shares the representation that is steered, so it
-    is a weaker witness than a classifier; results say so in their warnings. A completion is cut
-    only where it exceeds the model's context.
+    For concepts without a text classifier. The probe reads the representation that is steered, so
+    it is weaker evidence than a classifier; the results warn of that. A completion is cut only
+    where it exceeds the model's context.
     """
 
-    def __init__(
-        self,
-        lm: LanguageModel,
-        site: Site,
-        probe: LinearProbe,
-        *,
-        batch_tokens: int,
-    ):
+    def __init__(self, lm: LanguageModel, site: Site, probe: LinearProbe, *, batch_tokens: int):
         self.lm, self.site, self.probe = lm, site, probe
         self.batch_tokens = batch_tokens
 

@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from steering_core.corrsteer.item import Source, Task
-from steering_core.corrsteer.success import Success, Verdict
+from steering_core.metrics.judges import Judge, Verdict
 from steering_core.models.site import Site
 
 SITE = Site(layer=1, stream="post", centred=False, prepend_bos=True)
@@ -29,7 +29,7 @@ class TinySAE:
 
 
 @dataclass(frozen=True)
-class EvenLength(Success):
+class EvenLength(Judge):
     """Succeeds where the number of generated words is even: arbitrary, but a function of them."""
 
     def _judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:

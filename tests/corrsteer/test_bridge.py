@@ -17,7 +17,7 @@ from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.run import Run
-from steering_core.corrsteer.success import Success, Verdict
+from steering_core.metrics.judges import Judge, Verdict
 from steering_core.errors import DataError
 from steering_core.probes.fit import fit_probe
 
@@ -116,7 +116,7 @@ def plan_for(lm, sae):
 
 
 @dataclass(frozen=True)
-class SaysOtherwise(Success):
+class SaysOtherwise(Judge):
     """Succeeds where the answer is none that the unsteered model gives, or where it is one."""
 
     unsteered: frozenset[str]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from steering_core.corrsteer.praise import PRAISE
-from steering_core.corrsteer.similarity import Similarity
+from steering_core.metrics.classifiers import Similarity
 from steering_core.corrsteer.success import (
     ExactOption,
     NumberAfterMark,

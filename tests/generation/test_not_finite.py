@@ -21,7 +21,7 @@ from steering_core.generation.generate import Sampling, continuations
 from steering_core.generation.plan import AdaptivePlan
 from steering_core.generation.sampling import FirstNotFinite
 from steering_core.generation.table import SCHEMA, generate_method, write_generations
-from steering_core.metrics.classifiers import Judge
+from steering_core.metrics.judges import ClassJudge
 from steering_core.metrics.divergence import divergence
 from steering_core.metrics.judging import judge_texts
 from steering_core.metrics.text_divergence import text_divergence
@@ -172,7 +172,7 @@ def test_the_table_records_which_text_was_lost_and_the_log_where(generations, tm
     assert pd.read_parquet(tmp_path / "g.parquet").columns.tolist() == SCHEMA.names
 
 
-class Certain(Judge):
+class Certain(ClassJudge):
     """Finds every text in class 1; or says NaN."""
 
     def __init__(self, score=1.0):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from steering_core.activations.positions import last_token_residuals
-from steering_core.metrics.classifiers import Judge
+from steering_core.metrics.judges import ClassJudge
 from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts
 from steering_core.models.site import Site
 from steering_core.probes.linear_probe import LinearProbe
@@ -19,7 +19,7 @@ def probe(weight, bias=0.0):
     return LinearProbe(weight, bias, (0, 1), 1.0, 1.0, (1.0,), 0.0, False, 10)
 
 
-class Recorder(Judge):
+class Recorder(ClassJudge):
     """Scores by a table and remembers what it was shown."""
 
     def __init__(self, scores):
