@@ -29,9 +29,9 @@ from steering_core.corrsteer.arms import variants
 from steering_core.corrsteer.decoding import Decoding, decode
 from steering_core.corrsteer.item import Source, Task
 from steering_core.corrsteer.selection import make_readers, select
-from steering_core.metrics.judges import Judge, Verdict
 from steering_core.corrsteer.variant import Variant
 from steering_core.demo.language_model import word_tokenizer
+from steering_core.metrics.judges import Judge, Verdict
 from steering_core.models.feature_encoder import FeatureEncoder, encoder_of
 from steering_core.models.language_model import LanguageModel, model_shape
 from steering_core.models.site import Site

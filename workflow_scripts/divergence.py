@@ -7,7 +7,7 @@ with job(snakemake):
 
     from steering_core.generation.plan import load_solver
     from steering_core.methods.interventions import read_interventions
-    from steering_core.metrics.text_divergence import text_divergence
+    from steering_core.metrics.divergence import text_divergence
     from steering_core.models.resources import fetched_model, site_at
     from steering_core.storage.files import read_json
     from steering_core.storage.parquet import write_parquet

@@ -6,9 +6,9 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.data.examples import read_examples
+    from steering_core.metrics.judges import score_label, target_scores
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import judge_warnings, probe_warnings
-    from steering_core.metrics.judges import score_label, target_scores
     from steering_core.tables.pages import generations_page
 
     prompts = read_examples(snakemake.input.examples, ["prompt"])

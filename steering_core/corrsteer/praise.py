@@ -6,7 +6,7 @@ from typing import Any
 from steering_core.corrsteer.item import Item, Source, Task
 from steering_core.corrsteer.success import Praise
 from steering_core.data.columns import text_in
-from steering_core.demo.vocabulary import PERSONAS, lexicon, score_sentiment
+from steering_core.demo.vocabulary import PERSONAS
 
 
 def read_praise(row: Mapping[str, Any]) -> Item:

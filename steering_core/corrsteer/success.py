@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from steering_core.corrsteer import extraction
-from steering_core.demo.grammar import score_sentiment
-from steering_core.demo.vocabulary import lexicon
+from steering_core.demo.vocabulary import lexicon, score_sentiment
 from steering_core.errors import ModelError
 from steering_core.metrics.judges import Judge, Verdict
 

@@ -1,21 +1,94 @@
-"""How far steering moves the model's predictions, and how odd its text is to the base model."""
+"""How far steering moves the model's predictions, and how odd its texts are to the base model.
 
+Read from top to bottom: the table of a method's texts (:func:`text_divergence`), the sums over the
+tokens of each text (:func:`divergence`), and the KL and the surprise of a token
+(:func:`token_divergence`), which is where the KL is computed.
+"""
+
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 
 from steering_core.errors import ModelError
-from steering_core.generation.adaptive import AdaptiveSteering, steer_positions_adaptively
-from steering_core.generation.plan import AdaptivePlan
-from steering_core.generation.steering import steer_positions
-from steering_core.metrics.token_divergence import token_divergence
-from steering_core.models.head import check_head, final_hidden
+from steering_core.generation.adaptive import (
+    AdaptiveSolver,
+    AdaptiveSteering,
+    steer_positions_adaptively,
+)
+from steering_core.generation.plan import AdaptivePlan, plan_for
+from steering_core.generation.steering import Positions, steer_positions
+from steering_core.methods.interventions import Interventions
+from steering_core.models.devices import float64_device
+from steering_core.models.head import check_head, final_hidden, logits_of, vocabulary_size
 from steering_core.models.language_model import LanguageModel, dtype_name
 from steering_core.models.site import Site
-from steering_core.models.tokens import TokenBatch, padded_batches
+from steering_core.models.tokens import ROW_STEP, TokenBatch, padded_batches
+from steering_core.progress import progress
+
+log = logging.getLogger(__name__)
+
+
+def text_divergence(
+    lm: LanguageModel,
+    generations: pd.DataFrame,
+    interventions: Interventions,
+    site: Site,
+    *,
+    positions: Positions,
+    batch_tokens: int,
+    solver: AdaptiveSolver | None = None,
+) -> pd.DataFrame:
+    """Return ``kl_sum, base_nll_sum, n_tokens`` for every text; NaN and 0 where there is none.
+
+    A text also counts as missing if its KL or surprise is not finite; the log names the strength.
+
+    Each text is read under the edit that it was generated under. An adaptive method needs its
+    ``solver``: its program is solved again at every position. The numbers of positions without a
+    solution are copied from the generations.
+    """
+    frames = []
+    for index in progress(interventions.points(), f"divergence of {interventions.method}"):
+        texts = generations[generations["strength_index"] == index].reset_index(drop=True)
+        made = texts["new_tokens"].notna().to_numpy(copy=True)
+        counts = ["steered_positions", "unsolved_positions"]
+        frame = texts[["method", "strength_index", "example_id", *counts]].assign(
+            kl_sum=np.nan, base_nll_sum=np.nan, n_tokens=0
+        )
+        if made.any():
+            rows = interventions.at(index, texts.loc[made, "example_id"].tolist())
+            plan = plan_for(solver, interventions, rows)
+            vectors = interventions.vectors(rows) if plan is None else None
+            result = divergence(
+                lm,
+                texts.loc[made, "prompt_tokens"].tolist(),
+                texts.loc[made, "new_tokens"].tolist(),
+                site=site,
+                vectors=vectors if vectors is not None and np.any(vectors) else None,
+                adaptive=plan,
+                steer_prompt=positions == "all",
+                batch_tokens=batch_tokens,
+            )
+            finite = np.isfinite(result.kl_sum) & np.isfinite(result.base_nll_sum)
+            made[made] = finite
+            frame.loc[made, "kl_sum"] = result.kl_sum[finite]
+            frame.loc[made, "base_nll_sum"] = result.base_nll_sum[finite]
+            frame.loc[made, "n_tokens"] = result.n_tokens[finite]
+            if not finite.all():
+                first = texts.iloc[0]
+                log.warning(
+                    "%s, %s %g: the KL or surprise of %d texts is not finite under steering at %s "
+                    "in %s, and they count as missing: take a smaller strength, or bfloat16 or "
+                    "float32 as dtype.",
+                    first["method"], first["strength_name"], first["strength"], (~finite).sum(),
+                    site.hook_name, dtype_name(lm),
+                )  # fmt: skip
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -24,9 +97,9 @@ class Divergence:
 
     Attributes:
         kl_sum: Σ KL(steered ‖ base), nats; NaN where steering makes hidden states or logits NaN or
-            infinite, as a vector does that is too long for the model's dtype.
+            infinite, as with a vector too long for the model's dtype.
         base_nll_sum: Σ −log p_base(token), nats: the base model's surprise at the text. NaN where
-            it is not finite: the base model gives a token the probability 0, or overflows on it.
+            it is not finite: the base model gives a token probability 0, or overflows on it.
         n_tokens: generated tokens, the end token included.
     """
 
@@ -49,8 +122,8 @@ def divergence(
 ) -> Divergence:
     """Compare the steered and the base model on the same texts.
 
-    Both models read prompt and continuation; every position that predicts a generated token is
-    compared, from the last prompt token on, and no other. The same positions are steered as in
+    Both models read prompt and continuation. Only positions that predict a generated token are
+    compared: the last prompt token and those after it. The same positions are steered as in
     generation. Without ``vectors`` the KL is zero by definition and only the base pass runs.
 
     Args:
@@ -58,17 +131,16 @@ def divergence(
         prompts: token ids of the prompts.
         continuations: token ids of the texts generated under steering.
         site: where to steer.
-        vectors: what was added for each text.
-        adaptive: or the program that was solved at every steered position; it is solved there
-            again, and finds the same, since positions do not see what is added to others at their
-            own site.
-        steer_prompt: whether the earlier prompt positions (not BOS) were steered too.
+        vectors: the vector that was added for each text.
+        adaptive: instead, the program that was solved at every steered position. It is solved
+            there again and gives the same, since at the steered site a position does not see what
+            is added to others.
+        steer_prompt: True if the earlier prompt positions (not BOS) were steered too.
         batch_tokens: padded tokens at a time.
 
     Raises:
         ModelError: if the model does more to its logits than a known scale and a soft cap, or
-            they are NaN or infinite on texts of the unsteered model.
-
+            its logits are NaN or infinite on texts of the unsteered model.
     """
     rows = [[*a, *b] for a, b in zip(prompts, continuations, strict=True)]
     if rows:
@@ -108,7 +180,7 @@ def divergence(
 def _places(
     batch: TokenBatch, last: Int[torch.Tensor, " batch"], steer_prompt: bool
 ) -> tuple[Bool[torch.Tensor, "batch seq"], Bool[torch.Tensor, "batch seq"]]:
-    """Return which positions predict a generated token, and which are steered."""
+    """Return the positions that predict a generated token, and those that are steered."""
     after = torch.arange(batch.ids.shape[1], device=last.device)[None] >= last[:, None]
     predicting = after & batch.mask & batch.mask.roll(-1, dims=1)
     predicting[:, -1] = False
@@ -130,3 +202,103 @@ def _solved_anew(
             return final_hidden(lm, batch.ids, batch.mask)
 
     return adaptive.until_in_range(chosen, run)[0]
+
+
+#: Positions and tokens of the vocabulary at a time. The 256k logits of a Gemma batch would take
+#: gigabytes in float32. Both sizes are fixed, so that the order of the sums, and with it the last
+#: digits, does not depend on the batch.
+ROWS, COLUMNS = 2048, 2**14
+
+
+def token_divergence(
+    lm: LanguageModel,
+    steered: Float[torch.Tensor, "n d_model"] | None,
+    base: Float[torch.Tensor, "n d_model"],
+    target: Int[torch.Tensor, " n"],
+) -> tuple[Float[torch.Tensor, " n"], Float[torch.Tensor, " n"]]:
+    """Return KL(steered ‖ base) and the base model's −log p(target), in nats and float64.
+
+    Args:
+        lm: the model, for its unembedding.
+        steered: final hidden states under steering; None without steering, where the KL is zero.
+        base: final hidden states of the base model at the same positions.
+        target: the token that follows each position.
+    """
+    if not len(base):
+        nothing = torch.zeros(0, dtype=torch.float64)
+        return nothing, nothing
+    parts = []
+    for start in range(0, len(base), ROWS):
+        rows = slice(start, start + ROWS)
+        moved = None if steered is None else steered[rows]
+        parts.append(_compare(lm, moved, base[rows], target[rows]))
+    kl, surprise = zip(*parts, strict=True)
+    return torch.cat(kl), torch.cat(surprise)
+
+
+def _compare(
+    lm: LanguageModel, steered: torch.Tensor | None, base: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As :func:`token_divergence`, for at most ``ROWS`` positions.
+
+    KL = Σ p_s (s − b) + log Z_b − log Z_s with the logits s and b: one pass over each suffices.
+    """
+    n = len(base)
+    base, steered = _filled(base), None if steered is None else _filled(steered)
+    own, other = _Sums(base), _Sums(base)
+    chosen = torch.empty_like(own.top[:n])
+    for start in range(0, vocabulary_size(lm), COLUMNS):
+        columns = slice(start, start + COLUMNS)
+        logits = logits_of(lm, base, columns)
+        own.add(logits)
+        here = ((target >= start) & (target < start + COLUMNS)).nonzero()[:, 0]
+        chosen[here.to(chosen.device)] = logits[here, target[here] - start].to(chosen)
+        if steered is not None:
+            moved = logits_of(lm, steered, columns)
+            other.add(moved, moved - logits)
+    surprise = own.log_total[:n] - chosen
+    if steered is None:
+        return torch.zeros_like(surprise), surprise
+    return (other.mean + own.log_total - other.log_total)[:n], surprise
+
+
+class _Sums:
+    """Σ exp(logit) and Σ exp(logit) · value of each row, a piece at a time.
+
+    Sums are relative to the largest logit so far (Milakov and Gimelshein 2018, Online normalizer
+    calculation for softmax, algorithm 3).
+    """
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        self.device = float64_device(rows.device)
+        like = {"dtype": torch.float64, "device": self.device}
+        self.top = torch.full((len(rows),), -torch.inf, **like)
+        self.total, self.weighted = torch.zeros(2, len(rows), **like)
+
+    def add(self, logits: torch.Tensor, values: torch.Tensor | None = None) -> None:
+        """Add a piece of every row; sums within it are in float32."""
+        highest = logits.amax(dim=1)
+        weights = (logits - highest[:, None]).exp_()
+        highest = highest.to(self.device).double()
+        top = torch.maximum(self.top, highest)
+        before, now = (self.top - top).exp(), (highest - top).exp()
+        self.total = self.total * before + weights.sum(dim=1).to(self.device).double() * now
+        if values is not None:
+            piece = weights.mul_(values).sum(dim=1).to(self.device).double()
+            self.weighted = self.weighted * before + piece * now
+        self.top = top
+
+    @property
+    def log_total(self) -> torch.Tensor:
+        """Log Σ exp(logit)."""
+        return self.top + self.total.log()
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """Mean of the values under the softmax of the logits."""
+        return self.weighted / self.total
+
+
+def _filled(hidden: torch.Tensor) -> torch.Tensor:
+    """Repeat the last row up to a multiple of ``ROW_STEP``."""
+    return torch.cat([hidden, hidden[-1:].expand(-len(hidden) % ROW_STEP, -1)])

@@ -17,8 +17,8 @@ from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.run import Run
-from steering_core.metrics.judges import Judge, Verdict
 from steering_core.errors import DataError
+from steering_core.metrics.judges import Judge, Verdict
 from steering_core.probes.fit import fit_probe
 
 HOW = Decoding(new_tokens=2, batch_rows=8)

@@ -1,13 +1,9 @@
 """Success functions, with the hub's classifiers where one is needed."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-import torch
 
 from steering_core.corrsteer.praise import PRAISE
-from steering_core.metrics.classifiers import Similarity
 from steering_core.corrsteer.success import (
     ExactOption,
     NumberAfterMark,
@@ -87,38 +83,6 @@ def test_similarity_counts_from_the_threshold_on_and_an_empty_answer_fails():
     assert verdict.success.tolist() == [True, False, False]
     assert classifier.seen == (["Paris", "Rome"], ["Paris", "Paris"])
     assert verdict.answer[1] is None
-
-
-def test_similarity_halves_its_batches_when_memory_runs_out(caplog):
-    sizes = []
-
-    class Batch(dict):
-        def to(self, device):
-            return self
-
-    def tokenizer(left, right, **options):
-        return Batch(
-            lengths=torch.tensor([len(a) - len(b) for a, b in zip(left, right, strict=True)])
-        )
-
-    class Model:
-        config = SimpleNamespace(max_position_embeddings=512)
-        device = "cpu"
-
-        def __call__(self, lengths):
-            sizes.append(len(lengths))
-            if len(lengths) > 8:
-                raise torch.OutOfMemoryError("out of memory")
-            return SimpleNamespace(logits=lengths[:, None].float())
-
-    similar = Similarity.__new__(Similarity)
-    similar.tokenizer, similar.model = tokenizer, Model()
-    left = ["x" * (i % 5) for i in range(40)]
-    scores = similar.score(left, ["xx"] * 40)
-    wanted = torch.tensor([len(text) - 2.0 for text in left]).sigmoid()
-    np.testing.assert_allclose(scores, wanted)
-    assert sizes == [32, 16, 8, 8, 8, 8, 8] and "out of memory" in caplog.text
-    assert similar.score([], []).shape == (0,)
 
 
 def test_refusal_succeeds_where_the_gold_refuses():

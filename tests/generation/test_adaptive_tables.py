@@ -24,8 +24,7 @@ from steering_core.generation.table import SCHEMA, generate_method, write_genera
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint
-from steering_core.metrics.divergence import divergence
-from steering_core.metrics.text_divergence import text_divergence
+from steering_core.metrics.divergence import divergence, text_divergence
 from steering_core.models.residual_stream import edit_residual
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe

@@ -21,10 +21,9 @@ from steering_core.generation.generate import Sampling, continuations
 from steering_core.generation.plan import AdaptivePlan
 from steering_core.generation.sampling import FirstNotFinite
 from steering_core.generation.table import SCHEMA, generate_method, write_generations
+from steering_core.metrics.divergence import divergence, text_divergence
 from steering_core.metrics.judges import ClassJudge
-from steering_core.metrics.divergence import divergence
 from steering_core.metrics.judging import judge_texts
-from steering_core.metrics.text_divergence import text_divergence
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 from steering_core.optimize.path import SteeringPath

@@ -1,20 +1,14 @@
-"""Judges of completions."""
+"""Judges that run a model of the hub."""
 
-import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from steering_core.config.task import Classifier
-from steering_core.errors import ConfigError, ModelError
+from steering_core.errors import ModelError
 from steering_core.metrics import classifiers
-from steering_core.metrics.classifiers import (
-    Lexicon,
-    TextClassifier,
-    in_target_class,
-    load_judge,
-)
+from steering_core.metrics.classifiers import Similarity, TextClassifier
 
 SENTIMENT = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
@@ -158,74 +152,33 @@ def test_missing_model(hub):
     assert "\n" not in str(caught.value)
 
 
-@pytest.fixture
-def lexicon(tmp_path):
-    path = tmp_path / "lexicon.json"
-    path.write_text(json.dumps({"positive": ["good", "fine"], "negative": ["bad"]}))
-    return path
+def test_similarity_halves_its_batches_when_memory_runs_out(caplog):
+    sizes = []
 
+    class Batch(dict):
+        def to(self, device):
+            return self
 
-def test_lexicon_counts_words(lexicon):
-    texts = ["A GOOD, fine day", "bad!", "good bad fine", "goodness", "", "bad good"]
-    scores = Lexicon(lexicon).score(texts)
-    np.testing.assert_allclose(scores, [1, 0, 2 / 3, 0.5, np.nan, 0.5])
+    def tokenizer(left, right, **options):
+        return Batch(
+            lengths=torch.tensor([len(a) - len(b) for a, b in zip(left, right, strict=True)])
+        )
 
+    class Model:
+        config = SimpleNamespace(max_position_embeddings=512)
+        device = "cpu"
 
-@pytest.mark.parametrize(
-    "content", [None, {"positive": []}, {"positive": [], "negative": [], "x": []}]
-)
-def test_a_lexicon_of_another_form(tmp_path, content):
-    path = tmp_path / "lexicon.json"
-    if content is not None:
-        path.write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"classifier\.lexicon"):
-        Lexicon(path)
+        def __call__(self, lengths):
+            sizes.append(len(lengths))
+            if len(lengths) > 8:
+                raise torch.OutOfMemoryError("out of memory")
+            return SimpleNamespace(logits=lengths[:, None].float())
 
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("{", "is not JSON"),
-        ("[]", "not a list"),
-        ('{"positive": [], "negativ": []}', r"negativ: unknown key \(did you mean 'negative'"),
-        ('{"positive": [1], "negative": []}', "put it in quotes"),
-        ('{"positive": "good", "negative": []}', "positive: Input should be a valid list"),
-        ('{"positive": []}', "negative: is missing: a list of words that speak for class 0"),
-    ],
-)
-def test_a_broken_lexicon_is_one_message_with_its_file(tmp_path, content, said):
-    path = tmp_path / "lexicon.json"
-    path.write_text(content)
-    with pytest.raises(ConfigError, match=said) as caught:
-        Lexicon(path)
-    message = str(caught.value)
-    assert str(path) in message and "classifier.lexicon" in message and "\n" not in message
-
-
-def test_load_judge_takes_the_configured_kind_and_the_pinned_revision(lexicon, hub):
-    assert isinstance(load_judge(Classifier(lexicon=str(lexicon))), Lexicon)
-    model = Classifier(model=SENTIMENT, label="POSITIVE")
-    assert isinstance(load_judge(model, "cpu"), TextClassifier)
-    with pytest.raises(ModelError, match="no such revision"):
-        load_judge(model, "cpu", {"revision": "nosuch"})
-
-
-def test_target_class_is_strict():
-    scores = np.array([0.2, 0.5, 0.7, np.nan])
-    assert in_target_class(scores, 1).tolist() == [0, 0, 1, 0]
-    assert in_target_class(scores, 0).tolist() == [1, 0, 0, 0]
-
-
-def test_words_with_digits_apostrophes_and_accents_are_words(tmp_path):
-    path = tmp_path / "lexicon.json"
-    path.write_text(json.dumps({"positive": ["w1", "don't", "très"], "negative": ["bad"]}))
-    texts = ["w1.", "w12 bad", "DON'T!", "très, bad", "'bad'"]
-    assert Lexicon(path).score(texts).tolist() == [1.0, 0.0, 1.0, 0.5, 0.0]
-
-
-@pytest.mark.parametrize("word", ["two words", "Upper", "a_b", "", "."])
-def test_a_word_that_can_match_nothing_is_refused(tmp_path, word):
-    path = tmp_path / "lexicon.json"
-    path.write_text(json.dumps({"positive": [word], "negative": ["bad"]}))
-    with pytest.raises(ConfigError, match="can match no word"):
-        Lexicon(path)
+    similar = Similarity.__new__(Similarity)
+    similar.tokenizer, similar.model = tokenizer, Model()
+    left = ["x" * (i % 5) for i in range(40)]
+    scores = similar.score(left, ["xx"] * 40)
+    wanted = torch.tensor([len(text) - 2.0 for text in left]).sigmoid()
+    np.testing.assert_allclose(scores, wanted)
+    assert sizes == [32, 16, 8, 8, 8, 8, 8] and "out of memory" in caplog.text
+    assert similar.score([], []).shape == (0,)

@@ -3,8 +3,11 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
@@ -14,11 +17,20 @@ from transformers import (
     GraniteForCausalLM,
 )
 
-from steering_core.metrics.divergence import divergence
-from steering_core.models.head import final_hidden, logits_of
+from steering_core.generation.generate import Sampling
+from steering_core.generation.table import generate_method
+from steering_core.methods.interventions import Interventions
+from steering_core.methods.programs import solve_programs
+from steering_core.methods.solutions import GridPoint
+from steering_core.metrics import divergence as module
+from steering_core.metrics.divergence import divergence, text_divergence, token_divergence
+from steering_core.models.head import final_hidden, logits_of, vocabulary_size
 from steering_core.models.language_model import LanguageModel, ModelShape
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
+from steering_core.models.tokens import ROW_STEP
+from steering_core.optimize.path import SteeringPath
+from steering_core.probes.linear_probe import LinearProbe
 
 SITE = Site(2, "pre", False, True)
 POST = Site(1, "post", False, True)
@@ -208,3 +220,137 @@ def test_half_precision_passes_the_check_of_the_head(lm, dtype):
     full = divergence(lm, PROMPTS, TEXTS, site=SITE, vectors=VECTORS)
     assert np.isfinite(got.kl_sum).all()
     np.testing.assert_allclose(got.base_nll_sum, full.base_nll_sum, rtol=0.1)
+
+
+IDS = [f"p{i}" for i in range(4)]
+QUESTIONS = ["w1 w2", "w3", "w4 w5 w6", "w7 w8"]
+
+
+def probe(weight, bias=0.0):
+    return LinearProbe(weight, bias, (0, 1), 1.0, 1.0, (1.0,), 0.0, False, 10)
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    decoder = rng.normal(size=(60, 32)).astype(np.float32)
+    decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
+    weight = rng.normal(size=32)
+    path = SteeringPath.fit(decoder, weight)
+    residuals = np.outer([5.0, -1.0, -1e4, -3.0], weight / (weight @ weight))
+    points = [
+        GridPoint("convex_optimal", i, "epsilon", epsilon, 0.5, None, epsilon)
+        for i, epsilon in enumerate((3.0, 6.0))
+    ]
+    rows = solve_programs(points, IDS, residuals, probe(weight), path)
+    return Interventions(rows, tmp_path_factory.mktemp("d") / "none.safetensors", path)
+
+
+@pytest.fixture(scope="module")
+def generations(tiny, solved):
+    return generate_method(
+        tiny,
+        pd.DataFrame({"example_id": IDS, "text": QUESTIONS}),
+        solved,
+        SITE,
+        Sampling(new_tokens=6, temperature=1.0, top_p=0.9),
+        positions="last",
+        max_tokens=20,
+        batch_size=3,
+    )
+
+
+@pytest.mark.parametrize("positions", ["last", "all"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_divergence_of_texts(tiny, solved, generations, positions, stored, tmp_path):
+    table = generations
+    if stored:
+        from steering_core.generation.table import write_generations
+
+        write_generations(generations, tmp_path / "g.parquet")
+        table = pd.read_parquet(tmp_path / "g.parquet")
+    got = text_divergence(tiny, table, solved, SITE, positions=positions, batch_tokens=50)
+    assert got["example_id"].tolist() == IDS * 2
+    infeasible = (generations["status"] == "infeasible").to_numpy()
+    assert infeasible.tolist() == [False, False, True, False] * 2
+    assert got.loc[infeasible, ["kl_sum", "base_nll_sum"]].isna().all(axis=None)
+    assert (got.loc[infeasible, "n_tokens"] == 0).all()
+    for i in np.flatnonzero(~infeasible):
+        row = generations.iloc[i]
+        vectors = solved.vectors(solved.at(row["strength_index"], [row["example_id"]]))
+        alone = divergence(
+            tiny,
+            [row["prompt_tokens"]],
+            [row["new_tokens"]],
+            site=SITE,
+            vectors=vectors,
+            steer_prompt=positions == "all",
+        )
+        assert got["kl_sum"][i] == pytest.approx(alone.kl_sum[0], rel=1e-3, abs=1e-5)
+        assert got["base_nll_sum"][i] == pytest.approx(alone.base_nll_sum[0], rel=1e-4)
+        assert got["n_tokens"][i] == len(row["new_tokens"]) > 0
+    # The prompt beyond the margin is not steered and the others are.
+    assert abs(got["kl_sum"][0]) < 1e-5 < 1e-3 < got["kl_sum"][1]
+
+
+def states(n, seed, scale=3.0):
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(n, 32, generator=generator)
+
+
+def definition(lm, steered, base, target):
+    s, b = (logits_of(lm, h).double().log_softmax(-1) for h in (steered, base))
+    return (s.exp() * (s - b)).sum(-1), -b.gather(1, target[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("columns", [7, 16, 64, 1000])
+@pytest.mark.parametrize("rows", [1, 8, 13, 4096])
+def test_pieces_give_what_the_definition_says(tiny, monkeypatch, rows, columns):
+    monkeypatch.setattr(module, "ROWS", rows)
+    monkeypatch.setattr(module, "COLUMNS", columns)
+    steered, base = states(21, 0), states(21, 1)
+    target = torch.arange(21) * 3 % 64
+    kl, surprise = token_divergence(tiny, steered, base, target)
+    expected = definition(tiny, steered, base, target)
+    torch.testing.assert_close(kl, expected[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(surprise, expected[1], rtol=1e-5, atol=1e-6)
+
+
+@given(seed=st.integers(0, 1000), scale=st.sampled_from([0.0, 1e-3, 1.0, 100.0]))
+def test_small_and_large_divergences(tiny, seed, scale):
+    base = states(5, seed)
+    steered = base + scale * states(5, seed + 1, 1.0)
+    target = torch.arange(5)
+    kl, _ = token_divergence(tiny, steered, base, target)
+    expected, _ = definition(tiny, steered, base, target)
+    # logits are float32, and their differences and exponentials are as far off as they are large
+    largest = max(logits_of(tiny, hidden).abs().max().item() for hidden in (steered, base))
+    slack = 4 * torch.finfo(torch.float32).eps * largest
+    torch.testing.assert_close(kl, expected, rtol=1e-5, atol=slack)
+
+
+def test_no_more_than_a_piece_of_the_logits_is_made_at_a_time(tiny, monkeypatch):
+    monkeypatch.setattr(module, "ROWS", 8)
+    monkeypatch.setattr(module, "COLUMNS", 10)
+    shapes, own = [], module.logits_of
+    monkeypatch.setattr(module, "logits_of", lambda *a: shapes.append(own(*a).shape) or own(*a))
+    token_divergence(tiny, states(20, 0), states(20, 1), torch.zeros(20, dtype=torch.long))
+    assert max(rows for rows, _ in shapes) == 8 and max(n for _, n in shapes) == 10
+    assert all(rows % ROW_STEP == 0 for rows, _ in shapes)
+    # every logit of both models once, of 24 rows with those that fill up
+    assert sum(rows * n for rows, n in shapes) == 2 * 24 * vocabulary_size(tiny)
+
+
+def test_rows_have_the_same_digits_in_any_company(tiny):
+    steered, base, target = states(40, 2), states(40, 3), torch.arange(40)
+    whole = token_divergence(tiny, steered, base, target)
+    some = token_divergence(tiny, steered[5:14], base[5:14], target[5:14])
+    for all_rows, few in zip(whole, some, strict=True):
+        np.testing.assert_allclose(few, all_rows[5:14], rtol=1e-6, atol=1e-7)
+
+
+def test_nothing_is_compared_with_nothing(tiny):
+    kl, surprise = token_divergence(tiny, None, states(3, 0), torch.tensor([1, 2, 3]))
+    assert kl.tolist() == [0.0] * 3 and (surprise > 0).all()
+    empty = token_divergence(tiny, None, states(0, 0), torch.zeros(0, dtype=torch.long))
+    assert [len(part) for part in empty] == [0, 0]

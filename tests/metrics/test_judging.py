@@ -1,15 +1,21 @@
 """The completion alone is judged, and only where there is one."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from steering_core.activations.positions import last_token_residuals
-from steering_core.metrics.judges import ClassJudge
-from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts
+from steering_core.config.task import Classifier
+from steering_core.errors import ModelError
+from steering_core.metrics.classifiers import TextClassifier
+from steering_core.metrics.judges import ClassJudge, Lexicon
+from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts, load_judge
 from steering_core.models.site import Site
 from steering_core.probes.linear_probe import LinearProbe
 
+SENTIMENT = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 SITE = Site(2, "pre", False, True)
 IDS = [f"p{i}" for i in range(4)]
 PROMPTS = ["w1 w2", "w3", "w4 w5 w6", "w7 w8"]
@@ -84,3 +90,13 @@ def test_the_evaluation_probe_reads_the_last_token_of_the_completion(tiny):
     scores = judge.score(texts)
     np.testing.assert_allclose(scores[[0, 2]], expected, atol=1e-5)
     assert np.isnan(scores[[1, 3]]).all()
+
+
+def test_load_judge_takes_the_configured_kind_and_the_pinned_revision(tmp_path, hub):
+    lexicon = tmp_path / "lexicon.json"
+    lexicon.write_text(json.dumps({"positive": ["good"], "negative": ["bad"]}))
+    assert isinstance(load_judge(Classifier(lexicon=str(lexicon))), Lexicon)
+    model = Classifier(model=SENTIMENT, label="POSITIVE")
+    assert isinstance(load_judge(model, "cpu"), TextClassifier)
+    with pytest.raises(ModelError, match="no such revision"):
+        load_judge(model, "cpu", {"revision": "nosuch"})
