@@ -21,9 +21,9 @@ from steering_core.config.methods import METHODS, is_adaptive, is_program, progr
 from steering_core.config.resolve import resolve
 from steering_core.config.settings import Settings
 from steering_core.config.task import Task
-from steering_core.data.build import build_examples
+from steering_core.data.build import SPLITS, assign_splits, build_examples
 from steering_core.data.concept import Concept, read_concept
-from steering_core.data.splits import SPLITS, assign_splits
+from steering_core.data.labelled import labelled_rows
 from steering_core.errors import ConfigError, DataError
 from steering_core.generation.adaptive import AdaptiveSolver
 from steering_core.generation.generate import Sampling, generate
@@ -133,6 +133,12 @@ def concept(n: int = 4) -> Concept:
 
 def words(texts) -> list[int]:
     return [len(text.split()) + 1 for text in texts]
+
+
+def examples_of(table: pd.DataFrame, task: Task, *rest):
+    """Build the table of examples from the columns of a dataset."""
+    questions = task.question is not None
+    return build_examples(labelled_rows(table, task), *rest, questions=questions)
 
 
 def labelled(n: int = 120) -> pd.DataFrame:
@@ -404,7 +410,7 @@ def test_09_the_score_is_not_the_constraint_that_was_enforced():
     want = (outside["eval_probe_steered"] > 0).mean()
     assert row["eval_flip_rate"] == pytest.approx(want) != row["flip_rate"]
     # The rows that probe is fitted on are nobody else's.
-    rows, _ = build_examples(labelled(), FLAT, concept(), SETTINGS, words)
+    rows, _ = examples_of(labelled(), FLAT, concept(), SETTINGS, words)
     evaluation = set(rows.loc[rows["split"] == "evaluation", "text"])
     assert evaluation and not evaluation & set(rows.loc[rows["split"] != "evaluation", "text"])
 
@@ -439,7 +445,7 @@ def test_10_queries_are_no_prompts_and_pairs_stay_together(tmp_path: Path):
     """Published: RepE is evaluated on the queries it was fitted on, and a TruthfulQA question
     falls on both sides of the split.
     """
-    rows, _ = build_examples(labelled(), FLAT, concept(), SETTINGS, words)
+    rows, _ = examples_of(labelled(), FLAT, concept(), SETTINGS, words)
     # RepE's queries are no prompts, and the two texts of a question share a split.
     persona = set(rows.loc[rows["split"] == "persona", "text"])
     assert not persona & set(rows.loc[rows["split"] == "prompt", "text"])
@@ -449,7 +455,7 @@ def test_10_queries_are_no_prompts_and_pairs_stay_together(tmp_path: Path):
         read_concept(tmp_path / "concept.yaml")
     table = pd.DataFrame({"q": [f"Q{i}?" for i in range(80)], "p": "yes", "n": [["no"]] * 80})
     task = Task(dataset="d.csv", question="q", positive="p", negative="n", concept="c")
-    pairs, _ = build_examples(table, task, concept(), SETTINGS, words)
+    pairs, _ = examples_of(table, task, concept(), SETTINGS, words)
     pairs = pairs[pairs["split"].isin(SPLITS)]
     question = pairs["text"].str.split().str[0]  # not the group, which might be wrong
     assert pairs.groupby(question).size().eq(2).all()
@@ -596,7 +602,7 @@ def test_14_seed_limits_keys_and_names_all_count(tiny):
     other = SETTINGS.model_copy(update={"seed": 1, "rows_per_class": 40})
     few = SETTINGS.model_copy(update={"rows_per_class": 40})
     one, same, two = (
-        build_examples(labelled(), FLAT, concept(), s, words)[0] for s in (few, few, other)
+        examples_of(labelled(), FLAT, concept(), s, words)[0] for s in (few, few, other)
     )
     pd.testing.assert_frame_equal(one, same)
     assert set(one["text"]) != set(two["text"])
@@ -618,7 +624,7 @@ def test_14_seed_limits_keys_and_names_all_count(tiny):
     long = labelled()
     long.loc[0, "text"] = "w1 " * 40
     with pytest.raises(DataError, match="max_tokens"):
-        build_examples(long, FLAT, concept(), SETTINGS, words)
+        examples_of(long, FLAT, concept(), SETTINGS, words)
     limits = {"batch_tokens": 4096}
     cut = last_token_residuals(tiny, ["w1 " * 40], SITE, max_tokens=6, **limits)
     short = last_token_residuals(tiny, ["w1 " * 5], SITE, max_tokens=64, **limits)

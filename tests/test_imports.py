@@ -1,9 +1,11 @@
-"""Stages are many and short: none waits for libraries that only others need."""
+"""Imports go one way, without circles, and no stage waits for libraries that only others need."""
 
 import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,90 @@ def test_the_workflow_itself_starts_without_torch():
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.split() == []
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the names that code imports, without those that only a type checker sees."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
+def import_graph(files: dict[str, str]) -> dict[str, set[str]]:
+    """Return the modules that each module imports, from their texts by dotted name."""
+    graph: dict[str, set[str]] = {}
+    for name, text in files.items():
+        names = set(imported(ast.parse(text)))
+        names |= {found.rpartition(".")[0] for found in names}  # `from module import name`
+        graph[name] = (names & files.keys()) - {name}
+    return graph
+
+
+@pytest.fixture(scope="module")
+def graph() -> dict[str, set[str]]:
+    files = {}
+    for path in (ROOT / "steering_core").rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] != "__init__":  # these only re-export
+            files[".".join(parts)] = path.read_text("utf-8")
+    return import_graph(files)
+
+
+def order_of_contributing() -> list[set[str]]:
+    """Return the packages in the order that CONTRIBUTING.md gives, those at one place together."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    (flow,) = re.findall(r"`([^`]*→[^`]*)`", text)
+    return [set(re.findall(r"\w+", place)) for place in flow.split("→")]
+
+
+def against_the_flow(graph: dict[str, set[str]], order: list[set[str]]) -> list[str]:
+    """Return the imports between packages that do not go to the left of ``order``."""
+    place = {package: i for i, packages in enumerate(order) for package in packages}
+    wrong = []
+    for name, imports in graph.items():
+        own = name.split(".")[1]
+        for other in sorted(imports):
+            package = other.split(".")[1]
+            if package != own and own != "early_checks" and place[package] >= place[own]:
+                wrong.append(f"{name} imports {other}")
+    return wrong
+
+
+def test_packages_import_only_from_packages_to_their_left(graph):
+    order = order_of_contributing()
+    packages = {name.split(".")[1] for name in graph}
+    assert set().union(*order) | {"early_checks"} == packages
+    assert against_the_flow(graph, order) == []
+    users = [name for name, imports in graph.items() if "steering_core.early_checks" in imports]
+    assert users == []
+
+
+def test_modules_do_not_import_each_other(graph):
+    assert len(graph) > 50
+    list(TopologicalSorter(graph).static_order())
+
+
+def test_arrows_and_circles_are_found():
+    files = {
+        "steering_core.a.one": "import steering_core.b.two\n",
+        "steering_core.b.two": "def f():\n    from steering_core.b import three\n",
+        "steering_core.b.three": "from steering_core.b.two import f\n",
+        "steering_core.c": "if TYPE_CHECKING:\n    import steering_core.d\n",
+        "steering_core.d": "from steering_core.c import x\n",
+    }
+    graph = import_graph(files)
+    assert graph["steering_core.c"] == set()
+    wrong = ["steering_core.a.one imports steering_core.b.two"]
+    assert against_the_flow(graph, [{"a"}, {"b"}, {"c"}, {"d"}]) == wrong
+    assert against_the_flow(graph, [{"a", "b"}, {"c"}, {"d"}]) == wrong
+    assert against_the_flow(graph, [{"b"}, {"a"}, {"c"}, {"d"}]) == []
+    with pytest.raises(CycleError):
+        list(TopologicalSorter(graph).static_order())

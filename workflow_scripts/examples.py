@@ -1,4 +1,4 @@
-"""Dataset and concept texts to one table with splits."""
+"""Make one table of the labelled rows and the concept's texts, with splits."""
 
 from steering_core.runtime.job import job
 
@@ -17,10 +17,10 @@ with job(snakemake):
     resources = read_json(snakemake.input.resources)
     examples, dropped = build_examples(
         pd.read_parquet(snakemake.input.dataset),
-        Task(**snakemake.params.task),
         read_concept(snakemake.input.concept),
         SettingsView(snakemake.params.settings),
         token_counter(Model(**snakemake.params.model), resources),
+        questions=Task(**snakemake.params.task).question is not None,
         context=resources["shape"]["context"],
     )
     write_examples(snakemake.output.examples, examples)

@@ -7,10 +7,10 @@ with job(snakemake, network=True):
     from steering_core.config.model import Model
     from steering_core.config.task import Task
     from steering_core.config.view import SettingsView
-    from steering_core.data.datasets import fetch_table
-    from steering_core.data.early_checks import check_examples, check_lexicon
+    from steering_core.data.labelled import fetch_labelled
+    from steering_core.early_checks import check_examples, check_lexicon
+    from steering_core.hub.errors import retry_while_unavailable
     from steering_core.models.fetch import describe_experiment, download_experiment
-    from steering_core.models.hub import persistently
     from steering_core.storage.files import write_json
     from steering_core.storage.parquet import write_parquet
 
@@ -23,14 +23,13 @@ with job(snakemake, network=True):
         task=task,
         settings=SettingsView(snakemake.params.settings),
     )
-    # What is cheap to check comes first.
+    # Cheap checks first: a wrong column, too few rows or a text that is too long are found before
+    # gigabytes of weights are downloaded. A stage of its own makes the table of examples.
     check_lexicon(task)
-    found = persistently(lambda: describe_experiment(experiment))
-    # Then the dataset: a wrong column, too few rows or a text that is too long are found before
-    # gigabytes of weights are here. The table of texts is made by a stage of its own.
-    table, dataset = persistently(lambda: fetch_table(task))
+    found = retry_while_unavailable(lambda: describe_experiment(experiment))
+    rows, dataset = retry_while_unavailable(lambda: fetch_labelled(task))
     settings = SettingsView(snakemake.params.examples)
-    check_examples(table, task, snakemake.input.concept, settings, model, found)
-    persistently(lambda: download_experiment(experiment, found))
-    write_parquet(snakemake.output.dataset, table)
+    check_examples(rows, task, snakemake.input.concept, settings, model, found)
+    retry_while_unavailable(lambda: download_experiment(experiment, found))
+    write_parquet(snakemake.output.dataset, rows)
     write_json(snakemake.output.resources, {**found, "dataset": dataset})

@@ -6,7 +6,7 @@ with job(snakemake, network=True):
     from functools import partial
 
     from steering_core.config.model import Model
-    from steering_core.models.hub import persistently
+    from steering_core.hub.errors import retry_while_unavailable
     from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.progress import progress
@@ -15,6 +15,6 @@ with job(snakemake, network=True):
     model = Model(**snakemake.params.model)
     resources = read_json(snakemake.input.resources)
     for layer in progress(resources["layers"], "fetching SAEs"):
-        persistently(partial(load_sae, model.sae, layer))
+        retry_while_unavailable(partial(load_sae, model.sae, layer))
     pinned_sae(model, resources)  # all of one commit
     write_json(snakemake.output.resources, resources)

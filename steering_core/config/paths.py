@@ -19,7 +19,7 @@ from steering_core.errors import ConfigError
 
 Kind = Literal["file", "directory", "file or directory"]
 
-#: What a local table is called; :mod:`steering_core.data.local_files` reads each.
+#: What a local table is called; :mod:`steering_core.data.sources` reads each.
 TABLES = (".csv", ".jsonl", ".parquet")
 _LAYER = re.compile(r"\{layer[^}]*\}")
 

@@ -6,7 +6,8 @@ from steering_core.config.model import Model
 from steering_core.config.view import SettingsView
 from steering_core.corrsteer.item import Task
 from steering_core.errors import ConfigError
-from steering_core.models.fetch import describe_model, pin
+from steering_core.hub.revisions import pin
+from steering_core.models.fetch import describe_model
 from steering_core.models.language_model import load_shape
 from steering_core.models.pins import pinned_sae
 from steering_core.models.sae_source import layers_with_sae, no_such_sae

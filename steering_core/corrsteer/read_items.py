@@ -9,8 +9,7 @@ from steering_core.config.corrsteer_task import CorrSteerTask
 from steering_core.corrsteer.item import Item, Source, Task
 from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.tasks import find_task
-from steering_core.data.datasets import dataset_revision, read_rows
-from steering_core.data.local_files import is_file
+from steering_core.data.sources import dataset_revision, is_file, read_rows
 from steering_core.errors import DataError
 
 COLUMNS = ["item_id", "source_split", "prompt", "gold", "worked", "letters"]

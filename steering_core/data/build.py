@@ -1,47 +1,57 @@
-"""Build the table of texts: the sampled, split dataset and the concept texts."""
+"""Build the table of examples: sample and split the labelled rows, add the concept's texts.
+
+Groups are never divided between splits, and both classes have equal shares in each.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from steering_core.config.settings import Settings
-from steering_core.config.task import Task
-from steering_core.data.concept import Concept, check_prompts, texts_by_role
-from steering_core.data.datasets import labelled_rows
+from steering_core.data.concept import Concept, concept_rows, texts_by_role
 from steering_core.data.examples import PROMPT_SPLITS, SCHEMA
 from steering_core.data.same_text import normal_form, normal_forms
-from steering_core.data.splits import assign_splits, subsample
 from steering_core.errors import DataError, clipped
 
 log = logging.getLogger(__name__)
 
+#: train fits directions, probes and correlations; validation selects; test is reported;
+#: evaluation fits the independent probe and nothing else.
+SPLITS = ("train", "validation", "test", "evaluation")
+
 
 def build_examples(
-    table: pd.DataFrame,
-    task: Task,
+    rows: pd.DataFrame,
     concept: Concept,
     settings: Settings,
     count_tokens: Callable[[Sequence[str]], list[int]],
+    *,
+    questions: bool,
     context: int | None = None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return the rows of ``SCHEMA``: the sampled, split dataset and the concept texts.
+    """Return the table of examples, with the columns of ``SCHEMA``, and how many rows were dropped.
 
-    Also returned is how many rows of the dataset were left out, by reason: those that are too long
-    if ``long_texts`` is ``drop``, and those that are also a text of the concept, by its role.
+    Rows are dropped, and counted by reason, if they are too long and ``long_texts`` is ``drop``, or
+    if they are also a text of the concept (the reason is the role of that text).
 
-    ``count_tokens`` gives the length of each text as the model will read it, BOS included;
-    ``context`` is how many positions the model has, if prompts are to be continued.
+    Args:
+        rows: as :func:`steering_core.data.labelled.labelled_rows` returns them.
+        concept: whose texts are added.
+        settings: of the experiment.
+        count_tokens: returns the length of each text in tokens as the model reads it, with BOS.
+        questions: whether the groups of the rows are questions.
+        context: positions of the model, if prompts are to be continued.
 
     Raises:
-        DataError: if texts are too long for ``max_tokens`` and ``long_texts`` is ``error``, if one
-            has no token, if a prompt and its continuation exceed ``context``, or if the dataset
-            does not fit the task.
+        DataError: if texts are too long for ``max_tokens`` and ``long_texts`` is ``error``, if a
+            text has no token, if a prompt and its continuation exceed ``context``, or if the rows
+            are too few.
         ConfigError: if fewer prompts are written than the settings ask for.
 
     """
-    rows = labelled_rows(table, task)
-    rows, dropped = _without_concept_texts(rows, concept, questions=task.question is not None)
+    rows, dropped = _without_concept_texts(rows, concept, questions=questions)
     rows["n_tokens"] = count_tokens(rows["text"].tolist())
     if settings.long_texts == "drop":
         long = rows["n_tokens"] > settings.max_tokens
@@ -80,11 +90,10 @@ def build_examples(
 def _without_concept_texts(
     rows: pd.DataFrame, concept: Concept, *, questions: bool
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Leave out the rows that are also a text of the concept, and count them by its role.
+    """Drop the rows that are also a text of the concept, and count them by the role of that text.
 
-    A prompt must be new to every probe and direction, and a row that is reported must be new to
-    the directions that are fitted on the concept's texts. With ``questions`` the groups are
-    questions; no prompt may be one of them either.
+    Otherwise a probe could be fitted on a prompt, and a direction on a row that is reported. With
+    ``questions`` the groups are questions, and no prompt may be one of them either.
     """
     role_of: dict[str, str] = {}
     for role, texts in texts_by_role(concept).items():
@@ -117,21 +126,72 @@ def _check_room(prompts: pd.DataFrame, new_tokens: int, context: int) -> None:
         )
 
 
-def concept_rows(concept: Concept, settings: Settings) -> pd.DataFrame:
-    """Return contrastive pairs, persona texts and the first prompts of both kinds as rows."""
-    check_prompts(concept, settings)
-    rows: list[tuple[str, str, int | None, str, str]] = []
-    for i, pair in enumerate(concept.contrast):
-        rows.append((f"contrast:{i}:positive", pair.positive, 1, f"contrast:{i}", "contrast"))
-        rows.append((f"contrast:{i}:negative", pair.negative, 0, f"contrast:{i}", "contrast"))
-    for i, query in enumerate(concept.queries):
-        for label, prefix in ((1, concept.personas.positive), (0, concept.personas.negative)):
-            name = "positive" if label else "negative"
-            rows.append((f"persona:{i}:{name}", prefix + query, label, f"persona:{i}", "persona"))
-    for split, prompts in (
-        ("prompt", concept.prompts[: settings.n_prompts]),
-        ("validation_prompt", concept.validation_prompts[: settings.n_validation_prompts]),
-    ):
-        for i, prompt in enumerate(prompts):
-            rows.append((f"{split}:{i}", prompt, None, f"{split}:{i}", split))
-    return pd.DataFrame(rows, columns=["example_id", "text", "label", "group", "split"])
+def subsample(rows: pd.DataFrame, per_class: int, seed: int) -> pd.DataFrame:
+    """Keep at most ``per_class`` rows of each class, in whole groups.
+
+    The share of a class is the smaller of ``per_class`` and the size of the rarer class. Groups are
+    drawn in random order, and a group that would push a class over its share is skipped. Both
+    classes get exactly their share where there are enough groups of one row. Kept rows stay in the
+    order of ``rows``.
+    """
+    share = min(per_class, int(rows["label"].value_counts().min()))
+    groups = rows.groupby("group", sort=True)["label"].agg(["size", "sum"])
+    order = np.random.default_rng(seed).permutation(len(groups))
+    left = {0: share, 1: share}
+    kept = []
+    for name, size, ones in groups.iloc[order].itertuples():
+        if ones <= left[1] and size - ones <= left[0]:
+            left[1] -= ones
+            left[0] -= size - ones
+            kept.append(name)
+    return rows[rows["group"].isin(kept)].reset_index(drop=True)
+
+
+def assign_splits(
+    rows: pd.DataFrame, settings: Settings, available: pd.Series | None = None
+) -> pd.Series:
+    """Return the split of each row; a group is never divided.
+
+    Groups are shuffled among those with as many rows of each label, so every split keeps the class
+    balance.
+
+    Args:
+        rows: columns ``label`` and ``group``.
+        settings: fractions, ``seed`` and ``probe_folds``.
+        available: rows of each class before sampling, for the message.
+
+    Raises:
+        DataError: if a split has fewer than two rows of a class, or if a split that a probe is
+            fitted on has fewer than ``probe_folds``.
+
+    """
+    fractions = [settings.train_fraction, settings.validation_fraction, settings.test_fraction]
+    cuts = np.cumsum(fractions)
+    counts = rows.groupby("group", sort=True)["label"].agg(["size", "sum"])
+    rng = np.random.default_rng([settings.seed, 1])
+    split_of: dict[str, str] = {}
+    for _, stratum in counts.groupby(["size", "sum"], sort=True):
+        names = stratum.index.to_numpy()[rng.permutation(len(stratum))]
+        # A random offset spreads the rounding of small strata over the splits.
+        places = (np.arange(len(names)) + rng.random()) / len(names)
+        chosen = np.searchsorted(cuts, places, side="right")
+        split_of |= {name: SPLITS[k] for name, k in zip(names, chosen, strict=True)}
+    split = rows["group"].map(split_of)
+    table = pd.crosstab(split, rows["label"]).reindex(index=SPLITS, columns=[0, 1], fill_value=0)
+    wanted = pd.Series(2, index=SPLITS)
+    wanted[["train", "evaluation"]] = max(2, settings.probe_folds)  # a probe is fitted on each
+    short = table.sub(wanted, axis=0)
+    if (short < 0).any(axis=None):
+        where, label = short.stack().idxmin()
+        there = ""
+        if available is not None:
+            there = (
+                f" The dataset has {available[0]} rows of class 0 and {available[1]} of class 1; "
+                f"as many of each are taken, at most {settings.rows_per_class}."
+            )
+        raise DataError(
+            f"too few rows: the {where} split has {table.loc[where, label]} of class {label} and "
+            f"needs {wanted[where]}.{there} Raise rows_per_class, use a larger dataset, or lower "
+            "probe_folds."
+        )
+    return split

@@ -5,6 +5,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from steering_core.config.settings import Settings
@@ -28,8 +29,8 @@ class Concept(_Texts):
     """A concept file.
 
     Attributes:
-        prompts: openings for generation; seen by no probe and no direction.
-        validation_prompts: more of them, on which a strength is selected and nothing reported.
+        prompts: openings for generation; no probe and no direction is fitted on them.
+        validation_prompts: more openings, on which a strength is selected; nothing is reported.
         contrast: minimal pairs for the contrastive direction.
         personas: prefixes put before every query for the RepE direction.
         queries: neutral texts that follow a persona.
@@ -74,7 +75,7 @@ def read_concept(path: str | Path) -> Concept:
 
 
 def texts_by_role(concept: Concept) -> dict[str, list[str]]:
-    """Return every text that a model may be given, by its role; the roles of prompts come first."""
+    """Return every text that the model reads, by its role; the roles of prompts come first."""
     personas = [concept.personas.positive, concept.personas.negative]
     return {
         "prompt": concept.prompts,
@@ -87,7 +88,7 @@ def texts_by_role(concept: Concept) -> dict[str, list[str]]:
 
 
 def _in_two_roles(concept: Concept) -> Iterator[str]:
-    """What is wrong where a prompt is another text too: a direction or the selection saw it."""
+    """Yield a fault where a prompt is also another text: it must be new to all that is fitted."""
     forms = {
         role.replace("_", " "): {normal_form(text): text for text in texts}
         for role, texts in texts_by_role(concept).items()
@@ -100,7 +101,7 @@ def _in_two_roles(concept: Concept) -> Iterator[str]:
 
 
 def _repeated(concept: Concept) -> Iterator[str]:
-    """What is wrong where a text counts twice, or a pair has no difference."""
+    """Yield a fault where a text is there twice, or the texts of a pair are the same."""
     named = {
         "prompts": concept.prompts,
         "validation prompts": concept.validation_prompts,
@@ -127,7 +128,7 @@ def _repeated(concept: Concept) -> Iterator[str]:
 
 
 def check_prompts(concept: Concept, settings: Settings) -> None:
-    """Compare the numbers of prompts that the settings ask for with those written.
+    """Make sure that the concept has as many prompts as the settings ask for.
 
     Raises:
         ConfigError: if fewer prompts of either kind are written.
@@ -146,3 +147,29 @@ def check_prompts(concept: Concept, settings: Settings) -> None:
             raise ConfigError(
                 f"{setting}: {asked} are asked for, {concept.concept} has {len(written)}. {advice}"
             )
+
+
+def concept_rows(concept: Concept, settings: Settings) -> pd.DataFrame:
+    """Return the texts of a concept as rows: pairs, personas with queries, requested prompts.
+
+    Columns: ``example_id, text, label, group, split``; a prompt has no label.
+
+    Raises:
+        ConfigError: as :func:`check_prompts`.
+    """
+    check_prompts(concept, settings)
+    rows: list[tuple[str, str, int | None, str, str]] = []
+    for i, pair in enumerate(concept.contrast):
+        rows.append((f"contrast:{i}:positive", pair.positive, 1, f"contrast:{i}", "contrast"))
+        rows.append((f"contrast:{i}:negative", pair.negative, 0, f"contrast:{i}", "contrast"))
+    for i, query in enumerate(concept.queries):
+        for label, prefix in ((1, concept.personas.positive), (0, concept.personas.negative)):
+            name = "positive" if label else "negative"
+            rows.append((f"persona:{i}:{name}", prefix + query, label, f"persona:{i}", "persona"))
+    for split, prompts in (
+        ("prompt", concept.prompts[: settings.n_prompts]),
+        ("validation_prompt", concept.validation_prompts[: settings.n_validation_prompts]),
+    ):
+        for i, prompt in enumerate(prompts):
+            rows.append((f"{split}:{i}", prompt, None, f"{split}:{i}", split))
+    return pd.DataFrame(rows, columns=["example_id", "text", "label", "group", "split"])

@@ -11,9 +11,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from steering_core.errors import ModelError
 from steering_core.generation.batching import Batches
+from steering_core.hub.errors import explain_hub_errors
 from steering_core.metrics.judges import ClassJudge
 from steering_core.models.devices import batch_dependent, choose_device
-from steering_core.models.hub import explain_hub_errors
 from steering_core.models.tokens import ROW_STEP, padded_width
 from steering_core.progress import counter
 

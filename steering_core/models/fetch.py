@@ -7,16 +7,14 @@ from steering_core.config.experiment import Experiment
 from steering_core.config.model import Model, SAESource
 from steering_core.config.task import Classifier
 from steering_core.errors import ConfigError, ModelError
+from steering_core.hub.revisions import pin
 from steering_core.models.language_model import (
     ModelShape,
-    is_local,
     load_config,
     load_shape,
     load_tokenizer,
 )
 from steering_core.models.pins import local_sae_revision, pinned_sae
-from steering_core.models.resources import directory_digest
-from steering_core.models.revisions import hub_commit
 from steering_core.models.sae_source import (
     SAEShape,
     layers_with_sae,
@@ -143,13 +141,6 @@ def choose_layers(experiment: Experiment, shape: ModelShape) -> list[int]:
     if settings.layer != "auto" and settings.layer not in layers:
         raise ConfigError(f"layer: {settings.layer} is not in layers {layers}: add it.")
     return layers
-
-
-def pin(repository: str, revision: str, kind: str = "model") -> str:
-    """Return the commit of a hub repository, or a digest of a local directory's contents."""
-    if is_local(repository):
-        return directory_digest(repository)
-    return hub_commit(repository, revision, kind)
 
 
 def _check_fit(sae: SAEShape, layer: int, shape: ModelShape, model: Model) -> None:

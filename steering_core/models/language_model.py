@@ -18,9 +18,9 @@ from transformers import (
 
 from steering_core.config.model import Model
 from steering_core.errors import ModelError
+from steering_core.hub.errors import explain_hub_errors
 from steering_core.models.block_stack import build_skeleton, check_stream, find_blocks
 from steering_core.models.devices import DTYPES, choose_device
-from steering_core.models.hub import explain_hub_errors
 from steering_core.models.tokens import check_special_tokens
 
 if TYPE_CHECKING:  # takes seconds to import, and a stage may need the tokenizer alone

@@ -5,8 +5,8 @@ from typing import Any
 
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
+from steering_core.hub.revisions import cached_commit
 from steering_core.models.resources import changed
-from steering_core.models.revisions import cached_commit
 from steering_core.models.sae_source import sae_repository
 from steering_core.storage.integrity import content_digest
 

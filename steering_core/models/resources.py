@@ -5,14 +5,9 @@ from typing import Any
 
 from steering_core.config.model import Model
 from steering_core.errors import ModelError
+from steering_core.hub.revisions import local_digest
 from steering_core.models.language_model import LanguageModel, ModelShape, load_language_model
 from steering_core.models.site import Site
-from steering_core.storage.integrity import content_digest
-
-
-def directory_digest(directory: str | Path) -> str:
-    """Return a digest over names and contents of the files of a directory."""
-    return "sha256:" + content_digest(directory)
 
 
 def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
@@ -27,7 +22,7 @@ def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
     if revision.startswith("sha256:"):
         if not Path(model.id).is_dir():
             raise ModelError(f"{model.id} was a local directory when it was fetched and is gone.")
-        if directory_digest(model.id) != revision:
+        if local_digest(model.id) != revision:
             raise changed(model.id)
     return Model(**{**model.model_dump(), "revision": revision})
 

@@ -27,7 +27,7 @@ from sae_lens.loading.pretrained_saes_directory import (
 
 from steering_core.config.model import SAESource
 from steering_core.errors import ConfigError, ModelError
-from steering_core.models.hub import explain_hub_errors
+from steering_core.hub.errors import explain_hub_errors
 from steering_core.models.sae_config import check_kind, check_weights, parse_config
 from steering_core.models.site import Site, site_of
 

@@ -10,7 +10,7 @@ from sae_lens import SAE
 
 from steering_core.config.model import SAESource
 from steering_core.errors import ConfigError, ModelError
-from steering_core.models.hub import explain_hub_errors
+from steering_core.hub.errors import explain_hub_errors
 from steering_core.models.sae_config import check_kind, check_weights
 from steering_core.models.sae_source import (
     is_sae_lens_format,

@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from steering_core.errors import ModelError
-from steering_core.models.hub import explain_hub_errors
+from steering_core.hub.errors import explain_hub_errors
 from steering_core.models.language_model import is_local
 from steering_core.storage.files import read_json
 

@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGE = "steering_core"
 
-#: Modules that only advise, log, report errors or check beforehand. No result depends on them or
-#: on what they import, so they are left out. (``progress`` is not among them: the items of the
-#: work pass through it.) A new class of error comes with an edit of the module that raises it.
+#: Modules that only advise, log, report errors, repeat a failed download or check beforehand. No
+#: result depends on them or on what they import, so they are left out. (``progress`` counts: the
+#: items of the work pass through it.) A new error class comes with an edit of what raises it.
 _WITHOUT_RESULTS = (
-    "corrsteer/early_checks.py",
-    "data/early_checks.py",
+    "early_checks.py",
     "errors.py",
+    "hub/errors.py",
     "runtime/advice.py",
 )
 _LOGGING = ("debug", "info", "warning", "error", "exception", "critical", "log")

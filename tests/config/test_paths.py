@@ -16,7 +16,7 @@ from steering_core.config.paths import (
     is_path,
 )
 from steering_core.config.resolve import resolve
-from steering_core.data.local_files import READERS
+from steering_core.data.sources import READERS
 from steering_core.errors import ConfigError
 
 #: Paths of one experiment and what they are, all of them there.

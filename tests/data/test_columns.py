@@ -11,7 +11,7 @@ from steering_core.config.corrsteer_task import CorrSteerTask
 from steering_core.config.task import Task
 from steering_core.corrsteer.read_items import fetch_items
 from steering_core.data.columns import text_in, texts_in, whole_number_in
-from steering_core.data.datasets import labelled_rows, read_table
+from steering_core.data.labelled import labelled_rows, read_table
 from steering_core.errors import DataError
 
 LABELS = [0, 1, 0, 1]

@@ -11,9 +11,8 @@ import yaml
 from steering_core.config.resolve import resolve
 from steering_core.config.settings import Settings
 from steering_core.config.task import Task
-from steering_core.data.build import build_examples
+from steering_core.data.build import SPLITS, build_examples
 from steering_core.data.concept import Concept, read_concept
-from steering_core.data.datasets import fetch_table
 from steering_core.data.examples import (
     CONCEPT_SPLITS,
     PROMPT_SPLITS,
@@ -22,8 +21,8 @@ from steering_core.data.examples import (
     summary,
     write_examples,
 )
+from steering_core.data.labelled import fetch_labelled, labelled_rows
 from steering_core.data.same_text import normal_forms
-from steering_core.data.splits import SPLITS
 from steering_core.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,8 +49,14 @@ def table(n: int = 100, length: int = 3) -> pd.DataFrame:
     return pd.DataFrame({"text": texts, "label": [i % 2 for i in range(2 * n)]})
 
 
+def examples_of(data: pd.DataFrame, task: Task, concept: Concept, *rest, **context):
+    """Build the table of examples from the columns of a dataset."""
+    questions = task.question is not None
+    return build_examples(labelled_rows(data, task), concept, *rest, questions=questions, **context)
+
+
 def build(data: pd.DataFrame, settings: Settings = SMALL) -> pd.DataFrame:
-    return build_examples(data, TASK, CONCEPT, settings, words)[0]
+    return examples_of(data, TASK, CONCEPT, settings, words)[0]
 
 
 def labels(rows: pd.DataFrame, split: str) -> list:
@@ -100,9 +105,9 @@ def test_no_group_is_in_two_splits_and_duplicates_stay_together():
 def test_questions_never_straddle(hub: str):
     raw = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     found = resolve(raw, "gpt2_truthful")
-    data, _ = fetch_table(found.task)
+    data, _ = fetch_labelled(found.task)
     concept = read_concept(ROOT / found.task.concept)
-    rows, _ = build_examples(data, found.task, concept, found.settings, words)
+    rows, _ = build_examples(data, concept, found.settings, words, questions=True)
     questions = rows[rows["split"].isin(SPLITS)]
     assert len(questions) == 1000  # 500 a class
     assert (questions.groupby("group")["split"].nunique() == 1).all()
@@ -148,7 +153,7 @@ def test_long_texts_can_be_cut(caplog: pytest.LogCaptureFixture):
 
 def test_long_texts_can_be_dropped():
     short = SMALL.model_copy(update={"long_texts": "drop"})
-    rows, dropped = build_examples(with_long_rows(), TASK, CONCEPT, short, words)
+    rows, dropped = examples_of(with_long_rows(), TASK, CONCEPT, short, words)
     assert dropped == {"too_long": 6}
     assert not rows["text"].str.startswith("long").any()
     assert not rows["truncated"].any()
@@ -164,7 +169,7 @@ def test_rows_that_are_texts_of_the_concept_are_left_out_and_counted(
     ]
     copies = pd.DataFrame({"text": texts, "label": [i % 2 for i in range(len(texts))]})
     data = pd.concat([table(), copies], ignore_index=True)
-    rows, dropped = build_examples(data, TASK, CONCEPT, SMALL, words)
+    rows, dropped = examples_of(data, TASK, CONCEPT, SMALL, words)
     assert dropped == {
         **{"contrast": 2, "persona": 1, "persona_with_query": 1, "prompt": 2, "query": 1},
         "validation_prompt": 1,
@@ -187,7 +192,7 @@ def test_questions_that_are_prompts_are_left_out():
     data = pd.DataFrame({"q": [f"Q{i}?" for i in range(80)], "yes": "yes", "no": "no"})
     data.loc[3, "q"] = "One opening"
     task = Task(dataset="d", question="q", positive="yes", negative="no", concept="c")
-    rows, dropped = build_examples(data, task, CONCEPT, SMALL, words)
+    rows, dropped = examples_of(data, task, CONCEPT, SMALL, words)
     assert dropped == {"prompt": 2}
     assert not rows["text"].str.startswith("One opening").any()
 
@@ -227,9 +232,7 @@ def test_the_limit_counts_bos():
 def test_a_long_prompt_is_not_dropped_in_silence():
     concept = CONCEPT.model_copy(update={"prompts": ["word " * 30, "b", "c"]})
     with pytest.raises(DataError, match="prompt:0"):
-        build_examples(
-            table(), TASK, concept, SMALL.model_copy(update={"long_texts": "drop"}), words
-        )
+        examples_of(table(), TASK, concept, SMALL.model_copy(update={"long_texts": "drop"}), words)
 
 
 def test_more_prompts_than_are_written_is_refused():
@@ -244,9 +247,9 @@ def test_more_prompts_than_are_written_is_refused():
 def test_a_prompt_that_leaves_no_room_to_continue_it_is_named():
     concept = CONCEPT.model_copy(update={"validation_prompts": ["short", "word " * 9]})
     settings = SMALL.model_copy(update={"new_tokens": 20})
-    assert len(build_examples(table(), TASK, concept, settings, words, context=30)[0])
+    assert len(examples_of(table(), TASK, concept, settings, words, context=30)[0])
     with pytest.raises(DataError, match=r"new_tokens: validation_prompt:1 has 10 tokens.*29.*20"):
-        build_examples(table(), TASK, concept, settings, words, context=29)
+        examples_of(table(), TASK, concept, settings, words, context=29)
 
 
 def test_a_text_without_tokens_is_named_and_not_quoted_whole():
@@ -257,7 +260,7 @@ def test_a_text_without_tokens_is_named_and_not_quoted_whole():
         return [0 if text == prompts[1] else n for text, n in zip(texts, words(texts), strict=True)]
 
     with pytest.raises(DataError, match="prompt:1 has no tokens") as caught:
-        build_examples(table(), TASK, concept, SMALL, count)
+        examples_of(table(), TASK, concept, SMALL, count)
     assert len(str(caught.value)) < 1000
 
 

@@ -10,10 +10,11 @@ from stage_scripts import run_stage
 
 from steering_core.config.resolve import resolve
 from steering_core.errors import ConfigError, ModelError
+from steering_core.hub.revisions import local_digest
 from steering_core.models import fetch
 from steering_core.models.fetch import choose_layers, fetch_experiment, pin
 from steering_core.models.language_model import ModelShape
-from steering_core.models.resources import cached_sites, directory_digest, pinned_model, site_at
+from steering_core.models.resources import cached_sites, pinned_model, site_at
 from steering_core.models.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,11 +197,11 @@ def test_local_directories_are_pinned_by_content(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_text("1")
     (tmp_path / "y").write_text("2")
-    first = directory_digest(tmp_path)
+    first = local_digest(tmp_path)
     assert pin(str(tmp_path), "main") == first and first.startswith("sha256:")
     (tmp_path / "y").write_text("3")
-    changed = directory_digest(tmp_path)
+    changed = local_digest(tmp_path)
     (tmp_path / "y").write_text("2")
-    assert directory_digest(tmp_path) == first
+    assert local_digest(tmp_path) == first
     (tmp_path / "y").rename(tmp_path / "z")
-    assert len({first, changed, directory_digest(tmp_path)}) == 3
+    assert len({first, changed, local_digest(tmp_path)}) == 3

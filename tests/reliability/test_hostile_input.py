@@ -20,8 +20,8 @@ from steering_core.config.resolve import load_config, resolve
 from steering_core.config.task import Task
 from steering_core.corrsteer.read_items import _items
 from steering_core.corrsteer.tasks import TASKS
-from steering_core.data.datasets import labelled_rows
 from steering_core.data.examples import read_examples, write_examples
+from steering_core.data.labelled import labelled_rows
 from steering_core.errors import ConfigError, DataError, SteeringError
 from steering_core.models.site import Site
 from steering_core.storage.arrays import load_arrays

@@ -14,7 +14,11 @@ from faulty_hub import faulty_hub
 from huggingface_hub.errors import HfHubHTTPError
 from ledger import injecting
 
-from steering_core.models.hub import HubUnavailableError, explain_hub_errors, persistently
+from steering_core.hub.errors import (
+    HubUnavailableError,
+    explain_hub_errors,
+    retry_while_unavailable,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
@@ -24,8 +28,8 @@ FETCH = """
     import sys
     from huggingface_hub import snapshot_download
     from steering_core.errors import ModelError
-    from steering_core.models.hub import explain_hub_errors, persistently
-    from steering_core.models.revisions import hub_commit
+    from steering_core.hub.errors import explain_hub_errors, retry_while_unavailable
+    from steering_core.hub.revisions import hub_commit
 
     def fetch():
         commit = hub_commit(sys.argv[1], "main")
@@ -34,7 +38,7 @@ FETCH = """
         return commit
 
     try:
-        print(persistently(fetch, (0.2, 0.5)))
+        print(retry_while_unavailable(fetch, (0.2, 0.5)))
     except ModelError as error:
         print(type(error).__name__, error)
         sys.exit(3)
@@ -46,12 +50,12 @@ FETCH_OTHER = """
     from steering_core.config.model import SAESource
     from steering_core.config.task import Task
     from steering_core.errors import ModelError
-    from steering_core.models.hub import persistently
+    from steering_core.hub.errors import retry_while_unavailable
 
     def dataset():
-        from steering_core.data.datasets import fetch_table
+        from steering_core.data.labelled import fetch_labelled
 
-        fetch_table(
+        fetch_labelled(
             Task(
                 dataset="stanfordnlp/sst2", split="validation", text="sentence", label="label",
                 concept="c",
@@ -65,7 +69,7 @@ FETCH_OTHER = """
 
     fetch = {"dataset": dataset, "SAE": SAE}[sys.argv[1]]
     try:
-        persistently(fetch, (0.2, 0.5))
+        retry_while_unavailable(fetch, (0.2, 0.5))
     except ModelError as error:
         print(type(error).__name__, error)
         sys.exit(3)
@@ -184,31 +188,31 @@ def test_a_date_to_come_back(monkeypatch):
 
 def test_a_pause_is_as_long_as_asked(monkeypatch):
     pauses: list[float] = []
-    monkeypatch.setattr("steering_core.models.hub.time.sleep", pauses.append)
+    monkeypatch.setattr("steering_core.hub.errors.time.sleep", pauses.append)
     asked = iter([0.5, 20.0, 3600.0])
 
     def limited():
         raise HubUnavailableError("too many requests.", next(asked))
 
     with pytest.raises(HubUnavailableError, match="come back in 3600 s"):
-        persistently(limited, (1.0, 1.0, 1.0))
+        retry_while_unavailable(limited, (1.0, 1.0, 1.0))
     assert pauses == [1.0, 20.0]
 
 
 def test_pauses_are_bounded_and_other_errors_are_not_retried(monkeypatch):
     pauses: list[float] = []
-    monkeypatch.setattr("steering_core.models.hub.time.sleep", pauses.append)
+    monkeypatch.setattr("steering_core.hub.errors.time.sleep", pauses.append)
 
     def never():
         raise HubUnavailableError("the hub is away.")
 
     with pytest.raises(HubUnavailableError):
-        persistently(never, (1.0, 2.0))
+        retry_while_unavailable(never, (1.0, 2.0))
     assert pauses == [1.0, 2.0]
 
     def wrong():
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        persistently(wrong, (1.0, 2.0))
+        retry_while_unavailable(wrong, (1.0, 2.0))
     assert pauses == [1.0, 2.0]

@@ -19,14 +19,14 @@ HUB = ROOT.parent / "shared" / "hub"
 FETCH = """
     import sys
     from steering_core.config.task import Task
-    from steering_core.data.datasets import fetch_table
+    from steering_core.data.labelled import fetch_labelled
     from steering_core.errors import SteeringError
-    from steering_core.models.hub import persistently
+    from steering_core.hub.errors import retry_while_unavailable
 
     subset = sys.argv[1] if len(sys.argv) > 1 else None
     task = Task(dataset="org/rows", subset=subset, text="text", label="label", concept="c")
     try:
-        table, source = persistently(lambda: fetch_table(task), (0.2, 0.5))
+        table, source = retry_while_unavailable(lambda: fetch_labelled(task), (0.2, 0.5))
     except SteeringError as error:
         print(type(error).__name__, error)
         sys.exit(3)

@@ -100,7 +100,7 @@ def test_modules_and_scripts_were_found():
 
 def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
     users = tree.users()
-    for module in ("optimize/knots", "methods/programs", "data/splits", "statistics/bootstrap"):
+    for module in ("optimize/knots", "methods/programs", "data/build", "statistics/bootstrap"):
         name = f"steering_core/{module}.py"
         assert tree.changed_by(name) == users[name] != set(SCRIPTS)
 
@@ -118,8 +118,8 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
             {"solve_variants.py"},
             {"solve.py", "variants_table.py"},
         ),
-        ("data/datasets.py", {"examples.py", "fetch.py"}, {"cache_activations.py", "solve.py"}),
-        ("data/splits.py", {"examples.py"}, {"fetch.py", "solve.py", "generate.py"}),
+        ("data/labelled.py", {"fetch.py"}, {"examples.py", "cache_activations.py", "solve.py"}),
+        ("data/build.py", {"examples.py"}, {"fetch.py", "solve.py", "generate.py"}),
         ("corrsteer/splits.py", {"corrsteer_examples.py"}, {"corrsteer_fetch.py", "examples.py"}),
         ("optimize/path.py", {"solve.py"}, {"solve_directions.py", "corrsteer_examples.py"}),
         ("methods/fixed_solutions.py", {"solve_directions.py"}, {"generate.py", "pareto.py"}),
@@ -239,17 +239,19 @@ def test_reexports_are_followed_only_for_the_names_imported(small: Tree):
     "statement",
     [
         "if TYPE_CHECKING:\n    import steering_core.low",
-        "from steering_core.data.early_checks import check",
+        "from steering_core.early_checks import check",
         "from steering_core.errors import DataError",
+        "from steering_core.hub.errors import retry_while_unavailable",
     ],
 )
 def test_what_no_output_depends_on_does_not_count(small: Tree, statement: str):
-    for module in ("data/early_checks.py", "errors.py"):
+    for module in ("early_checks.py", "errors.py", "hub/errors.py"):
         small.write(f"steering_core/{module}", "import steering_core.low\n")
     small.write("workflow_scripts/s.py", statement + "\nelse_ = 1\n")
     assert small.changed_by("steering_core/low.py") == set()
-    assert small.changed_by("steering_core/data/early_checks.py") == set()
+    assert small.changed_by("steering_core/early_checks.py") == set()
     assert small.changed_by("steering_core/errors.py") == set()
+    assert small.changed_by("steering_core/hub/errors.py") == set()
     small.write(
         "workflow_scripts/s.py", "if TYPE_CHECKING:\n    x = 1\nelse:\n    import steering_core.low"
     )

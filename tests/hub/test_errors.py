@@ -18,10 +18,9 @@ from huggingface_hub.utils import hf_raise_for_status
 
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
-from steering_core.models.fetch import pin
-from steering_core.models.hub import HubUnavailableError, _page, explain_hub_errors
+from steering_core.hub.errors import HubUnavailableError, _page, explain_hub_errors
+from steering_core.hub.revisions import hub_commit, pin
 from steering_core.models.language_model import load_language_model, load_shape, load_tokenizer
-from steering_core.models.revisions import hub_commit
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB = ROOT.parent / "shared" / "hub"
@@ -47,8 +46,10 @@ LOAD = """
     from steering_core.config.model import Model, SAESource
     from steering_core.errors import ModelError
     from steering_core.metrics.classifiers import TextClassifier
-    from steering_core.models.fetch import pin
-    from steering_core.models.language_model import load_language_model, load_shape, load_tokenizer
+    from steering_core.hub.revisions import pin
+    from steering_core.models.language_model import (
+        load_language_model, load_shape, load_tokenizer
+    )
     model = Model(id="some/model", sae=SAESource(path="{layer}"))
     for token in [None, "hf_wrong", "secret"]:
         if token:
@@ -96,9 +97,9 @@ def test_gated_repository_with_and_without_a_token(small_hub, tmp_path):
 
 
 READ_ROWS = """
-from steering_core.data.datasets import read_rows
+from steering_core.data.sources import read_rows
 from steering_core.errors import ModelError
-from steering_core.models.revisions import hub_commit
+from steering_core.hub.revisions import hub_commit
 
 try:
     read_rows("some/rows", None, "validation", hub_commit("some/rows", "main", "dataset"))

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: offline mode, retries and errors that say what to do."""
+"""The Hugging Face hub: errors that say what to do, and another attempt where it can help."""
 
 import logging
 import re
@@ -29,29 +29,29 @@ from steering_core.errors import ModelError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# huggingface_hub speaks through httpx2, other libraries through httpx.
 _REPOSITORY = re.compile(r"/((?:datasets/)?[\w.-]+/[\w.-]+)/(?:resolve|tree|revision)/")
-# datasets keeps of the hub's refusal only this.
+# Of a refusal by the hub, the datasets library keeps only this sentence.
 _GATED_ROWS = re.compile(r"Dataset '([\w.-]+/[\w.-]+)' is a gated dataset")
+# huggingface_hub uses httpx2, other libraries use httpx.
 _TRANSPORT = (httpx.TransportError, httpx2.TransportError)
 _OWN = (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled)
-# datasets and hf_xet raise these two of Python's own.
+# datasets and hf_xet raise the last two.
 _UNREACHABLE = (*_TRANSPORT, ConnectionError, TimeoutError)
-# hf_xet has no class of its own for what its storage answered.
+# hf_xet has no error class for bad answers of its storage; the message says this.
 _XET = "CAS Client Error"
 _BROKEN_OFF = "consistency check failed"
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 #: Seconds before each further attempt.
 BACKOFF = (2.0, 8.0, 30.0)
-#: The longest that the hub may ask us to wait, seconds: its own limits last five minutes.
+#: Longest pause that the hub may ask for, seconds. Its own rate limits last five minutes.
 LONGEST_WAIT_S = 600.0
 
 
 class HubUnavailableError(ModelError):
-    """The hub did not answer, or not now: worth another attempt.
+    """The hub did not answer, or cannot answer now; another attempt may succeed.
 
     Attributes:
-        retry_after: seconds that the hub asks to wait; 0 if it does not say.
+        retry_after: seconds that the hub asks to wait; 0 if it does not ask.
 
     """
 
@@ -60,14 +60,14 @@ class HubUnavailableError(ModelError):
         self.retry_after = retry_after
 
 
-def persistently(fetch: Callable[[], T], backoff: tuple[float, ...] = BACKOFF) -> T:
-    """Return ``fetch()``, tried again after each pause while the hub is unavailable.
+def retry_while_unavailable(fetch: Callable[[], T], backoff: tuple[float, ...] = BACKOFF) -> T:
+    """Return ``fetch()``. While the hub is unavailable, try again after each pause of ``backoff``.
 
-    A pause is as long as the hub asks for, if it asks for more. What was downloaded before the
-    fault is in the cache and not downloaded again.
+    If the hub asks for a longer pause, that one is kept. Files that were downloaded before the
+    error are in the cache and are not downloaded again.
 
     Raises:
-        HubUnavailableError: of the last attempt, or if the hub asks for more than
+        HubUnavailableError: if the last attempt fails too, or the hub asks for more than
             :data:`LONGEST_WAIT_S`.
 
     """
@@ -89,7 +89,7 @@ def persistently(fetch: Callable[[], T], backoff: tuple[float, ...] = BACKOFF) -
 
 @contextmanager
 def explain_hub_errors(repository: str) -> Iterator[None]:
-    """Turn what the hub's clients raise inside the block into one :class:`ModelError`."""
+    """Turn errors of the hub's clients in the block into one :class:`ModelError` with advice."""
     try:
         yield
     except (OSError, RuntimeError, *_OWN, *_TRANSPORT) as error:
@@ -105,7 +105,7 @@ def explain_hub_errors(repository: str) -> Iterator[None]:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Return the error and what caused it, the nearest first."""
+    """Return the error, its cause, the cause of that, and so on."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:
@@ -115,14 +115,14 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _is_transient(chain: list[BaseException]) -> bool:
-    """Whether the same request may well succeed later: no answer, or one that says so."""
+    """Whether the same request may succeed later: there was no answer, or a temporary error."""
     for link in chain:
         if isinstance(link, OfflineModeIsEnabled):
             return False
         response = getattr(link, "response", None)
         if response is not None:
             return response.status_code in _TRANSIENT_STATUS
-    # A download that ended early is an OSError about sizes, without a response.
+    # A download that ended early raises an OSError about sizes, without a response.
     return any(
         isinstance(link, _UNREACHABLE) or _of_xet(link) or _BROKEN_OFF in str(link).lower()
         for link in chain
@@ -130,13 +130,13 @@ def _is_transient(chain: list[BaseException]) -> bool:
 
 
 def _of_xet(link: BaseException) -> bool:
-    """Whether hf_xet broke off: its storage gave no answer, or none that it could use."""
+    """Whether hf_xet failed: its storage gave no answer, or one that hf_xet cannot use."""
     own = type(link).__module__.partition(".")[0] == "hf_xet"
     return own or (isinstance(link, RuntimeError) and _XET in str(link))
 
 
 def _refusal(chain: list[BaseException]) -> Any:
-    """Return the error with which the hub refused who asked (401 or 403); None if it did not."""
+    """Return the error of a refused login (401 or 403); None if the login was not refused."""
     for link in chain:
         response = getattr(link, "response", None)
         if response is not None:
@@ -146,7 +146,7 @@ def _refusal(chain: list[BaseException]) -> Any:
 
 
 def _retry_after(chain: list[BaseException]) -> float:
-    """Return the seconds that the answer asks to wait, by either of two headers; 0 without."""
+    """Return the seconds that the answer asks to wait in either of two headers; 0 without them."""
     headers: Any = next(
         (link.response.headers for link in chain if getattr(link, "response", None) is not None),
         {},
@@ -164,7 +164,7 @@ def _retry_after(chain: list[BaseException]) -> float:
 
 
 def _page(repository: str, chain: list[BaseException]) -> str:
-    """Return where the hub shows the repository of the request that failed."""
+    """Return the path of the hub's page about the repository of the failed request."""
     for link in chain:
         response = getattr(link, "response", None)
         asked = response is not None and _REPOSITORY.search(str(response.url))
@@ -202,7 +202,7 @@ def _advice(repository: str, error: BaseException, chain: list[BaseException]) -
     ):
         if any(isinstance(link, kind) for link in chain):
             return advice
-    # An expired token, or one without the right; the file may seem to be missing because of it.
+    # The token has expired or lacks the right. A file may seem to be missing because of that.
     refused = _refusal(chain)
     if refused is not None:
         return (

@@ -1,4 +1,4 @@
-"""The commit that a name such as `main` stands for, asked of the hub and noted in its cache."""
+"""The commit that a name such as `main` stands for, and a digest of what is local."""
 
 import logging
 import re
@@ -8,20 +8,42 @@ from huggingface_hub import HfApi, constants, is_offline_mode
 from huggingface_hub.file_download import repo_folder_name
 
 from steering_core.errors import ModelError
-from steering_core.models.hub import explain_hub_errors
+from steering_core.hub.errors import explain_hub_errors
 from steering_core.storage.files import write_text
+from steering_core.storage.integrity import content_digest
 
 log = logging.getLogger(__name__)
+
+
+def pin(repository: str, revision: str, kind: str = "model") -> str:
+    """Return the commit of a hub repository, or a digest of a local directory's contents.
+
+    Args:
+        repository: id on the hub, or path of a directory.
+        revision: branch, tag or commit on the hub; a directory has none.
+        kind: ``model`` or ``dataset``.
+
+    Raises:
+        ModelError: as :func:`hub_commit`.
+    """
+    if Path(repository).is_dir():
+        return local_digest(repository)
+    return hub_commit(repository, revision, kind)
+
+
+def local_digest(path: str | Path) -> str:
+    """Return a digest of a file, or of the names and contents of the files of a directory."""
+    return "sha256:" + content_digest(path)
 
 
 def hub_commit(repository: str, revision: str, kind: str = "model") -> str:
     """Return the commit of a hub repository (``kind`` model or dataset) at ``revision``.
 
-    The answer is noted where the hub's own client notes it, so that the same call works later with
-    HF_HUB_OFFLINE set: then it is what the cache noted last, and the log says so.
+    The answer is written where the hub's own client writes it. So the same call works later with
+    HF_HUB_OFFLINE set: it then returns the commit that the cache noted last, and the log says so.
 
     Raises:
-        ModelError: if the hub does not tell, or offline the cache does not know, with what to do.
+        ModelError: if the hub does not answer, or if the cache does not know the revision offline.
     """
     if is_offline_mode():
         commit = revision if _is_commit(revision) else cached_commit(repository, revision, kind)
@@ -31,7 +53,7 @@ def hub_commit(repository: str, revision: str, kind: str = "model") -> str:
                 f"{revision!r}: run the fetch rule where there is a network, with the same HF_HOME "
                 f"({constants.HF_HOME})."
             )
-        log.info("offline: %s is taken at %s, as the local cache has it", repository, commit)
+        log.info("offline: %s is read at commit %s, which the local cache has", repository, commit)
         return commit
     with explain_hub_errors(repository):
         commit = str(HfApi().repo_info(repository, revision=revision, repo_type=kind).sha)

@@ -1,7 +1,7 @@
-"""Read a table from a local file without changing its texts.
+"""Read the rows of a dataset, from the hub or from local files, without changing their texts.
 
-pandas would guess: it drops the zeros of "007", writes "TRUE" as "True" and moves the columns of a
-CSV file whose rows all have one field too many. Here a row that does not fit is an error.
+pandas guesses when it reads a CSV file: it drops the zeros of "007", writes "TRUE" as "True" and
+moves the columns of a file whose rows all have one field too many. Here such a row is an error.
 """
 
 import csv
@@ -13,12 +13,90 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from huggingface_hub import is_offline_mode
 
-from steering_core.errors import DataError, clipped
+from steering_core.errors import DataError, ModelError, clipped
+from steering_core.hub.errors import HubUnavailableError, explain_hub_errors
+from steering_core.hub.revisions import local_digest, pin
 
 _LONGEST_FIELD = 2**31 - 1  # of a CSV file, in characters; the csv module stops at 131072
-#: Of a directory that is not made of CSV files alone.
+#: Suffixes of other tables that a directory of CSV files may hold.
 _OTHER_TABLES = {".parquet", ".arrow", ".json", ".jsonl", ".tsv"}
+
+
+def read_rows(dataset: str, subset: str | None, split: str, revision: str) -> pd.DataFrame:
+    """Return the rows of one split.
+
+    Args:
+        dataset: id on the hub, or a local file or directory.
+        subset: of the dataset; None if it has only one.
+        split: of the dataset; a local file has none.
+        revision: commit on the hub; a local file or directory has none.
+
+    Raises:
+        DataError: if a local file is missing, damaged or of an unknown form, or there is no such
+            subset or split.
+        ModelError: if the hub refuses, with what to do.
+    """
+    if is_file(dataset):
+        _require_file(dataset)
+        return read_file(dataset)
+    if Path(dataset).is_file():
+        raise DataError(f"dataset: {dataset} is none of {', '.join(sorted(READERS))}")
+    # Imported here because it takes most of a second, and only the fetch stage reads a dataset.
+    import datasets
+
+    with explain_hub_errors(dataset):
+        try:
+            local = Path(dataset).is_dir()
+            as_texts: dict[str, Any] = {}
+            if local and (columns := csv_columns(dataset)):
+                features = datasets.Features({name: datasets.Value("string") for name in columns})
+                # Else "007" would become 7, and "NA" a missing text.
+                as_texts = {"features": features, "keep_default_na": False, "na_values": [""]}
+            commit = None if local else revision
+            builder = datasets.load_dataset_builder(dataset, subset, revision=commit, **as_texts)
+            # Without an answer of the hub, datasets returns the rows that it prepared last.
+            if not local and builder.hash != revision:
+                raise _not_there(dataset, revision, f"rows of commit {builder.hash}")
+            builder.download_and_prepare()
+            return builder.as_dataset(split=split).to_pandas()
+        except ValueError as error:
+            if "in the cache" in str(error):  # no answer, and this subset was never prepared
+                raise _not_there(dataset, revision, "other subsets") from error
+            # Unknown subset or split; the message lists the known ones.
+            raise DataError(
+                f"dataset {dataset}: {error} Check the task's subset and split."
+            ) from error
+
+
+def dataset_revision(dataset: str, revision: str) -> str:
+    """Return the commit of a dataset on the hub, or a digest of a local file or directory.
+
+    Raises:
+        DataError: if a local file is missing.
+        ModelError: if the hub refuses, with what to do.
+    """
+    if Path(dataset).is_dir() or not (is_file(dataset) or Path(dataset).is_file()):
+        return pin(dataset, revision, "dataset")
+    _require_file(dataset)
+    return local_digest(dataset)
+
+
+def _require_file(dataset: str) -> None:
+    if not Path(dataset).is_file():
+        raise DataError(f"dataset: there is no file {dataset}")
+
+
+def _not_there(dataset: str, revision: str, cached: str) -> ModelError:
+    """Return the error about rows that only the hub has; with a network it is worth a retry."""
+    lacks = f"the local cache holds {cached}, not the rows of commit {revision}"
+    if is_offline_mode():
+        return ModelError(
+            f"{dataset}: {lacks}: run the fetch rule where there is a network, with the same "
+            "HF_HOME."
+        )
+    return HubUnavailableError(f"{dataset}: the hub does not send the rows, and {lacks}.")
 
 
 def is_file(dataset: str) -> bool:
@@ -40,12 +118,12 @@ def read_file(path: str | Path) -> pd.DataFrame:
         return READERS[Path(path).suffix](path)
     except UnicodeDecodeError as error:
         raise DataError(f"dataset: {path} cannot be read: {error}. Save it as UTF-8.") from error
-    except (ValueError, RecursionError) as error:  # ValueError: pyarrow's errors too
+    except (ValueError, RecursionError) as error:  # pyarrow's errors are ValueErrors too
         raise DataError(f"dataset: {path} cannot be read: {error}") from error
 
 
 def csv_columns(folder: str | Path) -> list[str] | None:
-    """Return the columns of a directory of CSV files; None if they differ or others are there.
+    """Return the columns of a directory of CSV files; None if files differ or are not all CSV.
 
     Every file is read once, so that a row that does not fit is an error here too.
 
@@ -60,9 +138,9 @@ def csv_columns(folder: str | Path) -> list[str] | None:
 
 
 def numbers_from_text(column: pd.Series) -> pd.Series:
-    """Return a column of texts as whole numbers, booleans or scores, if all of it is written so.
+    """Return a column of texts as whole numbers, booleans or scores, if all its texts are such.
 
-    Numbers with leading zeros stay texts. Missing values stay missing.
+    If a number has leading zeros, the column stays text. Missing values stay missing.
     """
     written = column.dropna().astype(str)
     if written.str.fullmatch(r"[+-]?0\d+").any():
@@ -78,7 +156,7 @@ def numbers_from_text(column: pd.Series) -> pd.Series:
 
 
 def _read_csv(path: str | Path) -> pd.DataFrame:
-    # newline="" keeps the line ends inside quotes; utf-8-sig takes a byte-order mark away.
+    # newline="" keeps line ends inside quotes; utf-8-sig removes a byte-order mark.
     with Path(path).open(encoding="utf-8-sig", newline="") as file, _long_fields():
         lines = csv.reader(file, strict=True)
         header: list[str] | None = None
@@ -105,7 +183,7 @@ def _read_csv(path: str | Path) -> pd.DataFrame:
 
 
 def _numbered(lines: Any) -> Iterator[tuple[int, int, list[str]]]:
-    """The rows of a csv reader with the first and last line of each, counted from 1."""
+    """Yield the first and the last line of each row of a csv reader, from 1, and its fields."""
     while True:
         first = lines.line_num + 1
         try:
@@ -144,7 +222,7 @@ def _read_json_lines(path: str | Path) -> pd.DataFrame:
                     f"line {number} is not an object: {clipped(line.strip())}. A .jsonl file has "
                     'one object a line, as {"text": "…", "label": 0}, and no list around them.'
                 )
-            if "\\ud" in line.casefold():  # half of a surrogate pair, which no file can hold
+            if "\\ud" in line.casefold():  # half of a surrogate pair, which UTF-8 cannot encode
                 try:
                     json.dumps(row, ensure_ascii=False).encode()
                 except UnicodeEncodeError as error:

@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from steering_core.errors import ModelError
-from steering_core.models import revisions
-from steering_core.models.revisions import cached_commit, hub_commit
+from steering_core.hub import revisions
+from steering_core.hub.revisions import cached_commit, hub_commit
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_offline_the_cache_is_believed_and_the_log_says_so(cache, offline, caplo
     note(cache, "models--org--name", "v1", "c" * 40 + "\n")
     with caplog.at_level(logging.INFO):
         assert hub_commit("org/name", "v1") == "c" * 40
-    assert "offline: org/name is taken at cccc" in caplog.text
+    assert "offline: org/name is read at commit cccc" in caplog.text
     assert hub_commit("org/name", "d" * 40) == "d" * 40  # is a commit already
 
 

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steering_core.config.task import Task
-from steering_core.data.datasets import fetch_table, labelled_rows, read_table
-from steering_core.data.local_files import csv_columns, numbers_from_text, read_file
+from steering_core.data.labelled import fetch_labelled, labelled_rows, read_table
+from steering_core.data.sources import csv_columns, numbers_from_text, read_file
 from steering_core.errors import DataError
+from steering_core.storage.parquet import write_parquet
 
 
 def read(folder: Path, name: str, content: str | bytes, **change) -> list[tuple[str, int]]:
@@ -20,11 +21,9 @@ def read(folder: Path, name: str, content: str | bytes, **change) -> list[tuple[
     names = {"text": "text", "label": "label", "concept": "c.yaml", **change}
     task = Task(dataset=str(path), **names)
     rows = labelled_rows(read_table(task), task)
-    fetched, _ = fetch_table(task)
-    fetched.to_parquet(folder / "fetched.parquet", index=False)  # as the fetch stage keeps it
-    pd.testing.assert_frame_equal(
-        labelled_rows(pd.read_parquet(folder / "fetched.parquet"), task), rows
-    )
+    fetched, _ = fetch_labelled(task)
+    write_parquet(folder / "fetched.parquet", fetched)  # as the fetch stage does
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "fetched.parquet"), rows)
     return list(zip(rows["text"], rows["label"].tolist(), strict=True))
 
 

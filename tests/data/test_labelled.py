@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from steering_core.config.resolve import resolve
 from steering_core.config.task import Task
-from steering_core.data.datasets import fetch_table, labelled_rows, read_table
+from steering_core.data.labelled import fetch_labelled, labelled_rows, read_table
 from steering_core.errors import DataError, ModelError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,13 +249,13 @@ def test_labels_of_jsonl_are_not_guessed_at(tmp_path: Path):
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, message: str):
     (tmp_path / name).write_bytes(content)
-    for read in (read_table, fetch_table):
+    for read in (read_table, fetch_labelled):
         with pytest.raises(DataError, match=message):
             read(FLAT.model_copy(update={"dataset": str(tmp_path / name)}))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path):
-    for read in (read_table, fetch_table):
+    for read in (read_table, fetch_labelled):
         with pytest.raises(DataError, match="there is no file"):
             read(FLAT.model_copy(update={"dataset": str(tmp_path / "gone.csv")}))
 
@@ -264,10 +264,10 @@ def test_fetch_pins_a_local_file_by_its_content(tmp_path: Path):
     path = tmp_path / "d.csv"
     task = FLAT.model_copy(update={"dataset": str(path)})
     path.write_text("text,label,other\na,0,x\nb,1,y\n")
-    table, first = fetch_table(task)
-    assert list(table.columns) == ["text", "label"]
+    rows, first = fetch_labelled(task)
+    assert list(rows.columns) == ["example_id", "text", "label", "group"]
     path.write_text("text,label,other\na,0,x\nc,1,y\n")
-    _, second = fetch_table(task)
+    _, second = fetch_labelled(task)
     assert first["id"] == second["id"] == str(path)
     assert first["revision"].startswith("sha256:")
     assert first["revision"] != second["revision"]
@@ -278,20 +278,19 @@ def test_a_local_directory_has_splits_and_is_pinned_by_its_content(tmp_path: Pat
         rows = pd.DataFrame({"text": [text, f"{text}{text}"], "label": [0, 1]})
         rows.to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
     task = FLAT.model_copy(update={"dataset": str(tmp_path), "split": "test"})
-    table, found = fetch_table(task)
+    table, found = fetch_labelled(task)
     assert table["text"].tolist() == ["b", "bb"]
     assert found["id"] == str(tmp_path) and found["revision"].startswith("sha256:")
     rows.assign(text=["b", "c"]).to_parquet(tmp_path / "test-00000-of-00001.parquet")
-    table, other = fetch_table(task)
+    table, other = fetch_labelled(task)
     assert table["text"].tolist() == ["b", "c"] and other["revision"] != found["revision"]
     with pytest.raises(DataError, match="Check the task's subset and split"):
-        fetch_table(task.model_copy(update={"split": "validation"}))
+        fetch_labelled(task.model_copy(update={"split": "validation"}))
 
 
 def test_sst2_validation(hub: str):
     task = published("gpt2_sst2")
-    table, source = fetch_table(task)
-    rows = labelled_rows(table, task)
+    rows, source = fetch_labelled(task)
     assert len(rows) == 872
     assert rows["label"].value_counts().to_dict() == {1: 444, 0: 428}
     assert len(source["revision"]) == 40
@@ -300,8 +299,8 @@ def test_sst2_validation(hub: str):
 
 def test_toxicity_is_cut_at_a_half(hub: str):
     task = published("gpt2_toxicity")
-    table, _ = fetch_table(task)
-    rows = labelled_rows(table, task)
+    rows, source = fetch_labelled(task)
+    table = read_table(task.model_copy(update={"revision": source["revision"]}))
     assert rows["label"].sum() == (table["toxicity"] >= 0.5).sum()
     assert (table["toxicity"] == 0.5).any()  # so that >= and > differ on real rows
     assert 0 < rows["label"].mean() < 1
@@ -309,8 +308,8 @@ def test_toxicity_is_cut_at_a_half(hub: str):
 
 def test_truthfulqa_pairs_share_their_question(hub: str):
     task = published("gemma_truthful")
-    table, _ = fetch_table(task)
-    rows = labelled_rows(table, task)
+    rows, source = fetch_labelled(task)
+    table = read_table(task.model_copy(update={"revision": source["revision"]}))
     assert rows["label"].mean() == 0.5
     first = table.iloc[0]
     assert rows["text"][0] == f"{first['question']} {first['best_answer']}"
@@ -329,4 +328,4 @@ def test_truthfulqa_pairs_share_their_question(hub: str):
 )
 def test_what_the_hub_does_not_have(hub: str, change: dict, error: type, message: str):
     with pytest.raises(error, match=message):
-        fetch_table(published("gpt2_sst2").model_copy(update=change))
+        fetch_labelled(published("gpt2_sst2").model_copy(update=change))
