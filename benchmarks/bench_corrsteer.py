@@ -27,8 +27,8 @@ from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.arms import variants
 from steering_core.corrsteer.decoding import Decoding, decode
-from steering_core.corrsteer.item import Source, Task
 from steering_core.corrsteer.selection import make_readers, select
+from steering_core.corrsteer.tasks import Source, Task
 from steering_core.corrsteer.variant import Variant
 from steering_core.demo.language_model import word_tokenizer
 from steering_core.metrics.judges import Judge, Verdict

@@ -29,7 +29,6 @@ from steering_core.corrsteer.decoding import Decoding, OnlyOptions  # noqa: E402
 from steering_core.corrsteer.examples import build_examples  # noqa: E402
 from steering_core.corrsteer.extraction import number  # noqa: E402
 from steering_core.corrsteer.fine_tune import training_ids  # noqa: E402
-from steering_core.corrsteer.item import Source  # noqa: E402
 from steering_core.corrsteer.pairs import paired  # noqa: E402
 from steering_core.corrsteer.plan import make_plan  # noqa: E402
 from steering_core.corrsteer.prompts import (  # noqa: E402
@@ -42,7 +41,7 @@ from steering_core.corrsteer.sites import run_sites  # noqa: E402
 from steering_core.corrsteer.splits import assign_splits  # noqa: E402
 from steering_core.corrsteer.strategy import choose  # noqa: E402
 from steering_core.corrsteer.success import Refusal, SemanticSimilarity  # noqa: E402
-from steering_core.corrsteer.tasks import TASKS  # noqa: E402
+from steering_core.corrsteer.tasks import TASKS, Source  # noqa: E402
 from steering_core.corrsteer.variant import Variant  # noqa: E402
 from steering_core.errors import ConfigError, DataError, ModelError  # noqa: E402
 from steering_core.generation.generate import continue_batch  # noqa: E402

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 
 from steering_core.corrsteer.decoding import Around, Decoding, decode
-from steering_core.corrsteer.item import Task
 from steering_core.corrsteer.plan import Plan
 from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.strategy import Choice
+from steering_core.corrsteer.tasks import Task
 from steering_core.errors import DataError
 from steering_core.generation.generate import require_finite
 from steering_core.generation.steering import steer_sites

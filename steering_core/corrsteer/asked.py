@@ -5,10 +5,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from steering_core.config.corrsteer_resolve import CorrSteerExperiment
-from steering_core.corrsteer.item import Task
-from steering_core.corrsteer.options import OPTIONS
 from steering_core.corrsteer.read_items import source_of
-from steering_core.corrsteer.tasks import find_task
+from steering_core.corrsteer.tasks import OPTIONS, Task, find_task
 from steering_core.errors import ConfigError
 
 

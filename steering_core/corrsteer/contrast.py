@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from steering_core.corrsteer.item import Task
 from steering_core.corrsteer.prompts import joined
+from steering_core.corrsteer.tasks import Task
 
 #: Stands for the question while the front of a chat template is looked up.
 _MARK = "QUESTION"

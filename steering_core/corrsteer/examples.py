@@ -11,10 +11,9 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from steering_core.config.corrsteer import CorrSteerSettings
-from steering_core.corrsteer.item import Source, Task
-from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.prompts import PromptOptions, build_prompts
 from steering_core.corrsteer.splits import assign_splits
+from steering_core.corrsteer.tasks import Source, Task, follows
 from steering_core.errors import DataError
 from steering_core.models.tokens import count_tokens, naming_special_tokens
 from steering_core.storage.parquet import write_parquet

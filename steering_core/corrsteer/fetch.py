@@ -4,7 +4,7 @@ from typing import Any
 
 from steering_core.config.model import Model
 from steering_core.config.view import SettingsView
-from steering_core.corrsteer.item import Task
+from steering_core.corrsteer.tasks import Task
 from steering_core.errors import ConfigError
 from steering_core.hub.revisions import pin
 from steering_core.models.fetch import describe_model

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from steering_core.corrsteer.item import Task
+from steering_core.corrsteer.tasks import Task
 from steering_core.errors import ConfigError
 
 BETWEEN_SHOTS = "\n\n"

@@ -6,9 +6,7 @@ from typing import Any
 import pandas as pd
 
 from steering_core.config.corrsteer_task import CorrSteerTask
-from steering_core.corrsteer.item import Item, Source, Task
-from steering_core.corrsteer.options import follows
-from steering_core.corrsteer.tasks import find_task
+from steering_core.corrsteer.tasks import Item, Source, Task, find_task, follows
 from steering_core.data.sources import dataset_revision, is_file, read_rows
 from steering_core.errors import DataError
 

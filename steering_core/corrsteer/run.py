@@ -6,10 +6,8 @@ from typing import Any
 from steering_core.config.corrsteer_task import CorrSteerTask
 from steering_core.config.view import SettingsView
 from steering_core.corrsteer.decoding import Decoding
-from steering_core.corrsteer.item import Task
-from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.sites import run_sites, wants_bos
-from steering_core.corrsteer.tasks import find_task
+from steering_core.corrsteer.tasks import Task, find_task, follows
 from steering_core.errors import ModelError
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.resources import fetched_model

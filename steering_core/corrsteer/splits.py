@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.config.corrsteer import CorrSteerSettings
-from steering_core.corrsteer.item import Source
+from steering_core.corrsteer.tasks import Source
 from steering_core.data.same_text import normal_forms
 from steering_core.errors import DataError
 

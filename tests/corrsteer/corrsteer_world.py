@@ -8,7 +8,7 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from steering_core.corrsteer.item import Source, Task
+from steering_core.corrsteer.tasks import Source, Task
 from steering_core.metrics.judges import Judge, Verdict
 from steering_core.models.site import Site
 

@@ -7,8 +7,7 @@ import pytest
 from corrsteer_world import word_rows, words_task
 
 from steering_core.corrsteer.contrast import answer_pairs, persona_pairs, wrong_answers
-from steering_core.corrsteer.item import PERSONAS
-from steering_core.corrsteer.tasks import TASKS
+from steering_core.corrsteer.tasks import PERSONAS, TASKS
 
 
 def rows_of(worked, letters=()):

@@ -10,10 +10,9 @@ from transformers import AutoTokenizer
 
 from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.corrsteer.examples import build_examples, read_examples, summary, write_examples
-from steering_core.corrsteer.item import Source
 from steering_core.corrsteer.prompts import PromptOptions, suggest_chat_template
 from steering_core.corrsteer.splits import assign_splits
-from steering_core.corrsteer.tasks import TASKS
+from steering_core.corrsteer.tasks import TASKS, Source
 from steering_core.data.same_text import normal_form
 from steering_core.errors import ConfigError, DataError
 

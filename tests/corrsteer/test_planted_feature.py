@@ -18,7 +18,6 @@ from steering_core.config.model import Model, SAESource
 from steering_core.corrsteer.answers import answer, layer_interventions
 from steering_core.corrsteer.bridge import answer_bridge
 from steering_core.corrsteer.decoding import Decoding
-from steering_core.corrsteer.item import Source, Task
 from steering_core.corrsteer.plan import make_plan
 from steering_core.corrsteer.planted_feature import planted_feature
 from steering_core.corrsteer.report import result_table
@@ -26,6 +25,7 @@ from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.strategy import choose
 from steering_core.corrsteer.success import ExactOption
+from steering_core.corrsteer.tasks import Source, Task
 from steering_core.corrsteer.validation import validate_layers
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import DataError

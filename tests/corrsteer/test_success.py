@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from steering_core.corrsteer.praise import PRAISE
 from steering_core.corrsteer.success import (
     ExactOption,
     NumberAfterMark,
     Refusal,
     SemanticSimilarity,
 )
+from steering_core.corrsteer.tasks import TASKS
 from steering_core.errors import ModelError
 
 
@@ -58,7 +58,7 @@ class Everything:
         (NumberAfterMark(), "#### 3", "#### 3"),
         (SemanticSimilarity(), "Paris", "Paris"),
         (Refusal(), "I cannot.", "refuse"),
-        (PRAISE.success, "superb .", "praise"),
+        (TASKS["praise"].success, "superb .", "praise"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -10,9 +10,9 @@ import yaml
 from steering_core.config.corrsteer_resolve import load_corrsteer
 from steering_core.config.corrsteer_task import CorrSteerTask
 from steering_core.corrsteer.asked import asked_runs, check_options
-from steering_core.corrsteer.options import follows
 from steering_core.corrsteer.read_items import fetch_items, source_of
-from steering_core.corrsteer.tasks import TASKS, find_task
+from steering_core.corrsteer.tasks import TASKS, find_task, follows
+from steering_core.demo.vocabulary import lexicon
 from steering_core.errors import ConfigError, DataError
 
 
@@ -168,3 +168,16 @@ def test_an_option_that_no_experiment_of_a_run_can_follow_is_an_error():
         "gemma2b_mmlu_from_pt",
         "gemma2b_pt_mmlu",
     }
+
+
+def test_praise_is_more_positive_than_negative_words():
+    good, bad = lexicon()["positive"][0], lexicon()["negative"][0]
+    texts = [f"was {good} .", f"was {bad} .", f"was {good} but {bad} .", "went there in may .", ""]
+    verdict = TASKS["praise"].success.judge(texts, ["praise"] * 5, [[]] * 5)
+    assert verdict.success.tolist() == [True, False, False, False, False]
+    assert verdict.answer == ["positive", "negative", "mixed or none", "mixed or none", None]
+
+
+def test_a_row_of_the_demo_is_read_without_its_sentiment():
+    assert TASKS["praise"].read({"prompt": "the film was"}).prompt == "the film was"
+    assert not TASKS["praise"].is_select and TASKS["praise"].success.classifier is None
