@@ -26,19 +26,19 @@ from steering_core.corrsteer.accumulate import Accumulators  # noqa: E402
 from steering_core.corrsteer.answers import answer, layer_interventions  # noqa: E402
 from steering_core.corrsteer.capture import capture, feature_reader, raw_reader  # noqa: E402
 from steering_core.corrsteer.decoding import Decoding, OnlyOptions  # noqa: E402
-from steering_core.corrsteer.examples import build_examples  # noqa: E402
+from steering_core.corrsteer.examples import (  # noqa: E402
+    PromptOptions,
+    assign_splits,
+    build_examples,
+    build_prompts,
+    joined,
+)
 from steering_core.corrsteer.extraction import number  # noqa: E402
 from steering_core.corrsteer.fine_tune import training_ids  # noqa: E402
 from steering_core.corrsteer.pairs import paired  # noqa: E402
 from steering_core.corrsteer.plan import make_plan  # noqa: E402
-from steering_core.corrsteer.prompts import (  # noqa: E402
-    PromptOptions,
-    build_prompts,
-    joined,
-)
 from steering_core.corrsteer.selection import make_readers, select  # noqa: E402
 from steering_core.corrsteer.sites import run_sites  # noqa: E402
-from steering_core.corrsteer.splits import assign_splits  # noqa: E402
 from steering_core.corrsteer.strategy import choose  # noqa: E402
 from steering_core.corrsteer.success import Refusal, SemanticSimilarity  # noqa: E402
 from steering_core.corrsteer.tasks import TASKS, Source  # noqa: E402

@@ -27,10 +27,9 @@ from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import undefined, write_answers
 from steering_core.corrsteer.bridge import Bridged
 from steering_core.corrsteer.decoding import Decoding
-from steering_core.corrsteer.examples import write_examples
+from steering_core.corrsteer.examples import assign_splits, write_examples
 from steering_core.corrsteer.plan import Plan
 from steering_core.corrsteer.run import Run, open_run
-from steering_core.corrsteer.splits import assign_splits
 from steering_core.corrsteer.success import Refusal, SemanticSimilarity
 from steering_core.corrsteer.tasks import Source
 from steering_core.corrsteer.variant import Variant

@@ -11,10 +11,10 @@ with job(snakemake):
     from steering_core.corrsteer.examples import (
         build_examples,
         prompt_options,
+        suggest_chat_template,
         summary,
         write_examples,
     )
-    from steering_core.corrsteer.prompts import suggest_chat_template
     from steering_core.corrsteer.read_items import source_of
     from steering_core.corrsteer.sites import wants_bos
     from steering_core.corrsteer.tasks import find_task

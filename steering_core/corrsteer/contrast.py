@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from steering_core.corrsteer.prompts import joined
+from steering_core.corrsteer.examples import joined
 from steering_core.corrsteer.tasks import Task
 
 #: Stands for the question while the front of a chat template is looked up.

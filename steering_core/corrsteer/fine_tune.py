@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from steering_core.config.corrsteer import FineTuning
-from steering_core.corrsteer.prompts import joined
+from steering_core.corrsteer.examples import joined
 from steering_core.errors import DataError, ModelError
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.tokens import tokenize

@@ -13,9 +13,8 @@ from steering_core.corrsteer import decoding
 from steering_core.corrsteer.bridge import fitting, residuals
 from steering_core.corrsteer.contrast import persona_pairs
 from steering_core.corrsteer.decoding import Decoding, decode
-from steering_core.corrsteer.examples import build_examples
+from steering_core.corrsteer.examples import PromptOptions, build_examples, build_prompts
 from steering_core.corrsteer.fine_tune import training_ids
-from steering_core.corrsteer.prompts import PromptOptions, build_prompts
 from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.tasks import Source
 from steering_core.errors import DataError

@@ -9,9 +9,15 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from steering_core.config.corrsteer import CorrSteerSettings
-from steering_core.corrsteer.examples import build_examples, read_examples, summary, write_examples
-from steering_core.corrsteer.prompts import PromptOptions, suggest_chat_template
-from steering_core.corrsteer.splits import assign_splits
+from steering_core.corrsteer.examples import (
+    PromptOptions,
+    assign_splits,
+    build_examples,
+    read_examples,
+    suggest_chat_template,
+    summary,
+    write_examples,
+)
 from steering_core.corrsteer.tasks import TASKS, Source
 from steering_core.data.same_text import normal_form
 from steering_core.errors import ConfigError, DataError
