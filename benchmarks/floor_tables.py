@@ -11,8 +11,7 @@ from benchmarks.common import alternate
 from benchmarks.floor import Rates, Stage
 from benchmarks.floor_experiment import SETTINGS, Experiment
 from steering_core.config.methods import solves_once
-from steering_core.corrsteer.pairs import paired
-from steering_core.corrsteer.report import result_table
+from steering_core.corrsteer.report import paired, result_table
 from steering_core.methods.base import read_fixed_vectors
 from steering_core.metrics.probe_effects import all_norm_matched_effects
 from steering_core.statistics import bootstrap

@@ -8,10 +8,10 @@ from steering_core.config.corrsteer_resolve import (
 )
 from steering_core.config.methods import CORRSTEER_METHODS
 from steering_core.config.paths import corrsteer_paths
-from steering_core.corrsteer.arms import UNSTEERED, needs_validation, variants
+from steering_core.corrsteer.arms import needs_validation, variants
 from steering_core.corrsteer.asked import asked_runs, check_options
-from steering_core.corrsteer.cells import methods_needed
-from steering_core.corrsteer.published import FILES, cells
+from steering_core.corrsteer.published import FILES, cells, methods_needed
+from steering_core.corrsteer.report import UNSTEERED
 from steering_core.corrsteer.tasks import find_task
 
 CORRSTEER = load_corrsteer(config)

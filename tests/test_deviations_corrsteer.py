@@ -35,8 +35,8 @@ from steering_core.corrsteer.examples import (  # noqa: E402
 )
 from steering_core.corrsteer.extraction import number  # noqa: E402
 from steering_core.corrsteer.fine_tune import training_ids  # noqa: E402
-from steering_core.corrsteer.pairs import paired  # noqa: E402
 from steering_core.corrsteer.plan import make_plan  # noqa: E402
+from steering_core.corrsteer.report import paired  # noqa: E402
 from steering_core.corrsteer.selection import make_readers, select  # noqa: E402
 from steering_core.corrsteer.sites import run_sites  # noqa: E402
 from steering_core.corrsteer.strategy import choose  # noqa: E402

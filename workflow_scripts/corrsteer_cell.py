@@ -5,8 +5,7 @@ from steering_core.runtime.job import job
 with job(snakemake):
     import pandas as pd
 
-    from steering_core.corrsteer.cells import measure
-    from steering_core.corrsteer.published import Cell
+    from steering_core.corrsteer.published import Cell, measure
     from steering_core.storage.files import write_json
 
     params = snakemake.params

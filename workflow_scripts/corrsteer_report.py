@@ -5,8 +5,7 @@ from steering_core.runtime.job import job
 with job(snakemake):
     import pandas as pd
 
-    from steering_core.corrsteer.pairs import paired
-    from steering_core.corrsteer.report import result_table, warnings_of
+    from steering_core.corrsteer.report import paired, result_table, warnings_of
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.pages import changes_page
 

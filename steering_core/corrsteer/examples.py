@@ -212,8 +212,8 @@ def _tested_as_published(mine: pd.DataFrame, published: pd.DataFrame) -> pd.Data
     n_seen = int(used["form"].isin(test["form"]).sum())
     if n_seen:
         log.warning(
-            "published_split: %d of %d training and validation rows are test rows too: the measured "
-            "accuracy is not that on new rows.",
+            "published_split: %d of %d training and validation rows are test rows too: the "
+            "measured accuracy is not that on new rows.",
             n_seen,
             len(used),
         )

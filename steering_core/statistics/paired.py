@@ -65,28 +65,20 @@ class SuccessChanges:
 
 
 def success_changes(
-    before: Shaped[np.ndarray, " n"],
-    after: Shaped[np.ndarray, " n"],
-    *,
-    before_ids: Sequence[Hashable],
-    after_ids: Sequence[Hashable],
+    before: Shaped[np.ndarray, " n"], after: Shaped[np.ndarray, " n"]
 ) -> SuccessChanges:
     """Count what an intervention changes in the success of examples.
 
     Args:
         before: success without it, booleans or 0 and 1.
-        after: success with it.
-        before_ids: example id of each entry of ``before``.
-        after_ids: example id of each entry of ``after``, in any order.
+        after: success with it, of the same examples in the same order (:func:`positions_after`).
 
     Raises:
-        DataError: if the ids of the two sides do not pair up.
-        ValueError: if a success is neither true nor false, or the lengths differ from those of
-            the ids.
+        ValueError: if a success is neither true nor false, or the lengths differ.
     """
-    first, second = _paired(
-        _boolean(before, "before"), _boolean(after, "after"), before_ids, after_ids
-    )
+    first, second = _boolean(before, "before"), _boolean(after, "after")
+    if first.shape != second.shape:
+        raise ValueError(f"before has {len(first)} examples and after {len(second)}: pair them.")
     return SuccessChanges(
         negative=int((first & ~second).sum()),
         positive=int((~first & second).sum()),
@@ -95,15 +87,17 @@ def success_changes(
     )
 
 
-def _paired(
-    before: Shaped[np.ndarray, " n"],
-    after: Shaped[np.ndarray, " n"],
-    before_ids: Sequence[Hashable],
-    after_ids: Sequence[Hashable],
-) -> tuple[Shaped[np.ndarray, " n"], Shaped[np.ndarray, " n"]]:
-    """Both sides in the order of ``before_ids``."""
-    position = _positions(after_ids, after.shape, "after")
-    wanted = _positions(before_ids, before.shape, "before")
+def positions_after(before_ids: Sequence[Hashable], after_ids: Sequence[Hashable]) -> list[int]:
+    """Return, for each example before, its position among the examples after.
+
+    Args:
+        before_ids: ids of the examples of one side.
+        after_ids: ids of the same examples on the other side, in any order.
+
+    Raises:
+        DataError: if the two sides are not of the same examples, or one is there twice.
+    """
+    position, wanted = _positions(after_ids, "after"), _positions(before_ids, "before")
     if wanted.keys() != position.keys():
         lost = [id_ for id_ in wanted if id_ not in position]
         new = [id_ for id_ in position if id_ not in wanted]
@@ -111,13 +105,11 @@ def _paired(
             f"examples do not pair up: {len(lost)} only before {lost[:3]}, {len(new)} only after "
             f"{new[:3]}. Run both sides on the same examples."
         )
-    return before, after[[position[id_] for id_ in wanted]] if wanted else after
+    return [position[id_] for id_ in wanted]
 
 
-def _positions(ids: Sequence[Hashable], shape: tuple[int, ...], side: str) -> dict[Hashable, int]:
+def _positions(ids: Sequence[Hashable], side: str) -> dict[Hashable, int]:
     ids = list(ids)
-    if shape != (len(ids),):
-        raise ValueError(f"{side}_ids has {len(ids)} entries for values of shape {shape}.")
     position = {id_: index for index, id_ in enumerate(ids)}
     if len(position) != len(ids):
         twice = next(id_ for index, id_ in enumerate(ids) if position[id_] != index)

@@ -288,7 +288,7 @@ def changes_page(
 
     Args:
         title: the page's heading, plain text.
-        runs: for each seed and method what :func:`steering_core.corrsteer.pairs.paired` returns.
+        runs: for each seed and method what :func:`steering_core.corrsteer.report.paired` returns.
         warnings: warnings at the top of the page, plain text.
 
     """

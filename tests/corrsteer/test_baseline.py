@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering_core.corrsteer.baseline import (
+from steering_core.corrsteer.published import Cell, measure
+from steering_core.corrsteer.report import (
     answer_cells,
     baseline_concerns,
     guessing_cells,
+    paired,
+    result_table,
     steered_concerns,
+    warnings_of,
 )
-from steering_core.corrsteer.cells import measure
-from steering_core.corrsteer.pairs import paired
-from steering_core.corrsteer.published import Cell
-from steering_core.corrsteer.report import result_table, warnings_of
 from steering_core.corrsteer.show import summary
 from steering_core.tables.pages import changes_page
 

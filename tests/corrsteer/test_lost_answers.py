@@ -14,11 +14,10 @@ from steering_core.corrsteer.bridge import _tried
 from steering_core.corrsteer.bridge_learned import Added, Strength
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.fine_tune import _train
-from steering_core.corrsteer.pairs import paired
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
+from steering_core.corrsteer.report import Summary, paired
 from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.selection import make_readers, select
-from steering_core.corrsteer.summary import Summary
 from steering_core.corrsteer.validation import validate_layers
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError

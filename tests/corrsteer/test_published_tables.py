@@ -8,8 +8,15 @@ import pytest
 import yaml
 
 from steering_core.config.corrsteer_resolve import load_corrsteer, load_section
-from steering_core.corrsteer.cells import COLUMNS, measure, methods_needed, table_of
-from steering_core.corrsteer.published import FILES, Cell, cells
+from steering_core.corrsteer.published import (
+    COLUMNS,
+    FILES,
+    Cell,
+    cells,
+    measure,
+    methods_needed,
+    table_of,
+)
 from steering_core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,10 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from steering_core.corrsteer.cells import measure
-from steering_core.corrsteer.pairs import paired
-from steering_core.corrsteer.published import Cell
-from steering_core.corrsteer.report import result_table
+from steering_core.corrsteer.published import Cell, measure
+from steering_core.corrsteer.report import paired, result_table
 from steering_core.errors import DataError
 from steering_core.tables.pages import changes_page
 

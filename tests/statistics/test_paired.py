@@ -5,33 +5,33 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from steering_core.errors import DataError
-from steering_core.statistics.paired import SuccessChanges, success_changes
+from steering_core.statistics.paired import SuccessChanges, positions_after, success_changes
 
 IDS = ["a", "b", "c", "d", "e"]
 
 
 def test_examples_that_do_not_pair_up_are_an_error():
     with pytest.raises(DataError, match=r"1 only before \['b'\], 2 only after \['c', 'd'\]"):
-        success_changes([0, 0], [0, 0, 0], before_ids=["a", "b"], after_ids=["a", "c", "d"])
+        positions_after(["a", "b"], ["a", "c", "d"])
     with pytest.raises(DataError, match="'a' occurs more than once after"):
-        success_changes([0, 0], [0, 0], before_ids=["a", "b"], after_ids=["a", "a"])
+        positions_after(["a", "b"], ["a", "a"])
     with pytest.raises(DataError, match="more than once before"):
-        success_changes([0, 0], [0, 0], before_ids=[1, 1], after_ids=[1, 2])
-    with pytest.raises(ValueError, match="after_ids has 1 entries"):
-        success_changes([0, 0], [0, 0], before_ids=[1, 2], after_ids=[1])
+        positions_after([1, 1], [1, 2])
+    with pytest.raises(ValueError, match="before has 2 examples and after 1"):
+        success_changes([0, 0], [0])
 
 
 def test_undefined_successes_are_an_error():
     with pytest.raises(ValueError, match="before must hold only"):
-        success_changes([0.5], [1], before_ids=["a"], after_ids=["a"])
+        success_changes([0.5], [1])
     with pytest.raises(ValueError, match="after must hold only"):
-        success_changes([1], [None], before_ids=["a"], after_ids=["a"])
+        success_changes([1], [None])
 
 
 def test_changes_are_counted_by_id():
     before = [True, True, False, False, True]
-    after = [1, 0, 0, 1, 0]  # Of e, d, c, b, a.
-    changes = success_changes(before, after, before_ids=IDS, after_ids=IDS[::-1])
+    after = np.array([1, 0, 0, 1, 0])  # Of e, d, c, b, a.
+    changes = success_changes(before, after[positions_after(IDS, IDS[::-1])])
     assert changes == SuccessChanges(negative=1, positive=0, kept_success=2, kept_failure=2)
     assert changes.side_effect_ratio == 1.0 and changes.n_changed == 1
 
@@ -69,7 +69,8 @@ def test_counts_do_not_depend_on_the_order_of_the_other_side(pairs, random):
     before, after = [p[0] for p in pairs], [p[1] for p in pairs]
     order = ids.copy()
     random.shuffle(order)
-    straight = success_changes(before, after, before_ids=ids, after_ids=ids)
-    mixed = success_changes(before, [after[i] for i in order], before_ids=ids, after_ids=order)
+    straight = success_changes(before, after)
+    shuffled = [after[i] for i in order]
+    mixed = success_changes(before, [shuffled[i] for i in positions_after(ids, order)])
     assert straight == mixed
     assert straight.n_changed + straight.kept_success + straight.kept_failure == len(pairs)
