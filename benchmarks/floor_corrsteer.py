@@ -15,8 +15,8 @@ from steering_core.corrsteer.arms import variants
 from steering_core.corrsteer.decoding import Decoding, decode
 from steering_core.corrsteer.fine_tune import fine_tune, training_ids
 from steering_core.corrsteer.plan import make_plan
+from steering_core.corrsteer.scores import snapshot
 from steering_core.corrsteer.selection import make_readers, select
-from steering_core.corrsteer.snapshot import snapshot
 from steering_core.corrsteer.tasks import Source, Task
 from steering_core.corrsteer.variant import Variant
 from steering_core.models.language_model import LanguageModel

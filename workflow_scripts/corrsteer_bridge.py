@@ -8,10 +8,11 @@ with job(snakemake):
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.answers import write_answers
     from steering_core.corrsteer.bridge import answer_bridge
-    from steering_core.corrsteer.decoder_rows import decoder_rows
     from steering_core.corrsteer.examples import read_answered, read_examples
     from steering_core.corrsteer.plan import Plan
     from steering_core.corrsteer.run import open_run
+    from steering_core.models.pins import pinned_sae
+    from steering_core.models.sparse_autoencoder import decoder_rows
     from steering_core.storage.files import read_json, write_text
 
     resources = read_json(snakemake.input.resources)
@@ -25,7 +26,7 @@ with job(snakemake):
         snakemake.wildcards.method,
         Bridge(**snakemake.params.bridge),
         Plan.load(snakemake.input.plan),
-        decoder_rows(Model(**snakemake.params.model), resources),
+        decoder_rows(pinned_sae(Model(**snakemake.params.model), resources)),
         read_answered(snakemake.input.examples, "train", snakemake.input.training),
         read_examples(snakemake.input.examples, "validation"),
         read_examples(snakemake.input.examples, "test"),

@@ -6,7 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.corrsteer.accumulate import Accumulators
-    from steering_core.corrsteer.snapshot import snapshot
+    from steering_core.corrsteer.scores import snapshot
     from steering_core.storage.arrays import load_arrays, save_arrays
     from steering_core.storage.files import write_text
     from steering_core.storage.parquet import write_parquet

@@ -8,10 +8,11 @@ with job(snakemake):
     from steering_core.config.model import Model
     from steering_core.config.view import SettingsView
     from steering_core.corrsteer.accumulate import Accumulators
-    from steering_core.corrsteer.decoder_rows import decoder_rows
     from steering_core.corrsteer.plan import make_plan
     from steering_core.corrsteer.sites import run_sites
     from steering_core.corrsteer.tasks import find_task
+    from steering_core.models.pins import pinned_sae
+    from steering_core.models.sparse_autoencoder import decoder_rows
     from steering_core.storage.arrays import load_arrays
     from steering_core.storage.files import read_json, write_text
 
@@ -21,7 +22,7 @@ with job(snakemake):
         Arm(**snakemake.params.arm),
         Accumulators.from_arrays(load_arrays(snakemake.input.selection)[0]),
         run_sites(resources, published=given.published_site),
-        decoder_rows(Model(**snakemake.params.model), resources),
+        decoder_rows(pinned_sae(Model(**snakemake.params.model), resources)),
         task_pooling=find_task(CorrSteerTask(**snakemake.params.task).task).pooling,
         keep=given.keep,
         seed=int(snakemake.wildcards.seed),

@@ -1,4 +1,4 @@
-"""Prompts that differ in being right: what contrastive and persona directions are read from."""
+"""Pairs of prompts for contrastive and persona directions: one right or willing, one not."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,18 @@ from transformers import PreTrainedTokenizerBase
 from steering_core.corrsteer.examples import joined
 from steering_core.corrsteer.tasks import Task
 
-#: Stands for the question while the front of a chat template is looked up.
+#: Takes the place of the question when the text before it in a chat template is looked up.
 _MARK = "QUESTION"
 
 
 def wrong_answers(task: Task, rows: pd.DataFrame, seed: int) -> list[str | None]:
-    """Return a wrong answer to each row, written as the right one is in ``worked``.
+    """Return a wrong answer to each row, in the form of the right one in ``worked``.
 
-    Another of the row's letters, another of the task's few answers, or another row's answer,
-    drawn at random; None where every answer there is is the right one.
+    It is drawn at random from the row's other letters, from the task's other answers if it lists
+    them, or else from the answers to other rows. None if there is no other answer.
 
     Args:
-        task: says which answers there are, if they are few.
+        task: may list the possible answers.
         rows: ``worked, letters``.
         seed: of the draws.
     """
@@ -35,9 +35,9 @@ def wrong_answers(task: Task, rows: pd.DataFrame, seed: int) -> list[str | None]
 
 
 def answer_pairs(task: Task, rows: pd.DataFrame, seed: int) -> tuple[list[str], list[str]]:
-    """Return the prompts followed by their right answer, and by a wrong one.
+    """Return the prompts followed by their right answers, and the same followed by wrong ones.
 
-    Rows that have no wrong answer are left out.
+    Rows without a wrong answer are left out.
     """
     right, wrong = [], []
     wrongs = wrong_answers(task, rows, seed)
@@ -55,7 +55,7 @@ def persona_pairs(
     *,
     chat_template: bool,
 ) -> tuple[list[str], list[str]]:
-    """Return the prompts after the task's instruction to succeed, and after the one to fail.
+    """Return the prompts with the task's instruction to succeed before them, and the one to fail.
 
     In a chat template the instruction stands at the start of the user's turn.
     """

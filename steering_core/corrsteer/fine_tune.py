@@ -34,19 +34,19 @@ class Trained:
 
 
 def learning_rate(settings: FineTuning, n_rows: int) -> float:
-    """Return the configured rate, or the published one for so many rows."""
+    """Return the configured rate, or else the published one for this number of rows."""
     if settings.learning_rate is not None:
         return settings.learning_rate
     return 1e-5 if n_rows >= SMALL else 5e-6
 
 
 def warm_up(n_steps: int) -> int:
-    """Return the warm-up: 100 steps or 3 % of the run, whichever is more, and no more than it."""
+    """Return the steps of warm-up: 100 or 3 % of the run, the larger, at most the whole run."""
     return min(n_steps, max(WARM_UP_STEPS, int(WARM_UP_SHARE * n_steps)))
 
 
 def rate_share(step: int, n_steps: int) -> float:
-    """Return the share of the rate at a step: linear warm-up, then a cosine to zero."""
+    """Return the rate at a step as a share of its peak: linear warm-up, then a cosine to zero."""
     first = warm_up(n_steps)
     if step < first:
         return (step + 1) / first
@@ -63,8 +63,8 @@ def training_ids(
 ) -> list[tuple[list[int], int]]:
     """Return ``(ids, prompt length)`` of each row: BOS, prompt, answer, end token.
 
-    The answer follows the prompt as in the examples of a few-shot prompt, with a space or
-    nothing between, never a line break.
+    The answer follows the prompt as in the examples of a few-shot prompt: with a space between
+    them if the prompt does not end in white space.
 
     Raises:
         DataError: if a row does not fit the context and ``drop_long`` is not set, or none does.
@@ -103,9 +103,9 @@ def fine_tune(
 ) -> Trained:
     """Train on ``rows`` (``prompt, worked``) and return the model ready to answer.
 
-    AdamW, one row a step, gradient norm 1, linear warm-up and a cosine to zero; the loss is on
-    the answer alone. The weights of ``lm`` are changed in place by ``full``. Training runs in
-    float32, since steps of this size vanish in bfloat16; the result has the model's own dtype.
+    AdamW, one row a step, gradients clipped to norm 1, linear warm-up and a cosine to zero; the
+    loss is on the answer alone. Method ``full`` changes the weights of ``lm`` in place. Training
+    runs in float32, since steps of this size vanish in bfloat16; the result has the model's dtype.
 
     Raises:
         DataError: as :func:`training_ids`.

@@ -31,14 +31,14 @@ def coefficients(
 ) -> Coefficients:
     """Return the coefficient of each feature.
 
-    ``mean`` is the mean pooled activation over successful samples, zeros included. A feature that
-    speaks against success is taken out by what it has where it does harm: its coefficient is
-    minus the mean over failures. Those that fire on failures alone are the clearest of them, and
-    have no mean over successes to take out. Raw dimensions have a sign of their own, so their mean
-    over successes is used as it is. ``difference`` is the mean over successes minus the mean over
-    failures, of either sign. ``overall`` is the mean over all samples: it knows no label.
-    ``success`` is the mean over successes for either direction: a feature that speaks against
-    success is then added, by what it has where it did no harm.
+    All kinds are means of the pooled activation, zeros included.
+
+    - ``mean``: the mean over successes. A feature negatively associated with success gets minus
+      its mean over failures instead, since the clearest of these fire on failures only. Raw
+      dimensions have a sign of their own and always get the mean over successes.
+    - ``difference``: the mean over successes minus the mean over failures.
+    - ``overall``: the mean over all samples, which uses no label.
+    - ``success``: the mean over successes, also for features negatively associated with success.
     """
     if arm.coefficient == "difference":
         value = result.mean_positive - result.mean_negative
@@ -59,8 +59,8 @@ def rank(arm: Arm, scores: Scores, coefficient: Coefficients, keep: int) -> pd.D
     """Return the best ``keep`` features with a defined score, coefficient and wanted direction.
 
     Ties, such as infinite ratios, go to the larger mean square over successes, then to the lower
-    index. Columns: ``feature, score, direction, correlation, coefficient, mean_success,
-    mean_failure, active_success, active_failure``.
+    index of the feature. Columns: ``feature, score, direction, correlation, coefficient,
+    mean_success, mean_failure, active_success, active_failure``.
     """
     result = scores.result
     usable = (
@@ -87,7 +87,7 @@ def rank(arm: Arm, scores: Scores, coefficient: Coefficients, keep: int) -> pd.D
 
 
 def why_none(arm: Arm, scores: Scores, coefficient: Coefficients) -> str:
-    """Return why a layer has no feature to steer with: the most common reason."""
+    """Return the most common reason that features of a layer cannot be steered with."""
     reasons = np.where(scores.reason != "", scores.reason, coefficient.reason)
     reasons = np.where(reasons != "", reasons, f"no {arm.sign} feature")
     names, counts = np.unique(reasons, return_counts=True)

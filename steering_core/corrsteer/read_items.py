@@ -1,4 +1,4 @@
-"""Rows of a task's dataset as items, with the split they come from."""
+"""The rows of a task's dataset as items, with the splits they come from."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ COLUMNS = ["item_id", "source_split", "prompt", "gold", "worked", "letters"]
 def fetch_items(
     entry: CorrSteerTask, *, published_prompt: bool
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Read all rows of a task and say where they come from: ``(items, {id, revision})``.
+    """Read all rows of a task; return the items and the dataset's ``{id, revision}``.
 
     Columns: :data:`COLUMNS`; ``item_id`` is ``subset/split:row`` in the dataset's own numbering.
 
@@ -43,9 +43,9 @@ def fetch_items(
 
 
 def source_of(entry: CorrSteerTask, task: Task) -> Source:
-    """Return the task's source with what the configuration changes.
+    """Return the task's source with the changes of the configuration.
 
-    A local file has one split, so the task then splits itself.
+    A local file has one split, so its rows are split here.
     """
     source = task.source
     subsets = source.subsets if entry.subsets is None else tuple(entry.subsets)
@@ -56,7 +56,7 @@ def source_of(entry: CorrSteerTask, task: Task) -> Source:
 
 
 class _Row(dict):
-    """A row in which a missing value is missing: as text it would be "nan" in a prompt."""
+    """A row that refuses to give a missing value, which would be "nan" in a prompt."""
 
     def __getitem__(self, column: str) -> Any:
         value = super().__getitem__(column)

@@ -1,20 +1,22 @@
-"""Scores of features, all with one interface: how much does a feature tell about success?
+"""Scores of features: how much does each tell about success?
 
-Each returns a number per feature, larger is better, NaN where it is not defined. Whether a
-feature speaks for success or against it is the same for all scores: the sign of the difference
-of its mean between successful and failed samples (for Pearson's r this is the sign of r).
+Each score is a number per feature, larger is better, NaN where it is not defined. The direction of
+a feature is the same for all scores: the sign of the difference of its means over successful and
+failed samples, which is the sign of Pearson's r. To add a score, write a function and add it to
+:data:`SCORES`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from steering_core.corrsteer.accumulate import Accumulator
+from steering_core.corrsteer.accumulate import Accumulator, Accumulators
 from steering_core.statistics.result import CorrelationResult
 
-#: A number, or several that together name the draw: a seed and a layer.
+#: A seed, or several numbers that together name a draw, such as a seed and a layer.
 Seed = int | tuple[int, ...]
 
 NEVER_FIRES = "never fires"
@@ -85,7 +87,7 @@ SCORES: dict[str, Callable[[Accumulator, CorrelationResult, Seed], Float[np.ndar
 def score(name: str, part: Accumulator, seed: Seed = 0, *, min_outcomes: int = 1) -> Scores:
     """Return the scores ``name`` of one layer and variant.
 
-    Whatever the score, it is undefined for a feature that never fires, and for all features with
+    Every score is undefined for a feature that never fires, and for all features if there are
     fewer than ``min_outcomes`` successful or failed samples.
     """
     result = part.correlation.result()
@@ -106,3 +108,29 @@ def score(name: str, part: Accumulator, seed: Seed = 0, *, min_outcomes: int = 1
     value[reason != ""] = np.nan
     difference = np.nan_to_num(result.mean_positive - result.mean_negative)
     return Scores(value, np.sign(difference).astype(np.int64), reason, result)
+
+
+def snapshot(accumulators: Accumulators) -> pd.DataFrame:
+    """Return the feature with the largest positive correlation so far, of each layer and variant.
+
+    Selection notes it after certain numbers of samples, to show how the choice converges.
+    """
+    rows = []
+    for (layer, variant), part in accumulators.parts.items():
+        scores = score("pearson", part)
+        value = np.where(scores.direction > 0, scores.value, np.nan)
+        found = not np.isnan(value).all()
+        best = int(np.nanargmax(value)) if found else None
+        rows.append(
+            (
+                accumulators.n,
+                scores.result.n_positive,
+                layer,
+                str(variant),
+                best,
+                float(value[best]) if best is not None else None,
+            )
+        )
+    return pd.DataFrame(
+        rows, columns=["n", "n_success", "layer", "variant", "feature", "correlation"]
+    ).astype({"feature": "Int64"})

@@ -19,7 +19,7 @@ from steering_core.corrsteer.capture import (
 )
 from steering_core.corrsteer.decoding import Decoding, decode
 from steering_core.corrsteer.published_mask import FirstPositions, capture_published
-from steering_core.corrsteer.snapshot import snapshot
+from steering_core.corrsteer.scores import snapshot
 from steering_core.corrsteer.tasks import Task
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError

@@ -1,4 +1,4 @@
-"""Print a CorrSteer table and what S did: ``python -m`` this module."""
+"""Print a CorrSteer table and the effect of CorrSteer-S: ``python -m`` this module."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ _SHOWN = {
 
 
 def summary(path: str | Path) -> str:
-    """Return a row a method, of the first seed, and a sentence on S against the unsteered model."""
+    """Return the rows of the first seed, and a sentence on the effect of CorrSteer-S."""
     table = pd.read_csv(path, dtype={"seed": str, "layers": str})
     rows = table[table["seed"] == table["seed"].iloc[0]].set_index("method")
     shown = rows.reset_index()[list(_SHOWN)].rename(columns=_SHOWN)
@@ -55,7 +55,7 @@ def summary(path: str | Path) -> str:
 
 
 def _verdict(row: pd.Series) -> str:
-    """Say whether the interval of the paired change is above zero, or why that says nothing."""
+    """Return a sentence on the paired change and its interval, or on why it is no effect."""
     change = f"{row['change']:+.3f} [{row['change_low']:+.3f}, {row['change_high']:+.3f}]"
     if pd.notna(row["warnings"]):
         return (
@@ -69,7 +69,7 @@ def _verdict(row: pd.Series) -> str:
 
 
 def _found(planted: dict) -> str:
-    """Say how well the chosen feature tells what the demo planted."""
+    """Return a sentence on how well the chosen feature tells the planted sentiment."""
     return (
         "its feature, {feature} of layer {layer}, read at the answers to {n_prompts} test prompts, "
         "tells success with an AUC of {auc_success:.3f}, and the planted sentiment of the prompts "

@@ -1,4 +1,4 @@
-"""Where the SAEs of a run read and write, and whether they want BOS."""
+"""The sites of a run's SAEs, and whether prompts start with BOS."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,21 +15,21 @@ def run_sites(resources: dict[str, Any], *, published: bool) -> dict[int, Site]:
 
 
 def early_site(site: Site) -> Site:
-    """Return the site one layer earlier, where the published code applies a resid_post SAE.
+    """Return the site one layer early, where the published code applies a resid_post SAE.
 
     Raises:
-        ModelError: if the SAE belongs elsewhere, where the published code would be right.
+        ModelError: if the SAE is not at resid_post: the published code places others rightly.
     """
     if site.stream != "post":
         raise ModelError(
-            f"published_site: the SAE of layer {site.layer} sits at resid_{site.stream}, which the "
-            "published code does not mistake; set published_site to false."
+            f"published_site: the SAE of layer {site.layer} is at resid_{site.stream}, where the "
+            "published code makes no mistake; set published_site to false."
         )
     return replace(site, stream="pre")
 
 
 def wants_bos(resources: dict[str, Any]) -> bool:
-    """Whether BOS stands in front; all SAEs must agree.
+    """Return True if prompts start with BOS; all SAEs must agree.
 
     Raises:
         ModelError: if they do not.

@@ -1,11 +1,12 @@
 """A sae-lens SAE as a feature dictionary with unit-norm decoder rows."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from sae_lens import SAE
 
 from steering_core.config.model import SAESource
@@ -136,6 +137,16 @@ def load_sae(
                         f"this SAE: {error}"
                     ) from error
     return as_dictionary(sae, name)
+
+
+def decoder_rows(
+    source: SAESource,
+) -> Callable[[int, Int[np.ndarray, " m"]], Float[np.ndarray, "m d_model"]]:
+    """Return a function of a layer and some features that gives their unit decoder rows.
+
+    The function raises what :func:`load_sae` raises.
+    """
+    return lambda layer, features: load_sae(source, layer).decoder[features]
 
 
 def as_dictionary(sae: SAE, name: str) -> FeatureDictionary:

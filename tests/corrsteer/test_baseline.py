@@ -23,7 +23,7 @@ SUGGESTION = "try chat_template: true"
 LETTERS = "ABCD"
 
 
-def answers(said, golds, n_options=4, layers=()):
+def option_answers(said, golds, n_options=4, layers=()):
     """Answers of an option task; a text that is no letter is unreadable."""
     n = len(said)
     letters = [text if n_options and text in set(LETTERS) else None for text in said]
@@ -65,7 +65,7 @@ def reported():
     before = [""] * 85
     before[first], before[first - 1], before[first + 1] = "A", "my", "the"
     after = ["A" if i % 2 == 0 else text for i, text in enumerate(before)]
-    return {"unsteered": answers(before, golds), "corrsteer_s": answers(after, golds, layers=[2])}
+    return {"unsteered": option_answers(before, golds), "corrsteer_s": option_answers(after, golds, layers=[2])}
 
 
 def row_of(runs, method="corrsteer_s", seed="all", **options):
@@ -106,8 +106,8 @@ def test_an_able_model_is_a_baseline(tmp_path):
     golds = golds_of(200)
     runs = {
         0: {
-            "unsteered": answers(able(golds), golds),
-            "corrsteer_s": answers(able(golds, 0.9), golds, layers=[2]),
+            "unsteered": option_answers(able(golds), golds),
+            "corrsteer_s": option_answers(able(golds, 0.9), golds, layers=[2]),
         }
     }
     row = row_of(runs, suggestion=SUGGESTION)
@@ -122,16 +122,16 @@ def test_guessing_is_no_baseline_whatever_letter_it_gives():
     golds = golds_of(300)
     guessed = golds_of(300, seed=9)
     for said in (guessed, ["B"] * 300):
-        (text,) = baseline_concerns(paired(answers(said, golds), answers(able(golds), golds)))
+        (text,) = baseline_concerns(paired(option_answers(said, golds), option_answers(able(golds), golds)))
         assert "not shown to be better" in text
     skewed = np.where(np.arange(300) % 5 == 0, golds, "C")
-    told = answers(np.where(np.arange(300) % 8 == 0, "D", "C"), skewed)
+    told = option_answers(np.where(np.arange(300) % 8 == 0, "D", "C"), skewed)
     (text,) = baseline_concerns(paired(told, told))  # far above chance, and not above "C"
     assert "always answering 'C'" in text
 
 
 def test_free_text_has_no_chance_and_its_answers_may_all_be_alike():
-    table = answers(["refuse"] * 60, ["refuse"] * 60, n_options=None)
+    table = option_answers(["refuse"] * 60, ["refuse"] * 60, n_options=None)
     runs = {0: {"unsteered": table.assign(success=False), "corrsteer_s": table}}
     row = row_of(runs)
     assert pd.isna(row["chance"]) and pd.isna(row["constant_accuracy"]) and row["warnings"] == ""
@@ -140,21 +140,21 @@ def test_free_text_has_no_chance_and_its_answers_may_all_be_alike():
 
 def test_steered_answers_that_are_missing_or_all_one_letter_are_flagged():
     golds = golds_of(100)
-    before = answers(able(golds, 0.8), golds)
-    blank = answers(["" if i % 2 else g for i, g in enumerate(golds)], golds)
+    before = option_answers(able(golds, 0.8), golds)
+    blank = option_answers(["" if i % 2 else g for i, g in enumerate(golds)], golds)
     assert steered_concerns(paired(before, blank)) == [
         "of 100 steered answers 50 are empty and 0 cannot be read"
     ]
-    same = answers(["B" if i > 4 else "A" for i in range(100)], golds)
+    same = option_answers(["B" if i > 4 else "A" for i in range(100)], golds)
     assert "95% of the steered answers are 'B'" in steered_concerns(paired(before, same))
-    assert steered_concerns(paired(before, answers(able(golds, 0.9, seed=3), golds))) == []
+    assert steered_concerns(paired(before, option_answers(able(golds, 0.9, seed=3), golds))) == []
 
 
 def test_warnings_name_the_seed_and_the_suggestion_comes_once(reported):
     golds = golds_of(85)
     fine = {
-        "unsteered": answers(able(golds), golds),
-        "corrsteer_s": answers(able(golds, 0.9), golds, layers=[2]),
+        "unsteered": option_answers(able(golds), golds),
+        "corrsteer_s": option_answers(able(golds, 0.9), golds, layers=[2]),
     }
     row = row_of({0: fine, 7: reported, 8: reported}, suggestion=SUGGESTION)
     assert row["warnings"].startswith("seed 7: of 85") and "seed 8: of 85" in row["warnings"]
