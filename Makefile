@@ -1,11 +1,11 @@
-# `make demo` and `make test` build .venv from the pins when it is missing or out of date.
+# `make demo` and `make test` build .venv from the pinned versions if it is missing or out of date.
 PYTHON ?= python3
 CORES ?= 2
 KILLS ?= 40
 ROUNDS ?= 5
 BIN := .venv/bin
 STAMP := .venv/installed
-# The demo's model is small: its jobs keep one core busy, and no memory bounds how many run at once.
+# The demo's model is small: each job uses one core, and memory need not limit how many run at once.
 SMALL := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_bridge corrsteer_select divergence \
 	encode_features fit_probes generate judge solve solve_variants sweep_layers)
 
@@ -28,8 +28,8 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(CORES) --no-loadscope-reorder
 
-# New examples of every property, several times; many more kills, from an empty directory each,
-# which renew the table in docs/reliability.md.
+# Test every property with new examples, ROUNDS times. Then run the reliability tests with many more
+# kills, each from an empty directory, and update the table in docs/reliability.md.
 stress: $(STAMP)
 	for round in $$(seq $(ROUNDS)); do STEERING_NEW_EXAMPLES=1 \
 		$(BIN)/python -m pytest -n $(CORES) -m hypothesis || exit; done
@@ -52,7 +52,7 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
-# What `make bench` measured, into the README and docs/performance.md.
+# Write the results of `make bench` into the README and docs/performance.md.
 bench-table: $(STAMP)
 	$(BIN)/python -m benchmarks.render
 

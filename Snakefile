@@ -2,10 +2,10 @@
 #
 #   snakemake --cores 2 demo                                  a small world, no network
 #   snakemake --cores 8 results/gemma_sst2/pareto.csv         one experiment
-#   snakemake --cores 8 all                                   all of those
+#   snakemake --cores 8 all                                   all experiments
 #
-# CorrSteer has targets of its own: results/{run}/corrsteer.csv, corrsteer_tables.
-# Data flows one way, and the rule files follow it; rules/corrsteer_*.smk are a family of their own.
+# CorrSteer has its own targets: results/{run}/corrsteer.csv, corrsteer_tables.
+# The rule files are included in the order in which data flows; CorrSteer's follow the others.
 import os
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ min_version("9.0")
 # envs/steering.post-deploy.sh installs the package from here.
 os.environ.update(STEERING_CORE_ROOT=str(workflow.basedir))
 
-# A run that was killed cannot unlock its directory; the next one does so once it is dead.
+# A killed run leaves its directory locked. The next run removes the lock if that run is dead.
 if workflow.is_main_process and take_over(Path(".snakemake")):
     logger.info("Removed the lock of a run that was killed.")
 
@@ -51,7 +51,7 @@ include: "rules/corrsteer_tables.smk"
 include: "rules/corrsteer_demo.smk"
 
 
-# The last thing on the screen is what to change, not where in Snakemake it surfaced.
+# End with advice on what to change, after Snakemake's own messages.
 onerror:
     for line in explain_failures(log):
         print("failed:", line, file=sys.stderr)

@@ -1,4 +1,5 @@
-# Residual streams at every configured layer in one pass, then SAE features at the chosen one.
+# Cache the residual stream of every configured layer in one pass, then encode SAE features at the
+# chosen layer.
 rule cache_activations:
     input:
         resources=rules.fetch.output.resources,

@@ -1,4 +1,4 @@
-# What all rules share: the validated configuration and the parameters made from it.
+# Shared by all rules: the validated configuration, and parameters made from it.
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ config.update(with_nulls(config, workflow.config_settings.config))
 
 EXPERIMENTS = sorted(load_config(config)[0].experiments)
 
-#: What an experiment delivers.
+#: The results of an experiment.
 PRODUCTS = [
     "pareto.csv",
     "pareto.svg",
@@ -33,7 +33,7 @@ PRODUCTS = [
     "products.json",
 ]
 
-#: Settings that make the table of texts of a dataset.
+#: Settings that determine the table of texts of a dataset.
 EXAMPLE_SETTINGS = [
     "seed",
     "rows_per_class",
@@ -48,7 +48,7 @@ EXAMPLE_SETTINGS = [
     "n_validation_prompts",
 ]
 
-#: What the rules of the products write beside them.
+#: Further files that the rules of the products write.
 BESIDE = ["features.csv", "frontier.csv", "frontier_knots.csv", "sweep.csv"]
 
 
@@ -59,16 +59,16 @@ wildcard_constraints:
 
 
 def targets_known():
-    """Whether this is the user's own process and knows what is asked for.
+    """Return whether this is the main process and the requested targets are known.
 
-    It does from the first job that is made. A job's own process knows of itself alone.
+    They are known once the first job is made. The process of a single job only knows that job.
     """
     return workflow.is_main_process and workflow.dag_settings is not None
 
 
 @cache
 def check_config():
-    """Refuse a setting given with `--config` that no experiment of this run reads, once a run."""
+    """Refuse a setting given with `--config` that no requested experiment uses; runs once."""
     if not targets_known():
         return
     asked = asked_families(workflow.dag_settings.targets, CORRSTEER)
@@ -80,14 +80,14 @@ _RESOLVED = {}
 
 
 def experiment(wildcards):
-    """The resolved experiment of a job; resolved once, since every parameter of a job asks."""
+    """Return the resolved experiment of a job, cached because every parameter of a job needs it."""
     check_config()
     key = wildcards.experiment, repr(config)
     if key not in _RESOLVED:
         found = resolve(config, wildcards.experiment)
         if targets_known():
-            # Raised for each parameter of each job. An error in the inputs of one rule alone is
-            # lost where its results are there already.
+            # Checked for every parameter of every job. A check in the inputs of a single rule would
+            # be skipped if the results of that rule exist already.
             check_paths(experiment_paths(found), made_here)
             if Path(found.task.concept).is_file():
                 check_prompts(read_concept(found.task.concept), found.settings)
@@ -96,34 +96,34 @@ def experiment(wildcards):
 
 
 def settings(*names):
-    """A parameter with the named settings; a stage reruns when one of them changes."""
+    """Return a parameter with the named settings; a stage reruns when one of them changes."""
     return lambda wildcards: {name: getattr(experiment(wildcards).settings, name) for name in names}
 
 
 def checked(found):
-    """A parameter that a stage only checks beforehand: another value makes nothing stale."""
-    # Snakemake takes it that a parameter made from the input changes with the input alone, and
-    # does not compare it.
+    """Return a parameter that a stage only checks: a new value makes no result stale."""
+    # Snakemake does not compare parameters that depend on `input`: it assumes that they change
+    # only with the input.
     return lambda wildcards, input: found(wildcards)
 
 
 def model(wildcards):
-    """The model section, without the settings that are passed by name."""
+    """Return the model section without its settings, which are passed by name."""
     return experiment(wildcards).model.model_dump(exclude={"settings"})
 
 
 def task(wildcards):
-    """The task section, without the settings that are passed by name."""
+    """Return the task section without its settings, which are passed by name."""
     return experiment(wildcards).task.model_dump(exclude={"settings"})
 
 
 def code(script):
-    """A digest of a script and of the modules it uses: edits of either make the rule stale."""
+    """Return a digest of a script and the modules it uses; a change of either reruns the rule."""
     return code_digest(workflow.source_path(f"../workflow_scripts/{script}"))
 
 
 def codes_of(*files):
-    """The digest of every script of the rules in these rule files, by the script's name."""
+    """Return the digest of every script in these rule files, by the script's name."""
     scripts = {
         Path(rule.script).name
         for rule in workflow.rules
@@ -133,7 +133,7 @@ def codes_of(*files):
 
 
 def resolved(wildcards):
-    """The whole resolved experiment: model, task and every setting."""
+    """Return the whole resolved experiment: model, task and every setting."""
     found = experiment(wildcards)
     return {
         "model": model(wildcards),
@@ -143,54 +143,54 @@ def resolved(wildcards):
 
 
 def methods_of(pattern):
-    """An input with one file for each method of the experiment."""
+    """Return an input with one file for each method of the experiment."""
     return lambda wildcards: expand(
         pattern, experiment=wildcards.experiment, method=experiment(wildcards).settings.methods
     )
 
 
 def megabytes(first):
-    """Memory of a job in MB, doubled on every retry."""
+    """Return the memory of a job in MB, doubled on every retry."""
     return lambda wildcards, attempt: first * 2 ** (attempt - 1)
 
 
 def minutes(first):
-    """Time limit of a job, doubled on every retry."""
+    """Return the time limit of a job in minutes, doubled on every retry."""
     return lambda wildcards, attempt: first * 2 ** (attempt - 1)
 
 
 @cache
 def gpus_of(device):
-    """GPUs of a job on a device. Of `auto` it is said once if the nodes' GPUs are not seen here."""
+    """Return the number of GPUs of a job; warn once if `auto` cannot see the GPUs of the nodes."""
     found = gpus_on(device)
     if device == "auto" and not found and workflow.is_main_process and not workflow.local_exec:
         logger.warning(
-            "device: auto finds no GPU on this machine, which submits the jobs, so all of them run "
-            "on CPUs. If the nodes have GPUs, give --config device=cuda."
+            "device: auto finds no GPU on this machine, which submits the jobs, so all jobs run on "
+            "CPUs. If the nodes have GPUs, give --config device=cuda."
         )
     return found
 
 
 def gpus(wildcards):
-    """GPUs of a job that runs the experiment's model."""
+    """Return the number of GPUs of a job that runs the experiment's model."""
     return gpus_of(experiment(wildcards).settings.device)
 
 
 def made_here(path):
-    """Whether a rule makes a file, or the directory that it lies in."""
+    """Return whether a rule makes a file or a directory that contains it."""
     names = [str(name) for name in (Path(path), *Path(path).parents)]
     makers = [maker for maker in workflow.rules if maker.name != "unknown_target"]
     return any(maker.is_producer(name) for maker in makers for name in names)
 
 
 def files_here(sources):
-    """Those of what an experiment names that are files here, or are made by other rules."""
+    """Return the sources that are local files or are made by other rules."""
     paths = [fixed_part(name) for name in sources if name]
     return [path for path in paths if made_here(path) or Path(path).exists()]
 
 
 def local_sources(wildcards):
-    """Model, SAEs, dataset and judge that are files here."""
+    """Return the model, SAEs, dataset and judge that are local files."""
     found = experiment(wildcards)
     judge = found.task.classifier
     return files_here(

@@ -1,4 +1,4 @@
-# CorrSteer: arms and baselines turned into vectors or models, and their answers.
+# CorrSteer: turn arms and baselines into vectors or fine-tuned models, and collect their answers.
 rule corrsteer_plan:
     input:
         resources=rules.corrsteer_fetch.output.resources,

@@ -1,4 +1,4 @@
-# What the rules of CorrSteer share: its experiments, cells, and the parameters made from them.
+# Shared by CorrSteer's rules: its experiments, the published cells, and parameters made from them.
 from dataclasses import asdict
 
 from steering_core.config.corrsteer import CorrSteerSettings
@@ -16,7 +16,7 @@ from steering_core.corrsteer.tasks import find_task
 
 CORRSTEER = load_corrsteer(config)
 
-#: The cells of the published tables by table and name.
+#: The cells of the published tables, by table and name.
 CELLS = {
     table: {
         cell.name: cell
@@ -25,14 +25,14 @@ CELLS = {
     for table, file in FILES.items()
 }
 
-#: Answers of any method, whichever rule makes them.
+#: Answers of a method. Several rules make such files.
 ANSWERS = "results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet"
 
-#: Vectors of an arm, and the accuracy of its layers alone.
+#: Vectors of an arm, and the validation accuracy of each of its layers alone.
 PLAN = "results/{run}/corrsteer/seed-{seed}/plans/{arm}.safetensors"
 VALIDATION = "results/{run}/corrsteer/seed-{seed}/validation/{arm}.csv"
 
-#: Settings that make the table of examples.
+#: Settings that determine the table of examples.
 CORRSTEER_EXAMPLE_SETTINGS = [
     "train_rows",
     "validation_rows",
@@ -68,7 +68,7 @@ wildcard_constraints:
 
 @cache
 def check_corrsteer_options():
-    """Refuse an option given with `--config` that no experiment of this run can follow."""
+    """Refuse an option given with `--config` that no requested experiment supports."""
     if not targets_known():
         return
     asked = asked_runs(workflow.dag_settings.targets, CORRSTEER, TABLE_RUNS)
@@ -77,14 +77,14 @@ def check_corrsteer_options():
 
 @cache
 def check_corrsteer_paths(run):
-    """Refuse a path of an experiment that is not there and that no rule makes."""
+    """Refuse a path of an experiment that does not exist and that no rule makes."""
     if targets_known():
         found = CORRSTEER[run]
         check_paths(corrsteer_paths(found, corrsteer_dataset(found)), made_here)
 
 
 def corrsteer_experiment(wildcards):
-    """The resolved experiment of a job, once the run's configuration is found to be good."""
+    """Return the resolved experiment of a job, after checking the run's configuration."""
     check_config()
     check_corrsteer_options()
     check_corrsteer_paths(wildcards.run)
@@ -92,70 +92,70 @@ def corrsteer_experiment(wildcards):
 
 
 def corrsteer_dataset(found):
-    """The dataset of an experiment: its own, or that of the task."""
+    """Return the dataset of an experiment: its own, or else the task's."""
     return found.task.dataset or find_task(found.task.task).source.dataset
 
 
 def corrsteer_settings(*names):
-    """A parameter with the named settings of a CorrSteer experiment."""
+    """Return a parameter with the named settings of a CorrSteer experiment."""
     return lambda wildcards: {
         name: getattr(corrsteer_experiment(wildcards).settings, name) for name in names
     }
 
 
 def corrsteer_model(wildcards):
-    """The model section, without the settings that are passed by name."""
+    """Return the model section without its settings, which are passed by name."""
     return corrsteer_experiment(wildcards).model.model_dump(exclude={"settings", "paired"})
 
 
 def corrsteer_task(wildcards):
-    """The task section, without the settings that are passed by name."""
+    """Return the task section without its settings, which are passed by name."""
     return corrsteer_experiment(wildcards).task.model_dump(exclude={"settings", "paired"})
 
 
 def corrsteer_arm(wildcards):
-    """The definition of an arm; None for the unsteered model."""
+    """Return the definition of an arm, or None for the unsteered model."""
     if wildcards.arm == UNSTEERED:
         return None
     return corrsteer_experiment(wildcards).settings.arms[wildcards.arm].model_dump()
 
 
 def corrsteer_accumulated(wildcards):
-    """What selection accumulates: all variants, and those that need histograms."""
+    """Return all variants that selection accumulates, and those that need histograms."""
     experiment = corrsteer_experiment(wildcards)
     return variants(experiment.settings.arms, find_task(experiment.task.task).pooling)
 
 
 def corrsteer_variants(wildcards):
-    """The variants that selection accumulates."""
+    """Return the variants that selection accumulates."""
     return corrsteer_accumulated(wildcards)[0]
 
 
 def corrsteer_histograms(wildcards):
-    """Those of them that need a histogram."""
+    """Return the accumulated variants that need a histogram."""
     return corrsteer_accumulated(wildcards)[1]
 
 
 def corrsteer_arms(run):
-    """All methods of an experiment, the unsteered model first."""
+    """Return all methods of an experiment, the unsteered model first."""
     settings = CORRSTEER[run].settings
     tuned = [] if settings.fine_tuning.method == "none" else ["fine_tuning"]
     return [UNSTEERED, *settings.arms, *tuned, *settings.bridge.methods]
 
 
 def corrsteer_sources(wildcards):
-    """Model, SAEs and dataset that are files here."""
+    """Return the model, SAEs and dataset that are local files."""
     found = corrsteer_experiment(wildcards)
     return files_here([found.model.id, found.model.sae.path, corrsteer_dataset(found)])
 
 
 def corrsteer_gpus(wildcards):
-    """GPUs of a job that runs the experiment's model."""
+    """Return the number of GPUs of a job that runs the experiment's model."""
     return gpus_of(corrsteer_experiment(wildcards).settings.device)
 
 
 def corrsteer_shards(pattern):
-    """An input with one file a shard."""
+    """Return an input with one file per shard."""
     return lambda wildcards: expand(
         pattern,
         run=wildcards.run,
@@ -165,14 +165,14 @@ def corrsteer_shards(pattern):
 
 
 def corrsteer_plan_of(wildcards):
-    """The plan of an arm: its own, or that of the experiment whose features it takes."""
+    """Return the plan of an arm: its own, or that of the arm in `features_from`."""
     source = corrsteer_experiment(wildcards).settings.arms[wildcards.arm].features_from
     run, arm = (wildcards.run, wildcards.arm) if source is None else (source.experiment, source.arm)
     return expand(PLAN, run=run, seed=wildcards.seed, arm=arm)[0]
 
 
 def corrsteer_steering(wildcards):
-    """What an arm needs beside the examples."""
+    """Return the files that an arm steers with."""
     if wildcards.arm == UNSTEERED:
         return {}
     found = {"plan": corrsteer_plan_of(wildcards)}
@@ -182,17 +182,17 @@ def corrsteer_steering(wildcards):
 
 
 def corrsteer_cell_of(wildcards):
-    """The published cell of a job."""
+    """Return the published cell of a job."""
     return CELLS[wildcards.table][wildcards.cell]
 
 
 def corrsteer_cell_experiment(wildcards):
-    """The experiment that stands for a published cell."""
+    """Return the name of the experiment that measures a published cell."""
     return f"{load_section(config).tables_model}_{corrsteer_cell_of(wildcards).task}"
 
 
 def corrsteer_cell_answers(wildcards):
-    """Seed and method of every table of answers that a cell is measured from."""
+    """Return seed and method of every table of answers that a cell needs."""
     run, cell = corrsteer_cell_experiment(wildcards), corrsteer_cell_of(wildcards)
     if run not in CORRSTEER or cell.method not in corrsteer_arms(run):
         return []
@@ -201,13 +201,13 @@ def corrsteer_cell_answers(wildcards):
 
 
 def corrsteer_cell_resamples(wildcards):
-    """Of the bootstrap; the number of the default settings where there is no such experiment."""
+    """Return the number of resamples; the default if the cell has no experiment."""
     found = CORRSTEER.get(corrsteer_cell_experiment(wildcards))
     return (found.settings if found else CorrSteerSettings()).bootstrap_resamples
 
 
 def corrsteer_resolved(run):
-    """The whole resolved experiment: model, task and every setting."""
+    """Return the whole resolved experiment: model, task and every setting."""
     found = CORRSTEER[run]
     return {
         "model": found.model.model_dump(exclude={"settings", "paired"}),

@@ -1,4 +1,4 @@
-# What the demo alone can tell, its truth being known; no stage reads it.
+# Check CorrSteer against the known truth of the demo. No other stage reads the result.
 rule corrsteer_planted_feature:
     input:
         resources="results/demo_praise/corrsteer/resources.json",

@@ -1,9 +1,9 @@
-# CorrSteer: what steering changed in one experiment, and where its numbers come from.
+# CorrSteer: the table and page of one experiment, and the origin of its numbers.
 localrules:
     corrsteer,
 
 
-#: Rule files whose scripts are behind a result of CorrSteer.
+#: Rule files whose scripts contribute to a CorrSteer result.
 CORRSTEER_RULES = ["corrsteer_select", "corrsteer_answer", "corrsteer_report"]
 
 

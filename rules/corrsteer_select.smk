@@ -1,4 +1,4 @@
-# CorrSteer: the items of a task, and features correlated with success while generating.
+# CorrSteer: fetch a task, make its examples, and correlate features with success in generation.
 localrules:
     corrsteer_fetch,
 
@@ -13,7 +13,7 @@ rule corrsteer_fetch:
         "results/{run}/logs/corrsteer_fetch.log",
     benchmark:
         "results/{run}/benchmarks/corrsteer_fetch.tsv"
-    retries: 0  # it tries again by itself, where that can help
+    retries: 0  # the script itself retries downloads that can succeed
     conda:
         "../envs/steering.yaml"
     params:
@@ -22,7 +22,7 @@ rule corrsteer_fetch:
         settings=corrsteer_settings(
             "layers", "max_tokens", "new_tokens", "chain_of_thought", "published_prompt"
         ),
-        # The rows and their lengths are checked before the weights are here.
+        # Rows and their lengths are checked before the weights are downloaded.
         examples=checked(corrsteer_settings(*CORRSTEER_EXAMPLE_SETTINGS)),
         seeds=checked(lambda wildcards: corrsteer_experiment(wildcards).settings.seeds),
         code=code("corrsteer_fetch.py"),

@@ -1,4 +1,4 @@
-# CorrSteer: the published tables beside what was measured.
+# CorrSteer: the published tables beside the measured values.
 localrules:
     corrsteer_tables,
     corrsteer_cell,
@@ -6,7 +6,7 @@ localrules:
     corrsteer_tables_provenance,
 
 
-#: Experiments that a cell of a published table is measured from.
+#: Experiments whose answers the cells of the published tables use.
 TABLE_RUNS = sorted(
     {
         f"{load_section(config).tables_model}_{cell.task}"

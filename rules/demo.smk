@@ -1,4 +1,4 @@
-# The demo's own world: a corpus with known sentiment, a language model and an SAE per layer.
+# Make the demo's world: a corpus with known sentiment, a language model and one SAE per layer.
 DEMO = load_config(config)[0].demo_world
 
 

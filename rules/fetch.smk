@@ -1,5 +1,5 @@
-# The only stages that use the network, and the table of texts. Everything is pinned, downloaded
-# and checked here.
+# Fetch what an experiment needs, and make its table of texts. Only fetch stages use the network:
+# they pin, download and check everything.
 localrules:
     fetch,
 
@@ -7,7 +7,7 @@ localrules:
 rule fetch:
     input:
         local_sources,
-        # Only checked: an edit of it, or another number of prompts, pins nothing anew.
+        # `ancient`: the concept is only checked here, so editing it does not repeat the download.
         concept=lambda wildcards: ancient(experiment(wildcards).task.concept),
     output:
         resources="results/{experiment}/resources.json",
@@ -16,14 +16,14 @@ rule fetch:
         "results/{experiment}/logs/fetch.log",
     benchmark:
         "results/{experiment}/benchmarks/fetch.tsv"
-    retries: 0  # it tries again by itself, where that can help
+    retries: 0  # the script itself retries downloads that can succeed
     conda:
         "../envs/steering.yaml"
     params:
         model=model,
         task=task,
         settings=settings("layer", "layers", "max_tokens", "new_tokens"),
-        # The rows and their lengths are checked before the weights are here.
+        # Rows and their lengths are checked before the weights are downloaded.
         examples=checked(settings(*EXAMPLE_SETTINGS)),
         code=code("fetch.py"),
     script:

@@ -1,5 +1,5 @@
-# Steered continuations of the prompts, and what steering did: to the model's predictions, to the
-# text and to the probes.
+# Generate steered completions of the prompts, and measure the effect of steering on the model's
+# predictions, on the text and on the probes.
 
 
 rule generate:

@@ -1,5 +1,5 @@
-# The layer sweep: SAEs of every layer, and probes and alignment at each. Only `layer: auto` and the
-# picture of the sweep read it.
+# The layer sweep: fetch the SAE of every layer, fit a probe there and measure how well the two are
+# aligned. Only `layer: auto` and the picture of the sweep use the result.
 localrules:
     fetch_sweep,
 
@@ -13,7 +13,7 @@ rule fetch_sweep:
         "results/{experiment}/logs/fetch_sweep.log",
     benchmark:
         "results/{experiment}/benchmarks/fetch_sweep.tsv"
-    retries: 0  # it tries again by itself, where that can help
+    retries: 0  # the script itself retries downloads that can succeed
     conda:
         "../envs/steering.yaml"
     params:

@@ -1,5 +1,5 @@
-# Families of methods: a job solves those that read the same settings, so that another setting makes
-# no others again.
+# Families of methods. One job solves all methods that read the same settings, so a changed setting
+# reruns its own family only.
 from steering_core.config.methods import PROGRAM_FAMILIES, families_of, family_of, settings_of
 
 
@@ -11,12 +11,12 @@ SOLUTIONS = "results/{experiment}/solutions/{family}.parquet"
 
 
 def family_settings(family=None):
-    """A parameter with the configured methods of a family and the settings that they read."""
+    """Return a parameter with the configured methods of a family and the settings they read."""
     return lambda wildcards: settings_of(family or wildcards.family, experiment(wildcards).settings)
 
 
 def steering_files(wildcards):
-    """What a method steers with; the decoder is for programs that follow the path further."""
+    """Return the files a method steers with. Adaptive programs extend the path with the decoder."""
     family = family_of(wildcards.method)
     files = {"solutions": SOLUTIONS}
     if family == "directions":
@@ -30,13 +30,13 @@ def steering_files(wildcards):
 
 
 def all_solutions(wildcards):
-    """The solutions of every family of which a method is configured."""
+    """Return the solutions of every family with a configured method."""
     families = families_of(experiment(wildcards).settings.methods)
     return expand(SOLUTIONS, experiment=wildcards.experiment, family=families)
 
 
 def all_paths(wildcards):
-    """The path as far as each family of programs needed it; one at least, for the pictures."""
+    """Return the path of each configured family of programs; the pictures need at least one."""
     families = families_of(experiment(wildcards).settings.methods)
     programs = [family for family in families if family in PROGRAM_FAMILIES]
     return expand(

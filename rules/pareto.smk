@@ -1,16 +1,16 @@
-# One row per (method, strength), with the code and configuration that each row comes from.
-#: Rule files whose scripts are behind every row of pareto.csv. `layer_sweep` and `demo` join them
-#: where an experiment uses those.
+# Make pareto.csv, one row per method and strength, and record which code and configuration made it.
+#: Rule files whose scripts contribute to every row of pareto.csv. Experiments that use `layer_sweep`
+#: or `demo` add these.
 PARETO_RULES = ["fetch", "activations", "probes", "solve", "generate", "pareto"]
 
 
 def in_demo_world(wildcards):
-    """Whether an experiment is about what the demo's own rules make."""
+    """Return whether an experiment uses files that the demo's rules make."""
     return any(source.startswith("results/demo/") for source in local_sources(wildcards))
 
 
 def codes_behind(wildcards):
-    """The digest of each script that a row comes from, by its name."""
+    """Return the digest of each script that contributes to a row, by the script's name."""
     files = [*PARETO_RULES]
     if experiment(wildcards).settings.layer == "auto":
         files.append("layer_sweep")
@@ -20,13 +20,13 @@ def codes_behind(wildcards):
 
 
 def config_behind(wildcards):
-    """All of the configuration that a row comes from."""
+    """Return the whole configuration behind a row."""
     world = {"demo_world": DEMO.model_dump()} if in_demo_world(wildcards) else {}
     return {**resolved(wildcards), **world}
 
 
 def own_files(wildcards):
-    """The user's files that are read as they are: concept texts and lexicon."""
+    """Return the user's own files that stages read directly: concept texts and lexicon."""
     found = experiment(wildcards).task
     files = [found.concept]
     if found.classifier is not None and found.classifier.lexicon is not None:

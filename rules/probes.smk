@@ -1,4 +1,4 @@
-# The layer that is steered, feature correlations with the label, and the two probes.
+# Pick the layer to steer, correlate features with the label, and fit the two probes.
 
 
 rule pick_layer:

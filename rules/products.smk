@@ -1,5 +1,5 @@
-# What is delivered beside pareto.csv: pictures, pages, the comparison at equal norm, the variants
-# of the programs, and the digests of all of these.
+# The other results of an experiment: pictures, pages, the comparison at equal norm, the variants of
+# the programs, and the digests of all results.
 
 
 rule pareto_figure:

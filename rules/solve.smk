@@ -1,4 +1,5 @@
-# Directions of the fixed methods, the homotopy path of the programs, and a solve for every input.
+# Fit the directions of the fixed methods, follow the homotopy path of the programs, and solve every
+# input.
 rule fit_directions:
     input:
         decoder=rules.encode_features.output.decoder,
@@ -52,7 +53,7 @@ rule solve_directions:
         "../workflow_scripts/solve_directions.py"
 
 
-# The path, as far as the margins and budgets of a family need it.
+# Follows the path as far as the margins and budgets of the family need it.
 rule solve:
     input:
         decoder=rules.encode_features.output.decoder,

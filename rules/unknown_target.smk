@@ -1,6 +1,6 @@
-# Never runs: asked for a file of an experiment that no rule makes, or of an experiment that
-# config.yaml lacks, it names the nearest one, where Snakemake alone would not say what could have
-# been meant. Included last: it takes what no other rule makes.
+# This rule never runs. It matches targets that no other rule makes, such as a misspelt product or
+# an experiment that config.yaml lacks. Its error names the nearest valid target, which Snakemake's
+# own error would not. It must be included last.
 import re
 
 from snakemake.io import strip_wildcard_constraints

@@ -1,10 +1,10 @@
 #!/bin/sh
-# State of a PBS job, from its full record, which also holds finished jobs: qstat -x. The server
-# keeps those only with job_history_enable; without it Snakemake looks for the outputs of a job
-# that is gone.
+# Print the state of a PBS job. `qstat -x` also shows finished jobs if the server keeps them
+# (job_history_enable). A job without a record counts as a success; Snakemake then checks its
+# outputs.
 record=$(qstat -x -f "$1" 2>&1) || {
 	case "$record" in
-	*"Unknown Job"* | *"has finished"*) echo success ;; # missing outputs are a failure all the same
+	*"Unknown Job"* | *"has finished"*) echo success ;; # Snakemake still fails if outputs are missing
 	*) echo running ;; # the server is busy: ask again
 	esac
 	exit 0
