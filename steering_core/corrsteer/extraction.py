@@ -1,10 +1,10 @@
-"""What an answer says: the letter of an option, or the number after ``####``.
+"""Extract the answer from a completion: the letter of an option, or the number after ``####``.
 
-The first answer counts. A model that goes on makes up the next question, and what it says to that
-is no part of the answer. ``docs/corrsteer.md`` lists the forms that count; a test reads that list.
+The first answer counts. A model that goes on invents the next question; what follows that question
+is ignored. ``docs/corrsteer.md`` lists the accepted forms, and a test reads that list.
 
-The forms are those that lm-evaluation-harness looks for (``Answer: X`` and ``answer is (X)`` of
-MMLU-Pro, the number after ``####`` of GSM8K), with the marks that tuned models put around them.
+The forms are those of lm-evaluation-harness (``Answer: X`` and ``answer is (X)`` of MMLU-Pro, the
+number after ``####`` of GSM8K), with the marks that tuned models put around them.
 """
 
 import re
@@ -14,8 +14,8 @@ from decimal import Decimal, DivisionByZero, InvalidOperation
 from functools import lru_cache
 
 # ------------------------------------------------------------------------- the next question
-#: A line that begins another question. Numbered marks and problems need more: a quarter of a year
-#: and a restated problem look the same.
+#: A line that begins another question. "Q3:" and "Problem:" are not sure signs: the first may be a
+#: quarter of a year, the second the same problem restated.
 _NEXT = re.compile(
     r"\n[ \t#*_]*(?:"
     r"(?:Q|Question|Request)[*_ \t]*[:.)]"
@@ -29,7 +29,7 @@ _IS_ANSWERED = re.compile(r"(?:(?!\n[ \t]*\n)[\s\S])*?\n[ \t*_]*(?:A|Answer)[*_ 
 _BLANK_LINE_BEFORE = re.compile(r"\n[ \t]*$")
 
 # --------------------------------------------------------------------------------- letters
-#: What may stand before a letter or number: brackets, quotes, emphasis, LaTeX.
+#: Marks before a letter or number: brackets, quotes, emphasis, LaTeX.
 _OPEN = r"(?:[(\[{*_\"'`“‘]|\\boxed\{|\\(?:text|textbf|mathrm|mathbf)\{|\\[(\[]|\$)"
 _CLOSE = r"[)\]}*_\"'`$”’\\]"
 _OPTION = r"(?:(?i:option|choice)[ \t]+)?"
@@ -58,10 +58,10 @@ _MONEY = (
     r"|(?:USD|EUR|GBP|INR|JPY|CNY|RMB|CAD|AUD|NZD|CHF|HKD|SGD|MXN|BRL|ZAR|KRW|PKR|NGN|PHP)(?![A-Za-z])"
     r"|(?i:Rs)\b\.?)"
 )
-#: What may stand between digits and group them in threes.
+#: Marks between digits that group them in threes.
 _GROUPING = r"(?:,|\{,\}|\\[,;: !])"
 _SPACE = "[ \u00a0\u2009\u202f]"
-# "1,00,000" groups as in India; "5,6" and "1.080,50" are no one number.
+# "1,00,000" is grouped as in India; "5,6" and "1.080,50" are not single numbers.
 _INTEGER = (
     rf"(?:\d{{1,3}}(?:{_GROUPING}\d{{3}})+|\d{{1,3}}(?:{_SPACE}\d{{3}})+(?![\w-])"
     r"|\d{1,2}(?:,\d{2})+,\d{3}|\d+)(?!\d)"
@@ -79,22 +79,21 @@ _SAYING = re.compile(
     r"(?i:[*_\s]*(?:(?:the|my)\s+)?(?:(?:final|correct|numerical|total)\s+)*answer"
     r"[*_\s]*(?:[:：]|is\b)[*_\s]*:?)|[*_]*[:：]"
 )
-#: What an equation may begin with besides a number: "x = 5", "Total cost = 5"; no "Step 1: 5 = 5".
+#: The left side of an equation may be a name ("x = 5", "Total cost = 5"), but not "Step 1: 5".
 _NAME = re.compile(r"\s*[^\W\d][^\d:;]{0,40}")
-#: Where what stands after ``####`` ends and a remark begins.
+#: The end of the statement after ``####`` and the beginning of a remark.
 _REMARK = re.compile(r"\n|(?<!\\);|(?<![Rr][Ss])[,.]\s|(?<=[\w})\]%])[ \t]+[(\[]")
 
 
 def letter(text: str, letters: Sequence[str], *, tagged: bool = False) -> str | None:
     """Return the option that ``text`` names, or None.
 
-    A direct answer begins with the letter, or with "Answer:" or "The answer is" before it. The
-    letter stands alone: set off by a bracket, a full stop, a line break and the like. An answer
-    that names another option beside it ("(B) or (C)") names none.
+    A direct answer begins with the letter, or with "Answer:" or "The answer is" and the letter. The
+    letter stands alone: it is followed by a bracket, a full stop, a line break or the like. An
+    answer that names two options ("(B) or (C)") gives none.
 
     With ``tagged`` the model reasons first: the first "Answer: X" anywhere counts, else the first
-    "the answer is X", else a direct answer. Nothing is looked for beyond the beginning of another
-    question.
+    "the answer is X", else a direct answer. The text after the next question is ignored.
     """
     if not len(letters):
         return None
@@ -114,11 +113,10 @@ def letter(text: str, letters: Sequence[str], *, tagged: bool = False) -> str | 
 def number(text: str) -> Decimal | None:
     """Return the number after ``####``, or None: "1,080" is 1080, "72.00" equals 72, "1/2" is 0.5.
 
-    It stands in the first line after the mark that is not empty. In an equation it is the last
-    number that stands right after an equals sign, else the first number. Currency, emphasis,
-    brackets and LaTeX's boxes around it are no part of it, nor is what follows it. Digits that
-    are no one number ("5,6", "10:30") are none. Where no number follows a mark, the next mark
-    counts.
+    The number is in the first line after the mark that is not empty. In an equation it is the last
+    number right after an equals sign, else the first number. Currency, emphasis, brackets and
+    LaTeX boxes around it are dropped, and so is the text after it. Digits that are not a single
+    number ("5,6", "10:30") are no answer. If no number follows a mark, the next mark counts.
     """
     after = _MARK.split(_answer(text))[1:]
     return next((found for found in map(_number_at_the_front, after) if found is not None), None)
@@ -143,7 +141,7 @@ def _number_at_the_front(text: str) -> Decimal | None:
 
 
 def _value(found: re.Match) -> Decimal | None:
-    """Return the value of a match of ``_NUMBER``; None with two signs or a zero below the line."""
+    """Return the value of a match of ``_NUMBER``; None with two signs or a zero denominator."""
     signs = re.sub(r"[−–]", "-", re.sub(r"[^-+−–]", "", found["before"]))
     if len(signs) > 1:
         return None
@@ -162,9 +160,9 @@ def _value(found: re.Match) -> Decimal | None:
 
 @lru_cache
 def _patterns(letters: tuple[str, ...]) -> tuple[re.Pattern, re.Pattern, re.Pattern]:
-    """Return what finds a letter after a tag, one in a sentence, and a direct one."""
+    """Return the patterns of a letter after a tag, in a sentence, and of a direct answer."""
     names = "|".join(map(re.escape, letters))
-    # Another option beside it: ", B", "/B", " or B", "(A) (B)". "B, I think" names no option I.
+    # Another option beside it: ", B", "/B", " or B", "(A) (B)". "B, I think" names no I.
     other = rf"{_OPTION}{_OPEN}{{0,3}}(?:{names})(?![\w'’]|[ \t]+(?!or\b|and\b)[a-z])"
     beside = (
         rf"(?!{_CLOSE}*(?:[ \t]*[,;/&+][ \t]*(?:(?:and|or)[ \t]+)?|[ \t]+(?:and|or)[ \t]+){other}"
@@ -179,7 +177,7 @@ def _patterns(letters: tuple[str, ...]) -> tuple[re.Pattern, re.Pattern, re.Patt
 
 
 def _answer(text: str) -> str:
-    """Return what precedes the next question; a question in the first line is the one asked."""
+    """Return the text before the next question; one in the first line is the prompt's, repeated."""
     text = text.strip().replace("\r\n", "\n")
     for found in _NEXT.finditer(text):
         if found["unsure"] is None or _is_a_question(text, found):
@@ -188,10 +186,10 @@ def _answer(text: str) -> str:
 
 
 def _is_a_question(text: str, mark: re.Match) -> bool:
-    """Whether what follows a numbered mark or "Problem:" asks something.
+    """Return True if a numbered mark or "Problem:" begins a question.
 
-    It does if its line ends in a question mark, or if it stands after an empty line, is no amount
-    and is answered in one of the lines below it.
+    It does if the line ends in a question mark. It also does if it follows an empty line, is not an
+    amount, and has an answer in one of the lines below it.
     """
     if _ASKS.match(text, mark.end()):
         return True
