@@ -33,7 +33,6 @@ report: "rules/report/workflow.rst"
 
 
 include: "rules/common.smk"
-include: "rules/method_families.smk"
 include: "rules/demo.smk"
 include: "rules/fetch.smk"
 include: "rules/activations.smk"

@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.common import alternate
 from benchmarks.table import Line, at_least, at_most, report
 from steering_core.activations.positions import last_token_residuals
-from steering_core.config.corrsteer import CorrSteerSettings
+from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.arms import variants
 from steering_core.corrsteer.decoding import Decoding, decode

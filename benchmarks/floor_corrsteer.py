@@ -9,7 +9,7 @@ import torch
 from benchmarks.bench_corrsteer import Longer, build, questions
 from benchmarks.common import alternate
 from benchmarks.floor import Rates, Stage, attention, weights
-from steering_core.config.corrsteer import DEFAULT_ARMS, Arm, CorrSteerSettings, FineTuning
+from steering_core.config.corrsteer_schema import DEFAULT_ARMS, Arm, CorrSteerSettings, FineTuning
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.arms import variants
 from steering_core.corrsteer.decoding import Decoding, decode

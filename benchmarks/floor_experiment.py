@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import sparse
 
 from steering_core.config.methods import settings_of
-from steering_core.config.settings import Settings
+from steering_core.config.schema import Settings
 from steering_core.methods.base import read_direction
 from steering_core.methods.directions import FitData, fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_directions

@@ -1,4 +1,6 @@
-# Shared by all rules: the validated configuration, and parameters made from it.
+# What all rules share: the checked configuration, and the inputs and parameters made from it.
+# An experiment is of one of two kinds. The wildcard `experiment` names one that delivers
+# pareto.csv, `run` one of CorrSteer. Each helper below takes a job of either kind.
 from functools import cache
 from pathlib import Path
 
@@ -7,18 +9,29 @@ from snakemake.logging import logger
 from steering_core.runtime.machine import gpus_on
 from steering_core.runtime.digest import code_digest
 from steering_core.config import load_config, resolve
-from steering_core.config.command_line import refuse_targets, with_nulls
-from steering_core.config.families import asked_families, check_top_level
 from steering_core.config.methods import METHODS
-from steering_core.config.paths import check_paths, experiment_paths, fixed_part
+from steering_core.config.paths import check_paths, fixed_part, named_paths
+from steering_core.config.requests import (
+    check_config_files,
+    check_options,
+    check_top_level,
+    requested_experiments,
+    with_nulls,
+)
+from steering_core.config.resolve import load_corrsteer
+from steering_core.corrsteer.read_items import configured_task
+from steering_core.corrsteer.tasks import OPTIONS
 from steering_core.data.concept import check_prompts, read_concept
 
-refuse_targets(workflow.config_settings.configfiles, Path.cwd())
+check_config_files(workflow.config_settings.configfiles, Path.cwd())
 config.update(with_nulls(config, workflow.config_settings.config))
 
 EXPERIMENTS = sorted(load_config(config)[0].experiments)
 
-#: The results of an experiment.
+#: The CorrSteer experiments, by name.
+CORRSTEER = load_corrsteer(config)
+
+#: The files that an experiment delivers.
 PRODUCTS = [
     "pareto.csv",
     "pareto.svg",
@@ -33,7 +46,10 @@ PRODUCTS = [
     "products.json",
 ]
 
-#: Settings that determine the table of texts of a dataset.
+#: Files that the rules of the products write as well.
+BESIDE = ["features.csv", "frontier.csv", "frontier_knots.csv", "sweep.csv"]
+
+#: Settings that the table of examples depends on.
 EXAMPLE_SETTINGS = [
     "seed",
     "rows_per_class",
@@ -48,82 +64,125 @@ EXAMPLE_SETTINGS = [
     "n_validation_prompts",
 ]
 
-#: Further files that the rules of the products write.
-BESIDE = ["features.csv", "frontier.csv", "frontier_knots.csv", "sweep.csv"]
-
 
 wildcard_constraints:
     experiment="|".join(EXPERIMENTS),
+    run="|".join(CORRSTEER) or "(?!)",
     method="|".join(METHODS),
     shard=r"\d+",
 
 
+# ------------------------------------------------------------------ checks before any job
 def targets_known():
-    """Return whether this is the main process and the requested targets are known.
+    """Whether this is the user's own process, and the requested targets are known.
 
-    They are known once the first job is made. The process of a single job only knows that job.
+    They are known when the first job is made. The process of a job knows its own target alone.
     """
     return workflow.is_main_process and workflow.dag_settings is not None
 
 
 @cache
-def check_config():
-    """Refuse a setting given with `--config` that no requested experiment uses; runs once."""
+def check_request():
+    """Refuse a setting given with `--config` that has no effect on this run. Checks once."""
     if not targets_known():
         return
-    asked = asked_families(workflow.dag_settings.targets, CORRSTEER)
-    for warning in check_top_level(config, workflow.config_settings.config, asked):
+    overrides = workflow.config_settings.config
+    requested = requested_experiments(workflow.dag_settings.targets, CORRSTEER, TABLE_RUNS)
+    for warning in check_top_level(config, overrides, requested.kinds):
         logger.warning(f"config: {warning}")
+    tasks = {name: configured_task(found.task) for name, found in requested.runs.items()}
+    check_options(overrides, requested.runs, tasks, OPTIONS)
 
 
-_RESOLVED = {}
+def check_files(found):
+    """Refuse an experiment if a path that it names does not exist, or its prompts cannot be used.
+
+    This runs when the parameters of a job are made. Snakemake loses an error in the inputs of a
+    rule whose results exist.
+    """
+    if not targets_known():
+        return
+    check_paths(named_paths(found, dataset_of(found)), made_here)
+    if found.name not in CORRSTEER and Path(found.task.concept).is_file():
+        check_prompts(read_concept(found.task.concept), found.settings)
+
+
+@cache
+def checked_experiment(name, configuration):
+    """The experiment `name` of this configuration. Resolved once: every parameter needs it."""
+    found = resolve(config, name)
+    check_files(found)
+    return found
+
+
+@cache
+def check_run(name):
+    """Check the files of the CorrSteer experiment `name`, once."""
+    check_files(CORRSTEER[name])
 
 
 def experiment(wildcards):
-    """Return the resolved experiment of a job, cached because every parameter of a job needs it."""
-    check_config()
-    key = wildcards.experiment, repr(config)
-    if key not in _RESOLVED:
-        found = resolve(config, wildcards.experiment)
-        if targets_known():
-            # Checked for every parameter of every job. A check in the inputs of a single rule would
-            # be skipped if the results of that rule exist already.
-            check_paths(experiment_paths(found), made_here)
-            if Path(found.task.concept).is_file():
-                check_prompts(read_concept(found.task.concept), found.settings)
-        _RESOLVED[key] = found
-    return _RESOLVED[key]
+    """The experiment of a job, with its merged settings, after all checks."""
+    check_request()
+    if hasattr(wildcards, "run"):
+        check_run(wildcards.run)
+        return CORRSTEER[wildcards.run]
+    return checked_experiment(wildcards.experiment, repr(config))
 
 
+# ----------------------------------------------------------------------------- parameters
 def settings(*names):
-    """Return a parameter with the named settings; a stage reruns when one of them changes."""
+    """A parameter with the named settings. A stage reruns when one of them changes."""
     return lambda wildcards: {name: getattr(experiment(wildcards).settings, name) for name in names}
 
 
-def checked(found):
-    """Return a parameter that a stage only checks: a new value makes no result stale."""
-    # Snakemake does not compare parameters that depend on `input`: it assumes that they change
-    # only with the input.
-    return lambda wildcards, input: found(wildcards)
+def setting(name):
+    """A parameter with one setting, as plain values."""
+    return lambda wildcards: experiment(wildcards).settings.model_dump(include={name})[name]
+
+
+def target_class(wildcards):
+    """The class that the task steers to."""
+    return experiment(wildcards).task.target_class
+
+
+def section(found):
+    """A section of the configuration as plain values, without settings, which are passed by name."""
+    return found.model_dump(exclude={"settings", "paired"})
 
 
 def model(wildcards):
-    """Return the model section without its settings, which are passed by name."""
-    return experiment(wildcards).model.model_dump(exclude={"settings"})
+    """The section of the model."""
+    return section(experiment(wildcards).model)
 
 
 def task(wildcards):
-    """Return the task section without its settings, which are passed by name."""
-    return experiment(wildcards).task.model_dump(exclude={"settings"})
+    """The section of the task."""
+    return section(experiment(wildcards).task)
+
+
+def resolved(found):
+    """All of an experiment as plain values: model, task and every setting."""
+    return {
+        "model": section(found.model),
+        "task": section(found.task),
+        "settings": found.settings.model_dump(),
+    }
+
+
+def checked(parameter):
+    """A parameter that a stage only checks. Another value of it reruns nothing."""
+    # Snakemake does not compare parameters that are made from the input.
+    return lambda wildcards, input: parameter(wildcards)
 
 
 def code(script):
-    """Return a digest of a script and the modules it uses; a change of either reruns the rule."""
+    """The digest of a script and of the modules that it uses. An edit of either reruns the rule."""
     return code_digest(workflow.source_path(f"../workflow_scripts/{script}"))
 
 
 def codes_of(*files):
-    """Return the digest of every script in these rule files, by the script's name."""
+    """The digest of every script of the rules in these rule files, by the script's name."""
     scripts = {
         Path(rule.script).name
         for rule in workflow.rules
@@ -132,67 +191,62 @@ def codes_of(*files):
     return {script: code(script) for script in sorted(scripts)}
 
 
-def resolved(wildcards):
-    """Return the whole resolved experiment: model, task and every setting."""
-    found = experiment(wildcards)
-    return {
-        "model": model(wildcards),
-        "task": task(wildcards),
-        "settings": found.settings.model_dump(),
-    }
-
-
+# --------------------------------------------------------------------------------- inputs
 def methods_of(pattern):
-    """Return an input with one file for each method of the experiment."""
+    """An input with one file for each method of the experiment."""
     return lambda wildcards: expand(
         pattern, experiment=wildcards.experiment, method=experiment(wildcards).settings.methods
     )
 
 
-def megabytes(first):
-    """Return the memory of a job in MB, doubled on every retry."""
-    return lambda wildcards, attempt: first * 2 ** (attempt - 1)
-
-
-def minutes(first):
-    """Return the time limit of a job in minutes, doubled on every retry."""
-    return lambda wildcards, attempt: first * 2 ** (attempt - 1)
-
-
-@cache
-def gpus_of(device):
-    """Return the number of GPUs of a job; warn once if `auto` cannot see the GPUs of the nodes."""
-    found = gpus_on(device)
-    if device == "auto" and not found and workflow.is_main_process and not workflow.local_exec:
-        logger.warning(
-            "device: auto finds no GPU on this machine, which submits the jobs, so all jobs run on "
-            "CPUs. If the nodes have GPUs, give --config device=cuda."
-        )
-    return found
-
-
-def gpus(wildcards):
-    """Return the number of GPUs of a job that runs the experiment's model."""
-    return gpus_of(experiment(wildcards).settings.device)
-
-
 def made_here(path):
-    """Return whether a rule makes a file or a directory that contains it."""
+    """Whether a rule makes this file, or a directory that contains it."""
     names = [str(name) for name in (Path(path), *Path(path).parents)]
     makers = [maker for maker in workflow.rules if maker.name != "unknown_target"]
     return any(maker.is_producer(name) for maker in makers for name in names)
 
 
-def files_here(sources):
-    """Return the sources that are local files or are made by other rules."""
-    paths = [fixed_part(name) for name in sources if name]
-    return [path for path in paths if made_here(path) or Path(path).exists()]
+def dataset_of(found):
+    """The dataset of an experiment. A CorrSteer task has one by default."""
+    corrsteer = found.name in CORRSTEER
+    return configured_task(found.task).source.dataset if corrsteer else found.task.dataset
 
 
 def local_sources(wildcards):
-    """Return the model, SAEs, dataset and judge that are local files."""
+    """Model, SAEs, dataset and lexicon, where they are local files or made by other rules."""
     found = experiment(wildcards)
-    judge = found.task.classifier
-    return files_here(
-        [found.model.id, found.model.sae.path, found.task.dataset, judge and judge.lexicon]
-    )
+    judge = getattr(found.task, "classifier", None)
+    names = [found.model.id, found.model.sae.path, dataset_of(found), judge and judge.lexicon]
+    paths = [fixed_part(name) for name in names if name]
+    return [path for path in paths if made_here(path) or Path(path).exists()]
+
+
+# ------------------------------------------------------------------------------ resources
+def megabytes(first):
+    """Memory of a job in MB, doubled with every retry."""
+    return lambda wildcards, attempt: first * 2 ** (attempt - 1)
+
+
+def minutes(first):
+    """Time limit of a job, doubled with every retry."""
+    return lambda wildcards, attempt: first * 2 ** (attempt - 1)
+
+
+@cache
+def gpus_of(device):
+    """The number of GPUs of a job that runs on `device`.
+
+    Warns once if `auto` finds none here and the jobs run on other machines.
+    """
+    found = gpus_on(device)
+    if device == "auto" and not found and workflow.is_main_process and not workflow.local_exec:
+        logger.warning(
+            "device: auto finds no GPU on this machine, which submits the jobs, so all of them run "
+            "on CPUs. If the nodes have GPUs, give --config device=cuda."
+        )
+    return found
+
+
+def gpus(wildcards):
+    """The number of GPUs of a job that runs the experiment's model."""
+    return gpus_of(experiment(wildcards).settings.device)

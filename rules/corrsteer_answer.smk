@@ -15,10 +15,10 @@ rule corrsteer_plan:
     conda:
         "../envs/steering.yaml"
     params:
-        model=corrsteer_model,
-        task=corrsteer_task,
-        arm=corrsteer_arm,
-        settings=corrsteer_settings("keep", "min_outcomes", "published_site"),
+        model=model,
+        task=task,
+        arm=arm,
+        settings=settings("keep", "min_outcomes", "published_site"),
         code=code("corrsteer_plan.py"),
     script:
         "../workflow_scripts/corrsteer_plan.py"
@@ -28,7 +28,7 @@ rule corrsteer_validate:
     input:
         resources=rules.corrsteer_fetch.output.resources,
         examples=rules.corrsteer_examples.output.examples,
-        plan=corrsteer_plan_of,
+        plan=plan_of,
     output:
         validation="results/{run}/corrsteer/seed-{seed}/validation/{arm}.csv",
     log:
@@ -41,11 +41,11 @@ rule corrsteer_validate:
     resources:
         mem_mb=megabytes(24000),
         runtime=minutes(240),
-        gpu=corrsteer_gpus,
+        gpu=gpus,
     params:
-        model=corrsteer_model,
-        task=corrsteer_task,
-        settings=corrsteer_settings(*ANSWERING),
+        model=model,
+        task=task,
+        settings=settings(*ANSWERING),
         code=code("corrsteer_validate.py"),
     script:
         "../workflow_scripts/corrsteer_validate.py"
@@ -53,7 +53,7 @@ rule corrsteer_validate:
 
 rule corrsteer_answer:
     input:
-        unpack(corrsteer_steering),
+        unpack(arm_files),
         resources=rules.corrsteer_fetch.output.resources,
         examples=rules.corrsteer_examples.output.examples,
     output:
@@ -68,12 +68,12 @@ rule corrsteer_answer:
     resources:
         mem_mb=megabytes(24000),
         runtime=minutes(240),
-        gpu=corrsteer_gpus,
+        gpu=gpus,
     params:
-        model=corrsteer_model,
-        task=corrsteer_task,
-        arm=corrsteer_arm,
-        settings=corrsteer_settings(*ANSWERING),
+        model=model,
+        task=task,
+        arm=arm,
+        settings=settings(*ANSWERING),
         code=code("corrsteer_answer.py"),
     script:
         "../workflow_scripts/corrsteer_answer.py"
@@ -96,14 +96,12 @@ rule corrsteer_fine_tune:
     resources:
         mem_mb=megabytes(48000),
         runtime=minutes(240),
-        gpu=corrsteer_gpus,
+        gpu=gpus,
     params:
-        model=corrsteer_model,
-        task=corrsteer_task,
-        fine_tuning=lambda wildcards: corrsteer_experiment(
-            wildcards
-        ).settings.fine_tuning.model_dump(),
-        settings=corrsteer_settings(*ANSWERING, "long_prompts"),
+        model=model,
+        task=task,
+        fine_tuning=setting("fine_tuning"),
+        settings=settings(*ANSWERING, "long_prompts"),
         code=code("corrsteer_fine_tune.py"),
     script:
         "../workflow_scripts/corrsteer_fine_tune.py"
@@ -118,7 +116,7 @@ rule corrsteer_bridge:
             rules.corrsteer_plan.output.plan,
             run=wildcards.run,
             seed=wildcards.seed,
-            arm=corrsteer_experiment(wildcards).settings.bridge.arm,
+            arm=experiment(wildcards).settings.bridge.arm,
         )[0],
     output:
         answers="results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet",
@@ -135,12 +133,12 @@ rule corrsteer_bridge:
     resources:
         mem_mb=megabytes(24000),
         runtime=minutes(240),
-        gpu=corrsteer_gpus,
+        gpu=gpus,
     params:
-        model=corrsteer_model,
-        task=corrsteer_task,
-        bridge=lambda wildcards: corrsteer_experiment(wildcards).settings.bridge.model_dump(),
-        settings=corrsteer_settings(*ANSWERING),
+        model=model,
+        task=task,
+        bridge=setting("bridge"),
+        settings=settings(*ANSWERING),
         code=code("corrsteer_bridge.py"),
     script:
         "../workflow_scripts/corrsteer_bridge.py"

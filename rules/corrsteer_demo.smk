@@ -15,10 +15,10 @@ rule corrsteer_planted_feature:
     conda:
         "../envs/steering.yaml"
     params:
-        model=lambda wildcards: corrsteer_resolved("demo_praise")["model"],
-        task=lambda wildcards: corrsteer_resolved("demo_praise")["task"],
+        model=lambda wildcards: resolved(CORRSTEER["demo_praise"])["model"],
+        task=lambda wildcards: resolved(CORRSTEER["demo_praise"])["task"],
         settings=lambda wildcards: {
-            name: corrsteer_resolved("demo_praise")["settings"][name] for name in ANSWERING
+            name: resolved(CORRSTEER["demo_praise"])["settings"][name] for name in ANSWERING
         },
         code=code("corrsteer_planted_feature.py"),
     script:

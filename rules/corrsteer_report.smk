@@ -19,8 +19,8 @@ rule corrsteer_report:
         answers=lambda wildcards: expand(
             ANSWERS,
             run=wildcards.run,
-            seed=corrsteer_experiment(wildcards).settings.seeds,
-            method=corrsteer_arms(wildcards.run),
+            seed=experiment(wildcards).settings.seeds,
+            method=arms_of(wildcards.run),
         ),
         summaries=lambda wildcards: expand(
             rules.corrsteer_examples.output.summary,
@@ -44,9 +44,9 @@ rule corrsteer_report:
     conda:
         "../envs/steering.yaml"
     params:
-        seeds=lambda wildcards: corrsteer_experiment(wildcards).settings.seeds,
-        arms=lambda wildcards: corrsteer_arms(wildcards.run),
-        settings=corrsteer_settings("bootstrap_resamples"),
+        seeds=setting("seeds"),
+        arms=lambda wildcards: arms_of(wildcards.run),
+        settings=settings("bootstrap_resamples"),
         code=code("corrsteer_report.py"),
     script:
         "../workflow_scripts/corrsteer_report.py"
@@ -68,7 +68,7 @@ rule corrsteer_provenance:
         "../envs/steering.yaml"
     params:
         name=lambda wildcards: wildcards.run,
-        config=lambda wildcards: corrsteer_resolved(wildcards.run),
+        config=lambda wildcards: resolved(experiment(wildcards)),
         codes=lambda wildcards: codes_of(*CORRSTEER_RULES),
         code=code("provenance.py"),
     script:

@@ -5,7 +5,7 @@ localrules:
 
 rule corrsteer_fetch:
     input:
-        corrsteer_sources,
+        local_sources,
     output:
         resources="results/{run}/corrsteer/resources.json",
         rows="results/{run}/corrsteer/items.parquet",
@@ -17,14 +17,14 @@ rule corrsteer_fetch:
     conda:
         "../envs/steering.yaml"
     params:
-        model=corrsteer_model,
-        task=corrsteer_task,
-        settings=corrsteer_settings(
+        model=model,
+        task=task,
+        settings=settings(
             "layers", "max_tokens", "new_tokens", "chain_of_thought", "published_prompt"
         ),
         # Rows and their lengths are checked before the weights are downloaded.
-        examples=checked(corrsteer_settings(*CORRSTEER_EXAMPLE_SETTINGS)),
-        seeds=checked(lambda wildcards: corrsteer_experiment(wildcards).settings.seeds),
+        examples=checked(settings(*CORRSTEER_EXAMPLE_SETTINGS)),
+        seeds=checked(setting("seeds")),
         code=code("corrsteer_fetch.py"),
     script:
         "../workflow_scripts/corrsteer_fetch.py"
@@ -44,9 +44,9 @@ rule corrsteer_examples:
     conda:
         "../envs/steering.yaml"
     params:
-        model=corrsteer_model,
-        task=corrsteer_task,
-        settings=corrsteer_settings(*CORRSTEER_EXAMPLE_SETTINGS),
+        model=model,
+        task=task,
+        settings=settings(*CORRSTEER_EXAMPLE_SETTINGS),
         code=code("corrsteer_examples.py"),
     script:
         "../workflow_scripts/corrsteer_examples.py"
@@ -70,13 +70,13 @@ rule corrsteer_select:
     resources:
         mem_mb=megabytes(24000),
         runtime=minutes(240),
-        gpu=corrsteer_gpus,
+        gpu=gpus,
     params:
-        model=corrsteer_model,
-        task=corrsteer_task,
-        settings=corrsteer_settings(*ANSWERING, "published_mask", "snapshots", "shards"),
-        variants=corrsteer_variants,
-        histograms=corrsteer_histograms,
+        model=model,
+        task=task,
+        settings=settings(*ANSWERING, "published_mask", "snapshots", "shards"),
+        variants=lambda wildcards: accumulated(wildcards)[0],
+        histograms=lambda wildcards: accumulated(wildcards)[1],
         code=code("corrsteer_select.py"),
     script:
         "../workflow_scripts/corrsteer_select.py"
@@ -84,9 +84,9 @@ rule corrsteer_select:
 
 rule corrsteer_merge:
     input:
-        selections=corrsteer_shards(rules.corrsteer_select.output.selection),
-        answers=corrsteer_shards(rules.corrsteer_select.output.answers),
-        snapshots=corrsteer_shards(rules.corrsteer_select.output.snapshots),
+        selections=shards_of(rules.corrsteer_select.output.selection),
+        answers=shards_of(rules.corrsteer_select.output.answers),
+        snapshots=shards_of(rules.corrsteer_select.output.snapshots),
     output:
         selection="results/{run}/corrsteer/seed-{seed}/selection.safetensors",
         answers="results/{run}/corrsteer/seed-{seed}/training_answers.parquet",

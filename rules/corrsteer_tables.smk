@@ -9,7 +9,7 @@ localrules:
 #: Experiments whose answers the cells of the published tables use.
 TABLE_RUNS = sorted(
     {
-        f"{load_section(config).tables_model}_{cell.task}"
+        f"{TABLES_MODEL}_{cell.task}"
         for cells_of_table in CELLS.values()
         for cell in cells_of_table.values()
     }
@@ -22,11 +22,11 @@ rule corrsteer_cell:
         lambda wildcards: [
             expand(
                 ANSWERS,
-                run=corrsteer_cell_experiment(wildcards),
+                run=cell_experiment(wildcards),
                 seed=seed,
                 method=method,
             )[0]
-            for seed, method in corrsteer_cell_answers(wildcards)
+            for seed, method in cell_answers(wildcards)
         ],
     output:
         cell="results/tables/corrsteer/{table}/{cell}.json",
@@ -37,11 +37,11 @@ rule corrsteer_cell:
     conda:
         "../envs/steering.yaml"
     params:
-        cell=lambda wildcards: asdict(corrsteer_cell_of(wildcards)),
-        experiment=corrsteer_cell_experiment,
-        answers=corrsteer_cell_answers,
-        bootstrap_resamples=corrsteer_cell_resamples,
-        model_id=lambda wildcards: load_section(config).models[load_section(config).tables_model].id,
+        cell=lambda wildcards: asdict(cell_of(wildcards)),
+        experiment=cell_experiment,
+        answers=cell_answers,
+        bootstrap_resamples=cell_resamples,
+        model_id=lambda wildcards: load_section(config).models[TABLES_MODEL].id,
         code=code("corrsteer_cell.py"),
     script:
         "../workflow_scripts/corrsteer_cell.py"
@@ -86,7 +86,7 @@ rule corrsteer_tables_provenance:
         "../envs/steering.yaml"
     params:
         names=TABLE_RUNS,
-        configs={run: corrsteer_resolved(run) for run in TABLE_RUNS},
+        configs={run: resolved(CORRSTEER[run]) for run in TABLE_RUNS},
         codes=lambda wildcards: codes_of(*CORRSTEER_RULES, "corrsteer_tables"),
         code=code("tables_provenance.py"),
     script:

@@ -23,7 +23,7 @@ rule generate:
         gpu=gpus,
     params:
         model=model,
-        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        target_class=target_class,
         settings=settings(
             "seed",
             "max_tokens",
@@ -60,7 +60,7 @@ rule divergence:
         gpu=gpus,
     params:
         model=model,
-        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        target_class=target_class,
         settings=settings("positions", "batch_tokens", "device"),
         code=code("divergence.py"),
     script:
@@ -118,7 +118,7 @@ rule probe_effects:
         mem_mb=megabytes(8000),
         runtime=minutes(60),
     params:
-        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        target_class=target_class,
         settings=settings("methods"),
         code=code("probe_effects.py"),
     script:

@@ -22,7 +22,7 @@ def codes_behind(wildcards):
 def config_behind(wildcards):
     """Return the whole configuration behind a row."""
     world = {"demo_world": DEMO.model_dump()} if in_demo_world(wildcards) else {}
-    return {**resolved(wildcards), **world}
+    return {**resolved(experiment(wildcards)), **world}
 
 
 def own_files(wildcards):

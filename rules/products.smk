@@ -73,7 +73,7 @@ rule generations_page:
     conda:
         "../envs/steering.yaml"
     params:
-        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        target_class=target_class,
         classifier=lambda wildcards: task(wildcards)["classifier"],
         code=code("generations_page.py"),
     script:
@@ -110,7 +110,7 @@ rule features_page:
         mem_mb=megabytes(8000),
         runtime=minutes(30),
     params:
-        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        target_class=target_class,
         code=code("features_page.py"),
     script:
         "../workflow_scripts/features_page.py"
@@ -168,7 +168,7 @@ rule norm_matched:
         mem_mb=megabytes(8000),
         runtime=minutes(30),
     params:
-        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        target_class=target_class,
         settings=settings("seed", "methods", "bootstrap_resamples"),
         code=code("norm_matched.py"),
     script:
@@ -198,7 +198,7 @@ rule solve_variants:
         mem_mb=megabytes(16000),
         runtime=minutes(240),
     params:
-        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        target_class=target_class,
         settings=settings(
             "seed",
             "variants",

@@ -1,5 +1,52 @@
-# Fit the directions of the fixed methods, follow the homotopy path of the programs, and solve every
-# input.
+# The directions of the fixed methods, the homotopy path of the programs, and a solve for every
+# input. One job solves all methods of a family, which read the same settings, so that another
+# setting solves no other family again.
+from steering_core.config.methods import PROGRAM_FAMILIES, families_of, family_of, settings_of
+
+
+wildcard_constraints:
+    family="|".join(PROGRAM_FAMILIES),
+
+
+SOLUTIONS = "results/{experiment}/solutions/{family}.parquet"
+
+
+def family_settings(family=None):
+    """A parameter with the configured methods of a family, and the settings that they read."""
+    return lambda wildcards: settings_of(family or wildcards.family, experiment(wildcards).settings)
+
+
+def steering_files(wildcards):
+    """The files that a method steers with. A program needs the decoder to extend its path."""
+    family = family_of(wildcards.method)
+    files = {"solutions": SOLUTIONS}
+    if family == "directions":
+        files["directions"] = rules.fit_directions.output.directions
+    else:
+        files["decoder"] = rules.encode_features.output.decoder
+        files["path"] = rules.solve.output.path
+        files["probe"] = rules.fit_probes.output.probe
+    names = {"experiment": wildcards.experiment, "family": family}
+    return {name: expand(file, **names)[0] for name, file in files.items()}
+
+
+def all_solutions(wildcards):
+    """The solutions of every family that has a configured method."""
+    families = families_of(experiment(wildcards).settings.methods)
+    return expand(SOLUTIONS, experiment=wildcards.experiment, family=families)
+
+
+def all_paths(wildcards):
+    """The path of each configured family of programs; of one at least, for the pictures."""
+    families = families_of(experiment(wildcards).settings.methods)
+    programs = [family for family in families if family in PROGRAM_FAMILIES]
+    return expand(
+        rules.solve.output.path,
+        experiment=wildcards.experiment,
+        family=programs or PROGRAM_FAMILIES[:1],
+    )
+
+
 rule fit_directions:
     input:
         decoder=rules.encode_features.output.decoder,
@@ -22,7 +69,7 @@ rule fit_directions:
         mem_mb=megabytes(8000),
         runtime=minutes(60),
     params:
-        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        target_class=target_class,
         settings=settings("seed", "methods", "topk"),
         code=code("fit_directions.py"),
     script:
@@ -53,7 +100,7 @@ rule solve_directions:
         "../workflow_scripts/solve_directions.py"
 
 
-# Follows the path as far as the margins and budgets of the family need it.
+# Follows the path as far as the margins and budgets of a family need it.
 rule solve:
     input:
         decoder=rules.encode_features.output.decoder,
@@ -76,7 +123,7 @@ rule solve:
         mem_mb=megabytes(16000),
         runtime=minutes(240),
     params:
-        target_class=lambda wildcards: experiment(wildcards).task.target_class,
+        target_class=target_class,
         settings=family_settings(),
         code=code("solve.py"),
     script:

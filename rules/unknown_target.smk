@@ -1,11 +1,10 @@
-# This rule never runs. It matches targets that no other rule makes, such as a misspelt product or
-# an experiment that config.yaml lacks. Its error names the nearest valid target, which Snakemake's
-# own error would not. It must be included last.
+# This rule never runs. It takes targets that no other rule makes, and so is included last: a file or
+# an experiment that does not exist. Its input function raises an error that names the nearest one.
 import re
 
 from snakemake.io import strip_wildcard_constraints
 
-from steering_core.config.unknown_target import files_made, refuse_target
+from steering_core.config.requests import files_made, refuse_unknown_target
 
 MADE_FILES = files_made(
     [strip_wildcard_constraints(str(file)) for rule in workflow.rules for file in rule.output],
@@ -15,7 +14,7 @@ MADE_FILES = files_made(
 
 rule unknown_target:
     input:
-        lambda wildcards: refuse_target(f"results/{wildcards.unknown}", config, MADE_FILES),
+        lambda wildcards: refuse_unknown_target(f"results/{wildcards.unknown}", config, MADE_FILES),
     output:
         "results/{unknown}",
     log:

@@ -7,18 +7,20 @@ nothing again. The stages that need the tables build them anew, with the setting
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from steering_core.config.corrsteer_task import CorrSteerTask
 from steering_core.config.model import Model
 from steering_core.config.task import Task
-from steering_core.config.view import SettingsView
 from steering_core.data.concept import read_concept
 from steering_core.hub.errors import retry_while_unavailable
 from steering_core.models.language_model import load_tokenizer
 from steering_core.models.resources import pinned_model
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import CorrSteerSettings, CorrSteerTask
+    from steering_core.config.schema import Settings
 
 
 def check_lexicon(task: Task) -> None:
@@ -37,7 +39,7 @@ def check_examples(
     rows: pd.DataFrame,
     task: Task,
     concept: str | Path,
-    settings: SettingsView,
+    settings: "Settings",
     model: Model,
     resources: dict[str, Any],
 ) -> None:
@@ -69,8 +71,8 @@ def check_examples(
 
 def check_items(
     items: pd.DataFrame,
-    entry: CorrSteerTask,
-    settings: SettingsView,
+    entry: "CorrSteerTask",
+    settings: "CorrSteerSettings",
     model: Model,
     resources: dict[str, Any],
     seed: int,

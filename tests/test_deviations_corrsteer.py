@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests" / "corrsteer"))
 from corrsteer_world import SITE, TinySAE, spacing_tokenizer, word_rows, words_task  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
-from steering_core.config.corrsteer import Arm, CorrSteerSettings  # noqa: E402
+from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings  # noqa: E402
 from steering_core.corrsteer.accumulate import Accumulators  # noqa: E402
 from steering_core.corrsteer.answers import answer, layer_interventions  # noqa: E402
 from steering_core.corrsteer.capture import capture, feature_reader, raw_reader  # noqa: E402

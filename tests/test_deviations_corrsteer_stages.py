@@ -15,13 +15,13 @@ from sae_lens import StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from safetensors.numpy import load_file
 from stage_scripts import run_stage
-from workflow_rules import JOB, ROOT, Rules, parse
+from workflow_rules import CORRSTEER_JOB, ROOT, Rules, parse
 
 sys.path.insert(0, str(ROOT / "tests" / "corrsteer"))
 
 from corrsteer_world import SITE, word_rows, words_task
 
-from steering_core.config.corrsteer import Arm, Bridge, CorrSteerSettings
+from steering_core.config.corrsteer_schema import Arm, Bridge, CorrSteerSettings
 from steering_core.corrsteer import bridge, run
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import undefined, write_answers
@@ -208,8 +208,12 @@ def test_09_the_decoders_bias_is_in_no_row_of_the_bridge(tmp_path, resources, mo
 def test_10_a_baseline_is_found_under_the_name_it_is_written_to(rules, tmp_path):
     """Published: the baseline is looked for under another name, and compared by position."""
     report = job_of(rules, "corrsteer_report")
-    wanted = [str(path) for path in report.input["answers"](JOB)]
-    names = [(s, m) for s in report.params["seeds"](JOB) for m in report.params["arms"](JOB)]
+    wanted = [str(path) for path in report.input["answers"](CORRSTEER_JOB)]
+    names = [
+        (s, m)
+        for s in report.params["seeds"](CORRSTEER_JOB)
+        for m in report.params["arms"](CORRSTEER_JOB)
+    ]
     makers = ("corrsteer_answer", "corrsteer_fine_tune", "corrsteer_bridge")
     made = [str(job_of(rules, rule).output.answers) for rule in makers]
     patterns = [re.sub(r"\{(\w+)(,[^}]*)?\}", r"(?P<\1>[^/]+)", pattern) for pattern in made]

@@ -19,7 +19,7 @@ import yaml
 from steering_core.activations.positions import last_token_residuals
 from steering_core.config.methods import METHODS, is_adaptive, is_program, program_of
 from steering_core.config.resolve import resolve
-from steering_core.config.settings import Settings
+from steering_core.config.schema import Settings
 from steering_core.config.task import Task
 from steering_core.data.build import SPLITS, assign_splits, build_examples
 from steering_core.data.concept import Concept, read_concept

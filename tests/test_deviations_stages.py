@@ -16,7 +16,7 @@ from workflow_rules import Rules, parse
 
 from steering_core.activations import features, reader
 from steering_core.config.methods import settings_of
-from steering_core.config.settings import Settings
+from steering_core.config.schema import Settings
 from steering_core.data.examples import write_examples
 from steering_core.methods import variants
 from steering_core.methods.base import read_direction

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from workflow_rules import JOB, ROOT, Rules, parse
+from workflow_rules import JOB, ROOT, Rules, parse, wildcards_of
 
 from steering_core.config.methods import METHODS
 from steering_core.errors import ConfigError
@@ -37,7 +37,7 @@ def test_provenance_names_every_script_behind_a_result(rules):
     named = set()
     for rule in rules.rules:
         if codes := rule.params.get("codes"):
-            named |= set(codes(JOB))
+            named |= set(codes(wildcards_of(rule)))
     named |= set(rules.names["codes_of"]("layer_sweep", "demo"))  # of `layer: auto`, of the demo
     beside = {"corrsteer_planted_feature.py", "tables_provenance.py"}  # no table comes from them
     assert known - named <= beside
@@ -104,22 +104,22 @@ def modules(script: str) -> set[str]:
     return {file.relative_to(ROOT / "steering_core").as_posix() for file in found}
 
 
-@pytest.mark.parametrize("script", ["fetch.py", "fetch_sweep.py", "corrsteer_fetch.py"])
-def test_an_edit_of_the_settings_of_corrsteer_fetches_nothing_again(script):
-    assert not {"config/corrsteer.py", "config/corrsteer_resolve.py"} & modules(script)
+#: What only the rules use. Stages get the values that they read, so an edit here reruns none.
+OF_RULES = {
+    f"config/{name}.py" for name in ("schema", "corrsteer_schema", "resolve", "requests", "paths")
+}
 
 
 @pytest.mark.parametrize("script", [script.name for script in SCRIPTS])
-def test_stages_depend_on_their_own_family_alone(script):
+def test_stages_depend_on_no_schema_and_on_nothing_of_the_other_half(script):
     used = modules(script)
-    # Rules resolve the configuration; stages are given what they need of it.
-    assert "config/resolve.py" not in used
+    assert not OF_RULES & used
     if not script.startswith("corrsteer"):
         assert [name for name in used if re.search("corrsteer", name)] == []
 
 
-def test_a_target_that_was_read_as_a_file_of_configuration_is_named_with_the_right_order():
-    with pytest.raises(ConfigError, match="was read as a file of configuration") as caught:
+def test_a_target_that_was_read_as_a_configuration_file_is_named_with_the_right_order():
+    with pytest.raises(ConfigError, match="was read as a configuration file") as caught:
         parse("mine.yaml", "results/demo/provenance.json")
     order = "snakemake --cores N results/demo/provenance.json --configfile mine.yaml"
     assert str(caught.value).endswith(order)

@@ -18,12 +18,19 @@ from steering_core.config.methods import PROGRAM_FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-#: Wildcards of a job of any rule.
-JOB = SimpleNamespace(
-    **{"experiment": "demo", "run": "demo_praise_all", "table": "accuracy"},
-    **{"cell": "corrsteer_a-mmlu", "method": "qp_optimal", "arm": "corrsteer_p"},
-    **{"seed": "0", "shard": "0"},
+#: Wildcards of a job of an experiment that delivers pareto.csv, and of one of CorrSteer.
+JOB = SimpleNamespace(experiment="demo", method="qp_optimal", shard="0")
+CORRSTEER_JOB = SimpleNamespace(
+    **{"run": "demo_praise_all", "seed": "0", "arm": "corrsteer_p", "method": "qp_optimal"},
+    **{"shard": "0", "table": "accuracy", "cell": "corrsteer_a-mmlu"},
 )
+
+
+def wildcards_of(rule: Any, **others: str) -> SimpleNamespace:
+    """Wildcards of a job of ``rule``. A rule has its own wildcards and no others."""
+    values = {**vars(JOB), **vars(CORRSTEER_JOB), **others}
+    own = {name: value for name, value in values.items() if name in rule.wildcard_names}
+    return SimpleNamespace(**own)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Rules:
         for rule in self.rules:
             by_family = "family" in rule.wildcard_names
             for family in PROGRAM_FAMILIES if by_family else ("",):
-                job = SimpleNamespace(**vars(JOB), family=family)
+                job = wildcards_of(rule, family=family)
                 given = {
                     key: value(job) if callable(value) else value
                     for key, value in rule.params.items()
@@ -53,7 +60,7 @@ class Rules:
         return found
 
     def stale(self, **settings: Any) -> set[str]:
-        """Rules of the first family that a setting at top level makes stale."""
+        """Rules of pareto.csv that a setting at top level makes stale."""
         before = self.parameters()
         with _items(self.names["config"], settings):
             return self._changed(before)

@@ -6,15 +6,15 @@ with job(snakemake):
     from steering_core.activations.manifest import expected_rows, origin, write_manifest
     from steering_core.storage.files import read_json
 
-    files, given = snakemake.input, snakemake.params.settings
+    files, settings = snakemake.input, snakemake.params.settings
     write_manifest(
         files.parts,
         snakemake.output.manifest,
-        expected_rows(files.examples, given["cached_positions"]),
+        expected_rows(files.examples, settings["cached_positions"]),
         origin(
             read_json(files.resources),
             files.examples,
-            given["max_tokens"],
-            given["cached_positions"],
+            settings["max_tokens"],
+            settings["cached_positions"],
         ),
     )

@@ -11,9 +11,9 @@ with job(snakemake):
     from steering_core.models.resources import cached_sites, fetched_model
     from steering_core.storage.files import read_json
 
-    given = snakemake.params.settings
+    settings = snakemake.params.settings
     resources = read_json(snakemake.input.resources)
-    lm = fetched_model(snakemake.params.model, resources, given["device"])
+    lm = fetched_model(snakemake.params.model, resources, settings["device"])
     check_blocks(lm)
     check_head(lm)  # the divergence needs it, hours from here
     cache_activations(
@@ -21,12 +21,15 @@ with job(snakemake):
         read_examples(snakemake.input.examples),
         cached_sites(resources),
         snakemake.output.part,
-        max_tokens=given["max_tokens"],
-        batch_tokens=given["batch_tokens"],
+        max_tokens=settings["max_tokens"],
+        batch_tokens=settings["batch_tokens"],
         shard=int(snakemake.wildcards.shard),
-        shards=given["shards"],
-        positions=given["cached_positions"],
+        shards=settings["shards"],
+        positions=settings["cached_positions"],
         metadata=origin(
-            resources, snakemake.input.examples, given["max_tokens"], given["cached_positions"]
+            resources,
+            snakemake.input.examples,
+            settings["max_tokens"],
+            settings["cached_positions"],
         ),
     )

@@ -3,9 +3,10 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     import pandas as pd
 
-    from steering_core.config.view import SettingsView
     from steering_core.corrsteer.answers import answer_choice, write_answers
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.plan import Plan
@@ -26,7 +27,7 @@ with job(snakemake):
     run = open_run(
         snakemake.params.model,
         snakemake.params.task,
-        SettingsView(snakemake.params.settings),
+        SimpleNamespace(**snakemake.params.settings),
         read_json(snakemake.input.resources),
     )
     write_answers(snakemake.output.answers, answer_choice(run, rows, plan, choice))

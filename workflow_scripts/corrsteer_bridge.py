@@ -3,9 +3,9 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
-    from steering_core.config.corrsteer import Bridge
+    from types import SimpleNamespace
+
     from steering_core.config.model import Model
-    from steering_core.config.view import SettingsView
     from steering_core.corrsteer.answers import write_answers
     from steering_core.corrsteer.bridge import answer_bridge
     from steering_core.corrsteer.examples import read_answered, read_examples
@@ -20,11 +20,11 @@ with job(snakemake):
         open_run(
             snakemake.params.model,
             snakemake.params.task,
-            SettingsView(snakemake.params.settings),
+            SimpleNamespace(**snakemake.params.settings),
             resources,
         ),
         snakemake.wildcards.method,
-        Bridge(**snakemake.params.bridge),
+        SimpleNamespace(**snakemake.params.bridge),
         Plan.load(snakemake.input.plan),
         decoder_rows(pinned_sae(Model(**snakemake.params.model), resources)),
         read_answered(snakemake.input.examples, "train", snakemake.input.training),

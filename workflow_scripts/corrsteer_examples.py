@@ -3,11 +3,11 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     import pandas as pd
 
-    from steering_core.config.corrsteer_task import CorrSteerTask
     from steering_core.config.model import Model
-    from steering_core.config.view import SettingsView
     from steering_core.corrsteer.examples import (
         build_examples,
         prompt_options,
@@ -23,9 +23,9 @@ with job(snakemake):
     from steering_core.storage.files import read_json, write_json
 
     resources = read_json(snakemake.input.resources)
-    entry = CorrSteerTask(**snakemake.params.task)
+    entry = SimpleNamespace(**snakemake.params.task)
     task, seed = find_task(entry.task), int(snakemake.wildcards.seed)
-    model, settings = Model(**snakemake.params.model), SettingsView(snakemake.params.settings)
+    model, settings = Model(**snakemake.params.model), SimpleNamespace(**snakemake.params.settings)
     tokenizer = load_tokenizer(pinned_model(model, resources))
     rows, dropped = build_examples(
         pd.read_parquet(snakemake.input.rows),

@@ -3,9 +3,9 @@
 from steering_core.runtime.job import job
 
 with job(snakemake, network=True):
-    from steering_core.config.corrsteer_task import CorrSteerTask
+    from types import SimpleNamespace
+
     from steering_core.config.model import Model
-    from steering_core.config.view import SettingsView
     from steering_core.corrsteer.fetch import describe_run, download_run
     from steering_core.corrsteer.read_items import fetch_items
     from steering_core.corrsteer.tasks import find_task
@@ -14,16 +14,16 @@ with job(snakemake, network=True):
     from steering_core.storage.files import write_json
     from steering_core.storage.parquet import write_parquet
 
-    given = SettingsView(snakemake.params.settings)
-    entry = CorrSteerTask(**snakemake.params.task)
+    settings = SimpleNamespace(**snakemake.params.settings)
+    entry = SimpleNamespace(**snakemake.params.task)
     model, task = Model(**snakemake.params.model), find_task(entry.task)
     # Cheap checks first: mistakes are found before gigabytes of weights are downloaded.
-    found = retry_while_unavailable(lambda: describe_run(model, task, given))
+    found = retry_while_unavailable(lambda: describe_run(model, task, settings))
     items, dataset = retry_while_unavailable(
-        lambda: fetch_items(entry, published_prompt=given.published_prompt)
+        lambda: fetch_items(entry, published_prompt=settings.published_prompt)
     )
-    settings = SettingsView(snakemake.params.examples)
-    check_items(items, entry, settings, model, found, snakemake.params.seeds[0])
+    of_examples = SimpleNamespace(**snakemake.params.examples)
+    check_items(items, entry, of_examples, model, found, snakemake.params.seeds[0])
     retry_while_unavailable(lambda: download_run(model, task, found))
     write_parquet(snakemake.output.rows, items)
     write_json(snakemake.output.resources, {**found, "dataset": dataset})

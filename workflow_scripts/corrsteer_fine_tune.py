@@ -4,9 +4,8 @@ from steering_core.runtime.job import job
 
 with job(snakemake):
     from dataclasses import replace
+    from types import SimpleNamespace
 
-    from steering_core.config.corrsteer import FineTuning
-    from steering_core.config.view import SettingsView
     from steering_core.corrsteer.answers import answer_choice, write_answers
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.fine_tune import fine_tune
@@ -16,10 +15,10 @@ with job(snakemake):
     run = open_run(
         snakemake.params.model,
         snakemake.params.task,
-        SettingsView(snakemake.params.settings),
+        SimpleNamespace(**snakemake.params.settings),
         read_json(snakemake.input.resources),
     )
-    settings = FineTuning(**snakemake.params.fine_tuning)
+    settings = SimpleNamespace(**snakemake.params.fine_tuning)
     trained = fine_tune(
         run.lm,
         read_examples(snakemake.input.examples, "train"),
@@ -33,5 +32,5 @@ with job(snakemake):
     answers = answer_choice(replace(run, lm=trained.lm), rows, None, None)
     # Its weights are changed, nothing is added to the stream.
     write_answers(snakemake.output.answers, answers.assign(norm=None, n_features=None))
-    used = {**settings.model_dump(), "learning_rate": trained.learning_rate}
+    used = {**vars(settings), "learning_rate": trained.learning_rate}
     write_json(snakemake.output.training, {**used, "losses": trained.losses})

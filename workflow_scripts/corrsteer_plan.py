@@ -3,10 +3,9 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
-    from steering_core.config.corrsteer import Arm
-    from steering_core.config.corrsteer_task import CorrSteerTask
+    from types import SimpleNamespace
+
     from steering_core.config.model import Model
-    from steering_core.config.view import SettingsView
     from steering_core.corrsteer.accumulate import Accumulators
     from steering_core.corrsteer.plan import make_plan
     from steering_core.corrsteer.sites import run_sites
@@ -16,17 +15,17 @@ with job(snakemake):
     from steering_core.storage.arrays import load_arrays
     from steering_core.storage.files import read_json, write_text
 
-    given = SettingsView(snakemake.params.settings)
+    settings = SimpleNamespace(**snakemake.params.settings)
     resources = read_json(snakemake.input.resources)
     plan = make_plan(
-        Arm(**snakemake.params.arm),
+        SimpleNamespace(**snakemake.params.arm),
         Accumulators.from_arrays(load_arrays(snakemake.input.selection)[0]),
-        run_sites(resources, published=given.published_site),
+        run_sites(resources, published=settings.published_site),
         decoder_rows(pinned_sae(Model(**snakemake.params.model), resources)),
-        task_pooling=find_task(CorrSteerTask(**snakemake.params.task).task).pooling,
-        keep=given.keep,
+        task_pooling=find_task(snakemake.params.task["task"]).pooling,
+        keep=settings.keep,
         seed=int(snakemake.wildcards.seed),
-        min_outcomes=given.min_outcomes,
+        min_outcomes=settings.min_outcomes,
         missing={layer: "no SAE" for layer in resources["layers_without_sae"]},
     )
     plan.save(snakemake.output.plan)

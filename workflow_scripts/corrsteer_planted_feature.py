@@ -3,10 +3,11 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     import pandas as pd
 
     from steering_core.config.model import Model
-    from steering_core.config.view import SettingsView
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.planted_feature import chosen_feature, planted_feature
     from steering_core.corrsteer.run import open_run
@@ -16,7 +17,7 @@ with job(snakemake):
 
     files, params = snakemake.input, snakemake.params
     resources = read_json(files.resources)
-    run = open_run(params.model, params.task, SettingsView(params.settings), resources)
+    run = open_run(params.model, params.task, SimpleNamespace(**params.settings), resources)
     layer, feature = chosen_feature(pd.read_parquet(files.answers), pd.read_csv(files.features))
     # test prompts: none of them chose the feature
     rows = read_examples(files.examples, "test").merge(

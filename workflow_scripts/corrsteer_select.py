@@ -3,8 +3,9 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     from steering_core.config.model import Model
-    from steering_core.config.view import SettingsView
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.run import open_run
     from steering_core.corrsteer.select_shard import select_shard
@@ -13,16 +14,16 @@ with job(snakemake):
     from steering_core.storage.files import read_json, write_text
     from steering_core.storage.parquet import write_parquet
 
-    given = SettingsView(snakemake.params.settings)
+    settings = SimpleNamespace(**snakemake.params.settings)
     resources = read_json(snakemake.input.resources)
-    run = open_run(snakemake.params.model, snakemake.params.task, given, resources)
+    run = open_run(snakemake.params.model, snakemake.params.task, settings, resources)
     check_blocks(run.lm)  # before hours of answers
     selected = select_shard(
         run,
         read_examples(snakemake.input.examples, "train"),
         Model(**snakemake.params.model),
         resources,
-        given,
+        settings,
         variants=snakemake.params.variants,
         histograms=snakemake.params.histograms,
         shard=int(snakemake.wildcards.shard),

@@ -3,7 +3,8 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
-    from steering_core.config.view import SettingsView
+    from types import SimpleNamespace
+
     from steering_core.corrsteer.answers import answer
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.plan import Plan
@@ -14,7 +15,7 @@ with job(snakemake):
     run = open_run(
         snakemake.params.model,
         snakemake.params.task,
-        SettingsView(snakemake.params.settings),
+        SimpleNamespace(**snakemake.params.settings),
         read_json(snakemake.input.resources),
     )
     rows = read_examples(snakemake.input.examples, "validation")

@@ -12,10 +12,10 @@ with job(snakemake):
     from steering_core.storage.files import read_json
     from steering_core.storage.parquet import write_parquet
 
-    files, given = snakemake.input, snakemake.params.settings
+    files, settings = snakemake.input, snakemake.params.settings
     method = snakemake.wildcards.method
     resources = read_json(files.resources)
-    lm = fetched_model(snakemake.params.model, resources, given["device"])
+    lm = fetched_model(snakemake.params.model, resources, settings["device"])
     site = site_at(read_json(files.layer))
     rows = text_divergence(
         lm,
@@ -27,8 +27,8 @@ with job(snakemake):
             files.get("path"),
         ),
         site,
-        positions=given["positions"],
-        batch_tokens=given["batch_tokens"],
+        positions=settings["positions"],
+        batch_tokens=settings["batch_tokens"],
         solver=load_solver(
             method,
             files.get("path"),

@@ -3,11 +3,12 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     import pandas as pd
 
     from steering_core.config.model import Model
     from steering_core.config.task import Task
-    from steering_core.config.view import SettingsView
     from steering_core.data.build import build_examples
     from steering_core.data.concept import read_concept
     from steering_core.data.examples import summary, write_examples
@@ -18,7 +19,7 @@ with job(snakemake):
     examples, dropped = build_examples(
         pd.read_parquet(snakemake.input.dataset),
         read_concept(snakemake.input.concept),
-        SettingsView(snakemake.params.settings),
+        SimpleNamespace(**snakemake.params.settings),
         token_counter(Model(**snakemake.params.model), resources),
         questions=Task(**snakemake.params.task).question is not None,
         context=resources["shape"]["context"],

@@ -3,10 +3,10 @@
 from steering_core.runtime.job import job
 
 with job(snakemake, network=True):
-    from steering_core.config.experiment import Experiment
+    from types import SimpleNamespace
+
     from steering_core.config.model import Model
     from steering_core.config.task import Task
-    from steering_core.config.view import SettingsView
     from steering_core.data.labelled import fetch_labelled
     from steering_core.early_checks import check_examples, check_lexicon
     from steering_core.hub.errors import retry_while_unavailable
@@ -15,21 +15,16 @@ with job(snakemake, network=True):
     from steering_core.storage.parquet import write_parquet
 
     task, model = Task(**snakemake.params.task), Model(**snakemake.params.model)
-    experiment = Experiment(
-        name=snakemake.wildcards.experiment,
-        model_name="",
-        task_name="",
-        model=model,
-        task=task,
-        settings=SettingsView(snakemake.params.settings),
+    experiment = SimpleNamespace(
+        model=model, task=task, settings=SimpleNamespace(**snakemake.params.settings)
     )
     # Cheap checks first: a wrong column, too few rows or a text that is too long are found before
     # gigabytes of weights are downloaded. A stage of its own makes the table of examples.
     check_lexicon(task)
     found = retry_while_unavailable(lambda: describe_experiment(experiment))
     rows, dataset = retry_while_unavailable(lambda: fetch_labelled(task))
-    settings = SettingsView(snakemake.params.examples)
-    check_examples(rows, task, snakemake.input.concept, settings, model, found)
+    of_examples = SimpleNamespace(**snakemake.params.examples)
+    check_examples(rows, task, snakemake.input.concept, of_examples, model, found)
     retry_while_unavailable(lambda: download_experiment(experiment, found))
     write_parquet(snakemake.output.dataset, rows)
     write_json(snakemake.output.resources, {**found, "dataset": dataset})

@@ -3,8 +3,9 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     from steering_core.activations.reader import ActivationCache
-    from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
     from steering_core.methods.directions import FitData, fit_directions, fixed_methods
     from steering_core.statistics.correlation import StreamingCorrelation
@@ -12,7 +13,7 @@ with job(snakemake):
     from steering_core.storage.files import read_json
 
     resources = read_json(snakemake.input.resources)
-    given = SettingsView(snakemake.params.settings)
+    settings = SimpleNamespace(**snakemake.params.settings)
     site = read_json(snakemake.input.layer)
     cache = ActivationCache(snakemake.input.manifest, resources, snakemake.input.examples)
     examples = read_examples(snakemake.input.examples)
@@ -32,8 +33,8 @@ with job(snakemake):
         persona_negative=residuals("persona", 0),
         feature_correlation=StreamingCorrelation.from_arrays(correlation).result().correlation,
         target_class=snakemake.params.target_class,
-        seed=given.seed,
+        seed=settings.seed,
         centred=site["centred"],
     )
     decoder = load_decoder(snakemake.input.decoder)
-    fit_directions(fixed_methods(given), data, decoder, snakemake.output.directions)
+    fit_directions(fixed_methods(settings), data, decoder, snakemake.output.directions)

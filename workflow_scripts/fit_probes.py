@@ -11,7 +11,7 @@ with job(snakemake):
     from steering_core.probes.fit import evaluate_probe, fit_probe
     from steering_core.storage.files import read_json, write_json
 
-    given = snakemake.params.settings
+    settings = snakemake.params.settings
     site = read_json(snakemake.input.layer)
     files = snakemake.input
     cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
@@ -30,10 +30,10 @@ with job(snakemake):
         probe = fit_probe(
             residuals,
             labels,
-            seed=given["seed"],
+            seed=settings["seed"],
             groups=groups,
-            regularisations=given["probe_regularisation"],
-            n_folds=given["probe_folds"],
+            regularisations=settings["probe_regularisation"],
+            n_folds=settings["probe_folds"],
             centred=site["centred"],
         )
         probe.save(path)

@@ -11,20 +11,22 @@ with job(snakemake):
     from steering_core.models.resources import fetched_model, site_at
     from steering_core.storage.files import read_json
 
-    files, given = snakemake.input, snakemake.params.settings
+    files, settings = snakemake.input, snakemake.params.settings
     method = snakemake.wildcards.method
     resources = read_json(files.resources)
-    lm = fetched_model(snakemake.params.model, resources, given["device"])
+    lm = fetched_model(snakemake.params.model, resources, settings["device"])
     site = site_at(read_json(files.layer))
     generations = generate_method(
         lm,
         read_examples(files.examples, PROMPT_SPLITS),
         read_interventions(method, files.solutions, files.get("directions"), files.get("path")),
         site,
-        Sampling(given["new_tokens"], given["temperature"], given["top_p"], given["seed"]),
-        positions=given["positions"],
-        max_tokens=given["max_tokens"],
-        batch_size=given["batch_prompts"],
+        Sampling(
+            settings["new_tokens"], settings["temperature"], settings["top_p"], settings["seed"]
+        ),
+        positions=settings["positions"],
+        max_tokens=settings["max_tokens"],
+        batch_size=settings["batch_prompts"],
         solver=load_solver(
             method,
             files.get("path"),

@@ -12,17 +12,17 @@ with job(snakemake):
     from steering_core.storage.files import read_json
     from steering_core.storage.parquet import write_parquet
 
-    given = snakemake.params.settings
+    settings = snakemake.params.settings
     task = Task(**snakemake.params.task)
     resources = read_json(snakemake.input.resources)
     if task.classifier is not None:
-        judge = load_judge(task.classifier, given["device"], resources["classifier"])
+        judge = load_judge(task.classifier, settings["device"], resources["classifier"])
     else:
         judge = EvaluationProbeJudge(
-            fetched_model(snakemake.params.model, resources, given["device"]),
+            fetched_model(snakemake.params.model, resources, settings["device"]),
             site_at(read_json(snakemake.input.layer)),
             LinearProbe.load(snakemake.input.evaluation_probe),
-            batch_tokens=given["batch_tokens"],
+            batch_tokens=settings["batch_tokens"],
         )
     columns = ["method", "strength_index", "example_id", "text"]
     generations = pd.concat(

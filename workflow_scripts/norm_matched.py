@@ -3,9 +3,10 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.methods import solves_once
-    from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
     from steering_core.methods.base import read_fixed_vectors
     from steering_core.methods.interventions import read_interventions
@@ -16,13 +17,13 @@ with job(snakemake):
     from steering_core.tables.norm_matched import norm_matched_table
 
     files = snakemake.input
-    given = SettingsView(snakemake.params.settings)
+    settings = SimpleNamespace(**snakemake.params.settings)
     ids = read_examples(files.examples, ["test"])["example_id"].tolist()
     cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
     effects = all_norm_matched_effects(
         (
             read_interventions(method, files.solutions, files.directions, files.paths)
-            for method in filter(solves_once, given.methods)
+            for method in filter(solves_once, settings.methods)
         ),
         read_fixed_vectors(files.directions),
         ids,
@@ -32,8 +33,8 @@ with job(snakemake):
     table = norm_matched_table(
         effects,
         snakemake.wildcards.experiment,
-        seed=given.seed,
-        n_resamples=given.bootstrap_resamples,
+        seed=settings.seed,
+        n_resamples=settings.bootstrap_resamples,
         warnings=probe_warnings(read_json(files.probes)),
     )
     write_text(snakemake.output.table, table.to_csv(index=False))

@@ -3,9 +3,10 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     import pandas as pd
 
-    from steering_core.config.view import SettingsView
     from steering_core.runtime.provenance import short_digests
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import judge_warnings, probe_warnings
@@ -29,5 +30,5 @@ with job(snakemake):
         ],
         **short_digests(read_json(files.provenance)),
     )
-    table = pareto_table(subject, measured, SettingsView(params.settings))
+    table = pareto_table(subject, measured, SimpleNamespace(**params.settings))
     write_text(snakemake.output.pareto, table.to_csv(index=False))

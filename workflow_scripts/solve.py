@@ -3,8 +3,9 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     from steering_core.activations.reader import ActivationCache
-    from steering_core.config.view import SettingsView
     from steering_core.data.examples import PROMPT_SPLITS, read_examples
     from steering_core.methods.programs import solve_program_grid
     from steering_core.methods.solutions import write_solutions
@@ -19,7 +20,7 @@ with job(snakemake):
     probe = LinearProbe.load(files.probe).oriented(target_class)
     path = SteeringPath.fit(load_decoder(files.decoder), probe.weight_vector)
     solutions = solve_program_grid(
-        SettingsView(snakemake.params.settings),
+        SimpleNamespace(**snakemake.params.settings),
         examples,
         cache.matrix(read_json(files.layer)["hook_name"], examples["example_id"]),
         probe,

@@ -3,9 +3,10 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     from steering_core.activations.features import feature_matrix
     from steering_core.activations.reader import ActivationCache
-    from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
     from steering_core.methods.variants import variants_of_test_rows
     from steering_core.optimize.dictionary import Dictionary
@@ -21,7 +22,7 @@ with job(snakemake):
     dictionary = Dictionary(load_decoder(files.decoder))
     probe = LinearProbe.load(files.probe).oriented(target_class)
     rows = variants_of_test_rows(
-        SettingsView(snakemake.params.settings),
+        SimpleNamespace(**snakemake.params.settings),
         read_examples(files.examples, ["train"]),
         read_examples(files.examples, ["test"])["example_id"].tolist(),
         residuals_of=lambda ids: cache.matrix(hook, ids),

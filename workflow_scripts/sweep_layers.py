@@ -3,9 +3,10 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.model import Model
-    from steering_core.config.view import SettingsView
     from steering_core.data.examples import read_examples
     from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
@@ -21,6 +22,6 @@ with job(snakemake):
         ActivationCache(files.manifest, resources, files.examples).matrix,
         lambda layer: load_sae(source, layer).decoder,
         snakemake.wildcards.experiment,
-        SettingsView(snakemake.params.settings),
+        SimpleNamespace(**snakemake.params.settings),
     )
     write_text(snakemake.output.sweep, sweep.to_csv(index=False))

@@ -3,21 +3,22 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from types import SimpleNamespace
+
     import pandas as pd
 
-    from steering_core.config.view import SettingsView
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import probe_warnings
     from steering_core.tables.charts import save_chart
     from steering_core.tables.figures import variant_figure
     from steering_core.tables.variants import variant_table
 
-    given = SettingsView(snakemake.params.settings)
+    settings = SimpleNamespace(**snakemake.params.settings)
     table = variant_table(
         pd.read_parquet(snakemake.input.solutions),
         snakemake.wildcards.experiment,
-        seed=given.seed,
-        n_resamples=given.bootstrap_resamples,
+        seed=settings.seed,
+        n_resamples=settings.bootstrap_resamples,
         warnings=probe_warnings(read_json(snakemake.input.probes)),
     )
     write_text(snakemake.output.table, table.to_csv(index=False))

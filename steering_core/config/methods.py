@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from steering_core.config.settings import Settings
+    from steering_core.config.schema import Settings
 
 Program = Literal["qp", "socp"]
 Family = Literal["directions", "qp", "socp"]

@@ -1,16 +1,42 @@
-"""The models of the configuration, with their SAEs."""
+"""A model with its SAEs, as configured; and the base class of all sections of ``config.yaml``.
 
-from typing import Literal
+Stages that run a model build this section. The other sections are in files of their own, so that
+an edit of them does not make the code of these stages stale.
+"""
 
-from pydantic import model_validator
+from typing import Annotated, Any, Literal
 
-from steering_core.config.closed import Closed
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Closed(BaseModel):
+    """Base of all sections of ``config.yaml``. It refuses unknown keys and is read-only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flags(cls, value: Any, info: ValidationInfo) -> Any:
+        if cls.model_fields[str(info.field_name)].annotation is bool:
+            return value
+        # YAML reads yes, no, on and off as booleans, and Python accepts True as the number 1.
+        entries = value if isinstance(value, list) else [value]
+        if any(isinstance(entry, bool) for entry in entries):
+            raise ValueError("must not be a boolean (YAML reads yes, no, on, off as booleans)")
+        return value
 
 
 class SAESource(Closed):
-    """A sae-lens SAE per layer, by release and id or by directory; ``{layer}`` is filled in.
+    """The SAEs of a model, one for each layer, in the format of sae-lens.
 
-    Without ``{layer}`` it is the SAE of the one layer that the settings name.
+    Either ``release`` and ``id`` name them on the hub, or ``path`` names local directories.
+    ``{layer}`` in the id or path is replaced by the number of the layer. Without ``{layer}`` there
+    is one SAE only, and the settings must name its layer.
     """
 
     release: str | None = None
@@ -34,17 +60,17 @@ class SAESource(Closed):
 
     @property
     def template(self) -> str:
-        """The id or path, with ``{layer}`` where the number of a layer goes."""
+        """The id or path, with ``{layer}`` in place of the number of a layer."""
         return str(self.path or self.id)
 
     @property
     def by_layer(self) -> bool:
-        """Whether there is an SAE for each of several layers."""
+        """Whether the source has SAEs of several layers."""
         return "{layer" in self.template
 
 
 class Model(Closed):
-    """A Hugging Face causal language model, by hub id or local directory, with its SAEs."""
+    """A causal language model of Hugging Face with its SAEs. ``id`` is a hub id or a directory."""
 
     id: str
     revision: str = "main"

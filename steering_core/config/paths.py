@@ -1,7 +1,7 @@
-"""Files and directories that an experiment names, and whether they are there.
+"""The files and directories that an experiment names, and the check that they exist.
 
-Snakemake asks for the inputs of a job only as long as its outputs are missing. Without this check
-a path that is wrong would go unnoticed wherever there are results already.
+Snakemake looks for the inputs of a job only if its outputs are missing. Without this check, a wrong
+path would go unnoticed once there are results.
 """
 
 import re
@@ -11,22 +11,23 @@ from glob import escape
 from pathlib import Path
 from typing import Literal
 
-from steering_core.config.corrsteer_resolve import CorrSteerExperiment
-from steering_core.config.experiment import Experiment
+from steering_core.config.corrsteer_schema import CorrSteerTask
 from steering_core.config.model import Model
+from steering_core.config.schema import Experiment
+from steering_core.config.task import Classifier, Task
 from steering_core.config.validation import hint
 from steering_core.errors import ConfigError
 
 Kind = Literal["file", "directory", "file or directory"]
 
-#: What a local table is called; :mod:`steering_core.data.sources` reads each.
+#: File formats of a local dataset. :mod:`steering_core.data.sources` reads each.
 TABLES = (".csv", ".jsonl", ".parquet")
 _LAYER = re.compile(r"\{layer[^}]*\}")
 
 
 @dataclass(frozen=True)
 class NamedPath:
-    """A path and the key of the configuration that names it."""
+    """A path, and the key of the configuration that names it."""
 
     key: str
     path: str
@@ -34,47 +35,44 @@ class NamedPath:
 
 
 def is_path(name: str) -> bool:
-    """Whether ``name`` can only be a path; the id of a hub repository is ``name`` or ``org/name``.
+    """Whether ``name`` can only be a path. A hub repository is called ``name`` or ``org/name``.
 
-    A name that could be either is one on the hub if it is not here, and the fetch stage says so.
+    A name that could be either stands for a hub repository unless there is such a path. The fetch
+    stage reports one that does not exist.
     """
     return name.startswith(("/", ".", "~", "results/")) or name.count("/") > 1 or name[-1:] == "/"
 
 
-def experiment_paths(found: Experiment) -> list[NamedPath]:
-    """Return every path that an experiment names."""
-    settings, task = found.settings, found.task
-    layers = settings.layers if isinstance(settings.layers, list) else []
-    if isinstance(settings.layer, int):
-        layers = sorted({*layers, settings.layer})
-    paths = list(_model_paths(f"models.{found.model_name}", found.model, layers))
-    key = f"tasks.{found.task_name}"
-    paths += _dataset_paths(f"{key}.dataset", task.dataset)
-    paths.append(NamedPath(f"{key}.concept", task.concept, "file"))
-    judge = task.classifier
-    if judge is not None and judge.lexicon is not None:
-        paths.append(NamedPath(f"{key}.classifier.lexicon", judge.lexicon, "file"))
-    if judge is not None and judge.model is not None and is_path(judge.model):
-        paths.append(NamedPath(f"{key}.classifier.model", judge.model, "directory"))
+def named_paths(experiment: Experiment, dataset: str) -> list[NamedPath]:
+    """Return every path that an experiment of either kind names.
+
+    Args:
+        experiment: with its merged settings.
+        dataset: the dataset of its task. A CorrSteer task has one by default.
+
+    """
+    settings, task = experiment.settings, experiment.task
+    prefix = "corrsteer." if isinstance(task, CorrSteerTask) else ""
+    layers = set(settings.layers) if isinstance(settings.layers, list) else set()
+    if isinstance(task, Task) and isinstance(settings.layer, int):
+        layers.add(settings.layer)
+    of_task = f"{prefix}tasks.{experiment.task_name}"
+    paths = [
+        *_model_paths(f"{prefix}models.{experiment.model_name}", experiment.model, sorted(layers)),
+        *_dataset_paths(f"{of_task}.dataset", dataset),
+    ]
+    if isinstance(task, Task):
+        paths.append(NamedPath(f"{of_task}.concept", task.concept, "file"))
+        paths += _judge_paths(f"{of_task}.classifier", task.classifier)
     return paths
 
 
-def corrsteer_paths(found: CorrSteerExperiment, dataset: str) -> list[NamedPath]:
-    """Return every path that a CorrSteer experiment names; ``dataset`` is that of its task."""
-    layers = found.settings.layers if isinstance(found.settings.layers, list) else []
-    key = f"corrsteer.models.{found.model_name}"
-    return [
-        *_model_paths(key, found.model, layers),
-        *_dataset_paths(f"corrsteer.tasks.{found.task_name}.dataset", dataset),
-    ]
-
-
 def check_paths(named: Iterable[NamedPath], made: Callable[[str], bool]) -> None:
-    """Refuse paths that are not there.
+    """Refuse paths that do not exist.
 
     Args:
         named: the paths of an experiment.
-        made: whether a rule of the workflow makes a path; such a one may be missing.
+        made: whether a rule of the workflow makes a path. Such a path may be missing.
 
     Raises:
         ConfigError: naming each missing path, its key, and the nearest name beside it.
@@ -85,11 +83,11 @@ def check_paths(named: Iterable[NamedPath], made: Callable[[str], bool]) -> None
         listed = "; ".join(
             f"{one.key}: there is no {one.kind} {one.path}{_advice(one.path)}" for one in missing
         )
-        raise ConfigError(f"{listed}. No rule makes it: correct the path, or put it there.")
+        raise ConfigError(f"{listed}. No rule makes it: correct the path, or create it.")
 
 
 def fixed_part(path: str) -> str:
-    """Return ``path`` up to the part that stands for a layer, all of it if there is none."""
+    """Return the part of ``path`` before the first folder with ``{layer}``; without one, all."""
     parts = Path(path).parts
     fixed = next((i for i, part in enumerate(parts) if "{" in part), None)
     return path if fixed is None else str(Path(*parts[:fixed]))
@@ -111,8 +109,15 @@ def _dataset_paths(key: str, dataset: str) -> Iterator[NamedPath]:
         yield NamedPath(key, dataset, "file or directory")
 
 
+def _judge_paths(key: str, judge: Classifier | None) -> Iterator[NamedPath]:
+    if judge is not None and judge.lexicon is not None:
+        yield NamedPath(f"{key}.lexicon", judge.lexicon, "file")
+    if judge is not None and judge.model is not None and is_path(judge.model):
+        yield NamedPath(f"{key}.model", judge.model, "directory")
+
+
 def _is_there(named: NamedPath) -> bool:
-    if _LAYER.search(named.path):  # for any layer
+    if _LAYER.search(named.path):  # one for any layer is enough
         fixed = Path(fixed_part(named.path))
         rest = str(Path(named.path).relative_to(fixed))
         pattern = "*".join(escape(part) for part in _LAYER.split(rest))

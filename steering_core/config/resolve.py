@@ -1,54 +1,213 @@
-"""From the raw configuration to one experiment with every setting in its place."""
+"""From the raw configuration to experiments: how the layers of settings combine.
 
-from typing import Any
+A setting is looked up in six layers, and the later one wins: the defaults of the schema, the
+``settings`` of all experiments, those of the model, of the task, of the experiment, and the top
+level of the configuration, which is where ``--config`` writes. Both kinds of experiments combine
+their layers in this way: those of ``pareto.csv`` and those of CorrSteer.
+"""
 
-from steering_core.config.corrsteer import CorrSteerSettings
-from steering_core.config.experiment import Experiment
-from steering_core.config.layers import (
-    check_sections,
-    experiment_layers,
-    find_pair,
-    merge_layers,
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from steering_core.config.corrsteer_schema import (
+    DEFAULT_ARMS,
+    Arm,
+    Bridge,
+    CorrSteerExperiment,
+    CorrSteerSection,
+    CorrSteerSettings,
+    FineTuning,
 )
-from steering_core.config.schema import Config
-from steering_core.config.settings import Settings
+from steering_core.config.schema import (
+    Config,
+    Experiment,
+    ExperimentEntry,
+    ParetoExperiment,
+    Settings,
+)
 from steering_core.config.validation import hint, validated
 from steering_core.errors import ConfigError
 
+T = TypeVar("T", bound=BaseModel)
 
+#: The name of the last layer in messages.
+TOP_LEVEL = "settings at top level"
+
+#: In front of the keys of the section ``corrsteer`` in messages.
+_PREFIX = "corrsteer."
+
+
+# ------------------------------------------------------------------------------------ layers
+class Sections(Protocol):
+    """What both parts of the configuration have: settings, and models and tasks by name."""
+
+    @property
+    def settings(self) -> dict:
+        """The settings of all experiments of this part."""
+
+    @property
+    def models(self) -> Mapping[str, Any]:
+        """Models by name. Each has settings of its own."""
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        """Tasks by name. Each has settings of its own."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings, and the key of the configuration under which they stand."""
+
+    where: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ByName:
+    """A setting whose value is a dictionary. The layers merge it entry by entry.
+
+    An entry set to null is left out. A layer can leave out only an entry of an earlier layer.
+
+    Attributes:
+        entry: the word for an entry in messages.
+        default: the entries of the schema, as the configuration would give them.
+        anywhere: names of the entries of all experiments. All experiments read the top level, so
+            it may leave out an entry that only some of them have.
+
+    """
+
+    entry: str
+    default: Mapping[str, Any]
+    anywhere: frozenset[str] = field(default=frozenset())
+
+
+def merge_layers(
+    schema: type[T], layers: Iterable[Layer], named: Mapping[str, ByName] | None = None
+) -> T:
+    """Return the settings of all ``layers``, merged.
+
+    Each layer is checked as it is added, so that an error names the layer that is wrong.
+
+    Args:
+        schema: the schema of the settings, with the defaults.
+        layers: the later one wins.
+        named: the settings that are merged entry by entry, by key.
+
+    Raises:
+        ConfigError: naming the layer and each key that is unknown or has a wrong value.
+
+    """
+    named = named or {}
+    entries = {key: dict(of.default) for key, of in named.items()}
+    seen = {key: set(of.default) for key, of in named.items()}
+    merged: dict[str, Any] = {}
+    result = schema()
+    for layer in layers:
+        merged |= layer.settings
+        for key, of in named.items():
+            own = layer.settings.get(key, {})
+            if not isinstance(own, Mapping):
+                continue  # the schema refuses it below
+            seen[key] |= {name for name, value in own.items() if value is not None}
+            known = seen[key] | (of.anywhere if layer.where == TOP_LEVEL else frozenset())
+            _check_left_out(f"in {layer.where}: {key}", of, own, known)
+            entries[key] |= own
+            entries[key] = {k: v for k, v in entries[key].items() if v is not None}
+            merged[key] = entries[key]
+        result = validated(schema, merged, layer.where)
+    return result
+
+
+def _check_left_out(where: str, of: ByName, own: Mapping[str, Any], known: Iterable[str]) -> None:
+    known = sorted(map(str, known))
+    for name, value in own.items():
+        if value is None and str(name) not in known:
+            raise ConfigError(
+                f"{where}.{name}: null leaves out the {of.entry} of that name, and there is none"
+                f"{hint(str(name), known)}; there are {', '.join(known)}."
+            )
+
+
+def _experiment_layers(
+    sections: Sections,
+    name: str,
+    entry: ExperimentEntry,
+    overrides: Mapping[str, Any],
+    prefix: str = "",
+) -> list[Layer]:
+    """Return the layers of the experiment ``name``, without the defaults of the schema."""
+    model, task = _pair(sections, f"{prefix}experiments.{name}", entry)
+    return [
+        Layer(f"{prefix}settings", sections.settings),
+        Layer(f"{prefix}models.{entry.model}.settings", model.settings),
+        Layer(f"{prefix}tasks.{entry.task}.settings", task.settings),
+        Layer(f"{prefix}experiments.{name}.settings", entry.settings),
+        Layer(TOP_LEVEL, overrides),
+    ]
+
+
+def _pair(sections: Sections, where: str, entry: ExperimentEntry) -> tuple[Any, Any]:
+    """Return the model and the task of ``entry``, which stands at ``where``."""
+    for kind, key, known in (
+        ("model", entry.model, sections.models),
+        ("task", entry.task, sections.tasks),
+    ):
+        if key not in known:
+            raise ConfigError(f"{where}.{kind}: there is no {kind} {key!r}{hint(key, known)}")
+    return sections.models[entry.model], sections.tasks[entry.task]
+
+
+def _check_sections(
+    schema: type[BaseModel],
+    sections: Sections,
+    prefix: str = "",
+    named: Mapping[str, ByName] | None = None,
+) -> None:
+    """Check the settings of all models and tasks, also of those that no experiment uses."""
+    first = Layer(f"{prefix}settings", sections.settings)
+    merge_layers(schema, [first], named)
+    for kind, of_kind in (("models", sections.models), ("tasks", sections.tasks)):
+        for name, section in of_kind.items():
+            own = Layer(f"{prefix}{kind}.{name}.settings", section.settings)
+            merge_layers(schema, [first, own], named)
+
+
+# ------------------------------------------------------------- experiments of pareto.csv
 def load_config(raw: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
     """Validate ``raw`` and return ``(config, overrides)``.
 
-    ``overrides`` are the settings given at top level, which is where ``--config`` puts them; they
-    win over every section.
+    ``overrides`` are the settings at top level. They win over every section.
 
     Raises:
-        ConfigError: naming each unknown, misspelt or misfitting key.
+        ConfigError: naming each unknown, misspelt or conflicting key.
 
     """
-    elsewhere = CorrSteerSettings.model_fields  # read by config/corrsteer_resolve.py
+    of_corrsteer = CorrSteerSettings.model_fields
     overrides = {
         key: value
         for key, value in raw.items()
-        # null is a value of some settings there, and of none here
-        if key in Settings.model_fields and not (value is None and key in elsewhere)
+        # null is a value of some of CorrSteer's settings; no setting here takes it
+        if key in Settings.model_fields and not (value is None and key in of_corrsteer)
     }
-    rest = {k: value for k, value in raw.items() if k not in overrides and k not in elsewhere}
+    rest = {k: value for k, value in raw.items() if k not in overrides and k not in of_corrsteer}
     config = validated(Config, rest, "config", also=Settings.model_fields)
     for name, entry in config.experiments.items():
-        find_pair(config, f"experiments.{name}", entry)
-    check_sections(Settings, config)
+        _pair(config, f"experiments.{name}", entry)
+    _check_sections(Settings, config)
     for name in config.experiments:
         _check_layer(_resolve(config, {}, name), "")
         _resolve(config, overrides, name)
     return config, overrides
 
 
-def resolve(raw: dict[str, Any], name: str) -> Experiment:
-    """Return experiment ``name`` of ``raw``: defaults < model < task < experiment < top level.
+def resolve(raw: dict[str, Any], name: str) -> ParetoExperiment:
+    """Return the experiment ``name`` of ``raw`` with its merged settings.
 
     Raises:
-        ConfigError: if the experiment is unknown or anything in ``raw`` is wrong.
+        ConfigError: if there is no such experiment, or if anything in ``raw`` is wrong.
 
     """
     config, overrides = load_config(raw)
@@ -58,13 +217,20 @@ def resolve(raw: dict[str, Any], name: str) -> Experiment:
             f"known: {', '.join(sorted(config.experiments))}"
         )
     found = _resolve(config, overrides, name)
-    # What is given for all experiments need not fit those that are not asked for.
+    # The top level need not fit the experiments that this run does not make.
     _check_layer(found, ", and do not give another with --config")
     return found
 
 
-def _check_layer(experiment: Experiment, more: str) -> None:
-    """Refuse the SAE of one layer where the settings do not name that layer."""
+def _resolve(config: Config, overrides: dict[str, Any], name: str) -> ParetoExperiment:
+    entry = config.experiments[name]
+    settings = merge_layers(Settings, _experiment_layers(config, name, entry, overrides))
+    model, task = config.models[entry.model], config.tasks[entry.task]
+    return Experiment(name, entry.model, entry.task, model, task, settings)
+
+
+def _check_layer(experiment: ParetoExperiment, more: str) -> None:
+    """Refuse a model with the SAE of one layer if the settings do not name that layer."""
     settings, sae = experiment.settings, experiment.model.sae
     if sae.by_layer:
         return
@@ -77,9 +243,180 @@ def _check_layer(experiment: Experiment, more: str) -> None:
         )
 
 
-def _resolve(config: Config, overrides: dict[str, Any], name: str) -> Experiment:
-    entry = config.experiments[name]
-    model, task = config.models[entry.model], config.tasks[entry.task]
-    layers = experiment_layers(config, name, entry, overrides)
-    settings = merge_layers(Settings, layers)
+# -------------------------------------------------------------- experiments of CorrSteer
+def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
+    """Return every CorrSteer experiment of ``raw``, by name.
+
+    Arms are merged by name: a layer that defines one arm keeps the others. A layer leaves out an
+    arm by setting it to null.
+
+    Raises:
+        ConfigError: naming each unknown, misspelt or conflicting key.
+    """
+    section = load_section(raw)
+    overrides = {k: v for k, v in raw.items() if k in CorrSteerSettings.model_fields}
+    _check_sections(CorrSteerSettings, section, _PREFIX, _arms_by_name(section, overrides))
+    _check_tables_model(section)
+    found = {}
+    for name, entry in _entries(section).items():
+        if name in raw.get("experiments", {}):
+            raise ConfigError(f"corrsteer: {name} is also the name of an experiment.")
+        found[name] = _resolve_corrsteer(section, overrides, name, entry)
+    found |= _ablations(section, overrides, found)
+    for experiment in found.values():
+        _check_bridge(experiment)
+        for arm_name, arm in experiment.settings.arms.items():
+            where = f"corrsteer {experiment.name}: arms.{arm_name}.features_from"
+            _check_transfer(where, arm, found)
+    return found
+
+
+def resolve_corrsteer(raw: dict[str, Any], name: str) -> CorrSteerExperiment:
+    """Return the CorrSteer experiment ``name``.
+
+    Raises:
+        ConfigError: if there is none, naming those there are.
+    """
+    found = load_corrsteer(raw)
+    if name not in found:
+        raise ConfigError(
+            f"there is no CorrSteer experiment {name!r}{hint(name, found)}; known: "
+            f"{', '.join(sorted(found))}"
+        )
+    return found[name]
+
+
+def load_section(raw: dict[str, Any]) -> CorrSteerSection:
+    """Validate the section ``corrsteer`` of ``raw`` alone."""
+    return validated(CorrSteerSection, raw.get("corrsteer", {}), "corrsteer")
+
+
+def _entries(section: CorrSteerSection) -> dict[str, ExperimentEntry]:
+    """Return all pairs of a paired model and a paired task, and the experiments on their own."""
+    entries = {
+        f"{model}_{task}": ExperimentEntry(model=model, task=task)
+        for model in section.models
+        for task in section.tasks
+        if section.models[model].paired and section.tasks[task].paired
+    }
+    for name in sorted(set(entries) & set(section.experiments)):
+        pair, entry = entries[name], section.experiments[name]
+        if (entry.model, entry.task) != (pair.model, pair.task):
+            raise ConfigError(
+                f"corrsteer.experiments.{name}: the name is taken by the model {pair.model} "
+                f"on the task {pair.task}."
+            )
+    return {**entries, **section.experiments}
+
+
+def _resolve_corrsteer(
+    section: CorrSteerSection, overrides: dict[str, Any], name: str, entry: ExperimentEntry
+) -> CorrSteerExperiment:
+    layers = _experiment_layers(section, name, entry, overrides, _PREFIX)
+    settings = merge_layers(CorrSteerSettings, layers, _arms_by_name(section, overrides))
+    model, task = section.models[entry.model], section.tasks[entry.task]
     return Experiment(name, entry.model, entry.task, model, task, settings)
+
+
+def _arms_by_name(section: CorrSteerSection, overrides: dict[str, Any]) -> dict[str, ByName]:
+    """Say that arms are merged by name, and which arms any experiment has."""
+    sections = (section.models, section.tasks, section.experiments)
+    own = [one.settings for of_kind in sections for one in of_kind.values()]
+    layers = [section.settings, *own, overrides]
+    return {"arms": ByName("arm", DEFAULT_ARMS, frozenset(DEFAULT_ARMS) | _defined(layers))}
+
+
+def _defined(layers: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Return the names of the arms that any of ``layers`` defines."""
+    return frozenset(
+        name
+        for layer in layers
+        if isinstance(arms := layer.get("arms"), Mapping)
+        for name, value in arms.items()
+        if value is not None
+    )
+
+
+def _ablations(
+    section: CorrSteerSection, overrides: dict[str, Any], known: dict[str, CorrSteerExperiment]
+) -> dict[str, CorrSteerExperiment]:
+    """Return the experiments of the ablations.
+
+    Each has the settings of the pair that it belongs to, and its own arms. Fine-tuning and the
+    methods of optimal sparse steering are left out, since the table of the pair has them.
+    """
+    found = {}
+    for ablation, entry in section.ablations.items():
+        arms = {key: _of_tables_model(arm, section.tables_model) for key, arm in entry.arms.items()}
+        alone = {"arms": arms, "bridge": Bridge(methods=[]), "fine_tuning": FineTuning()}
+        for task in entry.tasks:
+            if task not in section.tasks:
+                raise ConfigError(
+                    f"corrsteer.ablations.{ablation}.tasks: there is no task {task!r}"
+                    f"{hint(task, section.tasks)}"
+                )
+            pair = f"{section.tables_model}_{task}"
+            name = f"{pair}_{ablation}"
+            if name in known or name in found:
+                raise ConfigError(
+                    f"corrsteer.ablations.{ablation}: {name} is also the name of an experiment."
+                )
+            own = section.experiments.get(pair)
+            made = ExperimentEntry(model=section.tables_model, task=task)
+            if own is not None and (own.model, own.task) == (made.model, made.task):
+                made = own
+            base = _resolve_corrsteer(section, overrides, name, made)
+            found[name] = replace(base, settings=base.settings.model_copy(update=alone))
+    return found
+
+
+def _of_tables_model(arm: Arm, model: str) -> Arm:
+    source = arm.features_from
+    if source is None:
+        return arm
+    name = source.experiment.replace("{tables_model}", model)
+    return arm.model_copy(update={"features_from": source.model_copy(update={"experiment": name})})
+
+
+def _check_tables_model(section: CorrSteerSection) -> None:
+    wanted = "tables_model" in section.model_fields_set or section.ablations
+    if wanted and section.tables_model not in section.models:
+        raise ConfigError(
+            f"corrsteer.tables_model: there is no model {section.tables_model!r}"
+            f"{hint(section.tables_model, section.models)}"
+        )
+
+
+def _check_transfer(where: str, arm: Arm, found: dict[str, CorrSteerExperiment]) -> None:
+    """Refuse ``features_from`` if it names no arm that selects features."""
+    source = arm.features_from
+    if source is None:
+        return
+    if source.experiment not in found:
+        raise ConfigError(
+            f"{where}: there is no CorrSteer experiment {source.experiment!r}"
+            f"{hint(source.experiment, found)}"
+        )
+    arms = found[source.experiment].settings.arms
+    if source.arm not in arms or arms[source.arm].features_from is not None:
+        raise ConfigError(
+            f"{where}: {source.experiment} selects no features for an arm {source.arm!r}"
+            f"{hint(source.arm, (name for name in arms if arms[name].features_from is None))}"
+        )
+
+
+def _check_bridge(experiment: CorrSteerExperiment) -> None:
+    """Refuse ``bridge.arm`` if it is no arm that selects SAE features in this experiment."""
+    bridge, arms = experiment.settings.bridge, experiment.settings.arms
+    if not bridge.methods:
+        return
+    if bridge.arm not in arms:
+        raise ConfigError(
+            f"corrsteer {experiment.name}: bridge.arm: there is no arm {bridge.arm!r}"
+            f"{hint(bridge.arm, arms)}; set bridge.methods to [] to do without the bridge."
+        )
+    arm = arms[bridge.arm]
+    if arm.space != "features" or arm.features_from is not None:
+        raise ConfigError(
+            f"corrsteer {experiment.name}: bridge.arm: {bridge.arm!r} selects no SAE features here."
+        )

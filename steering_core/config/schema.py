@@ -1,16 +1,136 @@
-"""The closed schema of ``config.yaml``. A key that is not here is an error."""
+"""The schema of ``config.yaml``: the settings of an experiment, and the sections that define one.
 
-from typing import Annotated
+The rules alone use this module. A stage gets the values that it reads as plain parameters, so an
+edit here makes no stage stale unless a value changes.
+"""
 
-from pydantic import Field
+from dataclasses import dataclass
+from typing import Annotated, Generic, Literal, TypeVar
 
-from steering_core.config.closed import Closed, Count, Name
-from steering_core.config.model import Model
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from steering_core.config.methods import BASELINE, METHODS
+from steering_core.config.model import Closed, Count, Fraction, Model, Name, Positive
 from steering_core.config.task import Task
+
+TaskT = TypeVar("TaskT")
+SettingsT = TypeVar("SettingsT")
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError("has an entry twice")
+    return values
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+LayerIndex = Annotated[int, Field(ge=0)]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Positives = Annotated[list[Positive], Field(min_length=1)]
+Distinct = AfterValidator(_distinct)
+Sweep = Annotated[Positives, Distinct]
+
+VARIANTS = ("path", "prefilter", "signed", "box", "subspace", "shared")
+
+
+class Settings(Closed):
+    """The settings of an experiment that delivers ``pareto.csv``.
+
+    The defaults are the published values where there are any. ``config.yaml`` describes each key.
+    """
+
+    seed: Seed = 0
+
+    # examples
+    rows_per_class: Count = 500
+    train_fraction: Fraction = 0.5
+    validation_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.2
+    max_tokens: Annotated[int, Field(ge=2)] = 128
+    long_texts: Literal["error", "truncate", "drop"] = "error"
+
+    # activations
+    layer: LayerIndex | Literal["auto"] = "auto"
+    layers: Annotated[list[LayerIndex], Field(min_length=1)] | Literal["all"] = "all"
+    cached_positions: Literal["last", "all"] = "last"
+    shards: Count = 1
+    batch_tokens: Count = 2048
+    device: Device = "auto"
+
+    # probes
+    probe_folds: Annotated[int, Field(ge=2)] = 5
+    probe_regularisation: Positives = [1e-4, 1e-3, 1e-2, 0.1, 1.0]
+
+    # methods
+    methods: Annotated[list[Literal[METHODS]], Field(min_length=1), Distinct] = list(METHODS)
+    strengths: Sweep = [0.1, 0.25, 0.5, 1.0, 2.0]
+    topk: Count = 10
+    qp_tau: Sweep = [0.5, 2.0, 4.0, 8.0]
+    qp_lambda: Sweep = [0.1, 1.0]
+    socp_tau: Sweep = [0.5, 4.0]
+    socp_epsilon: Sweep = [1.0, 3.0, 5.0, 10.0, 20.0]
+
+    # variants of the programs
+    variants: Annotated[list[Literal[VARIANTS]], Field(min_length=1), Distinct] = list(VARIANTS)
+    variant_rows: Count = 50
+    variant_tau: Positive = 0.5
+    variant_lambda: Sweep = [1.0]
+    variant_epsilon: Sweep = [5.0]
+    cone_solver: Literal["clarabel", "scs"] = "clarabel"
+    prefilter_features: Annotated[int, Field(ge=2)] = 2000
+    box_factor: Positive = 1.0
+    subspace_components: Count = 50
+    subspace_directions: Count = 5
+
+    # generation
+    n_prompts: Count = 50
+    n_validation_prompts: Annotated[int, Field(ge=0)] = 20
+    new_tokens: Count = 100
+    temperature: Positive = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    positions: Literal["last", "all"] = "last"
+    batch_prompts: Count = 50
+
+    # metrics
+    bootstrap_resamples: Count = 2000
+    selection_kl: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _splits_leave_room(self) -> "Settings":
+        used = self.train_fraction + self.validation_fraction + self.test_fraction
+        if used >= 1:
+            raise ValueError(
+                "train_fraction + validation_fraction + test_fraction must stay below 1: "
+                "the rest is the split of the evaluation probe"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _subspace_fits(self) -> "Settings":
+        if self.subspace_directions > self.subspace_components:
+            raise ValueError(
+                "subspace_directions must not exceed subspace_components: directions are chosen "
+                "among the components"
+            )
+        return self
+
+    @field_validator("methods")
+    @classmethod
+    def _has_baseline(cls, values: list) -> list:
+        if BASELINE not in values:
+            raise ValueError(f"must contain {BASELINE}: every other method is compared with it")
+        return values
+
+    @field_validator("variants")
+    @classmethod
+    def _has_path(cls, values: list) -> list:
+        if "path" not in values:
+            raise ValueError("must contain path: every other variant is compared with it")
+        return values
 
 
 class ExperimentEntry(Closed):
-    """A model and a task, by their names, with settings of their own."""
+    """The names of a model and a task, and the experiment's own settings."""
 
     model: Name
     task: Name
@@ -18,9 +138,9 @@ class ExperimentEntry(Closed):
 
 
 class DemoWorld(Closed):
-    """Sizes of the world that the demo writes and trains for itself."""
+    """Sizes of the corpus, language model and SAEs that the demo makes."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     documents: Count = 30000
     labelled: Count = 1000
     d_model: Count = 64
@@ -31,11 +151,27 @@ class DemoWorld(Closed):
 
 
 class Config(Closed):
-    """The whole of ``config.yaml`` without the settings given at top level."""
+    """All of ``config.yaml``, without the settings at its top level."""
 
     settings: dict = {}
     models: dict[Name, Model]
     tasks: dict[Name, Task]
     experiments: dict[Name, ExperimentEntry]
     demo_world: DemoWorld = DemoWorld()
-    corrsteer: dict = {}  # its schema is in config/corrsteer.py
+    corrsteer: dict = {}  # checked by config/corrsteer_schema.py
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[TaskT, SettingsT]):
+    """An experiment of either kind, with its sections and its merged settings."""
+
+    name: str
+    model_name: str
+    task_name: str
+    model: Model
+    task: TaskT
+    settings: SettingsT
+
+
+#: An experiment that delivers ``pareto.csv``.
+ParetoExperiment = Experiment[Task, Settings]

@@ -1,14 +1,14 @@
-"""The tasks of the configuration: dataset, concept and judge."""
+"""A task, as configured: a labelled dataset, the concept's texts and the judge of completions."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from steering_core.config.closed import Closed
+from steering_core.config.model import Closed
 
 
 class Classifier(Closed):
-    """What judges a completion: a text classifier and its target label, or a lexicon file."""
+    """The judge of completions: a text classifier with its label of class 1, or a lexicon file."""
 
     model: str | None = None
     revision: str = "main"
@@ -25,13 +25,15 @@ class Classifier(Closed):
 
 
 class Task(Closed):
-    """A labelled dataset, the concept texts and the judge of completions.
+    """A labelled dataset, the concept's texts and the judge of completions.
 
-    Either ``text`` and ``label`` name two columns (with ``threshold``, a score is cut into two
-    classes), or ``question``, ``positive`` and ``negative`` name the columns of question–answer
-    pairs: "question positive" has label 1, "question negative" label 0, one group a question.
-    ``positive_label`` is the value of ``label`` that is class 1, where the two values are others
-    than 0 and 1.
+    The columns take one of two forms:
+
+    - ``text`` and ``label`` name two columns. Class 1 is label 1, or the label ``positive_label``,
+      or every score above ``threshold``.
+    - ``question``, ``positive`` and ``negative`` name the columns of question-answer pairs. The
+      question with the positive answer is class 1, with the negative answer class 0. The rows of
+      one question form one group.
     """
 
     dataset: str

@@ -6,13 +6,13 @@ there has no strength and answers no test row.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
 from steering_core.activations.positions import last_token_residuals
-from steering_core.config.corrsteer import Bridge
 from steering_core.corrsteer.answers import answer, undefined, with_note
 from steering_core.corrsteer.bridge_learned import Learned, Pairs, Residuals, Strength
 from steering_core.corrsteer.bridge_methods import strengths
@@ -24,6 +24,9 @@ from steering_core.corrsteer.strategy import choose
 from steering_core.errors import DataError
 from steering_core.models.site import Site
 from steering_core.models.tokens import count_tokens
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import Bridge
 
 #: Training rows that pairs of texts are made of, at most.
 PAIR_ROWS = 500
@@ -50,7 +53,7 @@ class Bridged:
 def answer_bridge(
     run: Run,
     method: str,
-    bridge: Bridge,
+    bridge: "Bridge",
     plan: Plan,
     rows_of: Rows,
     train: pd.DataFrame,

@@ -5,10 +5,10 @@ directions are the same as everywhere, with success in place of the label.
 """
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from steering_core.config.corrsteer import Bridge
 from steering_core.config.methods import BASELINE, is_program
 from steering_core.corrsteer.bridge_learned import Added, Learned, Residuals, Strength
 from steering_core.corrsteer.bridge_programs import program_strengths
@@ -23,8 +23,11 @@ from steering_core.methods.directions import (
     make_direction,
 )
 
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import Bridge
 
-def strengths(method: str, bridge: Bridge, learned: Learned) -> list[Strength]:
+
+def strengths(method: str, bridge: "Bridge", learned: Learned) -> list[Strength]:
     """Return every strength of a method, the weakest first, as the bridge is configured.
 
     Raises:
@@ -39,7 +42,7 @@ def strengths(method: str, bridge: Bridge, learned: Learned) -> list[Strength]:
     raise ValueError(f"method: there is no {method!r} in the bridge")
 
 
-def _fixed(method: FixedDirection, bridge: Bridge, learned: Learned) -> list[Strength]:
+def _fixed(method: FixedDirection, bridge: "Bridge", learned: Learned) -> list[Strength]:
     nothing = np.zeros((0, learned.residuals.shape[1]))
     contrast = learned.contrast() if isinstance(method, CAAContrastive) else (nothing, nothing)
     personas = learned.personas() if isinstance(method, CAARepE) else (nothing, nothing)

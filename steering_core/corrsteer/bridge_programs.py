@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from steering_core.config.corrsteer import Bridge
 from steering_core.config.methods import Program, mode_of, program_of
 from steering_core.corrsteer.bridge_learned import Added, Learned, Residuals, Strength
 from steering_core.corrsteer.capture import Over
@@ -28,6 +28,9 @@ from steering_core.models.tokens import TokenBatch
 from steering_core.optimize.homotopy import DegeneratePathError
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.fit import fit_probe
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import Bridge
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Everywhere:
         unsolved[chosen] = steering.unsolved(over.passes())
 
 
-def program_strengths(method: str, bridge: Bridge, learned: Learned) -> list[Strength]:
+def program_strengths(method: str, bridge: "Bridge", learned: Learned) -> list[Strength]:
     """Return every strength of a program, the weakest first.
 
     A static program is solved for each row at its last prompt token, an adaptive one anew at
@@ -117,7 +120,7 @@ def program_strengths(method: str, bridge: Bridge, learned: Learned) -> list[Str
     ]
 
 
-def _grid(program: Program, bridge: Bridge) -> list[tuple[OptimalSteering, str, float]]:
+def _grid(program: Program, bridge: "Bridge") -> list[tuple[OptimalSteering, str, float]]:
     """Return every strength, the weakest first, with its second parameter and what that is."""
     if program == "qp":
         qp_lambda = bridge.weight

@@ -8,19 +8,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.corrsteer.tasks import Source, Task, follows
 from steering_core.data.same_text import normal_forms
 from steering_core.errors import ConfigError, DataError
 from steering_core.models.tokens import count_tokens, naming_special_tokens
 from steering_core.storage.parquet import write_parquet
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import CorrSteerSettings
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +121,7 @@ PUBLISHED_SEED = 42
 def assign_splits(
     items: pd.DataFrame,
     source: Source,
-    settings: CorrSteerSettings,
+    settings: "CorrSteerSettings",
     seed: int,
     *,
     published: bool = False,
@@ -188,7 +190,7 @@ def _shots(parts: dict[str, pd.DataFrame], n: int) -> pd.DataFrame:
 
 
 def _assigned(
-    items: pd.DataFrame, source: Source, settings: CorrSteerSettings, seed: int
+    items: pd.DataFrame, source: Source, settings: "CorrSteerSettings", seed: int
 ) -> pd.DataFrame:
     """Return the items in random order with their splits and the normal forms of their prompts.
 
@@ -220,7 +222,7 @@ def _tested_as_published(mine: pd.DataFrame, published: pd.DataFrame) -> pd.Data
     return pd.concat([used, test])
 
 
-def _own(rows: pd.DataFrame, settings: CorrSteerSettings) -> np.ndarray:
+def _own(rows: pd.DataFrame, settings: "CorrSteerSettings") -> np.ndarray:
     """Return the split of each row of a dataset that has no test split."""
     code, prompts = pd.factorize(rows["form"])
     n_test = round(settings.own_test_fraction * len(prompts))
@@ -229,7 +231,7 @@ def _own(rows: pd.DataFrame, settings: CorrSteerSettings) -> np.ndarray:
     return np.array(["test", "validation", "train"])[np.searchsorted(cuts, code, side="right")]
 
 
-def _given(rows: pd.DataFrame, source: Source, settings: CorrSteerSettings) -> np.ndarray:
+def _given(rows: pd.DataFrame, source: Source, settings: "CorrSteerSettings") -> np.ndarray:
     """Return the split of each row of a dataset that has a test split."""
     origin = rows["source_split"].to_numpy()
     split = np.where(origin == source.train, "train", "").astype(object)
@@ -267,7 +269,7 @@ SCHEMA = pa.schema(
 )
 
 
-def prompt_options(settings: CorrSteerSettings) -> PromptOptions:
+def prompt_options(settings: "CorrSteerSettings") -> PromptOptions:
     """Return the part of the settings that makes the prompts."""
     return PromptOptions(settings.few_shot, settings.chain_of_thought, settings.chat_template)
 
@@ -276,7 +278,7 @@ def build_examples(
     items: pd.DataFrame,
     task: Task,
     source: Source,
-    settings: CorrSteerSettings,
+    settings: "CorrSteerSettings",
     tokenizer: PreTrainedTokenizerBase,
     *,
     seed: int,

@@ -1,9 +1,8 @@
 """Pin, download and check what a CorrSteer experiment takes from outside."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steering_core.config.model import Model
-from steering_core.config.view import SettingsView
 from steering_core.corrsteer.tasks import Task
 from steering_core.errors import ConfigError
 from steering_core.hub.revisions import pin
@@ -14,8 +13,11 @@ from steering_core.models.sae_source import layers_with_sae, no_such_sae
 from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.models.weights import fetch_weights
 
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import CorrSteerSettings
 
-def describe_run(model: Model, task: Task, given: SettingsView) -> dict[str, Any]:
+
+def describe_run(model: Model, task: Task, given: "CorrSteerSettings") -> dict[str, Any]:
     """Pin everything, check it by the configurations, which are small, and return what was found.
 
     Layers are 1 to L − 1 as published, or those configured; those without an SAE are among the

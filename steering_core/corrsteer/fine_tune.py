@@ -3,19 +3,21 @@
 import logging
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from peft import LoraConfig, get_peft_model
 
-from steering_core.config.corrsteer import FineTuning
 from steering_core.corrsteer.examples import joined
 from steering_core.errors import DataError, ModelError
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.tokens import tokenize
 from steering_core.progress import progress
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import FineTuning
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ class Trained:
     losses: list[float]
 
 
-def learning_rate(settings: FineTuning, n_rows: int) -> float:
+def learning_rate(settings: "FineTuning", n_rows: int) -> float:
     """Return the configured rate, or else the published one for this number of rows."""
     if settings.learning_rate is not None:
         return settings.learning_rate
@@ -94,7 +96,7 @@ def training_ids(
 def fine_tune(
     lm: LanguageModel,
     rows: pd.DataFrame,
-    settings: FineTuning,
+    settings: "FineTuning",
     *,
     seed: int,
     prepend_bos: bool,
@@ -128,7 +130,7 @@ def fine_tune(
     return Trained(replace(lm, model=model), rate, losses)
 
 
-def _trainable(model: Any, settings: FineTuning) -> Any:
+def _trainable(model: Any, settings: "FineTuning") -> Any:
     """Return the model with the parameters to train."""
     if settings.method == "full":
         return model.requires_grad_(True)

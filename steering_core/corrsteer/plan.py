@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from steering_core.config.corrsteer import Arm
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.arms import coefficient_variant_of, variant_of
 from steering_core.corrsteer.ranking import coefficients, rank, why_none
@@ -17,6 +16,9 @@ from steering_core.corrsteer.scores import score
 from steering_core.corrsteer.variant import Pooling
 from steering_core.models.site import Site
 from steering_core.storage.arrays import load_arrays, save_arrays
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import Arm
 
 #: Decoder rows of some features of a layer: (layer, features) to (m, d_model), unit norm.
 Rows = Callable[[int, np.ndarray], Float[np.ndarray, "m d_model"]]
@@ -120,7 +122,7 @@ class Plan:
 
 
 def make_plan(
-    arm: Arm,
+    arm: "Arm",
     accumulators: Accumulators,
     sites: Mapping[int, Site],
     rows: Rows,

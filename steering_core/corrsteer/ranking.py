@@ -1,14 +1,17 @@
 """From scores to the best features of a layer and their coefficients."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
-from steering_core.config.corrsteer import Arm
 from steering_core.corrsteer.scores import Scores
 from steering_core.statistics.result import CorrelationResult
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import Arm
 
 DIRECTIONS = {"positive": (1,), "negative": (-1,), "both": (-1, 0, 1)}
 
@@ -27,7 +30,7 @@ class Coefficients:
 
 
 def coefficients(
-    arm: Arm, result: CorrelationResult, direction: Shaped[np.ndarray, " f"]
+    arm: "Arm", result: CorrelationResult, direction: Shaped[np.ndarray, " f"]
 ) -> Coefficients:
     """Return the coefficient of each feature.
 
@@ -55,7 +58,7 @@ def coefficients(
     return Coefficients(value, reason)
 
 
-def rank(arm: Arm, scores: Scores, coefficient: Coefficients, keep: int) -> pd.DataFrame:
+def rank(arm: "Arm", scores: Scores, coefficient: Coefficients, keep: int) -> pd.DataFrame:
     """Return the best ``keep`` features with a defined score, coefficient and wanted direction.
 
     Ties, such as infinite ratios, go to the larger mean square over successes, then to the lower
@@ -86,7 +89,7 @@ def rank(arm: Arm, scores: Scores, coefficient: Coefficients, keep: int) -> pd.D
     )
 
 
-def why_none(arm: Arm, scores: Scores, coefficient: Coefficients) -> str:
+def why_none(arm: "Arm", scores: Scores, coefficient: Coefficients) -> str:
     """Return the most common reason that features of a layer cannot be steered with."""
     reasons = np.where(scores.reason != "", scores.reason, coefficient.reason)
     reasons = np.where(reasons != "", reasons, f"no {arm.sign} feature")

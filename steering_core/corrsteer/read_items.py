@@ -1,20 +1,23 @@
 """The rows of a task's dataset as items, with the splits they come from."""
 
 import math
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from steering_core.config.corrsteer_task import CorrSteerTask
 from steering_core.corrsteer.tasks import Item, Source, Task, find_task, follows
 from steering_core.data.sources import dataset_revision, is_file, read_rows
 from steering_core.errors import DataError
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import CorrSteerTask
 
 COLUMNS = ["item_id", "source_split", "prompt", "gold", "worked", "letters"]
 
 
 def fetch_items(
-    entry: CorrSteerTask, *, published_prompt: bool
+    entry: "CorrSteerTask", *, published_prompt: bool
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Read all rows of a task; return the items and the dataset's ``{id, revision}``.
 
@@ -42,7 +45,7 @@ def fetch_items(
     return pd.DataFrame(rows, columns=COLUMNS), {"id": source.dataset, "revision": revision}
 
 
-def source_of(entry: CorrSteerTask, task: Task) -> Source:
+def source_of(entry: "CorrSteerTask", task: Task) -> Source:
     """Return the task's source with the changes of the configuration.
 
     A local file has one split, so its rows are split here.
@@ -53,6 +56,12 @@ def source_of(entry: CorrSteerTask, task: Task) -> Source:
     if is_file(dataset):
         return Source(dataset, source.train)
     return Source(dataset, source.train, source.validation, source.test, subsets)
+
+
+def configured_task(entry: "CorrSteerTask") -> Task:
+    """Return the task of ``entry`` with the source that the configuration sets."""
+    task = find_task(entry.task)
+    return replace(task, source=source_of(entry, task))
 
 
 class _Row(dict):

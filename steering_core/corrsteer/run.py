@@ -1,10 +1,8 @@
 """What the stages of one run share: model, task, decoding and classifier, set up alike."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from steering_core.config.corrsteer_task import CorrSteerTask
-from steering_core.config.view import SettingsView
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.sites import run_sites, wants_bos
 from steering_core.corrsteer.tasks import Task, find_task, follows
@@ -12,6 +10,9 @@ from steering_core.errors import ModelError
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.resources import fetched_model
 from steering_core.models.site import Site
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import CorrSteerSettings
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Run:
 def open_run(
     model: dict[str, Any],
     entry: dict[str, Any],
-    given: SettingsView,
+    given: "CorrSteerSettings",
     resources: dict[str, Any],
     *,
     batch_rows: int | None = None,
@@ -39,7 +40,7 @@ def open_run(
     Raises:
         ModelError: if something cannot be loaded.
     """
-    task = find_task(CorrSteerTask(**entry).task)
+    task = find_task(entry["task"])
     sites = run_sites(resources, published=given.published_site)
     classifier = None
     if task.success.classifier is not None:

@@ -2,17 +2,19 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from steering_core.config.model import Model
-from steering_core.config.view import SettingsView
 from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.selection import Selected, make_readers, select
 from steering_core.corrsteer.variant import Variant
 from steering_core.models.feature_encoder import load_encoder
 from steering_core.models.pins import pinned_sae
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import CorrSteerSettings
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ def select_shard(
     rows: pd.DataFrame,
     model: Model,
     resources: dict[str, Any],
-    given: SettingsView,
+    given: "CorrSteerSettings",
     *,
     variants: Sequence[str],
     histograms: Sequence[str],

@@ -5,15 +5,18 @@ Groups are never divided between splits, and both classes have equal shares in e
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from steering_core.config.settings import Settings
 from steering_core.data.concept import Concept, concept_rows, texts_by_role
 from steering_core.data.examples import PROMPT_SPLITS, SCHEMA
 from steering_core.data.same_text import normal_form, normal_forms
 from steering_core.errors import DataError, clipped
+
+if TYPE_CHECKING:
+    from steering_core.config.schema import Settings
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +28,7 @@ SPLITS = ("train", "validation", "test", "evaluation")
 def build_examples(
     rows: pd.DataFrame,
     concept: Concept,
-    settings: Settings,
+    settings: "Settings",
     count_tokens: Callable[[Sequence[str]], list[int]],
     *,
     questions: bool,
@@ -148,7 +151,7 @@ def subsample(rows: pd.DataFrame, per_class: int, seed: int) -> pd.DataFrame:
 
 
 def assign_splits(
-    rows: pd.DataFrame, settings: Settings, available: pd.Series | None = None
+    rows: pd.DataFrame, settings: "Settings", available: pd.Series | None = None
 ) -> pd.Series:
     """Return the split of each row; a group is never divided.
 

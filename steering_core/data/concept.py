@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from steering_core.config.settings import Settings
 from steering_core.config.validation import read_validated
 from steering_core.data.same_text import normal_form, normal_forms
 from steering_core.errors import ConfigError, clipped
+
+if TYPE_CHECKING:
+    from steering_core.config.schema import Settings
 
 
 class _Texts(BaseModel):
@@ -127,7 +129,7 @@ def _repeated(concept: Concept) -> Iterator[str]:
         yield f"both a positive and a negative text of contrast: {named}"
 
 
-def check_prompts(concept: Concept, settings: Settings) -> None:
+def check_prompts(concept: Concept, settings: "Settings") -> None:
     """Make sure that the concept has as many prompts as the settings ask for.
 
     Raises:
@@ -149,7 +151,7 @@ def check_prompts(concept: Concept, settings: Settings) -> None:
             )
 
 
-def concept_rows(concept: Concept, settings: Settings) -> pd.DataFrame:
+def concept_rows(concept: Concept, settings: "Settings") -> pd.DataFrame:
     """Return the texts of a concept as rows: pairs, personas with queries, requested prompts.
 
     Columns: ``example_id, text, label, group, split``; a prompt has no label.

@@ -4,13 +4,15 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from steering_core.config.settings import Settings
 from steering_core.methods.base import ALPHA, Direction, SteeringMethod, write_directions
+
+if TYPE_CHECKING:
+    from steering_core.config.schema import Settings
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def make_direction(method: str, topk: int) -> FixedDirection:
     return TopKFeatures(k=topk) if kind is TopKFeatures else kind()
 
 
-def fixed_methods(settings: Settings) -> list[FixedDirection]:
+def fixed_methods(settings: "Settings") -> list[FixedDirection]:
     """Return the configured methods that add one fixed direction, not fitted."""
     return [make_direction(name, settings.topk) for name in DIRECTIONS if name in settings.methods]
 

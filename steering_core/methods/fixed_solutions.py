@@ -5,17 +5,20 @@ an edit here makes only the solutions of the directions stale.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from steering_core.config.methods import BASELINE
-from steering_core.config.settings import Settings
 from steering_core.methods.base import ALPHA, Direction
 from steering_core.methods.solutions import GridPoint, solution_rows, with_split
 
+if TYPE_CHECKING:
+    from steering_core.config.schema import Settings
 
-def fixed_grid(method: str, settings: Settings) -> list[GridPoint]:
+
+def fixed_grid(method: str, settings: "Settings") -> list[GridPoint]:
     """Return every strength of a fixed direction, in the order of the configuration."""
     if method == BASELINE:
         return [GridPoint(method, 0, ALPHA, 0.0)]
@@ -50,7 +53,7 @@ def solve_fixed(
 
 
 def solve_directions(
-    settings: Settings,
+    settings: "Settings",
     examples: pd.DataFrame,
     direction_of: Callable[[str], tuple[Direction, float]],
 ) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from steering_core.config.methods import is_program, mode_of, program_of
-from steering_core.config.settings import Settings
 from steering_core.methods.base import SteeringMethod
 from steering_core.methods.fixed_solutions import fixed_grid
 from steering_core.methods.solutions import GridPoint, solution_rows, with_split
@@ -20,6 +19,9 @@ from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Solutions
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.progress import progress
+
+if TYPE_CHECKING:
+    from steering_core.config.schema import Settings
 
 
 class InfeasibleError(ValueError):
@@ -232,7 +234,7 @@ class ConvexOptimalSteering(OptimalSteering):
         return path.socp(shortfall, epsilon=self.epsilon)
 
 
-def grid(method: str, settings: Settings) -> list[GridPoint]:
+def grid(method: str, settings: "Settings") -> list[GridPoint]:
     """Return every strength of ``method``, in the order of the configuration."""
     if not is_program(method):
         return fixed_grid(method, settings)
@@ -311,7 +313,7 @@ def solve_programs(
 
 
 def solve_program_grid(
-    settings: Settings,
+    settings: "Settings",
     examples: pd.DataFrame,
     residuals: Float[np.ndarray, "n d_model"],
     probe: LinearProbe,
@@ -338,7 +340,7 @@ def solve_program_grid(
     return with_split(frames, examples)
 
 
-def _programs(method: str, settings: Settings) -> list[tuple[float, float | None, float | None]]:
+def _programs(method: str, settings: "Settings") -> list[tuple[float, float | None, float | None]]:
     if program_of(method) == "qp":
         return [(tau, lam, None) for lam in settings.qp_lambda for tau in settings.qp_tau]
     return [(tau, None, eps) for tau in settings.socp_tau for eps in settings.socp_epsilon]

@@ -1,9 +1,8 @@
 """Resolve, download and check everything an experiment takes from outside, before any compute."""
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from steering_core.config.experiment import Experiment
 from steering_core.config.model import Model, SAESource
 from steering_core.config.task import Classifier
 from steering_core.errors import ConfigError, ModelError
@@ -27,10 +26,13 @@ from steering_core.models.tokens import check_special_tokens
 from steering_core.models.weights import fetch_weights
 from steering_core.runtime.machine import running_versions
 
+if TYPE_CHECKING:
+    from steering_core.config.schema import Experiment
+
 log = logging.getLogger(__name__)
 
 
-def fetch_experiment(experiment: Experiment) -> dict[str, Any]:
+def fetch_experiment(experiment: "Experiment") -> dict[str, Any]:
     """Download model, SAE and classifier at pinned revisions and return what was found.
 
     Raises:
@@ -43,7 +45,7 @@ def fetch_experiment(experiment: Experiment) -> dict[str, Any]:
     return found
 
 
-def describe_experiment(experiment: Experiment) -> dict[str, Any]:
+def describe_experiment(experiment: "Experiment") -> dict[str, Any]:
     """Pin everything and check it against each other by the configurations, which are small.
 
     Raises:
@@ -99,7 +101,7 @@ def describe_model(
     }
 
 
-def download_experiment(experiment: Experiment, found: dict[str, Any]) -> None:
+def download_experiment(experiment: "Experiment", found: dict[str, Any]) -> None:
     """Download the weights of what :func:`describe_experiment` found, the smallest first.
 
     Raises:
@@ -115,7 +117,7 @@ def download_experiment(experiment: Experiment, found: dict[str, Any]) -> None:
     fetch_weights(model["id"], model["revision"])
 
 
-def choose_layers(experiment: Experiment, shape: ModelShape) -> list[int]:
+def choose_layers(experiment: "Experiment", shape: ModelShape) -> list[int]:
     """Return the layers to cache: those configured, or all that have an SAE.
 
     Raises:

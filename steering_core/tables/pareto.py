@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from steering_core.config.methods import BASELINE, is_adaptive, is_program
-from steering_core.config.settings import Settings
 from steering_core.methods.solutions import SOLVED, solved
 from steering_core.statistics.bootstrap import mean_interval, perplexity_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, interval_cells, validate_table
 from steering_core.tables.pareto_frontier import frontier_flags, frontier_probability
 from steering_core.tables.selection import select_strengths
+
+if TYPE_CHECKING:
+    from steering_core.config.schema import Settings
 
 _POINT = ["method", "strength_index", "strength_name", "strength", "tau", "lam", "epsilon"]
 
@@ -83,7 +85,7 @@ def gather(
     )
 
 
-def pareto_table(subject: Subject, measured: Measured, settings: Settings) -> pd.DataFrame:
+def pareto_table(subject: Subject, measured: Measured, settings: "Settings") -> pd.DataFrame:
     """Return the table that :mod:`steering_core.tables.columns` describes.
 
     Means are over inputs with a solution, before and after steering alike; the flip rates count

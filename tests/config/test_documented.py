@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steering_core.config.corrsteer import Arm, Bridge, CorrSteerSettings, FineTuning
-from steering_core.config.schema import DemoWorld
-from steering_core.config.settings import Settings
+from steering_core.config.corrsteer_schema import Arm, Bridge, CorrSteerSettings, FineTuning
+from steering_core.config.schema import DemoWorld, Settings
 from steering_core.config.task import Task
 from steering_core.probes.fit import REGULARISATIONS
 

@@ -1,8 +1,10 @@
 """The register: what everything else knows of the methods is read from it."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from steering_core.config.corrsteer import Bridge
+from steering_core.config.corrsteer_schema import Bridge
 from steering_core.config.methods import (
     BASELINE,
     CORRSTEER_METHODS,
@@ -15,8 +17,7 @@ from steering_core.config.methods import (
     program_of,
     settings_of,
 )
-from steering_core.config.settings import Settings
-from steering_core.config.view import SettingsView
+from steering_core.config.schema import Settings
 from steering_core.methods.directions import DIRECTIONS
 from steering_core.methods.programs import grid
 from steering_core.tables.palette import PALETTE, method_styles
@@ -33,7 +34,7 @@ def test_families_are_the_programs_and_the_rest():
 @pytest.mark.parametrize("family", FAMILY_SETTINGS)
 def test_the_strengths_of_a_family_are_made_of_its_settings_alone(family):
     given = settings_of(family, Settings())
-    view = SettingsView(given)  # refuses what it was not given
+    view = SimpleNamespace(**given)  # refuses what it was not given
     for method in given["methods"]:
         assert grid(method, view) == grid(method, Settings())
     assert set(given) == {"methods", *FAMILY_SETTINGS[family]}

@@ -6,16 +6,14 @@ from pathlib import Path
 import pytest
 from workflow_rules import CONFIG, parse
 
-from steering_core.config.corrsteer_resolve import find_corrsteer
 from steering_core.config.paths import (
     TABLES,
     check_paths,
-    corrsteer_paths,
-    experiment_paths,
     fixed_part,
     is_path,
+    named_paths,
 )
-from steering_core.config.resolve import resolve
+from steering_core.config.resolve import resolve, resolve_corrsteer
 from steering_core.data.sources import READERS
 from steering_core.errors import ConfigError
 
@@ -44,12 +42,16 @@ def world(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
+def paths_of(found):
+    return named_paths(found, found.task.dataset)
+
+
 def experiment(model=(), task=(), settings=()):
     raw = copy.deepcopy(CONFIG)
     raw["models"]["m"] = {**MODEL, **dict(model)}
     raw["tasks"]["t"] = {**TASK, **dict(task)}
     raw["experiments"]["e"] = {"model": "m", "task": "t", "settings": dict(settings)}
-    return experiment_paths(resolve(raw, "e"))
+    return paths_of(resolve(raw, "e"))
 
 
 def corrsteer(dataset, model=(), settings=()):
@@ -57,7 +59,7 @@ def corrsteer(dataset, model=(), settings=()):
     raw["corrsteer"]["models"]["m"] = {**MODEL, "paired": False, **dict(model)}
     raw["corrsteer"]["tasks"]["t"] = {"task": "praise", "paired": False, "dataset": dataset}
     raw["corrsteer"]["experiments"]["e"] = {"model": "m", "task": "t", "settings": dict(settings)}
-    return corrsteer_paths(find_corrsteer(raw, "e"), dataset)
+    return named_paths(resolve_corrsteer(raw, "e"), dataset)
 
 
 def test_what_is_there_passes(world: Path):
@@ -122,11 +124,11 @@ def test_all_that_is_missing_is_said_at_once(world: Path):
 def test_what_a_rule_makes_may_be_missing(world: Path):
     made = parse().names["made_here"]
     for name in "demo", "gpt2_sst2":
-        paths = experiment_paths(resolve(CONFIG, name))
+        paths = paths_of(resolve(CONFIG, name))
         assert [made(fixed_part(one.path)) for one in paths] == [name == "demo"] * len(paths)
-    check_paths(experiment_paths(resolve(CONFIG, "demo")), made)
+    check_paths(paths_of(resolve(CONFIG, "demo")), made)
     praise = "results/demo/praise_task.parquet"
-    check_paths(corrsteer_paths(find_corrsteer(CONFIG, "demo_praise"), praise), made)
+    check_paths(named_paths(resolve_corrsteer(CONFIG, "demo_praise"), praise), made)
     # Asked for, these would be answered by the rule for what no rule makes.
     for path in "results/demo/other.yaml", "results/mine/concept.yaml", "results", "config.yaml":
         assert not made(path)

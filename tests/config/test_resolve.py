@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from steering_core.config.methods import METHODS
 from steering_core.config.resolve import load_config, resolve
-from steering_core.config.schema import Config, DemoWorld
-from steering_core.config.settings import Settings
+from steering_core.config.schema import Config, DemoWorld, Settings
 from steering_core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from corrsteer_world import SITE, TinySAE, word_rows, words_task
 
-from steering_core.config.corrsteer import Bridge
+from steering_core.config.corrsteer_schema import Bridge
 from steering_core.config.methods import CORRSTEER_METHODS, is_program, mode_of
 from steering_core.corrsteer.answers import SCHEMA, answer, write_answers
 from steering_core.corrsteer.bridge import NO_STEERING, answer_bridge, fitting

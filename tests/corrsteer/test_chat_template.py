@@ -8,7 +8,7 @@ import pytest
 import torch
 from corrsteer_world import SITE, word_rows, words_task
 
-from steering_core.config.corrsteer import CorrSteerSettings
+from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.corrsteer import decoding
 from steering_core.corrsteer.bridge import fitting, residuals
 from steering_core.corrsteer.contrast import persona_pairs

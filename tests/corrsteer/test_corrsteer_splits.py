@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from steering_core.config.corrsteer import CorrSteerSettings
+from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.corrsteer.examples import (
     PromptOptions,
     assign_splits,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from corrsteer_world import spacing_tokenizer, word_rows, words_task
 
-from steering_core.config.corrsteer import FineTuning
+from steering_core.config.corrsteer_schema import FineTuning
 from steering_core.config.model import Model, SAESource
 from steering_core.corrsteer.answers import answer
 from steering_core.corrsteer.decoding import Decoding

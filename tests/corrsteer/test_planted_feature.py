@@ -13,7 +13,7 @@ import pytest
 import torch
 from corrsteer_world import SITE
 
-from steering_core.config.corrsteer import Arm, Bridge
+from steering_core.config.corrsteer_schema import Arm, Bridge
 from steering_core.config.model import Model, SAESource
 from steering_core.corrsteer.answers import answer, layer_interventions
 from steering_core.corrsteer.bridge import answer_bridge

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from steering_core.config.corrsteer_resolve import load_corrsteer, load_section
+from steering_core.config.resolve import load_corrsteer, load_section
 from steering_core.corrsteer.published import (
     COLUMNS,
     FILES,
@@ -138,7 +138,7 @@ def test_the_copies_are_those_of_the_source():
         ({"arms": {"qp_optimal": {}}}, "name of another method"),
         ({"arms": {"x": {"per_layer": 50}}}, "arms.x.per_layer is 50"),
         ({"bridge": {"features": 50}}, "bridge.features is 50"),
-        ({"arms": {"x": {"space": "raw", "per_layer": "all"}}}, "either sign"),
+        ({"arms": {"x": {"space": "raw", "per_layer": "all"}}}, "both signs"),
         ({"restrict_options": True, "chain_of_thought": True}, "chain_of_thought"),
         ({"arms": {"x": {"per_layer": "all"}}}, "raw"),
         ({"arms": {"x": {"features_from": {"experiment": "gemma2b_mlu"}}}}, "gemma2b_mmlu"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from corrsteer_world import SITE
 
-from steering_core.config.corrsteer import DEFAULT_ARMS, Arm
+from steering_core.config.corrsteer_schema import DEFAULT_ARMS, Arm
 from steering_core.corrsteer.accumulate import Accumulator, Accumulators, to_csr
 from steering_core.corrsteer.plan import Plan, make_plan
 from steering_core.corrsteer.ranking import coefficients

@@ -1,15 +1,9 @@
 """The declared tasks, on hand-written rows and on the real ones."""
 
-from dataclasses import replace
-from pathlib import Path
-
 import pandas as pd
 import pytest
-import yaml
 
-from steering_core.config.corrsteer_resolve import load_corrsteer
-from steering_core.config.corrsteer_task import CorrSteerTask
-from steering_core.corrsteer.asked import asked_runs, check_options
+from steering_core.config.corrsteer_schema import CorrSteerTask
 from steering_core.corrsteer.read_items import fetch_items, source_of
 from steering_core.corrsteer.tasks import TASKS, find_task, follows
 from steering_core.demo.vocabulary import lexicon
@@ -131,43 +125,6 @@ def test_an_option_that_a_task_cannot_follow_is_left_out_with_a_warning(
     assert (f"{option} changes nothing for the task {task}" in caplog.text) is not of_use
     caplog.clear()
     assert not follows(option, TASKS[task], asked=False) and not caplog.text
-
-
-def test_an_option_that_no_experiment_of_a_run_can_follow_is_an_error():
-    experiments = load_corrsteer(
-        yaml.safe_load((Path(__file__).resolve().parents[2] / "config.yaml").read_text())
-    )
-    tables = ["gemma2b_xstest", "gemma2b_mmlu", "gemma2b_mmlu_pooling"]
-
-    def run(*targets, **given):
-        check_options(given, experiments, asked_runs(targets, experiments, tables))
-
-    run("corrsteer_tables", published_prompt=True, restrict_options=True)
-    run("corrsteer", published_prompt=True)
-    run("results/tables/corrsteer/ser/x.json", restrict_options=True)
-    run("results/gemma2b_xstest/corrsteer.csv", published_prompt=True)
-    run("results/gemma2b_mmlu/corrsteer.csv", published_prompt=False, few_shot=2)
-    run("results/gemma2b_xstest/corrsteer.csv", published_split=True)
-    run("results/gemma2b_mmlu_pooling/corrsteer.csv", published_mask=True)
-    run("corrsteer_tables", published_mask=True)
-    # Rows in a local file have no test split, so their task splits itself.
-    mine = experiments["gemma2b_gsm8k"]
-    mine = replace(mine, task=mine.task.model_copy(update={"dataset": "mine.jsonl"}))
-    check_options({"published_split": True}, {"mine": mine}, ["mine"])
-    # Its arms take features that are selected on MMLU.
-    run("results/gemma2b_xstest_scaled/corrsteer.csv", published_prompt=True)
-    for target, option in (
-        ("results/gemma2b_mmlu/corrsteer.csv", "published_prompt"),
-        ("results/gemma2b_gsm8k/corrsteer.csv", "restrict_options"),
-        ("results/gemma2b_gsm8k/corrsteer.csv", "published_split"),
-        ("results/gemma2b_gsm8k/corrsteer.csv", "published_mask"),
-    ):
-        with pytest.raises(ConfigError, match=f"{option} would change nothing that is asked for"):
-            run(target, **{option: True})
-    assert asked_runs(["results/gemma2b_mmlu_from_pt/x"], experiments, []) == {
-        "gemma2b_mmlu_from_pt",
-        "gemma2b_pt_mmlu",
-    }
 
 
 def test_praise_is_more_positive_than_negative_words():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from steering_core.config.settings import Settings
+from steering_core.config.schema import Settings
 from steering_core.data.build import SPLITS, assign_splits, subsample
 from steering_core.errors import DataError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steering_core.config.corrsteer_task import CorrSteerTask
+from steering_core.config.corrsteer_schema import CorrSteerTask
 from steering_core.config.task import Task
 from steering_core.corrsteer.read_items import fetch_items
 from steering_core.data.columns import text_in, texts_in, whole_number_in

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from steering_core.config.resolve import resolve
-from steering_core.config.settings import Settings
+from steering_core.config.schema import Settings
 from steering_core.config.task import Task
 from steering_core.data.build import SPLITS, build_examples
 from steering_core.data.concept import Concept, read_concept

@@ -1,7 +1,6 @@
 """Real rows of a select task through S, A and P; test_corrsteer_xstest.py has free text."""
 
-from steering_core.config.corrsteer import Arm, CorrSteerSettings
-from steering_core.config.corrsteer_task import CorrSteerTask
+from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings, CorrSteerTask
 from steering_core.config.model import SAESource
 from steering_core.corrsteer.answers import answer, layer_interventions, undefined
 from steering_core.corrsteer.decoding import Decoding

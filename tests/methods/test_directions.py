@@ -8,7 +8,7 @@ import pytest
 from small_world import D_MODEL, concept, decoder, fit_data, inputs, probe
 
 from steering_core.config.methods import METHODS, is_program
-from steering_core.config.settings import Settings
+from steering_core.config.schema import Settings
 from steering_core.errors import StorageError
 from steering_core.methods import (
     CAAContrastive,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steering_core.config.methods import METHODS, is_program
-from steering_core.config.settings import Settings
+from steering_core.config.schema import Settings
 from steering_core.methods.programs import grid, make_program
 
 positive = st.floats(1e-6, 1e6)

@@ -8,7 +8,7 @@ from small_world import D_MODEL, decoder, inputs, probe
 
 from benchmarks.reference import solve_reference
 from steering_core.config.methods import METHODS, is_adaptive, is_program, mode_of, program_of
-from steering_core.config.settings import Settings
+from steering_core.config.schema import Settings
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import grid, solve_programs
 from steering_core.optimize.path import SteeringPath

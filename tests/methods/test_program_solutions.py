@@ -1,12 +1,13 @@
 """All methods at once: rows, splits, and what the shared vector is fitted to."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 from small_world import D_MODEL, decoder, inputs, probe
 
 from steering_core.config.methods import settings_of
-from steering_core.config.settings import Settings
-from steering_core.config.view import SettingsView
+from steering_core.config.schema import Settings
 from steering_core.methods.base import Direction
 from steering_core.methods.fixed_solutions import solve_directions
 from steering_core.methods.programs import (
@@ -31,7 +32,9 @@ SETTINGS = Settings(
     strengths=[1.0, 2.0],
     qp_tau=[2.0],
 )
-DIRECTIONS, PROGRAMS = (SettingsView(settings_of(name, SETTINGS)) for name in ("directions", "qp"))
+DIRECTIONS, PROGRAMS = (
+    SimpleNamespace(**settings_of(name, SETTINGS)) for name in ("directions", "qp")
+)
 
 
 def test_a_shared_vector_knows_validation_rows_outside_the_class_alone():

@@ -8,7 +8,7 @@ import pytest
 from small_world import D_MODEL, decoder, fit_data, inputs, probe
 
 from steering_core.config.methods import is_program
-from steering_core.config.settings import Settings
+from steering_core.config.schema import Settings
 from steering_core.methods.base import read_direction
 from steering_core.methods.directions import fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_fixed

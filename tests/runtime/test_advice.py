@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from steering_core.config.corrsteer import CorrSteerSettings
-from steering_core.config.settings import Settings
+from steering_core.config.corrsteer_schema import CorrSteerSettings
+from steering_core.config.schema import Settings
 from steering_core.errors import ConfigError, ResourceError
 from steering_core.runtime.advice import (
     NEEDS,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steering_core.config.settings import Settings
+from steering_core.config.schema import Settings
 from steering_core.tables.caveats import judge_warnings, probe_warnings
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.pareto import Measured, Subject, pareto_table

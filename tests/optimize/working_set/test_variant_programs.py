@@ -5,7 +5,7 @@ import pytest
 from optimize_instances import unit_dictionary
 from scipy import sparse
 
-from steering_core.config.settings import VARIANTS
+from steering_core.config.schema import VARIANTS
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.working_set.variants import VariantPrograms, fit_subspace

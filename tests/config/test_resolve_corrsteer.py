@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering_core.config.corrsteer import DEFAULT_ARMS
-from steering_core.config.corrsteer_resolve import find_corrsteer, load_corrsteer
+from steering_core.config.corrsteer_schema import DEFAULT_ARMS
+from steering_core.config.resolve import load_corrsteer, resolve_corrsteer
 from steering_core.corrsteer.tasks import find_task
 from steering_core.errors import ConfigError
 
@@ -90,13 +90,13 @@ def test_without_programs_there_is_no_bridge_to_check():
 
 def test_an_arm_with_the_features_of_another_takes_them_as_they_are():
     arms = {"x": {"features_from": {"experiment": "gemma2b_mmlu"}, "scale": 2.0}}
-    with pytest.raises(ConfigError, match="scale would do nothing here"):
+    with pytest.raises(ConfigError, match="scale would have no effect here"):
         load_corrsteer(with_settings(arms=arms))
 
 
 def test_an_unknown_experiment_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'gemma2b_mmlu'"):
-        find_corrsteer(CONFIG, "gemma2b_mmul")
+        resolve_corrsteer(CONFIG, "gemma2b_mmul")
 
 
 def test_an_experiment_whose_features_are_not_there_is_named():
