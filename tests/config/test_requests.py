@@ -7,7 +7,6 @@ import pytest
 import yaml
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
-from steering_core.corrsteer.options import OPTIONS
 from workflow_rules import CONFIG
 
 from steering_core.config.requests import (
@@ -23,6 +22,7 @@ from steering_core.config.requests import (
 )
 from steering_core.config.resolve import load_config, load_corrsteer, resolve_corrsteer
 from steering_core.corrsteer.read_items import configured_task
+from steering_core.corrsteer.tasks import OPTIONS
 from steering_core.errors import ConfigError
 
 RUNS = load_corrsteer(CONFIG)
