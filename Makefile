@@ -6,7 +6,7 @@ ROUNDS ?= 5
 BIN := .venv/bin
 STAMP := .venv/installed
 # The demo's model is small: each job uses one core, and memory need not limit how many run at once.
-SMALL := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_bridge corrsteer_select divergence \
+SMALL := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_sparse_methods corrsteer_select divergence \
 	encode_features fit_probes generate judge solve solve_variants sweep_layers)
 
 .PHONY: demo test stress lint format bench bench-table report clean

@@ -26,8 +26,9 @@ from steering_core.activations.positions import last_token_residuals
 from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.arms import variants
-from steering_core.corrsteer.decoding import Decoding, decode
+from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.selection import make_readers, select
+from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.tasks import Source, Task
 from steering_core.corrsteer.variant import Variant
 from steering_core.demo.language_model import word_tokenizer
@@ -117,12 +118,14 @@ def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> list[Li
     rows, how = questions(n_rows), Decoding(new_tokens, batch_rows=8)
     task = Task("bench", Source("-", "-"), lambda row: None, Longer(), new_tokens)
 
+    session = Session(lm, task, how, None, reasoned=False, sites=sites)
+
     def plain() -> list[int]:
-        return [len(text.split()) for _, texts in decode(lm, rows, how) for text in texts]
+        return [len(text.split()) for _, texts in session.complete(rows) for text in texts]
 
     def selecting(wanted: list[Variant], histograms: list[Variant]) -> Callable[[], object]:
         readers = make_readers(saes, sites, wanted, D_MODEL)
-        return lambda: select(lm, rows, task, how, None, readers, wanted, histograms=histograms)
+        return lambda: select(session, rows, readers, wanted, histograms=histograms)
 
     default, histograms = (
         [Variant.parse(text) for text in texts]

@@ -23,8 +23,8 @@ from benchmarks.floor_fits import features, judge, probes
 from benchmarks.floor_programs import directions, effects, solve, variants
 from benchmarks.floor_tables import corrsteer_report, norm_matched, pareto
 from benchmarks.table import report
-from steering_core.generation.adaptive import AdaptiveSteering
-from steering_core.generation.plan import AdaptivePlan
+from steering_core.generation.adaptive import AdaptivePlan
+from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.metrics.divergence import divergence
 
 TEXTS, ROWS = 40, 512
@@ -46,7 +46,13 @@ def model_stages(size: str, measured: Rates, repeats: int, folder: Path) -> list
             lambda: work.cache(list(range(layers)), "last"),
             world.steered,
             lambda: world.adaptive(plan),
-            lambda: divergence(lm, world.prompts, continuation, site=SITE, vectors=world.vectors),
+            lambda: divergence(
+                lm,
+                world.prompts,
+                continuation,
+                prepend_bos=SITE.prepend_bos,
+                intervention=Intervention({SITE: RowVectors(world.vectors)}),
+            ),
         ],
         repeats,
     )
@@ -94,7 +100,7 @@ def solving(
     residual = residual.to(world.lm.dtype)
 
     def run() -> None:
-        steering = AdaptiveSteering(plan.solver, plan.tau, plan.parameter)
+        steering = plan.start()
         for _ in range(NEW_TOKENS):
             steering.at(rows, residual)
 

@@ -13,10 +13,10 @@ import torch
 from benchmarks.common import alternate, arguments, random_model, run_name, seconds, texts
 from benchmarks.reference import solve_reference
 from benchmarks.table import Line, at_least, compared, report
-from steering_core.generation.adaptive import AdaptiveSolver
-from steering_core.generation.generate import Sampling, continuations, generate
-from steering_core.generation.plan import AdaptivePlan
-from steering_core.generation.steering import steer_positions
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.decode import continuations
+from steering_core.generation.intervention import Intervention, RowVectors, steer
+from steering_core.generation.sampling import Sampling
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site
@@ -62,14 +62,19 @@ class World:
 
     def steered(self, prompts: list[list[int]] | None = None, sampling: Sampling = GREEDY) -> None:
         """Generate with a fixed vector for each prompt."""
-        generate(
+        self._continue(prompts or self.prompts, sampling, RowVectors(self.vectors))
+
+    def _continue(
+        self, prompts: list[list[int]], sampling: Sampling, what: RowVectors | AdaptivePlan
+    ) -> None:
+        continuations(
             self.lm,
-            prompts or self.prompts,
+            prompts,
             NAMES,
             sampling,
-            site=SITE,
-            vectors=self.vectors,
-            batch_size=PROMPTS,
+            prepend_bos=SITE.prepend_bos,
+            intervention=Intervention({SITE: what}),
+            batch_rows=PROMPTS,
         )
 
     def plan(self, program: str, path: SteeringPath | None = None) -> AdaptivePlan:
@@ -81,9 +86,7 @@ class World:
 
     def adaptive(self, plan: AdaptivePlan) -> None:
         """Generate with a new optimum at every token."""
-        continuations(
-            self.lm, self.prompts, NAMES, GREEDY, site=SITE, adaptive=plan, batch_size=PROMPTS
-        )
+        self._continue(self.prompts, GREEDY, plan)
 
     def cold(self) -> None:
         """The same from nothing: fit the path, follow it as far as is needed, generate."""
@@ -109,11 +112,11 @@ def one_by_one(world: World, row: int, new_tokens: int = NEW_TOKENS) -> None:
     """The published form: one prompt, no cache, a whole pass for each token."""
     lm: LanguageModel = world.lm
     tokens = torch.tensor([world.prompts[row]], device=lm.device)
-    vector = torch.tensor(world.vectors[row : row + 1])
+    added = Intervention({SITE: RowVectors(world.vectors[row])})
     for _ in range(new_tokens):
         where = torch.zeros_like(tokens, dtype=torch.bool)
         where[:, PROMPT_TOKENS - 1 :] = True
-        with steer_positions(lm, SITE, vector, where):
+        with steer(lm, added, where):
             logits = lm.model(input_ids=tokens, use_cache=False).logits[:, -1]
         tokens = torch.cat([tokens, logits.argmax(dim=-1, keepdim=True)], dim=1)
 
@@ -144,11 +147,11 @@ def adaptive_token(world: World, length: int) -> tuple[float, float, float]:
 
     cone = seconds(lambda: solve(epsilon=EPSILON))
     quadratic = seconds(lambda: solve(qp_lambda=LAMBDA))
-    vector = torch.tensor((found["last"].delta @ world.decoder)[None])
+    added = Intervention({SITE: RowVectors(found["last"].delta @ world.decoder)})
 
     def passes() -> None:
         lm.model(input_ids=tokens, use_cache=False)
-        with steer_positions(lm, SITE, vector, where):
+        with steer(lm, added, where):
             lm.model(input_ids=tokens, use_cache=False)
 
     return seconds(passes), quadratic, cone

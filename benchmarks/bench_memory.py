@@ -17,6 +17,7 @@ import pandas as pd
 from benchmarks.common import arguments, random_model, texts
 from benchmarks.table import at_most, report
 from steering_core.activations.cache import cache_activations
+from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.metrics.divergence import divergence
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
@@ -65,8 +66,8 @@ def kl(n_texts: int) -> None:
         lm,
         [row[:2] for row in rows],
         [row[2:] for row in rows],
-        site=Site(13, "post", False, True),
-        vectors=vectors,
+        prepend_bos=True,
+        intervention=Intervention({Site(13, "post", False, True): RowVectors(vectors)}),
         batch_tokens=BATCH_TOKENS,
     )
     print(peak_mb() - before)

@@ -12,14 +12,14 @@ from benchmarks.floor import Rates, Stage, attention, weights
 from steering_core.config.corrsteer_schema import DEFAULT_ARMS, Arm, CorrSteerSettings, FineTuning
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.arms import variants
-from steering_core.corrsteer.decoding import Decoding, decode
+from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.fine_tune import fine_tune, training_ids
 from steering_core.corrsteer.plan import make_plan
 from steering_core.corrsteer.scores import snapshot
 from steering_core.corrsteer.selection import make_readers, select
+from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.tasks import Source, Task
 from steering_core.corrsteer.variant import Variant
-from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 from steering_core.storage.arrays import load_arrays, save_arrays
 
@@ -42,13 +42,15 @@ def selection(rates: Rates, repeats: int) -> list[Stage]:
         rows, how = questions(n), Decoding(tokens, batch_rows=8)
         task = Task("bench", Source("-", "-"), lambda row: None, Longer(), tokens)
 
-        def run(rows=rows, how=how, task=task) -> None:
-            select(lm, rows, task, how, None, readers, accumulated, histograms=histograms)
+        session = Session(lm, task, how, None, reasoned=False, sites=sites)
+
+        def run(session=session, rows=rows) -> None:
+            select(session, rows, readers, accumulated, histograms=histograms)
 
         (spent,) = alternate([run], repeats)
-        made = [(i, len(t.split())) for chosen, texts in decode(lm, rows, how)
-                for i, t in zip(chosen, texts, strict=True)]  # fmt: skip
-        operations, moved = _answering(lm, rows, how)
+        made = [(i, len(t.split())) for decoded, texts in session.complete(rows)
+                for i, t in zip(decoded.rows, texts, strict=True)]  # fmt: skip
+        operations, moved = _answering(session, rows)
         pooled = sum(length for _, length in made)
         width = 2.0 * lm.shape.d_model * sum(encoder.d_sae for encoder in encoders.values())
         stages.append(
@@ -63,15 +65,16 @@ def selection(rates: Rates, repeats: int) -> list[Stage]:
     return stages
 
 
-def _answering(lm: LanguageModel, rows: pd.DataFrame, how: Decoding) -> tuple[float, float]:
+def _answering(session: Session, rows: pd.DataFrame) -> tuple[float, float]:
     """Fewest operations and bytes of answering ``rows``, without padding."""
+    lm = session.lm
     blocks, head = weights(lm)
     word, config = lm.dtype.itemsize, lm.model.config
     cache = 2 * lm.shape.n_layers * config.num_key_value_heads * config.head_dim * word
     prompts = rows["prompt"].str.split().str.len().to_numpy() + 1  # BOS
     operations = moved = 0.0
-    for chosen, texts in decode(lm, rows, how):
-        asked, made = prompts[chosen], np.array([len(text.split()) for text in texts])
+    for decoded, texts in session.complete(rows):
+        asked, made = prompts[decoded.rows], np.array([len(text.split()) for text in texts])
         lengths = asked + made / 2
         looked = attention(lm, 1) * lengths
         operations += ((asked + made - 1) * (2 * blocks + looked) + made * 2 * head).sum()

@@ -107,7 +107,7 @@ rule corrsteer_fine_tune:
         "../workflow_scripts/corrsteer_fine_tune.py"
 
 
-rule corrsteer_bridge:
+rule corrsteer_sparse_methods:
     input:
         resources=rules.corrsteer_fetch.output.resources,
         examples=rules.corrsteer_examples.output.examples,
@@ -122,9 +122,9 @@ rule corrsteer_bridge:
         answers="results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet",
         validation="results/{run}/corrsteer/seed-{seed}/validation/{method}.csv",
     log:
-        "results/{run}/logs/corrsteer_bridge-{seed}-{method}.log",
+        "results/{run}/logs/corrsteer_sparse_methods-{seed}-{method}.log",
     benchmark:
-        "results/{run}/benchmarks/corrsteer_bridge-{seed}-{method}.tsv"
+        "results/{run}/benchmarks/corrsteer_sparse_methods-{seed}-{method}.tsv"
     wildcard_constraints:
         method="|".join(CORRSTEER_METHODS),
     conda:
@@ -139,6 +139,6 @@ rule corrsteer_bridge:
         task=task,
         bridge=setting("bridge"),
         settings=settings(*ANSWERING),
-        code=code("corrsteer_bridge.py"),
+        code=code("corrsteer_sparse_methods.py"),
     script:
-        "../workflow_scripts/corrsteer_bridge.py"
+        "../workflow_scripts/corrsteer_sparse_methods.py"

@@ -18,12 +18,20 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "corrsteer"))
 
-from corrsteer_world import SITE, TinySAE, spacing_tokenizer, word_rows, words_task  # noqa: E402
+from corrsteer_world import (  # noqa: E402
+    SITE,
+    TinySAE,
+    at_layers,
+    session_of,
+    spacing_tokenizer,
+    word_rows,
+    words_task,
+)
 from transformers import AutoTokenizer  # noqa: E402
 
 from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings  # noqa: E402
 from steering_core.corrsteer.accumulate import Accumulators  # noqa: E402
-from steering_core.corrsteer.answers import answer, layer_interventions  # noqa: E402
+from steering_core.corrsteer.answers import answer  # noqa: E402
 from steering_core.corrsteer.capture import capture, feature_reader, raw_reader  # noqa: E402
 from steering_core.corrsteer.decoding import Decoding, OnlyOptions  # noqa: E402
 from steering_core.corrsteer.examples import (  # noqa: E402
@@ -35,7 +43,7 @@ from steering_core.corrsteer.examples import (  # noqa: E402
 )
 from steering_core.corrsteer.extraction import number  # noqa: E402
 from steering_core.corrsteer.fine_tune import training_ids  # noqa: E402
-from steering_core.corrsteer.plan import make_plan  # noqa: E402
+from steering_core.corrsteer.plan import Plan, make_plan  # noqa: E402
 from steering_core.corrsteer.report import paired  # noqa: E402
 from steering_core.corrsteer.selection import make_readers, select  # noqa: E402
 from steering_core.corrsteer.sites import run_sites  # noqa: E402
@@ -44,7 +52,7 @@ from steering_core.corrsteer.success import Refusal, SemanticSimilarity  # noqa:
 from steering_core.corrsteer.tasks import TASKS, Source  # noqa: E402
 from steering_core.corrsteer.variant import Variant  # noqa: E402
 from steering_core.errors import ConfigError, DataError, ModelError  # noqa: E402
-from steering_core.generation.generate import continue_batch  # noqa: E402
+from steering_core.generation.decode import continue_batch  # noqa: E402
 from steering_core.models.residual_stream import read_residuals  # noqa: E402
 from steering_core.models.tokens import pad, tokenize  # noqa: E402
 from steering_core.statistics.histogram import StreamingHistogram  # noqa: E402
@@ -81,8 +89,8 @@ def test_01_an_sae_reads_and_writes_at_its_own_site(tiny):
     torch.testing.assert_close(got, residual[site.hook_name][0, -1], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(got, residual[early.hook_name][0, -1], atol=1e-2)
     vector = np.ones(tiny.shape.d_model, dtype=np.float32)
-    ((where, added),) = layer_interventions({2: vector}, {2: site}, [2])
-    assert where == site and added is vector
+    ((where, added),) = Plan(None, {2: vector}, {2: site}, {}).intervention([2]).at.items()
+    assert where == site and np.array_equal(added.vectors, vector)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 42, 43])
@@ -189,7 +197,7 @@ def test_07_selection_and_evaluation_ask_alike(tiny):
     rows = word_rows(12).assign(letters=[["w7", "w9"]] * 12)
     how = replace(HOW, restrict_options=True)
     readers = [raw_reader(SITE, tiny.shape.d_model)]
-    selected = select(tiny, rows, words_task(), how, None, readers, [Variant("raw")])
+    selected = select(session_of(tiny, how), rows, readers, [Variant("raw")])
     evaluated = answer(tiny, rows, words_task(), how, None)
     assert selected.answers["text"].tolist() == evaluated["text"].tolist()
     assert set(evaluated["text"].str.split().str[0]) == {"w7", "w9"}
@@ -212,11 +220,13 @@ def test_08_a_failure_while_generating_leaves_no_hook(tiny, monkeypatch, stage):
     how = replace(HOW, restrict_options=True)
     with pytest.raises(RuntimeError, match="broken"):
         if stage == "answer":
-            steering = [(SITE, np.ones(tiny.shape.d_model, np.float32))]
-            answer(tiny, rows, words_task(), how, None, interventions=steering)
+            vectors = {1: np.ones(tiny.shape.d_model, np.float32)}
+            answer(
+                tiny, rows, words_task(), how, None, intervention=at_layers(vectors, {1: SITE}, [1])
+            )
         else:
             reader = raw_reader(SITE, tiny.shape.d_model)
-            select(tiny, rows, words_task(), how, None, [reader], [Variant("raw")])
+            select(session_of(tiny, how), rows, [reader], [Variant("raw")])
     assert during[0] > before == hooks()
 
 

@@ -22,14 +22,14 @@ sys.path.insert(0, str(ROOT / "tests" / "corrsteer"))
 from corrsteer_world import SITE, word_rows, words_task
 
 from steering_core.config.corrsteer_schema import Arm, Bridge, CorrSteerSettings
-from steering_core.corrsteer import bridge, run
+from steering_core.corrsteer import session, sparse_answers
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import undefined, write_answers
-from steering_core.corrsteer.bridge import Bridged
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.examples import assign_splits, write_examples
 from steering_core.corrsteer.plan import Plan
-from steering_core.corrsteer.run import Run, open_run
+from steering_core.corrsteer.session import Session, open_session
+from steering_core.corrsteer.sparse_answers import SparseAnswers
 from steering_core.corrsteer.success import Refusal, SemanticSimilarity
 from steering_core.corrsteer.tasks import Source
 from steering_core.corrsteer.variant import Variant
@@ -90,8 +90,8 @@ def test_02_a_run_selects_and_evaluates_on_the_split_of_its_own_seed(
     tiny, tmp_path, resources, monkeypatch, rules, seed
 ):
     """Published: evaluation splits with seed 42, whatever the run was trained on."""
-    loaded = Run(tiny, words_task(2), Decoding(2), None, False, {1: SITE})
-    monkeypatch.setattr(run, "open_run", lambda *args: loaded)
+    loaded = Session(tiny, words_task(2), Decoding(2), None, False, {1: SITE})
+    monkeypatch.setattr(session, "open_session", lambda *args: loaded)
     texts = word_rows(60)
     items = texts.drop(columns=["split", "example_id"]).assign(
         item_id=texts["example_id"], source_split="test"
@@ -133,7 +133,7 @@ def test_02_a_run_selects_and_evaluates_on_the_split_of_its_own_seed(
     assert tested == mine["test"] and used == mine["train"] and not tested & used
     for other in {0, 1, 42} - {seed}:
         assert tested != set(tables[other].query("split == 'test'")["example_id"])
-    for stage in ("select", "validate", "answer", "fine_tune", "bridge"):
+    for stage in ("select", "validate", "answer", "fine_tune", "sparse_methods"):
         wanted = "results/{run}/corrsteer/seed-{seed}/examples.parquet"
         assert str(job_of(rules, f"corrsteer_{stage}").input.examples) == wanted
 
@@ -176,16 +176,16 @@ def test_09_the_decoders_bias_is_in_no_row_of_the_bridge(tmp_path, resources, mo
 
     def bridged(run, method, settings, plan, rows_of, *splits, **options):
         seen["rows"] = rows_of(1, np.array([4, 2]))
-        return Bridged(undefined(rows, "not run"), pd.DataFrame({"strength": []}))
+        return SparseAnswers(undefined(rows, "not run"), pd.DataFrame({"strength": []}))
 
-    monkeypatch.setattr(bridge, "answer_bridge", bridged)
-    monkeypatch.setattr(run, "open_run", lambda *args: None)
+    monkeypatch.setattr(sparse_answers, "answer_sparse_method", bridged)
+    monkeypatch.setattr(session, "open_session", lambda *args: None)
     write_examples(tmp_path / "examples.parquet", rows.assign(n_tokens=3))
     rows[["example_id"]].assign(success=True).to_parquet(tmp_path / "training.parquet")
     empty = Plan(pd.DataFrame(columns=["layer"]), {}, {}, {})
     monkeypatch.setattr(Plan, "load", lambda path: empty)
     run_stage(
-        "corrsteer_bridge.py",
+        "corrsteer_sparse_methods.py",
         tmp_path,
         input={
             "resources": resources,
@@ -214,7 +214,7 @@ def test_10_a_baseline_is_found_under_the_name_it_is_written_to(rules, tmp_path)
         for s in report.params["seeds"](CORRSTEER_JOB)
         for m in report.params["arms"](CORRSTEER_JOB)
     ]
-    makers = ("corrsteer_answer", "corrsteer_fine_tune", "corrsteer_bridge")
+    makers = ("corrsteer_answer", "corrsteer_fine_tune", "corrsteer_sparse_methods")
     made = [str(job_of(rules, rule).output.answers) for rule in makers]
     patterns = [re.sub(r"\{(\w+)(,[^}]*)?\}", r"(?P<\1>[^/]+)", pattern) for pattern in made]
     for path, (seed, method) in zip(wanted, names, strict=True):
@@ -259,11 +259,11 @@ def test_10_a_classifier_that_does_not_load_is_an_error(hub, success):
     found = {"saes": [{"layer": 1, "stream": "post", "centred": False, "prepend_bos": True}]}
     given = CorrSteerSettings()
     with pytest.raises(ModelError, match="was not fetched"):
-        open_run({}, task, given, {**found, "classifier": None})
+        open_session({}, task, given, {**found, "classifier": None})
 
 
 #: Another value of every setting, and the stages that must run again for it.
-ANSWERS = {"select", "validate", "answer", "fine_tune", "bridge"}
+ANSWERS = {"select", "validate", "answer", "fine_tune", "sparse_methods"}
 OF_EACH_SETTING = [
     ("seeds", [7], {"report", "cell"}),
     (
@@ -272,7 +272,7 @@ OF_EACH_SETTING = [
         {"select", "plan", "answer", "report", "cell"},
     ),
     ("fine_tuning", {"method": "lora"}, {"fine_tune", "report"}),
-    ("bridge", {"features": 7}, {"bridge"}),
+    ("bridge", {"features": 7}, {"sparse_methods"}),
     ("train_rows", 33, {"examples"}),
     ("validation_rows", 33, {"examples"}),
     ("test_rows", 33, {"examples"}),

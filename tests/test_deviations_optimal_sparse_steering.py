@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from steered_generation import generate, generate_method
 
 from steering_core.activations.positions import last_token_residuals
 from steering_core.config.methods import METHODS, is_adaptive, is_program, program_of
@@ -26,9 +27,13 @@ from steering_core.data.concept import Concept, read_concept
 from steering_core.data.labelled import labelled_rows
 from steering_core.errors import ConfigError, DataError
 from steering_core.generation.adaptive import AdaptiveSolver
-from steering_core.generation.generate import Sampling, generate
-from steering_core.generation.steering import steer_generation
-from steering_core.generation.table import generate_method
+from steering_core.generation.intervention import (
+    Intervention,
+    RowVectors,
+    steer,
+    steered_positions,
+)
+from steering_core.generation.sampling import Sampling
 from steering_core.methods import (
     CAAContrastive,
     CAARepE,
@@ -160,12 +165,12 @@ def test_01_activations_are_read_and_steered_where_the_sae_sits(tiny):
     torch.testing.assert_close(read[site.hook_name], hidden[2])
     torch.testing.assert_close(read[before.hook_name], hidden[1])
     assert not torch.allclose(hidden[1], hidden[2])
-    vector = torch.ones(1, D_MODEL)
-    with steer_generation(tiny, site, vector, batch, "all"):
+    ones = Intervention({site: RowVectors(np.ones(D_MODEL))})
+    with steer(tiny, ones, steered_positions(batch, "all")):
         steered = read_residuals(tiny, [before, after], batch.ids, batch.mask)
     torch.testing.assert_close(steered[before.hook_name], read[before.hook_name])
     moved = steered[after.hook_name] - read[after.hook_name]
-    torch.testing.assert_close(moved[0, 1:], vector.expand(3, -1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(moved[0, 1:], torch.ones(3, D_MODEL), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["qp_optimal", "convex_optimal"])
@@ -196,7 +201,8 @@ def test_03_solutions_are_not_multiplied_and_alpha_is_in_residual_norms(tiny, tm
     _, batch = batch_of(tiny, TEXTS[:1], "left")
     after_it, mask = Site(SITE.layer + 1, "pre", False, True), batch.mask
     base = read_residuals(tiny, [after_it], batch.ids, mask)[after_it.hook_name]
-    with steer_generation(tiny, SITE, torch.from_numpy(vectors[:1]), batch):
+    added = Intervention({SITE: RowVectors(vectors[:1])})
+    with steer(tiny, added, steered_positions(batch, "last")):
         moved = read_residuals(tiny, [after_it], batch.ids, mask)[after_it.hook_name] - base
     np.testing.assert_allclose(moved[0, -1], vectors[0], rtol=1e-4, atol=1e-5)
     # The baselines' size is stored in the same unit, so that norms can be matched.
@@ -259,7 +265,7 @@ def test_05_steering_starts_at_the_last_prompt_token_and_never_touches_bos(tiny,
     """Published: δ is solved for the last token and added at every position, BOS included."""
     assert Settings().positions == "last"
     _, batch = batch_of(tiny, TEXTS, "left")
-    vectors = torch.randn(4, D_MODEL, generator=torch.Generator().manual_seed(0))
+    vectors = torch.randn(4, D_MODEL, generator=torch.Generator().manual_seed(0)).numpy()
     seen = []
 
     def record(module, args, output):
@@ -270,7 +276,8 @@ def test_05_steering_starts_at_the_last_prompt_token_and_never_touches_bos(tiny,
         if not steered:
             tiny.model(batch.ids, attention_mask=mask)
             return seen[-1]
-        with steer_generation(tiny, SITE, vectors, batch, positions):
+        added = Intervention({SITE: RowVectors(vectors)})
+        with steer(tiny, added, steered_positions(batch, positions)):
             late = tiny.blocks[SITE.layer].register_forward_hook(record)  # after the edit
             tiny.model(batch.ids, attention_mask=mask)
             late.remove()
@@ -685,6 +692,8 @@ def test_15_every_method_runs_through_one_cached_pass_a_token(tiny, tmp_path: Pa
         count.remove()
     assert made["text"].notna().all()
     assert len(made) == 2 * len(points)
+    assert widths[:2] == [2, 3]  # two passes measure the cache
+    del widths[:2]
     # One pass over the prompts, padded to a step of widths, then one token at a time.
     longest = max(len(row) for row in made["prompt_tokens"])
     over_prompts = [width for width in widths if width > 1]

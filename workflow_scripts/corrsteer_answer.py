@@ -7,11 +7,11 @@ with job(snakemake):
 
     import pandas as pd
 
-    from steering_core.corrsteer.answers import answer_choice, write_answers
+    from steering_core.corrsteer.answers import write_answers
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.plan import Plan
-    from steering_core.corrsteer.run import open_run
-    from steering_core.corrsteer.strategy import choose
+    from steering_core.corrsteer.session import open_session
+    from steering_core.corrsteer.strategy import answer_choice, choose
     from steering_core.storage.files import read_json
 
     rows = read_examples(snakemake.input.examples, "test")
@@ -24,10 +24,10 @@ with job(snakemake):
             plan,
             None if validation is None else pd.read_csv(validation),
         )
-    run = open_run(
+    session = open_session(
         snakemake.params.model,
         snakemake.params.task,
         SimpleNamespace(**snakemake.params.settings),
         read_json(snakemake.input.resources),
     )
-    write_answers(snakemake.output.answers, answer_choice(run, rows, plan, choice))
+    write_answers(snakemake.output.answers, answer_choice(session, rows, plan, choice))

@@ -6,13 +6,14 @@ with job(snakemake):
     from dataclasses import replace
     from types import SimpleNamespace
 
-    from steering_core.corrsteer.answers import answer_choice, write_answers
+    from steering_core.corrsteer.answers import write_answers
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.fine_tune import fine_tune
-    from steering_core.corrsteer.run import open_run
+    from steering_core.corrsteer.session import open_session
+    from steering_core.corrsteer.strategy import answer_choice
     from steering_core.storage.files import read_json, write_json
 
-    run = open_run(
+    session = open_session(
         snakemake.params.model,
         snakemake.params.task,
         SimpleNamespace(**snakemake.params.settings),
@@ -20,16 +21,16 @@ with job(snakemake):
     )
     settings = SimpleNamespace(**snakemake.params.fine_tuning)
     trained = fine_tune(
-        run.lm,
+        session.lm,
         read_examples(snakemake.input.examples, "train"),
         settings,
         seed=int(snakemake.wildcards.seed),
-        prepend_bos=run.how.prepend_bos,
-        chat_template=run.how.chat_template,
+        prepend_bos=session.how.prepend_bos,
+        chat_template=session.how.chat_template,
         drop_long=snakemake.params.settings["long_prompts"] == "drop",
     )
     rows = read_examples(snakemake.input.examples, "test")
-    answers = answer_choice(replace(run, lm=trained.lm), rows, None, None)
+    answers = answer_choice(replace(session, lm=trained.lm), rows, None, None)
     # Its weights are changed, nothing is added to the stream.
     write_answers(snakemake.output.answers, answers.assign(norm=None, n_features=None))
     used = {**vars(settings), "learning_rate": trained.learning_rate}

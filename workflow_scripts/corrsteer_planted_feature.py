@@ -10,22 +10,22 @@ with job(snakemake):
     from steering_core.config.model import Model
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.planted_feature import chosen_feature, planted_feature
-    from steering_core.corrsteer.run import open_run
+    from steering_core.corrsteer.session import open_session
     from steering_core.models.feature_encoder import load_encoder
     from steering_core.models.pins import pinned_sae
     from steering_core.storage.files import read_json, write_json
 
     files, params = snakemake.input, snakemake.params
     resources = read_json(files.resources)
-    run = open_run(params.model, params.task, SimpleNamespace(**params.settings), resources)
+    session = open_session(params.model, params.task, SimpleNamespace(**params.settings), resources)
     layer, feature = chosen_feature(pd.read_parquet(files.answers), pd.read_csv(files.features))
     # test prompts: none of them chose the feature
     rows = read_examples(files.examples, "test").merge(
         pd.read_parquet(files.prompts), on="prompt", how="left", validate="one_to_one"
     )
     found = planted_feature(
-        run,
-        load_encoder(pinned_sae(Model(**params.model), resources), layer, run.lm.device),
+        session,
+        load_encoder(pinned_sae(Model(**params.model), resources), layer, session.lm.device),
         rows,
         layer,
         feature,

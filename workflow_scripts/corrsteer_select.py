@@ -7,8 +7,8 @@ with job(snakemake):
 
     from steering_core.config.model import Model
     from steering_core.corrsteer.examples import read_examples
-    from steering_core.corrsteer.run import open_run
-    from steering_core.corrsteer.select_shard import select_shard
+    from steering_core.corrsteer.selection import select_shard
+    from steering_core.corrsteer.session import open_session
     from steering_core.models.residual_stream import check_blocks
     from steering_core.storage.arrays import save_arrays
     from steering_core.storage.files import read_json, write_text
@@ -16,10 +16,10 @@ with job(snakemake):
 
     settings = SimpleNamespace(**snakemake.params.settings)
     resources = read_json(snakemake.input.resources)
-    run = open_run(snakemake.params.model, snakemake.params.task, settings, resources)
-    check_blocks(run.lm)  # before hours of answers
+    session = open_session(snakemake.params.model, snakemake.params.task, settings, resources)
+    check_blocks(session.lm)  # before hours of answers
     selected = select_shard(
-        run,
+        session,
         read_examples(snakemake.input.examples, "train"),
         Model(**snakemake.params.model),
         resources,

@@ -1,33 +1,21 @@
 """Answer a split with or without steering, and judge the answers."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from steering_core.corrsteer.decoding import Around, Decoding, decode
-from steering_core.corrsteer.plan import Plan
-from steering_core.corrsteer.run import Run
-from steering_core.corrsteer.strategy import Choice
+from steering_core.corrsteer.decoding import Decoding, complete
 from steering_core.corrsteer.tasks import Task
-from steering_core.errors import DataError
-from steering_core.generation.generate import require_finite
-from steering_core.generation.steering import steer_sites
+from steering_core.generation.intervention import Intervention
 from steering_core.methods.solutions import NOT_FINITE
 from steering_core.models.language_model import LanguageModel, dtype_name
-from steering_core.models.site import Site
-from steering_core.models.tokens import TokenBatch
 from steering_core.progress import progress
 from steering_core.storage.parquet import write_parquet
-
-#: A vector for all rows (d_model,) or one for each row (n, d_model), at a site.
-Intervention = tuple[Site, Float[np.ndarray, "... d_model"]]
 
 SCHEMA = pa.schema(
     [
@@ -57,97 +45,54 @@ def answer(
     how: Decoding,
     classifier: Any,
     *,
-    interventions: Sequence[Intervention] = (),
-    around: Around | None = None,
+    intervention: Intervention | None = None,
     n_features: Int[np.ndarray, " n"] | int | None = None,
     reasoned: bool = False,
 ) -> pd.DataFrame:
     """Return :data:`SCHEMA` for the rows of one split, in their order.
 
-    Every vector is added at the last position of every forward pass, all layers in one pass;
-    ``around`` puts another intervention around every batch instead. ``n_features`` says how many
-    features they go through, of each row or of all; None if none.
-
     Where the logits of a step are NaN or infinite, as a vector makes them that is too long for
     float16, a row has no text and no success. Its status is ``not_finite``, and its reason names
     layers and dtype.
 
+    Args:
+        lm: the model.
+        rows: prompts, gold answers and letters.
+        task: judges the answers.
+        how: options of decoding.
+        classifier: what the task's success function loaded.
+        intervention: on the rows; None leaves the model alone.
+        n_features: how many features it goes through, for each row or for all; None if it does not
+            go through features.
+        reasoned: whether the prompts ask for reasoning.
+
     Raises:
         DataError: if a vector is not finite or of another width, or prompts do not fit.
+        ModelError: if logits are NaN or infinite without steering.
     """
-    for site, vectors in interventions:
-        if vectors.shape[-1] != lm.shape.d_model:
-            raise DataError(
-                f"the steering vector at {site.hook_name} has {vectors.shape[-1]} dimensions, the "
-                f"model {lm.shape.d_model}: its features are of another model."
-            )
-        if not np.isfinite(vectors).all():
-            raise DataError(f"the steering vector at {site.hook_name} is not finite.")
-
-    def steer(batch: TokenBatch, chosen: list[int]) -> AbstractContextManager:
-        steered = []
-        for site, vectors in interventions:
-            mine = vectors[chosen] if vectors.ndim == 2 else vectors[None].repeat(len(chosen), 0)
-            steered.append((site, torch.tensor(mine)))
-        return steer_sites(lm, steered, batch)
-
-    texts: list[str | None] = [None] * len(rows)
-    for chosen, made in progress(decode(lm, rows, how, around or steer), f"answering {task.name}"):
-        for position, text in zip(chosen, made, strict=True):
+    n = len(rows)
+    texts: list[str | None] = [None] * n
+    unsolved = np.zeros(n, dtype=np.int64)
+    batches = complete(lm, rows, how, intervention=intervention)
+    for decoded, made in progress(batches, f"answering {task.name}"):
+        unsolved[decoded.rows] = decoded.unsolved
+        for position, text in zip(decoded.rows, made, strict=True):
             texts[position] = text
-    layers = sorted({site.layer for site, _ in interventions})
+    layers, norm = [], 0.0
+    if intervention is not None:
+        layers, norm = intervention.layers, intervention.norms(n)
     answers = judged(rows, texts, task, classifier, reasoned=reasoned)
     lost = (answers["status"] == NOT_FINITE).to_numpy()
     where = f" at layers {' '.join(map(str, layers))}" if layers else ""
-    return with_note(
+    answers = with_note(
         answers, np.where(lost, f"logits NaN or infinite{where} in {dtype_name(lm)}", "")
-    ).assign(
-        layers=[layers] * len(rows),
-        strength="",
-        norm=np.sqrt(
-            sum((_norms(v, len(rows)) ** 2 for _, v in interventions), np.zeros(len(rows)))
-        ),
-        n_features=n_features,
-    )[SCHEMA.names]
-
-
-def _norms(vectors: Float[np.ndarray, "... d_model"], n: int) -> Float[np.ndarray, " n"]:
-    return np.broadcast_to(np.linalg.norm(vectors.astype(np.float64), axis=-1), n)
-
-
-def answer_choice(
-    run: Run, rows: pd.DataFrame, plan: Plan | None, choice: Choice | None
-) -> pd.DataFrame:
-    """Answer under the chosen layers of a plan; without a plan, unsteered.
-
-    A choice without layers gives a table that is undefined, with the reason. Layers that have no
-    vector are named, with the reason, in that of every row.
-
-    Raises:
-        ModelError: if logits are NaN or infinite without steering.
-    """
-    strength, n_features, note = "", 0, ""
-    if plan is None or choice is None:
-        interventions = []
-    elif not choice.layers:
-        return undefined(rows, choice.reason)
-    else:
-        interventions = layer_interventions(plan.vectors, plan.sites, choice.layers)
-        strength, n_features = f"scale {plan.scale:g}", plan.n_features(choice.layers)
-        note = plan.gaps
-    answers = answer(
-        run.lm,
-        rows,
-        run.task,
-        run.how,
-        run.classifier,
-        interventions=interventions,
-        n_features=n_features,
-        reasoned=run.reasoned,
     )
-    if not interventions:
-        require_finite(run.lm, answers["text"].tolist())
-    return with_note(answers, note).assign(strength=strength)
+    answers = with_note(
+        answers, np.where(unsolved > 0, "positions without a solution were left alone", "")
+    )
+    return answers.assign(layers=[layers] * n, strength="", norm=norm, n_features=n_features)[
+        SCHEMA.names
+    ]
 
 
 def judged(
@@ -209,15 +154,6 @@ def undefined(rows: pd.DataFrame, reason: str) -> pd.DataFrame:
         norm=None,
         n_features=None,
     )[SCHEMA.names]
-
-
-def layer_interventions(
-    vectors: Mapping[int, Float[np.ndarray, " d_model"]],
-    sites: Mapping[int, Site],
-    layers: Sequence[int],
-) -> list[Intervention]:
-    """Return the vectors of ``layers`` at their sites."""
-    return [(sites[layer], vectors[layer]) for layer in layers]
 
 
 def write_answers(path: str | Path, answers: pd.DataFrame) -> None:

@@ -8,15 +8,15 @@ without those of rows that have ended.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
 from steering_core.corrsteer.pool import Pool
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
-from steering_core.generation.generate import end_tokens
+from steering_core.generation.decode import end_tokens
 from steering_core.models.feature_encoder import FeatureEncoder
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import edit_residual
@@ -66,63 +66,129 @@ def raw_reader(site: Site, d_model: int) -> Reader:
 
 
 class Captured:
-    """Pooled numbers of one batch."""
+    """Pooled numbers of one batch.
 
-    def __init__(self, rows: int, readers: Sequence[Reader], variants: Sequence[Variant]):
-        self._generated: dict[tuple[int, str], Pool] = {}
-        self._prompt: dict[tuple[int, str], Pool] = {}
+    Each key is a layer and a space. ``mask: all`` is the union of two pools, of the prompt before
+    its last position and of the positions that generate; the published mask has a pool of its own.
+
+    Args:
+        rows: of the batch.
+        readers: what is read where.
+        variants: what is pooled.
+        published: whether ``mask: all`` is the published code's mask (:func:`capture`).
+    """
+
+    def __init__(
+        self, rows: int, readers: Sequence[Reader], variants: Sequence[Variant], *, published: bool
+    ):
+        self.generated: dict[tuple[int, str], Pool] = {}
+        self.prompt: dict[tuple[int, str], Pool] = {}
+        self.first: dict[tuple[int, str], Pool] = {}
         for reader in readers:
             key = reader.site.layer, reader.space
             mine = [v for v in variants if v.space == reader.space]
-            if mine:
-                self._generated[key] = Pool(rows, {v.pooling for v in mine})
             whole = {v.pooling for v in mine if v.mask == "all"}
+            if published:
+                mine = [v for v in mine if v.mask != "all"]
+            if mine:
+                self.generated[key] = Pool(rows, {v.pooling for v in mine})
             if whole:
-                self._prompt[key] = Pool(rows, whole)
-
-    def pools(self, layer: int, space: str) -> tuple[Pool | None, Pool | None]:
-        """Pools of generated positions and of the prompt before the last position."""
-        return self._generated.get((layer, space)), self._prompt.get((layer, space))
+                (self.first if published else self.prompt)[key] = Pool(rows, whole)
 
     def values(self, layer: int, variant: Variant) -> Float[torch.Tensor, "rows f"]:
         """Return the pooled numbers of a layer."""
-        generated = self._generated[layer, variant.space]
+        key = layer, variant.space
         if variant.mask == "generation":
-            return generated.result(variant.pooling)
-        return _union(self._prompt[layer, variant.space], generated, variant.pooling)
+            return self.generated[key].result(variant.pooling)
+        if key in self.first:
+            return self.first[key].result(variant.pooling)
+        return _union(self.prompt[key], self.generated[key], variant.pooling)
 
 
 @contextmanager
 def capture(
-    lm: LanguageModel, readers: Sequence[Reader], variants: Sequence[Variant], prompt: TokenBatch
+    lm: LanguageModel,
+    readers: Sequence[Reader],
+    variants: Sequence[Variant],
+    prompt: TokenBatch,
+    *,
+    published_length: int | None = None,
 ) -> Iterator[Captured]:
     """Capture one ``generate`` call; read the result after the block.
+
+    Args:
+        lm: the model.
+        readers: what to read where.
+        variants: what to pool.
+        prompt: the batch.
+        published_length: the most tokens of an answer, to pool under ``mask: all`` what the
+            published code pools. That code cuts as many positions as the answer has tokens from the
+            start of a buffer that begins with the left padding. For an answer of one token that is
+            the first position alone: padding in all rows but the longest of a batch, where it is
+            BOS. Which rows have padding depends on how they are put into batches.
 
     Raises:
         ModelError: if a site was passed less often than the model ran.
     """
-    captured = Captured(len(prompt.ids), readers, variants)
+    captured = Captured(len(prompt.ids), readers, variants, published=published_length is not None)
     by_site: dict[Site, list[Reader]] = {}
     for reader in readers:
         by_site.setdefault(reader.site, []).append(reader)
-    over = Over(end_tokens(lm), prompt)
-    taps = [_Tap(site, mine, captured, over) for site, mine in by_site.items()]
+    tracker = EndTracker(end_tokens(lm), prompt)
+    taps = [
+        _Tap(site, mine, captured, tracker, published_length or 0) for site, mine in by_site.items()
+    ]
     with ExitStack() as stack:
-        handle = lm.model.register_forward_pre_hook(over.before, with_kwargs=True)
+        handle = lm.model.register_forward_pre_hook(tracker.before, with_kwargs=True)
         stack.callback(handle.remove)
         for tap in taps:
             stack.enter_context(edit_residual(lm, tap.site, tap.read))
         yield captured
     for tap in taps:
-        tap.flush()
-        if tap.steps != over.steps:
-            raise ModelError(
-                f"{tap.site.hook_name} was passed {tap.steps} times in {over.steps} forward passes."
-            )
+        tap.finish()
 
 
-class Over:
-    """Follows which rows have ended, from the tokens that are fed."""
+class CapturedBatches:
+    """An observer of decoding that captures every batch.
+
+    Args:
+        lm: the model; all arguments are those of :func:`capture`.
+        readers: what to read where.
+        variants: what to pool.
+        published_length: of the published mask.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        readers: Sequence[Reader],
+        variants: Sequence[Variant],
+        published_length: int | None = None,
+    ):
+        self._capture = partial(capture, lm, readers, variants, published_length=published_length)
+        self._last: Captured | None = None
+
+    @contextmanager
+    def __call__(self, prompt: TokenBatch, chosen: list[int]) -> Iterator[None]:
+        """Capture a batch; one that fails leaves nothing behind."""
+        with self._capture(prompt) as captured:
+            yield
+        self._last = captured
+
+    def take(self) -> Captured:
+        """Return the numbers of the batch that was decoded last, once.
+
+        Raises:
+            ValueError: if they were taken already.
+        """
+        if self._last is None:
+            raise ValueError("no batch was captured since the last one was taken.")
+        last, self._last = self._last, None
+        return last
+
+
+class EndTracker:
+    """Follows which rows have ended, from the tokens that the model is fed."""
 
     def __init__(self, ends: Sequence[int], prompt: TokenBatch):
         self.prompt = prompt
@@ -134,12 +200,12 @@ class Over:
         """Forward passes so far."""
         return len(self.alive)
 
-    def passes(self) -> Int[np.ndarray, " rows"]:
+    def passes(self) -> Int[torch.Tensor, " rows"]:
         """Return how many of them were made for each row before it ended."""
-        return torch.stack(self.alive).sum(0).cpu().numpy()
+        return torch.stack(self.alive).sum(0)
 
     def before(self, module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-        """Hook before a forward pass of the model."""
+        """Note the tokens of a forward pass; a hook before the model."""
         if not self.alive:
             self.alive.append(torch.ones_like(self.prompt.mask[:, 0]))
             return
@@ -148,41 +214,80 @@ class Over:
 
 
 class _Tap:
-    """Reads one site; changes nothing."""
+    """Reads one site and changes nothing.
 
-    def __init__(self, site: Site, readers: list[Reader], captured: Captured, over: Over):
-        self.site, self.readers, self.captured, self.over = site, readers, captured, over
-        self.steps = 0
+    Args:
+        site: where.
+        readers: what is read there.
+        captured: where the pooled numbers go.
+        tracker: of the rows that have ended.
+        first: how many positions from the start of the padded prompt on to keep, if a reader
+            pools them.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        readers: list[Reader],
+        captured: Captured,
+        tracker: EndTracker,
+        first: int,
+    ):
+        self.site, self._tracker, self._steps = site, tracker, 0
+
+        def pools(found: dict[tuple[int, str], Pool]) -> list[tuple[Reader, Pool]]:
+            mine = [(reader, found.get((site.layer, reader.space))) for reader in readers]
+            return [(reader, pool) for reader, pool in mine if pool is not None]
+
+        self._generated = pools(captured.generated)
+        self._prompt, self._first = pools(captured.prompt), pools(captured.first)
         self._held: list[torch.Tensor] = []
+        self._kept: list[torch.Tensor] = []
+        self._left = first if self._first else 0
 
     def read(self, residual: torch.Tensor) -> torch.Tensor:
-        if self.steps == 0:
-            self._read_prompt(residual)
+        """Keep what is pooled of one forward pass."""
+        if self._steps == 0:
+            prompt = self._tracker.prompt
+            real = prompt.mask[:, :-1] & ~prompt.bos[:, :-1]
+            for reader, pool in self._prompt:
+                pool_positions(pool, reader, residual[:, :-1], real)
+        if self._left > 0:
+            self._kept.append(residual[:, : self._left].clone())
+            self._left -= self._kept[-1].shape[1]
         self._held.append(residual[:, -1].clone())  # a view would keep the whole prompt
-        self.steps += 1
+        self._steps += 1
         if len(self._held) == BUFFERED:
-            self.flush()
+            self._flush()
         return residual
 
-    def flush(self) -> None:
-        """Encode and pool what is held."""
+    def _flush(self) -> None:
+        """Encode and pool what is held of the last positions."""
         if not self._held:
             return
         held = torch.stack(self._held, dim=1)
-        alive = torch.stack(self.over.alive[self.steps - held.shape[1] : self.steps], dim=1)
+        alive = torch.stack(self._tracker.alive[self._steps - held.shape[1] : self._steps], dim=1)
         self._held = []
-        for reader in self.readers:
-            pool, _ = self.captured.pools(self.site.layer, reader.space)
-            if pool is not None:
-                pool.add(reader.encode(held[alive]), alive.sum(dim=1))
+        for reader, pool in self._generated:
+            pool.add(reader.encode(held[alive]), alive.sum(dim=1))
 
-    def _read_prompt(self, residual: torch.Tensor) -> None:
-        prompt = self.over.prompt
-        real = prompt.mask[:, :-1] & ~prompt.bos[:, :-1]
-        for reader in self.readers:
-            _, pool = self.captured.pools(self.site.layer, reader.space)
-            if pool is not None:
-                pool_positions(pool, reader, residual[:, :-1], real)
+    def finish(self) -> None:
+        """Pool what is left after the last forward pass.
+
+        Raises:
+            ModelError: if the site was passed less often than the model ran.
+        """
+        self._flush()
+        if self._steps != self._tracker.steps:
+            raise ModelError(
+                f"{self.site.hook_name} was passed {self._steps} times in {self._tracker.steps} "
+                "forward passes."
+            )
+        if self._first:
+            residual, counts = torch.cat(self._kept, dim=1), self._tracker.passes()
+            counted = torch.arange(residual.shape[1], device=counts.device) < counts[:, None]
+            for reader, pool in self._first:
+                pool_positions(pool, reader, residual, counted)
 
 
 def pool_positions(

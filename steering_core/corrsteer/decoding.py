@@ -1,27 +1,20 @@
-"""Greedy answers to many prompts in batches, with whatever hooks a stage puts around a batch."""
+"""Greedy completions of the prompts of a task, by the decode loop of :mod:`generation.decode`."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import pandas as pd
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
-from steering_core.errors import DataError, ModelError
-from steering_core.generation.batching import batches_for, width_groups
-from steering_core.generation.generate import continue_batch
+from steering_core.errors import ModelError
+from steering_core.generation.decode import Decoded, Observer, decode
+from steering_core.generation.intervention import Intervention
 from steering_core.models.language_model import LanguageModel
-from steering_core.models.tokens import TokenBatch, pad, tokenize
+from steering_core.models.tokens import tokenize
 
 #: Rows that are grouped by length together; larger means less padding.
 BLOCK = 256
-
-#: What to put around a batch, from the padded prompts and the rows' positions in the table. The
-#: last of them may come several times: batches are filled up. It is called again for what is left
-#: of a batch that did not fit into memory.
-Around = Callable[[TokenBatch, list[int]], AbstractContextManager]
 
 
 @dataclass(frozen=True)
@@ -39,85 +32,60 @@ class Decoding:
     chat_template: bool = False
 
 
-def decode(
+def complete(
     lm: LanguageModel,
     rows: pd.DataFrame,
     how: Decoding,
-    around: Around | None = None,
     *,
+    intervention: Intervention | None = None,
+    observer: Observer | None = None,
     cuts: Sequence[int] = (),
-) -> Iterator[tuple[list[int], list[str | None]]]:
-    """Yield ``(positions, completions)`` of batch after batch; every row once.
+) -> Iterator[tuple[Decoded, list[str | None]]]:
+    """Yield what was decoded, and the texts of it, batch after batch; every row once.
 
-    A completion is None if the logits of one of its steps were NaN or infinite.
-
-    Rows are taken ``BLOCK`` at a time, fewer up to a cut, by length within those; on a CPU an
-    answer does not depend on ``batch_rows``. A batch that does not fit into memory is halved.
+    A text is None if the logits of one of its steps were NaN or infinite. Rows are taken ``BLOCK``
+    at a time, fewer up to a cut, and grouped by length within those.
 
     Args:
         lm: the model.
         rows: columns ``prompt`` and ``letters``.
         how: options of decoding.
-        around: context manager entered for each batch.
+        intervention: on the rows; None leaves the model alone.
+        observer: reads each batch.
         cuts: numbers of rows; the first so many are all done before any other is begun.
 
     Raises:
-        DataError: if a prompt and its answer do not fit the context.
-        ModelError: if options are to be restricted and a letter is not one token.
+        DataError: as :func:`steering_core.generation.decode.decode`.
+        ModelError: likewise, or if options are to be restricted and a letter is not one token.
     """
+    tokenizer = lm.tokenizer
+    letters = rows["letters"].tolist()
+
+    def restricted(chosen: list[int], prompt_length: int) -> list[LogitsProcessor]:
+        return [OnlyOptions([option_tokens(tokenizer, letters[i]) for i in chosen], prompt_length)]
+
     prompts = tokenize(
-        lm.tokenizer,
+        tokenizer,
         rows["prompt"].tolist(),
         prepend_bos=how.prepend_bos,
         control_tokens=how.chat_template,
     )
-    longest = max(map(len, prompts), default=0) + how.new_tokens
-    if longest > lm.shape.context:
-        raise DataError(
-            f"prompt and answer need {longest} positions, the model has {lm.shape.context}: lower "
-            "max_tokens and set long_prompts to drop, or lower new_tokens."
-        )
-    letters = rows["letters"].tolist()
-
-    def run(width: int, chosen: list[int]) -> list[str | None]:
-        batch = pad(
-            [prompts[i] for i in chosen],
-            lm.tokenizer,
-            side="left",
-            prepend_bos=how.prepend_bos,
-            context=lm.shape.context - how.new_tokens,
-            width=width,
-        ).to(lm.device)
-        processors = LogitsProcessorList()
-        if how.restrict_options:
-            tokens = [option_tokens(lm.tokenizer, letters[i]) for i in chosen]
-            processors.append(OnlyOptions(tokens, batch.ids.shape[1]))
-        with around(batch, chosen) if around else nullcontext():
-            made = continue_batch(lm, batch, how.new_tokens, processors)
-        texts = lm.tokenizer.batch_decode([row or [] for row in made], skip_special_tokens=True)
-        return [None if row is None else text for row, text in zip(made, texts, strict=True)]
-
-    blocks = _blocks(lm, [len(prompt) for prompt in prompts], how.new_tokens, cuts)
-    widest = max((width for width, _ in blocks), default=0) + how.new_tokens
-    batches = batches_for(lm, how.batch_rows, max(widest, longest))
-    for width, order in blocks:
-        for chosen, texts in batches.each(order, partial(run, width)):
-            yield chosen, texts[: len(chosen)]
-
-
-def _blocks(
-    lm: LanguageModel, lengths: Sequence[int], new_tokens: int, cuts: Sequence[int]
-) -> list[tuple[int, list[int]]]:
-    """Return widths and the rows to pad to them, block by block, in the order of first rows."""
-    found = []
-    start = 0
-    while start < len(lengths):
-        end = min([len(lengths), start + BLOCK, *(cut for cut in cuts if cut > start)])
-        groups = width_groups(lm, lengths[start:end], new_tokens)
-        shifted = [(width, [start + i for i in order]) for width, order in groups]
-        found += sorted(shifted, key=lambda group: min(group[1]))
-        start = end
-    return found
+    for decoded in decode(
+        lm,
+        prompts,
+        how.new_tokens,
+        prepend_bos=how.prepend_bos,
+        batch_rows=how.batch_rows,
+        intervention=intervention,
+        processors=restricted if how.restrict_options else None,
+        observer=observer,
+        block_rows=BLOCK,
+        cuts=cuts,
+    ):
+        written = [row or [] for row in decoded.tokens]
+        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+        lost = [row is None for row in decoded.tokens]
+        yield decoded, [None if gone else text for gone, text in zip(lost, texts, strict=True)]
 
 
 class OnlyOptions(LogitsProcessor):

@@ -14,6 +14,7 @@ from steering_core.corrsteer.arms import coefficient_variant_of, variant_of
 from steering_core.corrsteer.ranking import coefficients, rank, why_none
 from steering_core.corrsteer.scores import score
 from steering_core.corrsteer.variant import Pooling
+from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.models.site import Site
 from steering_core.storage.arrays import load_arrays, save_arrays
 
@@ -64,6 +65,15 @@ class Plan:
         if self.space == "raw":
             return None
         return int(self.features.loc[self.features["layer"].isin(layers), "steered"].sum())
+
+    def intervention(self, layers: Sequence[int], scale: float = 1.0) -> Intervention:
+        """Return what the plan adds at ``layers``, ``scale`` times its vectors, for every row.
+
+        The vectors are added from the last prompt token on, at all layers in the same pass.
+        """
+        return Intervention(
+            {self.sites[layer]: RowVectors(scale * self.vectors[layer]) for layer in layers}
+        )
 
     @property
     def best_scores(self) -> dict[int, float]:

@@ -1,6 +1,5 @@
 """How well the feature that CorrSteer-S chose knows the sentiment that the demo planted."""
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -8,15 +7,11 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
-from steering_core.corrsteer.capture import Captured, Encoder, capture, feature_reader
-from steering_core.corrsteer.decoding import decode
-from steering_core.corrsteer.run import Run
-from steering_core.corrsteer.selection import kept
+from steering_core.corrsteer.capture import CapturedBatches, Encoder, feature_reader
+from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.variant import Variant
 from steering_core.demo.vocabulary import lexicon, word_balance
 from steering_core.errors import DataError
-from steering_core.generation.generate import require_finite
-from steering_core.models.tokens import TokenBatch
 
 
 def chosen_feature(answers: pd.DataFrame, plan: pd.DataFrame) -> tuple[int, int]:
@@ -54,36 +49,31 @@ def areas_under_curve(
 
 
 def pooled_features(
-    run: Run, encoder: Encoder, rows: pd.DataFrame, layer: int
+    session: Session, encoder: Encoder, rows: pd.DataFrame, layer: int
 ) -> tuple[Float[np.ndarray, "n d_sae"], list[str]]:
     """Answer ``rows`` unsteered; return every feature's maximum at generated tokens, and the texts.
 
     This is what CorrSteer correlates with success (``mask: generation``, ``pooling: max``).
 
     Args:
-        run: model and how it answers.
+        session: model and how it answers.
         encoder: of the layer's SAE.
         rows: columns ``prompt`` and ``letters``.
         layer: where to read.
     """
-    reader, variant = feature_reader(encoder, run.sites[layer]), Variant()
+    reader, variant = feature_reader(encoder, session.sites[layer]), Variant()
     features = np.zeros((len(rows), encoder.d_sae), dtype=np.float32)
     texts = np.full(len(rows), "", dtype=object)
-    current: list[Captured] = []
-
-    def around(batch: TokenBatch, chosen: list[int]) -> AbstractContextManager:
-        return kept(capture(run.lm, [reader], [variant], batch), current)
-
-    for chosen, answers in decode(run.lm, rows, run.how, around):
-        pooled = current.pop().values(layer, variant)
-        features[chosen] = pooled[: len(chosen)].cpu().numpy()
-        require_finite(run.lm, answers)
-        texts[chosen] = answers
+    captured = CapturedBatches(session.lm, [reader], [variant])
+    for decoded, answers in session.complete(rows, observer=captured):
+        pooled = captured.take().values(layer, variant)
+        features[decoded.rows] = pooled[: len(decoded.rows)].cpu().numpy()
+        texts[decoded.rows] = answers
     return features, texts.tolist()
 
 
 def planted_feature(
-    run: Run, encoder: Encoder, rows: pd.DataFrame, layer: int, feature: int
+    session: Session, encoder: Encoder, rows: pd.DataFrame, layer: int, feature: int
 ) -> dict[str, Any]:
     """Compare a feature at generated tokens of the unsteered model with what the demo planted.
 
@@ -91,7 +81,7 @@ def planted_feature(
     time: what their balance tells stands beside the feature.
 
     Args:
-        run: the model and how it answers.
+        session: the model and how it answers.
         encoder: of the SAE of the feature's layer.
         rows: ``prompt``, ``letters`` and ``sentiment`` (0 or 1), of prompts that chose nothing.
         layer: of the feature.
@@ -108,10 +98,10 @@ def planted_feature(
     """
     if rows["sentiment"].isna().any():
         raise DataError("a prompt is not among those whose sentiment is known.")
-    activations, texts = pooled_features(run, encoder, rows, layer)
+    activations, texts = pooled_features(session, encoder, rows, layer)
     planted = rows["sentiment"].to_numpy() == 1
     letters = rows["letters"].tolist()
-    success = run.task.success.judge(texts, rows["gold"].tolist(), letters, run.classifier).success
+    success = session.judge(texts, rows["gold"].tolist(), letters).success
     areas = areas_under_curve(activations, planted)
     balance = word_balance(rows["prompt"].tolist(), lexicon())
     return {

@@ -1,33 +1,35 @@
 """Answer the training rows and accumulate what the layers did, in one pass."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from steering_core.config.model import Model
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.capture import (
-    Captured,
+    CapturedBatches,
     Encoder,
     Reader,
-    capture,
     feature_reader,
     raw_reader,
 )
-from steering_core.corrsteer.decoding import Decoding, decode
-from steering_core.corrsteer.published_mask import FirstPositions, capture_published
 from steering_core.corrsteer.scores import snapshot
-from steering_core.corrsteer.tasks import Task
+from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
-from steering_core.generation.generate import require_finite
-from steering_core.models.language_model import LanguageModel
+from steering_core.models.feature_encoder import load_encoder
+from steering_core.models.pins import pinned_sae
 from steering_core.models.site import Site
-from steering_core.models.tokens import TokenBatch
 from steering_core.progress import progress
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import CorrSteerSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,35 +72,27 @@ def make_readers(
 
 
 def select(
-    lm: LanguageModel,
+    session: Session,
     rows: pd.DataFrame,
-    task: Task,
-    how: Decoding,
-    classifier: Any,
     readers: Sequence[Reader],
     variants: Sequence[Variant],
     *,
     histograms: Iterable[Variant] = (),
     snapshots: Sequence[int] = (),
-    reasoned: bool = False,
     published_mask: bool = False,
 ) -> Selected:
     """Answer ``rows`` and accumulate every variant at every reader's layer.
 
-    Nothing is kept of a batch but its answers and what it adds to the accumulators.
+    Of a batch only its answers, and what it adds to the accumulators, are kept.
 
     Args:
-        lm: the model.
+        session: the model and how it answers, the same as in evaluation.
         rows: training rows, in random order.
-        task: judges the answers.
-        how: decoding, the same as in evaluation.
-        classifier: what the task's success function loaded.
         readers: what to read where.
         variants: what to accumulate.
         histograms: variants that need mutual information.
         snapshots: numbers of rows, the first of the table, after which to note the best features.
-        reasoned: whether the prompts ask for reasoning.
-        published_mask: whether ``mask: all`` is what the published code makes of it.
+        published_mask: whether ``mask: all`` is the published code's mask.
 
     Raises:
         ModelError: if the model's logits are NaN or infinite.
@@ -110,30 +104,18 @@ def select(
         if variant.space == reader.space
     }
     accumulators = Accumulators(sizes, histograms)
-    current: list[Captured | FirstPositions] = []
-
-    def around(batch: TokenBatch, chosen: list[int]) -> AbstractContextManager:
-        if published_mask:
-            first = capture_published(lm, readers, variants, batch, longest=how.new_tokens)
-            return kept(first, current)
-        return kept(capture(lm, readers, variants, batch), current)
-
+    length = session.how.new_tokens if published_mask else None
+    captured = CapturedBatches(session.lm, readers, variants, length)
     due = sorted(set(snapshots))
     golds, letters = rows["gold"].tolist(), rows["letters"].tolist()
-    answers: dict[int, tuple[str, str | None, bool]] = {}
+    answers: dict[int, tuple[str | None, str | None, bool]] = {}
     noted = []
     # Cut there: batches go by length, and the shortest prompts of many are no random draw.
-    batches = decode(lm, rows, how, around, cuts=due)
-    for chosen, texts in progress(batches, f"selecting on {task.name}"):
-        require_finite(lm, texts)
-        verdict = task.success.judge(
-            texts,
-            [golds[i] for i in chosen],
-            [letters[i] for i in chosen],
-            classifier,
-            reasoned=reasoned,
-        )
-        accumulators.update(current.pop(), verdict.success)
+    batches = session.complete(rows, observer=captured, cuts=due)
+    for decoded, texts in progress(batches, f"selecting on {session.task.name}"):
+        chosen = decoded.rows
+        verdict = session.judge(texts, [golds[i] for i in chosen], [letters[i] for i in chosen])
+        accumulators.update(captured.take(), verdict.success)
         answers |= zip(
             chosen, zip(texts, verdict.answer, verdict.success, strict=True), strict=True
         )
@@ -144,7 +126,9 @@ def select(
     return Selected(accumulators, _table(rows, answers), found)
 
 
-def _table(rows: pd.DataFrame, answers: Mapping[int, tuple[str, str | None, bool]]) -> pd.DataFrame:
+def _table(
+    rows: pd.DataFrame, answers: Mapping[int, tuple[str | None, str | None, bool]]
+) -> pd.DataFrame:
     """Return what was answered, in the order of ``rows``."""
     text, answer, success = zip(*(answers[i] for i in range(len(rows))), strict=True)
     return (
@@ -154,9 +138,60 @@ def _table(rows: pd.DataFrame, answers: Mapping[int, tuple[str, str | None, bool
     )
 
 
-@contextmanager
-def kept(block: AbstractContextManager, place: list) -> Iterator[None]:
-    """Enter ``block`` and leave what it captured in ``place``; nothing if it failed."""
-    with block as captured:
-        yield
-    place.append(captured)
+def shard_of(rows: pd.DataFrame, shard: int, shards: int) -> pd.DataFrame:
+    """Return the rows of a shard; the shards' sizes differ by one at most."""
+    first, last = (len(rows) * i // shards for i in (shard, shard + 1))
+    return rows.iloc[first:last].reset_index(drop=True)
+
+
+def select_shard(
+    session: Session,
+    rows: pd.DataFrame,
+    model: Model,
+    resources: dict[str, Any],
+    settings: "CorrSteerSettings",
+    *,
+    variants: Sequence[str],
+    histograms: Sequence[str],
+    shard: int,
+) -> Selected:
+    """Answer a shard of the training rows and accumulate the variants at every layer.
+
+    Args:
+        session: the model and how it answers.
+        rows: all training rows, in random order.
+        model: whose SAEs are read.
+        resources: what was fetched.
+        settings: ``shards, snapshots, published_mask``.
+        variants: what to accumulate, as text.
+        histograms: variants that need mutual information.
+        shard: which of the shards, counted from 0.
+
+    Raises:
+        ModelError: if a layer has no SAE.
+    """
+    wanted = [Variant.parse(text) for text in variants]
+    own = shard_of(rows, shard, settings.shards)
+    later = [n for n in settings.snapshots if len(own) < n < len(rows)]
+    if shard == 0 and later:
+        log.warning(
+            "snapshots after %s samples are not in the first of %d shards: convergence.csv has "
+            "the end of each shard instead.",
+            ", ".join(map(str, later)),
+            settings.shards,
+        )
+    encoders = {}
+    if any(variant.space == "features" for variant in wanted):
+        source = pinned_sae(model, resources)
+        encoders = {
+            layer: load_encoder(source, layer, session.lm.device) for layer in session.sites
+        }
+    return select(
+        session,
+        own,
+        make_readers(encoders, session.sites, wanted, session.lm.shape.d_model),
+        wanted,
+        histograms=[Variant.parse(text) for text in histograms],
+        snapshots=settings.snapshots,
+        published_mask=settings.published_mask,
+    )

@@ -1,10 +1,13 @@
-"""Which layers of a plan are steered."""
+"""Which layers of a plan are steered: their validation, the choice, and answers under it."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
+from steering_core.corrsteer.answers import undefined, with_note
 from steering_core.corrsteer.plan import Plan
+from steering_core.corrsteer.session import Session
+from steering_core.progress import progress
 
 #: Stands for the unsteered model in the validation of layers.
 UNSTEERED_LAYER = -1
@@ -65,3 +68,40 @@ def choose(strategy: str, plan: Plan, validation: pd.DataFrame | None = None) ->
     if strategy == "validated":
         return Choice((min(kept, key=lambda layer: (-accuracy[layer], layer)),))
     return Choice(kept)
+
+
+def validate_layers(session: Session, rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Return ``layer, accuracy, n`` for the unsteered model (layer −1) and each layer alone.
+
+    A row without an answer, since its logits were NaN or infinite, is no success.
+
+    Args:
+        session: the model and how it answers.
+        rows: the validation rows.
+        plan: the vectors.
+    """
+    table = []
+    for layer in progress([UNSTEERED_LAYER, *sorted(plan.vectors)], "layers alone"):
+        steered = None if layer == UNSTEERED_LAYER else plan.intervention([layer])
+        answers = session.answer(rows, steered)
+        table.append((layer, float(answers["success"].eq(True).mean()), len(answers)))
+    return pd.DataFrame(table, columns=["layer", "accuracy", "n"])
+
+
+def answer_choice(
+    session: Session, rows: pd.DataFrame, plan: Plan | None, choice: Choice | None
+) -> pd.DataFrame:
+    """Answer under the chosen layers of a plan; without a plan, unsteered.
+
+    A choice without layers gives a table that is undefined, with the reason. Layers that have no
+    vector are named, with the reason, in the reason of every row.
+
+    Raises:
+        ModelError: if logits are NaN or infinite without steering.
+    """
+    if plan is None or choice is None:
+        return session.answer(rows, n_features=0)
+    if not choice.layers:
+        return undefined(rows, choice.reason)
+    answers = session.answer(rows, plan.intervention(choice.layers), plan.n_features(choice.layers))
+    return with_note(answers, plan.gaps).assign(strength=f"scale {plan.scale:g}")

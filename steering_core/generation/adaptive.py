@@ -6,25 +6,17 @@ second forward pass and no solver.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from steering_core.generation.steering import (
-    Positions,
-    edit_generation,
-    nan_if_too_long,
-    steered_positions,
-)
 from steering_core.models.devices import float64_device
-from steering_core.models.language_model import LanguageModel
-from steering_core.models.residual_stream import Edit, edit_residual
 from steering_core.models.site import Site
-from steering_core.models.tokens import TokenBatch
 from steering_core.optimize.homotopy import DegeneratePathError
 from steering_core.optimize.lookup import PathLookup
 from steering_core.optimize.path import SteeringPath
@@ -141,25 +133,38 @@ def _stuck_is_beyond() -> Iterator[None]:
         log.warning("residuals beyond the end of the path are not steered: %s", error)
 
 
-class AdaptiveSteering:
-    """Adds to every steered position the optimum for the residual there.
+@dataclass(frozen=True)
+class AdaptivePlan:
+    """A program for each of n rows, solved at every position that is steered.
 
-    Args:
+    Attributes:
         solver: of the program.
-        tau: margin asked of each row of the batch, logits.
+        tau: margin of each row, logits.
         parameter: λ or ε of each row.
 
     """
 
-    def __init__(
-        self,
-        solver: AdaptiveSolver,
-        tau: Float[np.ndarray, " batch"],
-        parameter: Float[np.ndarray, " batch"],
-    ):
-        self._solver = solver
-        self._tau = torch.as_tensor(tau, dtype=torch.float64, device=solver.device)
-        self._parameter = torch.as_tensor(parameter, dtype=torch.float64, device=solver.device)
+    solver: AdaptiveSolver
+    tau: Float[np.ndarray, " n"]
+    parameter: Float[np.ndarray, " n"]
+
+    def rows(self, chosen: Sequence[int]) -> "AdaptivePlan":
+        """Return the programs of the rows ``chosen``."""
+        return AdaptivePlan(self.solver, self.tau[chosen], self.parameter[chosen])
+
+    def start(self) -> "AdaptiveSteering":
+        """Return what steers the rows of one batch."""
+        return AdaptiveSteering(self)
+
+
+class AdaptiveSteering:
+    """Adds to every steered position of a batch the optimum for the residual there."""
+
+    def __init__(self, plan: AdaptivePlan):
+        self._solver = plan.solver
+        like = {"dtype": torch.float64, "device": plan.solver.device}
+        self._tau = torch.as_tensor(plan.tau, **like)
+        self._parameter = torch.as_tensor(plan.parameter, **like)
         self._unsolved: list[torch.Tensor] = []
 
     def at(
@@ -174,66 +179,20 @@ class AdaptiveSteering:
         missing = ((codes != OPTIMAL) & (codes != SATISFIED)).long()
         count = torch.zeros(len(self._tau), dtype=torch.long, device=missing.device)
         self._unsolved.append(count.index_add_(0, rows, missing))
-        return nan_if_too_long(residual + vectors)
+        return residual + vectors
 
-    def unsolved(
-        self, passes: Int[np.ndarray, " batch"] | None = None
-    ) -> Int[np.ndarray, " batch"]:
+    def unsolved(self, passes: Int[np.ndarray, " batch"]) -> Int[np.ndarray, " batch"]:
         """Return how many steered positions of each row had no certified solution.
 
         Args:
-            passes: forward passes that belong to each row; what a batch does to a finished row
-                while others go on is not counted.
+            passes: forward passes that belong to each row. After a row has ended, passes that only
+                other rows of the batch need are not counted.
 
         """
         counts = torch.stack(self._unsolved).cpu().numpy()
-        if passes is None:
-            return counts.sum(axis=0)
-        mine = np.arange(len(counts))[:, None] < np.asarray(passes)[None]
-        return np.where(mine, counts, 0).sum(axis=0)
+        own = np.arange(len(counts))[:, None] < np.asarray(passes)[None]
+        return np.where(own, counts, 0).sum(axis=0)
 
-
-@contextmanager
-def steer_generation_adaptively(
-    lm: LanguageModel,
-    site: Site,
-    steering: AdaptiveSteering,
-    prompt: TokenBatch,
-    positions: Positions = "last",
-) -> Iterator[None]:
-    """Steer ``generate`` inside the block as :func:`steer_generation` does, solving every time."""
-    rows = torch.arange(len(prompt.ids), device=lm.device)
-    with edit_generation(
-        lm,
-        site,
-        _at_positions(steering, steered_positions(prompt, positions).to(lm.device)),
-        lambda residual: steering.at(rows, residual[:, 0])[:, None],
-    ):
-        yield
-
-
-@contextmanager
-def steer_positions_adaptively(
-    lm: LanguageModel,
-    site: Site,
-    steering: AdaptiveSteering,
-    where: Bool[torch.Tensor, "batch seq"],
-) -> Iterator[None]:
-    """Steer one forward pass inside the block at exactly the positions ``where``.
-
-    Positions do not see each other's vectors at their own site, so one pass over a whole text adds
-    to each position what generation added there.
-    """
-    with edit_residual(lm, site, _at_positions(steering, where.to(lm.device))):
-        yield
-
-
-def _at_positions(steering: AdaptiveSteering, where: Bool[torch.Tensor, "batch seq"]) -> Edit:
-    row, column = where.nonzero(as_tuple=True)
-
-    def edit(residual: torch.Tensor) -> torch.Tensor:
-        steered = residual.clone()
-        steered[row, column] = steering.at(row, residual[row, column])
-        return steered
-
-    return edit
+    def grow(self) -> bool:
+        """Extend the path if it was too short; see :meth:`AdaptiveSolver.grow`."""
+        return self._solver.grow()

@@ -1,7 +1,8 @@
 """Sampling whose draws belong to the example, not to the batch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
@@ -16,6 +17,32 @@ _ONE = 2.0**52
 #: So many of the most likely tokens are ordered before the whole vocabulary is, which costs tens
 #: of times as much. They hold most nuclei of a trained model.
 _FEW = 1024
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; ``temperature`` None is greedy decoding."""
+
+    new_tokens: int = 100
+    temperature: float | None = 1.0
+    top_p: float = 0.9
+    seed: int = 0
+
+    def processors(
+        self, example_ids: Sequence[str]
+    ) -> Callable[[list[int], int], list[LogitsProcessor]]:
+        """Return what draws the tokens of a batch, from its rows and the padded prompt length.
+
+        Args:
+            example_ids: names of all rows; they seed the draws.
+        """
+        temperature = self.temperature
+        if temperature is None:
+            return lambda chosen, prompt_length: []
+        uniforms = draws(example_ids, self.new_tokens, self.seed)
+        return lambda chosen, prompt_length: [
+            InverseCdfSampling(uniforms[chosen], prompt_length, temperature, self.top_p)
+        ]
 
 
 def draws(

@@ -1,6 +1,7 @@
 """The table of generated texts: a row per (strength, prompt)."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,9 @@ import pyarrow as pa
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
-from steering_core.generation.adaptive import AdaptiveSolver
-from steering_core.generation.generate import Continuations, Sampling, continuations
-from steering_core.generation.plan import plan_for
-from steering_core.generation.steering import Positions
-from steering_core.methods.interventions import Interventions
+from steering_core.generation.decode import Decoded, continuations
+from steering_core.generation.sampling import Sampling
+from steering_core.generation.steered_method import SteeredMethod
 from steering_core.methods.solutions import NOT_FINITE, solved
 from steering_core.models.language_model import LanguageModel, dtype_name
 from steering_core.models.site import Site
@@ -50,14 +49,11 @@ _OF_TEXTS = ("new_tokens", "text", *_COUNTS)
 def generate_method(
     lm: LanguageModel,
     prompts: pd.DataFrame,
-    interventions: Interventions,
-    site: Site,
+    steered: SteeredMethod,
     sampling: Sampling,
     *,
-    positions: Positions,
     max_tokens: int,
     batch_size: int,
-    solver: AdaptiveSolver | None = None,
 ) -> pd.DataFrame:
     """Continue every prompt at every strength of a method, all strengths in the same batches.
 
@@ -69,13 +65,10 @@ def generate_method(
     Args:
         lm: the model.
         prompts: columns ``example_id`` and ``text``.
-        interventions: of the method.
-        site: where to steer.
+        steered: the method.
         sampling: how tokens are drawn.
-        positions: which prompt positions are steered besides every new token.
         max_tokens: at which prompts are cut.
         batch_size: prompts at a time, each at every strength.
-        solver: of an adaptive method.
 
     Returns:
         The columns of :data:`SCHEMA`.
@@ -85,39 +78,37 @@ def generate_method(
 
     """
     texts = prompts["text"].tolist()
-    tokens = tokenize(lm.tokenizer, texts, prepend_bos=site.prepend_bos, max_tokens=max_tokens)
-    points = interventions.points()
+    tokens = tokenize(lm.tokenizer, texts, prepend_bos=steered.prepend_bos, max_tokens=max_tokens)
+    points = steered.points()
     ids = prompts["example_id"].tolist()
-    rows = pd.concat([interventions.at(index, ids) for index in points], ignore_index=True)
+    rows = pd.concat([steered.at(index, ids) for index in points], ignore_index=True)
     table = rows[[*_OF_ROWS]].assign(prompt=texts * len(points), prompt_tokens=tokens * len(points))
     has = np.flatnonzero(solved(rows))
-    plan, made = None, None
+    intervention, made = None, None
     if len(has):
         chosen = rows.iloc[has]
-        plan = plan_for(solver, interventions, chosen)
-        vectors = interventions.vectors(chosen) if plan is None else None
-        with counter(len(has), f"generating with {interventions.method}") as tick:
+        intervention = steered.intervention(chosen)
+        with counter(len(has), f"generating with {steered.method}") as tick:
             made = continuations(
                 lm,
                 table["prompt_tokens"].iloc[has].tolist(),
                 chosen["example_id"].tolist(),
                 sampling,
-                site=site,
-                vectors=vectors if vectors is not None and np.any(vectors) else None,
-                adaptive=plan,
-                positions=positions,
-                batch_size=batch_size * len(points),
+                prepend_bos=steered.prepend_bos,
+                intervention=intervention,
+                batch_rows=batch_size * len(points),
                 tick=tick,
             )
-    table = _with_texts(table, has, made, lm.tokenizer, counted=plan is not None)
-    _warn_of_lost(table, site, lm)
+    counted = intervention is not None and intervention.is_adaptive
+    table = _with_texts(table, has, made, lm.tokenizer, counted=counted)
+    _warn_of_lost(table, steered.sites, lm)
     return table
 
 
 def _with_texts(
     table: pd.DataFrame,
     has: Int[np.ndarray, " k"],
-    made: Continuations | None,
+    made: Decoded | None,
     tokenizer: PreTrainedTokenizerBase,
     *,
     counted: bool,
@@ -139,14 +130,15 @@ def _with_texts(
     return table.assign(**columns, **counts, status=status)[SCHEMA.names]
 
 
-def _warn_of_lost(table: pd.DataFrame, site: Site, lm: LanguageModel) -> None:
+def _warn_of_lost(table: pd.DataFrame, sites: Sequence[Site], lm: LanguageModel) -> None:
     """Log at which strengths texts were lost."""
     lost = table[table["status"] == NOT_FINITE]
+    where = ", ".join(site.hook_name for site in sites)
     for (name, strength), rows in lost.groupby(["strength_name", "strength"], dropna=False):
         log.warning(
             "%s, %s %g: %d prompts have no text, as steering at %s made the logits NaN or infinite "
             "in %s: take a smaller strength, or bfloat16 or float32 as dtype.",
-            rows["method"].iloc[0], name, strength, len(rows), site.hook_name, dtype_name(lm),
+            rows["method"].iloc[0], name, strength, len(rows), where, dtype_name(lm),
         )  # fmt: skip
 
 

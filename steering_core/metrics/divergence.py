@@ -8,6 +8,7 @@ tokens of each text (:func:`divergence`), and the KL and the surprise of a token
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,18 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from steering_core.errors import ModelError
-from steering_core.generation.adaptive import (
-    AdaptiveSolver,
-    AdaptiveSteering,
-    steer_positions_adaptively,
-)
-from steering_core.generation.plan import AdaptivePlan, plan_for
-from steering_core.generation.steering import Positions, steer_positions
-from steering_core.methods.interventions import Interventions
+from steering_core.generation.intervention import Intervention, run_steered
+from steering_core.generation.steered_method import SteeredMethod
 from steering_core.models.devices import float64_device
 from steering_core.models.head import check_head, final_hidden, logits_of, vocabulary_size
 from steering_core.models.language_model import LanguageModel, dtype_name
-from steering_core.models.site import Site
 from steering_core.models.tokens import ROW_STEP, TokenBatch, padded_batches
 from steering_core.progress import progress
 
@@ -36,23 +30,20 @@ log = logging.getLogger(__name__)
 def text_divergence(
     lm: LanguageModel,
     generations: pd.DataFrame,
-    interventions: Interventions,
-    site: Site,
+    steered: SteeredMethod,
     *,
-    positions: Positions,
     batch_tokens: int,
-    solver: AdaptiveSolver | None = None,
 ) -> pd.DataFrame:
     """Return ``kl_sum, base_nll_sum, n_tokens`` for every text; NaN and 0 where there is none.
 
     A text also counts as missing if its KL or surprise is not finite; the log names the strength.
 
-    Each text is read under the edit that it was generated under. An adaptive method needs its
-    ``solver``: its program is solved again at every position. The numbers of positions without a
-    solution are copied from the generations.
+    Each text is read under the intervention that it was generated under; an adaptive program is
+    solved again at every position. The numbers of positions without a solution are copied from the
+    generations.
     """
     frames = []
-    for index in progress(interventions.points(), f"divergence of {interventions.method}"):
+    for index in progress(steered.points(), f"divergence of {steered.method}"):
         texts = generations[generations["strength_index"] == index].reset_index(drop=True)
         made = texts["new_tokens"].notna().to_numpy(copy=True)
         counts = ["steered_positions", "unsolved_positions"]
@@ -60,17 +51,13 @@ def text_divergence(
             kl_sum=np.nan, base_nll_sum=np.nan, n_tokens=0
         )
         if made.any():
-            rows = interventions.at(index, texts.loc[made, "example_id"].tolist())
-            plan = plan_for(solver, interventions, rows)
-            vectors = interventions.vectors(rows) if plan is None else None
+            rows = steered.at(index, texts.loc[made, "example_id"].tolist())
             result = divergence(
                 lm,
                 texts.loc[made, "prompt_tokens"].tolist(),
                 texts.loc[made, "new_tokens"].tolist(),
-                site=site,
-                vectors=vectors if vectors is not None and np.any(vectors) else None,
-                adaptive=plan,
-                steer_prompt=positions == "all",
+                prepend_bos=steered.prepend_bos,
+                intervention=steered.intervention(rows),
                 batch_tokens=batch_tokens,
             )
             finite = np.isfinite(result.kl_sum) & np.isfinite(result.base_nll_sum)
@@ -85,7 +72,7 @@ def text_divergence(
                     "in %s, and they count as missing: take a smaller strength, or bfloat16 or "
                     "float32 as dtype.",
                     first["method"], first["strength_name"], first["strength"], (~finite).sum(),
-                    site.hook_name, dtype_name(lm),
+                    ", ".join(site.hook_name for site in steered.sites), dtype_name(lm),
                 )  # fmt: skip
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
@@ -114,28 +101,23 @@ def divergence(
     prompts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
     *,
-    site: Site,
-    vectors: Float[np.ndarray, "n d_model"] | None,
-    adaptive: AdaptivePlan | None = None,
-    steer_prompt: bool = False,
+    prepend_bos: bool,
+    intervention: Intervention | None,
     batch_tokens: int = 2048,
 ) -> Divergence:
     """Compare the steered and the base model on the same texts.
 
     Both models read prompt and continuation. Only positions that predict a generated token are
     compared: the last prompt token and those after it. The same positions are steered as in
-    generation. Without ``vectors`` the KL is zero by definition and only the base pass runs.
+    generation, each as it was there (:func:`steering_core.generation.intervention.steer`). Without
+    an intervention the KL is zero by definition and only the base pass runs.
 
     Args:
         lm: the model.
         prompts: token ids of the prompts.
         continuations: token ids of the texts generated under steering.
-        site: where to steer.
-        vectors: the vector that was added for each text.
-        adaptive: instead, the program that was solved at every steered position. It is solved
-            there again and gives the same, since at the steered site a position does not see what
-            is added to others.
-        steer_prompt: True if the earlier prompt positions (not BOS) were steered too.
+        prepend_bos: whether the prompts begin with BOS.
+        intervention: that the texts were generated under.
         batch_tokens: padded tokens at a time.
 
     Raises:
@@ -149,26 +131,24 @@ def divergence(
     batches = padded_batches(
         rows,
         lm.tokenizer,
-        prepend_bos=site.prepend_bos,
+        prepend_bos=prepend_bos,
         context=lm.shape.context,
         batch_tokens=batch_tokens,
     )
+    steer_prompt = intervention is not None and intervention.positions == "all"
     for chosen, padded in batches:
         batch = padded.to(lm.device)
         last = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=lm.device)
         predicting, steered_at = _places(batch, last, steer_prompt)
-        base = final_hidden(lm, batch.ids, batch.mask)[predicting]
-        steered = None
-        if adaptive is not None:
-            steered = _solved_anew(lm, batch, site, steered_at, adaptive, chosen)[predicting]
-        elif vectors is not None:
-            with steer_positions(lm, site, torch.tensor(vectors[chosen]), steered_at):
-                steered = final_hidden(lm, batch.ids, batch.mask)[predicting]
+        run = partial(final_hidden, lm, batch.ids, batch.mask)
+        base, steered = run()[predicting], None
+        if intervention is not None:
+            steered = run_steered(lm, intervention.rows(chosen), steered_at, run)[0][predicting]
         row, column = predicting.nonzero(as_tuple=True)
         kl_token, nll_token = token_divergence(lm, steered, base, batch.ids[row, column + 1])
         np.add.at(kl, np.array(chosen)[row.cpu().numpy()], kl_token.cpu().numpy())
         np.add.at(nll, np.array(chosen)[row.cpu().numpy()], nll_token.cpu().numpy())
-    if vectors is None and adaptive is None and not np.isfinite(nll).all():
+    if intervention is None and not np.isfinite(nll).all():
         raise ModelError(
             f"{lm.shape.architecture} has NaN or infinite logits without steering, in "
             f"{dtype_name(lm)}: set `dtype: bfloat16` or `float32` in the model's section."
@@ -185,23 +165,6 @@ def _places(
     predicting = after & batch.mask & batch.mask.roll(-1, dims=1)
     predicting[:, -1] = False
     return predicting, batch.mask & ~batch.bos & (after | steer_prompt)
-
-
-def _solved_anew(
-    lm: LanguageModel,
-    batch: TokenBatch,
-    site: Site,
-    where: Bool[torch.Tensor, "batch seq"],
-    adaptive: AdaptivePlan,
-    chosen: list[int],
-) -> torch.Tensor:
-    """As :func:`final_hidden`, with the program of each text solved at the positions ``where``."""
-
-    def run(steering: AdaptiveSteering) -> torch.Tensor:
-        with steer_positions_adaptively(lm, site, steering, where):
-            return final_hidden(lm, batch.ids, batch.mask)
-
-    return adaptive.until_in_range(chosen, run)[0]
 
 
 #: Positions and tokens of the vocabulary at a time. The 256k logits of a Gemma batch would take

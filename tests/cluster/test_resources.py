@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL_STAGES = {
     *("cache_activations", "encode_features", "generate", "divergence", "judge"),
     *("corrsteer_select", "corrsteer_validate", "corrsteer_answer", "corrsteer_fine_tune"),
-    "corrsteer_bridge",
+    "corrsteer_sparse_methods",
 }
 #: Stages that solve, fit and tabulate: on nodes without a GPU.
 OTHER_STAGES = {

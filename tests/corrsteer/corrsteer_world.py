@@ -8,7 +8,9 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.tasks import Source, Task
+from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.metrics.judges import Judge, Verdict
 from steering_core.models.site import Site
 
@@ -44,6 +46,16 @@ def spacing_tokenizer() -> PreTrainedTokenizerFast:
     raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s"), "isolated")
     special = {f"{name}_token": f"<{name}>" for name in ("pad", "bos", "eos", "unk")}
     return PreTrainedTokenizerFast(tokenizer_object=raw, **special)
+
+
+def session_of(lm, how, task=None, classifier=None, sites=None) -> Session:
+    """Return a session on the task of words, or another."""
+    return Session(lm, task or words_task(), how, classifier, False, sites or {1: SITE})
+
+
+def at_layers(vectors, sites, layers) -> Intervention:
+    """Return the intervention of a vector at each of some layers."""
+    return Intervention({sites[layer]: RowVectors(vectors[layer]) for layer in layers})
 
 
 def words_task(new_tokens: int = 4) -> Task:

@@ -11,7 +11,7 @@ from steering_core.corrsteer import capture as module
 from steering_core.corrsteer.capture import capture, feature_reader, raw_reader
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
-from steering_core.generation.generate import continue_batch, end_tokens
+from steering_core.generation.decode import continue_batch, end_tokens
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.tokens import pad, tokenize
 

@@ -9,15 +9,15 @@ import torch
 from corrsteer_world import SITE, word_rows, words_task
 
 from steering_core.config.corrsteer_schema import CorrSteerSettings
-from steering_core.corrsteer import decoding
-from steering_core.corrsteer.bridge import fitting, residuals
 from steering_core.corrsteer.contrast import persona_pairs
-from steering_core.corrsteer.decoding import Decoding, decode
+from steering_core.corrsteer.decoding import Decoding, complete
 from steering_core.corrsteer.examples import PromptOptions, build_examples, build_prompts
 from steering_core.corrsteer.fine_tune import training_ids
-from steering_core.corrsteer.run import Run
+from steering_core.corrsteer.session import Session
+from steering_core.corrsteer.sparse_answers import fitting
 from steering_core.corrsteer.tasks import Source
 from steering_core.errors import DataError
+from steering_core.generation import decode
 
 BOS, EOS = 1, 2
 #: It opens a turn with the end token, so that the turn is more than words.
@@ -89,9 +89,9 @@ def test_answers_follow_the_tokens_of_the_template(chat, chat_template, monkeypa
         seen.extend(row[kept].tolist() for row, kept in zip(batch.ids, batch.mask, strict=True))
         return [[5]] * len(batch.ids)
 
-    monkeypatch.setattr(decoding, "continue_batch", note)
+    monkeypatch.setattr(decode, "continue_batch", note)
     rows = word_rows(1).assign(prompt=prompt_of(chat))
-    list(decode(chat, rows, Decoding(1, chat_template=chat_template)))
+    list(complete(chat, rows, Decoding(1, chat_template=chat_template)))
     if chat_template:
         assert seen[0] == [BOS, EOS, 5, 6, EOS]
     else:
@@ -106,12 +106,12 @@ def test_training_rows_hold_the_tokens_of_the_template(chat):
 
 def test_directions_are_read_behind_the_tokens_of_the_template(chat):
     task = replace(words_task(), personas=("w7 ", "w8 "))
-    run = Run(chat, task, Decoding(1, chat_template=True), None, False, {1: SITE})
+    run = Session(chat, task, Decoding(1, chat_template=True), None, False, {1: SITE})
     sides = persona_pairs(task, [prompt_of(chat)], chat.tokenizer, chat_template=True)
     assert fitting(run, *sides, SITE) == sides
     model = copy.deepcopy(chat.model)  # transformers leaves hooks behind that read hidden states
     for side, word in zip(sides, (11, 12), strict=True):
-        (got,) = residuals(run, side, SITE)
+        (got,) = run.residuals(side, SITE)
         ids = torch.tensor([[BOS, EOS, word, 5, 6, EOS]])
         states = model(input_ids=ids, output_hidden_states=True).hidden_states
         torch.testing.assert_close(torch.tensor(got), states[SITE.layer + 1][0, -1])

@@ -7,20 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from corrsteer_world import SITE, TinySAE, word_rows, words_task
+from corrsteer_world import SITE, TinySAE, session_of, word_rows, words_task
 
-from steering_core.corrsteer.answers import answer, answer_choice, write_answers
-from steering_core.corrsteer.bridge import _tried
-from steering_core.corrsteer.bridge_learned import Added, Strength
+from steering_core.corrsteer.answers import answer, write_answers
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.fine_tune import _train
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.report import Summary, paired
-from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.selection import make_readers, select
-from steering_core.corrsteer.validation import validate_layers
+from steering_core.corrsteer.session import Session
+from steering_core.corrsteer.sparse_answers import _tried
+from steering_core.corrsteer.sparse_methods import Steered, Strength
+from steering_core.corrsteer.strategy import answer_choice, validate_layers
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
+from steering_core.generation.intervention import Intervention, RowVectors
 
 HOW = Decoding(new_tokens=4, batch_rows=8, prepend_bos=True)
 ROWS = word_rows(12)
@@ -33,7 +34,7 @@ def half(lm):
 
 @pytest.fixture(scope="module")
 def run(tiny):
-    return Run(half(tiny), TASK, HOW, None, reasoned=False, sites={1: SITE})
+    return Session(half(tiny), TASK, HOW, None, reasoned=False, sites={1: SITE})
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +56,12 @@ def too_long(n_lost):
     return vectors
 
 
+def lost(n_lost):
+    return Intervention({SITE: RowVectors(too_long(n_lost))})
+
+
 def steered(run, n_lost):
-    return answer(run.lm, ROWS, TASK, HOW, None, interventions=[(SITE, too_long(n_lost))])
+    return answer(run.lm, ROWS, TASK, HOW, None, intervention=lost(n_lost))
 
 
 def test_lost_answers_are_recorded_with_layer_and_dtype(run, unsteered, tmp_path):
@@ -99,13 +104,13 @@ def plan():
 
 
 def test_a_layer_that_overflows_alone_has_no_accuracy_to_be_kept_for(run, unsteered):
-    table = validate_layers(
-        plan(),
-        lambda interventions: answer(
-            run.lm, ROWS, TASK, HOW, None,
-            interventions=[(site, too_long(5)) for site, _ in interventions],
-        ),
-    )  # fmt: skip
+    class Overflowing(Plan):
+        """A plan whose layer overflows for the first five rows."""
+
+        def intervention(self, layers, scale=1.0):
+            return lost(5)
+
+    table = validate_layers(run, ROWS, Overflowing(**vars(plan())))
     accuracy = table.set_index("layer")["accuracy"]
     assert accuracy[-1] == pytest.approx(unsteered["success"].astype(bool).mean())
     assert accuracy[1] == pytest.approx(unsteered["success"].astype(bool)[5:].sum() / 12)
@@ -113,12 +118,11 @@ def test_a_layer_that_overflows_alone_has_no_accuracy_to_be_kept_for(run, unstee
 
 def test_a_strength_that_overflows_is_not_chosen_for_unsteered_answers(run, unsteered):
     def strength(name, n_lost, reasons):
-        vectors = too_long(n_lost)
-        return Strength(name, lambda seen: Added(vectors, None, reasons, ""))
+        return Strength(name, lambda seen: Steered(lost(n_lost), None, reasons, ""))
 
     unsolved = ["program: infeasible"] * 5 + [""] * 7
     grid = [strength("unsolved", 0, unsolved), strength("lost", 5, [""] * 12)]
-    table = _tried(run, ROWS, np.zeros((12, 32)), grid, SITE).set_index("strength")
+    table = _tried(run, ROWS, np.zeros((12, 32)), grid).set_index("strength")
     success = unsteered["success"].astype(bool)
     assert table["n_missing"].tolist() == [0, 5, 5]
     assert table["accuracy"].tolist() == pytest.approx(
@@ -131,11 +135,11 @@ def test_the_unsteered_model_must_not_overflow(damaged):
     message = "without any steering, in float16"
     with pytest.raises(ModelError, match=message):
         answer_choice(
-            Run(damaged, TASK, HOW, None, reasoned=False, sites={1: SITE}), ROWS, None, None
+            Session(damaged, TASK, HOW, None, reasoned=False, sites={1: SITE}), ROWS, None, None
         )
     readers = make_readers({1: TinySAE(32, 40)}, {1: SITE}, [Variant()], 32)
     with pytest.raises(ModelError, match=message):
-        select(damaged, ROWS, TASK, HOW, None, readers, [Variant()])
+        select(session_of(damaged, HOW, TASK), ROWS, readers, [Variant()])
 
 
 def test_fine_tuning_that_diverges_stops(tiny):

@@ -11,22 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from corrsteer_world import SITE
+from corrsteer_world import SITE, session_of
 
 from steering_core.config.corrsteer_schema import Arm, Bridge
 from steering_core.config.model import Model, SAESource
-from steering_core.corrsteer.answers import answer, layer_interventions
-from steering_core.corrsteer.bridge import answer_bridge
+from steering_core.corrsteer.answers import answer
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.plan import make_plan
 from steering_core.corrsteer.planted_feature import planted_feature
 from steering_core.corrsteer.report import result_table
-from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.selection import make_readers, select
-from steering_core.corrsteer.strategy import choose
+from steering_core.corrsteer.session import Session
+from steering_core.corrsteer.sparse_answers import answer_sparse_method
+from steering_core.corrsteer.strategy import choose, validate_layers
 from steering_core.corrsteer.success import ExactOption
 from steering_core.corrsteer.tasks import Source, Task
-from steering_core.corrsteer.validation import validate_layers
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import DataError
 from steering_core.models.language_model import load_language_model
@@ -102,12 +101,9 @@ def chain(lm):
     saes = dict.fromkeys(SITES, BasisSAE())
     readers = make_readers(saes, SITES, VARIANTS, 32)
     found = select(
-        lm, rows(160, 0, "train"), TASK, HOW, None, readers, VARIANTS, histograms=[Variant()]
+        session_of(lm, HOW, TASK), rows(160, 0, "train"), readers, VARIANTS, histograms=[Variant()]
     )
     validation, test = rows(40, 1, "validation"), rows(60, 2, "test")
-
-    def run(interventions):
-        return answer(lm, validation, TASK, HOW, None, interventions=interventions)
 
     answers, plans = {"unsteered": answer(lm, test, TASK, HOW, None)}, {}
     for name, arm in ARMS.items():
@@ -120,10 +116,13 @@ def chain(lm):
             keep=10,
             seed=0,
         )
-        table = validate_layers(plan, run) if arm.strategy in ("pruned", "validated") else None
+        table = (
+            validate_layers(session_of(lm, HOW, TASK), validation, plan)
+            if arm.strategy in ("pruned", "validated")
+            else None
+        )
         layers = choose(arm.strategy, plan, table).layers
-        steering = layer_interventions(plan.vectors, plan.sites, layers)
-        answers[name] = answer(lm, test, TASK, HOW, None, interventions=steering)
+        answers[name] = answer(lm, test, TASK, HOW, None, intervention=plan.intervention(layers))
     return found, plans, answers
 
 
@@ -164,8 +163,8 @@ def test_steering_repairs_every_failure_and_breaks_nothing(chain, name):
 def test_optimal_sparse_steering_repairs_them_on_the_selected_features(lm, chain, method):
     found, plans, answers = chain
     train = rows(160, 0, "train").merge(found.answers[["example_id", "success"]], on="example_id")
-    bridged = answer_bridge(
-        Run(lm, TASK, HOW, None, False, SITES),
+    bridged = answer_sparse_method(
+        Session(lm, TASK, HOW, None, False, SITES),
         method,
         Bridge(tau=[2.0], epsilon=[50.0], features=5),
         plans["corrsteer_s"],
@@ -184,7 +183,7 @@ def test_the_demo_reads_a_feature_where_the_model_answers(lm):
     prompts = rows(90, 2, "test")
     has_cause = prompts["prompt"].str.split().str[-1].str[1:].astype(int) < 30
     prompts["sentiment"] = has_cause.astype(float)
-    run = Run(lm, TASK, HOW, None, False, SITES)
+    run = Session(lm, TASK, HOW, None, False, SITES)
     found = planted_feature(run, BasisSAE(), prompts, 2, CAUSE)
     assert (found["auc"], found["auc_success"], found["rank"]) == (1.0, 1.0, 1)
     assert found["auc_words"] == 0.5  # no word of the lexicon is in them

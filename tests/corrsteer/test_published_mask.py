@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from corrsteer_world import SITE, TinySAE, word_rows, words_task
+from corrsteer_world import SITE, TinySAE, session_of, word_rows
 
 from steering_core.corrsteer.capture import capture, feature_reader, raw_reader
 from steering_core.corrsteer.decoding import Decoding
-from steering_core.corrsteer.published_mask import capture_published
 from steering_core.corrsteer.selection import select
 from steering_core.corrsteer.variant import Variant
-from steering_core.generation.generate import continue_batch
+from steering_core.generation.decode import continue_batch
 from steering_core.models.tokens import pad, tokenize
 
 VARIANTS = [
@@ -44,7 +43,7 @@ def test_as_many_positions_from_the_start_as_the_answer_has_tokens(
     put_out = []
     block = tiny.blocks[SITE.layer]
     hook = block.register_forward_hook(lambda m, args, out: put_out.append(out))
-    with capture_published(tiny, readers(tiny), VARIANTS, batch, longest=new_tokens) as found:
+    with capture(tiny, readers(tiny), VARIANTS, batch, published_length=new_tokens) as found:
         made = continue_batch(tiny, batch, new_tokens, [])
     hook.remove()
     with capture(tiny, readers(tiny), VARIANTS, batch) as usual:
@@ -69,7 +68,7 @@ def test_selection_accumulates_it_where_it_is_asked_for(tiny):
     variants = [Variant("raw", "all"), Variant("raw", "generation")]
 
     def means(**options):
-        found = select(tiny, rows, words_task(2), how, None, raw, variants, **options)
+        found = select(session_of(tiny, how), rows, raw, variants, **options)
         parts = found.accumulators.parts
         return [parts[1, variant].correlation.result().mean for variant in variants]
 

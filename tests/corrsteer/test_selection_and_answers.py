@@ -6,26 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from corrsteer_world import SITE, TinySAE, word_rows, words_task
+from corrsteer_world import SITE, TinySAE, at_layers, session_of, word_rows, words_task
+from steered_generation import generate
 
-from steering_core.corrsteer import decoding
-from steering_core.corrsteer.answers import (
-    answer,
-    answer_choice,
-    layer_interventions,
-    undefined,
-    write_answers,
-)
-from steering_core.corrsteer.decoding import Decoding, decode, option_tokens
+from steering_core.corrsteer.answers import answer, undefined, write_answers
+from steering_core.corrsteer.decoding import Decoding, complete, option_tokens
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.report import result_table
-from steering_core.corrsteer.run import Run
 from steering_core.corrsteer.selection import make_readers, select
-from steering_core.corrsteer.strategy import Choice
-from steering_core.corrsteer.validation import validate_layers
+from steering_core.corrsteer.session import Session
+from steering_core.corrsteer.strategy import Choice, answer_choice, validate_layers
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import DataError, ModelError
-from steering_core.generation.generate import Sampling, generate
+from steering_core.generation import decode
+from steering_core.generation.intervention import Intervention, RowVectors
+from steering_core.generation.sampling import Sampling
 from steering_core.models.tokens import tokenize
 
 HOW = Decoding(new_tokens=4, batch_rows=4, prepend_bos=True)
@@ -36,7 +31,7 @@ SITES = {layer: replace(SITE, layer=layer) for layer in (1, 3)}
 def selected(lm, rows, how=HOW, **options):
     saes = {layer: TinySAE(lm.shape.d_model, 40, layer) for layer in SITES}
     readers = make_readers(saes, SITES, VARIANTS, lm.shape.d_model)
-    return select(lm, rows, words_task(), how, None, readers, VARIANTS, **options)
+    return select(session_of(lm, how, sites=SITES), rows, readers, VARIANTS, **options)
 
 
 def test_selection_answers_as_plain_generation_does(tiny):
@@ -84,16 +79,16 @@ def assert_same_statistics(found, expected):
 @pytest.mark.parametrize("batch_rows", [1, 3, 8, 16])
 def test_answers_do_not_depend_on_batch_rows(tiny, batch_rows, monkeypatch):
     widths = []
-    own = decoding.continue_batch
+    own = decode.continue_batch
 
     def noted(lm, batch, *rest):
         widths.append(batch.ids.shape)
         return own(lm, batch, *rest)
 
-    monkeypatch.setattr(decoding, "continue_batch", noted)
+    monkeypatch.setattr(decode, "continue_batch", noted)
     rows, added = mixed_rows(), vectors(tiny)
     how = replace(HOW, batch_rows=batch_rows)
-    kwargs = {"interventions": layer_interventions(added, SITES, (1, 3))}
+    kwargs = {"intervention": at_layers(added, SITES, (1, 3))}
     whole = answer(tiny, rows, words_task(), replace(HOW, batch_rows=40), None, **kwargs)
     wide = {shape[1] for shape in widths}
     widths.clear()
@@ -149,12 +144,13 @@ def test_snapshots_note_the_best_feature_as_samples_come_in(tiny):
 def test_a_snapshot_is_of_the_first_rows_not_of_the_shortest(tiny, device, monkeypatch):
     if device == "cuda":  # one group by length, as there
         monkeypatch.setattr(
-            decoding,
+            decode,
             "width_groups",
             lambda lm, n, new: [(0, sorted(range(len(n)), key=lambda i: n[i]))],
         )
     rows, how = mixed_rows(), replace(HOW, batch_rows=16)
-    seen = [i for chosen, _ in decode(tiny, rows, how, cuts=[5, 12]) for i in chosen]
+    batches = complete(tiny, rows, how, cuts=[5, 12])
+    seen = [i for decoded, _ in batches for i in decoded.rows]
     assert sorted(seen) == list(range(40))
     assert set(seen[:5]) == set(range(5)) and set(seen[:12]) == set(range(12))
     found = selected(tiny, rows, how, snapshots=[5, 12]).snapshots
@@ -186,7 +182,7 @@ def test_all_layers_are_steered_in_one_pass_at_the_last_position(tiny):
         words_task(),
         HOW,
         None,
-        interventions=layer_interventions(added, SITES, (1, 3)),
+        intervention=at_layers(added, SITES, (1, 3)),
     )
     base = answer(tiny, rows, words_task(), HOW, None)
     assert (both["text"] != base["text"]).any()
@@ -220,7 +216,9 @@ def test_all_layers_are_steered_in_one_pass_at_the_last_position(tiny):
 def test_a_vector_per_row_goes_to_its_row(tiny):
     rows = word_rows(6)
     each = np.random.default_rng(1).standard_normal((6, tiny.shape.d_model)).astype("f4") * 8
-    together = answer(tiny, rows, words_task(), HOW, None, interventions=[(SITES[1], each)])
+    together = answer(
+        tiny, rows, words_task(), HOW, None, intervention=Intervention({SITES[1]: RowVectors(each)})
+    )
     for i in range(6):
         alone = answer(
             tiny,
@@ -228,15 +226,17 @@ def test_a_vector_per_row_goes_to_its_row(tiny):
             words_task(),
             HOW,
             None,
-            interventions=[(SITES[1], each[i])],
+            intervention=Intervention({SITES[1]: RowVectors(each[i])}),
         )
         assert alone["text"].item() == together["text"].iloc[i]
 
 
 def test_zero_steering_changes_nothing(tiny):
     rows = word_rows(8)
-    zero = [(site, np.zeros(tiny.shape.d_model, "f4")) for site in SITES.values()]
-    steered = answer(tiny, rows, words_task(), HOW, None, interventions=zero)
+    zero = dict.fromkeys(SITES, np.zeros(tiny.shape.d_model, "f4"))
+    steered = answer(
+        tiny, rows, words_task(), HOW, None, intervention=at_layers(zero, SITES, SITES)
+    )
     assert steered["text"].tolist() == answer(tiny, rows, words_task(), HOW, None)["text"].tolist()
 
 
@@ -248,8 +248,8 @@ def test_greedy_texts_are_those_of_generate(tiny):
     )
     texts = {
         i: text
-        for chosen, got in decode(tiny, rows, HOW)
-        for i, text in zip(chosen, got, strict=False)
+        for decoded, got in complete(tiny, rows, HOW)
+        for i, text in zip(decoded.rows, got, strict=True)
     }
     assert [texts[i] for i in range(10)] == tiny.tokenizer.batch_decode(
         made, skip_special_tokens=True
@@ -259,9 +259,11 @@ def test_greedy_texts_are_those_of_generate(tiny):
 def test_hooks_are_gone_after_a_failed_answer(tiny):
     rows, task = word_rows(4), words_task()
     with pytest.raises(DataError, match="not finite"):
-        answer(tiny, rows, task, HOW, None, interventions=[(SITE, np.full(32, np.nan))])
+        nan = Intervention({SITE: RowVectors(np.full(32, np.nan))})
+        answer(tiny, rows, task, HOW, None, intervention=nan)
     with pytest.raises(DataError, match="another model"):
-        answer(tiny, rows, task, HOW, None, interventions=[(SITE, np.ones(7))])
+        short = Intervention({SITE: RowVectors(np.ones(7))})
+        answer(tiny, rows, task, HOW, None, intervention=short)
 
     class Broken(type(task.success)):
         def judge(self, *args, **kwargs):
@@ -270,17 +272,17 @@ def test_hooks_are_gone_after_a_failed_answer(tiny):
     with pytest.raises(RuntimeError, match="judge failed"):
         selected_task = replace(task, success=Broken())
         readers = make_readers({}, SITES, [Variant("raw")], tiny.shape.d_model)
-        select(tiny, rows, selected_task, HOW, None, readers, [Variant("raw")])
+        select(session_of(tiny, HOW, selected_task), rows, readers, [Variant("raw")])
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in [tiny.model, *tiny.blocks])
 
 
 def test_options_alone_can_be_the_first_token(tiny):
     rows = word_rows(12).assign(letters=[["w7", "w9"]] * 12)
     how = replace(HOW, restrict_options=True)
-    texts = [text for _, got in decode(tiny, rows, how) for text in got]
+    texts = [text for _, got in complete(tiny, rows, how) for text in got]
     assert {text.split()[0] for text in texts} == {"w7", "w9"}
     with pytest.raises(ModelError, match="no options"):
-        list(decode(tiny, word_rows(2), how))
+        list(complete(tiny, word_rows(2), how))
     with pytest.raises(ModelError, match="not one token"):
         option_tokens(tiny.tokenizer, ["w7", "Q"])
 
@@ -288,7 +290,7 @@ def test_options_alone_can_be_the_first_token(tiny):
 def test_prompts_beyond_the_context_are_an_error(tiny):
     rows = word_rows(1).assign(prompt="w1 " * 80)
     with pytest.raises(DataError, match="positions"):
-        list(decode(tiny, rows, HOW))
+        list(complete(tiny, rows, HOW))
 
 
 def test_undefined_answers_say_why_and_can_be_written(tiny, tmp_path):
@@ -301,7 +303,7 @@ def test_undefined_answers_say_why_and_can_be_written(tiny, tmp_path):
 
 def test_answers_on_some_layers_name_the_others_with_the_reason(tiny):
     rows, added = word_rows(3), vectors(tiny)
-    run = Run(tiny, words_task(), HOW, None, False, SITES)
+    run = Session(tiny, words_task(), HOW, None, False, SITES)
     empty = pd.DataFrame(columns=list(FEATURE_COLUMNS)).astype(FEATURE_COLUMNS)
     plan = Plan(empty, added, SITES, {2: "no SAE", 4: "never fires"})
     found = answer_choice(run, rows, plan, Choice((1, 3)))
@@ -321,10 +323,13 @@ def test_every_layer_is_validated_alone(tiny):
     plan = Plan(pd.DataFrame(columns=list(FEATURE_COLUMNS)), vectors(tiny), SITES, {})
     seen = []
 
-    def run(interventions):
-        seen.append([site.layer for site, _ in interventions])
-        return pd.DataFrame({"success": [True, False] if interventions else [True, True]})
+    class Answers:
+        """A session that notes which layers are steered."""
 
-    table = validate_layers(plan, run)
+        def answer(self, rows, intervention=None):
+            seen.append([] if intervention is None else intervention.layers)
+            return pd.DataFrame({"success": [True, intervention is None]})
+
+    table = validate_layers(Answers(), word_rows(2), plan)
     assert seen == [[], [1], [3]]
     assert table["layer"].tolist() == [-1, 1, 3] and table["accuracy"].tolist() == [1.0, 0.5, 0.5]

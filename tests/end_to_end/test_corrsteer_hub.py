@@ -2,16 +2,16 @@
 
 from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings, CorrSteerTask
 from steering_core.config.model import SAESource
-from steering_core.corrsteer.answers import answer, layer_interventions, undefined
+from steering_core.corrsteer.answers import undefined
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.examples import build_examples
 from steering_core.corrsteer.plan import make_plan
 from steering_core.corrsteer.read_items import fetch_items, source_of
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.selection import make_readers, select
-from steering_core.corrsteer.strategy import choose
+from steering_core.corrsteer.session import Session
+from steering_core.corrsteer.strategy import choose, validate_layers
 from steering_core.corrsteer.tasks import TASKS
-from steering_core.corrsteer.validation import validate_layers
 from steering_core.corrsteer.variant import Variant
 from steering_core.models.sparse_autoencoder import load_sae
 
@@ -48,21 +48,16 @@ def test_a_select_task_runs_through_every_strategy(gpt2):
     assert all(site.centred and site.stream == "pre" for site in sites.values())
     how = Decoding(new_tokens, batch_rows=8, restrict_options=True)
     classifier = task.success.load(device="cpu")
+    session = Session(gpt2, task, how, classifier, False, sites)
     found = select(
-        gpt2,
+        session,
         split["train"],
-        task,
-        how,
-        classifier,
         make_readers(saes, sites, [Variant()], gpt2.shape.d_model),
         [Variant()],
     )
     assert 0 < found.answers["success"].sum() < len(split["train"])
 
-    def run(interventions, rows=split["validation"]):
-        return answer(gpt2, rows, task, how, classifier, interventions=interventions)
-
-    answers = {"unsteered": run([], split["test"])}
+    answers = {"unsteered": session.answer(split["test"])}
     for arm_name, arm in ARMS.items():
         plan = make_plan(
             arm,
@@ -74,13 +69,13 @@ def test_a_select_task_runs_through_every_strategy(gpt2):
             seed=1,
         )
         assert sorted(plan.vectors) == list(LAYERS) and len(plan.features) <= 40
-        validation = validate_layers(plan, run) if arm.strategy == "pruned" else None
+        pruned = arm.strategy == "pruned"
+        validation = validate_layers(session, split["validation"], plan) if pruned else None
         choice = choose(arm.strategy, plan, validation)
         if not choice.layers:
             answers[arm_name] = undefined(split["test"], choice.reason)
             continue
-        steering = layer_interventions(plan.vectors, plan.sites, choice.layers)
-        answers[arm_name] = run(steering, split["test"])
+        answers[arm_name] = session.answer(split["test"], plan.intervention(choice.layers))
     table = result_table(name, {1: answers}, n_resamples=100).query("seed == 'all'")
     table = table.set_index("method")
     assert set(table.index) == {"unsteered", *ARMS}

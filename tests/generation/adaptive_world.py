@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from benchmarks.reference import solve_reference
-from steering_core.generation.adaptive import AdaptiveSolver
-from steering_core.generation.generate import Sampling, end_tokens
-from steering_core.generation.plan import AdaptivePlan
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.decode import end_tokens
+from steering_core.generation.sampling import Sampling
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize

@@ -21,10 +21,16 @@ from adaptive_world import (
     shortfalls,
     slowly,
 )
+from steered_generation import continuations, generate
 
-from steering_core.generation.adaptive import AdaptiveSteering, steer_generation_adaptively
-from steering_core.generation.generate import Sampling, continuations, continue_batch, generate
-from steering_core.generation.steering import steer_generation, steered_positions
+from steering_core.generation.decode import continue_batch
+from steering_core.generation.intervention import (
+    Intervention,
+    RowVectors,
+    steer,
+    steered_positions,
+)
+from steering_core.generation.sampling import Sampling
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
@@ -56,10 +62,9 @@ def test_vectors_are_those_of_cvxpy_at_every_token(
         # Hooks run in the order in which they were registered.
         for hook in (before, None, after):
             if hook is None:
-                added = AdaptiveSteering(steering.solver, steering.tau, steering.parameter)
-                stack.enter_context(
-                    steer_generation_adaptively(tiny, site, added, batch, positions)
-                )
+                intervention = Intervention({site: steering}, positions)
+                where = steered_positions(batch, positions)
+                stack.enter_context(steer(tiny, intervention, where))
             else:
                 stack.enter_context(edit_residual(tiny, site, recorder(hook)))
         continue_batch(tiny, batch, 6, [])
@@ -173,13 +178,8 @@ def test_two_sites_at_once(tiny, prompts):
     vector = np.random.default_rng(1).normal(size=D_MODEL)
 
     def run(adaptive, fixed):
-        with ExitStack() as stack:
-            if adaptive:
-                added = AdaptiveSteering(spec.solver, spec.tau, spec.parameter)
-                stack.enter_context(steer_generation_adaptively(tiny, SITES[1], added, batch))
-            if fixed:
-                vectors = torch.tensor(vector).expand(len(prompts), -1)
-                stack.enter_context(steer_generation(tiny, later, vectors, batch))
+        at = ({SITES[1]: spec} if adaptive else {}) | ({later: RowVectors(vector)} if fixed else {})
+        with steer(tiny, Intervention(at), steered_positions(batch, "last")):
             return continue_batch(tiny, batch, 6, [])
 
     both = run(True, True)

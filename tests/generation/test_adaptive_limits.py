@@ -16,8 +16,8 @@ from adaptive_world import (
     plan,
     slowly,
 )
+from steered_generation import continuations, generate
 
-from steering_core.generation.generate import continuations, generate
 from steering_core.optimize.homotopy import DegeneratePathError, Homotopy
 from steering_core.optimize.path import PathRangeError, SteeringPath
 

@@ -17,14 +17,13 @@ from adaptive_world import (
     plan,
     shortfalls,
 )
+from steered_generation import continuations, divergence, generate_method, text_divergence
 
-from steering_core.generation.generate import continuations
-from steering_core.generation.plan import plan_for
-from steering_core.generation.table import SCHEMA, generate_method, write_generations
+from steering_core.generation.steered_method import SteeredMethod
+from steering_core.generation.table import SCHEMA, write_generations
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint
-from steering_core.metrics.divergence import divergence, text_divergence
 from steering_core.models.residual_stream import edit_residual
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
@@ -84,7 +83,7 @@ def test_table_counts_positions_without_a_solution(tiny, interventions, table, t
 
 def test_an_adaptive_method_needs_its_solver(tiny, interventions):
     with pytest.raises(ValueError, match="solver: socp_adaptive"):
-        plan_for(None, interventions, interventions.at(0, NAMES))
+        SteeredMethod(interventions, SITES[1])
 
 
 @pytest.mark.parametrize("positions", ["last", "all"])

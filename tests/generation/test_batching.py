@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from steered_generation import generate, generate_method
 
 from steering_core.generation import batching
 from steering_core.generation.batching import (
@@ -19,8 +20,7 @@ from steering_core.generation.batching import (
     largest_batch,
     width_groups,
 )
-from steering_core.generation.generate import Sampling, generate
-from steering_core.generation.table import generate_method
+from steering_core.generation.sampling import Sampling
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint

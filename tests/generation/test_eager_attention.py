@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 import torch
+from steered_generation import continuations
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -17,10 +18,15 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from steering_core.generation.adaptive import AdaptiveSolver
-from steering_core.generation.generate import Sampling, continuations, continue_batch, end_tokens
-from steering_core.generation.plan import AdaptivePlan
-from steering_core.generation.steering import steer_sites
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.decode import continue_batch, end_tokens
+from steering_core.generation.intervention import (
+    Intervention,
+    RowVectors,
+    steer,
+    steered_positions,
+)
+from steering_core.generation.sampling import Sampling
 from steering_core.models.language_model import LanguageModel, model_shape
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
@@ -116,7 +122,8 @@ def test_a_vector_for_each_prompt_at_two_sites(family, prompts):
     lm, eager = family
     batch = pad(prompts, lm.tokenizer, side="left", prepend_bos=True)
     vectors = torch.tensor(VECTORS, dtype=torch.float32)
-    with steer_sites(lm, list(zip(SITES, vectors, strict=True)), batch):
+    at = {site: RowVectors(own) for site, own in zip(SITES, VECTORS, strict=True)}
+    with steer(lm, Intervention(at), steered_positions(batch, "last")):
         got = continue_batch(lm, batch, NEW, [])
     expected = [
         slowly(

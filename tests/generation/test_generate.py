@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from steered_generation import generate
 
-from steering_core.generation.generate import Sampling, end_tokens, generate
-from steering_core.generation.sampling import draws
+from steering_core.generation.decode import end_tokens
+from steering_core.generation.sampling import Sampling, draws
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
 from steering_core.models.tokens import padded_width, tokenize

@@ -5,10 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from steered_generation import generate
 
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import DataError
-from steering_core.generation.generate import Sampling, end_tokens, generate
+from steering_core.generation.decode import end_tokens
+from steering_core.generation.sampling import Sampling
 from steering_core.models.language_model import LanguageModel, load_language_model
 from steering_core.models.site import Site
 

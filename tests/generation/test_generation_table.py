@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from steered_generation import generate, generate_method
 
-from steering_core.generation.generate import Sampling, generate
-from steering_core.generation.table import SCHEMA, generate_method, write_generations
+from steering_core.generation.sampling import Sampling
+from steering_core.generation.table import SCHEMA, write_generations
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint

@@ -13,15 +13,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from steered_generation import continuations, divergence, generate_method, text_divergence
 
 from steering_core.activations.positions import last_token_residuals
 from steering_core.errors import ModelError
-from steering_core.generation.adaptive import AdaptiveSolver
-from steering_core.generation.generate import Sampling, continuations
-from steering_core.generation.plan import AdaptivePlan
-from steering_core.generation.sampling import FirstNotFinite
-from steering_core.generation.table import SCHEMA, generate_method, write_generations
-from steering_core.metrics.divergence import divergence, text_divergence
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.sampling import FirstNotFinite, Sampling
+from steering_core.generation.table import SCHEMA, write_generations
 from steering_core.metrics.judges import ClassJudge
 from steering_core.metrics.judging import judge_texts
 from steering_core.models.site import Site

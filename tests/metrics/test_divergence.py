@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from steered_generation import divergence, generate_method, text_divergence
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
@@ -17,13 +18,12 @@ from transformers import (
     GraniteForCausalLM,
 )
 
-from steering_core.generation.generate import Sampling
-from steering_core.generation.table import generate_method
+from steering_core.generation.sampling import Sampling
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint
 from steering_core.metrics import divergence as module
-from steering_core.metrics.divergence import divergence, text_divergence, token_divergence
+from steering_core.metrics.divergence import token_divergence
 from steering_core.models.head import final_hidden, logits_of, vocabulary_size
 from steering_core.models.language_model import LanguageModel, ModelShape
 from steering_core.models.residual_stream import edit_residual

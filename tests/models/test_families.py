@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from steered_generation import continuations, divergence
 from tiny_families import FAMILIES, build, row, rows_on_page, shape_or_refusal
 from transformers import AutoModelForImageTextToText, BertLMHeadModel
 
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
-from steering_core.generation.adaptive import AdaptiveSolver
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.batching import cache_bytes
-from steering_core.generation.generate import Sampling, continuations
-from steering_core.generation.plan import AdaptivePlan
-from steering_core.metrics.divergence import divergence
+from steering_core.generation.sampling import Sampling
 from steering_core.models.head import check_head
 from steering_core.models.language_model import LanguageModel, load_language_model, load_shape
 from steering_core.models.residual_stream import check_blocks, edit_residual, read_residuals

@@ -19,13 +19,14 @@ from bos_worlds import (
     write_task,
 )
 from stage_scripts import run_stage
+from steered_generation import continuations
 
 from steering_core.activations.manifest import write_manifest
 from steering_core.activations.reader import ActivationCache
 from steering_core.config.model import Model, SAESource
 from steering_core.config.resolve import resolve
 from steering_core.errors import ModelError
-from steering_core.generation.generate import Sampling, continuations
+from steering_core.generation.sampling import Sampling
 from steering_core.models.language_model import load_language_model, load_tokenizer
 from steering_core.models.site import Site
 from steering_core.models.tokens import check_special_tokens, count_tokens, pad, tokenize

@@ -7,13 +7,13 @@ whatever stands beside it. Where it does not, last digits may differ; that is te
 import numpy as np
 import pandas as pd
 import pytest
+from steered_generation import divergence, generate
 from tiny_demo import SIZES, TARGETS, copy_of, digests, finished_demo, run
 
 from steering_core.activations.cache import cache_activations
 from steering_core.activations.manifest import write_manifest
 from steering_core.activations.reader import ActivationCache
-from steering_core.generation.generate import Sampling, generate
-from steering_core.metrics.divergence import divergence
+from steering_core.generation.sampling import Sampling
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 

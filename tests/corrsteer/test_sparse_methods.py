@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from corrsteer_world import SITE, TinySAE, word_rows, words_task
 
 from steering_core.config.corrsteer_schema import Bridge
 from steering_core.config.methods import CORRSTEER_METHODS, is_program, mode_of
 from steering_core.corrsteer.answers import SCHEMA, answer, write_answers
-from steering_core.corrsteer.bridge import NO_STEERING, answer_bridge, fitting
-from steering_core.corrsteer.bridge_learned import Learned
-from steering_core.corrsteer.bridge_methods import strengths
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.report import result_table
-from steering_core.corrsteer.run import Run
+from steering_core.corrsteer.session import Session
+from steering_core.corrsteer.sparse_answers import NO_STEERING, answer_sparse_method, fitting
+from steering_core.corrsteer.sparse_methods import TrainingData, strengths
 from steering_core.errors import DataError
 from steering_core.metrics.judges import Judge, Verdict
 from steering_core.probes.fit import fit_probe
@@ -28,7 +28,7 @@ CAUSE = 3
 
 
 @pytest.fixture(scope="module")
-def learned():
+def data():
     """Successes and failures that lie along one decoder row."""
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((30, 12))
@@ -38,7 +38,8 @@ def learned():
     shift = rng.standard_normal((40, 12))
     correlation = np.full(30, 0.01)
     correlation[CAUSE] = 0.9
-    return Learned(
+    return TrainingData(
+        SITE,
         noise + np.where(success, 1.0, -1.0)[:, None] * rows[CAUSE],
         success,
         rows,
@@ -47,65 +48,71 @@ def learned():
         lambda: (shift + rows[CAUSE], shift - rows[CAUSE]),
         noise[:20],
         seed=0,
-        centred=False,
+        device=torch.device("cpu"),
     )
 
 
+def vectors_of(steered):
+    """What is added to each row."""
+    (what,) = steered.intervention.at.values()
+    return np.broadcast_to(what.vectors, (len(steered.reason), 12))
+
+
 @pytest.mark.parametrize("method", PROGRAMS)
-def test_a_program_moves_every_solved_row_past_the_margin_of_the_probe(learned, method):
+def test_a_program_moves_every_solved_row_past_the_margin_of_the_probe(data, method):
     test = np.random.default_rng(1).standard_normal((50, 12))
-    probe = fit_probe(learned.residuals, learned.success, seed=0)
-    grid = strengths(method, Bridge(tau=[0.5, 1.0], epsilon=[20.0]), learned)
+    probe = fit_probe(data.residuals, data.success, seed=0)
+    grid = strengths(method, Bridge(tau=[0.5, 1.0], epsilon=[20.0]), data)
     for strength, tau in zip(grid, (0.5, 1.0), strict=True):
-        added = strength.add(test)
+        added = strength.steer(test)
         assert added.reason == [""] * 50 and f"tau {tau:g}" in strength.name
-        assert (probe.decision(test + added.vectors) >= tau - 1e-6).all()
+        assert (probe.decision(test + vectors_of(added)) >= tau - 1e-6).all()
         already = probe.decision(test) >= tau
-        assert already.any() and np.allclose(added.vectors[already], 0.0)
+        assert already.any() and np.allclose(vectors_of(added)[already], 0.0)
         assert (added.n_features[already] == 0).all() and (added.n_features[~already] > 0).all()
 
 
 @pytest.mark.parametrize("method", ["qp_shared", "socp_shared"])
-def test_a_shared_vector_brings_the_worst_validation_row_to_the_margin(learned, method):
-    probe = fit_probe(learned.residuals, learned.success, seed=0)
-    [strength] = strengths(method, Bridge(tau=[1.0], epsilon=[20.0]), learned)
-    added = strength.add(np.random.default_rng(1).standard_normal((5, 12)))
-    assert (added.vectors == added.vectors[0]).all() and added.reason == [""] * 5
-    reached = probe.decision(learned.shared_by + added.vectors[0])
+def test_a_shared_vector_brings_the_worst_validation_row_to_the_margin(data, method):
+    probe = fit_probe(data.residuals, data.success, seed=0)
+    [strength] = strengths(method, Bridge(tau=[1.0], epsilon=[20.0]), data)
+    added = strength.steer(np.random.default_rng(1).standard_normal((5, 12)))
+    assert (vectors_of(added) == vectors_of(added)[0]).all() and added.reason == [""] * 5
+    reached = probe.decision(data.shared_by + vectors_of(added)[0])
     assert reached.min() == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("method", FIXED)
-def test_a_fixed_direction_has_the_norm_of_its_strength(learned, method):
-    grid = strengths(method, Bridge(strengths=[0.25, 1.0], topk=7), learned)
+def test_a_fixed_direction_has_the_norm_of_its_strength(data, method):
+    grid = strengths(method, Bridge(strengths=[0.25, 1.0], topk=7), data)
     assert [strength.name for strength in grid] == ["alpha 0.25", "alpha 1"]
-    unit = np.linalg.norm(learned.residuals, axis=1).mean()
+    unit = np.linalg.norm(data.residuals, axis=1).mean()
     for strength, alpha in zip(grid, (0.25, 1.0), strict=True):
-        added = strength.add(np.zeros((5, 12)))
-        np.testing.assert_allclose(np.linalg.norm(added.vectors, axis=1), alpha * unit)
+        added = strength.steer(np.zeros((5, 12)))
+        np.testing.assert_allclose(np.linalg.norm(vectors_of(added), axis=1), alpha * unit)
         through = {"single_feature": 1, "topk_features": 7}.get(method)
         assert added.n_features is None if through is None else (added.n_features == through).all()
 
 
 @pytest.mark.parametrize("method", [m for m in FIXED if m != "random_direction"])
-def test_a_fixed_direction_points_to_success(learned, method):
-    vector = strengths(method, Bridge(), learned)[0].add(np.zeros((1, 12))).vectors[0]
-    assert vector @ learned.dictionary[CAUSE] > 0.5 * np.linalg.norm(vector)
+def test_a_fixed_direction_points_to_success(data, method):
+    (vector,) = vectors_of(strengths(method, Bridge(), data)[0].steer(np.zeros((1, 12))))
+    assert vector @ data.dictionary[CAUSE] > 0.5 * np.linalg.norm(vector)
 
 
-def test_what_cannot_be_learned_is_an_error_with_the_cause(learned):
-    always = replace(learned, success=np.ones_like(learned.success))
+def test_what_cannot_be_learned_is_an_error_with_the_cause(data):
+    always = replace(data, success=np.ones_like(data.success))
     with pytest.raises(DataError, match="one outcome only"):
         strengths("caa_mean_diff", Bridge(), always)
     with pytest.raises(DataError):
         strengths("qp_optimal", Bridge(), always)
-    alike = replace(learned, contrast=lambda: (np.zeros((0, 12)), np.zeros((0, 12))))
+    alike = replace(data, contrast=lambda: (np.zeros((0, 12)), np.zeros((0, 12))))
     with pytest.raises(DataError, match="no wrong answer"):
         strengths("caa_contrastive", Bridge(), alike)
     with pytest.raises(DataError, match="no direction"):
-        strengths("single_feature", Bridge(), replace(learned, correlation=np.full(30, np.nan)))
+        strengths("single_feature", Bridge(), replace(data, correlation=np.full(30, np.nan)))
     with pytest.raises(ValueError, match="method: there is no 'caa'"):
-        strengths("caa", Bridge(), learned)
+        strengths("caa", Bridge(), data)
 
 
 def plan_for(lm, sae):
@@ -135,7 +142,7 @@ def changed_task(lm, *, otherwise=True):
 
 
 def run_of(lm, task=None):
-    return Run(lm, task or words_task(2), HOW, None, False, {1: SITE})
+    return Session(lm, task or words_task(2), HOW, None, False, {1: SITE})
 
 
 def bridged(
@@ -146,7 +153,7 @@ def bridged(
     train["worked"] = [worked[i % len(worked)] for i in range(40)]
     base = answer(lm, train, words_task(2), HOW, None)
     train["success"] = base["success"].to_numpy() if success is None else success
-    return answer_bridge(
+    return answer_sparse_method(
         run_of(lm, task or changed_task(lm)),
         method,
         Bridge(features=10, **settings),
@@ -287,7 +294,7 @@ def test_a_task_without_wrong_answers_has_no_contrastive_direction(tiny):
 def test_a_plan_without_features_is_undefined(tiny):
     empty = replace(plan_for(tiny, TinySAE(32, 4)), vectors={}, undefined={1: "never fires"})
     rows = word_rows(2)
-    found = answer_bridge(
+    found = answer_sparse_method(
         run_of(tiny), "qp_optimal", Bridge(), empty, None, rows, rows, rows, seed=0
     )
     assert set(found.answers["reason"]) == {"never fires"}

@@ -7,17 +7,17 @@ with job(snakemake):
 
     from steering_core.config.model import Model
     from steering_core.corrsteer.answers import write_answers
-    from steering_core.corrsteer.bridge import answer_bridge
     from steering_core.corrsteer.examples import read_answered, read_examples
     from steering_core.corrsteer.plan import Plan
-    from steering_core.corrsteer.run import open_run
+    from steering_core.corrsteer.session import open_session
+    from steering_core.corrsteer.sparse_answers import answer_sparse_method
     from steering_core.models.pins import pinned_sae
     from steering_core.models.sparse_autoencoder import decoder_rows
     from steering_core.storage.files import read_json, write_text
 
     resources = read_json(snakemake.input.resources)
-    bridged = answer_bridge(
-        open_run(
+    found = answer_sparse_method(
+        open_session(
             snakemake.params.model,
             snakemake.params.task,
             SimpleNamespace(**snakemake.params.settings),
@@ -32,5 +32,5 @@ with job(snakemake):
         read_examples(snakemake.input.examples, "test"),
         seed=int(snakemake.wildcards.seed),
     )
-    write_answers(snakemake.output.answers, bridged.answers)
-    write_text(snakemake.output.validation, bridged.validation.to_csv(index=False))
+    write_answers(snakemake.output.answers, found.answers)
+    write_text(snakemake.output.validation, found.validation.to_csv(index=False))

@@ -1,0 +1,200 @@
+"""The methods of optimal sparse steering, learned from the training rows of a CorrSteer task.
+
+The programs move a probe of success past a margin with the features that CorrSteer selected; the
+fixed directions are those of the main pipeline, with success in place of the label. Every strength
+of a method gives an intervention on rows whose residuals are known.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from steering_core.config.methods import BASELINE, Program, is_program, mode_of, program_of
+from steering_core.errors import DataError
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.intervention import Intervention, RowVectors
+from steering_core.methods.directions import (
+    DIRECTIONS,
+    CAAContrastive,
+    CAAMeanDiff,
+    CAARepE,
+    FitData,
+    FixedDirection,
+    make_direction,
+)
+from steering_core.methods.programs import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
+from steering_core.methods.solutions import SOLVED
+from steering_core.models.site import Site
+from steering_core.optimize.homotopy import DegeneratePathError
+from steering_core.optimize.path import SteeringPath
+from steering_core.probes.fit import fit_probe
+
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import Bridge
+
+Residuals = Float[np.ndarray, "n d_model"]
+#: Residuals of texts that should differ in success: of those that succeed, and of those that fail.
+Pairs = tuple[Residuals, Residuals]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the methods learn from, at one site.
+
+    Attributes:
+        site: where the residuals are, and where the methods steer.
+        residuals: of the training prompts, at their last token.
+        success: whether the unsteered model succeeded on them.
+        dictionary: unit decoder rows of the selected features.
+        correlation: of each of these features with success.
+        contrast: returns residuals of prompts with right and with wrong answers.
+        personas: returns residuals of prompts after the instruction to succeed, and to fail.
+        shared_by: residuals of the validation prompts at their last token. A shared vector is
+            solved for the one that is furthest from the margin.
+        seed: of the probe's folds and the random direction.
+        device: of the model.
+    """
+
+    site: Site
+    residuals: Residuals
+    success: Bool[np.ndarray, " n"]
+    dictionary: Float[np.ndarray, "m d_model"]
+    correlation: Float[np.ndarray, " m"]
+    contrast: Callable[[], Pairs]
+    personas: Callable[[], Pairs]
+    shared_by: Residuals
+    seed: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What a strength adds to n rows.
+
+    Attributes:
+        intervention: on the rows. A row with a ``reason`` has NaN there and must be left out.
+        n_features: how many features each row's vector uses, (n,); None for a method that does not
+            act through features, and for an adaptive program.
+        reason: why a row has no solution; empty where it has one.
+        note: a caveat on all rows; empty if there is none.
+    """
+
+    intervention: Intervention
+    n_features: Int[np.ndarray, " n"] | None
+    reason: list[str]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """One strength of a method, and what it adds to rows with given last-token residuals."""
+
+    name: str
+    steer: Callable[[Residuals], Steered]
+
+
+def strengths(method: str, bridge: "Bridge", data: TrainingData) -> list[Strength]:
+    """Return every strength of a method, the weakest first.
+
+    Raises:
+        DataError: if the training rows lack what the method learns from, such as both outcomes.
+        ValueError: naming ``method``, if there is none of that name.
+    """
+    if method in DIRECTIONS and method != BASELINE:
+        return _fixed(make_direction(method, bridge.topk), bridge, data)
+    if is_program(method):
+        return _programs(method, bridge, data)
+    raise ValueError(f"method: there is no {method!r} among the sparse methods")
+
+
+def _fixed(method: FixedDirection, bridge: "Bridge", data: TrainingData) -> list[Strength]:
+    nothing = np.zeros((0, data.residuals.shape[1]))
+    contrast = data.contrast() if isinstance(method, CAAContrastive) else (nothing, nothing)
+    personas = data.personas() if isinstance(method, CAARepE) else (nothing, nothing)
+    if isinstance(method, CAAContrastive) and not len(contrast[0]):
+        raise DataError("there is no wrong answer to make a pair with")
+    if isinstance(method, CAAMeanDiff) and data.success.all() == data.success.any():
+        raise DataError("one outcome only")
+    fit_data = FitData(
+        data.residuals.astype(np.float64),
+        data.success.astype(int),
+        *contrast,
+        *personas,
+        data.correlation,
+        seed=data.seed,
+        centred=data.site.centred,
+    )
+    try:
+        direction = method.find(fit_data, data.dictionary)
+    except ValueError as error:
+        raise DataError(f"no direction: {error}") from error
+    used = None if direction.features is None else len(direction.features)
+
+    def steer(strength: float, residuals: Residuals) -> Steered:
+        n = len(residuals)
+        vector = strength * fit_data.residual_norm * direction.vector
+        features = None if used is None else np.full(n, used)
+        return Steered(Intervention({data.site: RowVectors(vector)}), features, [""] * n)
+
+    return [Strength(f"alpha {alpha:g}", partial(steer, alpha)) for alpha in bridge.strengths]
+
+
+def _programs(method: str, bridge: "Bridge", data: TrainingData) -> list[Strength]:
+    """Return every strength of a program, the weakest first.
+
+    A static program is solved for each row at its last prompt token, an adaptive one again at every
+    position. A shared one is solved once, for the validation row furthest from the margin, and
+    every row gets that vector.
+
+    Raises:
+        DataError: if the training rows do not tell success from failure, or the path of the
+            programs cannot be followed.
+    """
+    probe = fit_probe(data.residuals, data.success, seed=data.seed, centred=data.site.centred)
+    weight, bias = probe.weight_vector, probe.bias
+    path = SteeringPath.fit(data.dictionary.astype(np.float64), weight)
+    note = "the probe of success is no better than chance" if probe.at_chance else ""
+    mode, program = mode_of(method), program_of(method)
+    solver = None
+    if mode == "adaptive":
+        try:
+            path.extend(np.inf)  # no example says what residuals new tokens will have
+        except DegeneratePathError as error:
+            raise DataError(f"the path of the program ends: {error}") from error
+        solver = AdaptiveSolver(path, weight, bias, program, data.site, data.device)
+    shared_by = data.shared_by if mode == "shared" else None
+
+    def steer(strength: OptimalSteering, parameter: float, residuals: Residuals) -> Steered:
+        shortfall = strength.shortfalls(residuals, weight, bias, shared_by)
+        found = strength.solve(path, shortfall)
+        solved = np.isin(found.status, SOLVED)  # a solution that missed its tolerance is none
+        reason = ["" if ok else f"program: {s}" for ok, s in zip(solved, found.status, strict=True)]
+        if solver is not None:
+            n = len(residuals)
+            plan = AdaptivePlan(solver, np.full(n, strength.tau), np.full(n, parameter))
+            return Steered(Intervention({data.site: plan}), None, reason, note)
+        vectors = np.where(solved[:, None], found.vector, np.nan)
+        l0 = np.where(solved, found.l0, 0)
+        return Steered(Intervention({data.site: RowVectors(vectors)}), l0, reason, note)
+
+    return [
+        Strength(f"tau {strength.tau:g}, {name} {parameter:g}", partial(steer, strength, parameter))
+        for strength, name, parameter in _grid(program, bridge)
+    ]
+
+
+def _grid(program: Program, bridge: "Bridge") -> list[tuple[OptimalSteering, str, float]]:
+    """Return every strength, the weakest first, with the name and value of its parameter."""
+    if program == "qp":
+        qp_lambda = bridge.weight
+        return [(QPOptimalSteering(qp_lambda, tau), "lambda", qp_lambda) for tau in bridge.tau]
+    return [
+        (ConvexOptimalSteering(epsilon, tau), "epsilon", epsilon)
+        for epsilon, tau in product(bridge.epsilon, bridge.tau)
+    ]

@@ -1,0 +1,270 @@
+"""An intervention: what is added to the residual stream of a batch, and where.
+
+Every steering method and every CorrSteer plan ends in an :class:`Intervention`: at one or several
+sites, either a vector (:class:`RowVectors`) or a program that is solved at every position
+(:class:`~steering_core.generation.adaptive.AdaptivePlan`). Decoding and the KL divergence both run
+the model under it with :func:`run_steered`.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from steering_core.errors import DataError, ModelError
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSteering
+from steering_core.models.language_model import LanguageModel
+from steering_core.models.residual_stream import Edit, edit_residual
+from steering_core.models.site import Site
+from steering_core.models.tokens import TokenBatch
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+#: Which prompt positions are steered: the last token, or all tokens. New tokens always are.
+Positions = Literal["last", "all"]
+
+
+@dataclass(frozen=True)
+class RowVectors:
+    """A vector for each of n rows, (n, d_model), or one vector for all rows, (d_model,)."""
+
+    vectors: Float[np.ndarray, "*n d_model"]
+
+    def rows(self, chosen: Sequence[int]) -> "RowVectors":
+        """Return the vectors of the rows ``chosen``."""
+        return RowVectors(self.vectors[chosen]) if self.vectors.ndim == 2 else self
+
+    def norms(self, n: int) -> Float[np.ndarray, " n"]:
+        """Return the norm of what is added to each of ``n`` rows."""
+        return np.broadcast_to(np.linalg.norm(self.vectors.astype(np.float64), axis=-1), n)
+
+    def start(self) -> "_VectorSteering":
+        """Return what adds the vectors to the rows of one batch."""
+        return _VectorSteering(self.vectors)
+
+
+class _VectorSteering:
+    """Adds a vector to each row of a batch, in the precision of the residual stream.
+
+    That is usually the model's own precision; Mamba keeps a float32 stream beside bfloat16 weights.
+    """
+
+    def __init__(self, vectors: Float[np.ndarray, "*n d_model"]):
+        self._vectors = torch.tensor(vectors)
+        self._ready: torch.Tensor | None = None
+
+    def at(
+        self, rows: Int[torch.Tensor, " n"], residual: Float[torch.Tensor, "n d_model"]
+    ) -> Float[torch.Tensor, "n d_model"]:
+        """Return the residuals with the vectors of their rows added."""
+        if self._ready is None:
+            self._ready = self._vectors.to(residual.device, residual.dtype)
+        return residual + (self._ready if self._ready.ndim == 1 else self._ready[rows])
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """What is added to the residual streams of n rows.
+
+    Attributes:
+        at: the vectors, or the program, of each site.
+        positions: which prompt positions are steered. Every new token is steered too.
+    """
+
+    at: Mapping[Site, RowVectors | AdaptivePlan]
+    positions: Positions = "last"
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that are steered, ascending."""
+        return sorted({site.layer for site in self.at})
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether a program is solved at every position of some site."""
+        return any(isinstance(what, AdaptivePlan) for what in self.at.values())
+
+    def rows(self, chosen: Sequence[int]) -> "Intervention":
+        """Return the intervention on the rows ``chosen``."""
+        return Intervention(
+            {site: what.rows(chosen) for site, what in self.at.items()}, self.positions
+        )
+
+    def float32(self) -> "Intervention":
+        """Return the intervention with its vectors in float32, as plans store them."""
+        at = {
+            site: RowVectors(what.vectors.astype(np.float32))
+            if isinstance(what, RowVectors)
+            else what
+            for site, what in self.at.items()
+        }
+        return Intervention(at, self.positions)
+
+    def norms(self, n: int) -> Float[np.ndarray, " n"] | None:
+        """Return the norm of what is added to each of ``n`` rows, over all sites together.
+
+        None for an adaptive program, which adds another vector at every position.
+        """
+        squares = np.zeros(n)
+        for what in self.at.values():
+            if isinstance(what, AdaptivePlan):
+                return None
+            squares = squares + what.norms(n) ** 2
+        return np.sqrt(squares)
+
+    def check(self, lm: LanguageModel) -> None:
+        """Check that the vectors are finite and as wide as the residual stream.
+
+        Raises:
+            DataError: if they are not.
+        """
+        for site, what in self.at.items():
+            if isinstance(what, AdaptivePlan):
+                continue
+            if what.vectors.shape[-1] != lm.shape.d_model:
+                raise DataError(
+                    f"the steering vector at {site.hook_name} has {what.vectors.shape[-1]} "
+                    f"dimensions, the model {lm.shape.d_model}: it is of another model."
+                )
+            if not np.isfinite(what.vectors).all():
+                raise DataError(
+                    f"a steering vector at {site.hook_name} is not finite: steer only rows that "
+                    "have a solution."
+                )
+
+
+def steered_positions(prompt: TokenBatch, positions: Positions) -> Bool[torch.Tensor, "batch seq"]:
+    """Return which positions of a left-padded prompt are steered.
+
+    ``last`` is the last prompt token, ``all`` every real token; never padding, never BOS.
+    """
+    if positions == "all":
+        return prompt.mask & ~prompt.bos
+    last = torch.zeros_like(prompt.mask)
+    last[:, -1] = True
+    return last & ~prompt.bos
+
+
+class Applied:
+    """An intervention while it acts on one batch.
+
+    Attributes:
+        steering: what acts at each site.
+    """
+
+    def __init__(self, intervention: Intervention):
+        self.steering = {site: what.start() for site, what in intervention.at.items()}
+
+    @property
+    def _adaptive(self) -> list[AdaptiveSteering]:
+        return [one for one in self.steering.values() if isinstance(one, AdaptiveSteering)]
+
+    def unsolved(self, passes: Int[np.ndarray, " batch"]) -> Int[np.ndarray, " batch"]:
+        """Return at how many steered positions of each row a program had no solution.
+
+        Args:
+            passes: forward passes that belong to each row. Later passes are not counted: the row
+                had ended, and only others of its batch went on.
+        """
+        counts = np.zeros(len(passes), dtype=np.int64)
+        for one in self._adaptive:
+            counts += one.unsolved(passes)
+        return counts
+
+    def grow(self) -> bool:
+        """Extend paths that were too short; return whether any is longer now."""
+        return any([one.grow() for one in self._adaptive])
+
+
+@contextmanager
+def steer(
+    lm: LanguageModel, intervention: Intervention, where: Bool[torch.Tensor, "batch seq"]
+) -> Iterator[Applied]:
+    """Steer the forward passes inside the block: the first at ``where``, later ones throughout.
+
+    With a KV cache the first pass of ``generate`` carries the whole prompt, and each later pass one
+    new token. A single pass over whole texts is steered at exactly the positions ``where``:
+    positions do not see each other's vectors at their own site, so one pass adds to each position
+    what generation added there.
+
+    Args:
+        lm: the model.
+        intervention: on the rows of the batch.
+        where: which positions of the first pass are steered.
+
+    Raises:
+        ModelError: if a later pass carries more than one token, because there is no KV cache.
+    """
+    applied = Applied(intervention)
+    place = where.to(lm.device).nonzero(as_tuple=True)
+    with ExitStack() as stack:
+        for site, steering in applied.steering.items():
+            stack.enter_context(edit_residual(lm, site, _edit(steering.at, place)))
+        yield applied
+
+
+def _edit(
+    add: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    place: tuple[torch.Tensor, torch.Tensor],
+) -> Edit:
+    first = True
+
+    def edit(residual: torch.Tensor) -> torch.Tensor:
+        nonlocal first
+        if first:
+            first = False
+            steered = residual.clone()
+            steered[place] = nan_if_too_long(add(place[0], residual[place]))
+            return steered
+        if residual.shape[1] != 1:
+            raise ModelError("steered generation needs the KV cache: set use_cache.")
+        rows = torch.arange(len(residual), device=residual.device)
+        return nan_if_too_long(add(rows, residual[:, 0]))[:, None]
+
+    return edit
+
+
+def run_steered(
+    lm: LanguageModel,
+    intervention: Intervention,
+    where: Bool[torch.Tensor, "batch seq"],
+    run: Callable[[], T],
+) -> tuple[T, Applied]:
+    """Call ``run`` under an intervention, again whenever a steering path was too short for it.
+
+    Args:
+        lm: the model.
+        intervention: on the rows of the batch.
+        where: as of :func:`steer`.
+        run: runs the model on the batch.
+
+    Returns:
+        What ``run`` returned, and the intervention as it acted on the batch then.
+
+    Raises:
+        PathRangeError: if a path was too short and has no decoder to be extended with.
+    """
+    while True:
+        with steer(lm, intervention, where) as applied:
+            result = run()
+        if not applied.grow():
+            return result, applied
+        log.info("a residual lay beyond the steering path: the path is longer now, and runs again")
+
+
+def nan_if_too_long(
+    residual: Float[torch.Tensor, "*n d_model"],
+) -> Float[torch.Tensor, "*n d_model"]:
+    """Return residuals, with NaN for each that is infinite or whose square overflows float32.
+
+    A norm would divide such a residual by infinity, and the model would go on with zeros as if
+    nothing were wrong. From NaN all logits are NaN, and the text is recorded as lost.
+    """
+    square = residual.float().square().sum(dim=-1, keepdim=True)
+    return torch.where(torch.isfinite(square), residual, torch.nan)

@@ -1,0 +1,116 @@
+"""The solution rows of a method, and the interventions that they stand for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from steering_core.config.methods import is_adaptive, program_of
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.intervention import Intervention, Positions, RowVectors
+from steering_core.methods.interventions import Interventions, read_interventions
+from steering_core.models.site import Site
+from steering_core.optimize.path import SteeringPath
+from steering_core.probes.linear_probe import LinearProbe
+from steering_core.storage.arrays import load_decoder
+
+
+class SteeredMethod:
+    """A method at a site, with a row for each grid point and input.
+
+    Args:
+        solutions: the rows, and the vectors that they stand for.
+        site: where to steer.
+        positions: which prompt positions are steered besides every new token.
+        solver: of the program, for an adaptive method.
+
+    Raises:
+        ValueError: naming ``solver``, if an adaptive method comes without one.
+    """
+
+    def __init__(
+        self,
+        solutions: Interventions,
+        site: Site,
+        positions: Positions = "last",
+        solver: AdaptiveSolver | None = None,
+    ):
+        self.method = solutions.method
+        self.sites = [site]
+        self.positions: Positions = positions
+        self._solutions, self._solver = solutions, solver
+        if is_adaptive(self.method) and solver is None:
+            raise ValueError(f"solver: {self.method} is solved again at every position")
+
+    @property
+    def prepend_bos(self) -> bool:
+        """Whether prompts begin with BOS where the method steers."""
+        return self.sites[0].prepend_bos
+
+    def points(self) -> list[int]:
+        """Return the strength indices, ascending."""
+        return self._solutions.points()
+
+    def at(self, strength_index: int, example_ids: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of a grid point in the order of ``example_ids``."""
+        return self._solutions.at(strength_index, example_ids)
+
+    def intervention(self, rows: pd.DataFrame) -> Intervention | None:
+        """Return the intervention on rows that have a solution; None if it adds nothing to any."""
+        site = self.sites[0]
+        if is_adaptive(self.method) and self._solver is not None:
+            tau, parameter = rows["tau"].to_numpy(dtype=float), self._solutions.parameters(rows)
+            return Intervention({site: AdaptivePlan(self._solver, tau, parameter)}, self.positions)
+        vectors = self._solutions.vectors(rows)
+        if not np.any(vectors):
+            return None
+        return Intervention({site: RowVectors(vectors)}, self.positions)
+
+
+def read_steered_method(
+    method: str,
+    files: Mapping[str, str],
+    site: Site,
+    *,
+    positions: Positions,
+    target_class: Literal[0, 1],
+    device: torch.device,
+) -> SteeredMethod:
+    """Read a method from the files of earlier stages.
+
+    An adaptive method also needs ``probe`` and ``decoder``. With the decoder, a path that ends
+    early can be extended to residuals that no example has.
+
+    Args:
+        method: its name.
+        files: ``solutions`` and, as the method needs them, ``directions``, ``path``, ``probe`` and
+            ``decoder``; other names are ignored.
+        site: where to steer.
+        positions: which prompt positions are steered besides every new token.
+        target_class: that the method steers to.
+        device: of the model.
+
+    Raises:
+        ValueError: if the method comes without one of its files.
+        StorageError: if a file is missing or damaged.
+    """
+    solutions = read_interventions(
+        method, files["solutions"], files.get("directions"), files.get("path")
+    )
+    solver = None
+    if is_adaptive(method):
+        missing = {"path", "probe", "decoder"} - files.keys()
+        if missing:
+            raise ValueError(f"files: {method} needs {', '.join(sorted(missing))}")
+        probe = LinearProbe.load(files["probe"]).oriented(target_class)
+        solver = AdaptiveSolver(
+            SteeringPath.load(files["path"], load_decoder(files["decoder"])),
+            probe.weight_vector,
+            probe.bias,
+            program_of(method),
+            site,
+            device,
+        )
+    return SteeredMethod(solutions, site, positions, solver)

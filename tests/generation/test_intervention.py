@@ -1,0 +1,108 @@
+"""What an intervention adds, and where."""
+
+import numpy as np
+import pytest
+import torch
+
+from steering_core.errors import DataError, ModelError
+from steering_core.generation.intervention import (
+    Intervention,
+    RowVectors,
+    steer,
+    steered_positions,
+)
+from steering_core.models.residual_stream import read_residuals
+from steering_core.models.site import Site
+from steering_core.models.tokens import pad
+
+SITE = Site(1, "pre", False, True)
+
+
+@pytest.fixture
+def batch(tiny):
+    return pad([[1, 5, 6, 7], [1, 8], [1]], tiny.tokenizer, side="left", prepend_bos=True)
+
+
+def test_steered_positions(batch):
+    assert steered_positions(batch, "last").long().tolist() == [
+        [0, 0, 0, 1],
+        [0, 0, 0, 1],
+        [0, 0, 0, 0],  # BOS is the last token there
+    ]
+    assert steered_positions(batch, "all").long().tolist() == [
+        [0, 1, 1, 1],
+        [0, 0, 0, 1],
+        [0, 0, 0, 0],
+    ]
+
+
+def test_without_bos_the_first_token_is_a_token_like_others(tiny):
+    batch = pad([[5, 6], [7]], tiny.tokenizer, side="left", prepend_bos=False)
+    assert steered_positions(batch, "all").long().tolist() == [[1, 1], [0, 1]]
+
+
+def test_exact_positions_of_one_pass(tiny):
+    batch = pad([[1, 5, 6, 7], [1, 8]], tiny.tokenizer, side="right", prepend_bos=True)
+    where = torch.tensor([[False, True, False, True], [False, True, False, False]])
+    vectors = np.random.default_rng(0).standard_normal((2, 32))
+    base = read_residuals(tiny, [SITE], batch.ids, batch.mask)[SITE.hook_name]
+    with steer(tiny, Intervention({SITE: RowVectors(vectors)}), where):
+        steered = read_residuals(tiny, [SITE], batch.ids, batch.mask)[SITE.hook_name]
+    expected = base + where[..., None] * torch.tensor(vectors).float()[:, None]
+    torch.testing.assert_close(steered, expected)
+    assert torch.equal(steered[~where], base[~where])
+
+
+def test_generation_without_a_cache_is_refused(tiny, batch):
+    """A later pass with the whole text would steer padding and BOS."""
+    with (
+        pytest.raises(ModelError, match="KV cache"),
+        steer(
+            tiny, Intervention({SITE: RowVectors(np.ones(32))}), steered_positions(batch, "last")
+        ),
+    ):
+        tiny.model.generate(
+            input_ids=batch.ids,
+            attention_mask=batch.mask.long(),
+            max_new_tokens=3,
+            do_sample=False,
+            use_cache=False,
+            pad_token_id=0,
+        )
+
+
+LATER = Site(3, "post", False, True)
+
+
+def test_one_vector_for_all_rows_is_the_same_vector_for_each(tiny, batch):
+    vector = np.random.default_rng(1).standard_normal(32)
+    where = steered_positions(batch, "all")
+
+    def logits(vectors):
+        with steer(tiny, Intervention({SITE: RowVectors(vectors)}), where):
+            return tiny.model(input_ids=batch.ids, attention_mask=batch.mask.long()).logits
+
+    one, each = logits(vector), logits(np.tile(vector, (3, 1)))
+    assert torch.equal(one, each)
+    assert not torch.equal(one, logits(np.zeros(32)))
+
+
+def test_an_intervention_on_some_rows_keeps_their_vectors_and_its_sites():
+    vectors = np.arange(96.0).reshape(3, 32)
+    whole = Intervention({SITE: RowVectors(vectors), LATER: RowVectors(vectors[0])}, "all")
+    some = whole.rows([2, 0])
+    assert some.layers == [1, 3] and some.positions == "all" and not some.is_adaptive
+    np.testing.assert_array_equal(some.at[SITE].vectors, vectors[[2, 0]])
+    np.testing.assert_array_equal(some.at[LATER].vectors, vectors[0])
+    squares = (vectors[[2, 0]] ** 2).sum(axis=1) + (vectors[0] ** 2).sum()
+    np.testing.assert_allclose(some.norms(2), np.sqrt(squares))
+    assert some.float32().at[SITE].vectors.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [(np.full((3, 32), np.inf), "not finite"), (np.ones(31), "31 dimensions, the model 32")],
+)
+def test_vectors_that_cannot_be_added_are_refused(tiny, vectors, message):
+    with pytest.raises(DataError, match=message):
+        Intervention({SITE: RowVectors(vectors)}).check(tiny)
