@@ -33,10 +33,9 @@ from steering_core.corrsteer.tasks import Source, Task
 from steering_core.corrsteer.variant import Variant
 from steering_core.demo.language_model import word_tokenizer
 from steering_core.metrics.judges import Judge, Verdict
-from steering_core.models.feature_encoder import FeatureEncoder, encoder_of
 from steering_core.models.language_model import LanguageModel, model_shape
 from steering_core.models.site import Site
-from steering_core.models.sparse_autoencoder import as_dictionary
+from steering_core.models.sparse_autoencoder import FeatureEncoder, as_dictionary, encoder_of
 
 REQUIRED_THROUGHPUT = 0.85
 ALLOWED_GROWTH = 1.01

@@ -15,8 +15,7 @@ from steering_core.config.model import Model
 from steering_core.config.task import Task
 from steering_core.data.concept import read_concept
 from steering_core.hub.errors import retry_while_unavailable
-from steering_core.models.language_model import load_tokenizer
-from steering_core.models.resources import pinned_model
+from steering_core.models.resources import fetched_tokenizer
 
 if TYPE_CHECKING:
     from steering_core.config.corrsteer_schema import CorrSteerSettings, CorrSteerTask
@@ -57,13 +56,14 @@ def check_examples(
         DataError, ConfigError: as :func:`steering_core.data.build.build_examples`.
     """
     from steering_core.data.build import build_examples
-    from steering_core.models.token_counts import token_counter
+    from steering_core.models.tokens import token_counter
 
+    tokenizer = retry_while_unavailable(lambda: fetched_tokenizer(model, resources))
     build_examples(
         rows,
         read_concept(concept),
         settings,
-        retry_while_unavailable(lambda: token_counter(model, resources)),
+        token_counter(tokenizer, prepend_bos=resources["saes"][0]["prepend_bos"]),
         questions=task.question is not None,
         context=resources["shape"]["context"],
     )
@@ -102,7 +102,7 @@ def check_items(
         task,
         source_of(entry, task),
         settings,
-        retry_while_unavailable(lambda: load_tokenizer(pinned_model(model, resources))),
+        retry_while_unavailable(lambda: fetched_tokenizer(model, resources)),
         seed=seed,
         prepend_bos=wants_bos(resources),
         max_tokens=resources["max_tokens"],

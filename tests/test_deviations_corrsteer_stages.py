@@ -34,7 +34,7 @@ from steering_core.corrsteer.success import Refusal, SemanticSimilarity
 from steering_core.corrsteer.tasks import Source
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
-from steering_core.models.pins import local_sae_revision
+from steering_core.models.sae_source import local_sae_revision
 from steering_core.storage.arrays import save_arrays
 from steering_core.storage.files import write_json
 

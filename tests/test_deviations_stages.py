@@ -20,7 +20,7 @@ from steering_core.config.schema import Settings
 from steering_core.data.examples import write_examples
 from steering_core.methods import variants
 from steering_core.methods.base import read_direction
-from steering_core.models import pins, sparse_autoencoder
+from steering_core.models import sae_source, sparse_autoencoder
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.statistics.correlation import StreamingCorrelation
@@ -75,7 +75,7 @@ def recorded(monkeypatch) -> Recorded:
     monkeypatch.setattr(
         features, "read_features", lambda path: iter([(ids, cache.features(path, ids))])
     )
-    monkeypatch.setattr(pins, "pinned_sae", lambda model, resources: model.sae)
+    monkeypatch.setattr(sae_source, "pinned_sae", lambda model, resources: model.sae)
     sae = SimpleNamespace(decoder=np.eye(WIDTH))
     monkeypatch.setattr(sparse_autoencoder, "load_sae", lambda *args, **kwargs: sae)
     return cache

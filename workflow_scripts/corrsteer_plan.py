@@ -10,7 +10,7 @@ with job(snakemake):
     from steering_core.corrsteer.plan import make_plan
     from steering_core.corrsteer.sites import run_sites
     from steering_core.corrsteer.tasks import find_task
-    from steering_core.models.pins import pinned_sae
+    from steering_core.models.sae_source import pinned_sae
     from steering_core.models.sparse_autoencoder import decoder_rows
     from steering_core.storage.arrays import load_arrays
     from steering_core.storage.files import read_json, write_text

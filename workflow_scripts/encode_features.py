@@ -7,7 +7,7 @@ with job(snakemake):
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.model import Model
     from steering_core.models.devices import choose_device
-    from steering_core.models.pins import pinned_sae
+    from steering_core.models.sae_source import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.storage.arrays import save_decoder
     from steering_core.storage.files import read_json

@@ -12,15 +12,17 @@ with job(snakemake):
     from steering_core.data.build import build_examples
     from steering_core.data.concept import read_concept
     from steering_core.data.examples import summary, write_examples
-    from steering_core.models.token_counts import token_counter
+    from steering_core.models.resources import fetched_tokenizer
+    from steering_core.models.tokens import token_counter
     from steering_core.storage.files import read_json, write_json
 
     resources = read_json(snakemake.input.resources)
+    tokenizer = fetched_tokenizer(Model(**snakemake.params.model), resources)
     examples, dropped = build_examples(
         pd.read_parquet(snakemake.input.dataset),
         read_concept(snakemake.input.concept),
         SimpleNamespace(**snakemake.params.settings),
-        token_counter(Model(**snakemake.params.model), resources),
+        token_counter(tokenizer, prepend_bos=resources["saes"][0]["prepend_bos"]),
         questions=Task(**snakemake.params.task).question is not None,
         context=resources["shape"]["context"],
     )

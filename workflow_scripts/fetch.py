@@ -10,21 +10,33 @@ with job(snakemake, network=True):
     from steering_core.data.labelled import fetch_labelled
     from steering_core.early_checks import check_examples, check_lexicon
     from steering_core.hub.errors import retry_while_unavailable
-    from steering_core.models.fetch import describe_experiment, download_experiment
+    from steering_core.models.fetch import describe, describe_judge, download
     from steering_core.storage.files import write_json
     from steering_core.storage.parquet import write_parquet
 
     task, model = Task(**snakemake.params.task), Model(**snakemake.params.model)
-    experiment = SimpleNamespace(
-        model=model, task=task, settings=SimpleNamespace(**snakemake.params.settings)
-    )
+    settings = SimpleNamespace(**snakemake.params.settings)
+    steered = None if settings.layer == "auto" else settings.layer
     # Cheap checks first: a wrong column, too few rows or a text that is too long are found before
     # gigabytes of weights are downloaded. A stage of its own makes the table of examples.
     check_lexicon(task)
-    found = retry_while_unavailable(lambda: describe_experiment(experiment))
+    found = retry_while_unavailable(
+        lambda: {
+            **describe(
+                model,
+                layers=settings.layers,
+                steered_layer=steered,
+                max_tokens=settings.max_tokens,
+                new_tokens=settings.new_tokens,
+            ),
+            "classifier": describe_judge(task.classifier),
+        }
+    )
     rows, dataset = retry_while_unavailable(lambda: fetch_labelled(task))
-    of_examples = SimpleNamespace(**snakemake.params.examples)
-    check_examples(rows, task, snakemake.input.concept, of_examples, model, found)
-    retry_while_unavailable(lambda: download_experiment(experiment, found))
+    examples = SimpleNamespace(**snakemake.params.examples)
+    check_examples(rows, task, snakemake.input.concept, examples, model, found)
+    # With `layer: auto`, the layer sweep downloads every SAE.
+    layers = [] if steered is None else [steered]
+    retry_while_unavailable(lambda: download(model, found, layers))
     write_parquet(snakemake.output.dataset, rows)
     write_json(snakemake.output.resources, {**found, "dataset": dataset})

@@ -7,7 +7,7 @@ with job(snakemake, network=True):
 
     from steering_core.config.model import Model
     from steering_core.hub.errors import retry_while_unavailable
-    from steering_core.models.pins import pinned_sae
+    from steering_core.models.sae_source import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.progress import progress
     from steering_core.storage.files import read_json, write_json

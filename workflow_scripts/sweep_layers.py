@@ -8,7 +8,7 @@ with job(snakemake):
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.model import Model
     from steering_core.data.examples import read_examples
-    from steering_core.models.pins import pinned_sae
+    from steering_core.models.sae_source import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.sweep import sweep_table

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from steering_core.errors import StorageError
 from steering_core.runtime.machine import changed_versions, running_versions
 from steering_core.storage.files import write_json
-from steering_core.storage.integrity import content_digest
+from steering_core.storage.integrity import content_digest, named_digest
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def origin(
     if "dataset" in resources:
         made_from["dataset"] = resources["dataset"]
     if examples is not None:
-        made_from["examples"] = "sha256:" + content_digest(examples)
+        made_from["examples"] = named_digest(examples)
     if max_tokens is not None:
         made_from["max_tokens"] = max_tokens
     if positions is not None:

@@ -17,11 +17,10 @@ from steering_core.corrsteer.pool import Pool
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
 from steering_core.generation.decode import end_tokens
-from steering_core.models.feature_encoder import FeatureEncoder
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
-from steering_core.models.sparse_autoencoder import FeatureDictionary
+from steering_core.models.sparse_autoencoder import FeatureDictionary, FeatureEncoder
 from steering_core.models.tokens import TokenBatch
 
 #: Anything that reads features: an SAE, or its encoder alone.

@@ -21,9 +21,9 @@ from steering_core.corrsteer.scores import snapshot
 from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
-from steering_core.models.feature_encoder import load_encoder
-from steering_core.models.pins import pinned_sae
+from steering_core.models.sae_source import pinned_sae
 from steering_core.models.site import Site
+from steering_core.models.sparse_autoencoder import load_encoder
 from steering_core.progress import progress
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from huggingface_hub import is_offline_mode
 
 from steering_core.errors import DataError, ModelError, clipped
 from steering_core.hub.errors import HubUnavailableError, explain_hub_errors
-from steering_core.hub.revisions import local_digest, pin
+from steering_core.hub.revisions import pin
+from steering_core.storage.integrity import named_digest
 
 _LONGEST_FIELD = 2**31 - 1  # of a CSV file, in characters; the csv module stops at 131072
 #: Suffixes of other tables that a directory of CSV files may hold.
@@ -80,7 +81,7 @@ def dataset_revision(dataset: str, revision: str) -> str:
     if Path(dataset).is_dir() or not (is_file(dataset) or Path(dataset).is_file()):
         return pin(dataset, revision, "dataset")
     _require_file(dataset)
-    return local_digest(dataset)
+    return named_digest(dataset)
 
 
 def _require_file(dataset: str) -> None:

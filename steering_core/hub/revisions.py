@@ -1,4 +1,4 @@
-"""The commit that a name such as `main` stands for, and a digest of what is local."""
+"""The revision of a model, an SAE or a dataset: a commit on the hub, a digest of local files."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from huggingface_hub.file_download import repo_folder_name
 from steering_core.errors import ModelError
 from steering_core.hub.errors import explain_hub_errors
 from steering_core.storage.files import write_text
-from steering_core.storage.integrity import content_digest
+from steering_core.storage.integrity import named_digest
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +27,8 @@ def pin(repository: str, revision: str, kind: str = "model") -> str:
         ModelError: as :func:`hub_commit`.
     """
     if Path(repository).is_dir():
-        return local_digest(repository)
+        return named_digest(repository)
     return hub_commit(repository, revision, kind)
-
-
-def local_digest(path: str | Path) -> str:
-    """Return a digest of a file, or of the names and contents of the files of a directory."""
-    return "sha256:" + content_digest(path)
 
 
 def hub_commit(repository: str, revision: str, kind: str = "model") -> str:

@@ -1,91 +1,107 @@
-"""Resolve, download and check everything an experiment takes from outside, before any compute."""
+"""Resolve, download and check everything an experiment takes from outside, before any compute.
+
+Both halves fetch in the same two steps. :func:`describe` pins revisions and compares the
+configurations of model and SAEs, which are small. :func:`download` then downloads the weights.
+"""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import snapshot_download
 
 from steering_core.config.model import Model, SAESource
 from steering_core.config.task import Classifier
 from steering_core.errors import ConfigError, ModelError
+from steering_core.hub.errors import explain_hub_errors
 from steering_core.hub.revisions import pin
 from steering_core.models.language_model import (
     ModelShape,
+    is_local,
     load_config,
     load_shape,
     load_tokenizer,
 )
-from steering_core.models.pins import local_sae_revision, pinned_sae
 from steering_core.models.sae_source import (
     SAEShape,
     layers_with_sae,
     load_sae_shape,
+    local_sae_revision,
     no_such_sae,
+    pinned_sae,
     sae_repository,
 )
 from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.models.tokens import check_special_tokens
-from steering_core.models.weights import fetch_weights
 from steering_core.runtime.machine import running_versions
-
-if TYPE_CHECKING:
-    from steering_core.config.schema import Experiment
+from steering_core.storage.files import read_json
 
 log = logging.getLogger(__name__)
 
+#: Files of a repository that transformers may read.
+_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
-def fetch_experiment(experiment: "Experiment") -> dict[str, Any]:
-    """Download model, SAE and classifier at pinned revisions and return what was found.
+#: Layers of the configuration.
+Layers = Literal["all"] | Sequence[int]
+
+
+def describe(
+    model: Model,
+    *,
+    layers: Layers,
+    max_tokens: int | None,
+    new_tokens: int,
+    first_layer: int = 0,
+    steered_layer: int | None = None,
+    texts_are_continued: bool = False,
+) -> dict[str, Any]:
+    """Pin a model and its SAEs, and compare their configurations.
+
+    Args:
+        model: section of the configuration.
+        layers: whose SAEs are wanted; ``all`` takes every layer with an SAE.
+        max_tokens: longest text; None for as much of the context as ``new_tokens`` leave.
+        new_tokens: that the model generates.
+        first_layer: where ``all`` begins.
+        steered_layer: must be one of the layers; None if none is chosen yet.
+        texts_are_continued: whether ``new_tokens`` must fit behind a text of ``max_tokens``.
+
+    Returns:
+        What later stages need to know: the content of ``resources.json``.
 
     Raises:
-        ConfigError: if the configuration does not fit what is there.
+        ConfigError: if the configuration does not fit the model or the SAEs.
         ModelError: if something cannot be loaded, with what to do.
 
     """
-    found = describe_experiment(experiment)
-    download_experiment(experiment, found)
-    return found
-
-
-def describe_experiment(experiment: "Experiment") -> dict[str, Any]:
-    """Pin everything and check it against each other by the configurations, which are small.
-
-    Raises:
-        ConfigError, ModelError: as :func:`fetch_experiment`.
-
-    """
-    settings = experiment.settings
-    shape = load_shape(experiment.model)
-    found = describe_model(
-        experiment.model,
-        shape,
-        choose_layers(experiment, shape),
-        max_tokens=settings.max_tokens,
-        new_tokens=settings.new_tokens,
+    shape = load_shape(model)
+    chosen, missing = choose_layers(
+        model, shape.n_layers, layers, first=first_layer, steered=steered_layer
     )
-    return {**found, "classifier": _describe_classifier(experiment.task.classifier)}
-
-
-def describe_model(
-    model: Model, shape: ModelShape, layers: list[int], *, max_tokens: int, new_tokens: int
-) -> dict[str, Any]:
-    """Pin a model and the SAEs of some layers and check them against each other.
-
-    Raises:
-        ConfigError, ModelError: as :func:`fetch_experiment`.
-
-    """
-    saes = [load_sae_shape(model.sae, layer) for layer in layers]
-    for sae, layer in zip(saes, layers, strict=True):
+    saes = [load_sae_shape(model.sae, layer) for layer in chosen]
+    for sae, layer in zip(saes, chosen, strict=True):
         _check_fit(sae, layer, shape, model)
+    if max_tokens is None:
+        max_tokens = shape.context - new_tokens
     if max_tokens > shape.context:
         raise ConfigError(f"max_tokens: {max_tokens} exceeds the context {shape.context}.")
     if new_tokens >= shape.context:
         raise ConfigError(f"new_tokens: {new_tokens} exceeds the context {shape.context}.")
+    if texts_are_continued and max_tokens + new_tokens > shape.context:
+        raise ConfigError(
+            f"max_tokens {max_tokens} and {new_tokens} new tokens exceed the context "
+            f"{shape.context} of {model.id}: lower one of them."
+        )
     pinned = Model(**{**model.model_dump(), "revision": pin(model.id, model.revision)})
     _check_tokenizer(pinned, saes)
     return {
         "model": {"id": model.id, "revision": pinned.revision, "dtype": model.dtype},
         "shape": vars(shape),
-        "layers": layers,
+        "layers": chosen,
+        "layers_without_sae": missing,
+        "max_tokens": max_tokens,
         "saes": [
             {
                 "name": sae.name,
@@ -96,53 +112,121 @@ def describe_model(
             }
             for sae in saes
         ],
-        "sae_revision": _sae_revision(model.sae, layers),
+        "sae_revision": _sae_revision(model.sae, chosen),
         "versions": running_versions(),
     }
 
 
-def download_experiment(experiment: "Experiment", found: dict[str, Any]) -> None:
-    """Download the weights of what :func:`describe_experiment` found, the smallest first.
+def describe_judge(classifier: Classifier | None) -> dict[str, Any] | None:
+    """Return what judges completions: a lexicon, a pinned classifier, or None.
+
+    Raises:
+        ConfigError, ModelError: as :func:`describe_classifier`.
+    """
+    if classifier is None:
+        return None
+    if classifier.model is None:
+        return {"lexicon": classifier.lexicon}
+    return describe_classifier(classifier.model, classifier.revision, classifier.label)
+
+
+def describe_classifier(
+    repository: str, revision: str = "main", label: str | None = None
+) -> dict[str, Any]:
+    """Pin a classifier and make sure that it has ``label``, if one is given.
+
+    Raises:
+        ConfigError: if it has no such label.
+        ModelError: if its configuration cannot be loaded, with what to do.
+    """
+    commit = pin(repository, revision)
+    if label is None:
+        return {"model": repository, "revision": commit}
+    names = load_config(repository, commit).id2label
+    labels = sorted(str(name) for name in names.values())
+    if label.lower() not in [name.lower() for name in labels]:
+        raise ConfigError(f"classifier.label: {repository} has no {label!r}; it has {labels}.")
+    return {"model": repository, "revision": commit, "label": label}
+
+
+def download(
+    model: Model,
+    found: dict[str, Any],
+    layers: Sequence[int],
+    check_classifier: Callable[[], object] | None = None,
+) -> None:
+    """Download the weights, the smallest first: of the classifier, of SAEs, of the model.
+
+    Args:
+        model: section of the configuration.
+        found: by :func:`describe`, with a ``classifier`` from :func:`describe_judge`.
+        layers: whose SAEs are downloaded now.
+        check_classifier: called as soon as the classifier is downloaded.
 
     Raises:
         ModelError: if something cannot be loaded, with what to do.
 
     """
-    classifier, model, settings = found["classifier"], found["model"], experiment.settings
-    if settings.layer != "auto":  # the sweep that picks one fetches them all
-        load_sae(experiment.model.sae, settings.layer)
-        pinned_sae(experiment.model, found)  # sae-lens took what is `main` by now
+    classifier = found["classifier"]
     if classifier is not None and "model" in classifier:
         fetch_weights(classifier["model"], classifier["revision"])
-    fetch_weights(model["id"], model["revision"])
+        if check_classifier is not None:
+            check_classifier()
+    for layer in layers:  # one SAE in memory at a time
+        load_sae(model.sae, layer)
+    if layers:
+        pinned_sae(model, found)  # sae-lens has no revisions: it took the present `main`
+    fetch_weights(found["model"]["id"], found["model"]["revision"])
 
 
-def choose_layers(experiment: "Experiment", shape: ModelShape) -> list[int]:
-    """Return the layers to cache: those configured, or all that have an SAE.
+def choose_layers(
+    model: Model,
+    n_layers: int,
+    layers: Layers,
+    *,
+    first: int = 0,
+    steered: int | None = None,
+) -> tuple[list[int], list[int]]:
+    """Return the wanted layers that have an SAE, and those of ``all`` that have none.
+
+    Args:
+        model: section of the configuration.
+        n_layers: of the model.
+        layers: as configured.
+        first: where ``all`` begins.
+        steered: must be one of the layers; None if none is chosen yet.
 
     Raises:
-        ConfigError: if a layer is out of range, or the steered layer is not among them.
+        ConfigError: if a layer is out of range or has no SAE, no layer has one, or the steered
+            layer is not among the layers.
 
     """
-    settings = experiment.settings
-    if experiment.model.sae.by_layer:
-        available = layers_with_sae(experiment.model.sae, shape.n_layers)
-    else:  # the configuration has made sure that there is one
-        available = [settings.layer] if settings.layers == "all" else list(settings.layers)
+    every = layers == "all"
+    if model.sae.by_layer or (every and steered is None):
+        available = layers_with_sae(model.sae, n_layers)
+    else:  # one SAE alone; the configuration is checked to name its layer
+        available = [steered] if every else list(layers)
     if not available:
-        raise no_such_sae(experiment.model.sae, "{layer}")
-    layers = available if settings.layers == "all" else sorted(set(settings.layers))
-    for layer in [*layers, *([] if settings.layer == "auto" else [settings.layer])]:
-        if layer >= shape.n_layers:
+        raise no_such_sae(model.sae, "{layer}")
+    wanted = list(range(first, n_layers)) if every else sorted(set(layers))
+    named = [*([] if every else wanted), *([] if steered is None else [steered])]
+    for layer in named:
+        if layer >= n_layers:
             raise ConfigError(
-                f"layer: {layer} is out of range, {experiment.model.id} has {shape.n_layers} "
-                f"layers (0 to {shape.n_layers - 1})."
+                f"layer: {layer} is out of range, {model.id} has {n_layers} layers (0 to "
+                f"{n_layers - 1})."
             )
         if layer not in available:
             raise ConfigError(f"layer: there is no SAE for {layer}; there are {available}.")
-    if settings.layer != "auto" and settings.layer not in layers:
-        raise ConfigError(f"layer: {settings.layer} is not in layers {layers}: add it.")
-    return layers
+    chosen = [layer for layer in wanted if layer in available]
+    if not chosen:
+        raise ConfigError(
+            f"layers: {available} is the only layer with an SAE, and `all` begins at layer "
+            f"{first}: name it in `layers`."
+        )
+    if steered is not None and steered not in chosen:
+        raise ConfigError(f"layer: {steered} is not in layers {chosen}: add it.")
+    return chosen, [layer for layer in wanted if layer not in available]
 
 
 def _check_fit(sae: SAEShape, layer: int, shape: ModelShape, model: Model) -> None:
@@ -153,13 +237,13 @@ def _check_fit(sae: SAEShape, layer: int, shape: ModelShape, model: Model) -> No
         )
     if sae.site.layer != layer:
         raise ModelError(
-            f"{sae.name} sits at {sae.site.hook_name}, not at layer {layer}: check what the sae's "
-            "id or path makes of {layer}."
+            f"{sae.name} sits at {sae.site.hook_name}, not at layer {layer}: check "
+            "{layer} in the SAE's id or path."
         )
 
 
 def _check_tokenizer(model: Model, saes: list[SAEShape]) -> None:
-    """Check the special tokens against the model's vocabulary, and say if no BOS is there."""
+    """Check the special tokens against the vocabulary; warn if an SAE wants a missing BOS."""
     tokenizer = load_tokenizer(model)
     size = getattr(load_config(model.id, model.revision).get_text_config(), "vocab_size", None)
     if isinstance(size, int):
@@ -182,16 +266,43 @@ def _sae_revision(source: SAESource, layers: list[int]) -> str:
     return pin(repository, "main")
 
 
-def _describe_classifier(classifier: Classifier | None) -> dict[str, Any] | None:
-    if classifier is None:
-        return None
-    if classifier.model is None:
-        return {"lexicon": classifier.lexicon}
-    revision = pin(classifier.model, classifier.revision)
-    names = load_config(classifier.model, revision).id2label
-    labels = sorted(str(label) for label in names.values())
-    if str(classifier.label).lower() not in [label.lower() for label in labels]:
-        raise ConfigError(
-            f"classifier.label: {classifier.model} has no {classifier.label!r}; it has {labels}."
+def fetch_weights(repository: str, revision: str) -> None:
+    """Download the files of a hub repository that transformers loads, and check its weights.
+
+    Raises:
+        ModelError: as :func:`require_safetensors`, or if the hub refuses, with what to do.
+
+    """
+    folder = repository
+    if not is_local(repository):
+        with explain_hub_errors(repository):
+            folder = snapshot_download(repository, revision=revision, allow_patterns=_FILES)
+    require_safetensors(Path(folder), repository)
+
+
+def require_safetensors(folder: Path, name: str) -> None:
+    """Make sure that ``folder`` has weights that later stages can load.
+
+    Raises:
+        ModelError: if there are none in safetensors, or a part that the index lists is missing.
+
+    """
+    named = read_json(folder / "config.json").get("transformers_weights")
+    files = [folder / file for file in ([named] if named else [_SINGLE, _INDEX])]
+    there = next((file for file in files if file.is_file()), None)
+    if there is None:
+        raise ModelError(
+            f"{name} has no weights in safetensors ({' or '.join(file.name for file in files)}), "
+            "and no other format is loaded here, as it can run code. Choose another repository or "
+            "`revision`, or convert the weights once with transformers' save_pretrained and give "
+            "that directory. (Without a network, run the fetch rule where there is one, with the "
+            "same HF_HOME.)"
         )
-    return {"model": classifier.model, "revision": revision, "label": classifier.label}
+    if there.suffix == ".json":
+        parts = sorted(set(read_json(there)["weight_map"].values()))
+        missing = [part for part in parts if not (folder / part).is_file()]
+        if missing:
+            raise ModelError(
+                f"{name} lacks {len(missing)} of {len(parts)} files of weights, the first is "
+                f"{missing[0]}: the copy is incomplete."
+            )

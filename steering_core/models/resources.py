@@ -3,11 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from steering_core.config.model import Model
 from steering_core.errors import ModelError
-from steering_core.hub.revisions import local_digest
-from steering_core.models.language_model import LanguageModel, ModelShape, load_language_model
+from steering_core.models.language_model import (
+    LanguageModel,
+    ModelShape,
+    load_language_model,
+    load_tokenizer,
+)
 from steering_core.models.site import Site
+from steering_core.storage.integrity import named_digest
 
 
 def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
@@ -22,7 +29,7 @@ def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
     if revision.startswith("sha256:"):
         if not Path(model.id).is_dir():
             raise ModelError(f"{model.id} was a local directory when it was fetched and is gone.")
-        if local_digest(model.id) != revision:
+        if named_digest(model.id) != revision:
             raise changed(model.id)
     return Model(**{**model.model_dump(), "revision": revision})
 
@@ -31,6 +38,15 @@ def fetched_model(model: dict[str, Any], resources: dict[str, Any], device: str)
     """Load the model of the configuration at the revision that was fetched."""
     pinned = pinned_model(Model(**model), resources)
     return load_language_model(pinned, device, ModelShape(**resources["shape"]))
+
+
+def fetched_tokenizer(model: Model, resources: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of ``model`` at the revision that was fetched; weights need not be here.
+
+    Raises:
+        ModelError: as :func:`pinned_model`, or if the tokenizer cannot be loaded.
+    """
+    return load_tokenizer(pinned_model(model, resources))
 
 
 def site_at(sae: dict[str, Any]) -> Site:

@@ -1,5 +1,9 @@
-"""Where the SAEs of a model come from, and what their configuration alone tells."""
+"""Where the SAEs of a model come from, what their configurations say, and which were fetched.
 
+A new source of SAEs is added here: how its configuration and its weights are found.
+"""
+
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -25,11 +29,14 @@ from sae_lens.loading.pretrained_saes_directory import (
     get_repo_id_and_folder_name,
 )
 
-from steering_core.config.model import SAESource
+from steering_core.config.model import Model, SAESource
 from steering_core.errors import ConfigError, ModelError
 from steering_core.hub.errors import explain_hub_errors
+from steering_core.hub.revisions import cached_commit
+from steering_core.models.resources import changed
 from steering_core.models.sae_config import check_kind, check_weights, parse_config
 from steering_core.models.site import Site, site_of
+from steering_core.storage.integrity import content_digest
 
 #: Files by which other libraries' SAEs are known, and what wrote them.
 _OTHER_FORMATS = {
@@ -238,3 +245,46 @@ def _other_format(template: str, layer: int | str | None) -> tuple[Path, str] | 
         if found:
             return Path(found[0]), library
     return None
+
+
+def local_sae_revision(source: SAESource, layers: list[int]) -> str:
+    """Return a digest over the SAEs of ``layers`` of a source that is a path."""
+    digest = hashlib.sha256()
+    for layer in layers:
+        digest.update(content_digest(str(source.path).format(layer=layer)).encode())
+    return "sha256:" + digest.hexdigest()
+
+
+def pinned_sae(model: Model, resources: dict[str, Any]) -> SAESource:
+    """Return the SAE source of ``model``, having checked that it is the one that was fetched.
+
+    sae-lens has no revisions: it reads what the cache calls ``main``, which must still be the
+    commit of the fetch stage.
+
+    Raises:
+        ModelError: if local SAEs were changed since, or the cache holds another commit or none.
+
+    """
+    source, expected = model.sae, resources["sae_revision"]
+    repository = sae_repository(source, resources["layers"][0])
+    if repository is None:
+        try:
+            found = local_sae_revision(source, resources["layers"])
+        except FileNotFoundError as error:
+            raise ModelError(f"{source.path}: the SAE is gone since it was fetched.") from error
+        if found != expected:
+            raise changed(str(source.path))
+        return source
+    cached = cached_commit(repository)
+    if cached is None:
+        raise ModelError(
+            f"{repository} is not in the local cache: run the fetch rule on a machine with a "
+            "network, with the same HF_HOME."
+        )
+    if cached != expected:
+        raise ModelError(
+            f"{repository}: the local cache holds commit {cached}, {expected} was pinned. Delete "
+            "resources.json of the experiment, if it is there, and run again: the fetch rule pins "
+            "what is there now."
+        )
+    return source

@@ -1,4 +1,4 @@
-"""A sae-lens SAE as a feature dictionary with unit-norm decoder rows."""
+"""A sae-lens SAE with unit-norm decoder rows: as a feature dictionary, or as its encoder alone."""
 
 import warnings
 from collections.abc import Callable
@@ -184,3 +184,45 @@ def as_dictionary(sae: SAE, name: str) -> FeatureDictionary:
     return FeatureDictionary(
         site, decoder, scale, sae, config["metadata"].get("neuronpedia_id"), name
     )
+
+
+@dataclass(frozen=True)
+class FeatureEncoder:
+    """The encoder of a :class:`steering_core.models.sparse_autoencoder.FeatureDictionary`.
+
+    Attributes:
+        site: where the SAE reads.
+        d_sae: number of features.
+        row_scale: what makes the SAE's activations lengths along unit decoder rows.
+        sae: the sae-lens module, without a decoder unless its encoder looks at it.
+    """
+
+    site: Site
+    d_sae: int
+    row_scale: Float[torch.Tensor, " d_sae"]
+    sae: SAE
+
+    @torch.no_grad()
+    def encode(self, residual: Float[torch.Tensor, "n d_model"]) -> Float[torch.Tensor, "n d_sae"]:
+        """Return activations of residuals as the site sees them (centred if it is), as lengths."""
+        return lengths(self.sae, self.row_scale, residual)
+
+
+def load_encoder(
+    source: SAESource, layer: int, device: torch.device | str = "cpu"
+) -> FeatureEncoder:
+    """Load the SAE of ``layer`` and keep its encoder.
+
+    Raises:
+        ConfigError, ModelError: as :func:`steering_core.models.sparse_autoencoder.load_sae`.
+    """
+    return encoder_of(load_sae(source, layer, device))
+
+
+def encoder_of(dictionary: FeatureDictionary) -> FeatureEncoder:
+    """Return the encoder and take the decoder out of the SAE, which can then no longer decode."""
+    sae = dictionary.sae
+    # Matching pursuit encodes with the rows of its decoder.
+    if sae.cfg.architecture() != "matching_pursuit" and not rescales(sae):
+        sae.W_dec = torch.nn.Parameter(sae.W_dec.new_empty(0), requires_grad=False)
+    return FeatureEncoder(dictionary.site, dictionary.d_sae, dictionary.row_scale, sae)

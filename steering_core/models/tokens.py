@@ -1,10 +1,11 @@
 """Text to padded token ids with the mask that must go with them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile, pairwise
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -13,13 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_core.errors import DataError, ModelError, clipped
 from steering_core.models.devices import to_device
-from steering_core.models.token_rows import TokenRows
 
 log = logging.getLogger(__name__)
 
-#: Padded widths are multiples of the one, and numbers of rows of single tokens of the other.
-#: With them the kernels of a CPU give a row the same digits whatever rows stand beside it, so
-#: that results do not depend on the batch size; docs/reliability.md says where that was seen.
+#: Padded widths are multiples of WIDTH_STEP; batches of single tokens have a multiple of ROW_STEP
+#: rows. Then the kernels of a CPU give a row the same digits in every batch, so that results do
+#: not depend on the batch size. docs/reliability.md has the measurements.
 WIDTH_STEP = 16
 ROW_STEP = 8
 
@@ -40,6 +40,38 @@ class TokenBatch:
         return TokenBatch(*(to_device(part, device) for part in (self.ids, self.mask, self.bos)))
 
 
+class TokenRows(Sequence[Int[np.ndarray, " length"]]):
+    """Token ids of many texts in one array: 4 bytes a token and 8 a text.
+
+    Lists of Python's numbers take ten times as much.
+    """
+
+    def __init__(self, rows: Iterable[Sequence[int]]):
+        ids, ends = array("i"), array("q", [0])
+        for row in rows:
+            ids.extend(row)
+            ends.append(len(ids))
+        self._ids, self._ends = np.frombuffer(ids, np.intc), np.frombuffer(ends, np.int64)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " n"]:
+        """Tokens of each text."""
+        return np.diff(self._ends)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Int[np.ndarray, " length"]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Int[np.ndarray, " length"]]: ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        return self._ids[self._ends[i] : self._ends[i + 1]]
+
+
 def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
@@ -53,14 +85,14 @@ def tokenize(
     With ``prepend_bos`` one BOS stands in front. A tokenizer without a BOS prepends nothing, as
     sae-lens does.
 
-    Texts are data: the name of a special token in one ("<|endoftext|>") is read as plain text. A
-    few tokenizers cannot do that. The special tokens that they still give are dropped, and a
-    warning counts the texts.
+    Texts are data: the name of a special token in a text ("<|endoftext|>") is read as plain text.
+    A few tokenizers cannot do that. Their special tokens are dropped, and a warning counts the
+    texts.
 
-    With ``control_tokens`` the names stand for the special tokens, as in a prompt that a chat
-    template wrote. The BOS of a template is kept, and it is the only one.
+    With ``control_tokens``, such names are special tokens, as in a prompt that a chat template
+    wrote. If the template wrote a BOS, no other is prepended.
 
-    ``max_tokens`` (BOS included) cuts from the end; without it nothing is cut.
+    A row longer than ``max_tokens`` (BOS included) is cut at its end.
 
     Raises:
         DataError: if a text has no token besides BOS.
@@ -77,7 +109,7 @@ def tokenize_many(
     max_tokens: int | None = None,
     control_tokens: bool = False,
 ) -> TokenRows:
-    """Return what :func:`tokenize` does, in little memory."""
+    """Return the rows of :func:`tokenize` in little memory."""
     return TokenRows(_token_rows(tokenizer, texts, prepend_bos, max_tokens, control_tokens))
 
 
@@ -107,6 +139,28 @@ def count_tokens(
     return [len(front) + len(ids) if ids else 0 for _, front, ids in encoded]
 
 
+def token_counter(
+    tokenizer: PreTrainedTokenizerBase, *, prepend_bos: bool
+) -> Callable[[Sequence[str]], list[int]]:
+    """Return :func:`count_tokens` of a tokenizer as a function of texts alone.
+
+    The function warns of texts that name special tokens, which are read as plain text.
+    """
+
+    def count(texts: Sequence[str]) -> list[int]:
+        named = sum(naming_special_tokens(tokenizer, texts))
+        if named:
+            log.warning(
+                "%d of %d texts name special tokens of the tokenizer, such as <|endoftext|>: they "
+                "are read as plain text",
+                named,
+                len(texts),
+            )
+        return count_tokens(tokenizer, texts, prepend_bos)
+
+    return count
+
+
 def _encoded(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
@@ -129,7 +183,7 @@ def _encoded(
         for text, ids in zip(block, rows, strict=True):
             front = wanted
             if control_tokens and bos is not None and ids[:1] == [bos]:
-                front = [bos]  # written by the template
+                front = [bos]  # the template wrote it
                 ids = list(dropwhile(lambda token: token == bos, ids))
             elif not special.isdisjoint(ids):
                 n_spoilt += 1
@@ -153,7 +207,7 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 def naming_special_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[bool]:
     """Return for each text whether the name of a special token stands in it.
 
-    In a chat template such a name is taken for the token itself.
+    A chat template would turn such a name into the token itself.
     """
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     names = [name for name in added | set(tokenizer.all_special_tokens) if name]
@@ -163,7 +217,7 @@ def naming_special_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[st
 def check_special_tokens(tokenizer: PreTrainedTokenizerBase, n_rows: int, name: str) -> None:
     """Check that the embedding has a row for every special token that is put into a text.
 
-    A pad token without a row is replaced by another special token: padding is masked everywhere.
+    A pad token without a row is replaced by another special token, since padding is masked.
 
     Args:
         tokenizer: of the model; its pad token may change.
@@ -205,10 +259,10 @@ def pad(
 ) -> TokenBatch:
     """Pad token rows to one length, ``width`` at least. Left to generate, right for a single pass.
 
-    ``prepend_bos`` is what the rows were tokenised with. The first token of a row is marked as BOS
-    if it was prepended or if it is the tokenizer's BOS.
+    ``prepend_bos`` must be as in the call that tokenised the rows. The first token of a row is
+    marked as BOS if it was prepended or if it is the tokenizer's BOS.
 
-    With ``context``, the positions of the model, that length is :func:`padded_width`.
+    With ``context``, the positions of the model, the length is :func:`padded_width`.
     """
     width = max(width, *map(len, rows))
     if context is not None:
@@ -221,7 +275,7 @@ def pad(
         start = width - len(row) if side == "left" else 0
         ids[i, start : start + len(row)] = torch.as_tensor(row, dtype=torch.long)
         mask[i, start : start + len(row)] = True
-        # int: a row of TokenRows has NumPy's numbers, whose comparisons torch does not take.
+        # int: torch cannot store the result of comparing a NumPy number, as TokenRows has.
         bos[i, start] = begins and (prepend_bos or int(row[0]) == tokenizer.bos_token_id)
     return TokenBatch(ids, mask, bos)
 

@@ -34,6 +34,11 @@ def content_digest(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def named_digest(path: str | Path) -> str:
+    """Return :func:`content_digest` with its kind in front: the revision of a local source."""
+    return "sha256:" + content_digest(path)
+
+
 def seal(path: str | Path) -> None:
     """Write the seal of ``path``.
 

@@ -12,8 +12,7 @@ from sae_lens import (
 )
 from sae_lens.saes.sae import SAEMetadata
 
-from steering_core.models.feature_encoder import encoder_of
-from steering_core.models.sparse_autoencoder import as_dictionary
+from steering_core.models.sparse_autoencoder import as_dictionary, encoder_of
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ from stage_scripts import run_stage
 
 from steering_core.config.resolve import resolve
 from steering_core.errors import ConfigError, ModelError
-from steering_core.hub.revisions import local_digest
+from steering_core.hub.revisions import pin
 from steering_core.models import fetch
-from steering_core.models.fetch import choose_layers, fetch_experiment, pin
+from steering_core.models.fetch import choose_layers, describe, describe_judge, download
 from steering_core.models.language_model import ModelShape
 from steering_core.models.resources import cached_sites, pinned_model, site_at
 from steering_core.models.site import Site
+from steering_core.storage.integrity import named_digest
 
 ROOT = Path(__file__).resolve().parents[2]
-SHAPE = ModelShape(12, 96, 256, "transformer.h", "GPT2LMHeadModel")
 
 
 @pytest.fixture
@@ -28,6 +28,29 @@ def config():
 
 def experiment(config, name="gpt2_sst2", **overrides):
     return resolve({**config, **overrides}, name)
+
+
+def steered(of):
+    return None if of.settings.layer == "auto" else of.settings.layer
+
+
+def layers_of(of):
+    return choose_layers(of.model, 12, of.settings.layers, steered=steered(of))[0]
+
+
+def fetch_experiment(of):
+    """Describe and download an experiment as the fetch stage does."""
+    given = of.settings
+    found = describe(
+        of.model,
+        layers=given.layers,
+        steered_layer=steered(of),
+        max_tokens=given.max_tokens,
+        new_tokens=given.new_tokens,
+    )
+    found["classifier"] = describe_judge(of.task.classifier)
+    download(of.model, found, [given.layer])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +82,7 @@ def test_an_sae_that_moved_between_pin_and_download_is_refused(fetched):
     of, found = fetched
     moved = {**found, "sae_revision": "0" * 40}
     with pytest.raises(ModelError, match=f"holds commit {found['sae_revision']}, 0+ was pinned"):
-        fetch.download_experiment(of, moved)
+        download(of.model, moved, [7])
 
 
 def test_what_was_fetched_is_there_offline(fetched):
@@ -73,7 +96,7 @@ def test_what_was_fetched_is_there_offline(fetched):
 
 
 def test_all_layers_with_an_sae_by_default(config):
-    assert choose_layers(experiment(config), SHAPE) == list(range(12))
+    assert layers_of(experiment(config)) == list(range(12))
 
 
 @pytest.mark.parametrize("override", [{"layer": 12}, {"layers": [3, 99]}])
@@ -84,23 +107,23 @@ def test_layer_out_of_range(hub, config, override):
 
 def test_steered_layer_must_be_cached(config):
     with pytest.raises(ConfigError, match=r"layer: 7 is not in layers \[1, 2\]"):
-        choose_layers(experiment(config, layers=[1, 2]), SHAPE)
+        layers_of(experiment(config, layers=[1, 2]))
 
 
 def test_layer_without_an_sae(config):
     raw = copy.deepcopy(config)
     raw["models"]["gpt2"]["sae"]["id"] = "blocks.{layer}.hook_resid_post"
     with pytest.raises(ConfigError, match=r"no SAE for 7; there are \[11\]"):
-        choose_layers(experiment(raw), SHAPE)
+        layers_of(experiment(raw))
     raw["models"]["gpt2"]["sae"]["id"] = "blocks.{layer}.hook_nothing"
     for layer in ("auto", 7):
         with pytest.raises(
             ConfigError, match=r"no 'blocks\.\{layer\}\.hook_nothing'; it has 13, such"
         ):
-            choose_layers(experiment(raw, layer=layer), SHAPE)
+            layers_of(experiment(raw, layer=layer))
     raw["models"]["gpt2"]["sae"] = {"path": "nowhere/{layer}"}
     with pytest.raises(ConfigError, match=r"nowhere/\{layer\}/cfg\.json is there for no layer"):
-        choose_layers(experiment(raw), SHAPE)
+        layers_of(experiment(raw))
 
 
 def test_sae_of_another_model(hub, config):
@@ -197,11 +220,11 @@ def test_local_directories_are_pinned_by_content(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_text("1")
     (tmp_path / "y").write_text("2")
-    first = local_digest(tmp_path)
+    first = named_digest(tmp_path)
     assert pin(str(tmp_path), "main") == first and first.startswith("sha256:")
     (tmp_path / "y").write_text("3")
-    changed = local_digest(tmp_path)
+    changed = named_digest(tmp_path)
     (tmp_path / "y").write_text("2")
-    assert local_digest(tmp_path) == first
+    assert named_digest(tmp_path) == first
     (tmp_path / "y").rename(tmp_path / "z")
-    assert len({first, changed, local_digest(tmp_path)}) == 3
+    assert len({first, changed, named_digest(tmp_path)}) == 3

@@ -4,9 +4,10 @@ import pytest
 
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
-from steering_core.hub.revisions import cached_commit, local_digest
-from steering_core.models.pins import local_sae_revision, pinned_sae
+from steering_core.hub.revisions import cached_commit
 from steering_core.models.resources import pinned_model
+from steering_core.models.sae_source import local_sae_revision, pinned_sae
+from steering_core.storage.integrity import named_digest
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def world(tmp_path):
     source = SAESource(path=str(tmp_path / "sae_{layer}"))
     model = Model(id=str(tmp_path / "model"), sae=source)
     resources = {
-        "model": {"revision": local_digest(tmp_path / "model")},
+        "model": {"revision": named_digest(tmp_path / "model")},
         "layers": [0, 1],
         "sae_revision": local_sae_revision(source, [0, 1]),
     }

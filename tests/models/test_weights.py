@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from steering_core.errors import ModelError
-from steering_core.models.weights import fetch_weights, require_safetensors
+from steering_core.models.fetch import fetch_weights, require_safetensors
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB = ROOT.parent / "shared" / "hub"
@@ -78,7 +78,7 @@ def test_a_repository_without_safetensors(bin_hub, tmp_path, monkeypatch):
     commit = huggingface_hub.HfApi(endpoint=bin_hub).model_info("some/model").sha
     download = huggingface_hub.snapshot_download
     monkeypatch.setattr(
-        "steering_core.models.weights.snapshot_download",
+        "steering_core.models.fetch.snapshot_download",
         lambda *a, **k: download(*a, **k, endpoint=bin_hub, cache_dir=tmp_path / "cache"),
     )
     with pytest.raises(ModelError, match="some/model has no weights in safetensors"):

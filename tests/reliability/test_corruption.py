@@ -16,8 +16,8 @@ from tiny_demo import copy_of, damaged, digests, finished_demo, run
 from steering_core.activations.manifest import write_manifest
 from steering_core.activations.reader import ActivationCache
 from steering_core.errors import ModelError, StorageError
-from steering_core.models.pins import pinned_sae
 from steering_core.models.resources import pinned_model
+from steering_core.models.sae_source import pinned_sae
 from steering_core.storage.files import read_json
 from steering_core.storage.integrity import check_seal, content_digest, seal_of
 

@@ -10,7 +10,7 @@ from ledger import injecting
 
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
-from steering_core.models.pins import pinned_sae
+from steering_core.models.sae_source import pinned_sae
 from steering_core.storage.files import read_json
 
 

@@ -119,6 +119,16 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
             {"solve.py", "variants_table.py"},
         ),
         ("data/labelled.py", {"fetch.py"}, {"examples.py", "cache_activations.py", "solve.py"}),
+        (
+            "models/sae_source.py",
+            {"fetch.py", "corrsteer_fetch.py", "encode_features.py"},
+            {"examples.py", "cache_activations.py", "generate.py", "corrsteer_examples.py"},
+        ),
+        (
+            "hub/revisions.py",
+            {"fetch.py", "encode_features.py"},
+            {"cache_activations.py", "generate.py", "judge.py"},
+        ),
         ("data/build.py", {"examples.py"}, {"fetch.py", "solve.py", "generate.py"}),
         ("corrsteer/examples.py", {"corrsteer_examples.py"}, {"corrsteer_fetch.py", "examples.py"}),
         ("corrsteer/ranking.py", {"corrsteer_plan.py"}, {"corrsteer_select.py"}),

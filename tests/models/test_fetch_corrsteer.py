@@ -1,15 +1,12 @@
 """The fetch stage of CorrSteer refuses SAEs that are not there, or cannot serve, with why."""
 
-from types import SimpleNamespace
-
 import pytest
 from sae_lens import TopKSAE, TopKSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
 from steering_core.config.model import Model, SAESource
-from steering_core.corrsteer.fetch import describe_run
-from steering_core.corrsteer.tasks import TASKS
 from steering_core.errors import ConfigError, ModelError
+from steering_core.models import fetch
 
 
 def save_sae(folder, layer, **options):
@@ -22,9 +19,15 @@ def save_sae(folder, layer, **options):
 def describe(tiny_model, tmp_path):
     model = Model(id=str(tiny_model), sae=SAESource(path=str(tmp_path / "layer_{layer}")))
 
-    def call(layers="all"):
-        asked = {"layers": layers, "new_tokens": 2, "max_tokens": 8, "chain_of_thought": False}
-        return describe_run(model, TASKS["mmlu"], SimpleNamespace(**asked))
+    def call(layers="all", max_tokens=8):
+        return fetch.describe(
+            model,
+            layers=layers,
+            first_layer=1,
+            max_tokens=max_tokens,
+            new_tokens=2,
+            texts_are_continued=True,
+        )
 
     return call
 
@@ -55,3 +58,12 @@ def test_what_fits_and_what_does_not(describe, tmp_path):
     save_sae(tmp_path, 2, normalize_activations="layer_norm")
     with pytest.raises(ModelError, match=r"layer_2 rescales its input \(layer_norm\)"):
         describe()
+
+
+def test_prompts_and_answers_share_the_context(describe, tmp_path):
+    save_sae(tmp_path, 1)
+    context = describe([1])["shape"]["context"]
+    assert describe([1], max_tokens=None)["max_tokens"] == context - 2
+    assert describe([1], max_tokens=context - 2)["max_tokens"] == context - 2
+    with pytest.raises(ConfigError, match=f"and 2 new tokens exceed the context {context}"):
+        describe([1], max_tokens=context - 1)
