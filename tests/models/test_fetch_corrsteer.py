@@ -1,12 +1,18 @@
 """The fetch stage of CorrSteer refuses SAEs that are not there, or cannot serve, with why."""
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 from sae_lens import TopKSAE, TopKSAEConfig
 from sae_lens.saes.sae import SAEMetadata
+from stage_scripts import run_stage
 
+from steering_core.config.corrsteer import CorrSteerSettings
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models import fetch
+from steering_core.storage.files import read_json
 
 
 def save_sae(folder, layer, **options):
@@ -67,3 +73,42 @@ def test_prompts_and_answers_share_the_context(describe, tmp_path):
     assert describe([1], max_tokens=context - 2)["max_tokens"] == context - 2
     with pytest.raises(ConfigError, match=f"and 2 new tokens exceed the context {context}"):
         describe([1], max_tokens=context - 1)
+
+
+def fetch_stage(folder: Path, tiny_model, rows: int) -> dict:
+    """Run the fetch stage on ``rows`` prompts and return what it found."""
+    save_sae(folder, 1)
+    prompts = [f"w{i} w{i + 1}" for i in range(rows)]
+    pd.DataFrame({"prompt": prompts}).to_parquet(folder / "praise.parquet")
+    settings = CorrSteerSettings(
+        layers=[1], new_tokens=2, max_tokens=8, train_rows=2, validation_rows=2
+    ).model_dump()
+    run_stage(
+        "corrsteer_fetch.py",
+        folder,
+        input={},
+        output={"resources": folder / "resources.json", "rows": folder / "items.parquet"},
+        params={
+            "model": {"id": str(tiny_model), "sae": {"path": str(folder / "layer_{layer}")}},
+            "task": {"task": "praise", "dataset": str(folder / "praise.parquet")},
+            "settings": settings,
+            "examples": settings,
+            "seeds": [0],
+        },
+    )
+    return read_json(folder / "resources.json")
+
+
+def test_the_stage_fetches_rows_and_describes_the_model(tmp_path, tiny_model):
+    found = fetch_stage(tmp_path, tiny_model, 40)
+    assert found["layers"] == [1] and found["max_tokens"] == 8 and found["classifier"] is None
+    assert found["dataset"]["id"] == str(tmp_path / "praise.parquet")
+    items = pd.read_parquet(tmp_path / "items.parquet")
+    assert len(items) == 40 and set(items["gold"]) == {"praise"}
+
+
+def test_the_stage_checks_rows_before_it_downloads_weights(tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setattr(fetch, "download", lambda *_, **__: pytest.fail("weights before rows"))
+    with pytest.raises(SystemExit):
+        fetch_stage(tmp_path, tiny_model, 1)
+    assert not (tmp_path / "items.parquet").exists()
