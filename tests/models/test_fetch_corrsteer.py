@@ -8,7 +8,7 @@ from sae_lens import TopKSAE, TopKSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from stage_scripts import run_stage
 
-from steering_core.config.corrsteer import CorrSteerSettings
+from steering_core.config.corrsteer_schema import CorrSteerSettings, CorrSteerTask
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models import fetch
@@ -90,7 +90,9 @@ def fetch_stage(folder: Path, tiny_model, rows: int) -> dict:
         output={"resources": folder / "resources.json", "rows": folder / "items.parquet"},
         params={
             "model": {"id": str(tiny_model), "sae": {"path": str(folder / "layer_{layer}")}},
-            "task": {"task": "praise", "dataset": str(folder / "praise.parquet")},
+            "task": CorrSteerTask(
+                task="praise", dataset=str(folder / "praise.parquet")
+            ).model_dump(),
             "settings": settings,
             "examples": settings,
             "seeds": [0],
