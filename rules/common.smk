@@ -1,4 +1,4 @@
-# What all rules share: the checked configuration, and the inputs and parameters made from it.
+# Shared by all rules: the checked configuration, and the inputs and parameters made from it.
 # An experiment is of one of two kinds. The wildcard `experiment` names one that delivers
 # pareto.csv, `run` one of CorrSteer. Each helper below takes a job of either kind.
 from functools import cache
@@ -31,7 +31,7 @@ EXPERIMENTS = sorted(load_config(config)[0].experiments)
 #: The CorrSteer experiments, by name.
 CORRSTEER = load_corrsteer(config)
 
-#: The files that an experiment delivers.
+#: The results of an experiment.
 PRODUCTS = [
     "pareto.csv",
     "pareto.svg",
@@ -46,10 +46,10 @@ PRODUCTS = [
     "products.json",
 ]
 
-#: Files that the rules of the products write as well.
+#: Further files that the rules of the products write.
 BESIDE = ["features.csv", "frontier.csv", "frontier_knots.csv", "sweep.csv"]
 
-#: Settings that the table of examples depends on.
+#: Settings that determine the table of examples.
 EXAMPLE_SETTINGS = [
     "seed",
     "rows_per_class",
@@ -74,16 +74,16 @@ wildcard_constraints:
 
 # ------------------------------------------------------------------ checks before any job
 def targets_known():
-    """Whether this is the user's own process, and the requested targets are known.
+    """Return whether this is the main process and the requested targets are known.
 
-    They are known when the first job is made. The process of a job knows its own target alone.
+    They are known once the first job is made. The process of a single job only knows that job.
     """
     return workflow.is_main_process and workflow.dag_settings is not None
 
 
 @cache
 def check_request():
-    """Refuse a setting given with `--config` that has no effect on this run. Checks once."""
+    """Refuse a setting given with `--config` that has no effect on this run; runs once."""
     if not targets_known():
         return
     overrides = workflow.config_settings.config
@@ -97,8 +97,8 @@ def check_request():
 def check_files(found):
     """Refuse an experiment if a path that it names does not exist, or its prompts cannot be used.
 
-    This runs when the parameters of a job are made. Snakemake loses an error in the inputs of a
-    rule whose results exist.
+    This runs for the parameters of every job. A check in the inputs of a rule would be skipped if
+    the results of that rule exist.
     """
     if not targets_known():
         return
@@ -109,7 +109,7 @@ def check_files(found):
 
 @cache
 def checked_experiment(name, configuration):
-    """The experiment `name` of this configuration. Resolved once: every parameter needs it."""
+    """Return the experiment `name`, cached because every parameter of a job needs it."""
     found = resolve(config, name)
     check_files(found)
     return found
@@ -122,7 +122,7 @@ def check_run(name):
 
 
 def experiment(wildcards):
-    """The experiment of a job, with its merged settings, after all checks."""
+    """Return the experiment of a job, with its merged settings, after all checks."""
     check_request()
     if hasattr(wildcards, "run"):
         check_run(wildcards.run)
@@ -132,37 +132,37 @@ def experiment(wildcards):
 
 # ----------------------------------------------------------------------------- parameters
 def settings(*names):
-    """A parameter with the named settings. A stage reruns when one of them changes."""
+    """Return a parameter with the named settings. A stage reruns when one of them changes."""
     return lambda wildcards: {name: getattr(experiment(wildcards).settings, name) for name in names}
 
 
 def setting(name):
-    """A parameter with one setting, as plain values."""
+    """Return a parameter with one setting, as plain values."""
     return lambda wildcards: experiment(wildcards).settings.model_dump(include={name})[name]
 
 
 def target_class(wildcards):
-    """The class that the task steers to."""
+    """Return the class that the task steers to."""
     return experiment(wildcards).task.target_class
 
 
 def section(found):
-    """A section of the configuration as plain values, without settings, which are passed by name."""
+    """Return a section as plain values, without its settings, which are passed by name."""
     return found.model_dump(exclude={"settings", "paired"})
 
 
 def model(wildcards):
-    """The section of the model."""
+    """Return the section of the model."""
     return section(experiment(wildcards).model)
 
 
 def task(wildcards):
-    """The section of the task."""
+    """Return the section of the task."""
     return section(experiment(wildcards).task)
 
 
 def resolved(found):
-    """All of an experiment as plain values: model, task and every setting."""
+    """Return the whole experiment as plain values: model, task and every setting."""
     return {
         "model": section(found.model),
         "task": section(found.task),
@@ -171,18 +171,19 @@ def resolved(found):
 
 
 def checked(parameter):
-    """A parameter that a stage only checks. Another value of it reruns nothing."""
-    # Snakemake does not compare parameters that are made from the input.
+    """Return a parameter that a stage only checks: a new value makes no result stale."""
+    # Snakemake does not compare parameters that depend on `input`: it assumes that they change
+    # only with the input.
     return lambda wildcards, input: parameter(wildcards)
 
 
 def code(script):
-    """The digest of a script and of the modules that it uses. An edit of either reruns the rule."""
+    """Return a digest of a script and the modules it uses; a change of either reruns the rule."""
     return code_digest(workflow.source_path(f"../workflow_scripts/{script}"))
 
 
 def codes_of(*files):
-    """The digest of every script of the rules in these rule files, by the script's name."""
+    """Return the digest of every script in these rule files, by the script's name."""
     scripts = {
         Path(rule.script).name
         for rule in workflow.rules
@@ -193,27 +194,27 @@ def codes_of(*files):
 
 # --------------------------------------------------------------------------------- inputs
 def methods_of(pattern):
-    """An input with one file for each method of the experiment."""
+    """Return an input with one file for each method of the experiment."""
     return lambda wildcards: expand(
         pattern, experiment=wildcards.experiment, method=experiment(wildcards).settings.methods
     )
 
 
 def made_here(path):
-    """Whether a rule makes this file, or a directory that contains it."""
+    """Return whether a rule makes this file or a directory that contains it."""
     names = [str(name) for name in (Path(path), *Path(path).parents)]
     makers = [maker for maker in workflow.rules if maker.name != "unknown_target"]
     return any(maker.is_producer(name) for maker in makers for name in names)
 
 
 def dataset_of(found):
-    """The dataset of an experiment. A CorrSteer task has one by default."""
+    """Return the dataset of an experiment. A CorrSteer task has one by default."""
     corrsteer = found.name in CORRSTEER
     return configured_task(found.task).source.dataset if corrsteer else found.task.dataset
 
 
 def local_sources(wildcards):
-    """Model, SAEs, dataset and lexicon, where they are local files or made by other rules."""
+    """Return model, SAEs, dataset and lexicon if they are local files or made by other rules."""
     found = experiment(wildcards)
     judge = getattr(found.task, "classifier", None)
     names = [found.model.id, found.model.sae.path, dataset_of(found), judge and judge.lexicon]
@@ -223,30 +224,27 @@ def local_sources(wildcards):
 
 # ------------------------------------------------------------------------------ resources
 def megabytes(first):
-    """Memory of a job in MB, doubled with every retry."""
+    """Return the memory of a job in MB, doubled on every retry."""
     return lambda wildcards, attempt: first * 2 ** (attempt - 1)
 
 
 def minutes(first):
-    """Time limit of a job, doubled with every retry."""
+    """Return the time limit of a job in minutes, doubled on every retry."""
     return lambda wildcards, attempt: first * 2 ** (attempt - 1)
 
 
 @cache
 def gpus_of(device):
-    """The number of GPUs of a job that runs on `device`.
-
-    Warns once if `auto` finds none here and the jobs run on other machines.
-    """
+    """Return the number of GPUs of a job; warn once if `auto` cannot see the GPUs of the nodes."""
     found = gpus_on(device)
     if device == "auto" and not found and workflow.is_main_process and not workflow.local_exec:
         logger.warning(
-            "device: auto finds no GPU on this machine, which submits the jobs, so all of them run "
-            "on CPUs. If the nodes have GPUs, give --config device=cuda."
+            "device: auto finds no GPU on this machine, which submits the jobs, so all jobs run on "
+            "CPUs. If the nodes have GPUs, give --config device=cuda."
         )
     return found
 
 
 def gpus(wildcards):
-    """The number of GPUs of a job that runs the experiment's model."""
+    """Return the number of GPUs of a job that runs the experiment's model."""
     return gpus_of(experiment(wildcards).settings.device)

@@ -1,4 +1,4 @@
-# What the rules of CorrSteer share: arms, and the cells of the published tables.
+# Shared by CorrSteer's rules: arms, and the cells of the published tables.
 from dataclasses import asdict
 
 from steering_core.config.corrsteer_schema import CorrSteerSettings
@@ -20,14 +20,14 @@ CELLS = {
     for table, file in FILES.items()
 }
 
-#: Answers of any method, whichever rule makes them.
+#: Answers of a method. Several rules make such files.
 ANSWERS = "results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet"
 
-#: The vectors of an arm, and the validation accuracy of each of its layers alone.
+#: Vectors of an arm, and the validation accuracy of each of its layers alone.
 PLAN = "results/{run}/corrsteer/seed-{seed}/plans/{arm}.safetensors"
 VALIDATION = "results/{run}/corrsteer/seed-{seed}/validation/{arm}.csv"
 
-#: Settings that the table of examples depends on.
+#: Settings that determine the table of examples.
 CORRSTEER_EXAMPLE_SETTINGS = [
     "train_rows",
     "validation_rows",
@@ -62,27 +62,27 @@ wildcard_constraints:
 
 # ----------------------------------------------------------------------------------- arms
 def arms_of(run):
-    """All methods of an experiment, the unsteered model first."""
+    """Return all methods of an experiment, the unsteered model first."""
     found = CORRSTEER[run].settings
     tuned = [] if found.fine_tuning.method == "none" else ["fine_tuning"]
     return [UNSTEERED, *found.arms, *tuned, *found.bridge.methods]
 
 
 def arm(wildcards):
-    """The definition of an arm; None for the unsteered model."""
+    """Return the definition of an arm, or None for the unsteered model."""
     if wildcards.arm == UNSTEERED:
         return None
     return experiment(wildcards).settings.arms[wildcards.arm].model_dump()
 
 
 def accumulated(wildcards):
-    """The statistics that selection accumulates, and those of them that need a histogram."""
+    """Return the pooled statistics that selection accumulates, and those that need a histogram."""
     found = experiment(wildcards)
     return variants(found.settings.arms, configured_task(found.task).pooling)
 
 
 def shards_of(pattern):
-    """An input with one file for each shard."""
+    """Return an input with one file for each shard."""
     return lambda wildcards: expand(
         pattern,
         run=wildcards.run,
@@ -92,14 +92,14 @@ def shards_of(pattern):
 
 
 def plan_of(wildcards):
-    """The vectors of an arm: its own, or those of the arm whose features it uses."""
+    """Return the vectors of an arm: its own, or those of the arm in `features_from`."""
     source = experiment(wildcards).settings.arms[wildcards.arm].features_from
     run, arm = (wildcards.run, wildcards.arm) if source is None else (source.experiment, source.arm)
     return expand(PLAN, run=run, seed=wildcards.seed, arm=arm)[0]
 
 
 def arm_files(wildcards):
-    """The files that an arm needs besides the examples."""
+    """Return the files that an arm steers with."""
     if wildcards.arm == UNSTEERED:
         return {}
     files = {"plan": plan_of(wildcards)}
@@ -110,17 +110,17 @@ def arm_files(wildcards):
 
 # -------------------------------------------------------------- cells of published tables
 def cell_of(wildcards):
-    """The published cell of a job."""
+    """Return the published cell of a job."""
     return CELLS[wildcards.table][wildcards.cell]
 
 
 def cell_experiment(wildcards):
-    """The experiment that a published cell is measured in."""
+    """Return the name of the experiment that measures a published cell."""
     return f"{TABLES_MODEL}_{cell_of(wildcards).task}"
 
 
 def cell_answers(wildcards):
-    """Seed and method of every table of answers that a cell is measured from."""
+    """Return seed and method of every table of answers that a cell needs."""
     run, cell = cell_experiment(wildcards), cell_of(wildcards)
     if run not in CORRSTEER or cell.method not in arms_of(run):
         return []
@@ -129,6 +129,6 @@ def cell_answers(wildcards):
 
 
 def cell_resamples(wildcards):
-    """Bootstrap resamples of a cell; the default if there is no such experiment."""
+    """Return the number of bootstrap resamples; the default if the cell has no experiment."""
     found = CORRSTEER.get(cell_experiment(wildcards))
     return (found.settings if found else CorrSteerSettings()).bootstrap_resamples

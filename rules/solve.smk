@@ -1,6 +1,6 @@
-# The directions of the fixed methods, the homotopy path of the programs, and a solve for every
-# input. One job solves all methods of a family, which read the same settings, so that another
-# setting solves no other family again.
+# Fit the directions of the fixed methods, follow the homotopy path of the programs, and solve every
+# input. One job solves all methods of a family, which read the same settings, so a changed setting
+# reruns its own family only.
 from steering_core.config.methods import PROGRAM_FAMILIES, families_of, family_of, settings_of
 
 
@@ -12,12 +12,12 @@ SOLUTIONS = "results/{experiment}/solutions/{family}.parquet"
 
 
 def family_settings(family=None):
-    """A parameter with the configured methods of a family, and the settings that they read."""
+    """Return a parameter with the configured methods of a family and the settings they read."""
     return lambda wildcards: settings_of(family or wildcards.family, experiment(wildcards).settings)
 
 
 def steering_files(wildcards):
-    """The files that a method steers with. A program needs the decoder to extend its path."""
+    """Return the files a method steers with. Adaptive programs extend the path with the decoder."""
     family = family_of(wildcards.method)
     files = {"solutions": SOLUTIONS}
     if family == "directions":
@@ -31,13 +31,13 @@ def steering_files(wildcards):
 
 
 def all_solutions(wildcards):
-    """The solutions of every family that has a configured method."""
+    """Return the solutions of every family with a configured method."""
     families = families_of(experiment(wildcards).settings.methods)
     return expand(SOLUTIONS, experiment=wildcards.experiment, family=families)
 
 
 def all_paths(wildcards):
-    """The path of each configured family of programs; of one at least, for the pictures."""
+    """Return the path of each configured family of programs; the pictures need at least one."""
     families = families_of(experiment(wildcards).settings.methods)
     programs = [family for family in families if family in PROGRAM_FAMILIES]
     return expand(

@@ -1,5 +1,6 @@
-# This rule never runs. It takes targets that no other rule makes, and so is included last: a file or
-# an experiment that does not exist. Its input function raises an error that names the nearest one.
+# This rule never runs. It matches targets that no other rule makes, such as a misspelt product or
+# an experiment that config.yaml lacks. Its error names the nearest valid target, which Snakemake's
+# own error would not. It must be included last.
 import re
 
 from snakemake.io import strip_wildcard_constraints

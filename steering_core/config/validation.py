@@ -1,4 +1,4 @@
-"""Check a section of the configuration, or a small file of the user's, against its schema."""
+"""Check a section of the configuration, or a small file of the user, against its schema."""
 
 import difflib
 import json
@@ -18,14 +18,14 @@ def validated(schema: type[BaseModel], value: Any, where: str, also: Iterable[st
     """Return ``value`` as an object of ``schema``.
 
     Args:
-        schema: what the section must look like.
-        value: as it was read.
-        where: names the section in the message.
-        also: further keys that are good elsewhere, and so are offered for a misspelt one.
+        schema: the schema of the section.
+        value: the section as it was read.
+        where: the name of the section in the message.
+        also: further keys to suggest for a misspelt one. They are valid elsewhere.
 
     Raises:
-        ConfigError: naming each key that is missing, unknown or has a wrong value. An unknown key
-            is answered with the nearest known one, a missing one with what it is for.
+        ConfigError: naming each key that is missing, unknown or has a wrong value. It suggests the
+            nearest known key for an unknown one, and describes a missing one.
 
     """
     try:
@@ -42,25 +42,25 @@ def validated(schema: type[BaseModel], value: Any, where: str, also: Iterable[st
     for problem in problems:
         location = problem["loc"]
         if problem["type"] == "missing" and (location[:-1], location[-1]) in misspelt:
-            continue  # said once, of the key that was meant for it
+            continue  # reported once, with the misspelt key
         known = [*_fields_at(schema, location[:-1]), *(also if len(location) == 1 else ())]
         message = _message(schema, problem, known, _beside(location, value))
         found.setdefault(_path(location, value), []).append(message)
-    # A key that may be this or that has a problem for each.
+    # A key that takes one of several types has a problem for each type.
     lines = [f"{path}: {', or '.join(m)}".removeprefix(": ") for path, m in found.items()]
     raise ConfigError(f"in {where}: " + "; ".join(lines))
 
 
 def read_validated(schema: type[BaseModel], path: str | Path, where: str) -> Any:
-    """Return a YAML or JSON file of the user's as an object of ``schema``.
+    """Return a YAML or JSON file of the user as an object of ``schema``.
 
     Args:
-        schema: what the file must look like.
-        path: of the file; one that ends in ``.json`` is read as JSON, any other as YAML.
-        where: names the file's role in the message.
+        schema: the schema of the file.
+        path: the file. A name that ends in ``.json`` is read as JSON, any other as YAML.
+        where: the role of the file in the message.
 
     Raises:
-        ConfigError: if the file is not there, cannot be read, or is not of ``schema``.
+        ConfigError: if the file does not exist, cannot be read, or does not fit ``schema``.
 
     """
     if not Path(path).is_file():
@@ -85,7 +85,7 @@ def read_validated(schema: type[BaseModel], path: str | Path, where: str) -> Any
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """Return a question after the nearest of ``known``, in brackets; empty if none is near."""
+    """Return `` (did you mean …?)`` with the nearest of ``known``; empty if none is near."""
     close = _close(name, known)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -95,11 +95,11 @@ def _close(name: str, known: Iterable[str]) -> list[str]:
 
 
 def _beside(location: tuple[int | str, ...], value: Any) -> list[str]:
-    """Return the other keys of the mapping that ``location`` is in, as far as they hold a value."""
+    """Return the other keys with a value in the mapping that contains ``location``."""
     for part in location[:-1]:
         try:
             value = value[part]
-        except (LookupError, TypeError):  # what pydantic calls one of several kinds
+        except (LookupError, TypeError):  # pydantic's name for one of several types
             return []
     if not location or not isinstance(value, dict):
         return []
@@ -107,7 +107,7 @@ def _beside(location: tuple[int | str, ...], value: Any) -> list[str]:
 
 
 def _message(schema: type[BaseModel], problem: Any, known: list[str], beside: list[str]) -> str:
-    kind, given = problem["type"], problem["input"]
+    kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         return f"unknown key{hint(str(problem['loc'][-1]), known)}"
     if kind == "missing":
@@ -115,16 +115,16 @@ def _message(schema: type[BaseModel], problem: Any, known: list[str], beside: li
         about = field.description if field is not None else None
         return "is missing" + (f": {about}" if about else "")
     if kind == "model_type":
-        near = hint(str(problem["loc"][-1]), beside) if problem["loc"] and given is None else ""
-        return f"must have keys of its own, not {_kind(given)}{near}"
+        near = hint(str(problem["loc"][-1]), beside) if problem["loc"] and value is None else ""
+        return f"must have keys of its own, not {_kind(value)}{near}"
     message = problem["msg"].removeprefix("Value error, ")
-    if isinstance(given, str | int | float):
-        message += f" (got {given!r})"
-    elif given is None:
+    if isinstance(value, str | int | float):
+        message += f" (got {value!r})"
+    elif value is None:
         message += " (got null)"
     if kind == "literal_error":
-        message += hint(str(given), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
-    if kind == "string_type" and isinstance(given, bool | int | float):
+        message += hint(str(value), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+    if kind == "string_type" and isinstance(value, bool | int | float):
         message += ": put it in quotes"
     return message
 
@@ -142,7 +142,7 @@ def _kind(value: Any) -> str:
 
 
 def _path(loc: tuple[int | str, ...], value: Any) -> str:
-    """Return where a problem is, without what pydantic calls the kinds that a value may be of."""
+    """Return the path of a problem, without pydantic's names for the types of a value."""
     found = []
     for part in loc:
         if not isinstance(value, dict) and not (isinstance(value, list) and isinstance(part, int)):
@@ -153,7 +153,7 @@ def _path(loc: tuple[int | str, ...], value: Any) -> str:
 
 
 def _fields_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> dict[str, Any]:
-    """Return the fields of the section at ``location``; none where there is no section."""
+    """Return the fields of the section at ``location``; none if there is no section."""
     current: Any = schema
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):
