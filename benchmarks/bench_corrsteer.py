@@ -22,7 +22,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.common import alternate
 from benchmarks.table import Line, at_least, at_most, report
-from steering_core.activations.positions import last_token_residuals
 from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.arms import variants
@@ -34,6 +33,7 @@ from steering_core.corrsteer.variant import Variant
 from steering_core.demo.language_model import word_tokenizer
 from steering_core.metrics.judges import Judge, Verdict
 from steering_core.models.language_model import LanguageModel, model_shape
+from steering_core.models.residual_stream import last_token_residuals
 from steering_core.models.site import Site
 from steering_core.models.sparse_autoencoder import FeatureEncoder, as_dictionary, encoder_of
 

@@ -17,7 +17,6 @@ import torch
 import yaml
 from steered_generation import generate, generate_method
 
-from steering_core.activations.positions import last_token_residuals
 from steering_core.config.methods import METHODS, is_adaptive, is_program, program_of
 from steering_core.config.resolve import resolve
 from steering_core.config.schema import Settings
@@ -52,7 +51,7 @@ from steering_core.methods.programs import grid, solve_programs
 from steering_core.metrics.judges import ClassJudge
 from steering_core.metrics.judging import judge_texts
 from steering_core.metrics.probe_effects import probe_effects
-from steering_core.models.residual_stream import read_residuals
+from steering_core.models.residual_stream import last_token_residuals, read_residuals
 from steering_core.models.site import Site, site_of
 from steering_core.models.tokens import pad, padded_width, tokenize
 from steering_core.optimize.path import SteeringPath

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from steering_core.activations.positions import last_token_residuals
 from steering_core.corrsteer.answers import answer
 from steering_core.corrsteer.decoding import Decoding, complete
 from steering_core.corrsteer.sites import run_sites, wants_bos
@@ -22,6 +21,7 @@ from steering_core.generation.decode import Decoded, Observer
 from steering_core.generation.intervention import Intervention
 from steering_core.metrics.judges import Verdict
 from steering_core.models.language_model import LanguageModel
+from steering_core.models.residual_stream import last_token_residuals
 from steering_core.models.resources import fetched_model
 from steering_core.models.site import Site
 

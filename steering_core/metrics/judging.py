@@ -8,12 +8,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from steering_core.activations.positions import last_token_residuals
 from steering_core.config.task import Classifier
 from steering_core.errors import ConfigError
 from steering_core.metrics.classifiers import TextClassifier
 from steering_core.metrics.judges import ClassJudge, Judge, Lexicon, is_empty
 from steering_core.models.language_model import LanguageModel
+from steering_core.models.residual_stream import last_token_residuals
 from steering_core.models.site import Site
 from steering_core.probes.linear_probe import LinearProbe
 

@@ -8,8 +8,7 @@ from torch.nn.functional import linear
 from transformers import PretrainedConfig
 
 from steering_core.errors import ModelError
-from steering_core.models.block_stack import StopForward
-from steering_core.models.language_model import LanguageModel
+from steering_core.models.language_model import LanguageModel, StopForward
 
 #: What logits are multiplied by (Cohere, Falcon-H1) or divided by (Granite), by its name in the
 #: configuration.

@@ -1,13 +1,20 @@
-"""A Hugging Face causal language model with its transformer blocks found."""
+"""A causal language model of transformers: its shape, its blocks, and how it is loaded.
 
+The shape is known before any weight is read. The modules are first built on PyTorch's meta device,
+where a weight has a shape but no memory, so a model of any size is inspected in about a second.
+"""
+
+import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -19,7 +26,6 @@ from transformers import (
 from steering_core.config.model import Model
 from steering_core.errors import ModelError
 from steering_core.hub.errors import explain_hub_errors
-from steering_core.models.block_stack import build_skeleton, check_stream, find_blocks
 from steering_core.models.devices import DTYPES, choose_device
 from steering_core.models.tokens import check_special_tokens
 
@@ -28,15 +34,15 @@ if TYPE_CHECKING:  # takes seconds to import, and a stage may need the tokenizer
 
 log = logging.getLogger(__name__)
 
-#: Names of the largest number of positions, in the order in which they are looked for.
+#: Keys of a configuration that may give the largest number of positions, in this order.
 _CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-#: Positions of models without such a limit (Bloom's ALiBi, Mamba): the length most are trained at.
+#: Positions used for models without a limit (Bloom's ALiBi, Mamba), as most are trained.
 UNLIMITED = 2048
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the configuration alone tells, before any weight is read.
+    """The shape of a model, which its configuration tells before any weight is read.
 
     Attributes:
         n_layers: transformer blocks.
@@ -57,8 +63,8 @@ class ModelShape:
 class LanguageModel:
     """A model in eval mode without gradients, and its tokenizer (which has a pad token).
 
-    The Hugging Face modules run as they are, with hooks on the blocks: this gives the same
-    residual stream as a TransformerBridge and leaves sdpa attention and ``generate`` untouched.
+    The modules of transformers run unchanged, with hooks on the blocks. The residual stream is
+    the same as that of TransformerLens, and attention and ``generate`` stay as they are.
     """
 
     model: "PreTrainedModel"
@@ -81,38 +87,13 @@ class LanguageModel:
         return self.model.dtype
 
 
-def model_shape(config: PretrainedConfig, name: str) -> ModelShape:
-    """Read the shape from what transformers builds from a Hugging Face configuration.
-
-    Raises:
-        ModelError: if it builds no causal language model, or one without a single stack of blocks
-            with one residual stream between them.
-
-    """
-    model = build_skeleton(config, name)
-    text = model.config.get_text_config()
-    sizes = ("num_hidden_layers", "hidden_size")
-    missing = [size for size in sizes if not isinstance(getattr(text, size, None), int)]
-    if missing:
-        raise ModelError(f"{name}: the configuration of {config.model_type} has no {missing[0]}.")
-    blocks_path = find_blocks(model, name)
-    check_stream(model, blocks_path, name)
-    return ModelShape(
-        n_layers=text.num_hidden_layers,
-        d_model=text.hidden_size,
-        context=_context(text, name),
-        blocks_path=blocks_path,
-        architecture=type(model).__name__,
-    )
+class StopForward(Exception):  # noqa: N818 - control flow, never seen outside
+    """Raised by a hook to end a forward pass after its last reading."""
 
 
-def _context(text: PretrainedConfig, name: str) -> int:
-    """Return how many positions the model has."""
-    found = (getattr(text, size, None) for size in _CONTEXTS)
-    named = next((size for size in found if isinstance(size, int)), None)
-    if named is None:
-        log.info("%s: no limit of positions is configured, %d are used", name, UNLIMITED)
-    return UNLIMITED if named is None else named
+def dtype_name(lm: LanguageModel) -> str:
+    """Return the dtype of a model under its name in the configuration."""
+    return str(lm.dtype).removeprefix("torch.")
 
 
 def load_config(repository: str, revision: str) -> PretrainedConfig:
@@ -132,7 +113,11 @@ def load_config(repository: str, revision: str) -> PretrainedConfig:
 
 
 def load_shape(model: Model) -> ModelShape:
-    """Return the shape of ``model`` from its configuration; errors as of both."""
+    """Return the shape of ``model`` from its configuration.
+
+    Raises:
+        ModelError: as :func:`load_config` and :func:`model_shape`.
+    """
     return model_shape(load_config(model.id, model.revision), model.id)
 
 
@@ -170,7 +155,7 @@ def load_language_model(
             use_safetensors=True,  # the other format can run code
             output_loading_info=True,
         )
-    if lacking := sorted(info["missing_keys"]):  # transformers makes them up, with a warning
+    if lacking := sorted(info["missing_keys"]):  # transformers would draw them at random
         raise ModelError(
             f"{model.id} lacks {len(lacking)} weights of {type(loaded).__name__}, the first is "
             f"{lacking[0]}: it is a checkpoint of another kind of model. Choose one of a causal "
@@ -178,8 +163,8 @@ def load_language_model(
         )
     check_special_tokens(tokenizer, loaded.get_input_embeddings().weight.shape[0], model.id)
     loaded = loaded.to(choose_device(device)).eval().requires_grad_(False)
-    # A repository's own decoding habits (repetition penalty, beams, no cache) would change the
-    # distribution behind our back: keep the special tokens alone.
+    # Drop the decoding defaults of the repository (repetition penalty, beams): they would change
+    # the sampled distribution. Only the special tokens are kept.
     own = loaded.generation_config
     loaded.generation_config = GenerationConfig(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
@@ -187,9 +172,156 @@ def load_language_model(
     return LanguageModel(loaded, tokenizer, shape or model_shape(loaded.config, model.id))
 
 
-def dtype_name(lm: LanguageModel) -> str:
-    """Return the precision of a model as the configuration names it."""
-    return str(lm.dtype).removeprefix("torch.")
+def model_shape(config: PretrainedConfig, name: str) -> ModelShape:
+    """Return the shape of the model that transformers builds from a configuration.
+
+    Raises:
+        ModelError: if transformers builds no causal language model from it, or the model has no
+            single stack of blocks with one residual stream.
+
+    """
+    model = build_skeleton(config, name)
+    text = model.config.get_text_config()
+    sizes = ("num_hidden_layers", "hidden_size")
+    missing = [size for size in sizes if not isinstance(getattr(text, size, None), int)]
+    if missing:
+        raise ModelError(f"{name}: the configuration of {config.model_type} has no {missing[0]}.")
+    blocks_path = find_blocks(model, name)
+    check_stream(model, blocks_path, name)
+    return ModelShape(
+        n_layers=text.num_hidden_layers,
+        d_model=text.hidden_size,
+        context=_context(text, name),
+        blocks_path=blocks_path,
+        architecture=type(model).__name__,
+    )
+
+
+def _context(text: PretrainedConfig, name: str) -> int:
+    """Return how many positions the model has."""
+    found = (getattr(text, size, None) for size in _CONTEXTS)
+    named = next((size for size in found if isinstance(size, int)), None)
+    if named is None:
+        log.info("%s: no limit of positions is configured, %d are used", name, UNLIMITED)
+    return UNLIMITED if named is None else named
+
+
+def build_skeleton(config: PretrainedConfig, name: str) -> "PreTrainedModel":
+    """Return the model that ``AutoModelForCausalLM`` builds from ``config``, without weights.
+
+    This is also the class that loads the weights later. It may differ from the class that
+    ``config.architectures`` names: of some checkpoints with images, only the text model is built.
+
+    Args:
+        config: of the model.
+        name: of the model, for messages.
+
+    Raises:
+        ModelError: if there is no such class, it needs a package that is not installed, it is a
+            masked language model, or it keeps several residual streams.
+    """
+    kind = type(config).__name__
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            f"{name}: transformers builds no causal language model from a {kind} "
+            "(AutoModelForCausalLM has no class for it). Choose a checkpoint of the text model "
+            "alone, if there is one."
+        )
+    if getattr(config.get_text_config(), "altup_num_inputs", 1) > 1:
+        raise ModelError(
+            f"{name}: the blocks of a {kind} pass on several streams in parallel (AltUp), and an "
+            "SAE reads one. Choose another model."
+        )
+    try:
+        with torch.device("meta"):
+            # A copy, since building writes into the configuration. Eager attention, since the
+            # mask of sdpa depends on values, which the meta device does not have.
+            model = AutoModelForCausalLM.from_config(
+                copy.deepcopy(config), attn_implementation="eager", trust_remote_code=False
+            )
+    except ImportError as error:
+        raise ModelError(f"{name}: a {kind} cannot be built here: {error}") from error
+    own = model.config
+    if type(own) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(own, "is_decoder", True):
+        raise ModelError(
+            f"{name}: a {kind} with is_decoder: false is a masked language model, whose tokens see "
+            "those after them. Choose a causal language model."
+        )
+    return model.eval()
+
+
+def find_blocks(model: "PreTrainedModel", name: str) -> str:
+    """Return the path of the one stack of ``num_hidden_layers`` blocks in the module tree.
+
+    Args:
+        model: as :func:`build_skeleton` returns it.
+        name: of the model, for messages.
+
+    Raises:
+        ModelError: if there is none, or more than one.
+    """
+    n_layers = model.config.get_text_config().num_hidden_layers
+    stacks = [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module) == n_layers
+        and next(module.parameters(), None) is not None
+    ]
+    # A list inside a block belongs to that block.
+    stacks = [path for path in stacks if not any(path.startswith(f"{s}.") for s in stacks)]
+    if len(stacks) > 1:  # a stack of one class of block is the more likely one
+        alike = [s for s in stacks if len({type(b) for b in model.get_submodule(s)}) == 1]
+        stacks = alike if len(alike) == 1 else stacks
+    if len(stacks) != 1:
+        raise ModelError(
+            f"{name}: {type(model).__name__} has {len(stacks)} stacks of {n_layers} blocks, "
+            f"so where to steer is unknown: {stacks}. Choose another model."
+        )
+    return stacks[0]
+
+
+def check_stream(model: "PreTrainedModel", blocks_path: str, name: str) -> None:
+    """Make sure that the first block reads one vector of ``hidden_size`` for each token.
+
+    The skeleton runs up to its first block. Where it cannot, because an operation needs values,
+    the check is left to :func:`steering_core.models.residual_stream.check_blocks`, which runs as
+    soon as the weights are loaded.
+
+    Args:
+        model: as :func:`build_skeleton` returns it.
+        blocks_path: as :func:`find_blocks` returns it.
+        name: of the model, for messages.
+
+    Raises:
+        ModelError: if the stream has another shape.
+    """
+    seen: list[torch.Size] = []
+
+    def before(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        seen.append((args[0] if args else kwargs["hidden_states"]).shape)
+        raise StopForward
+
+    first = model.get_submodule(blocks_path)[0]
+    handle = first.register_forward_pre_hook(before, with_kwargs=True)
+    ids = torch.zeros(1, 1, dtype=torch.long, device="meta")
+    try:
+        with torch.no_grad():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    except StopForward:
+        pass
+    except RuntimeError as error:  # of the meta device
+        log.info("%s: the stream is checked when the weights are there: %s", name, error)
+    finally:
+        handle.remove()
+    d_model = model.config.get_text_config().hidden_size
+    for shape in seen:
+        if tuple(shape) != (1, 1, d_model):
+            raise ModelError(
+                f"{name}: the first block of {type(model).__name__} reads a tensor of shape "
+                f"{tuple(shape)} for one token, not (1, 1, {d_model}), so there is no one residual "
+                "stream to steer. Choose another model."
+            )
 
 
 def is_local(model_id: str) -> bool:

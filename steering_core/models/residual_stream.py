@@ -1,20 +1,21 @@
-"""Read and write the residual stream through hooks that are always removed."""
+"""Read and edit the residual stream through hooks on the blocks, which are always removed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import nn
 
 from steering_core.errors import ModelError
-from steering_core.models.block_stack import StopForward
 from steering_core.models.devices import to_device
-from steering_core.models.language_model import LanguageModel
+from steering_core.models.language_model import LanguageModel, StopForward, dtype_name
 from steering_core.models.site import Site
+from steering_core.models.tokens import padded_batches, tokenize_many
 
-#: Maps the raw residual stream (batch, seq, d_model) at a site to what replaces it.
+#: Maps the raw residual stream (batch, seq, d_model) at a site to its replacement.
 Edit = Callable[
     [Float[torch.Tensor, "batch seq d_model"]], Float[torch.Tensor, "batch seq d_model"]
 ]
@@ -62,12 +63,18 @@ def read_residuals(
     """Return the raw residual stream at every site from one forward pass, by hook name.
 
     The pass ends after the last site: no later block, final norm or unembedding is computed.
-    What is returned is (batch, seq, d_model); with ``at``, rows and columns of n tokens, it is
-    (n, d_model) and nothing else is kept while the pass goes on. Tensors are moved to the model's
-    device; given on the CPU, nothing here waits for the device.
+    Tensors are moved to the model's device; this does not wait for a GPU.
+
+    Args:
+        lm: the model.
+        sites: where to read.
+        ids: tokens, padded on the right.
+        mask: True on tokens, False on padding.
+        at: rows and columns of n tokens; only they are kept, (n, d_model) for each site. Without
+            it the whole stream is returned, (batch, seq, d_model).
 
     Raises:
-        ModelError: if a layer is out of range, or what passes a site is no (batch, seq, d_model).
+        ModelError: if a layer is out of range, or a site has no stream of (batch, seq, d_model).
         ValueError: if rows are padded on the left, which shifts absolute positions.
 
     """
@@ -99,7 +106,7 @@ def read_residuals(
         for site in sites:
             stack.enter_context(edit_residual(lm, site, keep(site.hook_name)))
         try:
-            # All positions: Gemma 4 leaves out others before its last blocks, if asked for less.
+            # Without logits_to_keep: with it, Gemma 4 drops positions before its last blocks.
             lm.model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
         except StopForward:
             pass
@@ -108,13 +115,57 @@ def read_residuals(
     return read
 
 
+def last_token_residuals(
+    lm: LanguageModel,
+    texts: Sequence[str],
+    site: Site,
+    *,
+    max_tokens: int,
+    batch_tokens: int,
+    control_tokens: bool = False,
+) -> Float[np.ndarray, "n d_model"]:
+    """Return the residual of the last token of each text, as the SAE of the site sees it.
+
+    Set ``control_tokens`` for texts that a chat template wrote.
+
+    Raises:
+        ModelError: if a residual is NaN or infinite.
+    """
+    rows = tokenize_many(
+        lm.tokenizer,
+        texts,
+        prepend_bos=site.prepend_bos,
+        max_tokens=max_tokens,
+        control_tokens=control_tokens,
+    )
+    out = np.empty((len(rows), lm.shape.d_model), dtype=np.float32)
+    batches = padded_batches(
+        rows,
+        lm.tokenizer,
+        prepend_bos=site.prepend_bos,
+        context=lm.shape.context,
+        batch_tokens=batch_tokens,
+    )
+    for chosen, batch in batches:
+        last = torch.arange(len(chosen)), batch.mask.sum(dim=1) - 1
+        residuals = read_residuals(lm, [site], batch.ids, batch.mask, last)[site.hook_name]
+        out[chosen] = site.view(residuals.float().cpu().numpy())
+    if not np.isfinite(out).all():
+        raise ModelError(
+            f"residuals at {site.hook_name} are NaN or infinite in {dtype_name(lm)}: set "
+            "`dtype: bfloat16` or `float32` in the model's section; in float32 the weights are "
+            "damaged."
+        )
+    return out
+
+
 def check_blocks(lm: LanguageModel) -> None:
     """Make sure, on two tokens, that there is one causal residual stream through all blocks.
 
     Raises:
-        ModelError: if what passes between blocks is no (batch, seq, d_model), a block does not
-            read what the one before it wrote, a value is NaN or infinite, or a token changes the
-            stream at the one before it.
+        ModelError: if blocks pass on something other than (batch, seq, d_model), a block does not
+            read the output of the block before it, a value is NaN or infinite, or a token changes
+            the stream at an earlier token.
 
     """
     ends = [Site(layer, "post", False, False) for layer in range(lm.shape.n_layers)]
@@ -139,11 +190,11 @@ def check_blocks(lm: LanguageModel) -> None:
             )
     last = ends[-1].hook_name
     other = read_residuals(lm, [ends[-1]], torch.tensor([[1, 3]]), mask)[last]
-    slack = 1e-3 if lm.dtype == torch.float32 else 3e-2  # of experts, digits depend on the batch
+    slack = 1e-3 if lm.dtype == torch.float32 else 3e-2  # outputs of experts vary with the batch
     if not torch.allclose(read[last][:, 0], other[:, 0], rtol=slack, atol=slack):
         raise ModelError(
-            f"{lm.shape.architecture}: a token changes the one before it, so this is no causal "
-            "language model: choose another model."
+            f"{lm.shape.architecture}: a token changes the stream at an earlier token, so "
+            "this is no causal language model: choose another model."
         )
 
 

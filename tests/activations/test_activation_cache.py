@@ -19,12 +19,11 @@ from steering_core.activations.cache import (
     cache_activations,
 )
 from steering_core.activations.manifest import expected_rows, write_manifest
-from steering_core.activations.positions import last_token_residuals
 from steering_core.activations.reader import ActivationCache
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import DataError
 from steering_core.models.language_model import load_language_model
-from steering_core.models.residual_stream import edit_residual, read_residuals
+from steering_core.models.residual_stream import edit_residual, last_token_residuals, read_residuals
 from steering_core.models.site import Site
 from steering_core.models.tokens import WIDTH_STEP, tokenize
 

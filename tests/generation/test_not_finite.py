@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from steered_generation import continuations, divergence, generate_method, text_divergence
 
-from steering_core.activations.positions import last_token_residuals
 from steering_core.errors import ModelError
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.sampling import FirstNotFinite, Sampling
 from steering_core.generation.table import SCHEMA, write_generations
 from steering_core.metrics.judges import ClassJudge
 from steering_core.metrics.judging import judge_texts
+from steering_core.models.residual_stream import last_token_residuals
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 from steering_core.optimize.path import SteeringPath

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steering_core.activations.positions import last_token_residuals
 from steering_core.config.task import Classifier
 from steering_core.errors import ModelError
 from steering_core.metrics.classifiers import TextClassifier
 from steering_core.metrics.judges import ClassJudge, Lexicon
 from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts, load_judge
+from steering_core.models.residual_stream import last_token_residuals
 from steering_core.models.site import Site
 from steering_core.probes.linear_probe import LinearProbe
 

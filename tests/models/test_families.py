@@ -275,5 +275,5 @@ def test_a_stream_of_another_shape_is_refused_where_it_is_first_read(tiny):
 def test_a_model_whose_tokens_see_those_after_them_is_refused(tiny):
     model = BertLMHeadModel(FAMILIES["bert"].configuration()).eval()
     shape = replace(tiny.shape, blocks_path="bert.encoder.layer", architecture="Bert")
-    with pytest.raises(ModelError, match="Bert: a token changes the one before it"):
+    with pytest.raises(ModelError, match="Bert: a token changes the stream at an earlier token"):
         check_blocks(LanguageModel(model, tiny.tokenizer, shape))
