@@ -155,3 +155,18 @@ def test_arrows_and_circles_are_found():
     assert against_the_flow(graph, [{"b"}, {"a"}, {"c"}, {"d"}]) == []
     with pytest.raises(CycleError):
         list(TopologicalSorter(graph).static_order())
+
+
+def test_contributing_names_files_that_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_]+/[\w/.]*)`", text)
+    assert len(named) > 25
+    places = (ROOT, ROOT / "steering_core")
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
+def test_contributing_draws_every_package():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    picture = text.split("```")[1]
+    packages = {path.parent.name for path in (ROOT / "steering_core").glob("*/__init__.py")}
+    assert set(re.findall(r"^  (\w+)/", picture, flags=re.M)) == packages
