@@ -1,4 +1,4 @@
-"""A small world in which the truth is known: a grammar, a model trained on it, and its SAEs.
+"""A small world with known truth: a grammar, a model trained on its texts, and the model's SAEs.
 
 Import from the modules: `vocabulary` and `grammar` need neither torch nor sae-lens.
 """

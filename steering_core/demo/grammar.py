@@ -1,13 +1,13 @@
 """A probabilistic grammar of short reviews with a known latent sentiment, and its texts.
 
-A document draws its sentiment (0 negative, 1 positive) first and keeps it for all its sentences;
-every sentiment word follows it but for a share `WORD_NOISE` drawn from the other polarity.
-Neutral sentences and all other words are drawn alike for both sentiments, so a text tells its
-label through the lexicon alone, and not perfectly. Tokens are separated by single spaces.
+A document first draws its sentiment (0 negative, 1 positive) and keeps it for all its sentences.
+Its sentiment words have this polarity, except for a share `WORD_NOISE` from the other polarity.
+Neutral sentences and all other words have the same distribution for both sentiments. So only the
+lexicon words of a text show its label, and not perfectly. Tokens are separated by single spaces.
 
-A text may be unfinished: it goes on with the opening of one more sentence and breaks off before
-the sentiment word. There a model that follows the sentiment holds it at the last token, because
-it needs it next; after a full stop it does not.
+An unfinished text continues with the opening of one more sentence and stops before the sentiment
+word. A model that follows the sentiment then holds it at the last token, because it needs it for
+the next word. After a full stop it need not.
 """
 
 import re
@@ -97,11 +97,11 @@ class Grammar:
         return items[int(self.rng.integers(len(items)))]
 
     def domain(self) -> tuple[str, ...]:
-        """Return the nouns of one domain, the name of its whole first."""
+        """Return the nouns of one domain; the first is the name of the whole."""
         return words.DOMAINS[int(self.rng.integers(len(words.DOMAINS)))]
 
     def evaluation(self, sentiment: int, nouns: Sequence[str]) -> str:
-        """Return a sentence that judges, in `sentiment` up to the word noise."""
+        """Return an evaluating sentence in `sentiment`, up to the word noise."""
         template = _TEMPLATES[int(self.rng.choice(len(_TEMPLATES), p=_WEIGHTS))]
         return self._fill(template, nouns, sentiment)
 
@@ -110,13 +110,13 @@ class Grammar:
         return self._fill(self.choose(_NEUTRALS), nouns, None)
 
     def opening(self, nouns: Sequence[str]) -> str:
-        """Return the beginning of a sentence that judges, up to its first sentiment word."""
+        """Return the beginning of an evaluating sentence, up to its first sentiment word."""
         return self._fill(self.choose(_OPENINGS), nouns, None)
 
     def document(self, sentiment: int, *, unfinished: bool = False) -> Document:
-        """Return a document of one to four sentences, at least one of which judges.
+        """Return a document of one to four sentences, at least one of which is evaluating.
 
-        `unfinished` appends the opening of a further one.
+        `unfinished` appends the opening of one more.
         """
         nouns = self.domain()
         length = 1 + int(self.rng.choice(len(LENGTH_SHARES), p=LENGTH_SHARES))
@@ -189,7 +189,7 @@ def write_corpus(
 ) -> None:
     """Write distinct labelled documents as Parquet: `text`, `label` (int64).
 
-    Whole documents are for the language model and the SAEs, unfinished ones for the probes.
+    Use whole documents for the language model and the SAEs, and unfinished ones for the probes.
     """
     documents = Grammar(seed).documents(n_documents, unfinished=unfinished)
     table = pa.table(
@@ -205,11 +205,11 @@ def write_concept(path: str | Path, seed: int) -> None:
     """Write the demo's concept file as YAML; equal seeds give equal bytes.
 
     The format is that of every task's concept file: `concept`, `prompts`, `validation_prompts` (to
-    select a strength on), `contrast` (minimal pairs), `personas` (a prefix per polarity) and
-    `queries` (neutral texts that follow a persona).
+    select a strength), `contrast` (minimal pairs), `personas` (a prefix per polarity) and `queries`
+    (neutral texts that follow a persona).
 
-    Prompts of both kinds and queries are distinct and free of sentiment words: they break off
-    before the first one. The two texts of a contrast pair differ in one word.
+    Prompts of both kinds and queries are distinct and stop before the first sentiment word. The two
+    texts of a contrast pair differ in one word.
     """
     grammar = Grammar(seed)
     openings = _openings(grammar, N_PROMPTS + N_QUERIES + N_VALIDATION_PROMPTS)
@@ -260,17 +260,17 @@ def _contrast(grammar: Grammar, n: int) -> list[dict[str, str]]:
 def write_praise_task(path: str | Path, n: int, seed: int) -> None:
     """Write ``n`` prompts of a free-text task whose cause of success is known: praise.
 
-    A prompt is an unfinished document; an answer succeeds if its sentiment words are mostly
-    positive. The model goes on in the sentiment of the prompt, so it succeeds on about every second
-    one. What carries a positive sentiment inside it is the planted feature: success goes with it,
-    and raising it should turn others and harm none. The words of a prompt disagree more than in
-    the texts that the model was trained on, so that it is unsure of some, as models are of hard
-    questions.
+    A prompt is an unfinished document. An answer succeeds if its sentiment words are mostly
+    positive. The model continues in the sentiment of the prompt, so it succeeds on about half of
+    the prompts. The planted feature is the one that carries positive sentiment inside the model: it
+    correlates with success, and raising it should repair failures and break no success. The words
+    of a prompt disagree more than those of the training texts, so the model is unsure of some
+    prompts, as models are of hard questions.
 
     The file is Parquet with the columns ``prompt`` and ``sentiment`` (int64).
 
-    ``sentiment`` (0 negative, 1 positive) is the ground truth of the prompt; no stage may read it
-    but to check a result.
+    ``sentiment`` (0 negative, 1 positive) is the ground truth of the prompt. A stage may read it
+    only to check a result.
     """
     documents = Grammar(seed, word_noise=PROMPT_NOISE).documents(n, unfinished=True)
     table = pa.table(

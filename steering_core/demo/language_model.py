@@ -15,9 +15,9 @@ from steering_core.progress import progress
 from steering_core.storage.files import atomic_directory
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
-_IGNORED = -100  # label that the loss leaves out
-# Near 1/sqrt(d_model). At the 0.02 of wide models a model this narrow learns for a thousand steps
-# before its attention looks anywhere, and whether it then tracks the sentiment is a matter of luck.
+_IGNORED = -100  # the loss ignores this label
+# Near 1/sqrt(d_model). With the 0.02 of wide models, the attention of a model this narrow learns
+# nothing for a thousand steps, and whether it then tracks the sentiment is a matter of luck.
 _INITIALIZER_RANGE = 0.08
 
 
@@ -87,16 +87,16 @@ def train_language_model(
 
     Args:
         corpus: Parquet files with a column `text`; documents of all files are mixed.
-        out_dir: directory to write or replace, complete or not at all.
+        out_dir: directory to write or replace, atomically.
         d_model: width of the residual stream, divisible by `2 * n_heads`.
         n_layers: number of decoder blocks.
         n_heads: attention heads of a block.
         context_size: longest document in tokens, `<bos>` and `<eos>` included.
         n_steps: optimizer steps.
-        batch_size: documents a step.
-        learning_rate: its peak.
+        batch_size: documents per step.
+        learning_rate: peak learning rate.
         weight_decay: decay of the weight matrices; norms have none.
-        seed: of the initial weights and the order of the documents.
+        seed: seed of the initial weights and of the order of documents.
         device: torch device.
 
     Returns:
@@ -208,7 +208,7 @@ def _fit(
     losses: list[float] = []
     for batch in progress(batches, "training the language model", total=n_steps):
         ids = torch.from_numpy(batch).to(model.device)
-        # pads lie to the right of a causal model's tokens: only the loss has to leave them out
+        # padding is to the right of the tokens of a causal model, so only the loss must ignore it
         labels = ids.masked_fill(ids == model.config.pad_token_id, _IGNORED)
         loss = model(input_ids=ids, labels=labels, use_cache=False).loss
         optimizer.zero_grad(set_to_none=True)

@@ -100,23 +100,24 @@ def train_saes(
     Args:
         model_dir: directory written by `train_language_model`.
         corpus: Parquet files with a column `text`.
-        out_dir: directory to write or replace, complete or not at all. `layer_{l}` holds
-            `cfg.json` and `sae_weights.safetensors`, as `sae_lens.SAE.load_from_disk` reads them.
+        out_dir: directory to write or replace, atomically. `layer_{l}` holds `cfg.json` and
+            `sae_weights.safetensors` in the format of `sae_lens.SAE.load_from_disk`.
         layers: layers to cover; all of them if None.
-        d_sae: features of an SAE.
+        d_sae: number of features of an SAE.
         k: mean number of active features per token in training.
         n_samples: activations to train on; the cached ones are reshuffled and reused as needed.
-        batch_size: activations a step.
-        learning_rate: its peak; the last fifth of the steps decays linearly to zero.
+        batch_size: activations per step.
+        learning_rate: peak learning rate; it decays linearly to zero in the last fifth of steps.
         max_documents: at most this many documents, drawn at random, are cached.
         model_name: recorded in the SAEs' metadata.
-        seed: of weights, documents and order.
+        seed: seed of weights, documents and order.
         device: torch device.
 
     Returns:
-        The content of `training.json`: for each `layer_{l}` and over held-out tokens `l0` (mean
-        active features), `explained_variance` (1 − residual / total variance),
-        `dead_features` (count that never fires) and `n_tokens`, of the SAE reloaded from disk.
+        The content of `training.json`. It describes, for each `layer_{l}`, the SAE reloaded from
+        disk on held-out tokens: `l0` (mean number of active features), `explained_variance`
+        (1 − residual / total variance), `dead_features` (number of features that are never active)
+        and `n_tokens`.
 
     Raises:
         ModelError: a layer is not in the model.
@@ -205,7 +206,7 @@ def _fit(
 def _batches(
     activations: Float[torch.Tensor, "tokens d_model"], batch_size: int, seed: int
 ) -> Iterator[Float[torch.Tensor, "batch d_model"]]:
-    """Yield shuffled batches without end; a last, short batch of an epoch is dropped."""
+    """Yield shuffled batches without end; the last, short batch of an epoch is dropped."""
     generator = torch.Generator().manual_seed(seed)
     size = min(batch_size, len(activations))
     while True:

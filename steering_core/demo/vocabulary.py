@@ -1,7 +1,7 @@
-"""The words of the demo language: a sentiment lexicon, what both sentiments share, and scores.
+"""The words of the demo language: sentiment lexicon, words of both sentiments, and scores.
 
 Adjectives start with a consonant, so that "a" fits all of them, and every adjective fits every
-noun. No word stands in two lists of the lexicon.
+noun. No word is in two lists of the lexicon.
 """
 
 import re
@@ -69,7 +69,7 @@ def write_lexicon(path: str | Path) -> None:
 def word_balance(
     texts: Sequence[str], lexicon: Mapping[str, Sequence[str]]
 ) -> Int[np.ndarray, " n"]:
-    """Return the number of positive less that of negative words in each text.
+    """Return the number of positive minus the number of negative words in each text.
 
     Args:
         texts: `n` texts; words are compared in lower case.
@@ -93,7 +93,7 @@ def score_sentiment(
 ) -> Int[np.ndarray, " n"]:
     """Return the majority sentiment of each text's lexicon words.
 
-    +1 positive, −1 negative, 0 where there is no lexicon word or a tie; arguments and errors are
-    those of `word_balance`.
+    The result is +1 for positive, −1 for negative, and 0 for a tie or a text without lexicon words.
+    Arguments and errors are as in `word_balance`.
     """
     return np.sign(word_balance(texts, lexicon))

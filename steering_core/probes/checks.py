@@ -1,4 +1,4 @@
-"""Checks of the rows a probe is fitted or judged on."""
+"""Checks of the rows on which a probe is fitted or evaluated."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -9,7 +9,7 @@ from steering_core.errors import DataError
 def check_rows(
     h: Float[np.ndarray, "n d_model"], labels: Shaped[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, "n d_model"], Shaped[np.ndarray, " n"]]:
-    """Activations as float64 with their labels.
+    """Return activations as float64 with their labels.
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -33,7 +33,7 @@ def check_rows(
 
 
 def two_classes(labels: Shaped[np.ndarray, " n"]) -> tuple[tuple, Bool[np.ndarray, " n"]]:
-    """The two labels in ascending order, and which rows have the second.
+    """Return the two labels in ascending order, and a mask of the rows with the second label.
 
     Raises:
         DataError: if there are not exactly two.
@@ -54,11 +54,11 @@ def check_folds(
     n_folds: int,
     classes: tuple,
 ) -> Shaped[np.ndarray, " n"] | None:
-    """Return ``groups`` as an array; every class must be in ``n_folds`` rows, and as many groups.
+    """Return ``groups`` as an array; every class needs ``n_folds`` rows and ``n_folds`` groups.
 
     Raises:
         ValueError: if there are fewer than two folds, or ``groups`` has another shape.
-        DataError: if a class is in fewer.
+        DataError: if a class has fewer.
     """
     if n_folds < 2:
         raise ValueError(f"n_folds must be at least 2, got {n_folds}.")

@@ -1,4 +1,4 @@
-"""Fitting a linear probe by logistic regression, and judging it on other rows."""
+"""Fit a linear probe by logistic regression, and evaluate it on other rows."""
 
 import logging
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ from steering_core.statistics.spread import FLOOR, floored_spread
 
 log = logging.getLogger(__name__)
 
-REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the configuration too
+REGULARISATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # also the default of the configuration
 SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """How a probe does on rows it has not seen.
+    """The accuracy of a probe on rows it has not seen.
 
     Attributes:
-        accuracy: share of rows predicted rightly.
+        accuracy: share of correct predictions.
         auc: area under the ROC curve.
-        chance: share of the larger class, the accuracy of guessing it.
+        chance: share of the larger class: the accuracy of always guessing it.
         n: number of rows.
-        p_value: probability of at least this accuracy when every row is guessed rightly with
-            probability ``chance`` (binomial, rows taken as independent).
+        p_value: one-sided binomial p-value against always guessing the majority class, with rows
+            taken as independent.
         at_chance: whether ``p_value`` is at least 0.05.
     """
 
@@ -59,24 +59,25 @@ def fit_probe(
 ) -> LinearProbe:
     """Fit L2-regularised logistic regression on standardised activations.
 
-    A column that varies less than a tenth as much as the median column is divided by that tenth
-    (:func:`steering_core.statistics.spread.floored_spread`) and a warning says how much of the
-    weight such columns carry: otherwise a nearly constant column could make up the whole weight.
+    Columns are divided by at least a tenth of the median standard deviation
+    (:func:`steering_core.statistics.spread.floored_spread`). Without this floor a nearly constant
+    column could make up the whole weight. A warning says how much of the weight such columns carry.
 
-    The inverse strength C with the best cross-validated log loss is used for the final fit on all
-    rows (ties go to the smallest), and the weights are mapped back to raw coordinates. The fold
-    scores are those the choice of C was made by, hence slightly optimistic; the p-value is
-    corrected for it. :func:`evaluate_probe` on other rows is the judge.
+    Cross-validation chooses the inverse strength C with the best log loss; the smallest C wins
+    ties. The final fit with this C uses all rows, and its weights are mapped back to raw
+    coordinates. The fold scores are slightly optimistic because they also chose C; the p-value is
+    corrected for this. Use :func:`evaluate_probe` on other rows to judge the probe.
 
     Args:
         h: activations, any float type.
         labels: two distinct values; the larger is the class of positive logits.
-        seed: of the shuffling into folds.
+        seed: seed of the shuffling into folds.
         groups: rows with equal values are never on both sides of a fold.
         regularisations: values of C to choose from.
         n_folds: number of folds, at least 2.
-        centred: the rows of ``h`` have mean zero, as behind an SAE with centred writing weights.
-            The weight is then projected onto such vectors, which changes no logit of them.
+        centred: True if the rows of ``h`` have mean zero, as for an SAE with centred writing
+            weights. The weight is then projected onto vectors of mean zero, which does not change
+            the logits of such rows.
 
     Raises:
         DataError: if there are not two classes, a class has too few rows or groups, an activation
@@ -118,7 +119,7 @@ def fit_probe(
 def evaluate_probe(
     probe: LinearProbe, h: Float[np.ndarray, "n d_model"], labels: Shaped[np.ndarray, " n"]
 ) -> ProbeReport:
-    """Judge ``probe`` on rows it was not fitted on.
+    """Evaluate ``probe`` on rows it was not fitted on.
 
     Raises:
         DataError: if the labels are not the probe's two classes, or an activation is not finite.
@@ -150,13 +151,13 @@ def _candidates(regularisations: Sequence[float]) -> list[float]:
 
 
 class _FlooredScaler(StandardScaler):
-    """Standardisation that divides by no standard deviation far below the others.
+    """Standardisation with a floor on the standard deviations.
 
-    ``floored_`` says which columns it would have divided by less.
+    ``floored_`` marks the columns whose standard deviation was below the floor.
     """
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """As of the parent, then floor ``scale_``, which is 1 for a constant column."""
+        """Fit as the parent does, then apply the floor to ``scale_`` (1 for a constant column)."""
         super().fit(X, y, sample_weight)
         constant = (self.scale_ == 1.0) & (self.var_ < 1.0)
         scale, self.floored_ = floored_spread(np.where(constant, 0.0, self.scale_))
@@ -217,7 +218,7 @@ def _logits_out_of_fold(
     folds: list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]],
     candidates: Sequence[float],
 ) -> Float[np.ndarray, "c n"]:
-    """The logit of each row when it is held out, for every C."""
+    """Return the logit of each held-out row, for every C."""
     logits = np.zeros((len(candidates), positive.size))
     for train, test in folds:
         scaler = _FlooredScaler().fit(h[train])

@@ -1,7 +1,7 @@
 """How well each layer separates the classes, and how well its SAE spans the concept.
 
-Everything here works on the rows it is given and nothing else: give it training rows only, so that
-the choice of a layer has not seen what it is later judged on.
+Pass only training rows to these functions. The choice of a layer must not see the rows on which the
+results are later judged.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ _CHUNK = 4096
 def best_alignment(
     decoder: Float[np.ndarray, "d_sae d_model"], directions: Float[np.ndarray, "k d_model"]
 ) -> tuple[float, int]:
-    """Bottleneck alignment min_j max_i cos²(d_i, w_j), in [0, 1], and the feature that attains it.
+    """Return the alignment min_j max_i cos²(d_i, w_j), in [0, 1], and the feature that attains it.
 
-    Decoder rows of zero length are left out.
+    Decoder rows of zero length are ignored.
 
     Args:
         decoder: a row per feature.
@@ -69,14 +69,14 @@ def sweep_layer(
     n_folds: int = 5,
     centred: bool = False,
 ) -> dict[str, Any]:
-    """One row of the layer-sweep table.
+    """Return one row of the layer-sweep table.
 
     Args:
         h: activations of one layer on the training split.
         labels: two distinct values.
         decoder: writing directions of the layer's SAE.
         layer: number of the layer, copied into the row.
-        seed: of the folds.
+        seed: seed of the folds.
         groups: rows with equal values stay on one side of a fold.
         directions: concept directions to align with; the probe's own weight if None.
         regularisations: as in :func:`fit_probe`.
@@ -85,10 +85,10 @@ def sweep_layer(
 
     Returns:
         ``layer``, ``accuracy`` (mean over folds), ``accuracy_std`` (over folds, ``ddof=1``),
-        ``accuracy_standard_error`` (that over √folds), ``fold_scores`` (list), ``alignment`` in
-        [0, 1], ``aligned_feature``, ``regularisation``, ``p_value``, ``at_chance``, ``n``. Where
-        nothing at the layer tells the classes apart the probe's weight is zero, and
-        ``alignment`` and ``aligned_feature`` are None.
+        ``accuracy_standard_error`` (``accuracy_std`` / √folds), ``fold_scores`` (list),
+        ``alignment`` in [0, 1], ``aligned_feature``, ``regularisation``, ``p_value``,
+        ``at_chance``, ``n``. If nothing at the layer separates the classes, the probe's weight is
+        zero, and ``alignment`` and ``aligned_feature`` are None.
 
     Raises:
         DataError, ValueError: as :func:`fit_probe` and :func:`best_alignment`.
@@ -128,14 +128,16 @@ def pick_layer(table: pd.DataFrame, rule: str = "accuracy") -> int:
 
     Args:
         table: columns ``layer``, ``accuracy``, ``accuracy_standard_error``, ``alignment``.
-        rule: "accuracy": of the layers whose accuracy is within one standard error (that of the
-            most accurate layer) of the highest, the one with the highest alignment, then the
-            lowest layer. "alignment": the highest alignment, then the lowest layer.
+        rule: "accuracy" takes the layer with the highest alignment among the layers whose
+            accuracy is within one standard error (that of the most accurate layer) of the
+            highest. "alignment" takes the layer with the highest alignment. The lowest layer wins
+            ties.
 
     Raises:
         ValueError: if ``rule`` is unknown or ``table`` lacks a column.
         DataError: if ``table`` is empty or has an undefined accuracy, or if no layer has an
-            alignment. A layer without one has no direction to steer along and does not compete.
+            alignment. A layer without an alignment has no direction to steer along, so it is not a
+            candidate.
     """
     needed = ["layer", "accuracy", "accuracy_standard_error", "alignment"]
     missing = [name for name in needed if name not in table]

@@ -1,4 +1,4 @@
-"""A linear probe: the direction and threshold that tell two classes of activations apart."""
+"""A linear probe: a direction and a threshold that separate two classes of activations."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,15 +20,14 @@ class LinearProbe:
     Attributes:
         weight_vector: w, float64 of shape (d_model,).
         bias: b.
-        classes: the two labels, the one of negative logits first.
+        classes: the two labels; the label of negative logits comes first.
         regularisation: chosen inverse strength C of the L2 penalty.
         accuracy: mean of ``fold_scores``.
         fold_scores: accuracy on the held-out part of each fold, for the chosen C.
-        p_value: of the out-of-fold predictions if every row were guessed rightly with the larger
-            class's share as probability; one-sided binomial, times the number of values of C
-            tried (Bonferroni).
+        p_value: one-sided binomial p-value of the out-of-fold predictions against always guessing
+            the majority class, Bonferroni-corrected for the number of values of C.
         at_chance: whether ``p_value`` is at least 0.05.
-        n_train: number of rows fitted.
+        n_train: number of rows used for the fit.
 
     """
 
@@ -43,7 +42,7 @@ class LinearProbe:
     n_train: int
 
     def decision(self, h: Float[np.ndarray, "n d_model"]) -> Float[np.ndarray, " n"]:
-        """Logits of the rows of ``h``.
+        """Return the logits of the rows of ``h``.
 
         Raises:
             ValueError: if ``h`` is not of shape (n, d_model).
@@ -54,11 +53,11 @@ class LinearProbe:
         return h @ self.weight_vector + self.bias
 
     def predict(self, h: Float[np.ndarray, "n d_model"]) -> Shaped[np.ndarray, " n"]:
-        """Label of each row of ``h``; a logit of exactly zero is ``classes[0]``."""
+        """Return the label of each row of ``h``; a logit of exactly zero gives ``classes[0]``."""
         return np.array(self.classes)[(self.decision(h) > 0).astype(np.intp)]
 
     def oriented(self, target_class: Label) -> Self:
-        """Return the probe whose positive logits mean ``target_class``; predictions stay.
+        """Return the probe whose positive logits mean ``target_class``; predictions do not change.
 
         Raises:
             ValueError: if ``target_class`` is not one of the classes.

@@ -1,1 +1,1 @@
-"""What surrounds every stage: its job, its machine, advice, locks, and where results come from."""
+"""The surroundings of every stage: its job, machine, advice, locks, and provenance of results."""

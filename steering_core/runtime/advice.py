@@ -1,6 +1,7 @@
-"""What to tell the user where a stage failed.
+"""Advice for the user after a stage failed.
 
-Settings that lower its memory, what to do about a disk, and the errors in the logs of a run.
+It names settings that need less memory, says what to do about a disk, and finds the errors in the
+logs of a run.
 """
 
 import errno
@@ -27,7 +28,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.I)
 _READ_ONLY = re.compile(r"read-only file system|permission denied", re.I)
-#: What a file system on a network says of itself, not of a file.
+#: Errors of a network file system itself, not of a file.
 _FILE_SYSTEM = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
 
 _FAILED = re.compile(r"^\s+log: (.+) \(check log file\(s\) for error details\)$", re.MULTILINE)
@@ -36,14 +37,14 @@ _RECORD = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) \S+: (.*)$")
 
 @dataclass(frozen=True)
 class Needs:
-    """What decides how much memory a stage needs.
+    """What determines the memory that a stage needs.
 
     Attributes:
-        settings: those that lower it, the best first.
-        batch: one that the stage lowers by itself when memory runs out, down to one; it only
-            helps where the job was killed before it could.
-        other: what else helps, in words.
-        model: whether a language model is loaded, whose dtype matters.
+        settings: settings that lower it, the most effective first.
+        batch: the batch size that the stage itself halves when memory runs out, down to one.
+            Lowering it by hand only helps if the job was killed before it could do so.
+        other: other advice, in words.
+        model: True if the stage loads a language model, so that its dtype matters.
     """
 
     settings: tuple[str, ...] = ()
@@ -52,7 +53,7 @@ class Needs:
     model: bool = False
 
 
-#: By rule. What is missing here needs little, whatever the settings.
+#: Needs by rule. Rules that are missing here need little memory with any settings.
 NEEDS = {
     "cache_activations": Needs(("batch_tokens", "max_tokens"), model=True),
     "encode_features": Needs(other=_SAE),
@@ -90,9 +91,10 @@ def memory_advice(
 
     Args:
         stage: name of its rule.
-        settings: that it was given; their halves are proposed, others are only named.
-        dtype: of its model, if known.
-        killed: whether it ended before it could lower anything by itself.
+        settings: settings of the stage. The advice proposes half of their values; it only names
+            settings that are missing here.
+        dtype: dtype of its model, if known.
+        killed: True if the stage ended before it could lower its batch by itself.
     """
     needs = NEEDS.get(stage, Needs())
     names = (needs.batch,) * (killed and bool(needs.batch)) + needs.settings
@@ -109,11 +111,11 @@ def memory_advice(
 
 @contextmanager
 def explain_exhaustion(folder: Path, advice: str = "") -> Iterator[None]:
-    """Turn exhausted memory or disk inside the block into one :class:`ResourceError`.
+    """Turn errors of exhausted memory or disk in the block into a :class:`ResourceError`.
 
     Args:
         folder: where the stage writes, for the message.
-        advice: what to do when memory has run out; that of any stage by default.
+        advice: what to do if memory ran out; by default the advice that fits any stage.
 
     """
     try:
@@ -130,7 +132,7 @@ def explain_exhaustion(folder: Path, advice: str = "") -> Iterator[None]:
 
 
 def _disk_advice(error: Exception, folder: Path) -> str | None:
-    """Return what to do about a full, read-only or failing disk; None if it is something else."""
+    """Return what to do about a full, read-only or failing disk; None for other errors."""
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT) or _DISK_FULL.search(str(error)):
         return (
@@ -151,7 +153,7 @@ def _disk_advice(error: Exception, folder: Path) -> str | None:
 
 
 def explain_failures(workflow_logs: Iterable[str | Path]) -> list[str]:
-    """Return a line for each failed job: its log, and the error that ended it.
+    """Return a line for each failed job: its log, and the error that ended the job.
 
     Args:
         workflow_logs: the logs of the workflow manager, which name the logs of the failed jobs.
@@ -172,9 +174,9 @@ def _read(path: str | Path) -> str:
 
 
 def _last_error(text: str) -> str:
-    """Return the message of the last error; of one with a traceback, the end of that.
+    """Return the message of the last error, with the last line of its traceback if it has one.
 
-    Empty if there is none.
+    The result is empty if there is no error.
     """
     message, end = "", ""
     for line in text.splitlines():
@@ -183,12 +185,12 @@ def _last_error(text: str) -> str:
             end = line.strip() or end
         elif record[1] == "ERROR":
             message, end = record[2], ""
-    # A message of ours may go on over further lines; a traceback says it all in its last one.
+    # Our own messages may span several lines; of a traceback the last line is enough.
     return f"{message}: {end}" if end else message
 
 
 def _killed(log: str) -> str:
-    """Return what to say of a job that could not say anything: its log is named after its rule."""
+    """Return advice for a job that ended without a message. Its log is named after its rule."""
     advice = memory_advice(Path(log).stem.split("-")[0], killed=True)
     return (
         "ended without an error of its own: killed, or out of memory or time? If it was memory, "

@@ -4,13 +4,12 @@ Snakemake cannot see edits of an imported package. A digest in ``params`` makes 
 a module that it uses changes in what it does, and only then. Times of files play no part, so a
 fresh clone or a copy on a cluster reruns nothing.
 
-The digest is over syntax trees, without what changes no result: docstrings, comments, layout,
-annotations of signatures and variables, texts of errors, and what is logged. Annotations in the
-body of a class count, since they make the fields of dataclasses and pydantic models. A table may
-therefore quote an error in an older wording than the code has.
+The digest covers syntax trees without the parts that change no result: docstrings, comments,
+layout, annotations of signatures and variables, error messages, and log calls. So a table may quote
+an error message in an older wording than the code has. Annotations in the body of a class count,
+because they define the fields of dataclasses and pydantic models.
 
-Data in the package counts by its bytes: a file or a folder that stands beside a module, and whose
-name stands in the module.
+Data in the package counts by its bytes: a file or folder beside a module that the module names.
 """
 
 import ast
@@ -23,8 +22,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGE = "steering_core"
 
 #: Modules that only advise, log, report errors, repeat a failed download or check beforehand. No
-#: result depends on them or on what they import, so they are left out. (``progress`` counts: the
-#: items of the work pass through it.) A new error class comes with an edit of what raises it.
+#: result depends on them or on their imports, so they are left out. (``progress`` counts, because
+#: the work items pass through it.) A new error class changes the code that raises it anyway.
 _WITHOUT_RESULTS = (
     "early_checks.py",
     "errors.py",
@@ -37,9 +36,9 @@ _LOGGING = ("debug", "info", "warning", "error", "exception", "critical", "log")
 def code_digest(script: str | Path) -> str:
     """Return a digest of ``script`` and of every module of the package it imports, transitively.
 
-    Imports are read from the source, also those inside functions, but for those that only a type
-    checker sees. The names that a package's ``__init__`` re-exports are followed only if something
-    imports them from the package.
+    Imports are read from the source, including imports inside functions but not those that only a
+    type checker sees. Names that a package's ``__init__`` re-exports are followed only if some
+    module imports them from the package.
     """
     files = {Path(script).resolve(), *used_modules(script)}
     digest = hashlib.sha256()
@@ -51,7 +50,7 @@ def code_digest(script: str | Path) -> str:
 def used_modules(script: str | Path) -> set[Path]:
     """Return the files of the package that the digest of ``script`` follows.
 
-    They are those that it imports, directly or not, without the modules no result depends on.
+    These are its direct and indirect imports, without the modules that no result depends on.
     """
     left_out = {_ROOT / _PACKAGE / name for name in _WITHOUT_RESULTS}
     found: set[Path] = set()
@@ -66,11 +65,12 @@ def used_modules(script: str | Path) -> set[Path]:
 
 
 class _Module(NamedTuple):
-    """What is read from a file.
+    """The parts of a module that the digest uses.
 
     Attributes:
         imports: files of the package that it imports.
-        meaning: its code as text, which two versions share if they do the same; then its data.
+        meaning: its code as normalised text, followed by its data. Two versions with the same
+            behaviour have the same text.
     """
 
     imports: frozenset[Path]
@@ -95,7 +95,7 @@ def _names(tree: ast.AST) -> set[str]:
 
 
 class _OfStatements(ast.NodeTransformer):
-    """Visit statements and their signatures; no expression has what is looked for."""
+    """Visit statements and their signatures, but no expressions."""
 
     _VISITED = (ast.mod, ast.stmt, ast.excepthandler, ast.match_case, ast.arguments, ast.arg)
 
@@ -104,7 +104,7 @@ class _OfStatements(ast.NodeTransformer):
 
 
 class _WithoutWords(_OfStatements):
-    """Remove what is for readers, type checkers and logs alone."""
+    """Remove parts that are only for readers, type checkers and logs."""
 
     def __init__(self) -> None:
         self._in_class = False
@@ -155,7 +155,7 @@ class _WithoutWords(_OfStatements):
 
 
 class _WithoutTexts(ast.NodeTransformer):
-    """Empty every text, with the values that are put into it."""
+    """Replace every text, and the values formatted into it, by an empty text."""
 
     def visit(self, node: ast.AST) -> ast.AST:
         return ast.Constant("") if _is_text(node) else self.generic_visit(node)
@@ -175,7 +175,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _logs(node: ast.AST) -> bool:
-    """Whether it is ``log.info(…)``, or ``logging.getLogger(…).info(…)``, of any level."""
+    """Return whether it is ``log.info(…)`` or ``logging.getLogger(…).info(…)``, at any level."""
     match node:
         case ast.Call(func=ast.Attribute(value=ast.Name("log"), attr=level)):
             return level in _LOGGING
@@ -187,7 +187,7 @@ def _logs(node: ast.AST) -> bool:
 
 
 class _WithoutImports(_OfStatements):
-    """Remove the imports of names that only what was removed had used."""
+    """Remove imports of names that only the removed parts used."""
 
     def __init__(self, names: set[str]):
         self._names = names
@@ -204,7 +204,7 @@ class _WithoutImports(_OfStatements):
 
 
 def _as_text(node: object) -> str:
-    """Return a tree as text. As ``ast.dump``, whose output differs between versions of Python."""
+    """Return a tree as text. Like ``ast.dump``, but the same in every version of Python."""
     if isinstance(node, list):
         return f"[{','.join(map(_as_text, node))}]"
     if not isinstance(node, ast.AST):
@@ -237,7 +237,7 @@ def _data(module: Path, tree: ast.Module) -> bytes:
 
 @cache
 def _data_in(folder: Path) -> list[Path]:
-    """Return what stands in a folder of the package and is no code."""
+    """Return the files in a folder of the package that are not code."""
     return [
         path
         for path in folder.iterdir()
@@ -260,7 +260,7 @@ def _imports(tree: ast.Module) -> frozenset[Path]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
             names |= _reexported(node.module, [alias.name for alias in node.names])
-        elif not isinstance(node, ast.expr):  # none has an import
+        elif not isinstance(node, ast.expr):  # expressions contain no imports
             waiting += node.orelse if _for_type_checkers(node) else ast.iter_child_nodes(node)
     return frozenset(
         path for name in names if name.split(".")[0] == _PACKAGE for path in _files(name)

@@ -1,4 +1,4 @@
-"""What surrounds every stage: fixed threads, checked inputs, a log, sealed outputs."""
+"""The frame around every stage: fixed threads, checked inputs, a log, sealed outputs."""
 
 import errno
 import gc
@@ -22,28 +22,29 @@ from steering_core.storage.integrity import check_seal, seal
 log = logging.getLogger(__name__)
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-#: New objects after which Python looks for cycles. Imports make half a million that are in none,
-#: and looking among them at its own 700 took a sixth of their time. Nothing that a stage repeats
-#: leaves cycles.
+#: Number of new objects after which Python's garbage collector looks for cycles. Imports create
+#: half a million objects without cycles. With Python's default of 700 the search took a sixth of
+#: the time of imports. The repeated work of a stage leaves no cycles.
 _OBJECTS = 10_000
 
 
 class Terminated(SystemExit):
-    """SIGTERM: the job was cancelled, or its time is over."""
+    """Raised at SIGTERM: the job was cancelled, or its time is over."""
 
 
 @contextmanager
 def job(snakemake: Any, *, network: bool = False) -> Iterator[None]:
     """Run the block as the stage that ``snakemake`` (the script's object) describes.
 
-    Without ``network`` the libraries of Hugging Face are told to work offline; import them inside
-    the block. Inputs that carry a seal are compared with it first; outputs get one at the end, so
-    a file that was damaged in between is named and never read. Outputs are claimed meanwhile: a
-    job that outlived its workflow cannot put its results over those of a newer one.
+    Without ``network`` the Hugging Face libraries work offline; import them inside the block.
+
+    Inputs with a seal are checked against it before the block, and outputs are sealed after it. So
+    a file that was damaged in between is reported and never read. The outputs are claimed during
+    the block, so that a job that outlived its workflow cannot overwrite the results of a newer job.
 
     Raises:
-        SystemExit: with status 1, after logging what to do, for every error of the user's input
-            or environment; memory and disk that ran out are among them.
+        SystemExit: with status 1 for errors of the user's input or environment, including a lack of
+            memory or disk space, after logging what to do.
         Terminated: at SIGTERM, so that temporary files are removed.
 
     """
@@ -65,10 +66,10 @@ def job(snakemake: Any, *, network: bool = False) -> Iterator[None]:
             _compare_versions(snakemake)
             yield
             for path in snakemake.output:
-                if Path(path).exists():  # else Snakemake says what is missing
+                if Path(path).exists():  # otherwise Snakemake reports it as missing
                     seal(path)
             log.info("wrote %s", ", ".join(map(str, snakemake.output)))
-    except OSError as error:  # of the log itself
+    except OSError as error:  # from the log file itself
         if error.errno not in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT):
             raise
         print(f"{snakemake.log[0]} cannot be written: {error.strerror}.", file=sys.stderr)
@@ -77,8 +78,8 @@ def job(snakemake: Any, *, network: bool = False) -> Iterator[None]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """End the block by :class:`Terminated` at SIGTERM, which otherwise ends Python at once."""
-    if threading.current_thread() is not threading.main_thread():  # of no stage
+    """Raise :class:`Terminated` in the block at SIGTERM, which otherwise ends Python at once."""
+    if threading.current_thread() is not threading.main_thread():  # signals need the main thread
         yield
         return
 
@@ -99,7 +100,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _compare_versions(snakemake: Any) -> None:
-    """Warn if a library changed since the fetch stage: results of both must not be mixed."""
+    """Warn if a library version changed since the fetch stage, because results could be mixed."""
     resources = getattr(snakemake.input, "resources", None)
     if not isinstance(resources, str):
         return
@@ -123,8 +124,8 @@ def _advice(snakemake: Any) -> str:
 def log_to(path: str | Path) -> Iterator[None]:
     """Send log records and warnings of this process to ``path`` and to standard error.
 
-    An exception is logged before it is raised: an error of the user's input as its message alone,
-    anything else with its traceback.
+    An exception is logged before it is raised: a :class:`SteeringError` as its message alone, any
+    other exception with its traceback.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     handlers = [logging.FileHandler(path, mode="w", encoding="utf-8"), logging.StreamHandler()]
@@ -151,7 +152,7 @@ def log_to(path: str | Path) -> Iterator[None]:
             yield
     except SteeringError as error:
         root.error("%s", error)
-        sys.exit(1)  # the message is the whole story; a traceback would bury it
+        sys.exit(1)  # the message is enough; a traceback would hide it
     except Exception:
         root.exception("the job failed")
         raise

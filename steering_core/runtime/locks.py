@@ -1,8 +1,8 @@
-"""Locks of a working directory whose owner was killed.
+"""Remove the locks of a working directory whose run was killed.
 
-Snakemake's lock names no owner, so one that was killed by SIGKILL locks its directory until
-somebody says ``--unlock``. Each run therefore holds, beside it, a lock of the kernel's, which ends
-with its process: on ``.snakemake/runs/{machine}``, a file that is empty while nothing runs.
+Snakemake's lock does not name its owner. After SIGKILL the directory stays locked until somebody
+runs ``--unlock``. So each run also holds a kernel lock on ``.snakemake/runs/{machine}``, which ends
+with its process. This file is empty while nothing runs.
 """
 
 import atexit
@@ -16,22 +16,22 @@ _RUNNING = "running\n"
 
 
 def take_over(folder: Path) -> bool:
-    """Note this run and remove the locks in ``folder`` if each run that may hold them is dead.
+    """Record this run, and remove the locks in ``folder`` if every run that may hold them is dead.
 
-    Locks stay where another run on this machine is alive, where one was begun on another machine
-    and did not end (it may be alive), or where the file system has no locks.
+    The locks stay if another run on this machine is alive, if a run on another machine did not end
+    (it may be alive), or if the file system does not support kernel locks.
 
     Args:
         folder: ``.snakemake`` of the working directory.
 
     Returns:
-        Whether there were locks, and they were removed.
+        True if there were locks and they were removed.
 
     """
     runs, own = folder / "runs", socket.gethostname()
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        # Not inherited by jobs: it ends with this process.
+        # Jobs do not inherit the lock: it ends with this process.
         file = (runs / own).open("a+", encoding="ascii")
         alone = _lock(file)
         unfinished = {run.name for run in runs.iterdir() if run.stat().st_size}
@@ -41,21 +41,21 @@ def take_over(folder: Path) -> bool:
         fcntl.flock(file, fcntl.LOCK_SH)
         file.write(_RUNNING)
         file.flush()
-    except OSError:  # a read-only directory, or no locks: as without this module
+    except OSError:  # read-only directory or no kernel locks: leave all as it is
         return False
     atexit.register(_end, file)
     return removed
 
 
 def _end(file: IO[str]) -> None:
-    """Note that no run is left, if this was the last one on its machine."""
+    """Empty the file if this was the last run on its machine."""
     if _lock(file):
         file.truncate(0)
     file.close()
 
 
 def _lock(file: IO[str]) -> bool:
-    """Whether no other process holds a lock on the file; then this one does, alone."""
+    """Try to lock the file exclusively; return False if another process holds a lock on it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

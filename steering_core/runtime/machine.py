@@ -1,6 +1,6 @@
-"""What of a machine a stage meets: threads, GPUs, and versions of the libraries.
+"""The machine under a stage: threads, GPUs, and versions of the libraries.
 
-Nothing here imports torch, which would take seconds.
+This module does not import torch, which would take seconds.
 """
 
 import importlib.metadata
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from steering_core.errors import ResourceError
 
-#: Threads of the numeric libraries. The last digits of a product depend on how it was divided
-#: among threads, so the number must not follow the cores that happen to be free.
+#: Threads of the numeric libraries. The last digits of a product depend on how it is divided among
+#: threads, so the number must not depend on the free cores.
 THREADS = 2
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -24,11 +24,11 @@ _THREAD_VARIABLES = (
     "RAYON_NUM_THREADS",
 )
 
-#: How often a waiting thread looks before it sleeps. The library's own, three hundred times that,
-#: makes the small products of a small model crawl wherever another process wants the cores.
+#: How often a waiting thread spins before it sleeps. The library's default is three hundred times
+#: as much. It makes small matrix products very slow if another process needs the cores.
 _SPINS = "1000"
 
-#: Libraries that numbers of a model depend on.
+#: Libraries on which the numbers of a model depend.
 LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "datasets", "pyarrow")
 
 _DEVICES = Path("/dev")
@@ -40,11 +40,11 @@ def fix_threads(cores: int | None = None) -> None:
     ``STEERING_THREADS`` overrides :data:`THREADS`; another number may change last digits.
 
     Args:
-        cores: granted to the job. With fewer cores than threads, waiting threads sleep
-            at once, as another job could use the core; no digit depends on it.
+        cores: cores granted to the job. With fewer cores than threads, waiting threads sleep at
+            once, because another job could use the core. This changes no digit.
 
     Raises:
-        ResourceError: if it is not a positive whole number.
+        ResourceError: if ``STEERING_THREADS`` is not a positive whole number.
     """
     threads = os.environ.get("STEERING_THREADS", str(THREADS))
     if not re.fullmatch(r"[1-9][0-9]*", threads):
@@ -56,26 +56,26 @@ def fix_threads(cores: int | None = None) -> None:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     else:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
-    if "torch" in sys.modules:  # too late for the variables
+    if "torch" in sys.modules:  # the variables have no effect after the import
         sys.modules["torch"].set_num_threads(int(threads))
 
 
 def no_bars_in_logs() -> None:
-    """Keep the libraries' own bars off a log. Call before they are imported."""
+    """Keep the libraries' progress bars out of a log. Call before they are imported."""
     if not sys.stderr.isatty():
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # of transformers too
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers reads it too
         os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 
 def shows_gpu() -> bool:
-    """Whether the driver of an NVIDIA GPU has made its device here."""
+    """Return whether the driver of an NVIDIA GPU has made its device on this machine."""
     return any(_DEVICES.glob("nvidia[0-9]*"))
 
 
 def gpus_on(device: str) -> int:
-    """Return the GPUs of a job that runs a model on a configured ``device``.
+    """Return the number of GPUs of a job that runs a model on the configured ``device``.
 
-    ``auto`` is a GPU where this machine shows one.
+    ``auto`` means one GPU if this machine has one.
     """
     return int(device == "cuda" or (device == "auto" and shows_gpu()))
 
@@ -83,13 +83,13 @@ def gpus_on(device: str) -> int:
 def running_versions() -> dict[str, str]:
     """Return the installed versions, without the build (``2.13.0`` of ``2.13.0+cu126``).
 
-    Nodes with and without a GPU have builds of their own.
+    Nodes with and without a GPU have different builds of the same version.
     """
     return {name: importlib.metadata.version(name).split("+")[0] for name in LIBRARIES}
 
 
 def changed_versions(since: Mapping[str, str]) -> str:
-    """Return which libraries differ from those of ``since``, as a list in words; empty if none."""
+    """Return the libraries whose versions differ from ``since``, as one text; empty if none."""
     now = running_versions()
     return ", ".join(
         f"{name} {since[name]} (now {now[name]})"

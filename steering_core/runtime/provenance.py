@@ -1,4 +1,4 @@
-"""Where the results of an experiment come from: code, configuration, revisions, libraries."""
+"""The origin of an experiment's results: code, configuration, revisions, libraries."""
 
 import hashlib
 import importlib.metadata
@@ -15,7 +15,7 @@ from steering_core.storage.integrity import content_digest
 _ROOT = Path(__file__).resolve().parents[2]
 _DISTRIBUTION = "steering-core"
 _SOURCES = ("model", "saes", "sae_revision", "dataset", "classifier", "versions")
-#: Hexadecimal digits of a digest that a row of a table carries.
+#: Number of hexadecimal digits of a digest in the rows of a table.
 _SHORT = 12
 
 
@@ -29,17 +29,17 @@ def provenance(
 ) -> dict[str, Any]:
     """Return what determines the products of experiment ``name``, for ``provenance.json``.
 
-    A row of a result names its experiment; the experiment's provenance names all else. There is
-    no time and no path of the machine in it: the same inputs give the same bytes.
-    ``config_sha256`` and ``code_sha256`` depend on nothing but ``config`` and ``code``.
+    A row of a result names its experiment, and the experiment's provenance holds the rest. It
+    contains no time and no path of the machine, so the same inputs give the same bytes.
+    ``config_sha256`` and ``code_sha256`` depend only on ``config`` and ``code``.
 
     Args:
         name: the experiment.
         config: its resolved configuration: model, task and every setting.
-        resources: what the fetch stage found and pinned.
-        code: digest of the code that each workflow script runs, by the script's name.
+        resources: the result of the fetch stage, with pinned revisions.
+        code: digest of the code behind each workflow script, by the script's name.
         files: the user's own files that it reads, such as the concept's texts.
-        products: the files that the experiment delivers.
+        products: the result files of the experiment.
 
     """
     return {
@@ -52,9 +52,9 @@ def provenance(
 
 
 def short_digests(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Return ``config_sha256`` and ``code_sha256`` as the rows of a table carry them.
+    """Return ``config_sha256`` and ``code_sha256`` in the short form of table rows.
 
-    The prefix keeps a table's reader from taking digits for a number.
+    The prefix keeps CSV readers from parsing the digits as a number.
     """
     return {key: f"sha256:{provenance[key][:_SHORT]}" for key in ("config_sha256", "code_sha256")}
 
@@ -62,12 +62,12 @@ def short_digests(provenance: Mapping[str, Any]) -> dict[str, str]:
 def product_digests(
     provenance: Mapping[str, Any], code: Mapping[str, str], products: Sequence[str | Path]
 ) -> dict[str, Any]:
-    """Return the digests of all that an experiment delivers, for ``products.json``.
+    """Return the digests of all results of an experiment, for ``products.json``.
 
     Args:
-        provenance: of the experiment, as :func:`provenance` returns it.
-        code: as there, of the scripts that make pictures, pages and further tables.
-        products: the files.
+        provenance: result of :func:`provenance` for the experiment.
+        code: digests for the scripts that make pictures, pages and further tables.
+        products: the result files.
 
     """
     return {
@@ -86,11 +86,11 @@ def provenance_of_tables(
 ) -> dict[str, Any]:
     """Return what determines tables with rows of many experiments.
 
-    A row of a table names its experiment, under which its configuration and sources stand here.
+    A row of such a table names its experiment; the result holds configuration and sources by name.
 
     Args:
         configs: resolved configuration of each experiment.
-        resources: what the fetch stage of each found and pinned.
+        resources: result of each experiment's fetch stage.
         code: as in :func:`provenance`.
         products: the tables.
 
@@ -145,7 +145,7 @@ def library_versions() -> dict[str, str]:
 
 
 def git_commit(directory: Path) -> dict[str, Any] | None:
-    """Return the commit of a checkout and whether tracked files differ; None if it is none."""
+    """Return the commit of a checkout and whether tracked files differ; None without a checkout."""
     try:
         commit = _git(directory, "rev-parse", "HEAD")
         changed = _git(directory, "status", "--porcelain", "--untracked-files=no")

@@ -1,8 +1,8 @@
 """Bootstrap intervals of means, ratios and perplexities over examples.
 
-Percentile bootstrap (Efron, 1979), as ``scipy.stats.bootstrap`` has it; the same seed gives the
-same interval. The intervals of a table mostly share seed and number of examples, and so their
-draws. The counts of these draws are kept, a byte each, and the next interval reuses them.
+The method is the percentile bootstrap (Efron, 1979), as in ``scipy.stats.bootstrap``. The same seed
+gives the same interval. Most intervals of a table share seed and number of examples, and so their
+draws. The counts of these draws are kept, one byte each, and reused for the next interval.
 """
 
 import math
@@ -21,9 +21,9 @@ class Interval:
     """An estimate and its bootstrap interval.
 
     Attributes:
-        mean: the estimate on all examples used; None if there are none.
-        low: lower end; None if there are none.
-        high: upper end; None if there are none.
+        mean: estimate on all examples used; None without examples.
+        low: lower end; None without examples.
+        high: upper end; None without examples.
         n: number of examples used.
     """
 
@@ -44,17 +44,17 @@ def mean_interval(
     n_resamples: int = 2000,
     skip_undefined: bool = False,
 ) -> Interval:
-    """Mean of ``values`` with its interval over examples.
+    """Return the mean of ``values`` with its interval over examples.
 
-    Without values the result is an :class:`Interval` of None. For one value, or values that are
-    all equal, both ends are the mean: resampling cannot say more.
+    Without values the result is an :class:`Interval` of None. For a single value, or values that
+    are all equal, both ends are the mean, because resampling cannot vary them.
 
     Args:
-        values: one number an example; None is read as NaN.
-        seed: of the resampling.
+        values: one number per example; None counts as NaN.
+        seed: seed of the resampling.
         confidence: level, between 0 and 1.
         n_resamples: number of bootstrap samples.
-        skip_undefined: leave NaNs out, and count in ``n`` what is left.
+        skip_undefined: True to leave out NaNs; ``n`` then counts the other values.
 
     Raises:
         ValueError: if a value is infinite, or NaN without ``skip_undefined``, or an argument is
@@ -89,15 +89,15 @@ def ratio_interval(
     confidence: float = 0.95,
     n_resamples: int = 2000,
 ) -> Interval:
-    """Σ numerators / Σ denominators, with its interval over examples, resampled as pairs.
+    """Return Σ numerators / Σ denominators with its interval over examples, resampled as pairs.
 
-    An example with denominator zero bears on nothing and is left out; ``n`` counts the others.
-    Without any, the result is an :class:`Interval` of None; with one, or with equal ratios
+    An example with denominator zero has no effect and is left out; ``n`` counts the others. Without
+    examples the result is an :class:`Interval` of None. With a single example, or with equal ratios
     everywhere, both ends are the estimate.
 
     Raises:
         ValueError: if the lengths differ, a number is not finite, a denominator is negative, or a
-            numerator stands over a denominator of zero.
+            denominator is zero while its numerator is not.
     """
     numerators = _vector(numerators, "numerators")
     denominators = _vector(denominators, "denominators")
@@ -135,11 +135,11 @@ def share_interval(
     confidence: float = 0.95,
     n_resamples: int = 2000,
 ) -> Interval:
-    """Σ hits / Σ trials, where the hits of an example are a part of its trials.
+    """Return Σ hits / Σ trials with its interval; the hits of an example are among its trials.
 
-    As :func:`ratio_interval`, but where all examples with a trial hit every time, or none ever
-    does, resampling would give a width of zero however few they are. Then the ends are those of
-    the exact interval (Clopper and Pearson, 1934), an example counted once whatever its trials.
+    This is :func:`ratio_interval`, except if all trials are hits or none is. Resampling would then
+    give a width of zero, even for few examples. In this case the ends are those of the exact
+    interval (Clopper and Pearson, 1934), where each example counts once for any number of trials.
 
     Raises:
         ValueError: as :func:`ratio_interval`, or if there are more hits than trials.
@@ -161,15 +161,15 @@ def perplexity_interval(
     confidence: float = 0.95,
     n_resamples: int = 2000,
 ) -> Interval:
-    """Perplexity exp(Σ nll / Σ tokens) of several texts, with its interval over texts.
+    """Return the perplexity exp(Σ nll / Σ tokens) of several texts, with its interval over texts.
 
-    A text is resampled whole, since its tokens are not independent. Texts without tokens are left
-    out.
+    A text is resampled as a whole, because its tokens are not independent. Texts without tokens are
+    left out.
 
     Args:
         nll_sum: negative log-likelihood of each text in nats, summed over its tokens.
         n_tokens: number of tokens of each text.
-        seed: of the resampling.
+        seed: seed of the resampling.
         confidence: level, between 0 and 1.
         n_resamples: number of bootstrap samples.
 
@@ -207,9 +207,10 @@ def _percentiles(
     return float(low), float(high)
 
 
-# Counts kept of one seed and number of examples; more of them are drawn for every interval.
+# Number of counts that are kept for a seed and number of examples. With more counts, every
+# interval draws its own.
 _KEPT = 2**25
-# Counts in a block: bounds the memory, not the result.
+# Number of counts in a block. Limits the memory and does not change the result.
 _AT_ONCE = 2**16
 
 Counts = UInt8[np.ndarray, "block n"]
@@ -224,8 +225,8 @@ def resampled_sums(
     ``rng=np.random.default_rng(seed)``.
 
     Args:
-        samples: one number an example each.
-        seed: of the draws.
+        samples: each has one number per example.
+        seed: seed of the draws.
         n_resamples: number of resamples.
     """
     n = samples[0].size
@@ -234,7 +235,7 @@ def resampled_sums(
     for block in draw(n, seed, n_resamples):
         end, times = start + len(block), block.astype(np.float64)
         for row, sample in zip(sums, samples, strict=True):
-            # Not a product of BLAS, whose last digits may depend on the number of threads.
+            # Do not use a BLAS product: its last digits may depend on the number of threads.
             row[start:end] = np.einsum("ij,j->i", times, sample)
         start = end
     return sums
@@ -248,7 +249,7 @@ def _drawn(n: int, seed: int, n_resamples: int) -> Iterator[Counts]:
         rows = min(step, n_resamples - start)
         drawn = rng.integers(0, n, (rows, n))
         drawn += n * np.arange(rows)[:, None]
-        # A byte is enough: beyond n = 255 so many draws of one example do not happen.
+        # A byte is enough: more than 255 draws of one example do not happen in practice.
         yield np.bincount(drawn.ravel(), minlength=rows * n).astype(np.uint8).reshape(rows, n)
 
 

@@ -1,8 +1,8 @@
 """Pearson correlation of every feature with a label, in memory that does not grow with samples.
 
 Most SAE features are zero on most samples. Only the non-zero samples of a feature are accumulated,
-separately for the two classes (label > 0.5 and the rest); the zeros are added in closed form when
-the result is read. An update therefore costs in proportion to its non-zero values.
+separately for the two classes (label > 0.5 and the rest). The zeros are added in closed form when
+the result is read. So the cost of an update is proportional to its number of non-zero values.
 """
 
 import math
@@ -24,16 +24,16 @@ from steering_core.statistics.result import (
     summarise,
 )
 
-_BLOCK = 8192  # Groups at a time, so that what is temporary stays in the cache.
+_BLOCK = 8192  # groups at a time, so that temporary arrays stay in the CPU cache
 _INDEX, _UNSIGNED = np.dtype(np.intp), np.dtype(np.uintp)
 
 
 class StreamingCorrelation:
     """Correlation of ``n_features`` features with a label, one pass, mergeable.
 
-    State: two classes times six float64 numbers a feature, and room for small batches and sums of
-    less than three times that, whatever the number of samples. The result agrees with
-    ``numpy.corrcoef`` on the dense float64 data to 1e-10, also with a large common offset.
+    The state has six float64 numbers for each feature and class. Buffers for small batches and sums
+    take less than three times as much, for any number of samples. The result agrees with
+    ``numpy.corrcoef`` on the dense float64 data to 1e-10, even with a large common offset.
 
     Args:
         n_features: number of features, at least 1.
@@ -49,9 +49,9 @@ class StreamingCorrelation:
         self._labels = _LabelTotals()
         # Groups: features of the negative class, then features of the positive class.
         self._state = np.zeros((len(FIELDS), 2 * self.n_features))
-        # Fresh memory costs more than the arithmetic on it: everything large is kept.
+        # Allocating memory costs more than the arithmetic on it, so large arrays are kept.
         self._sums = np.zeros((5, 2 * self.n_features))
-        # Folding costs a pass over the groups: wait until there are more entries than groups.
+        # Folding costs a pass over all groups, so wait until there are more entries than groups.
         self._queue = _EntryQueue(6 * self.n_features)
 
     @property
@@ -70,12 +70,12 @@ class StreamingCorrelation:
 
         Args:
             row_indptr: row ``i`` holds entries ``row_indptr[i]`` to ``row_indptr[i + 1]``.
-            indices: feature of each entry; a feature at most once a row, in any order.
+            indices: feature of each entry, in any order; a feature occurs at most once per row.
             values: value of each entry, of either sign; explicit zeros count as inactive.
-            labels: one number or boolean a sample.
+            labels: one number or boolean per sample.
 
         Raises:
-            ValueError: naming the argument that is not finite, of wrong shape or out of range.
+            ValueError: if an argument is not finite, of wrong shape or out of range.
         """
         labels = _check_labels(labels)
         lengths, indices, values = _check_csr(
@@ -90,10 +90,10 @@ class StreamingCorrelation:
     ) -> None:
         """Add ``n`` samples given as a dense array; the same result as :meth:`update_sparse`.
 
-        Meant for raw activations; needs working memory of a few times ``values``.
+        Use it for raw activations. It needs working memory of a few times ``values``.
 
         Raises:
-            ValueError: naming the argument that is not finite or of wrong shape.
+            ValueError: if an argument is not finite or of wrong shape.
         """
         labels = _check_labels(labels)
         values = _check_matrix(values, n=labels.size, n_features=self.n_features)
@@ -108,7 +108,7 @@ class StreamingCorrelation:
                 self._add_block(part, values[rows], shifted[rows])
 
     def merge(self, other: "StreamingCorrelation") -> None:
-        """Add everything ``other`` has seen; ``other`` is left as it is.
+        """Add all samples of ``other``, which does not change.
 
         Raises:
             ValueError: if the two have different numbers of features.
@@ -126,7 +126,7 @@ class StreamingCorrelation:
         self._state = combine(Moments(*self._state), Moments(*theirs)).stack()
 
     def result(self) -> CorrelationResult:
-        """Return the statistics of all samples so far; the accumulator can go on afterwards."""
+        """Return the statistics of all samples so far; more samples can be added afterwards."""
         self._fold()
         half = self.n_features
         labels = self._labels
@@ -151,7 +151,7 @@ class StreamingCorrelation:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
-        """Rebuild the accumulator whose :meth:`to_arrays` gave ``arrays``.
+        """Rebuild the accumulator from the result of its :meth:`to_arrays`.
 
         Raises:
             ValueError: if an array is missing or of wrong shape.
@@ -180,7 +180,7 @@ class StreamingCorrelation:
         offset = np.repeat(labels > 0.5, lengths)
         groups += np.multiply(offset, self.n_features, out=room.view(np.intp))
         constants = self._labels.constants
-        # With a 0/1 label every deviation within a class is zero: nothing to sum.
+        # With 0/1 labels every deviation within a class is zero, so there is nothing to sum.
         y = np.repeat(shifted, lengths) if constants is None else None
         if x.size and np.minimum.reduce(x) <= 0:
             active = x != 0
@@ -194,7 +194,7 @@ class StreamingCorrelation:
         state = Moments(*self._state)
         fresh = (state.count == 0) & (counts > 0)
         if fresh.any():
-            # Some value of each fresh group, whichever is written last, becomes its origin.
+            # Some value of each new group becomes its origin: the one that is written last.
             first = fresh[groups]
             state.origin[groups[first]] = x[first]
             if y is not None:
@@ -240,11 +240,11 @@ class StreamingCorrelation:
 def correlate(
     batches: Iterable[tuple[list[str], sp.csr_matrix]], labels: Mapping[str, float]
 ) -> StreamingCorrelation:
-    """Accumulate the rows of ``batches`` whose id has a label; one pass, one batch in memory.
+    """Accumulate the rows of ``batches`` that have a label, in one pass with one batch in memory.
 
     Args:
-        batches: pairs of example ids and features (n, d_sae), as the feature reader yields them.
-        labels: label of each example that counts.
+        batches: pairs of example ids and features (n, d_sae), from the feature reader.
+        labels: labels by example id. Examples without a label are ignored.
 
     Raises:
         DataError: if a labelled example does not occur in the stream exactly once.
@@ -276,9 +276,9 @@ def correlate(
 
 @dataclass
 class _LabelTotals:
-    """Moments of all labels seen, of values relative to the first label.
+    """Moments of all labels so far, relative to the first label.
 
-    The origin keeps a constant label's second moment exactly zero.
+    With this origin the second moment of constant labels is exactly zero.
 
     Attributes:
         n: number of labels.
@@ -286,8 +286,8 @@ class _LabelTotals:
         origin: the first label.
         mean: mean label minus ``origin``.
         m2: sum of squared deviations from the mean.
-        constants: the one value of each class (label > 0.5, or not) seen, relative to the origin;
-            None once a class has had two, or where that is not known.
+        constants: the single value of the labels of each class (label > 0.5, or not), relative to
+            the origin; None if a class has two values, or if that is unknown.
     """
 
     n: int = 0
@@ -298,7 +298,7 @@ class _LabelTotals:
     constants: dict[bool, float] | None = field(default_factory=dict)
 
     def add(self, labels: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Add at least one label; returns the labels relative to the origin."""
+        """Add at least one label, and return the labels relative to the origin."""
         if self.n == 0:
             self.origin = float(labels[0])
         shifted = labels - self.origin
@@ -313,7 +313,7 @@ class _LabelTotals:
         return shifted
 
     def merge(self, other: "_LabelTotals") -> float:
-        """Add what ``other`` has seen; returns its origin relative to this one's."""
+        """Add the labels of ``other``, and return its origin relative to this one's."""
         if self.n == 0:
             self.origin = other.origin
         self.constants = None
@@ -342,11 +342,11 @@ class _LabelTotals:
 class _EntryQueue:
     """Entries of sparse batches, copied into arrays that are allocated once.
 
-    Folding entries into the statistics of all features costs a pass over the features and fresh
-    memory a pass over page tables; neither should be paid for every batch of a few samples.
+    Folding entries into the statistics costs a pass over all features, and allocating memory costs
+    a pass over page tables. The queue avoids both costs for every batch of a few samples.
 
     Args:
-        capacity: number of entries to hold; grows if a single batch is larger.
+        capacity: number of entries to hold. It grows if a single batch is larger.
     """
 
     def __init__(self, capacity: int):
@@ -357,7 +357,7 @@ class _EntryQueue:
         self.n = 0
 
     def has_room(self, entries: int, rows: int) -> bool:
-        """Whether a batch of ``entries`` values in ``rows`` rows fits beside what is held."""
+        """Return whether a batch of ``entries`` values in ``rows`` rows fits into the queue."""
         held = max(self._size + entries, self.n + rows)
         return held <= self._values.size
 
@@ -368,7 +368,7 @@ class _EntryQueue:
         values: Float[np.ndarray, " nnz"],
         labels: Float[np.ndarray, " n"],
     ) -> None:
-        """Copy a batch in; if it has no room, the queue must be empty, and grows."""
+        """Copy a batch into the queue. If it does not fit, the queue must be empty and grows."""
         if columns.size > self._values.size:
             self._allocate(columns.size)
         stop = self._size + columns.size
@@ -388,10 +388,11 @@ class _EntryQueue:
         Float[np.ndarray, " n"],
         Float[np.ndarray, " nnz"],
     ]:
-        """Row lengths, columns, values and labels of all batches, and room for as many numbers.
+        """Return row lengths, columns, values and labels of all batches, and a scratch array.
 
-        The queue is empty afterwards. Columns, values and the room are views of the buffers, free
-        to change until the next ``push``.
+        The scratch array has room for one number per value. The queue is empty afterwards. Columns,
+        values and scratch array are views of the buffers; the caller may change them until the next
+        ``push``.
         """
         size = self._size
         lengths, labels = np.concatenate(self._lengths), np.concatenate(self._labels)
@@ -405,7 +406,7 @@ class _EntryQueue:
 
 
 def _check_labels(labels: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """``labels`` as finite float64 of one dimension.
+    """Return ``labels`` as finite float64 of one dimension.
 
     Raises:
         ValueError: if they are not.
@@ -421,7 +422,7 @@ def _check_labels(labels: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 def _check_matrix(
     values: Shaped[np.ndarray, "n f"], *, n: int, n_features: int
 ) -> Float[np.ndarray, "n f"]:
-    """``values`` as finite float64 of shape ``(n, n_features)``.
+    """Return ``values`` as finite float64 of shape ``(n, n_features)``.
 
     Raises:
         ValueError: if they are not.
@@ -444,7 +445,7 @@ def _check_csr(
     n: int,
     n_features: int,
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " nnz"], Float[np.ndarray, " nnz"]]:
-    """Row lengths, column indices and floating values of a CSR matrix ``(n, n_features)``.
+    """Return row lengths, column indices and floating values of a CSR matrix ``(n, n_features)``.
 
     Raises:
         ValueError: if the arrays do not form such a matrix, a value is not finite, or a row names
@@ -470,7 +471,7 @@ def _check_csr(
     if not _all_finite(values):
         raise ValueError("values contains NaN or infinity.")
     if indices.size:
-        unsigned = indices.view(_UNSIGNED)  # A negative number is a large one.
+        unsigned = indices.view(_UNSIGNED)  # a negative number becomes a large one
         if unsigned[unsigned.argmax()] >= n_features:
             raise ValueError(f"indices must lie in [0, {n_features}).")
         _check_distinct(row_indptr, indices, n_features)
@@ -478,7 +479,7 @@ def _check_csr(
 
 
 def _all_finite(values: Float[np.ndarray, "..."]) -> bool:
-    # The sum of squares is finite unless a value is not, or, rarely, it overflows.
+    # The sum of squares is finite unless a value is not finite or, rarely, the sum overflows.
     flat = values.reshape(-1)
     return math.isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
 

@@ -1,9 +1,9 @@
 """Mutual information of every feature with success, from a histogram that is kept while streaming.
 
-The bins are those of SPARE (Zhao et al. 2024, arXiv:2410.15999): four per decade from 1e-6 to 1,
-with everything nearer to zero in one bin and everything beyond in the last. Numbers of either
-sign have the same bins mirrored. Edges are in rising order. Most features are zero on most
-samples: only entries that are not zero are counted, the zeros follow from the totals.
+The bins are those of SPARE (Zhao et al. 2024, arXiv:2410.15999): four per decade from 1e-6 to 1.
+Values nearer to zero share one bin, and values beyond 1 are in the last bin. For signed values the
+bins are mirrored. Edges are in rising order. Most features are zero on most samples, so only
+non-zero entries are counted; the zeros follow from the totals.
 """
 
 from typing import Self
@@ -53,7 +53,7 @@ class StreamingHistogram:
         """Add everything ``other`` has seen.
 
         Raises:
-            ValueError: if the two do not have the same features and bins.
+            ValueError: if the two differ in features or bins.
         """
         if (other.n_features, other.signed) != (self.n_features, self.signed):
             raise ValueError("other has other features or bins.")
@@ -67,7 +67,7 @@ class StreamingHistogram:
         return complete
 
     def mutual_information(self) -> Float[np.ndarray, " f"]:
-        """Return I(feature; success) in nats from the plug-in estimate; NaN for one outcome."""
+        """Return the plug-in estimate of I(feature; success) in nats; NaN for a single outcome."""
         if (self.n == 0).any():
             return np.full(self.n_features, np.nan)
         joint = self.counts() / self.n.sum()
@@ -86,7 +86,7 @@ class StreamingHistogram:
         """Rebuild from :meth:`to_arrays`.
 
         Raises:
-            ValueError: if the arrays are of another form.
+            ValueError: if an array is missing or has the wrong shape or type.
         """
         counts = arrays["counts"]
         known = {len(EDGES) + 1: False, 2 * len(EDGES) + 1: True}

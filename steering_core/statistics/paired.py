@@ -1,4 +1,4 @@
-"""What changes between two runs over the same examples, paired by example id."""
+"""Changes of success between two runs over the same examples, paired by example id."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ class SuccessChanges:
 
     @property
     def side_effect_ratio(self) -> float | None:
-        """SER = negative / (negative + positive); None if nothing changed."""
+        """Return SER = negative / (negative + positive); None if nothing changed."""
         return self.negative / self.n_changed if self.n_changed else None
 
     @property
     def mcnemar_p_value(self) -> float:
-        """Two-sided p-value of McNemar's exact test; 1 if nothing changed.
+        """Return the two-sided p-value of McNemar's exact test; 1 if nothing changed.
 
         Under the null hypothesis a change is negative or positive with probability one half.
         """
@@ -50,9 +50,9 @@ class SuccessChanges:
     def side_effect_interval(
         self, *, seed: int, confidence: float = 0.95, n_resamples: int = 2000
     ) -> Interval:
-        """SER with its interval over the examples that changed (``n`` of them).
+        """Return the SER with its interval over the ``n`` examples that changed.
 
-        By the bootstrap; the exact one if all changes are of one sign.
+        The interval is a bootstrap interval, or the exact one if all changes have the same sign.
         """
         negative = np.repeat([1.0, 0.0], [self.negative, self.positive])
         return share_interval(
@@ -67,14 +67,14 @@ class SuccessChanges:
 def success_changes(
     before: Shaped[np.ndarray, " n"], after: Shaped[np.ndarray, " n"]
 ) -> SuccessChanges:
-    """Count what an intervention changes in the success of examples.
+    """Count how an intervention changes the success of examples.
 
     Args:
-        before: success without it, booleans or 0 and 1.
-        after: success with it, of the same examples in the same order (:func:`positions_after`).
+        before: success without the intervention, booleans or 0 and 1.
+        after: success with it, for the same examples in the same order (:func:`positions_after`).
 
     Raises:
-        ValueError: if a success is neither true nor false, or the lengths differ.
+        ValueError: if a value is neither true nor false, or if the lengths differ.
     """
     first, second = _boolean(before, "before"), _boolean(after, "after")
     if first.shape != second.shape:
@@ -88,14 +88,14 @@ def success_changes(
 
 
 def positions_after(before_ids: Sequence[Hashable], after_ids: Sequence[Hashable]) -> list[int]:
-    """Return, for each example before, its position among the examples after.
+    """Return the position of each example before in the list of examples after.
 
     Args:
         before_ids: ids of the examples of one side.
         after_ids: ids of the same examples on the other side, in any order.
 
     Raises:
-        DataError: if the two sides are not of the same examples, or one is there twice.
+        DataError: if the two sides have different examples, or if an example is repeated.
     """
     position, wanted = _positions(after_ids, "after"), _positions(before_ids, "before")
     if wanted.keys() != position.keys():

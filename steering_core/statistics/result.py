@@ -1,10 +1,10 @@
-"""What the moments of each feature say about it, and the moments themselves.
+"""Moments of each feature, and the statistics computed from them.
 
-Moments are count, mean and co-moments of many groups of pairs (x, y), updated without
+The moments are count, mean and co-moments of many groups of pairs (x, y), updated without
 cancellation. Formulas: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for
-computing sample variances" (1979), with values taken relative to an *origin*, the first value a
-group has seen. The origin makes a constant group have a second moment of exactly zero and keeps
-the digits of small variations around a large mean.
+computing sample variances" (1979). Values are relative to an *origin*, the first value of a group.
+With the origin, a constant group has a second moment of exactly zero, and small variations around a
+large mean keep their digits.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Moments:
     """Moments of ``g`` groups; every array is float64 of shape ``(g,)``.
 
     Attributes:
-        origin: first x of the group; 0 for an empty group.
+        origin: first x of each group; 0 for an empty group.
         count: number of pairs.
         mean: mean of x minus ``origin``.
         m2: sum of squared deviations of x from its mean.
@@ -42,7 +42,7 @@ class Moments:
 
     @property
     def absolute_mean(self) -> Float[np.ndarray, " g"]:
-        """Mean of x; 0 for an empty group."""
+        """Return the mean of x; 0 for an empty group."""
         return self.origin + self.mean
 
     def stack(self) -> Float[np.ndarray, "6 g"]:
@@ -51,7 +51,7 @@ class Moments:
 
 
 def combine(left: Moments, right: Moments) -> Moments:
-    """Moments of the union of two disjoint sets of pairs, group by group."""
+    """Return the moments of the union of two disjoint sets of pairs, group by group."""
     count = left.count + right.count
     has_left, has_right = left.count > 0, right.count > 0
     origin = np.where(has_left, left.origin, right.origin)
@@ -81,8 +81,8 @@ def add_sums(
 ) -> None:
     """Add pairs given by their sums *about the means in* ``state``, in place.
 
-    Since the sums are taken about the running mean, the subtraction below loses digits only for a
-    group's first batch, and there by no more than a factor of the batch's size.
+    Because the sums are about the running mean, the subtraction below loses digits only for a
+    group's first batch, by at most a factor of the batch size.
 
     Args:
         state: arrays to change.
@@ -111,8 +111,8 @@ def add_sums(
 class CorrelationResult:
     """Statistics of each feature over ``n`` samples; arrays have shape ``(n_features,)``.
 
-    A sample is *positive* when its label exceeds 0.5. Means, variances and squares are over all
-    samples of the class, zeros included. A quantity that does not exist is NaN.
+    A sample is *positive* if its label exceeds 0.5. Means, variances and squares are over all
+    samples of the class, zeros included. An undefined quantity is NaN.
 
     Attributes:
         n: number of samples.
@@ -145,7 +145,7 @@ class CorrelationResult:
 
     @property
     def active_fraction(self) -> Float[np.ndarray, " f"]:
-        """Share of samples on which the feature is not zero; NaN without samples."""
+        """Return the share of samples on which the feature is not zero; NaN without samples."""
         return _divide(self.active_positive + self.active_negative, self.n)
 
 
@@ -158,7 +158,7 @@ def summarise(
     label_mean: float,
     label_m2: float,
 ) -> CorrelationResult:
-    """Complete the moments of the non-zero samples of both classes by the zeros.
+    """Add the zeros to the moments of the non-zero samples of both classes.
 
     With k of n samples non-zero, mean m and label mean c among them, and label mean C overall,
     the zeros add m² k (n − k) / n to the second moment and m k (c − C) to the co-moment.
@@ -175,7 +175,7 @@ def summarise(
     level, count = active.absolute_mean, active.count
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         m2 = active.m2 + level**2 * count * ((n - count) / max(n, 1))
-        # Where no sample is zero the two label means are the same number, up to rounding.
+        # If no sample is zero, the two label means are equal up to rounding.
         label_excess = np.where(count == n, 0.0, active.label_mean - label_mean)
         co_moment = active.co_moment + level * count * label_excess
         correlation = np.clip(co_moment / np.sqrt(m2) / np.sqrt(label_m2), -1.0, 1.0)

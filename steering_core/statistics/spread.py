@@ -1,24 +1,24 @@
-"""A floor of the standard deviations that columns are divided by."""
+"""A floor for the standard deviations by which columns are divided."""
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-#: Of the median column's standard deviation. In trained models the least variable columns of the
-#: residual stream have about half of it, so that the floor changes nothing there.
+#: The floor as a share of the median standard deviation. In trained models the least variable
+#: columns of the residual stream have about half the median, so the floor changes nothing there.
 FLOOR = 0.1
-#: Of the largest standard deviation: below it a column is constant up to float32's rounding.
+#: A column below this share of the largest standard deviation is constant up to float32 rounding.
 _CONSTANT = 1e-6
 
 
 def floored_spread(
     spread: Float[np.ndarray, " d"],
 ) -> tuple[Float[np.ndarray, " d"], Bool[np.ndarray, " d"]]:
-    """Return standard deviations, none far below the others, and where that changed one.
+    """Return standard deviations with a floor, and a mask of the raised ones.
 
-    A weight on a standardised column is divided by the column's standard deviation to act on the
-    column itself. On one that hardly varies it becomes huge and rests on a difference that may be
-    rounding. No value that is returned is below a tenth of the median; columns that are constant
-    do not count for the median.
+    To act on a raw column, the weight of a standardised column is divided by the column's standard
+    deviation. For a nearly constant column this weight would be huge and rest on differences that
+    may be rounding errors. So the floor is a tenth of the median; constant columns do not count for
+    the median.
 
     Args:
         spread: standard deviation of each column, not negative.

@@ -1,1 +1,1 @@
-"""Files on disk: written atomically, read with checks, never pickled."""
+"""Files on disk: written atomically, checked when read, never pickled."""

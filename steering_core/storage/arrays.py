@@ -17,7 +17,7 @@ def save_arrays(
     path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any] | None = None
 ) -> None:
     """Write ``arrays`` and ``metadata`` to ``path``, atomically and byte-reproducibly."""
-    # One header entry: safetensors does not keep the order of several.
+    # Use a single header entry: safetensors does not keep the order of several.
     header = {"json": json.dumps(metadata or {}, sort_keys=True)}
     with atomic_path(path) as temporary:
         save_file(

@@ -1,11 +1,12 @@
-"""Files that are there completely or not at all, written by the job that claimed them last.
+"""Write files completely or not at all, and let only the latest job write an output.
 
-A job that outlives its workflow goes on writing. By then a newer one may be making the same file
-with other settings. The older result must not take its place. A claim is a hidden file
-``.{name}.claim`` beside the output, with a token of the job. It is there while the job runs.
+A job that outlives its workflow goes on writing. Meanwhile a newer job may be making the same file
+with other settings, and the older result must not replace it. So each job claims its outputs. A
+claim is a hidden file ``.{name}.claim`` beside the output that holds a token of the job. It exists
+while the job runs.
 
-Looking at a claim and renaming are two steps. In between, a newer job can at most have begun. It
-puts its own result in place at its end.
+Checking a claim and renaming a file are two steps. If a newer job begins between them, it replaces
+the file with its own result at its end.
 """
 
 import glob
@@ -25,7 +26,7 @@ from steering_core.errors import StorageError
 
 _HOST = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())
 
-#: Tokens of this process by absolute path.
+#: Tokens of this process's claims, by absolute path.
 _held: dict[Path, str] = {}
 
 
@@ -33,12 +34,12 @@ _held: dict[Path, str] = {}
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` that replaces it when the block succeeds.
 
-    The file is synced before the rename, so a crash leaves the old file or the new one, never a
-    part. On an exception the temporary file is removed and ``path`` stays as it was. What a
-    killed process of this machine left of an earlier attempt is removed first.
+    The file is synced before it is renamed, so a crash leaves the old file or the new one, never a
+    part of it. On an exception the temporary file is removed and ``path`` does not change.
+    Leftovers of killed processes on this machine are removed first.
 
     Raises:
-        StorageError: if the process claimed ``path`` and a newer job did so since.
+        StorageError: if this process claimed ``path`` and a newer job has claimed it since.
 
     """
     path = Path(path)
@@ -76,7 +77,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         for file in (*temporary.rglob("*"), temporary):
             _sync(file)
         check_claim(path)
-        if path.exists():  # moved aside whole: what stands at `path` is never half a directory
+        if path.exists():  # move it aside, so that `path` is never half a directory
             aside = _beside(path)
             path.replace(aside / "old")
         temporary.replace(path)
@@ -117,14 +118,14 @@ def read_json(path: str | Path) -> Any:
 
 
 def claim_of(path: str | Path) -> Path:
-    """Return where the claim to ``path`` is."""
+    """Return the path of the claim to ``path``."""
     path = Path(path)
     return path.with_name(f".{path.name}.claim")
 
 
 @contextmanager
 def claimed(paths: Iterable[str | Path]) -> Iterator[None]:
-    """Claim ``paths`` for the block; claims of other processes to them end.
+    """Claim ``paths`` for the block; this ends the claims of other processes to them.
 
     Raises:
         OSError: if a claim cannot be written.
@@ -135,7 +136,7 @@ def claimed(paths: Iterable[str | Path]) -> Iterator[None]:
     try:
         for path in held:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Neither synced nor renamed: half a token is a claim of another job as well.
+            # No sync and no rename needed: even half a token ends the claims of other jobs.
             claim_of(path).write_text(token, encoding="ascii")
             _held[path] = token
         yield
@@ -146,7 +147,7 @@ def claimed(paths: Iterable[str | Path]) -> Iterator[None]:
 
 
 def check_claim(path: str | Path) -> None:
-    """Check that this process still holds the claim to ``path``, if it ever did.
+    """Check that this process still holds its claim to ``path``, if it made one.
 
     Raises:
         StorageError: if a newer job claimed it.
@@ -163,12 +164,12 @@ def check_claim(path: str | Path) -> None:
 def _holder(path: str | Path) -> str | None:
     try:
         return claim_of(path).read_text(encoding="ascii", errors="replace")
-    except FileNotFoundError:  # the newer job has ended
+    except FileNotFoundError:  # the newer job has ended and removed it
         return None
 
 
 def _prefix(path: Path) -> str:
-    """Name the machine and the process, so that a leftover can be told from work in progress."""
+    """Return a prefix with machine and process, to tell leftovers from work in progress."""
     return f".{path.name}.{_HOST}.{os.getpid()}."
 
 
@@ -188,7 +189,7 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # of another user
+    except PermissionError:  # a process of another user
         return True
     return True
 

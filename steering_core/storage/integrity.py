@@ -1,7 +1,7 @@
-"""Digests beside files, by which the next stage knows that it reads what was written.
+"""Digests beside files, with which the next stage detects damage.
 
-Page checksums of Parquet do not cover its headers, and JSON, CSV and safetensors have none. A
-seal is a hidden file ``.{name}.sha256`` beside the file or directory ``name``.
+Page checksums of Parquet do not cover its headers, and JSON, CSV and safetensors have none. So each
+output gets a seal: a hidden file ``.{name}.sha256`` beside the file or directory ``name``.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ _WORKFLOW_MARK = ".snakemake_timestamp"
 
 
 def seal_of(path: str | Path) -> Path:
-    """Return where the seal of ``path`` is."""
+    """Return the path of the seal of ``path``."""
     path = Path(path)
     return path.with_name(f".{path.name}.sha256")
 
 
 def content_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file, or one over names and contents of a directory's files."""
+    """Return the SHA-256 of a file, or of the names and contents of a directory's files."""
     path = Path(path)
     if not path.is_dir():
         with path.open("rb") as file:
@@ -43,8 +43,8 @@ def seal(path: str | Path) -> None:
     """Write the seal of ``path``.
 
     Raises:
-        OSError: if ``path`` cannot be read or the seal not be written.
-        StorageError: if the process claimed ``path`` and a newer job did so since.
+        OSError: if ``path`` cannot be read or the seal cannot be written.
+        StorageError: if this process claimed ``path`` and a newer job has claimed it since.
     """
     digest = content_digest(path)
     check_claim(path)
@@ -54,7 +54,7 @@ def seal(path: str | Path) -> None:
 def check_seal(path: str | Path) -> bool:
     """Compare ``path`` with its seal and return whether it has one.
 
-    What came from elsewhere, such as the user's own dataset, has none.
+    Files from elsewhere, such as the user's own dataset, have none.
 
     Raises:
         StorageError: if the two differ or ``path`` is missing.

@@ -1,7 +1,7 @@
-"""Tables as Parquet: the one place that writes a whole one.
+"""Write whole tables as Parquet; all stages use this function.
 
-It stands apart from the other files so that a stage without tables need not wait for pandas. What
-grows while a model runs (the activation cache) is written by row groups where it is made.
+It has its own module so that stages without tables need not import pandas. Only the activation
+cache, which grows while a model runs, is written by row groups elsewhere.
 """
 
 from pathlib import Path
@@ -21,13 +21,13 @@ def write_parquet(
     Args:
         path: the file.
         rows: the table.
-        schema: columns, in their order, and their types. Columns that it does not name are left
-            out. Without one, types are those of ``rows``.
+        schema: columns in order, with their types. Other columns are left out. Without a schema
+            the columns and types are those of ``rows``.
 
     Raises:
         pyarrow.ArrowException: if a value does not fit the type of its column.
         KeyError: if a column of the schema is missing.
-        StorageError: if the process claimed ``path`` and a newer job did so since.
+        StorageError: if this process claimed ``path`` and a newer job has claimed it since.
     """
     if isinstance(rows, pd.DataFrame):
         rows = pa.Table.from_pandas(rows, schema=schema, preserve_index=False)

@@ -1,4 +1,4 @@
-"""What a reader of a table or page must be warned of, and what to change."""
+"""Warnings for the readers of tables and pages, each with what to change."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,13 +10,13 @@ _PROBE_AS_JUDGE = (
     "reads a completion without its prompt, and one such as 'Istanbul.' cannot be judged true or "
     "false by itself"
 )
-#: Scores, in [0, 1], that differ by less do not tell texts apart.
+#: Scores in [0, 1] that differ by less than this count as the same.
 _SAME_SCORE = 0.01
 _BETWEEN = "; "
 
 
 def warnings_cell(warnings: Iterable[str]) -> str:
-    """Return the cell ``warnings`` of a table's row; :func:`warnings_in` takes it apart again."""
+    """Return the cell ``warnings`` of a table's row; :func:`warnings_in` splits it again."""
     return _BETWEEN.join(text.replace(_BETWEEN, ", ") for text in dict.fromkeys(warnings))
 
 
@@ -45,14 +45,13 @@ def probe_warnings(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def judge_warnings(
     classifier: Mapping[str, Any] | None, judged: pd.DataFrame | None = None
 ) -> list[str]:
-    """Return what keeps the judge's rates from saying much.
+    """Return warnings about judges whose rates say little.
 
     Args:
-        classifier: the ``classifier`` section of the task; None if no judge outside the model
-            reads the texts.
-        judged: a row per text: ``method``, ``score`` (NaN for one without a word, 0.5
-            for one that speaks for neither class) and ``judged``; None if the texts are not at
-            hand.
+        classifier: the ``classifier`` section of the task; None if the evaluation probe judges the
+            texts.
+        judged: a row per text: ``method``, ``score`` (NaN for a text without a word, 0.5 for a text
+            in neither class) and ``judged``; None if the texts are not available.
 
     """
     found = [] if classifier is not None else [_PROBE_AS_JUDGE]

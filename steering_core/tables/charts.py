@@ -1,4 +1,4 @@
-"""What every picture shares: its look, its axes, the places of its labels, and how it is saved."""
+"""Shared by all pictures: style, axes, placement of labels, and saving."""
 
 import io
 import re
@@ -13,14 +13,14 @@ from jaxtyping import Float, Shaped
 from steering_core.storage.files import atomic_path, write_text
 
 WIDTH, HEIGHT = 300, 270
-AXIS_PADDING = 10  # pixels, so that a marker at 0 does not stand on the other axis
+AXIS_PADDING = 10  # pixels; keeps a marker at 0 off the other axis
 INK, QUIET = "#222222", "#666666"
 _FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 _FORMATS = ("svg", "png", "html")
 
 
 def finished(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
-    """``chart`` on white, with the shared fonts, axes and a legend below."""
+    """Return ``chart`` on white, with the shared fonts, axes and a legend below."""
     return (
         chart.configure(background="white", font=_FONT, padding=12)
         .configure_view(stroke="#cccccc")
@@ -51,7 +51,7 @@ def finished(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
 
 
 def note(text: str) -> alt.Chart:
-    """Make a panel that says in words why there is nothing to draw."""
+    """Return a panel with a text instead of a chart: why there is nothing to draw."""
     return (
         alt.Chart(pd.DataFrame({"note": [text]}))
         .mark_text(fontSize=12, color=QUIET)
@@ -60,7 +60,7 @@ def note(text: str) -> alt.Chart:
 
 
 def spread_axis(values: pd.Series) -> dict[str, alt.Scale | alt.Axis]:
-    """Scale and axis for non-negative values: linear, or symmetric log if they span decades.
+    """Return scale and axis of non-negative values: linear, or symmetric log if they span decades.
 
     The symmetric log is linear below the smallest positive value and shows 0, which a log axis
     cannot.
@@ -85,7 +85,7 @@ def spread_axis(values: pd.Series) -> dict[str, alt.Scale | alt.Axis]:
 
 
 def log_axis(values: pd.Series) -> dict[str, alt.Scale | alt.Axis]:
-    """Logarithmic scale and axis for positive values, with ticks at 1 and 3 of each decade."""
+    """Return a log scale and axis for positive values, with ticks at 1 and 3 of each decade."""
     low, high = 0.7 * float(values.min()), 1.4 * float(values.max())
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     ticks = [float(f"{digit}e{exponent}") for exponent in exponents for digit in (1, 3)]
@@ -98,7 +98,7 @@ def log_axis(values: pd.Series) -> dict[str, alt.Scale | alt.Axis]:
 def save_chart(chart: alt.TopLevelMixin, path: str | Path) -> None:
     """Write ``chart`` to ``path`` (.svg, .png or .html), atomically and byte-reproducibly.
 
-    Needs no network; the HTML holds the scripts it runs.
+    It needs no network: the HTML contains the scripts it runs.
 
     Raises:
         ValueError: for another suffix.
@@ -121,7 +121,7 @@ def save_chart(chart: alt.TopLevelMixin, path: str | Path) -> None:
 
 
 def _renumbered(svg: str) -> str:
-    """``svg`` with its element ids counted from 1: the renderer counts on from chart to chart."""
+    """Return ``svg`` with element ids counted from 1; the renderer keeps counting across charts."""
     ids = re.findall(r'\bid="((?:clip|gradient_)\d+)"', svg)
     new = {old: f"id{number}" for number, old in enumerate(dict.fromkeys(ids), start=1)}
     return re.sub(
@@ -132,7 +132,7 @@ def _renumbered(svg: str) -> str:
 
 
 _GAP = 1.0  # pixels between two labels
-_CLEAR, _REACH = 6.0, 7.0  # pixels from a label to the centre of a marker, and of its own
+_CLEAR, _REACH = 6.0, 7.0  # pixels from a label to the centre of any marker, and of its own marker
 _LABEL_SIZE = 10
 _LETTER = 0.67  # width of a character of a share such as 86%, in units of the font size
 _SIDES = ((-1, -1), (0, -1), (-1, 0), (1, -1), (1, 0), (0, 1), (-1, 1), (1, 1))
@@ -147,14 +147,14 @@ def pixels(
     padding: float = 0.0,
     symlog: float | None = None,
 ) -> Float[np.ndarray, " n"]:
-    """Where a Vega scale puts ``values``, in pixels from the start of its axis.
+    """Return where a Vega scale puts ``values``, in pixels from the start of its axis.
 
     Args:
         values: in the unit of the axis.
         low: start of the scale's domain.
-        high: its end.
-        length: of the axis, in pixels.
-        padding: of the scale, in pixels at either end.
+        high: end of the scale's domain.
+        length: length of the axis, in pixels.
+        padding: padding of the scale at each end, in pixels.
         symlog: the constant of a symmetric log scale; None for a linear one.
     """
 
@@ -175,18 +175,18 @@ def label_places(
 ) -> Float[np.ndarray, "n 2"]:
     """Find a place for the label of each point, the first points first.
 
-    A label is tried on eight sides of its point, the upper left first. It takes the side that
-    covers the fewest ``marks``, of those where it meets no label placed before and stays in the
-    panel. Without such a side it is left out.
+    A label is tried on eight sides of its point, the upper left first. Sides where it would leave
+    the panel or overlap an earlier label are skipped. Of the others it takes the one that covers
+    the fewest ``marks``. If no side is left, the label is left out.
 
     Args:
-        points: in pixels, y downward; the most important first.
+        points: positions in pixels, y downward; the most important points first.
         texts: the labels, as :func:`label_layers` draws them.
-        marks: centres of the markers, or points of the lines, better not written over.
+        marks: centres of markers, or points of lines, that labels should not cover.
         frame: width and height of the panel, pixels.
 
     Returns:
-        Centre of each label relative to its point, pixels; NaN for a label left out.
+        Centre of each label relative to its point, in pixels; NaN for a label left out.
     """
     offsets = np.full((len(points), 2), np.nan)
     taken: list[tuple[np.ndarray, np.ndarray]] = []
@@ -213,17 +213,17 @@ def label_layers(labels: pd.DataFrame, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     """Draw the column ``label`` beside its points.
 
     Args:
-        labels: with the columns of ``x`` and ``y``, ``label``, and ``dx`` and ``dy``, the two
-            columns of :func:`label_places`; those left out there are not drawn.
+        labels: the columns of ``x`` and ``y``, ``label``, and ``dx`` and ``dy`` (the two columns
+            of :func:`label_places`). Labels left out there are not drawn.
         x: encoding of the points.
-        y: likewise.
+        y: encoding of the points.
     """
     placed = labels.dropna(subset=["dx", "dy"])
     if placed.empty:
         return []
     text = alt.Chart(placed).encode(x, y, text="label:N")
     shift = {"dx": alt.expr("datum.dx"), "dy": alt.expr("datum.dy"), "fontSize": _LABEL_SIZE}
-    # A halo first: a label may stand on a line.
+    # Draw a halo first, because a label may lie on a line.
     return [
         text.mark_text(stroke="white", strokeWidth=3, **shift),
         text.mark_text(color=INK, **shift),

@@ -37,7 +37,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """The columns of a table, in order, and those that tell the rows of one experiment apart."""
+    """The columns of a table in order; ``key`` names those that identify a row of an experiment."""
 
     name: str
     columns: tuple[Column, ...]
@@ -51,7 +51,7 @@ class Table:
 
 @cache
 def tables() -> dict[str, Table]:
-    """Return every described table by its name, which is its file's without ``.csv``."""
+    """Return every described table by its name: the name of its file without ``.csv``."""
     described = yaml.safe_load(_DATA.read_text(encoding="utf-8"))
     return {
         name: Table(
@@ -86,12 +86,12 @@ def _columns(
 
 
 def validate_table(df: pd.DataFrame, table: str) -> None:
-    """Check that ``df`` is the described table ``table`` and has no row twice.
+    """Check that ``df`` fits the description of ``table`` and repeats no row.
 
     Raises:
-        ValueError: naming the fault: a column that is missing, unknown or out of order; an empty
-            cell in a column that is never empty; a column of the wrong kind; or two rows of one
-            experiment with the same key.
+        ValueError: if a column is missing, unknown, out of order or of the wrong kind, if a column
+            that is never empty has an empty cell, or if two rows of an experiment have the same
+            key. The message names the fault.
 
     """
     described = tables()[table]
@@ -133,7 +133,7 @@ def _check_cells(values: pd.Series, column: Column, table: str) -> None:
 
 
 def interval_cells(name: str, stem: str, interval: Interval) -> dict[str, float]:
-    """Return the cells ``{name, stem_low, stem_high}``; NaN, an empty cell, for a missing value.
+    """Return the cells ``{name, stem_low, stem_high}``; a missing value is NaN, an empty cell.
 
     ``stem`` is the ``interval`` of the column in ``columns.yaml``.
     """
@@ -151,7 +151,7 @@ def describe(columns: Sequence[Column]) -> str:
 
 
 def rendered_page(page: str) -> str:
-    """Return a Markdown page with the table in each section ``# Columns of NAME.csv`` renewed."""
+    """Return a Markdown page with a new table in each section ``# Columns of NAME.csv``."""
     for table in tables().values():
         section = re.compile(
             rf"(^#+ Columns of {re.escape(table.name)}\.csv\n.*?)^\| column .*?(?=^[^|]|\Z)",

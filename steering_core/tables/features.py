@@ -1,4 +1,4 @@
-"""The table of the features worth looking at."""
+"""The table of the features most correlated with the labels or most used by the QP."""
 
 import numpy as np
 import pandas as pd
@@ -20,18 +20,18 @@ def feature_table(
     *,
     top: int = 30,
 ) -> pd.DataFrame:
-    """Return the ``top`` features by absolute correlation and those by share of coefficients.
+    """Return the ``top`` features by absolute correlation, and the ``top`` by coefficient share.
 
     The columns are those of ``features`` in ``columns.yaml``.
 
     Args:
-        statistics: of every feature on the training split.
-        probe: oriented to the target class.
-        decoder: unit-norm rows.
-        coefficient_share: share of the summed QP coefficients over the test rows.
-        neuronpedia_id: of the SAE, or None.
-        experiment: its name.
-        top: how many by each order.
+        statistics: statistics of every feature on the training split.
+        probe: fitted probe, oriented to the target class.
+        decoder: decoder with unit-norm rows.
+        coefficient_share: share of each feature in the QP coefficients, summed over test rows.
+        neuronpedia_id: Neuronpedia id of the SAE, or None.
+        experiment: name of the experiment.
+        top: number of features taken from each ranking.
     """
     strength = np.nan_to_num(np.abs(statistics.correlation))
     chosen = _largest(strength, top) | _largest(coefficient_share, top)
@@ -55,6 +55,6 @@ def feature_table(
 
 
 def _largest(values: Float[np.ndarray, " d_sae"], top: int) -> set[int]:
-    """Indices of the ``top`` largest values that are positive."""
+    """Return the indices of the ``top`` largest values, leaving out those that are not positive."""
     order = np.argsort(-values, kind="stable")[:top]
     return set(order[values[order] > 0].tolist())

@@ -31,7 +31,7 @@ def sweep_figure(df: pd.DataFrame, used: int) -> alt.HConcatChart:
     Args:
         df: columns ``layer``, ``accuracy`` and ``accuracy_std`` (share, over folds),
             ``alignment`` (a squared cosine), ``picked`` (bool).
-        used: the layer of the experiment, picked or configured.
+        used: layer of the experiment, picked or configured.
 
     """
     df = df.assign(used=df["layer"] == used)
@@ -73,7 +73,7 @@ def _layer_axis(df: pd.DataFrame) -> alt.X:
 
 
 def _curve(df: pd.DataFrame, column: str, title: str, colour: str) -> alt.LayerChart:
-    """``column`` by layer, with the layer used marked by a rule."""
+    """Draw ``column`` by layer, with a vertical line at the layer used."""
     x, marked = _layer_axis(df), alt.Chart(df[df["used"]])
     y = alt.Y(column, type="quantitative", title=title, scale=_SWEEP_SCALE)
     base = alt.Chart(df)
@@ -100,18 +100,18 @@ _HELD = {"tau": "τ", "qp": "λ", "socp": "ε"}
 def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.TopLevelMixin:
     """Draw the programs' exact frontier, with the points of a sweep on it.
 
-    Two panels, ‖Dᵀδ‖ against L1 and against L0. A curve is drawn for each program and each value
-    of what is held fixed along it: the margin or the program's parameter, whichever takes fewer
-    values; several curves of a program are labelled with that value, as far as there is room. If it
-    is the parameter that is held, a third panel shows what the margin costs in L1.
+    Two panels show ‖Dᵀδ‖ against L1 and against L0. Along a curve either the margin or the
+    program's parameter is fixed, whichever has fewer values. There is one curve for each program
+    and fixed value. If a program has several curves, they are labelled with this value where there
+    is room. If the parameter is fixed, a third panel shows the cost of the margin in L1.
 
     Args:
         df: columns ``experiment``, ``program``, ``parameter`` (λ or ε), ``l0``, ``l1``,
-            ``residual_norm``, ``tau`` (the margin, probe logits), a row per point of the curves;
-            none gives a picture that says so.
+            ``residual_norm``, ``tau`` (the margin, probe logits); one row per point of the curves.
+            Without rows the picture shows a note.
         grid: the same columns for the points of a sweep, with the counts ``n_infeasible``,
-            ``n_inaccurate`` and ``n_failed``, or None. A point at which some row had no certified
-            solution is hollow; without any it has no place.
+            ``n_inaccurate`` and ``n_failed``, or None. A point is hollow if some row had no
+            certified solution, and not drawn if no row had one.
 
     """
     if df.empty:
@@ -121,7 +121,7 @@ def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.T
     other = "tau" if held == "parameter" else "parameter"
     curves = df.sort_values(["program", held, other], kind="stable")
     curves = curves.assign(
-        # Along a curve the rows are joined in this order, not in that of the x axis.
+        # Join the rows of a curve in this order, not in the order of the x axis.
         place=range(len(curves)),
         curve=curves["program"] + " " + curves[held].astype(str),
         label=(pd.Series("tau", curves.index) if held == "tau" else curves["program"]).map(_HELD)
@@ -134,7 +134,7 @@ def frontier_figure(df: pd.DataFrame, grid: pd.DataFrame | None = None) -> alt.T
     if held == "parameter":
         axes.append((("tau", "margin (probe logits)"), l1))
     labelled = 1 < curves["label"].nunique() <= _MOST_LABELS
-    # Curves of one program meet in L0, so labels would collide there.
+    # The curves of a program meet in L0, so labels would collide there.
     panels = [_program_panel(curves, grid, programs, x, y, labelled and y is l1) for x, y in axes]
     about = "Curves: the exact path. Points: the settings that ran; hollow: some rows had no "
     about += "certified solution."
@@ -164,9 +164,9 @@ def _program_panel(
     y: tuple[str, str],
     labelled: bool,
 ) -> alt.LayerChart:
-    """Column ``y`` against column ``x``, each given as (name, axis title)."""
+    """Draw column ``y`` against column ``x``, each given as (name, axis title)."""
     legend = alt.Legend(symbolType="stroke", symbolSize=500, symbolStrokeWidth=3)
-    # The programs share one path, so the later curve is dashed to leave the earlier one visible.
+    # The programs share one path, so the later curve is dashed to keep the earlier one visible.
     colour, dash = (
         {"field": "program", "type": "nominal", "title": None, "legend": legend, "scale": scale}
         for scale in (
@@ -209,7 +209,7 @@ def _program_panel(
 
 
 def _labels(curves: pd.DataFrame, grid: pd.DataFrame | None, x: str, y: str) -> pd.DataFrame:
-    """What stands beside the upper ends of the curves, and where."""
+    """Return the labels at the upper ends of the curves, with their places."""
     drawn = pd.concat([curves[[x, y]], *([] if grid is None else [grid[[x, y]]])])
     low, high = drawn.min(), drawn.max()
     across = pixels(drawn[x], low[x], high[x], _WIDE, padding=_PADDING)
@@ -221,7 +221,7 @@ def _labels(curves: pd.DataFrame, grid: pd.DataFrame | None, x: str, y: str) -> 
     return tops[["label", x, y]].assign(dx=shift[:, 0], dy=shift[:, 1])
 
 
-# Shades of a program's colour, for as many parameters; then they repeat.
+# Shades of a program's colour, one per parameter; they repeat if there are more parameters.
 _VARIANT_COLOURS = {
     "qp": ("#0072B2", "#56A0D3", "#003B5C"),
     "socp": ("#D55E00", "#F0A070", "#7A3600"),
@@ -232,7 +232,7 @@ _SHAPES = {"qp": "circle", "socp": "square"}
 
 @dataclass(frozen=True)
 class _Panel:
-    """A mean with its interval, a value of reference, and whether it is a share."""
+    """A panel: a mean with its interval, a reference value, and whether the mean is a share."""
 
     column: str
     interval: str
@@ -250,10 +250,10 @@ _PANELS = (
 
 
 def variant_figure(df: pd.DataFrame) -> alt.TopLevelMixin:
-    """Draw a variant table of one experiment: a row per variant, a panel per quantity.
+    """Draw a variant table of one experiment: one row per variant, one panel per quantity.
 
-    Objective relative to the plain program, L0, ‖Dᵀδ‖ and the evaluation probe's flip rate, with
-    bootstrap 95 % intervals, a point per program and parameter.
+    The panels are the objective relative to the plain program, L0, ‖Dᵀδ‖ and the flip rate of the
+    evaluation probe. Each has one point per program and parameter, with a bootstrap 95 % interval.
 
     Args:
         df: the columns of ``variants`` in ``columns.yaml``; may be empty.
@@ -314,7 +314,7 @@ def _variant_panel(
         ),
     ]
     if panel.reference is not None:
-        # In a column outside the panel, clear of the bars and of the dashed line.
+        # Put the numbers in a column outside the panel, away from the bars and the dashed line.
         value = alt.Text(panel.column, type="quantitative", format=".3f")
         layers.append(
             base.transform_filter("datum.variant != 'path'")
@@ -330,7 +330,7 @@ def _variant_panel(
 
 
 def _styles(series: list[str]) -> tuple[list[str], list[str]]:
-    """Colour and marker of each series, which begins with the name of its program."""
+    """Return colour and marker of each series; its name begins with the program's name."""
     colours, shapes = [], []
     for place, name in enumerate(series):
         program = name.split()[0]

@@ -1,18 +1,18 @@
-"""Whether a method is on the frontier, in words, from the numbers of the table."""
+"""State in words whether a method is on the frontier, from the numbers of the table."""
 
 import pandas as pd
 
 
 def frontier_verdict(table: pd.DataFrame, method: str) -> str:
-    """Say where ``method`` is on the frontier, or what keeps it off.
+    """Say at which strengths ``method`` is on the frontier, or which row beats it.
 
-    A method that is off the frontier is shown at its selected strength, beaten by a selected
-    strength of another method where one beats it. If none was selected, the strength with the
-    least KL is shown: the one with the highest rate would be a biased choice.
+    A method that is not on the frontier is shown at its selected strength. If no strength was
+    selected, the one with the least KL is shown, because the one with the highest rate would be a
+    biased choice. The row that beats it is a selected strength of another method if there is one.
 
     Args:
-        table: as :mod:`steering_core.tables.columns` describes it, of one experiment.
-        method: one of its methods.
+        table: pareto table of one experiment, as ``columns.yaml`` describes it.
+        method: a method in the table.
 
     Raises:
         ValueError: if the table has no row of ``method``.
@@ -57,12 +57,12 @@ def frontier_verdict(table: pd.DataFrame, method: str) -> str:
 
 
 def is_true(cells: pd.Series) -> pd.Series:
-    """Return which cells of a column of booleans are true; an empty cell is not."""
+    """Return which cells of a column of booleans are true; an empty cell counts as false."""
     return cells.astype("boolean").fillna(False).astype(bool)
 
 
 def strength_label(row: pd.Series) -> str:
-    """Return ``alpha=0.5``, or ``tau=4 at lambda=0.1`` where a program holds a parameter."""
+    """Return ``alpha=0.5``, or ``tau=4 at lambda=0.1`` if the program has a fixed parameter."""
     name, at, held = str(row["strength_name"]).partition(" at ")
     return f"{name}={row['strength']:g}{at}{held}"
 

@@ -23,12 +23,12 @@ def norm_matched_table(
     """Return the table ``norm_matched`` as ``columns.yaml`` describes it.
 
     Args:
-        rows: as :func:`steering_core.metrics.probe_effects.norm_matched_effects` returns them, of
-            all programs together. A strength without a row to compare on is not in the table.
+        rows: rows of :func:`steering_core.metrics.probe_effects.norm_matched_effects` for all
+            programs together. A strength without a row to compare on is left out of the table.
         experiment: name of the experiment.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
         n_resamples: number of bootstrap samples.
-        warnings: what a reader must be warned of in every row.
+        warnings: warnings for every row.
 
     """
     names = column_names("norm_matched")

@@ -1,7 +1,7 @@
-"""Pages to read rather than numbers: texts side by side, the top features, changed answers.
+"""HTML pages for reading: texts side by side, the top features, changed answers.
 
-The templates beside this module are Jinja's. Every value is escaped there, and the page may load
-and run nothing but its own style and script.
+The templates beside this module are Jinja templates. They escape every value, and a page can load
+and run only its own style and script.
 """
 
 import base64
@@ -34,7 +34,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _plain(value: object) -> object:
-    """Return what a template writes for a value: nothing for a missing one."""
+    """Return the text that a template shows for a value; a missing value gives an empty text."""
     if isinstance(value, Markup):
         return value
     if _is_missing(value):
@@ -84,7 +84,7 @@ def neuronpedia_url(neuronpedia_id: str | None, feature: int) -> str | None:
     """Return the Neuronpedia page of a feature, or None if the SAE has no Neuronpedia id.
 
     Args:
-        neuronpedia_id: as sae-lens gives it, ``model/sae``, e.g. ``gpt2-small/7-res-jb``.
+        neuronpedia_id: id from sae-lens, ``model/sae``, e.g. ``gpt2-small/7-res-jb``.
         feature: index of the decoder row.
 
     Raises:
@@ -108,8 +108,8 @@ def generations_page(
 ) -> str:
     """Build a page of the texts: a row per prompt, unsteered first, a column per method.
 
-    Each column has a selector of the method's strengths, first set to the middle one; the page
-    can be searched, and columns can be switched off.
+    Each column has a selector for the method's strengths, initially at the middle one. Readers can
+    search the page and hide columns.
 
     Args:
         df: columns ``prompt_id``, ``prompt``, ``method``, ``strength``, ``text``; optionally
@@ -217,7 +217,7 @@ _SHARE = _FeatureColumn("coefficient_share", "share of coefficients", "{:.1%}")
 
 
 def features_page(df: pd.DataFrame, title: str, warnings: Sequence[str] = ()) -> str:
-    """Build a page of features: sortable, searchable, linked to Neuronpedia where there is a link.
+    """Build a sortable, searchable page of features, with a link to Neuronpedia if there is one.
 
     Args:
         df: columns ``feature`` (index), ``correlation``, ``probe_alignment`` (a cosine),
@@ -282,13 +282,13 @@ def changes_page(
 ) -> str:
     """Build a searchable page with a row per seed and example whose success changed.
 
-    Each example has its prompt once, and the answer of every method that changed its success. An
-    answer without a visible character is shown as "(empty)". Answers in other words with the same
-    success are counted at the top.
+    Each example shows its prompt once, and the answer of every method that changed its success. An
+    answer without a visible character is shown as "(empty)". The top of the page counts the answers
+    whose wording changed but whose success did not.
 
     Args:
         title: the page's heading, plain text.
-        runs: for each seed and method what :func:`steering_core.corrsteer.report.paired` returns.
+        runs: results of :func:`steering_core.corrsteer.report.paired`, one per seed and method.
         warnings: warnings at the top of the page, plain text.
 
     """

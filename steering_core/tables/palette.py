@@ -1,7 +1,7 @@
 """One colour and one marker per method, the same in every picture.
 
-The colours are Okabe and Ito's and Tol's muted scheme, which stay apart under the common forms of
-colour blindness; the marker says the same again for print.
+The colours come from Okabe and Ito and from Tol's muted scheme. People with the common forms of
+colour blindness can tell them apart. Markers tell methods apart in print without colour.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ class Style:
 
 
 #: The styles of the registered methods, in the order in which legends list them.
-# The two programs often reach the same point: the circle is then seen on the larger square.
+# The two programs often reach the same point. The circle stays visible on the larger square.
 PALETTE: dict[str, Style] = {
     "qp_optimal": Style("#0072B2", "circle", 60),
     "convex_optimal": Style("#D55E00", "square", 130),
@@ -44,7 +44,7 @@ _OTHER_SHAPES = ("square", "circle", "diamond", "triangle-up", "cross")
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, Style]:
-    """Give each distinct method a style, known ones first in a fixed order, then by name."""
+    """Give each distinct method a style: known methods first in a fixed order, then by name."""
     present = set(methods)
     styles = {name: style for name, style in PALETTE.items() if name in present}
     for index, name in enumerate(sorted(present - set(PALETTE))):

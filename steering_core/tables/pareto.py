@@ -1,4 +1,4 @@
-"""One row per (method, strength): everything measured, aggregated for pareto.csv."""
+"""Aggregate all measurements into pareto.csv, one row per (method, strength)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ _POINT = ["method", "strength_index", "strength_name", "strength", "tau", "lam",
 
 @dataclass(frozen=True)
 class Subject:
-    """What the table is about, and what a reader must be warned of in every row.
+    """The experiment that the table describes, and the warnings for every row.
 
-    ``config_sha256`` and ``code_sha256`` are those of ``provenance.json``, shortened.
+    ``config_sha256`` and ``code_sha256`` are the shortened digests of ``provenance.json``.
     """
 
     experiment: str
@@ -39,7 +39,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the stages measured, all methods together.
+    """The measurements of all stages, for all methods together.
 
     Attributes:
         solutions: a row per (method, strength, input): test rows and prompts.
@@ -48,7 +48,7 @@ class Measured:
             ``judged`` (1 if the judge puts the completion in the target class) and ``empty`` (1 if
             the completion has no word); NaN where the prompt had no solution. Must contain
             ``no_steering``.
-        validation_texts: the same of the validation prompts, or None: then no strength is selected.
+        validation_texts: the same for validation prompts. If None, no strength is selected.
     """
 
     solutions: pd.DataFrame
@@ -63,13 +63,13 @@ def gather(
     divergence: Sequence[pd.DataFrame],
     judged: pd.DataFrame,
 ) -> Measured:
-    """Put together what the stages wrote, with reported and validation prompts apart.
+    """Combine the tables of the stages, and separate reported from validation prompts.
 
     Args:
-        solutions: of ``solutions/{family}.parquet``, all families'.
-        probe_effects: of ``probe_effects.parquet``.
-        divergence: of ``divergence/{method}.parquet``, each method's.
-        judged: of ``judged.parquet``.
+        solutions: rows of ``solutions/{family}.parquet`` of all families.
+        probe_effects: rows of ``probe_effects.parquet``.
+        divergence: tables ``divergence/{method}.parquet``, one per method.
+        judged: rows of ``judged.parquet``.
 
     """
     key = ["method", "strength_index", "example_id"]
@@ -86,11 +86,11 @@ def gather(
 
 
 def pareto_table(subject: Subject, measured: Measured, settings: "Settings") -> pd.DataFrame:
-    """Return the table that :mod:`steering_core.tables.columns` describes.
+    """Return the table ``pareto`` as ``columns.yaml`` describes it.
 
-    Means are over inputs with a solution, before and after steering alike; the flip rates count
-    an input without one as not flipped. A row that could not steer every prompt and position, or
-    whose logits were not finite for a prompt, competes for no frontier.
+    Means are over inputs with a solution, both before and after steering. Flip rates count an input
+    without a solution as not flipped. A row cannot be on the frontier if it could not steer every
+    prompt and position, or if its logits were not finite for a prompt.
     """
     base = measured.texts[measured.texts["method"] == BASELINE]
     boot = {"n_resamples": settings.bootstrap_resamples, "seed": settings.seed}
@@ -102,7 +102,7 @@ def pareto_table(subject: Subject, measured: Measured, settings: "Settings") -> 
     table = _with_selection(
         pd.DataFrame(rows), measured.validation_texts, settings.selection_kl, boot
     )
-    # Both axes of the frontier are over prompts, so test rows have no say in who competes.
+    # Both axes of the frontier are over prompts, so test rows do not decide which rows compete.
     whole = table["feasible_fraction_prompts"].isna() | (table["feasible_fraction_prompts"] == 1)
     whole &= table["unsolved_positions"].fillna(0) == 0
     whole &= table["n_texts"] == table["n_prompts"]
@@ -119,7 +119,7 @@ def pareto_table(subject: Subject, measured: Measured, settings: "Settings") -> 
 def _with_selection(
     table: pd.DataFrame, texts: pd.DataFrame | None, budget: float, boot: dict[str, int]
 ) -> pd.DataFrame:
-    """Add what the validation prompts say; empty cells without any."""
+    """Add the columns of the validation prompts; without such prompts their cells are empty."""
     if texts is None:
         chosen = [name for name in column_names("pareto") if name.startswith("validation_")]
         table = table.assign(**dict.fromkeys(chosen, np.nan), n_validation_texts=np.nan)
@@ -199,7 +199,7 @@ def _row(
     return row | {"warnings": warnings_cell(warnings)}
 
 
-#: Columns of the solutions, and the stems of the cells that hold their means.
+#: Columns of the solutions, with the stems of the cells for their means.
 _SIZES = ("residual_norm", "l0", "l1")
 
 
@@ -209,8 +209,8 @@ def row_cells(
     """Return counts, sizes, probe scores and flip rates of one method at one strength.
 
     Args:
-        solutions: a row per test row, as ``solutions/*.parquet`` has them.
-        effects: a row per test row, as ``probe_effects.parquet`` has them.
+        solutions: rows of ``solutions/*.parquet``, one per test row.
+        effects: rows of ``probe_effects.parquet``, one per test row.
         boot: ``seed`` and ``n_resamples`` of the intervals.
 
     """
@@ -235,19 +235,19 @@ def row_cells(
 def size_cells(
     rows: pd.DataFrame, name: str, boot: dict[str, int], sizes: tuple[str, ...] = _SIZES
 ) -> dict[str, float]:
-    """Return how much is touched, on average over ``rows``, which all have a solution.
+    """Return the mean sizes of the solutions in ``rows``, which must all have a solution.
 
     Args:
-        rows: of the solutions.
-        name: what the cells are called, with {} for the size.
-        boot: as in :func:`row_cells`.
-        sizes: which sizes.
+        rows: rows of the solutions.
+        name: pattern of the cells' names, with {} for the size.
+        boot: ``seed`` and ``n_resamples`` of the intervals.
+        sizes: sizes to average.
 
     """
     cells: dict[str, float] = {}
     for size in sizes:
         stem = name.format(size)
-        values = rows[size].dropna().to_numpy(dtype=float)  # NaN: not through features
+        values = rows[size].dropna().to_numpy(dtype=float)  # NaN if the method uses no features
         cells |= interval_cells(f"{stem}_mean", f"{stem}_ci", mean_interval(values, **boot))
     return cells
 
@@ -255,13 +255,13 @@ def size_cells(
 def _probe_cells(effects: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
     cells: dict[str, float] = {}
     for probe, flip in (("probe", "flip"), ("eval_probe", "eval_flip")):
-        # Before and after are over the same rows: those left are nearer the margin to begin with.
+        # Use the same rows before and after: rows with a solution start closer to the margin.
         both = effects.dropna(subset=[f"{probe}_steered"])
         for when, stem in (("base", "score_base_ci"), ("steered", "score_ci")):
             scores = mean_interval(both[f"{probe}_{when}"].to_numpy(dtype=float), **boot)
             cells |= interval_cells(f"{probe}_score_{when}", f"{probe}_{stem}", scores)
         outside = effects[effects[f"{probe}_base"] <= 0]
-        flipped = outside[f"{probe}_steered"] > 0  # NaN, no solution: not flipped
+        flipped = outside[f"{probe}_steered"] > 0  # NaN (no solution) counts as not flipped
         rate = mean_interval(flipped.to_numpy(dtype=float), **boot)
         cells |= interval_cells(f"{flip}_rate", f"{flip}_ci", rate)
     return cells
@@ -273,14 +273,14 @@ def text_cells(
     """Return counts, sizes, KL, perplexities and the judge's rates of one method at one strength.
 
     Args:
-        solutions: a row per prompt, as ``solutions/*.parquet`` has them.
-        texts: a row per prompt, as :class:`Measured` has them.
-        base: the same of the unsteered texts.
+        solutions: rows of ``solutions/*.parquet``, one per prompt.
+        texts: rows of :class:`Measured`, one per prompt.
+        base: the same rows of the unsteered texts.
         boot: ``seed`` and ``n_resamples`` of the intervals.
 
     """
     made = texts[texts["n_tokens"] > 0]
-    # Before and after are over the same prompts.
+    # Use the same prompts before and after.
     base = base[base["example_id"].isin(made["example_id"])]
     cells: dict[str, float] = {"n_prompts": len(texts), "n_texts": len(made)}
     cells |= {"n_empty_base": int(base["empty"].sum()), "n_empty": int(made["empty"].sum())}

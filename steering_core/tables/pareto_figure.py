@@ -1,4 +1,4 @@
-"""The frontier of effect and cost, drawn."""
+"""The picture of effect against cost."""
 
 from dataclasses import dataclass
 
@@ -50,29 +50,34 @@ _L0 = _Quantity("prompt_l0_mean", "features changed per prompt, L0 (log scale)")
 
 
 def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
-    """Draw what steering achieves against what it costs: three panels, a series per method.
+    """Draw the effect of steering against its cost: three panels, one series per method.
 
-    KL per token against classifier rate, norm added against evaluation-probe flip rate, and, for
-    the methods that act through features, L0 against classifier rate; both axes of a panel are over
-    the same inputs: prompts, or the test rows outside the target class by the evaluation probe. The
-    points of a method are joined in order of strength; a point is hollow where some of the panel's
-    inputs had no solution; bars are bootstrap 95 % intervals; a black outline marks the frontier of
-    the first panel, where ``frontier_probability`` stands beside it (unsteered it is 1) unless
-    labels of selected or surer points take the room; a ring the strength selected on validation
-    prompts; the dashed line is the rate of ``no_steering``.
+    The panels show KL per token against classifier rate, added norm against the flip rate of the
+    evaluation probe, and, for methods that act through features, L0 against classifier rate. Both
+    axes of a panel are over the same inputs: prompts, or the test rows outside the target class by
+    the evaluation probe.
+
+    - A line joins the points of a method in order of strength.
+    - A point is hollow if some of the panel's inputs had no solution.
+    - Bars are bootstrap 95 % intervals.
+    - A black outline marks the frontier of the first panel. The label beside it is
+      ``frontier_probability`` (1 for unsteered text). It is left out if labels of selected or surer
+      points take its place.
+    - A ring marks the strength selected on validation prompts.
+    - The dashed line is the rate of ``no_steering``.
 
     Args:
         df: a pareto table of one experiment, with the columns of ``pareto`` in ``columns.yaml``.
 
     Raises:
-        ValueError: if ``df`` holds no experiment or seed, or more than one.
+        ValueError: if ``df`` does not have exactly one experiment and one seed.
 
     """
     if len(df[["experiment", "seed"]].drop_duplicates()) != 1:
         raise ValueError("a pareto figure shows one experiment at one seed: select its rows first.")
     styles = method_styles(df["method"])
     rows = _drawn(df, styles)
-    unsteered = df["method"] == _UNSTEERED  # its base is over all prompts
+    unsteered = df["method"] == _UNSTEERED  # its base rate is over all prompts
     base = pd.to_numeric(df.loc[unsteered, "classifier_rate_base"]).dropna().iloc[:1]
     texts = rows.assign(hollow=_some_prompt_left_alone(df))
     tested = rows.assign(hollow=df["n_outside_eval_solved"] < df["n_outside_eval"])
@@ -100,7 +105,7 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
 
 
 def _drawn(df: pd.DataFrame, styles: dict[str, Style]) -> pd.DataFrame:
-    """``df`` as numbers, with what the marks need."""
+    """Return ``df`` with numeric columns, and the columns that the marks need."""
     numbers = {
         name: pd.to_numeric(df[name])
         for quantity in (_KL, _RATE, _NORM, _FLIP, _L0)
@@ -117,26 +122,26 @@ def _drawn(df: pd.DataFrame, styles: dict[str, Style]) -> pd.DataFrame:
         selected=_flag(df["selected"]),
         sure=pd.to_numeric(df["frontier_probability"]),
         area=df["method"].map({method: style.size for method, style in styles.items()}),
-        # The first methods of the legend are drawn last, on top.
+        # Draw the first methods of the legend last, so that they are on top.
         rank=df["method"].map(places),
     )
 
 
 def _nowhere(texts: pd.DataFrame) -> str:
-    """Name the methods of the legend that no panel has a point of."""
+    """Return a note that names the methods without a point in any panel."""
     there = texts.dropna(subset=[_KL.column, _RATE.column])["method"]
     gone = [name for name in dict.fromkeys(texts["method"]) if name not in set(there)]
     return f" No solution at any strength: {', '.join(gone)}." if gone else ""
 
 
 def _some_prompt_left_alone(df: pd.DataFrame) -> pd.Series:
-    """Whether some prompt, or some position of a text, had no solution."""
+    """Return True where some prompt, or some position of a text, had no solution."""
     unsolved = pd.to_numeric(df["unsolved_positions"]).fillna(0) > 0
     return unsolved | (pd.to_numeric(df["feasible_fraction_prompts"]).fillna(1) < 1)
 
 
 def _flag(values: pd.Series) -> pd.Series:
-    """True where ``values`` is; an empty cell is False."""
+    """Return ``values`` as booleans; an empty cell is False."""
     return values.astype("boolean").fillna(False).astype(bool)
 
 
@@ -150,7 +155,7 @@ def _panel(
     *,
     labelled: bool = False,
 ) -> alt.Chart | alt.LayerChart:
-    """``y`` against ``x`` for every method, in shares from 0 to 1."""
+    """Draw ``y``, a share from 0 to 1, against ``x`` for every method."""
     frame = {"title": title, "width": WIDTH, "height": HEIGHT}
     rows = rows.dropna(subset=[x.column, y.column])
     if rows.empty:
@@ -180,7 +185,7 @@ def _panel(
 
 
 def _labels(rows: pd.DataFrame, x: _Quantity, y: _Quantity, scale: alt.Scale) -> pd.DataFrame:
-    """What stands beside the points of the frontier, and where; the selected ones go first."""
+    """Return labels of the frontier points with their places; selected points are placed first."""
     drawn = scale.to_dict()
     start, end = drawn["domain"]
     symlog, padding = drawn.get("constant"), drawn["padding"]
@@ -203,14 +208,14 @@ def _labels(rows: pd.DataFrame, x: _Quantity, y: _Quantity, scale: alt.Scale) ->
 
 
 def _by_method(channel: str, styles: dict[str, Style]) -> alt.Color | alt.Shape:
-    """Colour or shape of each method, in the order of the legend."""
+    """Return the colour or shape of each method, in the order of the legend."""
     kind, field = (alt.Color, "colour") if channel == "color" else (alt.Shape, "shape")
     values = [getattr(style, field) for style in styles.values()]
     return kind("method:N", title=None, scale=alt.Scale(domain=list(styles), range=values))
 
 
 def _intervals(source: alt.Chart, x: _Quantity, y: _Quantity) -> list[alt.Chart]:
-    """Bars of those quantities that have an interval."""
+    """Draw bars for the quantities that have an interval."""
     bars = source.mark_rule(opacity=0.45, strokeWidth=1.2)
     found = []
     if y.interval:
@@ -225,7 +230,7 @@ def _intervals(source: alt.Chart, x: _Quantity, y: _Quantity) -> list[alt.Chart]
 def _points(
     source: alt.Chart, styles: dict[str, Style], rows: pd.DataFrame, shown: list[str]
 ) -> list[alt.Chart]:
-    """The points of ``rows``, hollow ones and rings; ``shown`` are the columns of a tooltip."""
+    """Draw filled and hollow points of ``rows``, and rings; a tooltip has the columns ``shown``."""
     points = source.encode(
         _by_method("shape", styles),
         alt.Size("area:Q", scale=None, legend=None),

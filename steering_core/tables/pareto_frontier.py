@@ -1,4 +1,4 @@
-"""The Pareto frontier: rows that no other row beats in effect and cost, and how surely."""
+"""The Pareto frontier: rows that no other row beats in effect and cost, with bootstrap support."""
 
 import numpy as np
 import pandas as pd
@@ -11,15 +11,15 @@ def non_dominated(
     """Mark the points that no other point dominates.
 
     Point ``j`` dominates ``i`` if ``cost[j] <= cost[i]`` and ``effect[j] >= effect[i]``, one of
-    them strictly. Equal points do not dominate each other, so both are kept. A point with a NaN
-    is neither kept nor compared with. O(n log n).
+    them strictly. Equal points do not dominate each other, so both are kept. A point with a NaN is
+    not kept and dominates no other. Takes O(n log n) time.
 
     Args:
-        cost: what is to be low, any unit.
-        effect: what is to be high, any unit.
+        cost: values that should be low, in any unit.
+        effect: values that should be high, in any unit.
 
     Raises:
-        ValueError: if the two are not one-dimensional and of one length.
+        ValueError: if the arrays are not one-dimensional or differ in length.
 
     """
     cost, effect = np.asarray(cost, dtype=float), np.asarray(effect, dtype=float)
@@ -33,10 +33,10 @@ def non_dominated(
         return kept
     order = known[np.lexsort((-effect[known], cost[known]))]
     ordered_cost, ordered_effect = cost[order], effect[order]
-    # In this order the first point of a run of equal costs has the run's best effect.
+    # Among points of equal cost, the first one in this order has the best effect.
     starts = np.searchsorted(ordered_cost, ordered_cost, side="left")
     best_so_far = np.maximum.accumulate(ordered_effect)
-    # A run that starts the order has no cheaper point; -inf would hide an effect of -inf.
+    # The first points have no cheaper point. Do not use -inf for its effect: an effect may be -inf.
     beats_cheaper = (starts == 0) | (ordered_effect > best_so_far[starts - 1])
     kept[order] = beats_cheaper & (ordered_effect == ordered_effect[starts])
     return kept
@@ -45,8 +45,9 @@ def non_dominated(
 def frontier_flags(df: pd.DataFrame) -> pd.Series:
     """Compute the ``on_frontier`` column of a pareto table: nullable booleans.
 
-    A row is on the frontier if no other row of its experiment has ``kl_mean`` as low and
-    ``classifier_rate_steered`` as high, one of them strictly better. A row without both is empty.
+    A row is on the frontier if no other row of its experiment has a ``kl_mean`` at most as high and
+    a ``classifier_rate_steered`` at least as high, with one of them strictly better. The cell is
+    empty if the row lacks one of these values.
     """
     flags = pd.Series(pd.NA, index=df.index, dtype="boolean", name="on_frontier")
     for _, rows in df.groupby("experiment", sort=False):
@@ -57,9 +58,9 @@ def frontier_flags(df: pd.DataFrame) -> pd.Series:
     return flags
 
 
-#: Digits that are compared: sums of the same numbers in another order are ties.
+#: Decimal digits that are compared. Sums that differ only in their order are then ties.
 _DIGITS = 12
-#: Comparisons held at once: bounds the memory, not the result.
+#: Comparisons in memory at once. Limits the memory and does not change the result.
 _AT_ONCE = 20_000_000
 
 
@@ -68,18 +69,18 @@ def frontier_probability(
 ) -> pd.DataFrame:
     """Return the share of resamples of the prompts in which each row is on the frontier.
 
-    Every resample draws as many prompts as there are, with replacement, the same ones for all
-    rows, and finds the frontier of mean KL and target rate anew. A row of which a resample holds
-    no text is not on its frontier.
+    Every resample draws as many prompts as there are, with replacement and the same for all rows,
+    and computes the frontier of mean KL and target rate again. A row without a text in a resample
+    is not on its frontier.
 
     Args:
         texts: a row per (``method``, ``strength_index``, ``example_id``): ``kl_sum``,
-            ``n_tokens``, ``judged``; of the rows that compete, and of no others.
-        seed: of the resampling.
+            ``n_tokens``, ``judged``. Only rows that compete may be included.
+        seed: seed of the resampling.
         n_resamples: number of bootstrap samples.
 
     Returns:
-        ``method``, ``strength_index``, ``frontier_probability``: a row per row that competes.
+        ``method``, ``strength_index``, ``frontier_probability``: one row per competing row.
 
     """
     key = ["method", "strength_index"]
@@ -105,8 +106,8 @@ def frontier_probability(
 def _on_frontier(
     cost: Float[np.ndarray, "resamples n"], effect: Float[np.ndarray, "resamples n"]
 ) -> Bool[np.ndarray, "resamples n"]:
-    """As :func:`steering_core.tables.pareto_frontier.non_dominated`, for every resample at once."""
-    c, e = cost[:, :, None], effect[:, :, None]  # of the point that may dominate
+    """Do the same as :func:`non_dominated`, for every resample at once."""
+    c, e = cost[:, :, None], effect[:, :, None]  # the point that may dominate
     weakly = (c <= cost[:, None]) & (e >= effect[:, None])
     strictly = (c < cost[:, None]) | (e > effect[:, None])
     return ~(weakly & strictly).any(axis=1) & ~np.isnan(cost) & ~np.isnan(effect)

@@ -17,10 +17,10 @@ def program_frontier(path: SteeringPath, solutions: pd.DataFrame, experiment: st
     """Return the frontier at every margin of the sweep, as ``columns.yaml`` describes it.
 
     Args:
-        path: of the experiment; only its fitted range is used.
-        solutions: the sweep's rows of the inputs to average over, as ``solutions/*.parquet`` has
-            them. Without a program among them the table is empty.
-        experiment: its name.
+        path: path of the experiment; only its fitted range is used.
+        solutions: rows of ``solutions/*.parquet`` for the inputs to average over. The table is
+            empty if no program is among them.
+        experiment: name of the experiment.
     """
     margins = np.unique(solutions["tau"].dropna().to_numpy(dtype=float))
     parts = {
@@ -40,7 +40,7 @@ def program_frontier(path: SteeringPath, solutions: pd.DataFrame, experiment: st
 
 
 def knot_table(path: SteeringPath, experiment: str) -> pd.DataFrame:
-    """Return every knot of the fitted range per unit of shortfall, as ``columns.yaml`` says."""
+    """Return the table ``frontier_knots``: each knot of the fitted range, per unit of shortfall."""
     table = unit_frontier(path).assign(experiment=experiment)
     table = table[column_names("frontier_knots")]
     validate_table(table, "frontier_knots")
@@ -48,9 +48,9 @@ def knot_table(path: SteeringPath, experiment: str) -> pd.DataFrame:
 
 
 def logits_of(solutions: pd.DataFrame) -> Float[np.ndarray, " n"]:
-    """Return the probe's logit of every input, from the shortfalls of a program.
+    """Return the probe's logit of every input, computed from the shortfalls of a program.
 
-    No logits if the sweep ran no program that is solved for each input.
+    The result is empty if the sweep ran no program that is solved for each input.
     """
     for (method, _), group in solutions.groupby(["method", "strength_index"], sort=True):
         if is_program(method) and mode_of(method) != "shared":
@@ -61,9 +61,9 @@ def logits_of(solutions: pd.DataFrame) -> Float[np.ndarray, " n"]:
 def grid_points(solutions: pd.DataFrame) -> pd.DataFrame:
     """Return the sweep's own points as rows of :func:`steering_core.optimize.frontier.frontier`.
 
-    They are the programs solved once for each input. Means are over the inputs with a certified
-    solution; where ``n_infeasible``, ``n_inaccurate`` or ``n_failed`` is not 0 these are others
-    than those of the curves, and NaN without any.
+    Only programs that are solved once for each input are included. Means are over the inputs with a
+    certified solution, and NaN if there is none. If ``n_infeasible``, ``n_inaccurate`` or
+    ``n_failed`` is not 0, the curves average over more inputs than the point.
     """
     rows = []
     for (method, _), group in solutions.groupby(["method", "strength_index"], sort=True):

@@ -1,4 +1,4 @@
-"""The strength of each method that is quoted, selected on texts that nothing is reported on."""
+"""Select the strength to quote for each method, on validation prompts that are not reported."""
 
 import numpy as np
 import pandas as pd
@@ -12,24 +12,24 @@ def select_strengths(
 ) -> pd.DataFrame:
     """Select one strength of each method on the validation prompts.
 
-    Strengths compete whose KL keeps to the budget: beyond it a judge reads debris, and methods
-    would be compared at different costs. Of those, the one-standard-error rule (Breiman et al.
-    1984, Classification and Regression Trees, 3.4.3): among the strengths whose target rate is
-    within one standard error of the method's best, the one with the least KL, then the first. A
-    strength that could not steer every validation prompt, at every position, does not compete. No
-    probe takes part, so the programs gain nothing from enforcing one.
+    Only strengths within the KL budget compete: beyond it texts fall apart, and methods would be
+    compared at different costs. A strength that could not steer every validation prompt at every
+    position does not compete either. Among the others the one-standard-error rule decides (Breiman
+    et al. 1984, Classification and Regression Trees, 3.4.3). Of the strengths whose target rate is
+    within one standard error of the method's best, it selects the one with the least KL; the first
+    one wins ties. No probe is used, so the programs gain nothing from enforcing one.
 
     Args:
         texts: a row per (method, strength, validation prompt): ``kl_sum``, ``n_tokens``,
             ``judged``, and, for methods solved at every position, ``unsolved_positions``.
         budget: largest mean KL to the unsteered model, nats per token.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
         n_resamples: number of bootstrap samples.
 
     Returns:
-        A row per (``method``, ``strength_index``): ``n_validation_texts``, the prompts that were
-        steered; over these ``validation_classifier_rate`` and ``validation_kl_mean`` (nats per
-        token) with their intervals, NaN where there are none; and ``selected``.
+        A row per (``method``, ``strength_index``): ``n_validation_texts`` (the number of steered
+        prompts); ``validation_classifier_rate`` and ``validation_kl_mean`` (nats per token) over
+        these prompts with their intervals, NaN without such prompts; and ``selected``.
 
     """
     rows = []
@@ -62,7 +62,7 @@ def select_strengths(
 
 
 def standard_error(rate: float, n: int) -> float:
-    """Return the standard error of a share of ``n``, which is above 0 also for a share of 1.
+    """Return the standard error of a share of ``n``; it is above 0 even for a share of 0 or 1.
 
     Two successes and two failures are added first (Agresti & Coull 1998, The American
     Statistician 52(2)).

@@ -1,4 +1,4 @@
-"""Print the head of a Pareto table and where the pictures are: ``python -m`` this module."""
+"""Print a summary of a Pareto table and the paths of the pictures: run with ``python -m``."""
 
 import re
 import sys
@@ -33,12 +33,12 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def summary(path: str | Path) -> str:
-    """Return the rows to quote, what the programs reached, warnings, and the files to look at.
+    """Return the rows to quote, the frontier verdicts of the programs, warnings, and files to open.
 
-    The rows are those of the selected strengths, the highest target rate first. Without validation
-    prompts nothing is selected. Then all rows stand in the order of the table: the best rate of
-    several strengths is biased upwards, so no row is put first for its rate. Rows that lack the
-    text of a prompt come last in either case, because their rates are over fewer prompts.
+    The rows are the selected strengths, with the highest target rate first. Without validation
+    prompts nothing is selected; all rows are then shown in the order of the table. They are not
+    sorted by rate, because the best rate of several strengths is biased upwards. Rows that lack the
+    text of a prompt always come last, because their rates are over fewer prompts.
 
     Raises:
         FileNotFoundError: if there is no table at ``path``.
@@ -102,7 +102,7 @@ def summary(path: str | Path) -> str:
 def _warnings(table: pd.DataFrame) -> list[str]:
     """Return a line for each warning, with the rows that have it.
 
-    Warnings that differ in their numbers alone are one, with the range of each number.
+    Warnings that differ only in their numbers are merged, with the range of each number.
     """
     found: dict[str, dict[int, str]] = {}
     for position, cell in enumerate(table["warnings"]):
@@ -115,7 +115,7 @@ def _warnings(table: pd.DataFrame) -> list[str]:
 
 
 def _merged(warnings: list[str]) -> str:
-    """Return texts that differ in their numbers alone as one, ``2 to 5`` for the numbers."""
+    """Merge texts that differ only in their numbers; a number becomes a range like ``2 to 5``."""
     spans = []
     for numbers in zip(*(_NUMBER.findall(warning) for warning in warnings), strict=True):
         low, high = min(numbers, key=float), max(numbers, key=float)
@@ -125,7 +125,7 @@ def _merged(warnings: list[str]) -> str:
 
 
 def _rows_named(rows: pd.DataFrame, table: pd.DataFrame) -> str:
-    """Count ``rows`` of ``table`` and name them; a method alone is all its strengths."""
+    """Count ``rows`` of ``table`` and name them; a method without strengths means all of them."""
     if len(rows) == len(table):
         return "every row"
     counts = table["method"].value_counts()

@@ -1,6 +1,6 @@
-"""What each stage of an experiment cost: ``python -m`` this module, with ``results/EXPERIMENT``.
+"""The cost of each stage of an experiment: ``python -m steering_core.tables.stages results/NAME``.
 
-Snakemake measured it while the stages ran (``benchmark:``); this adds it up.
+Snakemake measures the stages while they run (``benchmark:``); this module adds the values up.
 """
 
 import sys
@@ -12,17 +12,17 @@ from steering_core.errors import StorageError
 
 
 def stage_costs(folder: str | Path) -> pd.DataFrame:
-    """Return a row per stage, the costliest first.
+    """Return a row per stage, the most expensive first.
 
-    Columns: ``stage``; ``jobs``, how many ran it; ``seconds`` and ``cpu_seconds``, over all of
-    them; ``peak_mb``, the largest resident memory of any. A job that ended before it could be
-    looked at has seconds alone.
+    Columns: ``stage``; ``jobs``, the number of its jobs; ``seconds`` and ``cpu_seconds``, summed
+    over the jobs; ``peak_mb``, the largest resident memory of a job. A job that ended before
+    Snakemake could measure it has only seconds.
 
     Args:
-        folder: of the experiment; the files are in its ``benchmarks`` folder.
+        folder: results of the experiment; the files are in its ``benchmarks`` folder.
 
     Raises:
-        StorageError: if there are none, or one is not as Snakemake writes them.
+        StorageError: if there are no such files, or one has another format than Snakemake's.
 
     """
     files = sorted(Path(folder, "benchmarks").glob("*.tsv"))
@@ -35,7 +35,7 @@ def stage_costs(folder: str | Path) -> pd.DataFrame:
             frame = frame.apply(pd.to_numeric)
         except (ValueError, KeyError) as error:
             raise StorageError(f"{file} is no benchmark file: delete it. ({error})") from error
-        # A wildcard follows the name of the rule after a dash.
+        # The file is named after the rule; a wildcard follows after a dash.
         frames.append(frame.assign(stage=file.stem.split("-")[0]))
     grouped = pd.concat(frames).groupby("stage")
     costs = grouped.agg(

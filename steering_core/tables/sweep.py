@@ -1,4 +1,4 @@
-"""The layer sweep as a table: a row per cached layer, and which of them is picked."""
+"""The layer sweep as a table: one row per cached layer, with the picked layer marked."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,11 +24,11 @@ def sweep_table(
     """Return the table ``sweep`` as ``columns.yaml`` describes it.
 
     Args:
-        saes: of the cached layers, as the fetch stage described them.
-        train: the examples of the training split.
-        residuals_at: the residuals of examples at a site, by its hook name and their ids.
-        decoder_at: the decoder of a layer's SAE.
-        experiment: its name.
+        saes: SAEs of the cached layers, as described by the fetch stage.
+        train: examples of the training split.
+        residuals_at: function that returns residuals, from a site's hook name and example ids.
+        decoder_at: function that returns the decoder of a layer's SAE.
+        experiment: name of the experiment.
         settings: ``seed``, ``probe_folds`` and ``probe_regularisation``.
 
     """

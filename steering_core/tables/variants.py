@@ -19,7 +19,7 @@ _COUNTED = {
 }
 
 
-#: What a variant is compared on with the plain program, input by input.
+#: Quantities in which a variant is compared with the plain program, input by input.
 _COMPARED = ("objective", "l1", "residual_norm")
 
 
@@ -31,15 +31,15 @@ def variant_table(
     n_resamples: int = 2000,
     warnings: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Return the table that :mod:`steering_core.tables.variant_columns` describes.
+    """Return the table ``variants`` as ``columns.yaml`` describes it.
 
     Args:
-        rows: as :func:`steering_core.methods.variants.solve_variants` returns them; ``path`` must
-            be among the variants.
+        rows: rows of :func:`steering_core.methods.variants.solve_variants`; ``path`` must be among
+            the variants.
         experiment: name of the experiment.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
         n_resamples: number of bootstrap samples.
-        warnings: what a reader must be warned of in every row.
+        warnings: warnings for every row.
 
     Raises:
         ValueError: if ``path`` is missing, or a status is unknown.
@@ -91,7 +91,7 @@ def _sizes(solved: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
 
 
 def _ratios(rows: pd.DataFrame, plain: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
-    """Sums by those of the plain program, over the inputs that both solved."""
+    """Return sums divided by those of the plain program, over the inputs that both solved."""
     mine, theirs = (
         frame[_solved(frame)].set_index("example_id")[list(_COMPARED)] for frame in (rows, plain)
     )
@@ -117,5 +117,5 @@ def _work(rows: pd.DataFrame) -> dict[str, Any]:
 
 def _flips(rows: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
     outside = rows[rows["eval_probe_base"] <= 0]
-    flipped = (outside["eval_probe_steered"] > 0).to_numpy(dtype=float)  # NaN: not flipped
+    flipped = (outside["eval_probe_steered"] > 0).to_numpy(dtype=float)  # NaN counts as not flipped
     return interval_cells("eval_flip_rate", "eval_flip_ci", mean_interval(flipped, **boot))
