@@ -1,4 +1,4 @@
-"""Check the parts of a cache against each other and list them."""
+"""Check that the parts of the activation cache fit together, and list them in a manifest."""
 
 from steering_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""One shard of the activation cache."""
+"""Write one shard of the activation cache."""
 
 from steering_core.runtime.job import job
 
@@ -15,7 +15,7 @@ with job(snakemake):
     resources = read_json(snakemake.input.resources)
     lm = fetched_model(snakemake.params.model, resources, settings["device"])
     check_blocks(lm)
-    check_head(lm)  # the divergence needs it, hours from here
+    check_head(lm)  # fail now, not hours later in the divergence stage
     cache_activations(
         lm,
         read_examples(snakemake.input.examples),

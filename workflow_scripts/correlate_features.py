@@ -1,4 +1,4 @@
-"""Streaming correlation of every feature with the label, over the training split."""
+"""Correlate every feature with the label over the training split, in one pass."""
 
 from steering_core.runtime.job import job
 

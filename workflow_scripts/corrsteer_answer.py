@@ -1,4 +1,4 @@
-"""Answers to the test rows under one arm, or unsteered."""
+"""Answer the test rows under one arm, or unsteered."""
 
 from steering_core.runtime.job import job
 

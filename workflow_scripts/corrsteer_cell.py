@@ -1,4 +1,4 @@
-"""One published number and the measured one."""
+"""Put one published number beside the measured one."""
 
 from steering_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""Splits and full prompts of one run."""
+"""Make the splits and full prompts of one run."""
 
 from steering_core.runtime.job import job
 

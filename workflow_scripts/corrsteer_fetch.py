@@ -1,4 +1,4 @@
-"""Pin, download and check what a CorrSteer experiment takes from outside."""
+"""Pin, download and check the model, SAEs and dataset of a CorrSteer experiment."""
 
 from steering_core.runtime.job import job
 
@@ -18,7 +18,7 @@ with job(snakemake, network=True):
     entry = SimpleNamespace(**snakemake.params.task)
     model, task = Model(**snakemake.params.model), find_task(entry.task)
     judge = task.success
-    # Cheap checks first: mistakes are found before gigabytes of weights are downloaded.
+    # Cheap checks first, to find mistakes before downloading gigabytes of weights.
     found = retry_while_unavailable(
         lambda: {
             **describe(

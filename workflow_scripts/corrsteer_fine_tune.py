@@ -31,7 +31,7 @@ with job(snakemake):
     )
     rows = read_examples(snakemake.input.examples, "test")
     answers = answer_choice(replace(session, lm=trained.lm), rows, None, None)
-    # Its weights are changed, nothing is added to the stream.
+    # Fine-tuning changes weights and adds nothing to the residual stream.
     write_answers(snakemake.output.answers, answers.assign(norm=None, n_features=None))
     used = {**vars(settings), "learning_rate": trained.learning_rate}
     write_json(snakemake.output.training, {**used, "losses": trained.losses})

@@ -1,4 +1,4 @@
-"""Merge the shards of a selection, with the best features after every shard."""
+"""Merge the shards of a selection, and record the best features after every shard."""
 
 from steering_core.runtime.job import job
 
@@ -11,7 +11,7 @@ with job(snakemake):
     from steering_core.storage.files import write_text
     from steering_core.storage.parquet import write_parquet
 
-    # Within the first shard the snapshots are those of the whole run.
+    # The snapshots within the first shard are also those of the whole run.
     noted = [pd.read_csv(snakemake.input.snapshots[0], dtype={"feature": "Int64"})]
     merged = None
     for path in snakemake.input.selections:

@@ -1,4 +1,4 @@
-"""Features, coefficients and vectors of one arm."""
+"""Choose the features of one arm, and compute its coefficients and vectors."""
 
 from steering_core.runtime.job import job
 

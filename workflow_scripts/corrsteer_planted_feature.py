@@ -19,7 +19,7 @@ with job(snakemake):
     resources = read_json(files.resources)
     session = open_session(params.model, params.task, SimpleNamespace(**params.settings), resources)
     layer, feature = chosen_feature(pd.read_parquet(files.answers), pd.read_csv(files.features))
-    # test prompts: none of them chose the feature
+    # test prompts: they did not take part in choosing the feature
     rows = read_examples(files.examples, "test").merge(
         pd.read_parquet(files.prompts), on="prompt", how="left", validate="one_to_one"
     )

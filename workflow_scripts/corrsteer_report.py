@@ -1,4 +1,4 @@
-"""Results of an experiment over its seeds, and what steering changed."""
+"""Write the results of an experiment over its seeds, and the page of changed answers."""
 
 from steering_core.runtime.job import job
 

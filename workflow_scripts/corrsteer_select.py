@@ -17,7 +17,7 @@ with job(snakemake):
     settings = SimpleNamespace(**snakemake.params.settings)
     resources = read_json(snakemake.input.resources)
     session = open_session(snakemake.params.model, snakemake.params.task, settings, resources)
-    check_blocks(session.lm)  # before hours of answers
+    check_blocks(session.lm)  # fail now, not after hours of answers
     selected = select_shard(
         session,
         read_examples(snakemake.input.examples, "train"),

@@ -1,4 +1,4 @@
-"""Answers to the test rows under a method of optimal sparse steering, at its best strength."""
+"""Answer the test rows under a method of optimal sparse steering, at its best strength."""
 
 from steering_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""All cells of a published table."""
+"""Collect all cells of a published table."""
 
 from steering_core.runtime.job import job
 

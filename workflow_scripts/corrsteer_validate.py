@@ -1,4 +1,4 @@
-"""Accuracy of every layer of an arm alone on the validation rows."""
+"""Measure the validation accuracy of each layer of an arm alone."""
 
 from steering_core.runtime.job import job
 

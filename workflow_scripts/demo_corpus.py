@@ -8,7 +8,7 @@ with job(snakemake):
 
     seed = snakemake.params.seed
     write_corpus(snakemake.output.labelled, snakemake.params.labelled, seed, unfinished=True)
-    # Another stream of the same grammar: the model is not trained on the labelled rows.
+    # Use another seed of the same grammar, so that the model is not trained on the labelled rows.
     write_corpus(snakemake.output.training, snakemake.params.documents, seed + 1)
     write_lexicon(snakemake.output.lexicon)
     write_concept(snakemake.output.concept, seed)

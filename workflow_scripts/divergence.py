@@ -1,4 +1,4 @@
-"""KL and base-model surprise of the texts of one method."""
+"""Compute KL and base-model surprise of the texts of one method."""
 
 from steering_core.runtime.job import job
 

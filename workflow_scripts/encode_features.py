@@ -1,4 +1,4 @@
-"""SAE features of the cached residuals at the chosen layer."""
+"""Encode the cached residuals at the chosen layer as SAE features."""
 
 from steering_core.runtime.job import job
 

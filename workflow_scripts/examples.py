@@ -1,4 +1,4 @@
-"""Make one table of the labelled rows and the concept's texts, with splits."""
+"""Make one table of the labelled rows and the concept's texts, with their splits."""
 
 from steering_core.runtime.job import job
 

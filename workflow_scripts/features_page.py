@@ -1,4 +1,4 @@
-"""The features that correlate most and those the QP uses most, with links."""
+"""Make the table and page of the features that correlate most and that the QP uses most."""
 
 from steering_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""Pin, download and check what an experiment takes from outside."""
+"""Pin, download and check the model, SAEs, dataset and judge of an experiment."""
 
 from steering_core.runtime.job import job
 
@@ -17,8 +17,8 @@ with job(snakemake, network=True):
     task, model = Task(**snakemake.params.task), Model(**snakemake.params.model)
     settings = SimpleNamespace(**snakemake.params.settings)
     steered = None if settings.layer == "auto" else settings.layer
-    # Cheap checks first: a wrong column, too few rows or a text that is too long are found before
-    # gigabytes of weights are downloaded. A stage of its own makes the table of examples.
+    # Cheap checks first, to find a wrong column, too few rows or a text that is too long before
+    # downloading gigabytes of weights. Another stage makes the table of examples.
     check_lexicon(task)
     found = retry_while_unavailable(
         lambda: {

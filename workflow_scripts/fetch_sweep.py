@@ -1,4 +1,4 @@
-"""Download the SAE of every cached layer, which only the layer sweep needs."""
+"""Download the SAE of every cached layer. Only the layer sweep needs them."""
 
 from steering_core.runtime.job import job
 
@@ -16,5 +16,5 @@ with job(snakemake, network=True):
     resources = read_json(snakemake.input.resources)
     for layer in progress(resources["layers"], "fetching SAEs"):
         retry_while_unavailable(partial(load_sae, model.sae, layer))
-    pinned_sae(model, resources)  # all of one commit
+    pinned_sae(model, resources)  # all from the same commit
     write_json(snakemake.output.resources, resources)

@@ -1,4 +1,4 @@
-"""Directions of the methods that add one fixed vector."""
+"""Fit the directions of the methods that add one fixed vector."""
 
 from steering_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""The probe that is steered by, and an independent one that judges."""
+"""Fit the probe that steering uses, and an independent probe that evaluates it."""
 
 from steering_core.runtime.job import job
 
@@ -38,7 +38,7 @@ with job(snakemake):
         )
         probe.save(path)
         report[part] = asdict(evaluate_probe(probe, *split("validation")[:2]))
-        if report[part]["at_chance"]:  # the results say it too, after all the texts are made
+        if report[part]["at_chance"]:  # warn before the texts are made
             logging.getLogger(__name__).warning(
                 "the %s probe is no better than chance on validation rows: set another layer or "
                 "label, or raise rows_per_class, before texts are generated",

@@ -1,4 +1,4 @@
-"""The frontier of the programs along the path, with the sweep's points on it."""
+"""Draw the programs' frontier along the path, with the points of the sweep on it."""
 
 from steering_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""Continuations of the prompts under one method, at all its strengths."""
+"""Complete the prompts under one method, at all its strengths."""
 
 from steering_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""Texts side by side: prompt, unsteered, and every method."""
+"""Make the page of texts side by side: prompt, unsteered, and every method."""
 
 from steering_core.runtime.job import job
 

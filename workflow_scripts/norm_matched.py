@@ -1,4 +1,4 @@
-"""Programs against fixed directions at equal norm on every test row."""
+"""Compare programs with fixed directions at equal norm on every test row."""
 
 from steering_core.runtime.job import job
 

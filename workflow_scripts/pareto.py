@@ -1,4 +1,4 @@
-"""Aggregate what was measured into pareto.csv."""
+"""Aggregate the measurements into pareto.csv."""
 
 from steering_core.runtime.job import job
 

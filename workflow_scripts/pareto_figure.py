@@ -1,4 +1,4 @@
-"""Picture of the frontier."""
+"""Draw effect against cost, with the Pareto frontier."""
 
 from steering_core.runtime.job import job
 

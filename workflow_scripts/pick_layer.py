@@ -1,4 +1,4 @@
-"""Write down the layer that is steered and how it was chosen."""
+"""Record the layer to steer and how it was chosen."""
 
 from steering_core.runtime.job import job
 

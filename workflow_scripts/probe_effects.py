@@ -1,4 +1,4 @@
-"""Logits of both probes before and after, for every test row."""
+"""Compute the logits of both probes before and after steering, for every test row."""
 
 from steering_core.runtime.job import job
 

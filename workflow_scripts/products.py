@@ -1,4 +1,4 @@
-"""Write down the digests of all that an experiment delivers."""
+"""Record the digests of all results of an experiment."""
 
 from steering_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""Write down what determines the products of an experiment."""
+"""Record everything that determines the results of an experiment."""
 
 from steering_core.runtime.job import job
 

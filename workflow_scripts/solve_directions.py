@@ -1,4 +1,4 @@
-"""Every fixed direction at every strength, for every test row, validation row and prompt."""
+"""Apply each fixed direction at each strength to all test rows, validation rows and prompts."""
 
 from steering_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""Picture of the layer sweep."""
+"""Draw the layer sweep."""
 
 from steering_core.runtime.job import job
 

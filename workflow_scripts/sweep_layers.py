@@ -1,4 +1,4 @@
-"""Probe accuracy and SAE alignment of every cached layer, from training rows alone."""
+"""Measure probe accuracy and SAE alignment of every cached layer, on training rows alone."""
 
 from steering_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""Write down what determines the tables that many experiments stand in."""
+"""Record everything that determines the tables over many experiments."""
 
 from steering_core.runtime.job import job
 

@@ -1,4 +1,4 @@
-"""The variants of the programs, aggregated into variants.csv and drawn."""
+"""Aggregate the variants of the programs into variants.csv, and draw them."""
 
 from steering_core.runtime.job import job
 

@@ -20,9 +20,9 @@ def probe_effects(
 ) -> pd.DataFrame:
     """Return logits before and after, one row per (strength, example).
 
-    Both probes must be oriented to the target class. Logits after are NaN for an input without a
-    solution. The fitted probe's score counts what the programs were told to satisfy; the
-    evaluation probe's, fitted on rows nobody else touches, is the one to judge by.
+    Both probes must be oriented to the target class. Logits after steering are NaN for an input
+    without a solution. The programs enforce the fitted probe's score, so judge by the evaluation
+    probe, which is fitted on rows that no method uses.
     """
     residuals = residuals.astype(np.float64)
     weights = np.stack([probe.weight_vector, evaluation_probe.weight_vector], axis=1)
@@ -58,7 +58,7 @@ def all_norm_matched_effects(
     residuals: Float[np.ndarray, "n d_model"],
     evaluation_probe: LinearProbe,
 ) -> pd.DataFrame:
-    """Return the rows of :func:`norm_matched_effects` of several programs; none without any."""
+    """Return the rows of :func:`norm_matched_effects` for several programs, or no rows."""
     frames = [
         norm_matched_effects(program, directions, example_ids, residuals, evaluation_probe)
         for program in programs
@@ -73,20 +73,20 @@ def norm_matched_effects(
     residuals: Float[np.ndarray, "n d_model"],
     evaluation_probe: LinearProbe,
 ) -> pd.DataFrame:
-    """Return what a program and each direction do to each row with a vector of the same norm.
+    """Compare a program with each direction on each row, with vectors of the same norm.
 
-    A row per (strength, direction, example), of the examples that the evaluation probe puts
-    outside the target class and that have a solution. ``norm`` is ‖Dᵀδ‖ there, 0 where the fitted
-    probe is past the margin before; the direction, of whatever length, is scaled to it.
-    ``program_flipped`` and ``direction_flipped`` say whether the evaluation probe puts the row
-    inside after.
+    The result has a row per (strength, direction, example), for examples with a solution that the
+    evaluation probe puts outside the target class. ``norm`` is ‖Dᵀδ‖ of the example, and 0 if the
+    fitted probe is past the margin before steering. The direction, of any length, is scaled to this
+    norm. ``program_flipped`` and ``direction_flipped`` are true if the evaluation probe puts the
+    steered row inside the target class.
 
     Args:
-        program: of one method that solves a program.
-        directions: towards the target class, by the name of their method.
-        example_ids: names of the rows.
-        residuals: as the site sees them.
-        evaluation_probe: oriented to the target class.
+        program: solutions of one method that solves a program.
+        directions: directions towards the target class, by the name of their method.
+        example_ids: ids of the rows.
+        residuals: residuals at the site.
+        evaluation_probe: evaluation probe, oriented to the target class.
 
     Raises:
         ValueError: if a direction is zero.
@@ -117,7 +117,7 @@ def norm_matched_effects(
 def _gain(
     vector: Float[np.ndarray, " d_model"], weight: Float[np.ndarray, " d_model"], name: str
 ) -> float:
-    """Logits that the probe gains for each unit of norm along ``vector``."""
+    """Return the gain of the probe's logit per unit of norm along ``vector``."""
     norm = float(np.linalg.norm(vector))
     if not norm > 0:
         raise ValueError(f"directions: {name} is zero, so no norm can be matched")
