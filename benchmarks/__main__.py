@@ -1,7 +1,7 @@
 """Run every benchmark in turn: ``python -m benchmarks [--quick | --full]``.
 
-Each runs in a process of its own, prints its table, writes ``results/benchmarks/*.csv`` and fails
-if it misses a ratio or takes longer than ``--limit``; all of them run whatever the others do.
+Each benchmark runs in its own process, prints its table and writes ``results/benchmarks/*.csv``. It
+fails if it misses a ratio or takes longer than ``--limit``. All benchmarks run even if some fail.
 ``python -m benchmarks.render`` then puts the required ratios into the README.
 """
 
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-#: Those that know a model of Gemma-2-2B's shape.
+#: Benchmarks that can use a model of Gemma-2-2B's shape.
 FULL = ("bench_caching", "bench_floor", "bench_generation")
 
 

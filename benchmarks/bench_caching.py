@@ -1,4 +1,4 @@
-"""Caching of activations against a bare truncated pass over the same batches.
+"""Time of caching activations against a bare truncated pass over the same batches.
 
 ``python -m benchmarks.bench_caching [--quick | --full]`` prints a table, writes
 ``results/benchmarks/caching.csv`` and fails if a required ratio is missed.
@@ -23,7 +23,7 @@ MAX_TOKENS, BATCH_TOKENS = 128, 2048
 
 
 def bare_pass(lm: LanguageModel, n_layers: int) -> nn.Module:
-    """The first blocks of the model and nothing after them, sharing its weights."""
+    """Return a model of the first blocks alone, sharing the weights."""
     with torch.device("meta"):
         base = type(lm.model.base_model)(lm.model.config)
     base.embed_tokens, base.rotary_emb = lm.model.model.embed_tokens, lm.model.model.rotary_emb
@@ -41,7 +41,7 @@ class Work:
         )
         rows = tokenize(lm.tokenizer, self.examples["text"], prepend_bos=True)
         self.tokens = sum(map(len, rows))
-        # As the cache pads, to widths at which sums round alike, and as little as can be.
+        # Padded as the cache pads (to widths at which sums round alike), and as little as possible.
         self.batches = self._batches(rows, lm.shape.context)
         self.tight = self._batches(rows, None)
 
@@ -55,7 +55,7 @@ class Work:
 
     @torch.no_grad()
     def bare(self, blocks: nn.Module, batches: list[TokenBatch]) -> None:
-        """Pass ``batches`` through ``blocks`` and keep nothing."""
+        """Run ``batches`` through ``blocks`` and keep nothing."""
         for batch in batches:
             ids, mask = batch.ids.to(self.lm.device), batch.mask.to(self.lm.device)
             blocks(input_ids=ids, attention_mask=mask.long(), use_cache=False)

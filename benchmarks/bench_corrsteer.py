@@ -1,10 +1,10 @@
 """Cost of selection: throughput against plain generation, and memory of the accumulators.
 
 ``python -m benchmarks.bench_corrsteer [--quick]`` prints a table, writes
-``results/benchmarks/corrsteer.csv`` and fails if a required ratio is missed. The model is random,
-with a JumpReLU SAE at every layer but the first, as wide against it as the published ones, and
-ends its answers at different lengths; all sides answer the same prompts in the same batches, in
-turn. What is accumulated is what the default arms need.
+``results/benchmarks/corrsteer.csv`` and fails if a required ratio is missed. The model is random.
+It has a JumpReLU SAE at every layer but the first, with the published ratio of features to
+dimensions, and ends its answers at different lengths. The contestants answer the same prompts in
+the same batches, in turn. Selection accumulates the statistics of the default arms.
 """
 
 import argparse
@@ -39,23 +39,23 @@ from steering_core.models.sparse_autoencoder import FeatureEncoder, as_dictionar
 
 REQUIRED_THROUGHPUT = 0.85
 ALLOWED_GROWTH = 1.01
-#: Eight features a dimension: 7.1 in Gemma Scope 16k, 8 in Llama Scope 8x.
+#: Eight features per dimension; Gemma Scope 16k has 7.1, Llama Scope 8x has 8.
 D_MODEL, N_LAYERS, EXPANSION, ACTIVE = 256, 8, 8, 70
 PROMPT_TOKENS = 100
-ENDS = 30  # one of so many words ends an answer
+ENDS = 30  # one of this many words ends an answer
 
 
 @dataclass(frozen=True)
 class Longer(Judge):
-    """Any cheap function of the answer."""
+    """A cheap judge of the answer."""
 
     def _judge(self, texts, golds, letters, classifier=None, *, reasoned=False) -> Verdict:
-        """Succeed where the first word is even."""
+        """Count an answer as a success if its first word is even."""
         return Verdict(list(texts), np.array([len(text) % 2 == 0 for text in texts]))
 
 
 def random_encoder(lm: LanguageModel, layer: int, prompts: list[str]) -> FeatureEncoder:
-    """Return a JumpReLU SAE's encoder of whose features about ``ACTIVE`` fire on a residual."""
+    """Return a JumpReLU encoder with about ``ACTIVE`` active features per residual."""
     d_sae, generator = EXPANSION * D_MODEL, torch.Generator().manual_seed(layer)
     metadata = SAEMetadata(hook_name=f"blocks.{layer}.hook_resid_post", prepend_bos=True)
     sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_MODEL, d_sae=d_sae, metadata=metadata))
@@ -88,7 +88,7 @@ def build() -> tuple[LanguageModel, dict[int, FeatureEncoder], dict[int, Site]]:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    # Any of some words ends an answer, so that the rows of a batch end at different lengths.
+    # Several words end an answer, so that the rows of a batch end at different lengths.
     model.generation_config.eos_token_id = list(range(50, len(tokenizer), ENDS))
     lm = LanguageModel(model, tokenizer, model_shape(config, "random"))
     prompts = questions(32)["prompt"].tolist()
@@ -112,7 +112,7 @@ def questions(n: int) -> pd.DataFrame:
 
 
 def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> list[Line]:
-    """Return the throughput of selection over that of plain generation: all arms, and Pearson."""
+    """Return throughput of selection / plain generation, for all arms and for Pearson alone."""
     lm, saes, sites = build()
     rows, how = questions(n_rows), Decoding(new_tokens, batch_rows=8)
     task = Task("bench", Source("-", "-"), lambda row: None, Longer(), new_tokens)
@@ -152,7 +152,7 @@ def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> list[Li
 
 
 def memory(samples: tuple[int, int]) -> Line:
-    """Return the peak of what is allocated while many samples are added over that of few."""
+    """Return the peak memory of adding many samples divided by that of adding few."""
     d_sae, batch = 16_384, 500
     peaks = []
     for n in samples:

@@ -1,10 +1,9 @@
-"""How far each stage is from the floor that arithmetic and memory set.
+"""The time of each stage against the floor that arithmetic and memory set.
 
 ``python -m benchmarks.bench_floor [--quick | --full]`` prints a table and writes
-``results/benchmarks/floor.csv``. The floor of a stage is the
-larger of its fewest operations at the rate of a large matrix product and its fewest bytes at the
-rate of a large copy, both measured here, in the stage's precision. Nothing is required of these
-ratios.
+``results/benchmarks/floor.csv``. The floor of a stage is the larger of two times: its fewest
+operations at the rate of a large matrix product, and its fewest bytes at the rate of a large copy.
+Both rates are measured here, in the stage's precision. No ratio is required.
 """
 
 import sys
@@ -31,14 +30,14 @@ TEXTS, ROWS = 40, 512
 
 
 def model_stages(size: str, measured: Rates, repeats: int, folder: Path) -> list[Stage]:
-    """Caching, generation, and KL with perplexity."""
+    """Measure caching, generation, and KL with perplexity."""
     world = World(size)
     lm = world.lm
     blocks, head = weights(lm)
     word, layers = lm.dtype.itemsize, lm.shape.n_layers
     plan = world.plan("qp")
-    world.adaptive(plan)  # follows the path as far as it will be needed
-    continuation = [row + row for row in world.prompts]  # as long as what is generated
+    world.adaptive(plan)  # extends the path as far as needed
+    continuation = [row + row for row in world.prompts]  # as long as the generated texts
     capped = random_model(size, "gemma2")
     work = Work(capped, TEXTS, folder)
     caching, steered, adaptive, kl = alternate(
@@ -61,7 +60,7 @@ def model_stages(size: str, measured: Rates, repeats: int, folder: Path) -> list
     cache = 2 * layers * lm.model.config.num_key_value_heads * lm.model.config.head_dim * word
     generating = read * (2 * blocks + attention(lm, length)) + PROMPTS * NEW_TOKENS * 2 * head
     moved = NEW_TOKENS * (word * (blocks + head) + PROMPTS * length * cache)
-    added = PROMPTS * NEW_TOKENS * lm.shape.d_model  # coordinates that a vector is added to
+    added = PROMPTS * NEW_TOKENS * lm.shape.d_model  # coordinates to which a vector is added
     compared = PROMPTS * (PROMPT_TOKENS + NEW_TOKENS)
     return [
         Stage(
@@ -94,7 +93,7 @@ def model_stages(size: str, measured: Rates, repeats: int, folder: Path) -> list
 def solving(
     world: World, plan: AdaptivePlan, operations: float, moved: float, rates: Rates, repeats: int
 ) -> Stage:
-    """What an adaptive program adds to all passes of a generation, without the model."""
+    """Measure what an adaptive program adds to the passes of a generation, without the model."""
     rows = torch.arange(PROMPTS, device=world.lm.device)
     residual = torch.randn(PROMPTS, world.lm.shape.d_model, device=rows.device)
     residual = residual.to(world.lm.dtype)
@@ -110,10 +109,10 @@ def solving(
 
 def main() -> int:
     size = arguments(__doc__).size
-    repeats, few = 7 if size == "quick" else 3, 3  # of stages that take seconds
+    repeats, few = 7 if size == "quick" else 3, 3  # for stages that take seconds
     lm = random_model(size)
     shape = 2048 if size == "quick" else 16_384, lm.shape.d_model
-    cpu = torch.device("cpu")  # where fits and solves run
+    cpu = torch.device("cpu")  # fits and solves run here
     model = rates(lm.device, lm.dtype, repeats)
     single, double = rates(cpu, torch.float32, repeats), rates(cpu, torch.float64, repeats)
     judging = rates(lm.device, torch.float32, repeats)

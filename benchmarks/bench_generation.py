@@ -1,4 +1,4 @@
-"""Steered generation against unsteered, against the published loop, and adaptive against CVXPY.
+"""Steered against unsteered generation and the published loop; adaptive programs against CVXPY.
 
 ``python -m benchmarks.bench_generation [--quick | --full]`` prints a table, writes
 ``results/benchmarks/generation.csv`` and fails if a required ratio is missed.
@@ -24,24 +24,24 @@ from steering_core.models.tokens import pad, tokenize
 from steering_core.optimize.path import SteeringPath
 
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 64, 32, 64
-#: Shortest and longest prompt where lengths are mixed.
+#: Shortest and longest prompt for mixed lengths.
 MIXED = 8, 64
 SITE = Site(13, "post", False, True)
 #: Features that the published prefilter leaves to the solver.
 D_SAE = 2000
 TAU, LAMBDA, EPSILON = 4.0, 1.0, 8.0
 GREEDY = Sampling(NEW_TOKENS, temperature=None)
-#: As the pipeline draws. Random logits are flat: nearly all of the vocabulary is in the nucleus,
-#: the worst case of :mod:`steering_core.generation.sampling`.
+#: The pipeline's sampling. Random logits are flat, so nearly the whole vocabulary is in the
+#: nucleus: the worst case of :mod:`steering_core.generation.sampling`.
 DRAWN = Sampling(NEW_TOKENS, temperature=1.0, top_p=0.9)
 NAMES = [f"p{i}" for i in range(PROMPTS)]
 
 
 class World:
-    """A model, prompts, a dictionary and a probe with the path of both."""
+    """A model, prompts, a dictionary, a probe, and the path of dictionary and probe."""
 
     def __init__(self, size: str):
-        # Of Gemma's size, Gemma itself; else a family that attends by sdpa on both sides.
+        # At Gemma's size use Gemma itself; otherwise a family for which both sides use sdpa.
         self.lm = random_model(size, "gemma2" if size == "full" else "llama")
         self.prompts = tokenize(
             self.lm.tokenizer,
@@ -78,7 +78,7 @@ class World:
         )
 
     def plan(self, program: str, path: SteeringPath | None = None) -> AdaptivePlan:
-        """The program for every prompt."""
+        """Return the program for every prompt."""
         path = path or self.path
         solver = AdaptiveSolver(path, self.weight, 0.0, program, SITE, self.lm.device)
         parameter = LAMBDA if program == "qp" else EPSILON
@@ -89,11 +89,11 @@ class World:
         self._continue(self.prompts, GREEDY, plan)
 
     def cold(self) -> None:
-        """The same from nothing: fit the path, follow it as far as is needed, generate."""
+        """Do the same from scratch: fit the path, extend it as far as needed, generate."""
         self.adaptive(self.plan("qp", SteeringPath.fit(self.decoder, self.weight)))
 
     def library(self, prompts: list[list[int]] | None = None, sampling: Sampling = GREEDY) -> None:
-        """``generate`` of transformers, called as its documentation does: one batch."""
+        """Call ``generate`` of transformers as documented, with one batch."""
         drawn = {"top_p": sampling.top_p, "temperature": sampling.temperature, "top_k": 0}
         how = {"do_sample": False} if sampling.temperature is None else {"do_sample": True, **drawn}
         batch = pad(prompts or self.prompts, self.lm.tokenizer, side="left", prepend_bos=True)
@@ -109,7 +109,7 @@ class World:
 
 @torch.no_grad()
 def one_by_one(world: World, row: int, new_tokens: int = NEW_TOKENS) -> None:
-    """The published form: one prompt, no cache, a whole pass for each token."""
+    """Generate in the published form: one prompt, no cache, a whole pass for each token."""
     lm: LanguageModel = world.lm
     tokens = torch.tensor([world.prompts[row]], device=lm.device)
     added = Intervention({SITE: RowVectors(world.vectors[row])})
@@ -123,7 +123,7 @@ def one_by_one(world: World, row: int, new_tokens: int = NEW_TOKENS) -> None:
 
 @torch.no_grad()
 def adaptive_token(world: World, length: int) -> tuple[float, float, float]:
-    """One token of the published adaptive form: seconds of two passes, of a cold QP, of an SOCP."""
+    """Return the seconds of one published adaptive token: two passes, a cold QP, and an SOCP."""
     lm = world.lm
     tokens = torch.full((1, length), 7, device=lm.device)
     mask = torch.ones_like(tokens, dtype=torch.bool)
@@ -136,7 +136,7 @@ def adaptive_token(world: World, length: int) -> tuple[float, float, float]:
         lm.model(input_ids=tokens, use_cache=False)
         h = read_residuals(lm, [SITE], tokens, mask)[SITE.hook_name][0, -1].cpu().double().numpy()
 
-    first()  # to have h; the pass is timed below without the reading
+    first()  # computes h; the pass is timed below without reading h
     shortfall = max(TAU - float(h @ world.weight), 0.1)
     found = {}
 

@@ -1,8 +1,8 @@
 """Peak memory of caching and of KL, which must not grow with the data.
 
 ``python -m benchmarks.bench_memory [--quick]`` prints a table, writes
-``results/benchmarks/memory.csv`` and fails if memory grows. Each peak is that of a process of its
-own, less what the process held before the stage began.
+``results/benchmarks/memory.csv`` and fails if memory grows. Each peak is measured in its own
+process, minus the memory of the process before the stage began.
 """
 
 import resource
@@ -25,13 +25,13 @@ from steering_core.models.tokens import tokenize
 BATCH_TOKENS = 2048
 VOCABULARY = 256_000
 ROUNDS = 5
-#: With three times the data or more; what still differs are the allocators' caches, the texts and
-#: the index of the Parquet file.
+#: Allowed growth with three times the data or more. The remaining growth comes from the allocators'
+#: caches, the texts and the index of the Parquet file.
 ALLOWED_GROWTH = 1.25
 
 
 def peak_mb() -> float:
-    """Largest resident memory of this process so far."""
+    """Return the largest resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -57,7 +57,7 @@ def caching(n_texts: int) -> None:
 
 
 def kl(n_texts: int) -> None:
-    """KL of texts of 62 new tokens, over a vocabulary of Gemma's size."""
+    """Compute the KL of texts with 62 new tokens, over a vocabulary of Gemma's size."""
     lm = random_model("quick", vocabulary=VOCABULARY)
     rows = tokenize(lm.tokenizer, texts(n_texts, 63, 63), prepend_bos=True)
     vectors = np.random.default_rng(0).standard_normal((n_texts, lm.shape.d_model))
@@ -74,7 +74,7 @@ def kl(n_texts: int) -> None:
 
 
 def peak_of(stage: str, n_texts: int) -> float:
-    """Peak MB that ``stage`` adds, in a process of its own."""
+    """Return the peak MB that ``stage`` adds in its own process."""
     command = [sys.executable, "-m", "benchmarks.bench_memory", stage, str(n_texts)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -82,7 +82,7 @@ def peak_of(stage: str, n_texts: int) -> float:
 def main() -> int:
     few = 2 * BATCH_TOKENS // 64  # two batches
     many = few * (3 if arguments(__doc__).size == "quick" else 4)
-    # What waits for the writer differs from run to run, up to QUEUE_BYTES.
+    # The memory queued for the writer differs from run to run, by at most QUEUE_BYTES.
     cached = {
         n: float(np.median([peak_of("caching", n) for _ in range(ROUNDS)]))
         for n in (4 * few, 4 * many)

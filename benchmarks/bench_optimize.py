@@ -1,7 +1,7 @@
 """Speed and memory of the optimiser against the textbook formulation, as ratios in one run.
 
-``python -m benchmarks.bench_optimize [--quick]`` writes ``results/benchmarks/optimize.csv``, row by
-row: a run that is cut short keeps what it has measured.
+``python -m benchmarks.bench_optimize [--quick]`` writes ``results/benchmarks/optimize.csv`` row by
+row, so that an interrupted run keeps its measurements.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from steering_core.optimize.working_set.solver import WorkingSet
 LAM, FAR = 1.0, 100.0
 FAR_KNOTS = 600
 CONES = 10  # inputs of the second-order cone program
-TIGHT = 1.1  # its budget, in units of the norm of the QP's solution
+TIGHT = 1.1  # the budget, in units of the norm of the QP's solution
 MAX_MEMORY_GB = 2.0
 GAP, WORKING_SET_GAP = 1e-8, 1e-5  # relative, certified
 
@@ -50,14 +50,14 @@ def bench_path(table: Table, shape: tuple[int, int], columns: int, n: int, n_ref
         table.add(f"path, {at}: knots", path.knots.s.size, "")
         table.add_at_most(f"path, {at}: worst relative gap", np.max(gap), "", GAP)
         table.add(f"path, {at}: worst dual violation", np.max(violation), "")
-        if qp_lambda == LAM:  # a minute and more an input
+        if qp_lambda == LAM:  # a minute and more per input
             bench_reference(table, few, weight, shortfall, solved.objective, mine, n_reference)
         bench_cones(table, path, shortfall, solved.residual_norm, at)
         if qp_lambda == LAM:
             bench_queries(table, path)
     took, path = timed(lambda: extended(SteeringPath.fit(decoder, weight), FAR_KNOTS))
     seconds, solved = timed(lambda: path.qp(shortfall, path.knots.s[-1] / shortfall.max() * 0.999))
-    what = f"path, {path.knots.s.size} knots"  # of no λ that the reference has solved
+    what = f"path, {path.knots.s.size} knots"  # not solved for a λ of the reference
     table.add(f"{what}: fit and all queries of the QP", took + seconds, "s")
     worst = np.max(np.abs(solved.relative_gap))
     table.add_at_most(f"{what}: worst relative gap", worst, "", GAP)
@@ -72,7 +72,7 @@ def bench_reference(
     mine: float,
     n_reference: int,
 ):
-    """The textbook QP of some inputs on a prefiltered dictionary; ``mine`` is what all took."""
+    """Measure the textbook QP of some inputs on a prefiltered dictionary; ``mine`` is our time."""
     at, n = f"lambda {LAM:g}", len(shortfall)
     reference = referenced(few, weight, shortfall[:n_reference], LAM)
     ratio = reference.seconds * n / mine
@@ -88,7 +88,7 @@ def bench_reference(
 
 
 def bench_cones(table: Table, path: SteeringPath, shortfall: np.ndarray, norm: np.ndarray, at: str):
-    """The SOCP with budgets near the norms of the QP's solutions, so that they are tight."""
+    """Measure the SOCP with tight budgets, near the norms of the QP's solutions."""
     took, solved = timed(lambda: path.socp(shortfall, TIGHT * norm))
     table.add(f"path, {at}: all queries of the SOCP", took, "s")
     tight = np.max(np.abs(solved.residual_norm / (TIGHT * norm) - 1.0))
@@ -150,16 +150,16 @@ def bench_working_set(
 
 
 def bench_warmth(table: Table, decoder: np.ndarray, probes: np.ndarray, shortfall: np.ndarray):
-    """OSQP iterations of the same inputs on columns taken in, with and without warm starts.
+    """Count OSQP iterations for the same inputs and columns, with and without warm starts.
 
-    The inputs follow one another as the tokens of a text do: each a small step from the last.
+    Each input is a small step from the last one, like the tokens of a text.
     """
     steps = np.random.default_rng(5).standard_normal(shortfall.shape)
     near = shortfall[0] * (1.0 + 0.02 * np.cumsum(steps, axis=0))
     means = {}
     for warm in (True, False):
         working_set = WorkingSet(decoder, probes, warm=warm)
-        working_set.qp(near, LAM)  # takes its columns in
+        working_set.qp(near, LAM)  # adds its columns to the working set
         means[warm] = float(working_set.qp(near, LAM).iterations.mean())
         state = "warm" if warm else "cold"
         table.add(f"working set: OSQP iterations, mean, {state}", means[warm], "")
@@ -168,12 +168,12 @@ def bench_warmth(table: Table, decoder: np.ndarray, probes: np.ndarray, shortfal
 
 
 def peak_mb() -> float:
-    """Peak resident memory of this process so far."""
+    """Return the peak resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def memory_alone(shape: tuple[int, int], n: int, qp_lambda: float, knots: int) -> float:
-    """Peak memory in GB of a process that only fits the path and solves n inputs."""
+    """Return the peak memory in GB of a process that only fits the path and solves n inputs."""
     code = (
         "import numpy as np\n"
         "from benchmarks.bench_optimize import *\n"

@@ -1,4 +1,4 @@
-"""Cost of the correlation accumulators at SAE sparsity, against dense sums, and their memory.
+"""Cost and memory of the correlation accumulators at SAE sparsity, against dense sums.
 
 ``python -m benchmarks.bench_statistics [--quick]`` prints a table, writes
 ``results/benchmarks/statistics.csv`` and fails if a required ratio is missed.
@@ -20,14 +20,14 @@ from steering_core.statistics.correlation import StreamingCorrelation
 
 N_FEATURES, ACTIVE = 16_384, 70
 BATCHES = (4, 8, 32, 128)
-JUDGED_BATCH = 8  # The batch size of the published runs.
+JUDGED_BATCH = 8  # the batch size of the published runs
 REQUIRED_SPEEDUP = 10.0
 ALLOWED_GROWTH = 1.01
-STORED = 8  # Different batches that a run goes through again and again.
+STORED = 8  # different batches, which a run repeats
 
 
 class DenseSums:
-    """The least the published form keeps: dense float64 sums of x, x² and x·y."""
+    """The minimal published form: dense float64 sums of x, x² and x·y."""
 
     def __init__(self, n_features: int):
         self.x, self.xx, self.xy = np.zeros((3, n_features))
@@ -41,7 +41,7 @@ class DenseSums:
 
 
 def make_batch(rng: np.random.Generator, size: int) -> tuple[np.ndarray, ...]:
-    """CSR arrays and labels of ``size`` samples; low features fire more often, as in an SAE."""
+    """Return CSR arrays and labels of ``size`` samples; low features are active more often."""
     weight = 1.0 / np.arange(10, N_FEATURES + 10)
     keys = rng.exponential(size=(size, N_FEATURES)) / weight
     indices = np.sort(np.argpartition(keys, ACTIVE, axis=1)[:, :ACTIVE], axis=1).ravel()
@@ -58,7 +58,7 @@ def to_dense(batch: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def seconds(update: Callable[[int], None], n_batches: int) -> float:
-    """Time of ``n_batches`` calls of ``update``, each with the number of a stored batch."""
+    """Return the time of ``n_batches`` calls of ``update`` with the number of a stored batch."""
     start = time.perf_counter()
     for step in range(n_batches):
         update(step % STORED)
@@ -66,9 +66,9 @@ def seconds(update: Callable[[int], None], n_batches: int) -> float:
 
 
 def compare(size: int, samples: int, repeats: int) -> Line:
-    """Best time of ``repeats`` alternating runs over ``samples`` samples, in batches of ``size``.
+    """Return the best time of ``repeats`` alternating runs over ``samples`` samples.
 
-    A run is long enough for our queue to be folded many times, and ends with reading the result.
+    The samples come in batches of ``size``. A run folds our queue many times and reads the result.
     """
     rng = np.random.default_rng(size)
     batches = [make_batch(rng, size) for _ in range(STORED)]
@@ -91,9 +91,10 @@ def compare(size: int, samples: int, repeats: int) -> Line:
 
 
 def from_dense(size: int, samples: int, repeats: int) -> Line:
-    """The same for what selection has: dense float32 tensors, whose numbers are looked for first.
+    """Do the same for dense float32 tensors, as in selection; non-zero values are found first.
 
-    On a GPU the search is there; here it is a pass over everything, as the dense sums are three.
+    On a GPU the search runs there. Here it is one pass over all numbers, against three for the
+    dense sums.
     """
     rng = np.random.default_rng(size)
     batches = [make_batch(rng, size) for _ in range(STORED)]
@@ -121,7 +122,7 @@ def from_dense(size: int, samples: int, repeats: int) -> Line:
 
 
 def peak_memory(n_samples: int, size: int = JUDGED_BATCH) -> int:
-    """Peak bytes allocated while ``n_samples`` samples are accumulated and read out."""
+    """Return the peak of allocated bytes while ``n_samples`` samples are accumulated and read."""
     batches = [make_batch(np.random.default_rng(0), size) for _ in range(8)]
     tracemalloc.start()
     accumulator = StreamingCorrelation(N_FEATURES)

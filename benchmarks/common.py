@@ -1,4 +1,4 @@
-"""What the benchmarks of the model side share: random models and timing."""
+"""Shared by the benchmarks: random models and timing."""
 
 import argparse
 import time
@@ -19,7 +19,7 @@ from benchmarks.table import Times
 from steering_core.models.devices import choose_device, wait_for_devices
 from steering_core.models.language_model import LanguageModel, model_shape
 
-#: Random weights: what a pass costs depends on the shapes alone. ``full`` is Gemma-2-2B.
+#: Shapes of random models. The cost of a pass depends on the shape alone. ``full`` is Gemma-2-2B.
 SIZES = {
     "quick": {
         "hidden_size": 128, "num_hidden_layers": 26, "num_attention_heads": 4,
@@ -40,7 +40,7 @@ SIZES = {
 def random_model(size: str, family: str = "llama", vocabulary: int | None = None) -> LanguageModel:
     """Return a random model with a word tokenizer, without an end token, on the best device.
 
-    ``llama`` attends by sdpa; ``gemma2`` caps its scores, so it cannot. bfloat16 on a GPU.
+    ``llama`` uses sdpa attention; ``gemma2`` caps its scores and cannot. On a GPU it is bfloat16.
     """
     shape = SIZES[size] | ({} if vocabulary is None else {"vocab_size": vocabulary})
     common = {"max_position_embeddings": 8192, "pad_token_id": 0, "bos_token_id": 1}
@@ -74,7 +74,7 @@ _clock = time.perf_counter
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Time of one call, the device's queue emptied on both sides."""
+    """Return the time of one call; queued GPU work is finished before and after."""
     wait_for_devices()
     start = _clock()
     run()
@@ -83,10 +83,10 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def alternate(runs: Sequence[Callable[[], object]], repeats: int) -> list[Times]:
-    """Best time of each of ``runs``, called in turn after one round to warm up; and all times.
+    """Return the best time of each of ``runs`` and all times, after one round to warm up.
 
-    In turn, so that what else the machine does hits all of them alike; the best, because what else
-    it does only ever adds.
+    The runs take turns, so that other work on the machine affects all of them alike. The best time
+    counts, because other work can only add time.
     """
     for run in runs:
         run()
@@ -119,7 +119,7 @@ def arguments(doc: str) -> argparse.Namespace:
 
 
 def run_name(size: str) -> str:
-    """Say what was run, for the heading of a table."""
+    """Return a description of the run, for the heading of a table."""
     if torch.cuda.is_available():
         return f"{size} model"
     return f"{size} model, {_clock.__name__}"

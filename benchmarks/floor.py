@@ -1,4 +1,4 @@
-"""The floor of a stage: its fewest operations and bytes at the rates that this machine reaches."""
+"""The floor of a stage: its fewest operations and bytes at the rates of this machine."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from steering_core.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Rates:
-    """Operations a second of a large matrix product, and bytes a second of a large copy."""
+    """Operations per second of a large matrix product, and bytes per second of a large copy."""
 
     flops: float
     bandwidth: float
@@ -22,7 +22,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Stage:
-    """What was measured of a stage, and the two numbers of docs/performance.md."""
+    """The measured time of a stage, and its two numbers from docs/performance.md."""
 
     name: str
     seconds: float
@@ -32,7 +32,7 @@ class Stage:
 
 
 def rates(device: torch.device, dtype: torch.dtype, repeats: int) -> Rates:
-    """Measure what a device reaches in one precision."""
+    """Measure the rates of a device in one precision."""
     side = 8192 if device.type == "cuda" else 1024
     a = torch.randn(side, side, device=device).to(dtype)
     source = torch.randn(2**26 // 4, device=device)
@@ -42,19 +42,19 @@ def rates(device: torch.device, dtype: torch.dtype, repeats: int) -> Rates:
 
 
 def weights(lm: LanguageModel) -> tuple[int, int]:
-    """Parameters of the blocks, and of the unembedding."""
+    """Return the number of parameters of the blocks, and of the unembedding."""
     blocks = sum(p.numel() for p in lm.blocks.parameters())
     return blocks, lm.model.get_output_embeddings().weight.numel()
 
 
 def attention(lm: LanguageModel, positions: int) -> int:
-    """Operations of one token's attention to ``positions`` others, in all layers."""
+    """Return the operations of one token's attention to ``positions`` others, in all layers."""
     config = lm.model.config
     return 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * positions
 
 
 def as_line(stage: Stage) -> Line:
-    """Return the row of the table: seconds, the floor, and how many times that they are."""
+    """Return the row of the table: seconds, the floor, and the ratio of the two."""
     computing = stage.operations / stage.rates.flops
     moving = stage.moved / stage.rates.bandwidth
     floor = max(computing, moving)

@@ -1,4 +1,4 @@
-"""CorrSteer's stages: selection, merging of shards, a plan, and fine-tuning."""
+"""Floors of CorrSteer's stages: selection, merging of shards, a plan, and fine-tuning."""
 
 from pathlib import Path
 
@@ -27,13 +27,13 @@ PROMPTS, LAYERS, SHARDS, SAMPLES, ACTIVE, TRAINED = 48, 4, 3, 200, 70, 12
 
 
 def wanted() -> tuple[list[Variant], list[Variant]]:
-    """What the default arms accumulate, and what of it in a histogram."""
+    """Return the variants that the default arms accumulate, and those with a histogram."""
     names, histograms = variants(CorrSteerSettings().arms, "max")
     return [Variant.parse(name) for name in names], [Variant.parse(name) for name in histograms]
 
 
 def selection(rates: Rates, repeats: int) -> list[Stage]:
-    """Selection with what the default arms accumulate, of one token and of 32."""
+    """Measure selection with the statistics of the default arms, for 1 token and for 32."""
     lm, encoders, sites = build()
     accumulated, histograms = wanted()
     readers = make_readers(encoders, sites, accumulated, lm.shape.d_model)
@@ -66,7 +66,7 @@ def selection(rates: Rates, repeats: int) -> list[Stage]:
 
 
 def _answering(session: Session, rows: pd.DataFrame) -> tuple[float, float]:
-    """Fewest operations and bytes of answering ``rows``, without padding."""
+    """Return the fewest operations and bytes of answering ``rows``, without padding."""
     lm = session.lm
     blocks, head = weights(lm)
     word, config = lm.dtype.itemsize, lm.model.config
@@ -83,7 +83,7 @@ def _answering(session: Session, rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def merging(folder: Path, d_sae: int, d_model: int, rates: Rates, repeats: int) -> list[Stage]:
-    """Merging the shards of some layers, and the plans of two arms from the merged sums."""
+    """Measure merging the shards of some layers, and the plans of two arms from the merged sums."""
     accumulated, histograms = wanted()
     sizes = {
         (layer, variant): d_sae if variant.space == "features" else d_model
@@ -128,7 +128,7 @@ def merging(folder: Path, d_sae: int, d_model: int, rates: Rates, repeats: int) 
     return [
         Stage(f"CorrSteer merge, {SHARDS} shards, {what}", spent[0],
               float((SHARDS - 1) * everything), 8.0 * (SHARDS + 1) * everything, rates),
-        # From the moments of either class some five numbers a feature.
+        # About five numbers per feature from the moments of each class.
         Stage(f"CorrSteer plan by correlation, {what}", spent[1],
               float(moments), 8.0 * moments, rates),
         Stage(f"CorrSteer plan by mutual information, {what}", spent[2],
@@ -137,7 +137,7 @@ def merging(folder: Path, d_sae: int, d_model: int, rates: Rates, repeats: int) 
 
 
 def _accumulated(sizes, histograms: list[Variant], seed: int) -> Accumulators:
-    """The statistics of some random samples."""
+    """Return the statistics of some random samples."""
     rng = np.random.default_rng(seed)
     made = Accumulators(sizes, histograms)
     success = rng.random(SAMPLES) < 0.5
@@ -154,7 +154,7 @@ def _accumulated(sizes, histograms: list[Variant], seed: int) -> Accumulators:
 
 
 def training(rates: Rates, repeats: int) -> list[Stage]:
-    """Fine-tuning all weights, and by LoRA, one row a step."""
+    """Measure fine-tuning of all weights, and by LoRA, with one row per step."""
     rows = questions(TRAINED).assign(worked="w1 w2 w3 w4")
     stages = []
     for method in ("full", "lora"):

@@ -1,4 +1,4 @@
-"""What the stages between the cache and the tables read of an experiment, on random data."""
+"""Inputs of the stages between the cache and the tables, made from random data."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from steering_core.metrics.probe_effects import probe_effects
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.fit import fit_probe
 
-#: Rows of each split; pairs and queries are as many as the concept files have.
+#: Rows of each split. The numbers of pairs and queries are those of the concept files.
 TRAIN, TEST, PROMPTS, PAIRS, QUERIES = 512, 200, 50, 30, 20
-#: Features that fire on a residual.
+#: Active features of a residual.
 ACTIVE = 70
 SETTINGS = Settings(
     methods=["no_steering", "caa_mean_diff", "topk_features", "qp_optimal", "convex_optimal"],
@@ -32,7 +32,7 @@ SETTINGS = Settings(
 
 @dataclass(frozen=True)
 class Rows:
-    """Residuals in float32, as the cache has them, by the names and labels of their examples."""
+    """Residuals in float32, as in the cache, with the ids and labels of their examples."""
 
     residuals: np.ndarray
     labels: np.ndarray
@@ -40,7 +40,7 @@ class Rows:
 
     @property
     def ids(self) -> list[str]:
-        """Names of the examples."""
+        """Return the ids of the examples."""
         return [f"{self.prefix}{i}" for i in range(len(self.labels))]
 
 
@@ -82,7 +82,7 @@ class Experiment:
         self.path.save(self.path_file)
 
     def fit_directions(self) -> None:
-        """The directions of all methods, from the rows as they are cached."""
+        """Return the directions of all methods, fitted on the cached rows."""
         train, pairs, queries = (
             part.residuals.astype(float) for part in (self.train, self.pairs, self.queries)
         )
@@ -98,11 +98,11 @@ class Experiment:
         fit_directions(fixed_methods(Settings()), data, self.decoder, self.directions)
 
     def interventions(self, method: str) -> Interventions:
-        """What a method adds, from the files of the solve stage."""
+        """Return the interventions of a method, from the files of the solve stage."""
         return read_interventions(method, self.solutions, self.directions, self.path_file)
 
     def effects(self) -> pd.DataFrame:
-        """What every method does to both probes on the test rows."""
+        """Return the effect of every method on both probes, on the test rows."""
         probes = self.probe, self.evaluation_probe
         made = [
             probe_effects(
@@ -113,7 +113,7 @@ class Experiment:
         return pd.concat(made, ignore_index=True)
 
     def _solved(self) -> pd.DataFrame:
-        """A row per grid point and input, for test rows and prompts."""
+        """Return a row per grid point and input, for test rows and prompts."""
         parts = (("test", self.test), ("prompt", self.prompts))
         examples = pd.concat(
             pd.DataFrame({"example_id": part.ids, "split": split, "label": part.labels})

@@ -1,4 +1,4 @@
-"""The stages beside the model, measured on random data of the usual shapes: encode to judge."""
+"""Floors of stages without the language model, on random data of the usual shapes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,25 +23,25 @@ from steering_core.probes.layer_sweep import sweep_layer
 from steering_core.statistics.correlation import correlate
 
 GROUP_ROWS, FOLDS = 256, 5
-#: Features that fire on a residual.
+#: Active features of a residual.
 ACTIVE = 70
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Stands in for the activation cache, so that reading a file is not measured with encoding."""
+    """A stand-in for the activation cache, so that encoding is measured without reading a file."""
 
     rows: np.ndarray
 
     def batches(self, hook_name: str) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Yield names and residuals in groups."""
+        """Yield ids and residuals in groups."""
         for start in range(0, len(self.rows), GROUP_ROWS):
             part = self.rows[start : start + GROUP_ROWS]
             yield [f"e{start + i}" for i in range(len(part))], part
 
 
 def random_sae(d_model: int, d_sae: int) -> JumpReLUSAE:
-    """A JumpReLU SAE of which about ``ACTIVE`` features fire on a normal residual."""
+    """Return a JumpReLU SAE with about ``ACTIVE`` active features on a normal residual."""
     metadata = SAEMetadata(hook_name="blocks.0.hook_resid_post", prepend_bos=True)
     sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=d_model, d_sae=d_sae, metadata=metadata))
     generator = torch.Generator().manual_seed(0)
@@ -56,7 +56,7 @@ def random_sae(d_model: int, d_sae: int) -> JumpReLUSAE:
 
 @contextmanager
 def counted_iterations() -> Iterator[list[int]]:
-    """Note the iterations and rows of every fit inside the block, multiplied."""
+    """Record iterations times rows of every fit inside the block."""
     noted: list[int] = []
     own = LogisticRegression.fit
 
@@ -70,7 +70,7 @@ def counted_iterations() -> Iterator[list[int]]:
 
 
 def features(folder: Path, shape: tuple[int, int], n: int, rates: Rates, repeats: int):
-    """Encoding ``n`` residuals, and the correlation of their features with a label."""
+    """Measure encoding ``n`` residuals, and correlating their features with a label."""
     d_sae, d_model = shape
     dictionary = as_dictionary(random_sae(d_model, d_sae), "random")
     rng = np.random.default_rng(0)
@@ -89,14 +89,14 @@ def features(folder: Path, shape: tuple[int, int], n: int, rates: Rates, repeats
     return [
         Stage(f"encode {n} rows, d_sae {d_sae}", encoding, 2.0 * n * d_model * d_sae,
               4.0 * d_model * (d_sae + n), rates),
-        # A count, a sum and a sum of squares, each about a mean; 0/1 labels add nothing.
+        # A count, a sum and a sum of squares, each about a mean. 0/1 labels need no further sums.
         Stage(f"correlation, {active / n:.0f} active a row", correlating, 6.0 * active,
               12.0 * active + 2 * 6 * 8 * d_sae, rates),
     ]  # fmt: skip
 
 
 def probes(shape: tuple[int, int], n: int, rates: Rates, repeats: int) -> list[Stage]:
-    """The sweep of one layer, and a probe, in float64."""
+    """Measure the sweep of one layer, and fitting a probe, in float64."""
     d_sae, d_model = shape
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 2
@@ -123,7 +123,7 @@ def probes(shape: tuple[int, int], n: int, rates: Rates, repeats: int) -> list[S
 
 
 def judge(folder: Path, size: str, rates: Rates, repeats: int) -> Stage:
-    """A classifier of DistilBERT's depth reading completions."""
+    """Measure a classifier of DistilBERT's depth on completions."""
     width, n = (768, 256) if size == "full" else (256, 64)
     lm = random_model("quick")  # for its tokenizer
     config = BertConfig(

@@ -1,6 +1,6 @@
-"""The stages that solve programs and apply what was solved: solve, variants, directions, effects.
+"""Floors of the stages that solve and apply programs: solve, variants, directions, effects.
 
-``solve`` is of a large batch; the others share the small :class:`Experiment`.
+``solve`` uses a large batch; the others share the small :class:`Experiment`.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ INPUTS = 1000
 
 
 def solve(shape: tuple[int, int], rates: Rates, repeats: int) -> Stage:
-    """The path of a probe over a dictionary, and the QP of many inputs on it."""
+    """Measure the path of a probe over a dictionary, and the QP of many inputs on it."""
     d_sae, d_model = shape
     rng = np.random.default_rng(0)
     decoder = rng.standard_normal((d_sae, d_model), dtype=np.float32)
@@ -41,7 +41,7 @@ def solve(shape: tuple[int, int], rates: Rates, repeats: int) -> Stage:
 
 
 def variants(of: Experiment, rates: Rates, repeats: int) -> Stage:
-    """Every variant of both programs, for a few inputs."""
+    """Measure every variant of both programs, for a few inputs."""
     activations = dict(zip(of.train.ids + of.test.ids, range(of.activations.shape[0]), strict=True))
     residuals = {
         name: row
@@ -68,7 +68,7 @@ def variants(of: Experiment, rates: Rates, repeats: int) -> Stage:
 
     (spent,) = alternate([run], repeats)
     d_sae, d_model = of.decoder.shape
-    # ``shared`` solves once for all inputs, and says so in every row.
+    # ``shared`` solves once for all inputs; each row repeats its numbers.
     shared = found["variant"] == "shared"
     counted = pd.concat([found[~shared], found[shared].drop_duplicates(["program", "parameter"])])
     rounds = counted["rounds"].sum()
@@ -80,7 +80,7 @@ def variants(of: Experiment, rates: Rates, repeats: int) -> Stage:
 
 
 def directions(of: Experiment, rates: Rates, repeats: int) -> Stage:
-    """All fixed directions, from residuals in memory to their file."""
+    """Measure fitting all fixed directions, from residuals in memory to the file."""
     (spent,) = alternate([of.fit_directions], repeats)
     d_sae, d_model = of.decoder.shape
     chosen = 1 + SETTINGS.topk
@@ -94,14 +94,14 @@ def directions(of: Experiment, rates: Rates, repeats: int) -> Stage:
 
 
 def effects(of: Experiment, rates: Rates, repeats: int) -> Stage:
-    """Both probes on every test row at every strength, from the files of the solve stage."""
+    """Measure both probes on all test rows and strengths, from the files of the solve stage."""
     points = pd.read_parquet(of.solutions, columns=["method", "strength_index"]).drop_duplicates()
     (spent,) = alternate([of.effects], repeats)
     n, d_model = of.test.residuals.shape
     cells = n * len(points)
     ways = of.path.knots.s.size + len(read_fixed_vectors(of.directions))
-    # Logits are as linear in the place on the path, or in the strength, as vectors are: both
-    # probes see a row, a knot and a direction once.
+    # Logits are piecewise linear in the position on the path and linear in the strength, like the
+    # vectors. So both probes need each row, knot and direction only once.
     return Stage(
         f"probe effects, {n} rows, {len(points)} strengths", spent,
         4.0 * d_model * (n + ways) + 8.0 * cells,

@@ -1,4 +1,4 @@
-"""The tables with intervals, on rows of the usual number: what is resampled is counted."""
+"""Floors of the tables with intervals, with the usual number of rows; counts resampled numbers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ SEEDS, ARMS, ANSWERS = 2, 4, 300
 
 @contextmanager
 def counted_sums() -> Iterator[list[int]]:
-    """Note of every interval that is resampled inside the block how many numbers it adds up."""
+    """Record how many numbers each interval inside the block adds up."""
     noted: list[int] = []
     own = bootstrap.resampled_sums
 
@@ -37,7 +37,7 @@ def counted_sums() -> Iterator[list[int]]:
 
 
 def pareto(of: Experiment, rates: Rates, repeats: int) -> Stage:
-    """The Pareto table of an experiment's own solutions, with made-up texts."""
+    """Measure the Pareto table of an experiment's own solutions, with made-up texts."""
     solutions, rng = pd.read_parquet(of.solutions), np.random.default_rng(0)
     effects = of.effects().assign(split="test")
     texts = solutions.loc[
@@ -61,7 +61,7 @@ def pareto(of: Experiment, rates: Rates, repeats: int) -> Stage:
 
 
 def norm_matched(of: Experiment, rates: Rates, repeats: int) -> Stage:
-    """Programs against directions at equal norm, and their table."""
+    """Measure the comparison of programs and directions at equal norm, and its table."""
     directions = read_fixed_vectors(of.directions)
     programs = [method for method in SETTINGS.methods if solves_once(method)]
 
@@ -81,7 +81,7 @@ def norm_matched(of: Experiment, rates: Rates, repeats: int) -> Stage:
 
 
 def corrsteer_report(rates: Rates, repeats: int) -> Stage:
-    """CorrSteer's results with the page of what changed."""
+    """Measure CorrSteer's results and the page of changed answers."""
     rng = np.random.default_rng(0)
     arms = ["unsteered", *(f"arm{i}" for i in range(ARMS))]
 

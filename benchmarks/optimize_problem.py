@@ -1,4 +1,4 @@
-"""The problem that the benchmark of the optimiser solves, its table and its reference."""
+"""The problem, the table and the reference of the optimiser's benchmark."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Table:
-    """Rows of the result, on disk as soon as they are known; goals are judged if ``judged``."""
+    """Rows of the result, written as soon as they are known; ``judged`` enables requirements."""
 
     def __init__(self, judged: bool, heading: str) -> None:
         self.lines: list[Line] = []
@@ -27,7 +27,7 @@ class Table:
     def add(
         self, what: str, value: float, unit: str, goal: str = "", met: bool | None = None
     ) -> None:
-        """Append and print a row; ``times`` is the unit of what is faster by so much."""
+        """Append and print a row; the unit ``times`` marks a speed-up."""
         ratio = float(value) if unit == "times" else None
         verdict = bool(met) if self._judged and met is not None else None
         self.lines.append(Line(what, float(value), None, ratio, goal, verdict, unit=unit))
@@ -36,13 +36,13 @@ class Table:
         print(f"{what:72s} {value:12.5g} {unit:8s} {goal}", flush=True)
 
     def add_at_most(self, what: str, value: float, unit: str, most: float) -> None:
-        """A row whose value must not exceed ``most``; NaN does not meet it."""
+        """Add a row whose value must not exceed ``most``; NaN does not meet this."""
         self.add(what, value, unit, f"<= {most:g}", bool(value <= most))
 
 
 @dataclass(frozen=True)
 class Referenced:
-    """What the textbook formulation took and found; objectives of its points made feasible."""
+    """Times and objectives of the textbook formulation, after making its points feasible."""
 
     seconds: float
     objective: np.ndarray
@@ -50,14 +50,14 @@ class Referenced:
 
 
 def timed(run: Callable[[], T]) -> tuple[float, T]:
-    """Seconds of one call, and its result."""
+    """Return the seconds of one call, and its result."""
     start = time.perf_counter()
     result = run()
     return time.perf_counter() - start, result
 
 
 def dictionary(d_sae: int, d_model: int, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Unit random rows (float32) and k probes, each a noisy combination of 40 rows."""
+    """Return random unit rows (float32), and k probes that are noisy combinations of 40 rows."""
     rng = np.random.default_rng(0)
     decoder = rng.standard_normal((d_sae, d_model), dtype=np.float32)
     decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
@@ -70,7 +70,7 @@ def dictionary(d_sae: int, d_model: int, k: int = 1) -> tuple[np.ndarray, np.nda
 
 
 def prefiltered(decoder: np.ndarray, probes: np.ndarray, size: int) -> np.ndarray:
-    """Columns of the reference: half by a random activation, the rest by relevance."""
+    """Return the columns of the reference: half by a random activation, the rest by relevance."""
     activation = np.random.default_rng(1).random(len(decoder))
     relevance = np.abs(decoder @ probes.T.astype(np.float32)).max(axis=1)
     relevance[np.argsort(-activation)[: size // 2]] = np.inf
@@ -80,7 +80,7 @@ def prefiltered(decoder: np.ndarray, probes: np.ndarray, size: int) -> np.ndarra
 def referenced(
     decoder: np.ndarray, probes: np.ndarray, shortfall: np.ndarray, qp_lambda: float
 ) -> Referenced:
-    """The QP of each input by CVXPY and OSQP, cold."""
+    """Solve the QP of each input by CVXPY and OSQP, without warm starts."""
     seconds, objective, optimal = [], [], True
     for i, r in enumerate(shortfall):
         took, found = timed(
@@ -102,9 +102,9 @@ def feasible_objective(
     r: np.ndarray | float,
     qp_lambda: float,
 ) -> float:
-    """Objective of the point after its solver's tolerance: no negative part, scaled to all margins.
+    """Return the objective of the point made feasible: no negative part, scaled to all margins.
 
-    Without this a point that misses a margin by 1e-5 would beat every point that does not.
+    Otherwise a point that misses a margin by 1e-5 would beat every point that meets all margins.
     """
     delta = np.maximum(delta, 0.0)
     vector = delta @ decoder
@@ -117,7 +117,7 @@ def feasible_objective(
 def no_worse(
     table: Table, what: str, mine: np.ndarray, reference: Referenced, tolerance: float
 ) -> None:
-    """Objectives as a ratio, at most one but for the gap that is certified.
+    """Add the ratio of the objectives, which must be at most one plus the certified gap.
 
     A reference that is not optimal proves nothing.
     """
@@ -127,7 +127,7 @@ def no_worse(
 
 
 def extended(path: SteeringPath, knots: int) -> SteeringPath:
-    """The path with so many knots at least, or all of them."""
+    """Return the path with at least this many knots, or the complete path."""
     while path.knots.s.size < knots and not path.knots.complete:
         path.extend(float(path.knots.s[-1]) * 1.5 + 1e-3)
     return path

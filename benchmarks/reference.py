@@ -17,7 +17,7 @@ _STATUS = {
 
 @dataclass(frozen=True)
 class Reference:
-    """What CVXPY says: status in this package's words, objective and δ (NaN without one)."""
+    """The result of CVXPY: status in this package's terms, objective and δ (NaN if unsolved)."""
 
     status: str
     objective: float
@@ -36,7 +36,7 @@ def solve_reference(
     solver: str = cp.CLARABEL,
     **options: Any,
 ) -> Reference:
-    """Solve one program for one input as its definition reads, cold.
+    """Solve one program for one input directly from its definition, without a warm start.
 
     ``min ‖δ‖₁ + (λ/2)‖Dᵀδ‖²`` (``qp_lambda``) or ``min ‖δ‖₁ s.t. ‖Dᵀδ‖ ≤ ε`` (``epsilon``), subject
     to ``(D w_j)ᵀδ ≥ r_j`` for each direction and ``lower ≤ δ ≤ upper``. For a shared vector of a

@@ -1,7 +1,7 @@
 """Write ``results/benchmarks/*.csv`` into README and docs/performance.md: ``python -m`` this.
 
-The README gets the headline ratios. The other page gets the table of required ratios and every
-measured line. Each table names its machine and date; a benchmark that was not run has no row.
+The README gets the headline ratios. docs/performance.md gets the table of required ratios and every
+measured line. Each table names its machine and date. A benchmark that was not run has no row.
 """
 
 import sys
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE, DETAILS = ROOT / "README.md", ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 ORDER = ("optimize", "statistics", "corrsteer", "caching", "generation", "memory", "floor")
-#: The lines of the README: how the table names them.
+#: The lines for the README, by their names in the tables.
 HEADLINES = (
     "path against reference, lambda 1, 1000 inputs (extrapolated)",
     "cache layer 12 / bare pass",
@@ -27,19 +27,19 @@ HEADLINES = (
 
 
 def number(value: float) -> str:
-    """Return ``value`` with three digits that count."""
+    """Return ``value`` with three significant digits."""
     return f"{value:,.0f}".replace(",", " ") if abs(value) >= 100 else f"{value:.3g}"
 
 
 def rendered_rows(table: pd.DataFrame) -> list[str]:
-    """Return the Markdown rows of what a table requires."""
+    """Return the Markdown rows of a table's required ratios."""
     rows = []
     for line in table[table["required"].notna()].itertuples():
         unit = "" if pd.isna(line.unit) else f" {line.unit}"
         value = number(line.ours) + unit if pd.isna(line.ratio) else number(line.ratio)
         if not pd.isna(line.lowest):
             value += f" ({number(line.lowest)} to {number(line.highest)})"
-        # Nothing is judged where ``met`` is empty: the run was too small.
+        # An empty ``met`` means that the run was too small to judge.
         verdict = "not judged" if pd.isna(line.met) else "yes" if line.met else "**no**"
         required = line.required.replace(">=", "≥").replace("<=", "≤")
         rows.append(f"| {line.measured} | {value} | {required} | {verdict} |")
@@ -106,7 +106,7 @@ def rendered_details(tables: dict[str, pd.DataFrame]) -> str:
 
 
 def rendered(page: str, markdown: str) -> str:
-    """Return ``page`` with what is between its marks replaced by ``markdown``."""
+    """Return ``page`` with the part between its marks replaced by ``markdown``."""
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
     return f"{before}{BEGIN}\n{markdown}\n{END}{after}"

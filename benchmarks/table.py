@@ -1,4 +1,4 @@
-"""The table that every benchmark prints and writes, with the machine it was measured on."""
+"""The table that every benchmark prints and writes, with the machine that measured it."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ _LIBRARIES = ("torch", "transformers", "numpy", "scipy", "osqp", "clarabel", "sc
 
 
 class Times(float):
-    """The best time of a contestant; ``rounds`` are all of them, in the order of the rounds."""
+    """The best time of a contestant; ``rounds`` has all times in order."""
 
     rounds: tuple[float, ...]
 
@@ -31,11 +31,11 @@ class Times(float):
 
 @dataclass(frozen=True)
 class Line:
-    """One comparison: ours and what it is held against, in ``unit``, and their ratio.
+    """One comparison: our value and the reference's, in ``unit``, and their ratio.
 
-    ``met`` is None where nothing is required, or where the run is too small to be judged.
-    ``lowest`` and ``highest`` are the extremes of the ratio within one round, where contestants
-    took turns: how far to trust it.
+    ``met`` is None if nothing is required or the run is too small to judge. ``lowest`` and
+    ``highest`` are the lowest and highest ratio of a single round if the contestants took turns.
+    They show how far to trust the ratio.
     """
 
     measured: str
@@ -51,7 +51,7 @@ class Line:
 
 
 def _spread(above: float, below: float) -> dict[str, float]:
-    """Return the extremes of ``above / below`` within a round, if both were timed in the same."""
+    """Return the extremes of ``above / below`` over rounds, if both ran in the same rounds."""
     over, under = (getattr(time, "rounds", ()) for time in (above, below))
     if not over or len(over) != len(under):
         return {}
@@ -60,7 +60,7 @@ def _spread(above: float, below: float) -> dict[str, float]:
 
 
 def compared(name: str, ours: float, reference: float, note: str = "", unit: str = "s") -> Line:
-    """Speed relative to the reference, ``reference / ours``, of which nothing is required."""
+    """Return a line for our relative speed, ``reference / ours``, without a requirement."""
     spread = _spread(reference, ours)
     return Line(name, ours, reference, reference / ours, note=note, unit=unit, **spread)
 
@@ -68,7 +68,7 @@ def compared(name: str, ours: float, reference: float, note: str = "", unit: str
 def at_least(
     name: str, ours: float, reference: float, least: float, note: str = "", unit: str = "s"
 ) -> Line:
-    """Speed relative to the reference, ``reference / ours``, that must reach ``least``."""
+    """Return a line for our relative speed, ``reference / ours``, which must reach ``least``."""
     line = compared(name, ours, reference, note, unit)
     return replace(line, required=f">= {least:g}", met=bool(line.ratio >= least))
 
@@ -76,7 +76,7 @@ def at_least(
 def at_most(
     name: str, ours: float, reference: float, most: float, note: str = "", unit: str = "s"
 ) -> Line:
-    """Cost relative to the reference, ``ours / reference``, that must stay within ``most``."""
+    """Return a line for our relative cost, ``ours / reference``, which must not exceed ``most``."""
     ratio, met = ours / reference, bool(ours / reference <= most)
     spread = _spread(ours, reference)
     return Line(name, ours, reference, ratio, f"<= {most:g}", met, note, unit, **spread)
@@ -91,9 +91,9 @@ def processor() -> str:
 
 
 def machine() -> dict[str, str]:
-    """Return what the numbers were measured on: columns of every row."""
+    """Return the machine of the measurement, as columns of every row."""
     where = f"{processor()}, {os.cpu_count()} cores"
-    torch = sys.modules.get("torch")  # not every benchmark uses it
+    torch = sys.modules.get("torch")  # not every benchmark imports torch
     if torch is not None:
         where += f", {torch.get_num_threads()} threads"
         if torch.cuda.is_available():
@@ -111,9 +111,9 @@ def report(lines: Sequence[Line], name: str, heading: str) -> int:
     """Print the table, write ``results/benchmarks/name.csv``, return 1 if a line was missed.
 
     Args:
-        lines: of the table.
-        name: of the file.
-        heading: what was run: size of the model, the clock. It is the column ``run``.
+        lines: lines of the table.
+        name: name of the file.
+        heading: description of the run (size of the model, clock); the column ``run``.
 
     """
     table = pd.DataFrame([asdict(line) for line in lines]).assign(run=heading, **machine())
