@@ -62,14 +62,14 @@ def corrsteer(dataset, model=(), settings=()):
     return named_paths(resolve_corrsteer(raw, "e"), dataset)
 
 
-def test_what_is_there_passes(world: Path):
+def test_paths_that_exist_pass(world: Path):
     for settings in {}, {"layer": 2}, {"layers": [2, 3]}, {"layer": 3, "layers": [2]}:
         check_paths(experiment(settings=settings), nothing_made)
     check_paths(experiment({"id": str(world / "model")}, {"dataset": "./texts"}), nothing_made)
     check_paths(corrsteer("rows.csv", settings={"layers": [2]}), nothing_made)
 
 
-def test_what_is_on_the_hub_is_not_looked_for(world: Path):
+def test_names_on_the_hub_are_not_looked_for(world: Path):
     task = {"dataset": "org/rows", "classifier": {"model": "org/judge", "label": "X"}}
     for name in "gpt2", "org/model-1.5_x":
         model = {"id": name, "sae": {"release": "org/saes", "id": "layer_{layer}/16k"}}
@@ -97,7 +97,7 @@ def test_what_is_on_the_hub_is_not_looked_for(world: Path):
         ({"settings": {"layer": 7}}, r"no directory saes/layer_7/best"),
     ],
 )
-def test_what_is_missing_is_named_with_its_key(world: Path, changed, said):
+def test_a_missing_path_is_reported_with_its_key(world: Path, changed, said):
     with pytest.raises(ConfigError, match=said):
         check_paths(experiment(**changed), nothing_made)
 
@@ -111,17 +111,17 @@ def test_what_is_missing_is_named_with_its_key(world: Path, changed, said):
         ({"dataset": "rows.csv", "settings": {"layers": [4]}}, r"saes/layer_4/best"),
     ],
 )
-def test_likewise_of_corrsteer(world: Path, changed, said):
+def test_a_missing_path_of_corrsteer_is_reported_with_its_key(world: Path, changed, said):
     with pytest.raises(ConfigError, match=said):
         check_paths(corrsteer(**changed), nothing_made)
 
 
-def test_all_that_is_missing_is_said_at_once(world: Path):
+def test_all_missing_paths_are_reported_at_once(world: Path):
     with pytest.raises(ConfigError, match=r"m\.id: .*t\.dataset: .*t\.concept: "):
         check_paths(experiment({"id": "/m"}, {"dataset": "x.csv", "concept": "c"}), nothing_made)
 
 
-def test_what_a_rule_makes_may_be_missing(world: Path):
+def test_a_path_that_a_rule_makes_may_be_missing(world: Path):
     made = parse().names["made_here"]
     for name in "demo", "gpt2_sst2":
         paths = paths_of(resolve(CONFIG, name))
@@ -145,10 +145,10 @@ def test_what_a_rule_makes_may_be_missing(world: Path):
         ("org/model", "org/model"),
     ],
 )
-def test_the_part_of_a_path_before_its_layer(path, fixed):
+def test_the_part_of_a_path_before_the_layer(path, fixed):
     assert fixed_part(path) == fixed
 
 
-def test_local_tables_are_those_that_are_read():
+def test_local_datasets_are_of_the_formats_that_are_read():
     assert set(TABLES) == set(READERS)
     assert not any(map(is_path, ["gpt2", "google/gemma-2-2b", "a.b/c.d"]))

@@ -1,72 +1,31 @@
-"""The schema is closed at every depth, and the layers of settings combine in one order."""
+"""The layers of settings of both kinds of experiments combine in one order."""
 
 import copy
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
+from small_config import at, small
 
+from steering_core.config.corrsteer_schema import DEFAULT_ARMS
 from steering_core.config.methods import METHODS
-from steering_core.config.resolve import load_config, resolve
-from steering_core.config.schema import Config, DemoWorld, Settings
+from steering_core.config.resolve import load_config, load_corrsteer, resolve, resolve_corrsteer
+from steering_core.config.schema import Settings
+from steering_core.corrsteer.tasks import find_task
 from steering_core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 PUBLISHED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+
+
 EXPERIMENTS = [
     "demo",
     *(f"{m}_{t}" for m in ("gpt2", "gemma", "gemma_it") for t in ("sst2", "toxicity", "truthful")),
 ]
-
-
-def small() -> dict:
-    """A configuration with everything that can be nested."""
-    return {
-        "settings": {},
-        "models": {
-            "m": {"id": "org/m", "sae": {"release": "r", "id": "x.{layer}"}, "settings": {}},
-            "idle": {"id": "org/i", "sae": {"path": "there/{layer}"}, "settings": {}},
-        },
-        "tasks": {
-            "t": {
-                "dataset": "d.csv",
-                "text": "text",
-                "label": "label",
-                "concept": "c.yaml",
-                "classifier": {"model": "org/c", "label": "POSITIVE"},
-                "settings": {},
-            }
-        },
-        "experiments": {"e": {"model": "m", "task": "t", "settings": {}}},
-        "demo_world": {},
-    }
-
-
-def at(raw: dict, path: tuple[str, ...]) -> dict:
-    for key in path:
-        raw = raw[key]
-    return raw
-
-
-#: Every section that holds keys of its own.
-SECTIONS = {
-    (): set(Config.model_fields) | set(Settings.model_fields),
-    ("settings",): set(Settings.model_fields),
-    ("models", "m"): {"id", "revision", "sae", "dtype", "settings"},
-    ("models", "m", "sae"): {"release", "id", "path"},
-    ("models", "m", "settings"): set(Settings.model_fields),
-    ("models", "idle", "settings"): set(Settings.model_fields),
-    ("tasks", "t"): {"dataset", "revision", "subset", "split", "text", "label", "threshold"}
-    | {"group", "question", "positive", "negative", "concept", "target_class", "classifier"}
-    | {"settings"},
-    ("tasks", "t", "classifier"): {"model", "revision", "label", "lexicon"},
-    ("tasks", "t", "settings"): set(Settings.model_fields),
-    ("experiments", "e"): {"model", "task", "settings"},
-    ("experiments", "e", "settings"): set(Settings.model_fields),
-    ("demo_world",): set(DemoWorld.model_fields),
-}
 
 
 def test_the_experiments_of_the_repository_resolve():
@@ -129,45 +88,7 @@ def test_a_layer_of_another_section_does_not_count():
     assert resolve(raw, "e").settings.seed == 0
 
 
-@pytest.mark.parametrize("path", SECTIONS, ids=lambda path: ".".join(path) or "top")
-def test_a_misspelt_key_is_named_with_the_right_one(path: tuple[str, ...]):
-    for key in sorted(SECTIONS[path]):
-        raw = small()
-        wrong = key[:-1] + "qq" if len(key) > 3 else key + "q"
-        at(raw, path)[wrong] = 1
-        with pytest.raises(ConfigError) as caught:
-            resolve(raw, "e")
-        message = str(caught.value)
-        assert f"{wrong}: unknown key" in message
-        # A short key may be closer to another one, but there is always a hint at a known key.
-        hinted = message.split("did you mean ")[1].split("?")[0].strip("'")
-        assert hinted in SECTIONS[path]
-        if len(key) > 5 and not key.startswith("layer"):
-            assert hinted == key
-
-
-@given(
-    path=st.sampled_from(sorted(SECTIONS)),
-    key=st.text(st.characters(codec="utf-8"), max_size=20),
-    value=st.one_of(st.integers(), st.text(max_size=3), st.none(), st.just({})),
-)
-def test_any_unknown_key_is_an_error_that_names_it(path: tuple[str, ...], key: str, value: object):
-    assume(key not in SECTIONS[path])
-    raw = small()
-    at(raw, path)[key] = value
-    with pytest.raises(ConfigError) as caught:
-        resolve(raw, "e")
-    assert f"{key}: unknown key" in str(caught.value)
-
-
-def test_all_unknown_keys_are_reported_at_once():
-    raw = small()
-    raw["models"]["m"]["idd"] = raw["tasks"]["t"]["txet"] = 1
-    with pytest.raises(ConfigError, match=r"models\.m\.idd.*tasks\.t\.txet"):
-        load_config(raw)
-
-
-def test_the_layer_that_is_wrong_is_named():
+def test_a_wrong_value_is_reported_with_its_layer():
     raw = small()
     raw["tasks"]["t"]["settings"] = {"topk": 0}
     with pytest.raises(ConfigError, match=r"tasks\.t\.settings: topk.*got 0"):
@@ -183,176 +104,16 @@ def test_the_layer_that_is_wrong_is_named():
         ({"task": "tt"}, r"experiments\.e\.task.*no task 'tt'.*'t'"),
     ],
 )
-def test_unknown_model_and_task(change: dict, message: str):
+def test_an_unknown_model_or_task_is_refused_with_the_nearest(change: dict, message: str):
     raw = small()
     raw["experiments"]["e"] |= change
     with pytest.raises(ConfigError, match=message):
         load_config(raw)
 
 
-def test_unknown_experiment_names_the_known_ones():
+def test_an_unknown_experiment_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"'gpt2_sst'.*did you mean 'gpt2_sst2'.*gemma_it_sst2"):
         resolve(PUBLISHED, "gpt2_sst")
-
-
-def test_unknown_method_names_it_and_the_known_ones():
-    with pytest.raises(ConfigError, match=r"qp_optimal.*got 'qp_optiml'.*mean 'qp_optimal'"):
-        resolve({**small(), "methods": ["no_steering", "qp_optiml"]}, "e")
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"rows_per_class": 0},
-        {"rows_per_class": 1.5},
-        {"rows_per_class": "many"},
-        {"rows_per_class": None},
-        {"rows_per_class": True},
-        {"seed": -1},
-        {"seed": 2**31},
-        {"seed": True},
-        {"train_fraction": 0},
-        {"train_fraction": 1},
-        {"train_fraction": float("nan")},
-        {"train_fraction": 0.7},  # nothing left for the evaluation probe
-        {"train_fraction": 0.5, "validation_fraction": 0.25, "test_fraction": 0.25},
-        {"max_tokens": 1},
-        {"long_texts": "cut"},
-        {"layer": -1},
-        {"layer": "best"},
-        {"layer": True},
-        {"layers": []},
-        {"layers": [1, -2]},
-        {"layers": [True]},
-        {"methods": []},
-        {"methods": "qp_optimal"},
-        {"methods": ["no_steering", "no_steering"]},
-        {"methods": ["qp_optimal"]},  # nothing to compare with
-        {"strengths": 0.5},
-        {"strengths": []},
-        {"strengths": [0.0]},
-        {"strengths": [-1.0]},
-        {"strengths": [1, 1.0]},
-        {"qp_lambda": [float("inf")]},
-        {"qp_tau": [float("nan")]},
-        {"socp_epsilon": [0]},
-        {"variants": ["signed"]},  # nothing to compare with
-        {"variants": ["path", "boxed"]},
-        {"variants": ["path", "box", "box"]},
-        {"variant_epsilon": []},
-        {"variant_lambda": [0.0]},
-        {"variant_tau": 0},
-        {"cone_solver": "osqp"},
-        {"prefilter_features": 1},
-        {"box_factor": -1.0},
-        {"subspace_directions": 51},  # more than the components they are chosen from
-        {"temperature": 0},
-        {"temperature": float("inf")},
-        {"top_p": 0},
-        {"top_p": 1.1},
-        {"positions": "first"},
-        {"device": "tpu"},
-        {"probe_folds": 1},
-        {"bootstrap_resamples": 0},
-    ],
-    ids=str,
-)
-def test_values_out_of_range_are_refused_and_named(bad: dict):
-    with pytest.raises(ConfigError) as caught:
-        resolve({**small(), **bad}, "e")
-    assert any(key in str(caught.value) for key in bad)
-
-
-def test_values_at_the_edge_are_accepted():
-    edge = {
-        "seed": 2**31 - 1,
-        "top_p": 1,
-        "max_tokens": 2,
-        "layer": 0,
-        "layers": [3],
-        "n_prompts": 1,
-        "n_validation_prompts": 0,
-    }
-    settings = resolve({**small(), **edge}, "e").settings
-    assert {key: getattr(settings, key) for key in edge} == edge
-
-
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        ({"sae": {"release": "r"}}, "release and id, or path"),
-        (
-            {"sae": {"path": "p/{layer}", "release": "r", "id": "{layer}"}},
-            "release and id, or path",
-        ),
-        ({"sae": {"path": "p/{layer}", "id": "{layer}"}}, "release and id, or path"),
-        ({"sae": {}}, "release and id, or path"),
-        ({"sae": {"path": "p/{{layer}}"}}, "no other braces"),
-        ({"sae": {"path": "p/{layer}/{width}"}}, "no other braces"),
-        ({"sae": {"path": "p/{layer}/{"}}, "no other braces"),
-        ({"dtype": "float8"}, "dtype"),
-        ({"id": 3}, "valid string"),
-    ],
-)
-def test_a_model_must_have_one_source(section: dict, message: str):
-    raw = small()
-    raw["models"]["m"] |= section
-    with pytest.raises(ConfigError, match=message):
-        load_config(raw)
-
-
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        ({"label": None}, "give either text and label"),
-        ({"question": "q"}, "give either text and label"),
-        ({"question": "q", "positive": "p", "negative": "n"}, "give either text and label"),
-        (
-            {"text": None, "label": None, "question": "q", "positive": "p", "negative": "n"}
-            | {"threshold": 0.5},
-            "belong to text and label",
-        ),
-        ({"threshold": float("nan")}, "finite"),
-        ({"target_class": 2}, "target_class"),
-        ({"target_class": True}, "target_class"),
-        ({"classifier": {"model": "m"}}, "model and label"),
-        ({"classifier": {"label": "l"}}, "model and label"),
-        ({"classifier": {}}, "model and label"),
-        ({"classifier": {"model": "m", "label": "l", "lexicon": "x"}}, "model and label"),
-        ({"classifier": {"lexicon": "x", "label": "l"}}, "model and label"),
-    ],
-)
-def test_a_task_must_have_one_form(section: dict, message: str):
-    raw = small()
-    raw["tasks"]["t"] |= section
-    with pytest.raises(ConfigError, match=message):
-        load_config(raw)
-
-
-@pytest.mark.parametrize(
-    "name", ["../up", "a/b", "/root", "", ".", "..", "a b", "a\n", "1a", "{x}"]
-)
-@pytest.mark.parametrize("section", ["experiments", "models", "tasks"])
-def test_names_cannot_lead_out_of_the_results(section: str, name: str):
-    # Every output is results/{experiment}/ and a fixed name or a method's: nothing else is free.
-    raw = small()
-    raw[section][name] = next(iter(raw[section].values()))
-    with pytest.raises(ConfigError, match="pattern"):
-        load_config(raw)
-
-
-@pytest.mark.parametrize("value", [None, 3, "text", [1]])
-@pytest.mark.parametrize("section", ["settings", "models", "tasks", "experiments", "demo_world"])
-def test_a_section_of_another_type_is_refused(section: str, value: object):
-    with pytest.raises(ConfigError, match=section):
-        load_config({**small(), section: value})
-
-
-def test_a_missing_section_is_refused():
-    raw = small()
-    del raw["models"]
-    with pytest.raises(ConfigError, match="models"):
-        load_config(raw)
 
 
 def test_the_input_is_left_alone():
@@ -363,13 +124,6 @@ def test_the_input_is_left_alone():
     assert first == second
     first.settings.methods.append("tampered")
     assert resolve(raw, "e").settings.methods == list(METHODS)
-
-
-def test_demo_world():
-    config, _ = load_config({**small(), "demo_world": {"d_sae": 32}})
-    assert config.demo_world.d_sae == 32
-    with pytest.raises(ConfigError, match="d_sae"):
-        load_config({**small(), "demo_world": {"d_sae": 0}})
 
 
 @pytest.mark.parametrize("settings", [{"layer": 3}, {"layers": [3]}, {"layer": 3, "layers": [3]}])
@@ -384,7 +138,7 @@ def test_an_sae_of_one_layer(settings):
 @pytest.mark.parametrize(
     "settings", [{"layer": "auto"}, {"layers": [3, 4]}, {"layer": 2, "layers": [2, 3]}]
 )
-def test_an_sae_of_one_layer_needs_to_be_told_which(settings):
+def test_an_sae_of_one_layer_needs_the_number_of_the_layer(settings):
     raw = small()
     for model in raw["models"].values():
         model["sae"], model["settings"] = {"path": "saes/mine"}, settings
@@ -393,7 +147,7 @@ def test_an_sae_of_one_layer_needs_to_be_told_which(settings):
 
 
 @pytest.mark.parametrize("given", [{"layer": "auto"}, {"layers": [2, 3]}])
-def test_an_sae_of_one_layer_keeps_no_other_experiment_from_another(given):
+def test_an_sae_of_one_layer_does_not_restrict_other_experiments(given):
     raw = small()
     one, other = "one_layer", next(iter(raw["experiments"]))
     model = {**raw["models"][raw["experiments"][other]["model"]], "settings": {"layer": 3}}
@@ -405,18 +159,205 @@ def test_an_sae_of_one_layer_keeps_no_other_experiment_from_another(given):
         resolve(raw, one)
 
 
-def test_a_key_of_two_kinds_has_one_message():
-    for settings, path in ({"layer": "x"}, "layer"), ({"layers": [1, "x"]}, "layers.1"):
-        raw = small()
-        raw["settings"] = settings
-        with pytest.raises(ConfigError, match=rf"(: |; ){path}: ") as found:
-            load_config(raw)
-        assert "constrained" not in str(found.value) and "literal" not in str(found.value)
-
-
-@pytest.mark.parametrize(("section", "near"), [("models", "gemma"), ("experiments", "gpt2_sst2")])
-def test_a_null_under_a_wrong_name_is_answered_with_the_nearest(section: str, near: str):
+# -------------------------------------------------------------- experiments of CorrSteer
+def changed(**section):
     raw = copy.deepcopy(PUBLISHED)
-    raw[section][f"{near}x"] = None
-    with pytest.raises(ConfigError, match=rf"{section}\.{near}x: .*did you mean '{near}'"):
-        load_config(raw)
+    raw["corrsteer"] |= section
+    return raw
+
+
+def with_settings(**settings):
+    # Ablations and experiments name arms that a test leaves out.
+    everywhere = PUBLISHED["corrsteer"]["settings"] | settings
+    return changed(settings=everywhere, ablations={}, experiments={})
+
+
+def test_an_entry_with_the_name_of_a_pair_sets_that_pair_alone():
+    entry = {"model": "gemma2b", "task": "mmlu", "settings": {"few_shot": 3}}
+    found = load_corrsteer(changed(experiments={"gemma2b_mmlu": entry}))
+    assert found["gemma2b_mmlu"].settings.few_shot == 3
+    assert found["llama8_mmlu"].settings.few_shot == 0
+
+
+def test_an_entry_with_the_name_of_a_pair_must_be_that_pair():
+    entry = {"model": "gemma2b", "task": "gsm8k"}
+    with pytest.raises(ConfigError, match="gemma2b_mmlu: the name is taken by the model gemma2b"):
+        load_corrsteer(changed(experiments={"gemma2b_mmlu": entry}))
+
+
+def test_an_ablation_has_only_its_own_arms():
+    found = load_corrsteer(PUBLISHED)
+    assert found["gemma2b_mmlu"].settings.fine_tuning.method == "full"
+    settings = found["gemma2b_mmlu_pooling"].settings
+    assert settings.arms.keys() == {"max_pool", "mean_pool", "all_tokens"}
+    assert settings.fine_tuning.method == "none" and settings.bridge.methods == []
+
+
+def test_an_ablation_has_the_settings_of_its_pair():
+    tuned = {
+        "seeds": [3, 4],
+        "few_shot": 2,
+        "fine_tuning": {"method": "full"},
+        "arms": {"caa": None},
+    }
+    entry = {"model": "gemma2b", "task": "mmlu", "settings": tuned}
+    found = load_corrsteer(changed(experiments={"gemma2b_mmlu": entry}))
+    settings = found["gemma2b_mmlu_pooling"].settings
+    assert settings.seeds == [3, 4] and settings.few_shot == 2
+    assert settings.arms.keys() == {"max_pool", "mean_pool", "all_tokens"}
+    assert settings.fine_tuning.method == "none" and settings.bridge.methods == []
+    assert found["gemma2b_mmlu_pro_pooling"].settings.seeds == [0]
+
+
+def test_an_experiment_cannot_have_the_name_of_an_ablation():
+    entry = {"model": "gemma2b", "task": "mmlu", "settings": {"seeds": [1]}}
+    with pytest.raises(ConfigError, match="gemma2b_mmlu_pooling is also the name"):
+        load_corrsteer(changed(experiments={"gemma2b_mmlu_pooling": entry}))
+
+
+@pytest.mark.parametrize(
+    ("bridge", "arms", "advice"),
+    [
+        ({"methods": ["qp_optimal"], "arm": "corrster_a"}, {}, "did you mean 'corrsteer_a'"),
+        ({"methods": ["qp_optimal"]}, {"corrsteer_a": None}, "set bridge.methods to"),
+        ({"methods": ["qp_optimal"], "arm": "caa"}, {}, "'caa' selects no SAE features"),
+    ],
+)
+def test_the_bridge_needs_an_arm_that_selects_features(bridge, arms, advice):
+    with pytest.raises(ConfigError, match=advice):
+        load_corrsteer(with_settings(bridge=bridge, arms=arms))
+
+
+def test_without_methods_the_bridge_is_not_checked():
+    load_corrsteer(with_settings(bridge={"methods": []}, arms={"corrsteer_a": None}))
+
+
+def test_an_arm_with_features_from_another_takes_no_other_key():
+    arms = {"x": {"features_from": {"experiment": "gemma2b_mmlu"}, "scale": 2.0}}
+    with pytest.raises(ConfigError, match="scale would have no effect here"):
+        load_corrsteer(with_settings(arms=arms))
+
+
+def test_an_unknown_corrsteer_experiment_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'gemma2b_mmlu'"):
+        resolve_corrsteer(PUBLISHED, "gemma2b_mmul")
+
+
+def test_features_from_an_unknown_experiment_are_refused_with_the_nearest():
+    arms = {"x": {"features_from": {"experiment": "gemma2b_mmul"}}}
+    raw = changed(
+        experiments={"mine": {"model": "gemma2b", "task": "mmlu", "settings": {"arms": arms}}}
+    )
+    with pytest.raises(ConfigError, match=r"corrsteer mine: arms\.x.*did you mean 'gemma2b_mmlu'"):
+        load_corrsteer(raw)
+
+
+#: Where settings may stand, the later wins, for an experiment `e` of the model `m` on the task `t`.
+CORRSTEER_LAYERS = ["settings", "models.m", "tasks.t", "experiments.e", "top level"]
+
+
+def layered(at: dict[str, dict]) -> dict:
+    """A configuration with one experiment and settings at some of its layers."""
+    model = {**PUBLISHED["corrsteer"]["models"]["demo"], "paired": False}
+    section = {
+        "settings": at.get("settings", {}),
+        "models": {"m": {**model, "settings": at.get("models.m", {})}},
+        "tasks": {"t": {"task": "praise", "paired": False, "settings": at.get("tasks.t", {})}},
+        "experiments": {
+            "e": {"model": "m", "task": "t", "settings": at.get("experiments.e", {})},
+            "other": {"model": "m", "task": "t", "settings": {"arms": {"own": {}}}},
+        },
+        "tables_model": "m",
+    }
+    return {**copy.deepcopy(PUBLISHED), "corrsteer": section, **at.get("top level", {})}
+
+
+@given(st.lists(st.sampled_from(CORRSTEER_LAYERS), unique=True))
+def test_the_later_layer_of_corrsteer_wins(given_at: list[str]):
+    # A value of its own at each, of a plain setting and of an entry that has a name.
+    own = {w: {"keep": 20 + CORRSTEER_LAYERS.index(w)} for w in given_at}
+    for where, settings in own.items():
+        settings["arms"] = {"mine": {"scale": 1.0 + CORRSTEER_LAYERS.index(where)}, where[0]: {}}
+    found = load_corrsteer(layered(own))["e"].settings
+    last = max(map(CORRSTEER_LAYERS.index, given_at), default=None)
+    assert found.keep == (20 if last is None else 20 + last)
+    assert set(found.arms) == {*DEFAULT_ARMS, *(w[0] for w in given_at)} | (
+        {"mine"} if given_at else set()
+    )
+    if given_at:
+        assert found.arms["mine"].scale == 1.0 + last
+
+
+@pytest.mark.parametrize("where", CORRSTEER_LAYERS)
+def test_an_arm_left_out_under_a_wrong_name_is_refused_with_the_nearest(where: str):
+    named = "settings at top level" if where == "top level" else f"corrsteer.{where}"
+    with pytest.raises(ConfigError, match=r"arms\.caa_x: null .*did you mean 'caa'") as caught:
+        load_corrsteer(layered({where: {"arms": {"caa_x": None}}}))
+    assert str(caught.value).startswith(f"in {named}")
+    assert "caa" not in load_corrsteer(layered({where: {"arms": {"caa": None}}}))["e"].settings.arms
+
+
+def test_an_arm_can_be_left_out_twice_but_not_before_it_is_there():
+    twice = {"settings": {"arms": {"caa": None}}, "experiments.e": {"arms": {"caa": None}}}
+    assert "caa" not in load_corrsteer(layered(twice))["e"].settings.arms
+    early = {"models.m": {"arms": {"mine": None}}, "experiments.e": {"arms": {"mine": {}}}}
+    with pytest.raises(ConfigError, match=r"models\.m\.settings: arms\.mine: null"):
+        load_corrsteer(layered(early))
+
+
+def test_the_top_level_may_leave_out_an_arm_of_one_experiment():
+    found = load_corrsteer(layered({"top level": {"arms": {"own": None}}}))
+    assert "own" not in found["other"].settings.arms
+    assert found["e"].settings.arms.keys() == DEFAULT_ARMS.keys()
+    with pytest.raises(ConfigError, match="did you mean 'own'"):
+        load_corrsteer(layered({"top level": {"arms": {"ownn": None}}}))
+
+
+@pytest.mark.parametrize("where", CORRSTEER_LAYERS)
+@pytest.mark.parametrize("arms", [None, [], "caa", {"caa": 3}, {1: None}, {1: {}}])
+def test_arms_of_another_type_are_refused(where: str, arms):
+    with pytest.raises(ConfigError, match="arms"):
+        load_corrsteer(layered({where: {"arms": arms}}))
+
+
+@pytest.mark.parametrize("kind", ["models", "tasks"])
+def test_settings_that_no_experiment_uses_are_checked(kind: str):
+    raw = layered({})
+    raw["corrsteer"]["experiments"] = {}
+    next(iter(raw["corrsteer"][kind].values()))["settings"] = {"few_shots": 1}
+    with pytest.raises(ConfigError, match=rf"corrsteer\.{kind}\.\w\.settings: few_shots: unknown"):
+        load_corrsteer(raw)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"tables_model": "gema2b"}, r"corrsteer\.tables_model: .*did you mean 'gemma2b'"),
+        (
+            {"ablations": {"x": {"tasks": ["mmlu_pr"], "arms": {"a": {}}}}},
+            r"corrsteer\.ablations\.x\.tasks: there is no task 'mmlu_pr' .*did you mean 'mmlu_pro'",
+        ),
+        (
+            {"experiments": {"mine": {"model": "gema2b", "task": "mmlu"}}},
+            r"corrsteer\.experiments\.mine\.model: .*did you mean 'gemma2b'",
+        ),
+    ],
+)
+def test_an_unknown_name_in_the_section_is_refused_with_the_nearest(section, said):
+    with pytest.raises(ConfigError, match=said):
+        load_corrsteer(changed(**section))
+
+
+def test_features_from_an_unknown_arm_are_refused_with_the_nearest():
+    source = {"experiment": "gemma2b_mmlu", "arm": "corrster_s"}
+    arms = {"x": {"features_from": source}}
+    raw = changed(
+        experiments={"mine": {"model": "gemma2b", "task": "mmlu", "settings": {"arms": arms}}}
+    )
+    with pytest.raises(ConfigError, match=r"no features .*did you mean 'corrsteer_s'"):
+        load_corrsteer(raw)
+
+
+def test_an_unregistered_task_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'mmlu_pro'"):
+        find_task("mmlu_pr")

@@ -44,7 +44,7 @@ GOOD = {"colour": "red"}
         ),
     ],
 )
-def test_each_problem_is_said_once_with_what_was_meant(value, said):
+def test_each_problem_is_reported_once_with_a_suggestion(value, said):
     with pytest.raises(ConfigError) as caught:
         validated(Whole, value, "here")
     message = str(caught.value)
@@ -52,7 +52,7 @@ def test_each_problem_is_said_once_with_what_was_meant(value, said):
     assert ";" not in message and "Field required" not in message and "pydantic" not in message
 
 
-def test_a_key_that_is_missing_and_another_that_is_misspelt_are_both_said():
+def test_a_missing_key_and_a_misspelt_key_are_both_reported():
     with pytest.raises(ConfigError, match=r"one.colour: is missing.*part: unknown key"):
         validated(Whole, {"part": [], "one": {}}, "here")
 
@@ -68,7 +68,9 @@ def test_a_key_that_is_missing_and_another_that_is_misspelt_are_both_said():
         ("a.json", b"[1]", "not a list"),
     ],
 )
-def test_a_file_of_another_form_is_one_line_with_its_role(tmp_path: Path, name, content, said):
+def test_a_file_of_another_form_is_reported_in_one_line_with_its_role(
+    tmp_path: Path, name, content, said
+):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=said) as caught:
@@ -77,7 +79,7 @@ def test_a_file_of_another_form_is_one_line_with_its_role(tmp_path: Path, name, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_is_read_in_the_form_its_name_says(tmp_path: Path):
+def test_the_name_of_a_file_decides_its_format(tmp_path: Path):
     (tmp_path / "a.json").write_text(json.dumps({"parts": [GOOD]}))
     (tmp_path / "a.yaml").write_text("parts: [{colour: red}]")
     for path in tmp_path.iterdir():
@@ -86,5 +88,5 @@ def test_a_file_is_read_in_the_form_its_name_says(tmp_path: Path):
         read_validated(Whole, tmp_path / "gone.yaml", "role")
 
 
-def test_no_hint_where_nothing_is_near():
+def test_no_suggestion_if_no_key_is_near():
     assert hint("xyz", ["colour"]) == ""
