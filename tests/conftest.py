@@ -49,7 +49,8 @@ os.environ["HF_ENDPOINT"] = _serve()
 
 
 _WHOLE_WORKFLOWS = ("tests/reliability/", "tests/cluster/", "tests/end_to_end/")
-#: Files that share one run of a workflow, kept in the memory of their process: the longest first.
+#: Files that share one run of a workflow, or what was read of it, kept in the memory of their
+#: process: the longest first.
 _SHARED_RUNS = {
     "the tiny demo": (
         "tests/reliability/test_kills.py",
@@ -63,6 +64,13 @@ _SHARED_RUNS = {
         "tests/end_to_end/test_gpt2_sst2.py",
         "tests/reliability/test_fetch_rule.py",
         "tests/reliability/test_offline.py",
+    ),
+    "the parsed workflow": (
+        "tests/test_rules.py",
+        "tests/test_deviations_stages.py",
+        "tests/test_deviations_corrsteer_stages.py",
+        "tests/runtime/test_provenance.py",
+        "tests/config/test_paths.py",
     ),
 }
 

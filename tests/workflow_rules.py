@@ -1,5 +1,6 @@
 """The rules of the Snakefile and the parameters of their jobs, without a run."""
 
+import functools
 import json
 import logging
 import tempfile
@@ -59,15 +60,20 @@ class Rules:
                 found[name] = json.dumps(given, default=str)
         return found
 
+    @functools.cached_property
+    def as_parsed(self) -> dict[str, str]:
+        """Parameters under the configuration as it was parsed."""
+        return self.parameters()
+
     def stale(self, **settings: Any) -> set[str]:
         """Rules of pareto.csv that a setting at top level makes stale."""
-        before = self.parameters()
+        before = self.as_parsed
         with _items(self.names["config"], settings):
             return self._changed(before)
 
     def stale_of_corrsteer(self, **settings: Any) -> set[str]:
         """Rules of CorrSteer that a setting of all its experiments makes stale."""
-        before, runs = self.parameters(), self.names["CORRSTEER"]
+        before, runs = self.as_parsed, self.names["CORRSTEER"]
         with _items(
             runs,
             {
@@ -92,8 +98,12 @@ def _items(mapping: dict, others: dict) -> Iterator[None]:
         mapping.update(kept)
 
 
+@functools.cache
 def parse(*configfiles: str) -> Rules:
-    """Parse the Snakefile as Snakemake does; ``configfiles`` are relative to its directory."""
+    """Parse the Snakefile as Snakemake does; ``configfiles`` are relative to its directory.
+
+    Once a process: who changes a part of what is returned sets it back.
+    """
     handlers = logging.getLogger().handlers[:]
     with (
         tempfile.TemporaryDirectory() as directory,

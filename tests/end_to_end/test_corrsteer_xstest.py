@@ -6,12 +6,12 @@ test_corrsteer_llama8.py has S and P.
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from forked_jobs import SNAKEMAKE
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "gpt2_xstest"
@@ -63,7 +63,7 @@ def finished(hub, tmp_path_factory):
     (directory / "small.yaml").write_text(yaml.safe_dump({"corrsteer": SECTION}))
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(directory)),
+            *(*SNAKEMAKE, "--cores", "2", "--directory", str(directory)),
             *(f"results/{RUN}/corrsteer.csv", "--configfile", str(directory / "small.yaml")),
         ],
         cwd=ROOT,

@@ -5,13 +5,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forked_jobs import SNAKEMAKE
 from sae_lens import SAE
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
@@ -40,7 +40,7 @@ SMALL = [
 
 
 def snakemake(directory: Path, *arguments: str, config=SMALL) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(directory)]
+    command = [*SNAKEMAKE, "--cores", "2", "--directory", str(directory)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
     return subprocess.run(
         [*command, *arguments, "--config", *config],

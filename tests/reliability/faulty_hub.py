@@ -33,15 +33,21 @@ class FaultyHub(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.counts: Counter[str] = Counter()
 
+    def fail(self, fault: str, where: str, times: int | None) -> None:
+        """Have another fault from now on, and count anew."""
+        with self.lock:
+            self.fault, self.where, self.times = fault, where, times
+            self.counts.clear()
+
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def fault_for(self, method: str, path: str) -> str | None:
         # A broken-off body needs a body.
-        if self.where not in path or (self.fault in ("truncated", "half") and method != "GET"):
-            return None
         with self.lock:
+            if self.where not in path or (self.fault in ("truncated", "half") and method != "GET"):
+                return None
             if self.times is not None and self.counts["faults"] >= self.times:
                 return None
             self.counts["faults"] += 1
@@ -115,7 +121,13 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def faulty_hub(upstream: str, fault: str, where: str, times: int | None) -> Iterator[FaultyHub]:
     """Serve on a free port inside the block."""
-    server = FaultyHub(upstream, fault, where, times)
+    with serving(FaultyHub(upstream, fault, where, times)) as server:
+        yield server
+
+
+@contextmanager
+def serving(server: FaultyHub) -> Iterator[FaultyHub]:
+    """Let the server answer inside the block."""
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -20,7 +20,7 @@ def test_an_sae_without_bos_and_a_tokenizer_without_bos_run(tiny_model, tmp_path
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (tmp_path / "resources").symlink_to(ROOT / "resources")
     targets = [f"results/{name}_words/activations/manifest.json" for name in models]
-    done = run(tmp_path, *targets, sizes=["device=cpu"])
+    done = run(tmp_path, *targets, sizes=["device=cpu"], forked=True)
     assert done.returncode == 0, done.stderr[-6000:]
     for name in models:
         results = tmp_path / "results" / f"{name}_words"

@@ -104,7 +104,7 @@ def test_no_file_of_a_run_depends_on_batch_sizes_or_cores(tmp_path, rows_stand_a
     """Both families; the settings are parameters, so all stages that read them run again."""
     directory = copy_of(finished_demo(), tmp_path / "demo")
     done = run(
-        directory, *TARGETS, cores=1,
+        directory, *TARGETS, cores=1, forked=True,
         sizes=[*SIZES, "batch_tokens=64", "batch_prompts=1", "batch_rows=3"],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]

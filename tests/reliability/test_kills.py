@@ -143,7 +143,7 @@ def finish_in_spite_of_kills(directory: Path, chance: random.Random, kills: Coun
         with (directory / "run.log").open("a") as log:
             process = subprocess.Popen(
                 # The number of cores must not show in any file.
-                command(directory, *TARGETS, cores=chance.choice([1, 2])),
+                command(directory, *TARGETS, cores=chance.choice([1, 2]), forked=True),
                 cwd=directory,
                 env=environment(),
                 stdout=log,

@@ -1,16 +1,12 @@
 """Resets, stalls, 429, 503 and broken-off downloads: a few more attempts, or one clear error."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
 import httpx2
 import pytest
-from faulty_hub import faulty_hub
+from hub_clients import hub_clients
 from huggingface_hub.errors import HfHubHTTPError
 from ledger import injecting
 
@@ -23,7 +19,7 @@ from steering_core.hub.errors import (
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
-# As the fetch rule does it, with shorter pauses and without the libraries that load models.
+# As the fetch rule does it, with shorter pauses.
 FETCH = """
     import sys
     from huggingface_hub import snapshot_download
@@ -74,24 +70,19 @@ FETCH_OTHER = """
         print(type(error).__name__, error)
         sys.exit(3)
 """
+#: What these import, as they do or only once they fetch.
+LIBRARIES = (
+    *("huggingface_hub", "datasets", "sae_lens", "steering_core.data.labelled"),
+    *("steering_core.models.sparse_autoencoder", "steering_core.hub.revisions"),
+)
 WHERE = {"dataset": "datasets/stanfordnlp/sst2", "SAE": "GPT2-Small-SAEs-Reformatted"}
 
 
-def fetch(
-    address: str, home: Path, code: str = FETCH, what: str = MODEL
-) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), what],
-        env={
-            **os.environ,
-            **{"HF_ENDPOINT": address, "HF_HOME": str(home), "PYTHONPATH": str(ROOT)},
-            **{"HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2"},
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def clients(hub):
+    timeouts = {"HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2"}
+    with hub_clients(hub, *LIBRARIES, **timeouts) as found:
+        yield found
 
 
 @pytest.mark.parametrize(
@@ -105,28 +96,24 @@ def fetch(
         ("truncated", "model.safetensors"),
     ],
 )
-def test_a_passing_fault_is_survived(hub, tmp_path, fault, where):
+def test_a_passing_fault_is_survived(clients, fault, where):
     what = "of the API" if where == "/api/" else "of a file"
-    with (
-        injecting(f"network: {fault} {what}, once"),
-        faulty_hub(hub, fault, where, times=1) as proxy,
-    ):
-        done = fetch(proxy.address, tmp_path)
-        assert proxy.counts["faults"] == 1
+    clients.proxy.fail(fault, where, times=1)
+    with injecting(f"network: {fault} {what}, once"):
+        done = clients.run(FETCH, MODEL)
+        assert clients.proxy.counts["faults"] == 1
         assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-        files = [path for path in tmp_path.rglob("model.safetensors")]
+        files = [path for path in clients.home.rglob("model.safetensors")]
         upstream = ROOT.parent / "shared" / "hub" / "models" / MODEL / "model.safetensors"
         assert files and files[0].read_bytes() == upstream.read_bytes()
 
 
 @pytest.mark.parametrize(("fault", "where"), [("503", "/api/"), ("reset", "/api/")])
-def test_a_lasting_fault_is_one_clear_error(hub, tmp_path, fault, where):
-    with (
-        injecting(f"network: {fault}, lasting"),
-        faulty_hub(hub, fault, where, times=None) as proxy,
-    ):
-        done = fetch(proxy.address, tmp_path)
-        assert 2 <= proxy.counts["faults"] <= 60
+def test_a_lasting_fault_is_one_clear_error(clients, fault, where):
+    clients.proxy.fail(fault, where, times=None)
+    with injecting(f"network: {fault}, lasting"):
+        done = clients.run(FETCH, MODEL)
+        assert 2 <= clients.proxy.counts["faults"] <= 60
         assert done.returncode == 3, done.stdout + done.stderr[-3000:]
         assert done.stdout.startswith("HubUnavailableError") and MODEL in done.stdout
         assert "Traceback" not in done.stdout + done.stderr
@@ -134,25 +121,21 @@ def test_a_lasting_fault_is_one_clear_error(hub, tmp_path, fault, where):
 
 @pytest.mark.parametrize("what", WHERE)
 @pytest.mark.parametrize("fault", ["reset", "stall", "truncated"])
-def test_a_passing_fault_of_what_other_libraries_download(hub, tmp_path, fault, what):
+def test_a_passing_fault_of_what_other_libraries_download(clients, fault, what):
     where = {"dataset": ".parquet", "SAE": ".safetensors"}[what]
-    with (
-        injecting(f"network: {fault} of a file of the {what}, once"),
-        faulty_hub(hub, fault, where, times=1) as proxy,
-    ):
-        done = fetch(proxy.address, tmp_path, FETCH_OTHER, what)
-        assert proxy.counts["faults"] == 1
+    clients.proxy.fail(fault, where, times=1)
+    with injecting(f"network: {fault} of a file of the {what}, once"):
+        done = clients.run(FETCH_OTHER, what)
+        assert clients.proxy.counts["faults"] == 1
         assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("what", WHERE)
-def test_a_lasting_fault_of_what_other_libraries_download(hub, tmp_path, what):
-    with (
-        injecting(f"network: reset of the {what}, lasting"),
-        faulty_hub(hub, "reset", WHERE[what], times=None) as proxy,
-    ):
-        done = fetch(proxy.address, tmp_path, FETCH_OTHER, what)
-        assert proxy.counts["faults"] >= 3  # one at least for each attempt
+def test_a_lasting_fault_of_what_other_libraries_download(clients, what):
+    clients.proxy.fail("reset", WHERE[what], times=None)
+    with injecting(f"network: reset of the {what}, lasting"):
+        done = clients.run(FETCH_OTHER, what)
+        assert clients.proxy.counts["faults"] >= 3  # one at least for each attempt
         assert done.returncode == 3, done.stdout + done.stderr[-3000:]
         assert done.stdout.startswith("HubUnavailableError")
         assert "Traceback" not in done.stdout + done.stderr

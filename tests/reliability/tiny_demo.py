@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import yaml
+from forked_jobs import SNAKEMAKE
 
 from steering_core.demo.grammar import write_praise_task
 from steering_core.storage.integrity import content_digest
@@ -77,20 +78,32 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(
-    directory: Path, *arguments: str, cores: int = 2, sizes: list[str] = SIZES
+    directory: Path,
+    *arguments: str,
+    cores: int = 2,
+    sizes: list[str] = SIZES,
+    forked: bool = False,
 ) -> list[str]:
+    """The command of a run; with ``forked`` its jobs are forks of one process."""
     return [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
-        *("--cores", str(cores), "--directory", str(directory), *arguments, "--config", *sizes),
+        *(SNAKEMAKE if forked else (sys.executable, "-m", "snakemake")),
+        *("--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)),
+        *("--directory", str(directory), *arguments, "--config", *sizes),
     ]
 
 
-def run(directory: Path, *arguments: str, cores: int = 2, sizes: list[str] = SIZES, **more: str):
+def run(
+    directory: Path,
+    *arguments: str,
+    cores: int = 2,
+    sizes: list[str] = SIZES,
+    forked: bool = False,
+) -> subprocess.CompletedProcess:
     """Run the workflow to its end and return the finished process."""
     return subprocess.run(
-        command(directory, *arguments, cores=cores, sizes=sizes),
+        command(directory, *arguments, cores=cores, sizes=sizes, forked=forked),
         cwd=ROOT,
-        env=environment(**more),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=2000,
@@ -129,7 +142,7 @@ def finished_demo() -> Path:
     parent = Path(tempfile.mkdtemp(prefix="tiny-demo-"))
     atexit.register(shutil.rmtree, parent, ignore_errors=True)
     directory = new_directory(parent / "demo")
-    done = run(directory, *TARGETS)
+    done = run(directory, *TARGETS, forked=True)
     assert done.returncode == 0, done.stderr[-6000:]
     return directory
 

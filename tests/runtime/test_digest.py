@@ -28,6 +28,7 @@ class Tree:
 
     def __init__(self, root: Path):
         self.root = root
+        self._unedited: dict[str, str] | None = None
 
     def _fresh(self) -> ModuleType:
         """The copied module, by path and anew: it caches what it has read."""
@@ -55,25 +56,26 @@ class Tree:
         file = self.root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-
-    def append(self, name: str, text: str = "\nEDITED = 1\n") -> None:
-        file = self.root / name
-        file.write_bytes(file.read_bytes() + text.encode())
+        self._unedited = None
 
     def changed_by(self, name: str) -> set[str]:
-        before = self.digests()
-        original = (self.root / name).read_bytes()
-        self.append(name)
+        """The scripts whose digest changes when a file gets another line; it is restored."""
+        before = self._unedited = self._unedited or self.digests()
+        file = self.root / name
+        original = file.read_bytes()
+        file.write_bytes(original + b"\nEDITED = 1\n")
         after = self.digests()
-        (self.root / name).write_bytes(original)
+        file.write_bytes(original)
         return {script for script in before if before[script] != after[script]}
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Tree:
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """All code of the project; what a test edits, it restores."""
+    root = tmp_path_factory.mktemp("tree")
     for folder in ("steering_core", "workflow_scripts"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=_PYTHON_ONLY)
-    return Tree(tmp_path)
+        shutil.copytree(ROOT / folder, root / folder, ignore=_PYTHON_ONLY)
+    return Tree(root)
 
 
 @pytest.fixture
