@@ -108,7 +108,7 @@ def graph() -> dict[str, set[str]]:
 def order_of_contributing() -> list[set[str]]:
     """Return the packages in the order that CONTRIBUTING.md gives, those at one place together."""
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    (flow,) = re.findall(r"`([^`]*→[^`]*)`", text)
+    (flow,) = re.findall(r"\*\*Flow\.\*\*[^`]*`([^`]*)`", text)
     return [set(re.findall(r"\w+", place)) for place in flow.split("→")]
 
 
