@@ -36,11 +36,12 @@ def kill(process: subprocess.Popen, who: str) -> list[int]:
     Returns the jobs that outlive their workflow. They go on writing, as on a machine where only
     it was killed, while the next run makes the same files.
     """
-    jobs = children(process.pid)
+    below = children(process.pid)
+    jobs = [job for child in below for job in children(child)]  # forks of the workflow's child
     if not jobs:  # between two of them
         who = "workflow"
-    victims = {"all": [process.pid, *jobs], "workflow": [process.pid], "jobs": jobs}[who]
-    kill_all(victims)
+    victims = {"all": [process.pid, *below], "workflow": [process.pid], "jobs": jobs}
+    kill_all(victims[who])
     process.wait(600)
     return jobs if who == "workflow" else []
 
