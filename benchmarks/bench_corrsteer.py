@@ -24,12 +24,11 @@ from benchmarks.common import alternate
 from benchmarks.table import Line, at_least, at_most, report
 from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.corrsteer.accumulate import Accumulators
-from steering_core.corrsteer.arms import variants
 from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.pooled_statistic import PooledStatistic, statistics_of
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.tasks import Source, Task
-from steering_core.corrsteer.variant import Variant
 from steering_core.demo.language_model import word_tokenizer
 from steering_core.metrics.judges import Judge, Verdict
 from steering_core.models.language_model import LanguageModel, model_shape
@@ -122,16 +121,18 @@ def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> list[Li
     def plain() -> list[int]:
         return [len(text.split()) for _, texts in session.complete(rows) for text in texts]
 
-    def selecting(wanted: list[Variant], histograms: list[Variant]) -> Callable[[], object]:
+    def selecting(
+        wanted: list[PooledStatistic], histograms: list[PooledStatistic]
+    ) -> Callable[[], object]:
         readers = make_readers(saes, sites, wanted, D_MODEL)
         return lambda: select(session, rows, readers, wanted, histograms=histograms)
 
     default, histograms = (
-        [Variant.parse(text) for text in texts]
-        for texts in variants(CorrSteerSettings().arms, "max")
+        [PooledStatistic.parse(text) for text in texts]
+        for texts in statistics_of(CorrSteerSettings().arms, "max")
     )
     reference, everything, pearson = alternate(
-        [plain, selecting(default, histograms), selecting([Variant()], [])], repeats
+        [plain, selecting(default, histograms), selecting([PooledStatistic()], [])], repeats
     )
     words = plain()
     length = f"{min(words)} to {max(words)} tokens of answer"
@@ -145,8 +146,8 @@ def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> list[Li
             f"{note}; {accumulated}",
         )
         for what, ours, accumulated in (
-            ("default arms", everything, f"{len(default)} variants, {len(histograms)} histogram"),
-            ("Pearson alone", pearson, "1 variant"),
+            ("default arms", everything, f"{len(default)} statistics, {len(histograms)} histogram"),
+            ("Pearson alone", pearson, "1 statistic"),
         )
     ]
 
@@ -158,12 +159,12 @@ def memory(samples: tuple[int, int]) -> Line:
     for n in samples:
         rng = np.random.default_rng(0)
         tracemalloc.start()
-        made = Accumulators({(1, Variant()): d_sae}, [Variant()])
+        made = Accumulators({(1, PooledStatistic()): d_sae}, [PooledStatistic()])
         for _ in range(n // batch):
             columns = torch.tensor(rng.integers(0, d_sae, (batch, ACTIVE)))
             values = torch.zeros(batch, d_sae).scatter_(1, columns, 1.0)
-            made.parts[1, Variant()].update(values, rng.random(batch) < 0.5)
-        made.parts[1, Variant()].correlation.result()
+            made.parts[1, PooledStatistic()].update(values, rng.random(batch) < 0.5)
+        made.parts[1, PooledStatistic()].correlation.result()
         peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
         tracemalloc.stop()
     return at_most(

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.table import Line, at_least, at_most, report
 from steering_core.corrsteer.accumulate import Accumulator
-from steering_core.corrsteer.variant import Variant
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.statistics.correlation import StreamingCorrelation
 
 N_FEATURES, ACTIVE = 16_384, 70
@@ -101,7 +101,7 @@ def from_dense(size: int, samples: int, repeats: int) -> Line:
     matrices = [to_dense(batch) for batch in batches]
     tensors = [torch.from_numpy(matrix) for matrix in matrices]
     labels = [batch[3] for batch in batches]
-    ours, dense = Accumulator(N_FEATURES, Variant(), histogram=False), DenseSums(N_FEATURES)
+    ours, dense = Accumulator(N_FEATURES, PooledStatistic(), histogram=False), DenseSums(N_FEATURES)
     steps = samples // size
     ours_s, dense_s = [], []
     for _ in range(repeats):

@@ -11,25 +11,27 @@ from benchmarks.common import alternate
 from benchmarks.floor import Rates, Stage, attention, weights
 from steering_core.config.corrsteer_schema import DEFAULT_ARMS, Arm, CorrSteerSettings, FineTuning
 from steering_core.corrsteer.accumulate import Accumulators
-from steering_core.corrsteer.arms import variants
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.fine_tune import fine_tune, training_ids
 from steering_core.corrsteer.plan import make_plan
+from steering_core.corrsteer.pooled_statistic import PooledStatistic, statistics_of
 from steering_core.corrsteer.scores import snapshot
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.tasks import Source, Task
-from steering_core.corrsteer.variant import Variant
 from steering_core.models.site import Site
 from steering_core.storage.arrays import load_arrays, save_arrays
 
 PROMPTS, LAYERS, SHARDS, SAMPLES, ACTIVE, TRAINED = 48, 4, 3, 200, 70, 12
 
 
-def wanted() -> tuple[list[Variant], list[Variant]]:
-    """Return the variants that the default arms accumulate, and those with a histogram."""
-    names, histograms = variants(CorrSteerSettings().arms, "max")
-    return [Variant.parse(name) for name in names], [Variant.parse(name) for name in histograms]
+def wanted() -> tuple[list[PooledStatistic], list[PooledStatistic]]:
+    """Return the statistics that the default arms accumulate, and those with a histogram."""
+    names, histograms = statistics_of(CorrSteerSettings().arms, "max")
+    return (
+        [PooledStatistic.parse(name) for name in names],
+        [PooledStatistic.parse(name) for name in histograms],
+    )
 
 
 def selection(rates: Rates, repeats: int) -> list[Stage]:
@@ -86,9 +88,9 @@ def merging(folder: Path, d_sae: int, d_model: int, rates: Rates, repeats: int) 
     """Measure merging the shards of some layers, and the plans of two arms from the merged sums."""
     accumulated, histograms = wanted()
     sizes = {
-        (layer, variant): d_sae if variant.space == "features" else d_model
+        (layer, statistic): d_sae if statistic.space == "features" else d_model
         for layer in range(LAYERS)
-        for variant in accumulated
+        for statistic in accumulated
     }
     files = [folder / f"shard{i}.safetensors" for i in range(SHARDS)]
     merged_file = folder / "merged.safetensors"
@@ -136,19 +138,19 @@ def merging(folder: Path, d_sae: int, d_model: int, rates: Rates, repeats: int) 
     ]  # fmt: skip
 
 
-def _accumulated(sizes, histograms: list[Variant], seed: int) -> Accumulators:
-    """Return the statistics of some random samples."""
+def _accumulated(sizes, histograms: list[PooledStatistic], seed: int) -> Accumulators:
+    """Return the sums over some random samples."""
     rng = np.random.default_rng(seed)
     made = Accumulators(sizes, histograms)
     success = rng.random(SAMPLES) < 0.5
-    for (layer, variant), size in sizes.items():
+    for (layer, statistic), size in sizes.items():
         values = torch.zeros(SAMPLES, size)
-        if variant.space == "features":
+        if statistic.space == "features":
             columns = torch.tensor(rng.integers(0, size, (SAMPLES, ACTIVE)))
             values.scatter_(1, columns, torch.tensor(rng.random(columns.shape)).float())
         else:
             values = torch.tensor(rng.standard_normal((SAMPLES, size))).float()
-        made.parts[layer, variant].update(values, success)
+        made.parts[layer, statistic].update(values, success)
     made.n = SAMPLES
     return made
 

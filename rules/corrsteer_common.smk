@@ -4,7 +4,7 @@ from dataclasses import asdict
 from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.config.methods import CORRSTEER_METHODS
 from steering_core.config.resolve import load_section
-from steering_core.corrsteer.arms import needs_validation, variants
+from steering_core.corrsteer.pooled_statistic import needs_validation, statistics_of
 from steering_core.corrsteer.published import FILES, cells, methods_needed
 from steering_core.corrsteer.report import UNSTEERED
 
@@ -78,7 +78,7 @@ def arm(wildcards):
 def accumulated(wildcards):
     """Return the pooled statistics that selection accumulates, and those that need a histogram."""
     found = experiment(wildcards)
-    return variants(found.settings.arms, configured_task(found.task).pooling)
+    return statistics_of(found.settings.arms, configured_task(found.task).pooling)
 
 
 def shards_of(pattern):

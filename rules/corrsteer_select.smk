@@ -75,7 +75,7 @@ rule corrsteer_select:
         model=model,
         task=task,
         settings=settings(*ANSWERING, "published_mask", "snapshots", "shards"),
-        variants=lambda wildcards: accumulated(wildcards)[0],
+        statistics=lambda wildcards: accumulated(wildcards)[0],
         histograms=lambda wildcards: accumulated(wildcards)[1],
         code=code("corrsteer_select.py"),
     script:

@@ -44,13 +44,13 @@ from steering_core.corrsteer.examples import (  # noqa: E402
 from steering_core.corrsteer.extraction import number  # noqa: E402
 from steering_core.corrsteer.fine_tune import training_ids  # noqa: E402
 from steering_core.corrsteer.plan import Plan, make_plan  # noqa: E402
+from steering_core.corrsteer.pooled_statistic import PooledStatistic  # noqa: E402
 from steering_core.corrsteer.report import paired  # noqa: E402
 from steering_core.corrsteer.selection import make_readers, select  # noqa: E402
 from steering_core.corrsteer.sites import run_sites  # noqa: E402
 from steering_core.corrsteer.strategy import choose  # noqa: E402
 from steering_core.corrsteer.success import Refusal, SemanticSimilarity  # noqa: E402
 from steering_core.corrsteer.tasks import TASKS, Source  # noqa: E402
-from steering_core.corrsteer.variant import Variant  # noqa: E402
 from steering_core.errors import ConfigError, DataError, ModelError  # noqa: E402
 from steering_core.generation.decode import continue_batch  # noqa: E402
 from steering_core.models.residual_stream import read_residuals  # noqa: E402
@@ -62,11 +62,11 @@ HOW = Decoding(new_tokens=3, batch_rows=4)
 SAE_POST = {"layer": 2, "stream": "post", "centred": False, "prepend_bos": True}
 
 
-def captured(lm, reader, variant, prompts):
+def captured(lm, reader, statistic, prompts):
     batch = pad(prompts, lm.tokenizer, side="left", prepend_bos=True)
-    with capture(lm, [reader], [variant], batch) as found:
+    with capture(lm, [reader], [statistic], batch) as found:
         made = continue_batch(lm, batch, 3, [])
-    return found.values(reader.site.layer, variant), made
+    return found.values(reader.site.layer, statistic), made
 
 
 def test_01_an_sae_reads_and_writes_at_its_own_site(tiny):
@@ -81,11 +81,11 @@ def test_01_an_sae_reads_and_writes_at_its_own_site(tiny):
     prompt = [1, 5, 6, 7]
     reader = raw_reader(site, tiny.shape.d_model)
     batch = pad([prompt], tiny.tokenizer, side="left", prepend_bos=True)
-    with capture(tiny, [reader], [Variant("raw")], batch) as found:
+    with capture(tiny, [reader], [PooledStatistic("raw")], batch) as found:
         continue_batch(tiny, batch, 1, [])
     mask = torch.ones(1, 4, dtype=torch.bool)
     residual = read_residuals(tiny, [site, early], torch.tensor([prompt]), mask)
-    got = found.values(2, Variant("raw"))[0]
+    got = found.values(2, PooledStatistic("raw"))[0]
     torch.testing.assert_close(got, residual[site.hook_name][0, -1], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(got, residual[early.hook_name][0, -1], atol=1e-2)
     vector = np.ones(tiny.shape.d_model, dtype=np.float32)
@@ -108,9 +108,9 @@ def test_03_mask_all_pools_no_padding(tiny):
     short, long = [1, 5], [1, 9, 8, 7, 6, 5, 4]
     reader = feature_reader(TinySAE(tiny.shape.d_model, 30), SITE)
     for pooling in ("max", "mean"):
-        variant = Variant("features", "all", pooling)
-        alone, made = captured(tiny, reader, variant, [short])
-        padded, _ = captured(tiny, reader, variant, [short, long])
+        statistic = PooledStatistic("features", "all", pooling)
+        alone, made = captured(tiny, reader, statistic, [short])
+        padded, _ = captured(tiny, reader, statistic, [short, long])
         torch.testing.assert_close(alone[0], padded[0], atol=1e-5, rtol=1e-5)
         # nor BOS: what is left are the prompt's other token and the tokens made, but for the last
         fed = torch.tensor([[*short, *made[0][:-1]]])
@@ -124,8 +124,10 @@ def test_03_mask_all_pools_no_padding(tiny):
 def test_04_histogram_edges_rise_and_there_is_no_fallback():
     for signed in (False, True):
         assert (np.diff(StreamingHistogram(1, signed=signed).edges) > 0).all()
-    made = Accumulators({(1, Variant()): 2})
-    made.parts[1, Variant()].update(torch.tensor([[1.0, 0.0]] * 4), np.array([1, 0, 1, 0], bool))
+    made = Accumulators({(1, PooledStatistic()): 2})
+    made.parts[1, PooledStatistic()].update(
+        torch.tensor([[1.0, 0.0]] * 4), np.array([1, 0, 1, 0], bool)
+    )
     with pytest.raises(ValueError, match="no fallback"):
         plan(Arm(score="mutual_information"), made)
 
@@ -133,12 +135,12 @@ def test_04_histogram_edges_rise_and_there_is_no_fallback():
 def world(n=300):
     rng = np.random.default_rng(0)
     success = rng.random(n) < 0.5
-    made = Accumulators({(layer, Variant()): 4 for layer in (1, 2)})
+    made = Accumulators({(layer, PooledStatistic()): 4 for layer in (1, 2)})
     for layer in (1, 2):
         values = rng.random((n, 4))
         values[:, 1] = success + rng.random(n) / layer  # for success, clearest at layer 2
         values[:, 2] = ~success + rng.random(n)  # against it
-        made.parts[layer, Variant()].update(torch.tensor(values), success)
+        made.parts[layer, PooledStatistic()].update(torch.tensor(values), success)
     return made
 
 
@@ -197,11 +199,11 @@ def test_07_selection_and_evaluation_ask_alike(tiny):
     rows = word_rows(12).assign(letters=[["w7", "w9"]] * 12)
     how = replace(HOW, restrict_options=True)
     readers = [raw_reader(SITE, tiny.shape.d_model)]
-    selected = select(session_of(tiny, how), rows, readers, [Variant("raw")])
+    selected = select(session_of(tiny, how), rows, readers, [PooledStatistic("raw")])
     evaluated = answer(tiny, rows, words_task(), how, None)
     assert selected.answers["text"].tolist() == evaluated["text"].tolist()
     assert set(evaluated["text"].str.split().str[0]) == {"w7", "w9"}
-    assert RULES.count("corrsteer_settings(*ANSWERING") == 5  # every stage that answers
+    assert RULES.count("settings=settings(*ANSWERING") == 5  # every stage that answers
 
 
 @pytest.mark.parametrize("stage", ["answer", "select"])
@@ -226,14 +228,14 @@ def test_08_a_failure_while_generating_leaves_no_hook(tiny, monkeypatch, stage):
             )
         else:
             reader = raw_reader(SITE, tiny.shape.d_model)
-            select(session_of(tiny, how), rows, [reader], [Variant("raw")])
+            select(session_of(tiny, how), rows, [reader], [PooledStatistic("raw")])
     assert during[0] > before == hooks()
 
 
 def test_09_means_count_a_position_once_and_vectors_hold_every_feature_and_no_bias(tiny):
     reader = raw_reader(SITE, tiny.shape.d_model)
     prompt = tokenize(tiny.tokenizer, ["w4 w5 w6"], prepend_bos=True)[0]
-    values, made = captured(tiny, reader, Variant("raw", "generation", "mean"), [prompt])
+    values, made = captured(tiny, reader, PooledStatistic("raw", "generation", "mean"), [prompt])
     fed = torch.tensor([prompt + made[0][:-1]])
     residual = read_residuals(tiny, [SITE], fed, torch.ones_like(fed, dtype=torch.bool))
     wanted = residual[SITE.hook_name][0, len(prompt) - 1 :].mean(0)
@@ -296,15 +298,15 @@ def test_13_statistics_keep_their_digits_around_a_large_mean():
     rng = np.random.default_rng(0)
     success = rng.random(500) < 0.5
     values = 1e7 + rng.standard_normal((500, 3)) + success[:, None]
-    made = Accumulators({(1, Variant("raw")): 3})
+    made = Accumulators({(1, PooledStatistic("raw")): 3})
     for start in range(0, 500, 10):
         rows = slice(start, start + 10)
-        made.parts[1, Variant("raw")].update(torch.tensor(values[rows]), success[rows])
+        made.parts[1, PooledStatistic("raw")].update(torch.tensor(values[rows]), success[rows])
     expected = [np.corrcoef(column - 1e7, success)[0, 1] for column in values.T]
-    result = made.parts[1, Variant("raw")].correlation.result()
+    result = made.parts[1, PooledStatistic("raw")].correlation.result()
     np.testing.assert_allclose(result.correlation, expected, atol=1e-6)
 
 
 def test_a_layer_without_an_sae_is_an_error(tiny):
     with pytest.raises(ModelError, match=r"no SAE for the layers \[1\]"):
-        make_readers({}, {1: SITE}, [Variant()], tiny.shape.d_model)
+        make_readers({}, {1: SITE}, [PooledStatistic()], tiny.shape.d_model)

@@ -28,11 +28,11 @@ from steering_core.corrsteer.answers import undefined, write_answers
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.examples import assign_splits, write_examples
 from steering_core.corrsteer.plan import Plan
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.session import Session, open_session
 from steering_core.corrsteer.sparse_answers import SparseAnswers
 from steering_core.corrsteer.success import Refusal, SemanticSimilarity
 from steering_core.corrsteer.tasks import Source
-from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
 from steering_core.models.sae_source import local_sae_revision
 from steering_core.storage.arrays import save_arrays
@@ -119,7 +119,7 @@ def test_02_a_run_selects_and_evaluates_on_the_split_of_its_own_seed(
         output=trained,
         params={
             **given,
-            "variants": [str(Variant("raw"))],
+            "statistics": [str(PooledStatistic("raw"))],
             "histograms": [],
             "settings": {"shards": 1, "snapshots": [5], "published_mask": False},
         },
@@ -144,8 +144,8 @@ def test_09_the_decoders_bias_is_in_no_vector_of_a_plan(tmp_path, resources):
     success = rng.random(80) < 0.5
     values = rng.random((80, D_SAE))
     values[:, 4] += success
-    made = Accumulators({(1, Variant()): D_SAE})
-    made.parts[1, Variant()].update(torch.tensor(values), success)
+    made = Accumulators({(1, PooledStatistic()): D_SAE})
+    made.parts[1, PooledStatistic()].update(torch.tensor(values), success)
     save_arrays(tmp_path / "selection.safetensors", made.to_arrays())
     arm = Arm(per_layer=2, scale=2.0)
     run_stage(

@@ -24,7 +24,7 @@ with job(snakemake):
         Model(**snakemake.params.model),
         resources,
         settings,
-        variants=snakemake.params.variants,
+        statistics=snakemake.params.statistics,
         histograms=snakemake.params.histograms,
         shard=int(snakemake.wildcards.shard),
     )

@@ -1,38 +1,102 @@
-"""Accumulators of one layer and variant, and of all of them together."""
+"""Pool over the positions of a sample, and accumulate over samples.
+
+Both work on what arrives: a chunk of positions, a batch of samples. Memory does not grow with them.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from steering_core.corrsteer.variant import Variant
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.statistics.correlation import StreamingCorrelation
 from steering_core.statistics.histogram import StreamingHistogram
 
-if TYPE_CHECKING:  # what merges sums needs no model
+if TYPE_CHECKING:
     from steering_core.corrsteer.capture import Captured
 
-Key = tuple[int, Variant]
+
+class Pool:
+    """Running maximum and sum over each row's positions, as far as the poolings need them.
+
+    Args:
+        rows: number of samples.
+        poolings: ``max``, ``mean`` or both.
+    """
+
+    def __init__(self, rows: int, poolings: set[str]):
+        self.rows = rows
+        self.poolings = poolings
+        self.count: Int[torch.Tensor, " rows"] | int = 0
+        self._max: torch.Tensor | None = None
+        self._sum: torch.Tensor | None = None
+
+    def add(
+        self, values: Float[torch.Tensor, "positions f"], lengths: Int[torch.Tensor, " rows"]
+    ) -> None:
+        """Add the first ``lengths[0]`` positions to row 0, the next ``lengths[1]`` to row 1, …"""
+        self.count = self.count + lengths
+        if "max" in self.poolings:
+            top = _reduce(values, lengths, "max", -torch.inf)
+            self._max = top if self._max is None else torch.maximum(self._max, top)
+        if "mean" in self.poolings:
+            total = _reduce(values.float(), lengths, "sum", 0.0)
+            self._sum = total if self._sum is None else self._sum + total
+
+    def top(self) -> Float[torch.Tensor, "rows f"]:
+        """Return the maximum; minus infinity for a row without positions."""
+        if self._max is None:
+            raise ValueError("no maximum was kept.")
+        return self._max
+
+    def total(self) -> Float[torch.Tensor, "rows f"]:
+        """Return the sum; 0 for a row without positions."""
+        if self._sum is None:
+            raise ValueError("no sum was kept.")
+        return self._sum
+
+    def result(self, pooling: str) -> Float[torch.Tensor, "rows f"]:
+        """Return the pooled values.
+
+        Raises:
+            ValueError: if a row has no position, or this pooling was not given at the start.
+        """
+        if isinstance(self.count, int) or not bool((self.count > 0).all()):
+            raise ValueError("a sample has no position to pool over.")
+        return self.top() if pooling == "max" else self.total() / self.count[:, None]
+
+
+def _reduce(
+    values: Float[torch.Tensor, "positions f"],
+    lengths: Int[torch.Tensor, " rows"],
+    how: str,
+    empty: float,
+) -> Float[torch.Tensor, "rows f"]:
+    return torch.segment_reduce(values, how, lengths=lengths, axis=0, unsafe=True, initial=empty)
+
+
+#: A layer and a statistic.
+Key = tuple[int, PooledStatistic]
 
 
 class Accumulator:
-    """Correlation moments, and a histogram where mutual information is asked for."""
+    """Correlation moments of one layer and statistic, and a histogram for mutual information."""
 
-    def __init__(self, n_features: int, variant: Variant, *, histogram: bool):
-        self.variant = variant
+    def __init__(self, n_features: int, statistic: PooledStatistic, *, histogram: bool):
+        self.statistic = statistic
         self.correlation = StreamingCorrelation(n_features)
         self.histogram = (
-            StreamingHistogram(n_features, signed=variant.space == "raw") if histogram else None
+            StreamingHistogram(n_features, signed=statistic.space == "raw") if histogram else None
         )
 
     def update(self, values: Float[torch.Tensor, "n f"], success: Bool[np.ndarray, " n"]) -> None:
-        """Add samples; features as the sparse numbers they are, raw dimensions densely."""
+        """Add samples: features in sparse form, raw dimensions in dense form."""
         labels = success.astype(np.float64)
-        if self.variant.space == "features" or self.histogram is not None:
+        if self.statistic.space == "features" or self.histogram is not None:
             csr = to_csr(values)
-        if self.variant.space == "features":
+        if self.statistic.space == "features":
             self.correlation.update_sparse(*csr, labels)
         else:
             self.correlation.update_dense(values.cpu().double().numpy(), labels)
@@ -47,18 +111,18 @@ class Accumulator:
 
 
 class Accumulators:
-    """An :class:`Accumulator` for every layer and variant; memory does not grow with samples.
+    """An :class:`Accumulator` for every layer and statistic; memory does not grow with samples.
 
     Args:
-        sizes: number of features of every layer and variant.
-        histograms: variants whose mutual information is asked for.
+        sizes: number of features of every layer and statistic.
+        histograms: statistics that need a histogram, for mutual information.
     """
 
-    def __init__(self, sizes: Mapping[Key, int], histograms: Iterable[Variant] = ()):
+    def __init__(self, sizes: Mapping[Key, int], histograms: Iterable[PooledStatistic] = ()):
         wanted = set(histograms)
         self.parts = {
-            (layer, variant): Accumulator(size, variant, histogram=variant in wanted)
-            for (layer, variant), size in sorted(sizes.items())
+            (layer, statistic): Accumulator(size, statistic, histogram=statistic in wanted)
+            for (layer, statistic), size in sorted(sizes.items())
         }
         self.n = 0
 
@@ -69,8 +133,8 @@ class Accumulators:
 
     def update(self, captured: "Captured", success: Bool[np.ndarray, " n"]) -> None:
         """Add a batch; rows of ``captured`` beyond those of ``success`` are filling."""
-        for (layer, variant), part in self.parts.items():
-            part.update(captured.values(layer, variant)[: len(success)], success)
+        for (layer, statistic), part in self.parts.items():
+            part.update(captured.values(layer, statistic)[: len(success)], success)
         self.n += len(success)
 
     def merge(self, other: "Accumulators") -> None:
@@ -80,7 +144,7 @@ class Accumulators:
             ValueError: if it accumulated something else.
         """
         if other.parts.keys() != self.parts.keys():
-            raise ValueError("the shards accumulated different layers or variants.")
+            raise ValueError("the shards accumulated different layers or statistics.")
         for key, part in self.parts.items():
             part.merge(other.parts[key])
         self.n += other.n
@@ -88,8 +152,8 @@ class Accumulators:
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the whole state for :func:`steering_core.storage.arrays.save_arrays`."""
         arrays = {"n": np.array([self.n])}
-        for (layer, variant), part in self.parts.items():
-            name = f"{layer}.{variant}"
+        for (layer, statistic), part in self.parts.items():
+            name = f"{layer}.{statistic}"
             for field, array in part.correlation.to_arrays().items():
                 arrays[f"{name}.correlation.{field}"] = array
             if part.histogram is not None:
@@ -103,23 +167,23 @@ class Accumulators:
         grouped: dict[tuple[str, str], dict[str, dict[str, np.ndarray]]] = {}
         for name, array in arrays.items():
             if name != "n":
-                layer, variant, kind, field = name.split(".")
-                grouped.setdefault((layer, variant), {}).setdefault(kind, {})[field] = array
+                layer, statistic, kind, field = name.split(".")
+                grouped.setdefault((layer, statistic), {}).setdefault(kind, {})[field] = array
         made = cls({})
         for (layer, name), kinds in grouped.items():
-            variant = Variant.parse(name)
-            part = Accumulator(1, variant, histogram=False)
+            statistic = PooledStatistic.parse(name)
+            part = Accumulator(1, statistic, histogram=False)
             part.correlation = StreamingCorrelation.from_arrays(kinds["correlation"])
             if "histogram" in kinds:
                 part.histogram = StreamingHistogram.from_arrays(kinds["histogram"])
-            made.parts[int(layer), variant] = part
+            made.parts[int(layer), statistic] = part
         made.parts = dict(sorted(made.parts.items()))
         made.n = int(arrays["n"][0])
         return made
 
 
 def to_csr(values: Float[torch.Tensor, "n f"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return ``(row_indptr, indices, values)`` of what is not zero; only that leaves the device."""
+    """Return ``(row_indptr, indices, values)`` of the nonzeros; only these leave the device."""
     if values.device.type == "cpu":  # five times as fast as torch is there
         dense = values.numpy()
         rows, columns = np.divmod(np.flatnonzero(dense != 0), dense.shape[1])

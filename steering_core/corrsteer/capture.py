@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from jaxtyping import Bool, Float, Int
 
-from steering_core.corrsteer.pool import Pool
-from steering_core.corrsteer.variant import Variant
+from steering_core.corrsteer.accumulate import Pool
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.errors import ModelError
 from steering_core.generation.decode import end_tokens
 from steering_core.models.language_model import LanguageModel
@@ -73,19 +73,24 @@ class Captured:
     Args:
         rows: of the batch.
         readers: what is read where.
-        variants: what is pooled.
+        statistics: what is pooled.
         published: whether ``mask: all`` is the published code's mask (:func:`capture`).
     """
 
     def __init__(
-        self, rows: int, readers: Sequence[Reader], variants: Sequence[Variant], *, published: bool
+        self,
+        rows: int,
+        readers: Sequence[Reader],
+        statistics: Sequence[PooledStatistic],
+        *,
+        published: bool,
     ):
         self.generated: dict[tuple[int, str], Pool] = {}
         self.prompt: dict[tuple[int, str], Pool] = {}
         self.first: dict[tuple[int, str], Pool] = {}
         for reader in readers:
             key = reader.site.layer, reader.space
-            mine = [v for v in variants if v.space == reader.space]
+            mine = [v for v in statistics if v.space == reader.space]
             whole = {v.pooling for v in mine if v.mask == "all"}
             if published:
                 mine = [v for v in mine if v.mask != "all"]
@@ -94,21 +99,21 @@ class Captured:
             if whole:
                 (self.first if published else self.prompt)[key] = Pool(rows, whole)
 
-    def values(self, layer: int, variant: Variant) -> Float[torch.Tensor, "rows f"]:
+    def values(self, layer: int, statistic: PooledStatistic) -> Float[torch.Tensor, "rows f"]:
         """Return the pooled numbers of a layer."""
-        key = layer, variant.space
-        if variant.mask == "generation":
-            return self.generated[key].result(variant.pooling)
+        key = layer, statistic.space
+        if statistic.mask == "generation":
+            return self.generated[key].result(statistic.pooling)
         if key in self.first:
-            return self.first[key].result(variant.pooling)
-        return _union(self.prompt[key], self.generated[key], variant.pooling)
+            return self.first[key].result(statistic.pooling)
+        return _union(self.prompt[key], self.generated[key], statistic.pooling)
 
 
 @contextmanager
 def capture(
     lm: LanguageModel,
     readers: Sequence[Reader],
-    variants: Sequence[Variant],
+    statistics: Sequence[PooledStatistic],
     prompt: TokenBatch,
     *,
     published_length: int | None = None,
@@ -118,7 +123,7 @@ def capture(
     Args:
         lm: the model.
         readers: what to read where.
-        variants: what to pool.
+        statistics: what to pool.
         prompt: the batch.
         published_length: the most tokens of an answer, to pool under ``mask: all`` what the
             published code pools. That code cuts as many positions as the answer has tokens from the
@@ -129,7 +134,9 @@ def capture(
     Raises:
         ModelError: if a site was passed less often than the model ran.
     """
-    captured = Captured(len(prompt.ids), readers, variants, published=published_length is not None)
+    captured = Captured(
+        len(prompt.ids), readers, statistics, published=published_length is not None
+    )
     by_site: dict[Site, list[Reader]] = {}
     for reader in readers:
         by_site.setdefault(reader.site, []).append(reader)
@@ -153,7 +160,7 @@ class CapturedBatches:
     Args:
         lm: the model; all arguments are those of :func:`capture`.
         readers: what to read where.
-        variants: what to pool.
+        statistics: what to pool.
         published_length: of the published mask.
     """
 
@@ -161,10 +168,10 @@ class CapturedBatches:
         self,
         lm: LanguageModel,
         readers: Sequence[Reader],
-        variants: Sequence[Variant],
+        statistics: Sequence[PooledStatistic],
         published_length: int | None = None,
     ):
-        self._capture = partial(capture, lm, readers, variants, published_length=published_length)
+        self._capture = partial(capture, lm, readers, statistics, published_length=published_length)
         self._last: Captured | None = None
 
     @contextmanager

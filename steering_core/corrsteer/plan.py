@@ -10,10 +10,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from steering_core.corrsteer.accumulate import Accumulators
-from steering_core.corrsteer.arms import coefficient_variant_of, variant_of
+from steering_core.corrsteer.pooled_statistic import Pooling, coefficient_statistic_of, statistic_of
 from steering_core.corrsteer.ranking import coefficients, rank, why_none
 from steering_core.corrsteer.scores import score
-from steering_core.corrsteer.variant import Pooling
 from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.models.site import Site
 from steering_core.storage.arrays import load_arrays, save_arrays
@@ -158,7 +157,7 @@ def make_plan(
         min_outcomes: successful and failed samples that selection needs, of each.
         missing: layers without an SAE and why.
     """
-    scored, measured = variant_of(arm, task_pooling), coefficient_variant_of(arm, task_pooling)
+    scored, measured = statistic_of(arm, task_pooling), coefficient_statistic_of(arm, task_pooling)
     frames, vectors, undefined = [], {}, dict(missing or {})
     for layer in accumulators.layers:
         scores = score(

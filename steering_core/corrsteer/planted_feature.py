@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
 from steering_core.corrsteer.capture import CapturedBatches, Encoder, feature_reader
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.session import Session
-from steering_core.corrsteer.variant import Variant
 from steering_core.demo.vocabulary import lexicon, word_balance
 from steering_core.errors import DataError
 
@@ -61,12 +61,12 @@ def pooled_features(
         rows: columns ``prompt`` and ``letters``.
         layer: where to read.
     """
-    reader, variant = feature_reader(encoder, session.sites[layer]), Variant()
+    reader, statistic = feature_reader(encoder, session.sites[layer]), PooledStatistic()
     features = np.zeros((len(rows), encoder.d_sae), dtype=np.float32)
     texts = np.full(len(rows), "", dtype=object)
-    captured = CapturedBatches(session.lm, [reader], [variant])
+    captured = CapturedBatches(session.lm, [reader], [statistic])
     for decoded, answers in session.complete(rows, observer=captured):
-        pooled = captured.take().values(layer, variant)
+        pooled = captured.take().values(layer, statistic)
         features[decoded.rows] = pooled[: len(decoded.rows)].cpu().numpy()
         texts[decoded.rows] = answers
     return features, texts.tolist()

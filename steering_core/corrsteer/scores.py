@@ -85,7 +85,7 @@ SCORES: dict[str, Callable[[Accumulator, CorrelationResult, Seed], Float[np.ndar
 
 
 def score(name: str, part: Accumulator, seed: Seed = 0, *, min_outcomes: int = 1) -> Scores:
-    """Return the scores ``name`` of one layer and variant.
+    """Return the scores ``name`` of one layer and statistic.
 
     Every score is undefined for a feature that never fires, and for all features if there are
     fewer than ``min_outcomes`` successful or failed samples.
@@ -111,12 +111,12 @@ def score(name: str, part: Accumulator, seed: Seed = 0, *, min_outcomes: int = 1
 
 
 def snapshot(accumulators: Accumulators) -> pd.DataFrame:
-    """Return the feature with the largest positive correlation so far, of each layer and variant.
+    """Return the feature with the largest positive correlation so far, of each layer and statistic.
 
     Selection notes it after certain numbers of samples, to show how the choice converges.
     """
     rows = []
-    for (layer, variant), part in accumulators.parts.items():
+    for (layer, statistic), part in accumulators.parts.items():
         scores = score("pearson", part)
         value = np.where(scores.direction > 0, scores.value, np.nan)
         found = not np.isnan(value).all()
@@ -126,7 +126,7 @@ def snapshot(accumulators: Accumulators) -> pd.DataFrame:
                 accumulators.n,
                 scores.result.n_positive,
                 layer,
-                str(variant),
+                str(statistic),
                 best,
                 float(value[best]) if best is not None else None,
             )

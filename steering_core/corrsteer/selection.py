@@ -17,9 +17,9 @@ from steering_core.corrsteer.capture import (
     feature_reader,
     raw_reader,
 )
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.scores import snapshot
 from steering_core.corrsteer.session import Session
-from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
 from steering_core.models.sae_source import pinned_sae
 from steering_core.models.site import Site
@@ -50,15 +50,15 @@ class Selected:
 def make_readers(
     encoders: Mapping[int, Encoder],
     sites: Mapping[int, Site],
-    variants: Sequence[Variant],
+    statistics: Sequence[PooledStatistic],
     d_model: int,
 ) -> list[Reader]:
-    """Return a reader for each layer and space that the variants need.
+    """Return a reader for each layer and space that the statistics need.
 
     Raises:
         ModelError: if features are wanted and a layer has no SAE.
     """
-    spaces = {variant.space for variant in variants}
+    spaces = {statistic.space for statistic in statistics}
     missing = sorted(set(sites) - set(encoders))
     if "features" in spaces and missing:
         raise ModelError(f"there is no SAE for the layers {missing}: leave them out of layers.")
@@ -75,13 +75,13 @@ def select(
     session: Session,
     rows: pd.DataFrame,
     readers: Sequence[Reader],
-    variants: Sequence[Variant],
+    statistics: Sequence[PooledStatistic],
     *,
-    histograms: Iterable[Variant] = (),
+    histograms: Iterable[PooledStatistic] = (),
     snapshots: Sequence[int] = (),
     published_mask: bool = False,
 ) -> Selected:
-    """Answer ``rows`` and accumulate every variant at every reader's layer.
+    """Answer ``rows`` and accumulate every statistic at every reader's layer.
 
     Of a batch only its answers, and what it adds to the accumulators, are kept.
 
@@ -89,8 +89,8 @@ def select(
         session: the model and how it answers, the same as in evaluation.
         rows: training rows, in random order.
         readers: what to read where.
-        variants: what to accumulate.
-        histograms: variants that need mutual information.
+        statistics: what to accumulate.
+        histograms: statistics that need mutual information.
         snapshots: numbers of rows, the first of the table, after which to note the best features.
         published_mask: whether ``mask: all`` is the published code's mask.
 
@@ -98,14 +98,14 @@ def select(
         ModelError: if the model's logits are NaN or infinite.
     """
     sizes = {
-        (reader.site.layer, variant): reader.size
+        (reader.site.layer, statistic): reader.size
         for reader in readers
-        for variant in variants
-        if variant.space == reader.space
+        for statistic in statistics
+        if statistic.space == reader.space
     }
     accumulators = Accumulators(sizes, histograms)
     length = session.how.new_tokens if published_mask else None
-    captured = CapturedBatches(session.lm, readers, variants, length)
+    captured = CapturedBatches(session.lm, readers, statistics, length)
     due = sorted(set(snapshots))
     golds, letters = rows["gold"].tolist(), rows["letters"].tolist()
     answers: dict[int, tuple[str | None, str | None, bool]] = {}
@@ -151,11 +151,11 @@ def select_shard(
     resources: dict[str, Any],
     settings: "CorrSteerSettings",
     *,
-    variants: Sequence[str],
+    statistics: Sequence[str],
     histograms: Sequence[str],
     shard: int,
 ) -> Selected:
-    """Answer a shard of the training rows and accumulate the variants at every layer.
+    """Answer a shard of the training rows and accumulate the statistics at every layer.
 
     Args:
         session: the model and how it answers.
@@ -163,14 +163,14 @@ def select_shard(
         model: whose SAEs are read.
         resources: what was fetched.
         settings: ``shards, snapshots, published_mask``.
-        variants: what to accumulate, as text.
-        histograms: variants that need mutual information.
+        statistics: what to accumulate, as text.
+        histograms: statistics that need mutual information.
         shard: which of the shards, counted from 0.
 
     Raises:
         ModelError: if a layer has no SAE.
     """
-    wanted = [Variant.parse(text) for text in variants]
+    wanted = [PooledStatistic.parse(text) for text in statistics]
     own = shard_of(rows, shard, settings.shards)
     later = [n for n in settings.snapshots if len(own) < n < len(rows)]
     if shard == 0 and later:
@@ -181,7 +181,7 @@ def select_shard(
             settings.shards,
         )
     encoders = {}
-    if any(variant.space == "features" for variant in wanted):
+    if any(statistic.space == "features" for statistic in wanted):
         source = pinned_sae(model, resources)
         encoders = {
             layer: load_encoder(source, layer, session.lm.device) for layer in session.sites
@@ -191,7 +191,7 @@ def select_shard(
         own,
         make_readers(encoders, session.sites, wanted, session.lm.shape.d_model),
         wanted,
-        histograms=[Variant.parse(text) for text in histograms],
+        histograms=[PooledStatistic.parse(text) for text in histograms],
         snapshots=settings.snapshots,
         published_mask=settings.published_mask,
     )

@@ -9,42 +9,42 @@ from corrsteer_world import SITE, TinySAE, word_rows
 
 from steering_core.corrsteer import capture as module
 from steering_core.corrsteer.capture import capture, feature_reader, raw_reader
-from steering_core.corrsteer.variant import Variant
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.errors import ModelError
 from steering_core.generation.decode import continue_batch, end_tokens
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.tokens import pad, tokenize
 
-VARIANTS = [
-    Variant(space, mask, pooling)
+STATISTICS = [
+    PooledStatistic(space, mask, pooling)
     for space in ("features", "raw")
     for mask in ("generation", "all")
     for pooling in ("max", "mean")
 ]
 
 
-def captured(lm, prompts, new_tokens, variants=VARIANTS, layers=(1, 3)):
+def captured(lm, prompts, new_tokens, statistics=STATISTICS, layers=(1, 3)):
     sae = TinySAE(lm.shape.d_model, 48)
     readers = []
     for layer in layers:
         site = replace(SITE, layer=layer)
         readers += [feature_reader(sae, site), raw_reader(site, lm.shape.d_model)]
     batch = pad(prompts, lm.tokenizer, side="left", prepend_bos=True)
-    with capture(lm, readers, variants, batch) as found:
+    with capture(lm, readers, statistics, batch) as found:
         made = continue_batch(lm, batch, new_tokens, [])
     return found, made, sae
 
 
-def expected(lm, sae, prompt, new, layer, variant):
+def expected(lm, sae, prompt, new, layer, statistic):
     """Pool over the positions that produce a token, from one pass over a single row."""
     fed = prompt + new[: -1 if new else None]
     mask = torch.ones(1, len(fed), dtype=torch.bool)
     residual = read_residuals(lm, [replace(SITE, layer=layer)], torch.tensor([fed]), mask)
     values = residual[f"blocks.{layer}.hook_resid_post"][0]
-    if variant.space == "features":
+    if statistic.space == "features":
         values = sae.encode(values)
-    values = values[len(prompt) - 1 if variant.mask == "generation" else 1 :]
-    return values.amax(0) if variant.pooling == "max" else values.mean(0)
+    values = values[len(prompt) - 1 if statistic.mask == "generation" else 1 :]
+    return values.amax(0) if statistic.pooling == "max" else values.mean(0)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +58,10 @@ def test_pooled_values_are_those_of_single_rows(tiny, prompts, new_tokens, buffe
     monkeypatch.setattr(module, "BUFFERED", buffered)
     found, made, sae = captured(tiny, prompts, new_tokens)
     for layer in (1, 3):
-        for variant in VARIANTS:
-            values = found.values(layer, variant)
+        for statistic in STATISTICS:
+            values = found.values(layer, statistic)
             for row, (prompt, new) in enumerate(zip(prompts, made, strict=True)):
-                wanted = expected(tiny, sae, prompt, new, layer, variant)
+                wanted = expected(tiny, sae, prompt, new, layer, statistic)
                 torch.testing.assert_close(values[row], wanted, atol=2e-5, rtol=2e-5)
 
 
@@ -72,18 +72,18 @@ def test_rows_that_ended_are_not_pooled_further(tiny, prompts, monkeypatch):
     monkeypatch.setattr(tiny.model.generation_config, "eos_token_id", int(common))
     found, made, sae = captured(tiny, prompts, 8)
     assert end_tokens(tiny) == [common] and len({len(row) for row in made}) > 1
-    variant = Variant("features", "generation", "mean")
+    statistic = PooledStatistic("features", "generation", "mean")
     for row, (prompt, new) in enumerate(zip(prompts, made, strict=True)):
-        wanted = expected(tiny, sae, prompt, new, 3, variant)
-        torch.testing.assert_close(found.values(3, variant)[row], wanted, atol=2e-5, rtol=2e-5)
+        wanted = expected(tiny, sae, prompt, new, 3, statistic)
+        torch.testing.assert_close(found.values(3, statistic)[row], wanted, atol=2e-5, rtol=2e-5)
 
 
 def test_padding_changes_nothing_under_mask_all(tiny, prompts):
     together, _, _ = captured(tiny, prompts, 2)
     alone, _, _ = captured(tiny, prompts[:1], 2)
-    for variant in VARIANTS:
+    for statistic in STATISTICS:
         torch.testing.assert_close(
-            together.values(1, variant)[0], alone.values(1, variant)[0], atol=2e-5, rtol=2e-5
+            together.values(1, statistic)[0], alone.values(1, statistic)[0], atol=2e-5, rtol=2e-5
         )
 
 
@@ -91,8 +91,8 @@ def test_prompt_of_one_token_has_only_its_last_position(tiny):
     found, _, _ = captured(tiny, [[5], [7]], 1)
     for pooling in ("max", "mean"):
         torch.testing.assert_close(
-            found.values(1, Variant("raw", "all", pooling)),
-            found.values(1, Variant("raw", "generation", pooling)),
+            found.values(1, PooledStatistic("raw", "all", pooling)),
+            found.values(1, PooledStatistic("raw", "generation", pooling)),
         )
 
 
@@ -103,7 +103,7 @@ def test_capture_changes_no_token_and_leaves_no_hook(tiny, prompts):
     assert made == plain
     with pytest.raises(RuntimeError, match="stop"):
         reader = raw_reader(SITE, tiny.shape.d_model)
-        with capture(tiny, [reader], [Variant("raw")], batch):
+        with capture(tiny, [reader], [PooledStatistic("raw")], batch):
             raise RuntimeError("stop")
     modules = [tiny.model, *tiny.blocks]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)

@@ -13,13 +13,13 @@ from steering_core.corrsteer.answers import answer, write_answers
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.fine_tune import _train
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import Summary, paired
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.sparse_answers import _tried
 from steering_core.corrsteer.sparse_methods import Steered, Strength
 from steering_core.corrsteer.strategy import answer_choice, validate_layers
-from steering_core.corrsteer.variant import Variant
 from steering_core.errors import ModelError
 from steering_core.generation.intervention import Intervention, RowVectors
 
@@ -137,9 +137,9 @@ def test_the_unsteered_model_must_not_overflow(damaged):
         answer_choice(
             Session(damaged, TASK, HOW, None, reasoned=False, sites={1: SITE}), ROWS, None, None
         )
-    readers = make_readers({1: TinySAE(32, 40)}, {1: SITE}, [Variant()], 32)
+    readers = make_readers({1: TinySAE(32, 40)}, {1: SITE}, [PooledStatistic()], 32)
     with pytest.raises(ModelError, match=message):
-        select(session_of(damaged, HOW, TASK), ROWS, readers, [Variant()])
+        select(session_of(damaged, HOW, TASK), ROWS, readers, [PooledStatistic()])
 
 
 def test_fine_tuning_that_diverges_stops(tiny):

@@ -19,6 +19,7 @@ from steering_core.corrsteer.answers import answer
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.plan import make_plan
 from steering_core.corrsteer.planted_feature import planted_feature
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.session import Session
@@ -26,7 +27,6 @@ from steering_core.corrsteer.sparse_answers import answer_sparse_method
 from steering_core.corrsteer.strategy import choose, validate_layers
 from steering_core.corrsteer.success import ExactOption
 from steering_core.corrsteer.tasks import Source, Task
-from steering_core.corrsteer.variant import Variant
 from steering_core.errors import DataError
 from steering_core.models.language_model import load_language_model
 
@@ -35,7 +35,7 @@ LETTERS = ("w58", "w59")
 HOW = Decoding(new_tokens=1, batch_rows=8)
 TASK = Task("planted", Source("-", "-"), lambda row: None, ExactOption(), 1)
 SITES = {layer: replace(SITE, layer=layer) for layer in (1, 2, 3)}
-VARIANTS = [Variant(), Variant("raw")]
+STATISTICS = [PooledStatistic(), PooledStatistic("raw")]
 ARMS = {
     "corrsteer_s": Arm(strategy="single"),
     "corrsteer_a": Arm(strategy="all"),
@@ -99,9 +99,13 @@ def rows(n, seed, split):
 @pytest.fixture(scope="module")
 def chain(lm):
     saes = dict.fromkeys(SITES, BasisSAE())
-    readers = make_readers(saes, SITES, VARIANTS, 32)
+    readers = make_readers(saes, SITES, STATISTICS, 32)
     found = select(
-        session_of(lm, HOW, TASK), rows(160, 0, "train"), readers, VARIANTS, histograms=[Variant()]
+        session_of(lm, HOW, TASK),
+        rows(160, 0, "train"),
+        readers,
+        STATISTICS,
+        histograms=[PooledStatistic()],
     )
     validation, test = rows(40, 1, "validation"), rows(60, 2, "test")
 

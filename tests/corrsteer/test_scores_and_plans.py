@@ -9,10 +9,10 @@ from corrsteer_world import SITE
 from steering_core.config.corrsteer_schema import DEFAULT_ARMS, Arm
 from steering_core.corrsteer.accumulate import Accumulator, Accumulators, to_csr
 from steering_core.corrsteer.plan import Plan, make_plan
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.ranking import coefficients
 from steering_core.corrsteer.scores import NEVER_FIRES, NO_FAILURE, NO_SUCCESS, SCORES, score
 from steering_core.corrsteer.strategy import choose
-from steering_core.corrsteer.variant import Variant
 
 UP, DOWN, DEAD, RARE = 3, 5, 7, 9
 N_FEATURES, D_MODEL = 12, 6
@@ -30,8 +30,8 @@ def planted(n=400, seed=0, success_rate=0.5):
     return values, success
 
 
-def accumulated(values, success, variant=None, histogram=True):
-    part = Accumulator(values.shape[1], variant or Variant(), histogram=histogram)
+def accumulated(values, success, statistic=None, histogram=True):
+    part = Accumulator(values.shape[1], statistic or PooledStatistic(), histogram=histogram)
     for start in range(0, len(success), 16):
         part.update(torch.tensor(values[start : start + 16]), success[start : start + 16])
     return part
@@ -111,14 +111,14 @@ def test_coefficients_are_means_over_the_outcome_that_a_feature_speaks_for(part)
     assert len(against) and (mean.value[against] < 0).all()
 
 
-def world(layers=(1, 2, 3), strengths=(0.4, 2.0, 1.0), variant=None, seed=0):
+def world(layers=(1, 2, 3), strengths=(0.4, 2.0, 1.0), statistic=None, seed=0):
     """Layers whose planted feature is more or less noisy; layer 2 is the clearest."""
-    made = Accumulators({(layer, variant or Variant()): N_FEATURES for layer in layers})
+    made = Accumulators({(layer, statistic or PooledStatistic()): N_FEATURES for layer in layers})
     for layer, strength in zip(layers, strengths, strict=True):
         values, success = planted(seed=seed)
         rng = np.random.default_rng(layer)
         values[:, UP] = np.abs(values[:, UP] * strength + rng.normal(0, 1.0, len(success)))
-        part = made.parts[layer, variant or Variant()]
+        part = made.parts[layer, statistic or PooledStatistic()]
         part.update(torch.tensor(values), success)
     made.n = len(success)
     return made
@@ -180,7 +180,7 @@ def test_a_random_feature_knows_no_label():
     values, success = planted()
     drawn = []
     for labels in (success, ~success, np.arange(len(success)) % 2 == 0):
-        made = Accumulators({(layer, Variant()): N_FEATURES for layer in (1, 2, 3)})
+        made = Accumulators({(layer, PooledStatistic()): N_FEATURES for layer in (1, 2, 3)})
         for part in made.parts.values():
             part.update(torch.tensor(values), labels)
         drawn.append(plan(Arm(**DEFAULT_ARMS["random_all"]), made))
@@ -211,9 +211,9 @@ def test_infinite_ratios_are_ordered_by_size_and_survive_the_file(tmp_path):
 
 
 def test_raw_vector_is_the_difference_of_means():
-    raw = Variant("raw", "generation", "max")
+    raw = PooledStatistic("raw", "generation", "max")
     arm = Arm(space="raw", coefficient="difference", sign="both", per_layer="all")
-    accumulators = world(variant=raw)
+    accumulators = world(statistic=raw)
     made = plan(arm, accumulators)
     result = accumulators.parts[2, raw].correlation.result()
     np.testing.assert_allclose(
@@ -222,9 +222,9 @@ def test_raw_vector_is_the_difference_of_means():
 
 
 def test_task_without_success_is_undefined_with_the_reason():
-    made = Accumulators({(1, Variant()): N_FEATURES})
+    made = Accumulators({(1, PooledStatistic()): N_FEATURES})
     values, success = planted(40, success_rate=0.0)
-    made.parts[1, Variant()].update(torch.tensor(values), success)
+    made.parts[1, PooledStatistic()].update(torch.tensor(values), success)
     empty = plan(Arm(), made, missing={2: "no SAE"})
     assert empty.vectors == {} and empty.undefined == {1: NO_SUCCESS, 2: "no SAE"}
     choice = choose("all", empty)
@@ -238,8 +238,8 @@ def test_selection_needs_some_successes_and_some_failures(arm, rate):
     values, success = planted(100, success_rate=rate)
     few = min(success.sum(), 100 - success.sum())
     assert 0 < few < 10
-    made = Accumulators({(1, Variant()): N_FEATURES})
-    made.parts[1, Variant()].update(torch.tensor(values), success)
+    made = Accumulators({(1, PooledStatistic()): N_FEATURES})
+    made.parts[1, PooledStatistic()].update(torch.tensor(values), success)
     assert 1 in plan(arm, made, min_outcomes=int(few)).vectors
     none = plan(arm, made, min_outcomes=int(few) + 1)
     assert none.vectors == {} and none.undefined[1] == (
@@ -253,8 +253,8 @@ def test_shards_merge_to_the_whole_and_round_trip():
     values, success = planted()
     parts = []
     for rows in (slice(0, 150), slice(150, 400)):
-        shard = Accumulators({(1, Variant()): N_FEATURES}, [Variant()])
-        shard.parts[1, Variant()].update(torch.tensor(values[rows]), success[rows])
+        shard = Accumulators({(1, PooledStatistic()): N_FEATURES}, [PooledStatistic()])
+        shard.parts[1, PooledStatistic()].update(torch.tensor(values[rows]), success[rows])
         shard.n = len(success[rows])
         parts.append(Accumulators.from_arrays(shard.to_arrays()))
     parts[0].merge(parts[1])
@@ -262,10 +262,12 @@ def test_shards_merge_to_the_whole_and_round_trip():
     whole = accumulated(values, success)
     for name in SCORES:
         np.testing.assert_allclose(
-            score(name, parts[0].parts[1, Variant()]).value, score(name, whole).value, atol=1e-10
+            score(name, parts[0].parts[1, PooledStatistic()]).value,
+            score(name, whole).value,
+            atol=1e-10,
         )
     with pytest.raises(ValueError, match="shards"):
-        parts[0].merge(Accumulators({(2, Variant()): 1}))
+        parts[0].merge(Accumulators({(2, PooledStatistic()): 1}))
 
 
 def validation(**accuracy):

@@ -12,11 +12,11 @@ from steered_generation import generate
 from steering_core.corrsteer.answers import answer, undefined, write_answers
 from steering_core.corrsteer.decoding import Decoding, complete, option_tokens
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.strategy import Choice, answer_choice, validate_layers
-from steering_core.corrsteer.variant import Variant
 from steering_core.errors import DataError, ModelError
 from steering_core.generation import decode
 from steering_core.generation.intervention import Intervention, RowVectors
@@ -24,14 +24,14 @@ from steering_core.generation.sampling import Sampling
 from steering_core.models.tokens import tokenize
 
 HOW = Decoding(new_tokens=4, batch_rows=4, prepend_bos=True)
-VARIANTS = [Variant(), Variant("features", "generation", "mean")]
+STATISTICS = [PooledStatistic(), PooledStatistic("features", "generation", "mean")]
 SITES = {layer: replace(SITE, layer=layer) for layer in (1, 3)}
 
 
 def selected(lm, rows, how=HOW, **options):
     saes = {layer: TinySAE(lm.shape.d_model, 40, layer) for layer in SITES}
-    readers = make_readers(saes, SITES, VARIANTS, lm.shape.d_model)
-    return select(session_of(lm, how, sites=SITES), rows, readers, VARIANTS, **options)
+    readers = make_readers(saes, SITES, STATISTICS, lm.shape.d_model)
+    return select(session_of(lm, how, sites=SITES), rows, readers, STATISTICS, **options)
 
 
 def test_selection_answers_as_plain_generation_does(tiny):
@@ -40,7 +40,7 @@ def test_selection_answers_as_plain_generation_does(tiny):
     plain = answer(tiny, rows, words_task(), HOW, None)
     assert found.answers["text"].tolist() == plain["text"].tolist()
     assert found.answers["example_id"].tolist() == rows["example_id"].tolist()
-    result = found.accumulators.parts[1, Variant()].correlation.result()
+    result = found.accumulators.parts[1, PooledStatistic()].correlation.result()
     assert (result.n, result.n_positive) == (30, int(plain["success"].sum()))
     assert 0 < result.n_positive < 30
 
@@ -133,9 +133,9 @@ def test_snapshots_note_the_best_feature_as_samples_come_in(tiny):
     found = selected(tiny, word_rows(30), snapshots=[8, 20, 1000])
     assert sorted(set(found.snapshots["n"])) == [8, 20, 30]
     last = found.snapshots.query(
-        "n == 30 and layer == 3 and variant == @v", local_dict={"v": str(Variant())}
+        "n == 30 and layer == 3 and variant == @v", local_dict={"v": str(PooledStatistic())}
     ).iloc[0]
-    result = found.accumulators.parts[3, Variant()].correlation.result()
+    result = found.accumulators.parts[3, PooledStatistic()].correlation.result()
     assert last["feature"] == np.nanargmax(result.correlation)
     assert last["correlation"] == pytest.approx(np.nanmax(result.correlation))
 
@@ -271,8 +271,8 @@ def test_hooks_are_gone_after_a_failed_answer(tiny):
 
     with pytest.raises(RuntimeError, match="judge failed"):
         selected_task = replace(task, success=Broken())
-        readers = make_readers({}, SITES, [Variant("raw")], tiny.shape.d_model)
-        select(session_of(tiny, HOW, selected_task), rows, readers, [Variant("raw")])
+        readers = make_readers({}, SITES, [PooledStatistic("raw")], tiny.shape.d_model)
+        select(session_of(tiny, HOW, selected_task), rows, readers, [PooledStatistic("raw")])
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in [tiny.model, *tiny.blocks])
 
 

@@ -6,13 +6,13 @@ from steering_core.corrsteer.answers import undefined
 from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.examples import build_examples
 from steering_core.corrsteer.plan import make_plan
+from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.read_items import fetch_items, source_of
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.strategy import choose, validate_layers
 from steering_core.corrsteer.tasks import TASKS
-from steering_core.corrsteer.variant import Variant
 from steering_core.models.sparse_autoencoder import load_sae
 
 LAYERS = (4, 7)
@@ -52,8 +52,8 @@ def test_a_select_task_runs_through_every_strategy(gpt2):
     found = select(
         session,
         split["train"],
-        make_readers(saes, sites, [Variant()], gpt2.shape.d_model),
-        [Variant()],
+        make_readers(saes, sites, [PooledStatistic()], gpt2.shape.d_model),
+        [PooledStatistic()],
     )
     assert 0 < found.answers["success"].sum() < len(split["train"])
 
