@@ -60,7 +60,7 @@ def test_a_missed_ratio_of_any_float_fails(written, number):
     assert report([at_most("dear", number(2.0), number(1.0), 1.1)], "bench", "run") == 1
 
 
-def test_the_required_table_shows_what_is_required_and_no_more(written):
+def test_the_required_table_shows_only_lines_with_a_requirement(written):
     _, rows, _ = written(
         at_least("fast", 1.0, 2000.4, 1000),
         at_most("large", 3.0, 2.0, 1.3),

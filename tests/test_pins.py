@@ -105,7 +105,7 @@ def lacking(names: set[str], requirements: list[str]) -> set[str]:
     }
 
 
-def test_whatever_is_imported_is_pinned_and_not_left_to_other_packages():
+def test_every_imported_package_is_pinned_directly():
     names = imported("steering_core", "workflow_scripts")
     assert {"httpx", "psutil", "tokenizers"} <= names
     assert lacking(names, PROJECT["dependencies"]) == set()

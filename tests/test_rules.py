@@ -43,7 +43,7 @@ def test_provenance_names_every_script_behind_a_result(rules):
     assert known - named <= beside
 
 
-def test_every_stage_is_measured_and_has_its_row_of_fewest_operations_and_bytes(rules):
+def test_every_stage_has_a_benchmark_a_log_and_a_row_in_the_table_of_floors(rules):
     stages = {rule.name: rule for rule in rules.rules if rule.script is not None}
     assert [name for name, rule in stages.items() if not rule.benchmark or not rule.log] == []
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ _CONSTANT = 1e-6
 def floored_spread(
     spread: Float[np.ndarray, " d"],
 ) -> tuple[Float[np.ndarray, " d"], Bool[np.ndarray, " d"]]:
-    """Return standard deviations with a floor, and a mask of the raised ones.
+    """Return standard deviations with a floor, and a mask of those it raised from above zero.
 
     To act on a raw column, the weight of a standardised column is divided by the column's standard
     deviation. For a nearly constant column this weight would be huge and rest on differences that

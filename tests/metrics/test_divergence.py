@@ -329,7 +329,7 @@ def test_small_and_large_divergences(tiny, seed, scale):
     torch.testing.assert_close(kl, expected, rtol=1e-5, atol=slack)
 
 
-def test_no_more_than_a_piece_of_the_logits_is_made_at_a_time(tiny, monkeypatch):
+def test_logits_are_computed_only_piece_by_piece(tiny, monkeypatch):
     monkeypatch.setattr(module, "ROWS", 8)
     monkeypatch.setattr(module, "COLUMNS", 10)
     shapes, own = [], module.logits_of

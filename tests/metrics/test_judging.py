@@ -56,7 +56,7 @@ def test_the_completion_alone_is_judged(target, expected):
 
 
 @pytest.mark.parametrize("target", [0, 1])
-def test_a_blank_completion_is_in_no_class_and_no_judge_sees_it(target):
+def test_an_empty_completion_is_in_no_class_and_not_passed_to_the_judge(target):
     table = pd.DataFrame(
         {
             "method": "m",

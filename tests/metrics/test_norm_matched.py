@@ -66,7 +66,7 @@ def test_the_table_pairs_the_rows(world):
     assert table["residual_norm_mean"][0] == pytest.approx(first["norm"].mean())
 
 
-def test_nothing_to_compare_is_an_empty_table_and_a_zero_direction_an_error(world):
+def test_no_rows_give_an_empty_table_and_a_zero_direction_is_an_error(world):
     program, weight, residuals = world
     rows = norm_matched_effects(
         program, {"any": weight}, IDS, residuals + 1e3 * weight, probe(weight)

@@ -70,7 +70,7 @@ def even_rows(n=300, d=64):
 
 @given(exponent=st.floats(-6, 0), offset=st.sampled_from([0.0, 1.0, 1000.0]))
 @settings(max_examples=12, deadline=None)
-def test_a_column_that_hardly_varies_does_not_make_up_the_weight(exponent, offset):
+def test_a_nearly_constant_column_does_not_dominate_the_weight(exponent, offset):
     """1000 ± 1e-3 used to raise the norm of the weight from 2 to 27 and more."""
     h, labels, noise = even_rows()
     kwargs = {"seed": 0, "regularisations": [0.01], "n_folds": 2}
@@ -83,7 +83,7 @@ def test_a_column_that_hardly_varies_does_not_make_up_the_weight(exponent, offse
         assert abs(probe.weight_vector[-1]) < 0.05 * norm
 
 
-def test_columns_that_hardly_vary_are_named_with_their_share_of_the_weight(caplog):
+def test_a_warning_gives_the_number_and_weight_share_of_nearly_constant_columns(caplog):
     h, labels, noise = even_rows()
     fit_probe(h, labels, seed=0, n_folds=2)
     assert caplog.text == ""
@@ -227,7 +227,7 @@ def test_groups_that_cannot_be_divided_are_an_error():
         fit_module._folds(positive, groups, 2, 0)
 
 
-def test_choosing_among_many_penalties_is_paid_for_in_the_p_value():
+def test_the_p_value_is_corrected_for_the_number_of_penalties():
     h, labels = concept_rows(strength=1.0, n=100)
     one = fit_probe(h, labels, seed=0, regularisations=[0.1])
     same = fit_probe(h, labels, seed=0, regularisations=[0.1, 0.1 + 1e-12, 0.1 + 2e-12])

@@ -56,7 +56,7 @@ def test_alignment_needs_directions():
         best_alignment(np.eye(3), np.ones(3))
 
 
-def test_row_holds_what_the_probe_and_the_dictionary_say():
+def test_a_sweep_row_has_the_values_of_probe_and_dictionary():
     h, labels = rows_with_concept(3.0)
     row = sweep_layer(h, labels, np.eye(16), layer=4, seed=1)
     probe = fit_probe(h, labels, seed=1)
@@ -129,7 +129,7 @@ def test_bad_tables_are_refused():
         pick_layer(table.iloc[:0])
 
 
-def test_a_layer_where_all_rows_look_alike_has_no_direction_and_is_not_picked():
+def test_a_layer_with_identical_rows_has_no_direction_and_is_not_picked():
     h, labels = rows_with_concept(6.0)
     alike = sweep_layer(np.ones_like(h), labels, np.eye(16), layer=0, seed=0)
     assert alike["alignment"] is None and alike["aligned_feature"] is None and alike["at_chance"]

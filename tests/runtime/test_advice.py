@@ -58,7 +58,7 @@ def test_a_dtype_is_proposed_only_where_a_model_is_loaded(stage):
     assert advice.split(", or ")[0] != MORE and MORE in advice
 
 
-def test_a_batch_that_was_halved_down_to_one_is_not_proposed():
+def test_advice_does_not_propose_to_halve_a_batch_of_one():
     given = {"batch_prompts": 50, "new_tokens": 100, "max_tokens": 128}
     advice = memory_advice("generate", given)
     assert advice.startswith("run again with --config new_tokens=50 max_tokens=64, or set")

@@ -68,7 +68,7 @@ def test_a_newer_job_of_the_same_output_wins(stage):
     assert "by a newer job" in log_of(stage) and not Path(stage.output[0]).exists()
 
 
-def test_other_versions_than_those_of_the_fetch_stage_are_said(stage, tmp_path):
+def test_library_versions_that_changed_since_the_fetch_stage_are_logged(stage, tmp_path):
     now = running_versions()
     write_json(tmp_path / "resources.json", {"versions": {**now, "torch": "0.1"}})
     Path(stage.output[0]).write_text("output")
@@ -171,7 +171,7 @@ def test_only_stages_that_fetch_have_a_network(stage, network):
         assert [os.environ[name] for name in OFFLINE] == (["0", "0"] if network else ["1", "1"])
 
 
-def test_python_looks_for_cycles_rarely_while_a_stage_imports(stage):
+def test_garbage_collection_is_rare_while_a_stage_imports(stage):
     Path(stage.output[0]).write_text("output")
     own = gc.get_threshold()
     try:

@@ -63,7 +63,7 @@ def test_changes_with_what_it_describes(product):
     assert json_digest(dict(reversed(CONFIG.items()))) == json_digest(CONFIG)
 
 
-def test_what_rows_carry_depends_on_configuration_and_code_alone(product, monkeypatch):
+def test_row_digests_depend_only_on_configuration_and_code(product, monkeypatch):
     codes = {"solve.py": "0123", "judge.py": "4567"}
     first = provenance("e", CONFIG, RESOURCES, codes)
     carried = short_digests(first)
@@ -122,7 +122,7 @@ def planned(tmp_path_factory):
     }
 
 
-def test_a_table_alone_brings_its_provenance_which_names_all_code_behind_it(planned, listed):
+def test_requesting_a_table_also_makes_its_provenance_with_all_code_digests(planned, listed):
     assert "provenance.py" in planned["pareto.csv"]
     assert planned["pareto.csv"] == listed["pareto.csv"]
 

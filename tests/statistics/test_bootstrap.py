@@ -82,7 +82,7 @@ def test_interval_lies_within_the_values_around_the_mean(values):
     assert interval.n == len(values)
 
 
-def test_nothing_is_undefined_and_a_single_value_has_no_width():
+def test_no_values_give_no_interval_and_a_single_value_gives_zero_width():
     assert mean_interval([], seed=0) == Interval(None, None, None, 0)
     assert mean_interval([2.5], seed=0) == Interval(2.5, 2.5, 2.5, 1)
     assert mean_interval([0.1] * 7, seed=0) == Interval(0.1, 0.1, 0.1, 7)

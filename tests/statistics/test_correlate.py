@@ -68,7 +68,7 @@ def test_a_labelled_example_without_features_is_an_error():
 
 
 @pytest.mark.parametrize("where", ["one batch", "two batches"])
-def test_an_example_twice_does_not_stand_in_for_one_that_is_absent(where: str):
+def test_a_repeated_example_does_not_replace_a_missing_one(where: str):
     names = ["e1" if name == "e3" else name for name in NAMES]
     stream = [(names, sp.csr_matrix(DENSE))]
     if where == "two batches":

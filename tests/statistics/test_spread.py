@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 from steering_core.statistics.spread import floored_spread
 
 
-def test_only_columns_far_below_the_others_are_changed():
+def test_only_standard_deviations_below_the_floor_are_changed():
     spread = np.array([1.0, 2.0, 3.0, 0.19, 1e-3, 0.0])
     found, floored = floored_spread(spread)
     assert_array_equal(found, [1.0, 2.0, 3.0, 0.19, 0.1, 0.1])  # the median of five is 1

@@ -38,7 +38,7 @@ def test_a_schema_gives_columns_order_and_types(tmp_path, rows):
     ]
 
 
-def test_without_a_schema_the_rows_are_read_as_they_were_but_for_the_index(tmp_path, rows):
+def test_without_a_schema_rows_are_read_back_unchanged_except_for_the_index(tmp_path, rows):
     write_parquet(tmp_path / "a", rows[["other", "name", "label"]])
     found = pd.read_parquet(tmp_path / "a")
     pd.testing.assert_frame_equal(found, rows[["other", "name", "label"]].reset_index(drop=True))

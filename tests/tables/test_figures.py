@@ -78,7 +78,7 @@ def test_a_ring_marks_the_selected_strength_in_every_panel() -> None:
     assert not [layer for layer in none["hconcat"][0]["layer"] if is_ring(layer)]
 
 
-def test_how_sure_a_place_on_the_frontier_is_stands_beside_it_in_the_first_panel() -> None:
+def test_the_first_panel_labels_frontier_points_with_their_probability() -> None:
     df = pareto_table()
     chart = spec(pareto_figure(df))
     texts = [
@@ -109,7 +109,7 @@ def crowded_table() -> pd.DataFrame:
     return df
 
 
-def test_labels_of_a_crowded_frontier_do_not_meet_and_the_selected_go_first() -> None:
+def test_labels_of_a_crowded_frontier_do_not_overlap_and_selected_points_go_first() -> None:
     chart = pareto_figure(crowded_table())
     svg = vl_convert.vegalite_to_svg(chart.to_dict())
     found = re.findall(r'translate\(([\d.-]+),([\d.-]+)\)"[^>]*stroke="white"[^>]*>\d+%<', svg)
@@ -147,7 +147,7 @@ def hollow(chart: dict, panel: int) -> set[tuple[str, float]]:
     return {(row["method"], row["strength"]) for row in rows if row["hollow"]}
 
 
-def test_a_point_is_hollow_where_inputs_of_its_panel_had_no_solution() -> None:
+def test_a_point_is_hollow_if_some_inputs_of_its_panel_have_no_solution() -> None:
     df = pareto_table()
     assert [hollow(spec(pareto_figure(df)), panel) for panel in range(3)] == [set()] * 3
     at = [df.index[(df["method"] == "qp_optimal") & (df["strength"] == s)][0] for s in (0.5, 1, 2)]
@@ -234,7 +234,7 @@ def test_sweep_without_a_picked_layer() -> None:
     assert subtitle == "used: layer 7; the sweep would pick none"
 
 
-def test_the_mark_is_at_the_layer_of_the_experiment_whatever_the_sweep_says() -> None:
+def test_the_line_marks_the_layer_of_the_experiment_not_that_of_the_sweep() -> None:
     text = json.dumps(spec(sweep_figure(sweep_table(picked=15), used=7)))
     marked = re.findall(r'"layer": (\d+)[^}]*"used": true', text)
     assert set(marked) == {"7"}
@@ -252,7 +252,7 @@ def test_frontier_at_one_margin() -> None:
     assert len(rows_of(chart, 0, "point")) == len(df.iloc[::10])
 
 
-def test_frontier_points_of_fewer_rows_are_hollow_and_of_none_are_left_out() -> None:
+def test_frontier_points_over_some_rows_are_hollow_and_over_no_rows_not_drawn() -> None:
     df = frontier_table()
     counts = {"n_infeasible": [0, 2, 0, 9], "n_inaccurate": [0, 0, 1, 0]}
     grid = df.iloc[:4].assign(**ALL_SOLVED).assign(**counts)
@@ -288,7 +288,7 @@ def test_frontier_without_a_program_says_so() -> None:
     assert spec(frontier_figure(frontier_table().iloc[:0]))["mark"]["type"] == "text"
 
 
-def test_styles_are_distinct_and_do_not_depend_on_company() -> None:
+def test_styles_are_distinct_and_do_not_depend_on_the_other_methods() -> None:
     methods = list(pareto_table()["method"].unique())
     styles = method_styles([*methods, "new_a", "new_b", "new_c"])
     assert len({(style.colour, style.shape) for style in styles.values()}) == 12

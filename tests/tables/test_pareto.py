@@ -195,7 +195,7 @@ def test_a_fixed_direction(rows: list[pd.Series]):
     assert row["classifier_rate_steered"] == 1.0
 
 
-def test_an_input_without_a_solution_is_not_flipped_and_not_averaged(rows: list[pd.Series]):
+def test_an_unsolved_input_counts_as_not_flipped_and_is_in_no_mean(rows: list[pd.Series]):
     row = rows[2]
     assert row["residual_norm_mean"] == pytest.approx(3.5 / 3)  # t0, t1, t3; prompts do not count
     assert row["l0_mean"] == pytest.approx(8 / 3)
@@ -221,7 +221,7 @@ def test_before_and_after_are_over_the_same_inputs(rows: list[pd.Series]):
     assert rows[3][[*before, "classifier_rate_base"]].isna().all()
 
 
-def test_a_budget_that_only_satisfied_rows_meet_has_no_effect():
+def test_a_budget_met_only_by_satisfied_rows_has_no_effect():
     """Nothing is added, so nothing may seem to change: the rows left start beyond the margin."""
     changed = measured()
     satisfied = changed.probe_effects["example_id"] == "t3"
@@ -258,7 +258,7 @@ def test_texts_without_a_word_are_counted_and_warned_of():
     assert "no word" not in table["warnings"][2]
 
 
-def test_a_row_that_lost_a_text_is_warned_of_and_not_on_the_frontier():
+def test_a_row_with_a_lost_text_gets_a_warning_and_is_not_on_the_frontier():
     """Its logits were not finite: the status of the solution says nothing of it."""
     changed = measured()
     lost = (changed.texts["method"] == "caa_mean_diff") & (changed.texts["example_id"] == "p1")
@@ -314,7 +314,7 @@ def test_every_mean_of_what_is_steered_has_an_interval(rows: list[pd.Series]):
     assert rows[2]["l0_ci_low"] >= 0 and rows[2]["l0_ci_high"] <= 5  # of 3, 0 and 5
 
 
-def test_an_infeasible_strength_has_empty_cells_and_no_zero(rows: list[pd.Series]):
+def test_an_infeasible_strength_has_empty_cells_not_zeros(rows: list[pd.Series]):
     row = rows[3]
     empty = ["residual_norm_mean", "l0_mean", "l1_mean", "probe_score_steered", "kl_mean"]
     empty += ["eval_probe_score_steered", "perplexity_steered", "classifier_rate_steered"]
@@ -332,7 +332,7 @@ def test_frontier_is_for_rows_that_steer_every_prompt(rows: list[pd.Series]):
     assert not rows[4]["on_frontier"]  # KL 3 at the same rate
 
 
-def test_a_test_row_without_a_solution_does_not_bar_from_the_frontier():
+def test_a_row_with_unsolved_test_rows_can_be_on_the_frontier():
     changed = measured()
     cheap = (changed.texts["method"] == "convex_optimal") & (changed.texts["strength_index"] == 2)
     changed.texts.loc[cheap, "kl_sum"] = 1e-3
@@ -384,7 +384,7 @@ def test_the_strength_is_selected_on_validation_prompts_alone():
 
 
 @pytest.mark.parametrize(("judged", "helped"), [([1, 1], True), ([0, 1], False), ([0, 0], False)])
-def test_a_selected_strength_that_did_not_beat_no_steering_is_warned_of(judged, helped):
+def test_a_selected_strength_that_does_not_beat_no_steering_gives_a_warning(judged, helped):
     settings = SETTINGS.model_copy(update={"selection_kl": 5.0})
     changed = measured()
     validation = changed.texts.assign(example_id="v" + changed.texts["example_id"])

@@ -101,14 +101,14 @@ def test_equals_one_resample_after_another():
     assert got["method"].tolist() == [f"m{i}" for i in range(6)]
 
 
-def test_a_row_that_always_wins_and_one_that_never_does():
+def test_frontier_probability_is_one_for_a_dominating_row_and_zero_for_a_dominated_row():
     kl = np.array([[0.1, 0.2, 0.1], [1.0, 2.0, 3.0]])
     judged = np.array([[1.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
     got = frontier_probability(texts(kl, judged), n_resamples=50)
     assert got["frontier_probability"].tolist() == [1.0, 0.0]
 
 
-def test_a_missing_text_is_left_out_of_the_means_and_no_text_is_no_number():
+def test_missing_texts_are_left_out_of_means_and_a_row_without_texts_has_no_probability():
     kl = np.array([[0.1, np.nan], [0.2, 0.3]])
     got = frontier_probability(texts(kl, np.ones((2, 2))), seed=1, n_resamples=400)
     # The first row is beaten only where it has no text: both draws are of the second prompt.

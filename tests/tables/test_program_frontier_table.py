@@ -112,7 +112,7 @@ def test_grid_points_say_how_many_inputs_they_are_over():
     ]
 
 
-def test_a_point_without_any_solution_is_empty_and_there():
+def test_a_point_without_any_solution_is_kept_with_empty_cells():
     nothing = ROWS[ROWS["method"] == "convex_optimal"].assign(
         status="infeasible", l0=np.nan, l1=np.nan, residual_norm=np.nan, objective=np.nan
     )
@@ -121,7 +121,7 @@ def test_a_point_without_any_solution_is_empty_and_there():
     assert np.isnan([point[name] for name in ("l1", "l0", "residual_norm", "margin")]).all()
 
 
-def test_what_is_not_certified_or_failed_is_not_called_infeasible():
+def test_inaccurate_and_failed_rows_are_not_counted_as_infeasible():
     rows = ROWS.assign(status=ROWS["status"].replace("infeasible", "inaccurate"))
     rows.loc[5, "status"] = "failed"
     (point,) = grid_points(rows[rows["method"] == "convex_optimal"]).to_dict("records")

@@ -24,7 +24,7 @@ def chosen(table: pd.DataFrame, budget: float = 10.0) -> dict[str, int]:
     return dict(zip(selected["method"], selected["strength_index"], strict=True))
 
 
-def test_the_cheapest_within_one_standard_error_of_the_best():
+def test_the_strength_with_least_kl_within_one_standard_error_is_selected():
     # 0.90 has a standard error of 0.07: 0.85 is as good, 0.60 is not.
     assert standard_error(0.9, 20) == pytest.approx(np.sqrt(20 / 24 * 4 / 24 / 24))
     assert chosen(texts("m", [0.6, 0.85, 0.9], [0.1, 0.5, 2.0])) == {"m": 1}

@@ -81,7 +81,7 @@ def shown(text: str) -> list[list[str]]:
     return [line.split() for line in lines[2:end]]
 
 
-def test_without_a_selection_no_row_is_first_for_its_rate(path: Path):
+def test_without_a_selection_rows_are_not_sorted_by_rate(path: Path):
     table = pareto_table().assign(selected=pd.NA)
     table.to_csv(path, index=False)
     text = summary(path)
@@ -110,7 +110,7 @@ def test_a_row_that_lacks_texts_is_last_with_its_count(path: Path, column: str, 
     assert "incomplete: the last 1 row could not steer every prompt" in summary(path)
 
 
-def test_rows_that_differ_in_what_a_program_holds_look_different(path: Path):
+def test_strengths_with_different_fixed_parameters_have_different_labels(path: Path):
     table = pareto_table()
     program = table["method"] == "qp_optimal"
     twice = [table[~program]]
@@ -123,7 +123,7 @@ def test_rows_that_differ_in_what_a_program_holds_look_different(path: Path):
     assert len(set(rows)) == len(rows)
 
 
-def test_a_method_none_of_whose_strengths_was_selected_is_named(path: Path):
+def test_a_method_without_a_selected_strength_is_named(path: Path):
     table = pareto_table()
     table.loc[table["method"] == "caa_repe", "selected"] = False
     table.to_csv(path, index=False)
@@ -158,7 +158,7 @@ def test_a_warning_names_its_rows_in_one_line(path: Path):
     ]
 
 
-def test_a_warning_is_said_once_whatever_stands_beside_it(path: Path):
+def test_a_repeated_warning_is_shown_once(path: Path):
     table = pareto_table().assign(warnings=warnings_cell(["the judge; it is blind"]))
     rows = table.index[table["method"] == "qp_optimal"]
     for count, row in enumerate(rows[:3], start=2):
@@ -171,7 +171,7 @@ def test_a_warning_is_said_once_whatever_stands_beside_it(path: Path):
     ]
 
 
-def test_off_the_frontier_the_selected_strength_is_shown_not_the_best():
+def test_a_method_off_the_frontier_is_shown_at_its_selected_strength():
     table = changed(kl_mean=50.0, classifier_rate_steered=0.2)
     rows = table.index[table["method"] == "qp_optimal"]
     table.loc[rows[2], "classifier_rate_steered"] = 0.25

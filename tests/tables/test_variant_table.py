@@ -76,7 +76,7 @@ def test_cells_are_empty_where_nothing_was_solved():
     assert row["eval_flip_rate"] == 0.0
 
 
-def test_satisfied_rows_cost_nothing_and_bear_on_no_iterations():
+def test_satisfied_rows_have_zero_cost_and_are_not_in_the_mean_of_iterations():
     status = ("already_satisfied", "optimal", "optimal")
     frame = rows("subspace", (0.0, 4.0, 6.0), status, tau=np.nan)
     row = table(rows(), frame).loc["subspace"]
