@@ -128,7 +128,9 @@ def evaluate_probe(
     h, labels = check_rows(h, labels)
     classes, _ = two_classes(labels)
     if set(classes) != set(probe.classes):
-        raise DataError(f"labels are {classes}, the probe tells {probe.classes} apart.")
+        raise DataError(
+            f"labels are {classes}, but the probe was fitted on the classes {probe.classes}."
+        )
     positive = labels == probe.classes[1]
     logits = probe.decision(h)
     right = (logits > 0) == positive
@@ -171,7 +173,7 @@ def _warn_of_floored(weight: Float[np.ndarray, " d"], floored: Bool[np.ndarray, 
         share = float(np.linalg.norm(weight[floored])) / size if size else 0.0
         log.warning(
             "%d of %d columns vary less than %g times as much as the median column, the first is "
-            "column %d; they are scaled less than the others and carry %.2g of the norm of the "
+            "column %d; they are divided by this floor and carry %.2g of the norm of the "
             "probe's weight",
             floored.sum(),
             floored.size,

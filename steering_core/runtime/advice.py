@@ -193,6 +193,6 @@ def _killed(log: str) -> str:
     """Return advice for a job that ended without a message. Its log is named after its rule."""
     advice = memory_advice(Path(log).stem.split("-")[0], killed=True)
     return (
-        "ended without an error of its own: killed, or out of memory or time? If it was memory, "
-        f"{advice}."
+        "ended without an error message: it was killed, or ran out of memory or time. If it was "
+        f"memory, {advice}."
     )

@@ -29,7 +29,7 @@ _OBJECTS = 10_000
 
 
 class Terminated(SystemExit):
-    """Raised at SIGTERM: the job was cancelled, or its time is over."""
+    """Raised at SIGTERM: the job was cancelled or reached its time limit."""
 
 
 @contextmanager
@@ -90,10 +90,10 @@ def _terminable() -> Iterator[None]:
     try:
         yield
     except Terminated:
-        log.error("ended by SIGTERM: the job was cancelled, or its time is over.")
+        log.error("ended by SIGTERM: the job was cancelled or reached its time limit.")
         raise
     except KeyboardInterrupt:
-        log.error("interrupted: the same command goes on from what is finished.")
+        log.error("interrupted: run the same command again to continue; finished files are kept.")
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -56,7 +56,7 @@ class StreamingHistogram:
             ValueError: if the two differ in features or bins.
         """
         if (other.n_features, other.signed) != (self.n_features, self.signed):
-            raise ValueError("other has other features or bins.")
+            raise ValueError("other differs in features or bins.")
         self.n += other.n
         self._counts += other._counts
 

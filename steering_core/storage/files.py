@@ -156,8 +156,8 @@ def check_claim(path: str | Path) -> None:
     token = _held.get(Path(path).absolute())
     if token is not None and _holder(path) != token:
         raise StorageError(
-            f"{path} is being made, or was made, by a newer job: this one outlived its workflow, "
-            "and what it made is dropped."
+            f"{path} is being made, or was made, by a newer job. This job outlived its workflow, "
+            "so its result is dropped."
         )
 
 

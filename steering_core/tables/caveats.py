@@ -69,7 +69,7 @@ def judge_warnings(
     unsteered = judged.loc[judged["method"] == "no_steering", "judged"].dropna()
     if len(unsteered) and unsteered.eq(1).all():
         found.append(
-            "the judge finds every unsteered text in the target class, so steering cannot raise "
+            "the judge puts every unsteered text in the target class, so steering cannot raise "
             "its rate: steer to the other class (target_class), or write other prompts"
         )
     return found

@@ -49,7 +49,7 @@ def variant_table(
     if rows.empty:
         return pd.DataFrame(columns=names)
     if "path" not in set(rows["variant"]):
-        raise ValueError("rows: the variant path is missing, with which the others are compared")
+        raise ValueError("rows: the variant path is missing; the others are compared with it")
     if unknown := set(rows["status"]) - set(_COUNTED):
         raise ValueError(f"rows: unknown statuses {sorted(unknown)}")
     plain = rows[rows["variant"] == "path"]

@@ -153,7 +153,7 @@ def test_page_shows_what_changed_and_escapes_it():
     assert page.count("<tr>") == 1 + 2 * 4 and page.count(">p1<") == 2
     assert "<script>B" not in page and "&lt;script&gt;B" in page
     assert page.count("repaired</span>") == 9 and page.count("broken</span>") == 3
-    assert "seed 4, s: 1 broken, 3 repaired, 1 in other words" in page
+    assert "seed 4, s: 1 broken, 3 repaired, 1 reworded" in page
     assert ">p0<" not in page and "gone:" not in page
 
 

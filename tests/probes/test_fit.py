@@ -93,7 +93,7 @@ def test_a_warning_gives_the_number_and_weight_share_of_nearly_constant_columns(
     share = abs(probe.weight_vector[65]) / np.linalg.norm(probe.weight_vector)
     assert share > 1e-3
     assert "1 of 66 columns vary less than 0.1 times as much as the median column" in caplog.text
-    assert f"column 65; they are scaled less than the others and carry {share:.2g}" in caplog.text
+    assert f"column 65; they are divided by this floor and carry {share:.2g}" in caplog.text
 
 
 def test_separable_classes_are_found_and_noise_is_at_chance():
@@ -200,7 +200,7 @@ def test_label_errors_are_named():
     probe = fit_probe(h, labels, seed=0)
     with pytest.raises(DataError, match="found 1"):
         evaluate_probe(probe, h, np.ones(40))
-    with pytest.raises(DataError, match="the probe tells"):
+    with pytest.raises(DataError, match="the probe was fitted on"):
         evaluate_probe(probe, h, labels + 1)
 
 

@@ -124,8 +124,8 @@ def test_one_line_a_failed_job(tmp_path: Path):
         f"{other}: the job failed: ZeroDivisionError: of nothing",
     ]
     assert lines[2].startswith(
-        f"{killed}: ended without an error of its own: killed, or out of memory or time? If it was "
-        "memory, lower batch_prompts or new_tokens or max_tokens, or "
+        f"{killed}: ended without an error message: it was killed, or ran out of memory or time. "
+        "If it was memory, lower batch_prompts or new_tokens or max_tokens, or "
     )
 
 

@@ -108,7 +108,7 @@ with job(stage), atomic_path("out") as temporary:
 
 @pytest.mark.parametrize(
     ("sent", "said"),
-    [(signal.SIGTERM, "ended by SIGTERM"), (signal.SIGINT, "interrupted: the same")],
+    [(signal.SIGTERM, "ended by SIGTERM"), (signal.SIGINT, "interrupted: run the same command")],
 )
 def test_a_cancelled_job_leaves_nothing_half_done(tmp_path, sent, said):
     process = subprocess.Popen(
