@@ -66,8 +66,8 @@ def check_seal(path: str | Path) -> bool:
         raise StorageError(f"{path} does not exist: run the stage that writes it.")
     if content_digest(path) != seal_file.read_text(encoding="ascii", errors="replace").strip():
         raise StorageError(
-            f"{path} is not what its stage wrote: its digest differs from {seal_file.name}. The file "
-            "is damaged or was edited. Delete it and run the same command again. (If you changed it "
-            "on purpose, delete the digest.)"
+            f"{path} is not what its stage wrote: its digest differs from {seal_file.name}. The "
+            "file is damaged or was edited. Delete it and run the same command again. (If you "
+            "changed it on purpose, delete the digest.)"
         )
     return True
