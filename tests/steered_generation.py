@@ -1,4 +1,4 @@
-"""Continuations at one site, for tests of what is written under steering."""
+"""Continuations at one site, for tests of text under steering."""
 
 from steering_core.generation import decode, table
 from steering_core.generation.intervention import Intervention, RowVectors
@@ -26,7 +26,7 @@ def continuations(
     batch_size=50,
     tick=None,
 ):
-    """Return what the model writes after each prompt."""
+    """Return the model's continuation of each prompt."""
     return decode.continuations(
         lm,
         prompts,

@@ -1,4 +1,4 @@
-"""What the benchmarks write, and which lines the pages show. Nothing is timed here."""
+"""The files that benchmarks write, and the lines that pages show. Nothing is timed here."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""What is shown of a long loop."""
+"""Progress lines of a long loop."""
 
 import logging
 import sys

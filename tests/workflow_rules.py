@@ -36,7 +36,7 @@ def wildcards_of(rule: Any, **others: str) -> SimpleNamespace:
 
 @dataclass(frozen=True)
 class Rules:
-    """The parsed workflow: its rules and what they were defined with."""
+    """The parsed workflow: its rules and the names in their files."""
 
     rules: list[Any]
     names: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The completion alone is judged, and only where there is one."""
+"""Only the completion is judged, and only if there is one."""
 
 import json
 
@@ -26,7 +26,7 @@ def probe(weight, bias=0.0):
 
 
 class Recorder(ClassJudge):
-    """Scores by a table and remembers what it was shown."""
+    """A judge with given scores that records the texts it was given."""
 
     def __init__(self, scores):
         self.scores, self.seen = scores, []

@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md is what the tests measured."""
+"""The table of docs/reliability.md holds the measurements of the tests."""
 
 import ast
 import re

@@ -97,7 +97,7 @@ def test_other_errors_pass_through(tmp_path, error):
 
 
 def workflow_log(tmp_path: Path, *logs: Path) -> Path:
-    """What Snakemake 9.27 writes of jobs that failed, alone and in a group."""
+    """Return the log of Snakemake 9.27 for jobs that failed, alone and in a group."""
     lines = ["localrule fetch:", f"    log: {tmp_path / 'started.log'}", "Error in rule fetch:"]
     lines += [f"    log: {log} (check log file(s) for error details)" for log in logs]
     lines += [f"            log: {logs[0]} (check log file(s) for error details)"]

@@ -194,7 +194,7 @@ def _used(script: str) -> set[Path]:
 
 
 def test_what_python_really_imports_is_in_the_digest():
-    """Run the imports of a script in a fresh process and look at what was loaded."""
+    """Run the imports of a script in a fresh process, and list the loaded modules."""
     script = ROOT / "workflow_scripts" / "pareto.py"
     nodes = ast.walk(ast.parse(script.read_text(encoding="utf-8")))
     imports = [ast.unparse(n) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]

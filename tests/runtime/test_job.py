@@ -1,4 +1,4 @@
-"""What surrounds every stage, and what its log says."""
+"""The frame around every stage, and its log."""
 
 import errno
 import gc

@@ -1,4 +1,4 @@
-"""One pass over a stored stream, in whatever batches, is the whole table."""
+"""One pass over a stored stream gives the whole table, for any batches."""
 
 from itertools import pairwise
 

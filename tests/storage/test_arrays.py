@@ -1,4 +1,4 @@
-"""Named arrays: what was written is what is read, in the same bytes, and never a pickle."""
+"""Named arrays: they are read as written, byte for byte, and never as a pickle."""
 
 import json
 import os

@@ -272,7 +272,7 @@ def writes(node: ast.AST) -> bool:
 
 
 def safe(block: ast.AST) -> bool:
-    """Whether what is written inside has a temporary path."""
+    """Return whether files written inside have a temporary path."""
     if isinstance(block, ast.With):
         return any("atomic_" in ast.unparse(item) for item in block.items)
     return isinstance(block, ast.FunctionDef) and block.name in BELOW

@@ -1,4 +1,4 @@
-"""Labels stay clear of each other, of the panel's edge and, where they can, of the marks."""
+"""Labels do not overlap each other or the panel's edge and, if possible, no marks."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Features worth looking at: by correlation, and by what the programs use."""
+"""The table of features: chosen by correlation, and by their use in the programs."""
 
 from dataclasses import dataclass, replace
 

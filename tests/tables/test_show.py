@@ -1,4 +1,4 @@
-"""What ``make demo`` prints is read off the table, not written beforehand."""
+"""The summary that ``make demo`` prints is computed from the table."""
 
 from pathlib import Path
 

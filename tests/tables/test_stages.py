@@ -1,4 +1,4 @@
-"""What the stages cost, added up from the files that Snakemake writes."""
+"""The costs of stages, added up from the files that Snakemake writes."""
 
 import re
 from pathlib import Path
