@@ -1,8 +1,8 @@
 """A digest of the code that a workflow script runs, for use in rule parameters.
 
-Snakemake cannot see edits of an imported package. A digest in ``params`` makes a rule stale when
-a module that it uses changes in what it does, and only then. Times of files play no part, so a
-fresh clone or a copy on a cluster reruns nothing.
+Snakemake cannot see edits of an imported package. A digest in ``params`` makes a rule stale if the
+behaviour of a module that it uses changes, and only then. File times do not count, so a fresh clone
+or a copy on a cluster reruns nothing.
 
 The digest covers syntax trees without the parts that change no result: docstrings, comments,
 layout, annotations of signatures and variables, error messages, and log calls. So a table may quote
