@@ -79,6 +79,37 @@ rule corrsteer_answer:
         "../workflow_scripts/corrsteer_answer.py"
 
 
+rule corrsteer_experiment_method:
+    input:
+        unpack(method_arm_files),
+        resources=rules.corrsteer_fetch.output.resources,
+        examples=rules.corrsteer_examples.output.examples,
+    output:
+        answers="results/{run}/corrsteer/seed-{seed}/answers/{method_arm}.parquet",
+    log:
+        "results/{run}/logs/corrsteer_experiment_method-{seed}-{method_arm}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_experiment_method-{seed}-{method_arm}.tsv"
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(24000),
+        runtime=minutes(240),
+        gpu=gpus,
+    params:
+        model=model,
+        task=task,
+        source=lambda wildcards: method_source(wildcards).model_dump(exclude_none=True),
+        target_class=lambda wildcards: checked_experiment(
+            method_source(wildcards).experiment, repr(config)
+        ).task.target_class,
+        settings=settings(*ANSWERING),
+        code=code("corrsteer_experiment_method.py"),
+    script:
+        "../workflow_scripts/corrsteer_experiment_method.py"
+
+
 rule corrsteer_fine_tune:
     input:
         resources=rules.corrsteer_fetch.output.resources,

@@ -27,6 +27,16 @@ ANSWERS = "results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet"
 PLAN = "results/{run}/corrsteer/seed-{seed}/plans/{arm}.safetensors"
 VALIDATION = "results/{run}/corrsteer/seed-{seed}/validation/{arm}.csv"
 
+#: Arms that steer as a method of an experiment with pareto.csv does. Their rule is another one.
+METHOD_ARMS = sorted(
+    {
+        name
+        for found in CORRSTEER.values()
+        for name, arm in found.settings.arms.items()
+        if arm.intervention_from is not None
+    }
+)
+
 #: Settings that determine the table of examples.
 CORRSTEER_EXAMPLE_SETTINGS = [
     "train_rows",
@@ -55,7 +65,8 @@ ANSWERING = (
 
 wildcard_constraints:
     seed=r"\d+",
-    arm=rf"(?!({'|'.join(['fine_tuning', *CORRSTEER_METHODS])})(?![A-Za-z0-9_-]))[A-Za-z][A-Za-z0-9_-]*",
+    arm=rf"(?!({'|'.join(['fine_tuning', *CORRSTEER_METHODS, *METHOD_ARMS])})(?![A-Za-z0-9_-]))[A-Za-z][A-Za-z0-9_-]*",
+    method_arm="|".join(METHOD_ARMS) or "(?!)",
     table="|".join(FILES),
     cell=r"[^/]+",
 
@@ -106,6 +117,24 @@ def arm_files(wildcards):
     if needs_validation(experiment(wildcards).settings.arms[wildcards.arm]):
         files["validation"] = expand(VALIDATION, **wildcards)[0]
     return files
+
+
+def method_source(wildcards):
+    """The method that an arm steers with, and the experiment that it is fitted in."""
+    return experiment(wildcards).settings.arms[wildcards.method_arm].intervention_from
+
+
+def method_arm_files(wildcards):
+    """The files of the other experiment that its method steers with."""
+    source = method_source(wildcards)
+    files = {
+        **steering_files(source),
+        "layer": rules.pick_layer.output.layer,
+        "experiment_resources": rules.fetch.output.resources,
+    }
+    if source.strength == "selected":
+        files["pareto"] = rules.pareto.output.pareto
+    return {name: expand(file, experiment=source.experiment)[0] for name, file in files.items()}
 
 
 # -------------------------------------------------------------- cells of published tables

@@ -51,6 +51,34 @@ class Transfer(Closed):
     arm: Name = "corrsteer_a"
 
 
+class MethodStrength(Closed):
+    """A strength of a method, by the settings that its grid is made of.
+
+    A fixed direction has ``alpha``; a program has ``tau`` and ``lam`` (QP) or ``epsilon`` (SOCP).
+    """
+
+    alpha: Positive | None = None
+    tau: Positive | None = None
+    lam: Positive | None = None
+    epsilon: Positive | None = None
+
+    def given(self) -> dict[str, float]:
+        """Return the parts that are set."""
+        return self.model_dump(exclude_none=True)
+
+
+class MethodSource(Closed):
+    """A method of an experiment that delivers pareto.csv, fitted on the labels of its task.
+
+    ``strength`` is one of the experiment's grid, or ``selected``: the one that its pareto.csv
+    selects on the validation prompts.
+    """
+
+    experiment: Name
+    method: Literal[CORRSTEER_METHODS]
+    strength: Literal["selected"] | MethodStrength = "selected"
+
+
 class Arm(Closed):
     """A way to select features and to steer with them.
 
@@ -71,6 +99,9 @@ class Arm(Closed):
     - ``sign``: steer features with a positive association, a negative one, or both.
     - ``scale`` multiplies the coefficients.
     - ``per_layer``: features steered in a layer; ``all`` is for raw space.
+    - ``features_from``: use the vectors of an arm of another CorrSteer experiment.
+    - ``intervention_from``: answer under a method of an experiment that delivers pareto.csv. Such
+      an arm selects no features here.
     """
 
     strategy: Literal["single", "all", "pruned", "validated"] = "all"
@@ -84,6 +115,7 @@ class Arm(Closed):
     scale: Positive = 1.0
     per_layer: Count | Literal["all"] = 1
     features_from: Transfer | None = None
+    intervention_from: MethodSource | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Arm":
@@ -101,7 +133,19 @@ class Arm(Closed):
                 f"features_from uses the vectors of that arm unchanged, so {sorted(ignored)[0]} "
                 "would have no effect here: set it in that arm"
             )
+        others = self.model_fields_set - {"intervention_from"}
+        others = {k for k in others if getattr(self, k) != type(self).model_fields[k].default}
+        if self.intervention_from is not None and others:
+            raise ValueError(
+                f"intervention_from steers as the other experiment does, so {sorted(others)[0]} "
+                "would have no effect here: leave it out"
+            )
         return self
+
+    @property
+    def selects(self) -> bool:
+        """Whether the arm selects features in its own experiment."""
+        return self.features_from is None and self.intervention_from is None
 
 
 #: A random feature. Neither the feature nor its coefficient depends on the labels.

@@ -137,6 +137,20 @@ def settings_of(family: str, settings: "Settings") -> dict[str, Any]:
     return {"methods": methods, **{key: getattr(settings, key) for key in FAMILY_SETTINGS[family]}}
 
 
+def strength_grid(method: str, settings: "Settings") -> list[dict[str, float]]:
+    """Return every strength of ``method`` by its parts: ``alpha``, or ``tau`` and a parameter."""
+    family = family_of(method)
+    first, second = FAMILY_SETTINGS[family][0], FAMILY_SETTINGS[family][-1]
+    if family == "directions":
+        return [{"alpha": alpha} for alpha in settings.strengths]
+    name = "lam" if family == "qp" else "epsilon"
+    return [
+        {"tau": tau, name: value}
+        for value in getattr(settings, second)
+        for tau in getattr(settings, first)
+    ]
+
+
 def _program(method: str) -> Method:
     if not is_program(method):
         raise ValueError(f"method: {method} is not a program")

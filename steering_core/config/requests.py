@@ -119,6 +119,8 @@ def requested_experiments(
         kinds.add(CORRSTEER)
     arms = [arm for name in names for arm in runs[name].settings.arms.values()]
     names |= {arm.features_from.experiment for arm in arms if arm.features_from is not None}
+    if any(arm.intervention_from is not None for arm in arms):
+        kinds.add(PARETO)
     return Requested(frozenset(kinds or {PARETO}), {name: runs[name] for name in sorted(names)})
 
 

@@ -20,7 +20,9 @@ from steering_core.config.corrsteer_schema import (
     CorrSteerSection,
     CorrSteerSettings,
     FineTuning,
+    MethodSource,
 )
+from steering_core.config.methods import strength_grid
 from steering_core.config.schema import (
     Config,
     Experiment,
@@ -268,6 +270,7 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
         for arm_name, arm in experiment.settings.arms.items():
             where = f"corrsteer {experiment.name}: arms.{arm_name}.features_from"
             _check_transfer(where, arm, found)
+    _check_methods_of_experiments(raw, found)
     return found
 
 
@@ -398,11 +401,75 @@ def _check_transfer(where: str, arm: Arm, found: dict[str, CorrSteerExperiment])
             f"{hint(source.experiment, found)}"
         )
     arms = found[source.experiment].settings.arms
-    if source.arm not in arms or arms[source.arm].features_from is not None:
+    if source.arm not in arms or not arms[source.arm].selects:
         raise ConfigError(
             f"{where}: {source.experiment} selects no features for an arm {source.arm!r}"
-            f"{hint(source.arm, (name for name in arms if arms[name].features_from is None))}"
+            f"{hint(source.arm, (name for name in arms if arms[name].selects))}"
         )
+
+
+def _check_methods_of_experiments(
+    raw: dict[str, Any], found: dict[str, CorrSteerExperiment]
+) -> None:
+    """Refuse ``intervention_from`` if it cannot be evaluated there, with the reason.
+
+    One rule answers such arms and another all other arms, so a name must be of one kind.
+    """
+    own: dict[str, str] = {}
+    for experiment in found.values():
+        for name, arm in experiment.settings.arms.items():
+            if arm.intervention_from is not None:
+                own[name] = experiment.name
+    if not own:
+        return
+    for experiment in found.values():
+        for name, arm in experiment.settings.arms.items():
+            where = f"corrsteer {experiment.name}: arms.{name}"
+            if arm.intervention_from is not None:
+                _check_method(f"{where}.intervention_from", experiment, arm.intervention_from, raw)
+            elif name in own:
+                raise ConfigError(
+                    f"{where}: {own[name]} has an arm of that name with intervention_from: give "
+                    "one of them another name."
+                )
+
+
+def _check_method(
+    where: str, experiment: CorrSteerExperiment, source: MethodSource, raw: dict[str, Any]
+) -> None:
+    known = raw.get("experiments", {})
+    if source.experiment not in known:
+        raise ConfigError(
+            f"{where}: there is no experiment {source.experiment!r} that delivers pareto.csv"
+            f"{hint(source.experiment, known)}"
+        )
+    other = resolve(raw, source.experiment)
+    mine, theirs = (
+        (found.model.id, found.model.revision, found.model.dtype) for found in (experiment, other)
+    )
+    if mine != theirs:
+        raise ConfigError(
+            f"{where}: {other.name} steers the model {' '.join(theirs)}, and {experiment.name} "
+            f"runs {' '.join(mine)}: a method acts on the model that it was fitted on alone."
+        )
+    if source.method not in other.settings.methods:
+        raise ConfigError(
+            f"{where}: {source.method} is not among the methods of {other.name}: "
+            f"{', '.join(other.settings.methods)}."
+        )
+    if source.strength == "selected":
+        if not other.settings.n_validation_prompts:
+            raise ConfigError(
+                f"{where}: {other.name} selects no strength, since its n_validation_prompts is 0: "
+                "name a strength."
+            )
+        return
+    given, grid = source.strength.given(), strength_grid(source.method, other.settings)
+    if given not in grid:
+        listed = "; ".join(
+            ", ".join(f"{key}: {value:g}" for key, value in point.items()) for point in grid
+        )
+        raise ConfigError(f"{where}.strength is none of {other.name}: give one of {listed}.")
 
 
 def _check_bridge(experiment: CorrSteerExperiment) -> None:
@@ -416,7 +483,7 @@ def _check_bridge(experiment: CorrSteerExperiment) -> None:
             f"{hint(bridge.arm, arms)}; set bridge.methods to [] to do without the bridge."
         )
     arm = arms[bridge.arm]
-    if arm.space != "features" or arm.features_from is not None:
+    if arm.space != "features" or not arm.selects:
         raise ConfigError(
             f"corrsteer {experiment.name}: bridge.arm: {bridge.arm!r} selects no SAE features here."
         )

@@ -57,7 +57,7 @@ def coefficient_statistic_of(arm: "Arm", task_pooling: Pooling) -> PooledStatist
 
 def statistics_of(arms: Mapping[str, "Arm"], task_pooling: Pooling) -> tuple[list[str], list[str]]:
     """Return, as text, the statistics to accumulate and those that need a histogram."""
-    own = [arm for arm in arms.values() if arm.features_from is None]
+    own = [arm for arm in arms.values() if arm.selects]
     scored = {statistic_of(arm, task_pooling) for arm in own}
     measured = {coefficient_statistic_of(arm, task_pooling) for arm in own}
     histograms = {
@@ -68,4 +68,4 @@ def statistics_of(arms: Mapping[str, "Arm"], task_pooling: Pooling) -> tuple[lis
 
 def needs_validation(arm: "Arm") -> bool:
     """Return True if the arm's layers are judged one by one on the validation rows."""
-    return arm.strategy in ("pruned", "validated")
+    return arm.intervention_from is None and arm.strategy in ("pruned", "validated")

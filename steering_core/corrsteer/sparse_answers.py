@@ -99,8 +99,7 @@ def answer_sparse_method(
     table = table.assign(chosen=table.index == at)
     if at == 0:
         return SparseAnswers(undefined(test, _nothing_helped(table)), table)
-    seen = session.residuals(test["prompt"].tolist(), site)
-    return SparseAnswers(_answers(session, test, seen, grid[at - 1]), table)
+    return SparseAnswers(answer_at(session, test, site, grid[at - 1]), table)
 
 
 def _nothing_helped(table: pd.DataFrame) -> str:
@@ -193,6 +192,18 @@ def fitting(
     if not len(kept):
         raise DataError("no pair of texts fits the model's context")
     return [first[i] for i in kept], [second[i] for i in kept]
+
+
+def answer_at(session: Session, rows: pd.DataFrame, site: Site, strength: Strength) -> pd.DataFrame:
+    """Answer the rows that have a solution at one strength; the others are undefined.
+
+    Args:
+        session: the model and how it answers.
+        rows: of one split.
+        site: where the method steers.
+        strength: of the method.
+    """
+    return _answers(session, rows, session.residuals(rows["prompt"].tolist(), site), strength)
 
 
 def _answers(

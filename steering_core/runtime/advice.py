@@ -73,6 +73,7 @@ NEEDS = {
     "corrsteer_select": Needs(("new_tokens",), batch="batch_rows", other=_SAE, model=True),
     "corrsteer_validate": Needs(("new_tokens",), batch="batch_rows", model=True),
     "corrsteer_answer": Needs(("new_tokens",), batch="batch_rows", model=True),
+    "corrsteer_experiment_method": Needs(("new_tokens",), batch="batch_rows", model=True),
     "corrsteer_sparse_methods": Needs(("new_tokens",), batch="batch_rows", model=True),
     "corrsteer_fine_tune": Needs(other="set fine_tuning.method to lora"),
     "corrsteer_merge": Needs(other=_SAE),
