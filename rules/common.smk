@@ -18,7 +18,7 @@ from steering_core.config.requests import (
     requested_experiments,
     with_nulls,
 )
-from steering_core.config.resolve import load_corrsteer
+from steering_core.config.resolve import check_plans, load_corrsteer, plan_names
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
 from steering_core.data.concept import check_prompts, read_concept
@@ -30,6 +30,9 @@ EXPERIMENTS = sorted(load_config(config)[0].experiments)
 
 #: The CorrSteer experiments, by name.
 CORRSTEER = load_corrsteer(config)
+
+#: CorrSteer plans that experiments evaluate like methods.
+PLANS = plan_names(config)
 
 #: The results of an experiment.
 PRODUCTS = [
@@ -68,7 +71,7 @@ EXAMPLE_SETTINGS = [
 wildcard_constraints:
     experiment="|".join(EXPERIMENTS),
     run="|".join(CORRSTEER) or "(?!)",
-    method="|".join(METHODS),
+    method="|".join([*METHODS, *PLANS]),
     shard=r"\d+",
 
 
@@ -111,6 +114,7 @@ def check_files(found):
 def checked_experiment(name, configuration):
     """Return the experiment `name`, cached because every parameter of a job needs it."""
     found = resolve(config, name)
+    check_plans(found, CORRSTEER)
     check_files(found)
     return found
 
@@ -194,10 +198,17 @@ def codes_of(*files):
 
 # --------------------------------------------------------------------------------- inputs
 def methods_of(pattern):
-    """Return an input with one file for each method of the experiment."""
+    """Return an input with one file for each method of the experiment, and for each plan."""
     return lambda wildcards: expand(
-        pattern, experiment=wildcards.experiment, method=experiment(wildcards).settings.methods
+        pattern,
+        experiment=wildcards.experiment,
+        method=[*experiment(wildcards).settings.methods, *plans(wildcards)],
     )
+
+
+def plans(wildcards):
+    """The names of the CorrSteer plans that the experiment evaluates like methods."""
+    return list(experiment(wildcards).settings.plans)
 
 
 def made_here(path):

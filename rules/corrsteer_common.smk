@@ -115,7 +115,8 @@ def arm_files(wildcards):
         return {}
     files = {"plan": plan_of(wildcards)}
     if needs_validation(experiment(wildcards).settings.arms[wildcards.arm]):
-        files["validation"] = expand(VALIDATION, **wildcards)[0]
+        job = {"run": wildcards.run, "seed": wildcards.seed, "arm": wildcards.arm}
+        files["validation"] = expand(VALIDATION, **job)[0]
     return files
 
 

@@ -103,6 +103,9 @@ rule probe_effects:
         layer=rules.pick_layer.output.layer,
         paths=all_paths,
         solutions=all_solutions,
+        plans=lambda wildcards: expand(
+            PLAN_VECTORS, experiment=wildcards.experiment, method=plans(wildcards)
+        ),
         directions=rules.fit_directions.output.directions,
         probe=rules.fit_probes.output.probe,
         evaluation_probe=rules.fit_probes.output.evaluation_probe,
@@ -120,6 +123,7 @@ rule probe_effects:
     params:
         target_class=target_class,
         settings=settings("methods"),
+        plans=plans,
         code=code("probe_effects.py"),
     script:
         "../workflow_scripts/probe_effects.py"

@@ -16,13 +16,18 @@ def codes_behind(wildcards):
         files.append("layer_sweep")
     if in_demo_world(wildcards):
         files.append("demo")
+    if plans(wildcards):
+        files += ["corrsteer_select", "corrsteer_answer"]
     return codes_of(*files)
 
 
 def config_behind(wildcards):
     """Return the whole configuration behind a row."""
     world = {"demo_world": DEMO.model_dump()} if in_demo_world(wildcards) else {}
-    return {**resolved(experiment(wildcards)), **world}
+    found = experiment(wildcards)
+    runs = {plan.experiment for plan in found.settings.plans.values()}
+    behind = {"corrsteer": {run: resolved(CORRSTEER[run]) for run in sorted(runs)}} if runs else {}
+    return {**resolved(found), **world, **behind}
 
 
 def own_files(wildcards):
@@ -81,6 +86,7 @@ rule pareto:
         task=task,
         task_name=lambda wildcards: experiment(wildcards).task_name,
         settings=settings("seed", "methods", "bootstrap_resamples", "selection_kl"),
+        plans=plans,
         code=code("pareto.py"),
     script:
         "../workflow_scripts/pareto.py"

@@ -1,6 +1,8 @@
 # Fit the directions of the fixed methods, follow the homotopy path of the programs, and solve every
 # input. One job solves all methods of a family, which read the same settings, so a changed setting
 # reruns its own family only.
+from types import SimpleNamespace
+
 from steering_core.config.methods import PROGRAM_FAMILIES, families_of, family_of, settings_of
 
 
@@ -11,6 +13,24 @@ wildcard_constraints:
 SOLUTIONS = "results/{experiment}/solutions/{family}.parquet"
 
 
+#: Of a CorrSteer plan: its rows, and its vectors at the layers that its arm steers.
+PLAN_SOLUTIONS = "results/{experiment}/plans/{method}.parquet"
+PLAN_VECTORS = "results/{experiment}/plans/{method}.safetensors"
+
+
+def plan_source(wildcards):
+    """The arm that a plan comes from, and its scales."""
+    return experiment(wildcards).settings.plans[wildcards.method]
+
+
+def plan_files(wildcards):
+    """The files of the CorrSteer experiment that a plan comes from."""
+    source = plan_source(wildcards)
+    job = SimpleNamespace(run=source.experiment, arm=source.arm, seed=source.seed)
+    run_resources = expand(rules.corrsteer_fetch.output.resources, run=source.experiment)[0]
+    return {**arm_files(job), "run_resources": run_resources}
+
+
 def family_settings(family=None):
     """Return a parameter with the configured methods of a family and the settings they read."""
     return lambda wildcards: settings_of(family or wildcards.family, experiment(wildcards).settings)
@@ -18,6 +38,12 @@ def family_settings(family=None):
 
 def steering_files(wildcards):
     """Return the files a method steers with. Adaptive programs extend the path with the decoder."""
+    if wildcards.method not in METHODS:
+        names = {"experiment": wildcards.experiment, "method": wildcards.method}
+        return {
+            "solutions": expand(PLAN_SOLUTIONS, **names)[0],
+            "plan": expand(PLAN_VECTORS, **names)[0],
+        }
     family = family_of(wildcards.method)
     files = {"solutions": SOLUTIONS}
     if family == "directions":
@@ -33,7 +59,10 @@ def steering_files(wildcards):
 def all_solutions(wildcards):
     """Return the solutions of every family with a configured method."""
     families = families_of(experiment(wildcards).settings.methods)
-    return expand(SOLUTIONS, experiment=wildcards.experiment, family=families)
+    return [
+        *expand(SOLUTIONS, experiment=wildcards.experiment, family=families),
+        *expand(PLAN_SOLUTIONS, experiment=wildcards.experiment, method=plans(wildcards)),
+    ]
 
 
 def all_paths(wildcards):
@@ -128,3 +157,35 @@ rule solve:
         code=code("solve.py"),
     script:
         "../workflow_scripts/solve.py"
+
+
+# A CorrSteer plan, evaluated like a method.
+rule solve_plan:
+    input:
+        unpack(plan_files),
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+    output:
+        solutions=PLAN_SOLUTIONS,
+        plan=PLAN_VECTORS,
+    log:
+        "results/{experiment}/logs/solve_plan-{method}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/solve_plan-{method}.tsv"
+    wildcard_constraints:
+        method="|".join(PLANS) or "(?!)",
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(60),
+    params:
+        scales=lambda wildcards: plan_source(wildcards).scales,
+        strategy=lambda wildcards: (
+            CORRSTEER[plan_source(wildcards).experiment]
+            .settings.arms[plan_source(wildcards).arm]
+            .strategy
+        ),
+        code=code("solve_plan.py"),
+    script:
+        "../workflow_scripts/solve_plan.py"

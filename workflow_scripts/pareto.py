@@ -30,5 +30,7 @@ with job(snakemake):
         ],
         **short_digests(read_json(files.provenance)),
     )
-    table = pareto_table(subject, measured, SimpleNamespace(**params.settings))
+    methods = [*params.settings["methods"], *params.plans]
+    settings = SimpleNamespace(**{**params.settings, "methods": methods})
+    table = pareto_table(subject, measured, settings)
     write_text(snakemake.output.pareto, table.to_csv(index=False))

@@ -7,8 +7,9 @@ with job(snakemake):
 
     from steering_core.activations.reader import ActivationCache
     from steering_core.data.examples import read_examples
-    from steering_core.methods.interventions import read_interventions
-    from steering_core.metrics.probe_effects import probe_effects
+    from steering_core.methods.interventions import read_interventions, read_plan
+    from steering_core.metrics.probe_effects import probe_effects, without_probe_effects
+    from steering_core.models.site import Site
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.files import read_json
     from steering_core.storage.parquet import write_parquet
@@ -28,6 +29,16 @@ with job(snakemake):
         effects = probe_effects(
             interventions, rows["example_id"].tolist(), residuals, probe, evaluation_probe
         )
+        frames.append(effects.assign(method=method))
+    fields = ("layer", "stream", "centred", "prepend_bos")
+    here = Site(**{field: site[field] for field in fields})
+    for method, path in zip(snakemake.params.plans, files.plans, strict=True):
+        plan = read_plan(files.solutions, path, method)
+        ids = rows["example_id"].tolist()
+        if plan.moves_alone(here):
+            effects = probe_effects(plan.at_site(here), ids, residuals, probe, evaluation_probe)
+        else:
+            effects = without_probe_effects(plan, ids)
         frames.append(effects.assign(method=method))
     effects = pd.concat(frames, ignore_index=True)
     split = rows.set_index("example_id")["split"]

@@ -271,7 +271,63 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
             where = f"corrsteer {experiment.name}: arms.{arm_name}.features_from"
             _check_transfer(where, arm, found)
     _check_methods_of_experiments(raw, found)
+    # The top level need not fit the experiments that this run does not make.
+    config, _ = load_config(raw)
+    if _plan_names(config):
+        for name in config.experiments:
+            check_plans(_resolve(config, {}, name), found)
     return found
+
+
+def plan_names(raw: dict[str, Any]) -> list[str]:
+    """Return the names of the CorrSteer plans that any experiment with pareto.csv evaluates."""
+    config, overrides = load_config(raw)
+    return sorted(_plan_names(config) | set(overrides.get("plans", {})))
+
+
+def _plan_names(config: Config) -> set[str]:
+    sections = (config.models, config.tasks, config.experiments)
+    own = [one.settings for of_kind in sections for one in of_kind.values()]
+    return {name for layer in [config.settings, *own] for name in layer.get("plans", {})}
+
+
+def check_plans(experiment: ParetoExperiment, runs: Mapping[str, CorrSteerExperiment]) -> None:
+    """Refuse a plan that cannot be evaluated in ``experiment``, with the reason.
+
+    Args:
+        experiment: delivers pareto.csv.
+        runs: all CorrSteer experiments, by name.
+
+    Raises:
+        ConfigError: naming the plan.
+    """
+    for name, plan in experiment.settings.plans.items():
+        where = f"experiments.{experiment.name}: plans.{name}"
+        if plan.experiment not in runs:
+            raise ConfigError(
+                f"{where}: there is no CorrSteer experiment {plan.experiment!r}"
+                f"{hint(plan.experiment, runs)}"
+            )
+        run = runs[plan.experiment]
+        arms = {key: arm for key, arm in run.settings.arms.items() if arm.intervention_from is None}
+        if plan.arm not in arms:
+            raise ConfigError(
+                f"{where}: {run.name} has no plan of an arm {plan.arm!r}{hint(plan.arm, arms)}"
+            )
+        if plan.seed not in run.settings.seeds:
+            raise ConfigError(
+                f"{where}: {run.name} has the seeds {run.settings.seeds}, not {plan.seed}."
+            )
+        mine, theirs = _model_of(experiment), _model_of(run)
+        if mine != theirs:
+            raise ConfigError(
+                f"{where}: {run.name} steers the model {' '.join(theirs)}, and {experiment.name} "
+                f"runs {' '.join(mine)}: a plan acts on the model that it was made for alone."
+            )
+
+
+def _model_of(found: ParetoExperiment | CorrSteerExperiment) -> tuple[str, str, str]:
+    return found.model.id, found.model.revision, found.model.dtype
 
 
 def resolve_corrsteer(raw: dict[str, Any], name: str) -> CorrSteerExperiment:
@@ -444,9 +500,7 @@ def _check_method(
             f"{hint(source.experiment, known)}"
         )
     other = resolve(raw, source.experiment)
-    mine, theirs = (
-        (found.model.id, found.model.revision, found.model.dtype) for found in (experiment, other)
-    )
+    mine, theirs = _model_of(experiment), _model_of(other)
     if mine != theirs:
         raise ConfigError(
             f"{where}: {other.name} steers the model {' '.join(theirs)}, and {experiment.name} "

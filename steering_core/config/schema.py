@@ -33,6 +33,18 @@ Sweep = Annotated[Positives, Distinct]
 VARIANTS = ("path", "prefilter", "signed", "box", "subspace", "shared")
 
 
+class PlanSource(Closed):
+    """A CorrSteer plan that is evaluated like a method: the vectors of an arm at its layers.
+
+    Its strengths are ``scales``: what the vectors are multiplied by.
+    """
+
+    experiment: str
+    arm: Name
+    seed: Seed = 0
+    scales: Sweep = [1.0]
+
+
 class Settings(Closed):
     """The settings of an experiment that delivers ``pareto.csv``.
 
@@ -69,6 +81,7 @@ class Settings(Closed):
     qp_lambda: Sweep = [0.1, 1.0]
     socp_tau: Sweep = [0.5, 4.0]
     socp_epsilon: Sweep = [1.0, 3.0, 5.0, 10.0, 20.0]
+    plans: dict[Name, PlanSource] = {}
 
     # variants of the programs
     variants: Annotated[list[Literal[VARIANTS]], Field(min_length=1), Distinct] = list(VARIANTS)
@@ -119,6 +132,14 @@ class Settings(Closed):
     def _has_baseline(cls, values: list) -> list:
         if BASELINE not in values:
             raise ValueError(f"must contain {BASELINE}: every other method is compared with it")
+        return values
+
+    @field_validator("plans")
+    @classmethod
+    def _plans_have_names_of_their_own(cls, values: dict) -> dict:
+        taken = sorted(set(METHODS) & set(values))
+        if taken:
+            raise ValueError(f"{taken[0]} is the name of a method")
         return values
 
     @field_validator("variants")

@@ -65,13 +65,13 @@ class Plan:
             return None
         return int(self.features.loc[self.features["layer"].isin(layers), "steered"].sum())
 
-    def intervention(self, layers: Sequence[int], scale: float = 1.0) -> Intervention:
-        """Return what the plan adds at ``layers``, ``scale`` times its vectors, for every row.
+    def intervention(self, layers: Sequence[int]) -> Intervention:
+        """Return what the plan adds at ``layers``, the same for every row.
 
         The vectors are added from the last prompt token on, at all layers in the same pass.
         """
         return Intervention(
-            {self.sites[layer]: RowVectors(scale * self.vectors[layer]) for layer in layers}
+            {self.sites[layer]: RowVectors(self.vectors[layer]) for layer in layers}
         )
 
     @property

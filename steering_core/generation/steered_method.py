@@ -10,7 +10,12 @@ import torch
 from steering_core.config.methods import is_adaptive, program_of
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.intervention import Intervention, Positions, RowVectors
-from steering_core.methods.interventions import Interventions, read_interventions
+from steering_core.methods.interventions import (
+    Interventions,
+    PlanRows,
+    read_interventions,
+    read_plan,
+)
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
@@ -69,6 +74,39 @@ class SteeredMethod:
         return Intervention({site: RowVectors(vectors)}, self.positions)
 
 
+class SteeredPlan:
+    """A CorrSteer plan, with a row for each scale and input.
+
+    Args:
+        plan: the rows, and the vectors at each site.
+        prepend_bos: whether prompts begin with BOS.
+        positions: which prompt positions are steered besides every new token.
+    """
+
+    def __init__(self, plan: PlanRows, prepend_bos: bool, positions: Positions):
+        self.method = plan.method
+        self.sites = list(plan.vectors)
+        self.prepend_bos = prepend_bos
+        self._plan, self._positions = plan, positions
+
+    def points(self) -> list[int]:
+        """Return the strength indices, ascending."""
+        return self._plan.points()
+
+    def at(self, strength_index: int, example_ids: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of a scale in the order of ``example_ids``."""
+        return self._plan.at(strength_index, example_ids)
+
+    def intervention(self, rows: pd.DataFrame) -> Intervention | None:
+        """Return the intervention on the rows, each at its scale."""
+        at = {site: RowVectors(self._plan.at_site(site).vectors(rows)) for site in self.sites}
+        return Intervention(at, self._positions)
+
+
+#: What texts are generated under: a method, or a CorrSteer plan.
+Steered = SteeredMethod | SteeredPlan
+
+
 def read_steered_method(
     method: str,
     files: Mapping[str, str],
@@ -77,16 +115,16 @@ def read_steered_method(
     positions: Positions,
     target_class: Literal[0, 1],
     device: torch.device,
-) -> SteeredMethod:
-    """Read a method from the files of earlier stages.
+) -> Steered:
+    """Read a method, or a plan, from the files of earlier stages.
 
     An adaptive method also needs ``probe`` and ``decoder``. With the decoder, a path that ends
     early can be extended to residuals that no example has.
 
     Args:
         method: its name.
-        files: ``solutions`` and, as the method needs them, ``directions``, ``path``, ``probe`` and
-            ``decoder``; other names are ignored.
+        files: ``solutions`` and, for a plan, ``plan``; for a method, as it needs them,
+            ``directions``, ``path``, ``probe`` and ``decoder``. Other names are ignored.
         site: where to steer.
         positions: which prompt positions are steered besides every new token.
         target_class: that the method steers to.
@@ -96,6 +134,10 @@ def read_steered_method(
         ValueError: if the method comes without one of its files.
         StorageError: if a file is missing or damaged.
     """
+    if "plan" in files:
+        return SteeredPlan(
+            read_plan(files["solutions"], files["plan"], method), site.prepend_bos, positions
+        )
     solutions = read_interventions(
         method, files["solutions"], files.get("directions"), files.get("path")
     )

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_core.generation.decode import Decoded, continuations
 from steering_core.generation.sampling import Sampling
-from steering_core.generation.steered_method import SteeredMethod
+from steering_core.generation.steered_method import Steered
 from steering_core.methods.solutions import NOT_FINITE, solved
 from steering_core.models.language_model import LanguageModel, dtype_name
 from steering_core.models.site import Site
@@ -49,7 +49,7 @@ _OF_TEXTS = ("new_tokens", "text", *_COUNTS)
 def generate_method(
     lm: LanguageModel,
     prompts: pd.DataFrame,
-    steered: SteeredMethod,
+    steered: Steered,
     sampling: Sampling,
     *,
     max_tokens: int,

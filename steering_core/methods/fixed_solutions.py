@@ -52,6 +52,37 @@ def solve_fixed(
     return pd.concat(frames, ignore_index=True)
 
 
+def solve_plan(
+    method: str,
+    scales: Sequence[float],
+    norm: float,
+    n_features: int | None,
+    examples: pd.DataFrame,
+) -> pd.DataFrame:
+    """Return a row per (scale of a CorrSteer plan, input), with the input's ``split``.
+
+    Args:
+        method: the name of the plan in the experiment.
+        scales: what the plan's vectors are multiplied by.
+        norm: of what is added at scale 1, over all layers together.
+        n_features: how many features are steered in all layers; None for raw dimensions.
+        examples: ``example_id`` and ``split`` of the n inputs.
+    """
+    nothing = ("shortfall", "position", "objective", "dual_objective", "relative_gap")
+    frames = [
+        solution_rows(
+            GridPoint(method, i, "scale", scale),
+            examples["example_id"].tolist(),
+            status="fixed",
+            **dict.fromkeys([*nothing, "dual_violation", "l1"], np.nan),
+            l0=np.nan if n_features is None else float(n_features),
+            residual_norm=scale * norm,
+        )
+        for i, scale in enumerate(scales)
+    ]
+    return with_split(frames, examples)
+
+
 def solve_directions(
     settings: "Settings",
     examples: pd.DataFrame,

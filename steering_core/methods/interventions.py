@@ -1,6 +1,7 @@
 """Interventions: the residual vectors of solution rows, expanded on demand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from jaxtyping import Float
 
 from steering_core.config.methods import is_program, program_of
 from steering_core.methods.base import Direction, read_direction
+from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
+from steering_core.storage.arrays import load_arrays, save_arrays
 
 
 class Interventions:
@@ -107,6 +110,83 @@ def read_interventions(
         SteeringPath.load_deepest(path) if is_program(method) and path is not None else None
     )
     return Interventions(rows, directions, steering_path)
+
+
+class PlanRows:
+    """The solution rows of a CorrSteer plan, and its vectors at each site.
+
+    Args:
+        rows: of one plan; their ``strength`` is what the vectors are multiplied by.
+        vectors: of each site that is steered.
+
+    Raises:
+        ValueError: naming ``rows``, if they are of several methods.
+    """
+
+    def __init__(self, rows: pd.DataFrame, vectors: Mapping[Site, Float[np.ndarray, " d_model"]]):
+        methods = rows["method"].unique()
+        if len(methods) != 1:
+            raise ValueError(f"rows must be of one method, got {list(methods)}")
+        self.method, self.rows, self.vectors = str(methods[0]), rows, vectors
+
+    def points(self) -> list[int]:
+        """Return the strength indices, ascending."""
+        return sorted(self.rows["strength_index"].unique())
+
+    def at(self, strength_index: int, example_ids: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of a scale in the order of ``example_ids``."""
+        rows = self.rows[self.rows["strength_index"] == strength_index]
+        return rows.set_index("example_id").loc[list(example_ids)].reset_index()
+
+    def moves_alone(self, site: Site) -> bool:
+        """Whether only the plan's own vector at ``site`` changes the residual there."""
+        return site in self.vectors and all(other.layer >= site.layer for other in self.vectors)
+
+    def at_site(self, site: Site) -> "PlanAtSite":
+        """Return the rows with the vectors that are added at one of the plan's sites."""
+        return PlanAtSite(self, self.vectors[site])
+
+
+@dataclass(frozen=True)
+class PlanAtSite:
+    """The rows of a plan, and what it adds at one site."""
+
+    plan: PlanRows
+    vector: Float[np.ndarray, " d_model"]
+
+    def points(self) -> list[int]:
+        """Return the strength indices, ascending."""
+        return self.plan.points()
+
+    def at(self, strength_index: int, example_ids: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of a scale in the order of ``example_ids``."""
+        return self.plan.at(strength_index, example_ids)
+
+    def vectors(self, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
+        """Return the vector of each row."""
+        return rows["strength"].to_numpy()[:, None] * self.vector[None]
+
+
+def write_plan(path: str | Path, vectors: Mapping[Site, Float[np.ndarray, " d_model"]]) -> None:
+    """Write the sites and vectors of a plan (safetensors)."""
+    arrays = {f"vector.{number}": vector for number, vector in enumerate(vectors.values())}
+    sites = {str(number): site.to_dict() for number, site in enumerate(vectors)}
+    save_arrays(path, arrays, {"sites": sites})
+
+
+def read_plan(
+    solutions: str | Path | Sequence[str | Path], vectors: str | Path, method: str
+) -> PlanRows:
+    """Read a plan: its rows among the solutions, and what :func:`write_plan` wrote.
+
+    Raises:
+        StorageError: if a file is missing or damaged.
+    """
+    files = [solutions] if isinstance(solutions, str | Path) else [*solutions]
+    rows = pd.read_parquet(files, filters=[("method", "==", method)])
+    arrays, metadata = load_arrays(vectors)
+    at = {Site(**site): arrays[f"vector.{k}"] for k, site in metadata["sites"].items()}
+    return PlanRows(rows, at)
 
 
 def coefficient_share(solutions: pd.DataFrame, path: SteeringPath) -> Float[np.ndarray, " d_sae"]:

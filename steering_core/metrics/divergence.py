@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from steering_core.errors import ModelError
 from steering_core.generation.intervention import Intervention, run_steered
-from steering_core.generation.steered_method import SteeredMethod
+from steering_core.generation.steered_method import Steered
 from steering_core.models.devices import float64_device
 from steering_core.models.head import check_head, final_hidden, logits_of, vocabulary_size
 from steering_core.models.language_model import LanguageModel, dtype_name
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def text_divergence(
     lm: LanguageModel,
     generations: pd.DataFrame,
-    steered: SteeredMethod,
+    steered: Steered,
     *,
     batch_tokens: int,
 ) -> pd.DataFrame:

@@ -48,6 +48,16 @@ def probe_effects(
     return pd.concat(frames, ignore_index=True)
 
 
+def without_probe_effects(interventions: Interventions, example_ids: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of :func:`probe_effects` where the probe's site is not steered: all NaN."""
+    rows = [interventions.at(index, example_ids) for index in interventions.points()]
+    table = pd.concat(rows, ignore_index=True)[["strength_index", "example_id", "status"]]
+    logits = [
+        f"{probe}_{when}" for probe in ("probe", "eval_probe") for when in ("base", "steered")
+    ]
+    return table.assign(**dict.fromkeys(logits, np.nan))
+
+
 _POINT = ["method", "strength_index", "strength_name", "strength", "tau", "lam", "epsilon"]
 
 

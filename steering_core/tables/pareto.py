@@ -112,6 +112,7 @@ def pareto_table(subject: Subject, measured: Measured, settings: "Settings") -> 
     sure = frontier_probability(measured.texts.merge(competing, on=key), **boot)
     table = table.merge(sure, on=key, how="left", validate="one_to_one")
     table = table[column_names("pareto")]
+    table = table.astype({name: "Int64" for name in _OUTSIDE if table[name].isna().any()})
     validate_table(table, "pareto")
     return table
 
@@ -203,6 +204,10 @@ def _row(
 _SIZES = ("residual_norm", "l0", "l1")
 
 
+#: Counts of test rows that a probe puts outside the target class.
+_OUTSIDE = ("n_outside", "n_outside_eval", "n_outside_eval_solved")
+
+
 def row_cells(
     solutions: pd.DataFrame, effects: pd.DataFrame, boot: dict[str, int]
 ) -> dict[str, float]:
@@ -217,13 +222,12 @@ def row_cells(
     with_solution = solutions[solved(solutions)]
     outside = effects.loc[effects["eval_probe_base"] <= 0, "example_id"]
     outside_solved = with_solution[with_solution["example_id"].isin(outside)]
-    counts = {
-        "n_examples": len(effects),
-        "n_solved": len(with_solution),
-        "n_outside": int((effects["probe_base"] <= 0).sum()),
-        "n_outside_eval": len(outside),
-        "n_outside_eval_solved": len(outside_solved),
-    }
+    counts: dict[str, float] = {"n_examples": len(effects), "n_solved": len(with_solution)}
+    if effects["probe_base"].isna().all():  # the probes' site is not steered
+        counts |= dict.fromkeys(_OUTSIDE, np.nan)
+    else:
+        n_outside = int((effects["probe_base"] <= 0).sum())
+        counts |= zip(_OUTSIDE, (n_outside, len(outside), len(outside_solved)), strict=True)
     return (
         counts
         | size_cells(with_solution, "{}", boot)

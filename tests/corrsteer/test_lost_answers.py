@@ -107,7 +107,7 @@ def test_a_layer_that_overflows_alone_has_no_accuracy_to_be_kept_for(run, unstee
     class Overflowing(Plan):
         """A plan whose layer overflows for the first five rows."""
 
-        def intervention(self, layers, scale=1.0):
+        def intervention(self, layers):
             return lost(5)
 
     table = validate_layers(run, ROWS, Overflowing(**vars(plan())))

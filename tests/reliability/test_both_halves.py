@@ -1,0 +1,72 @@
+"""Both halves meet: methods of one answer the questions of the other, and plans are methods."""
+
+import numpy as np
+import pandas as pd
+import yaml
+from tiny_demo import copy_of, finished_demo, run
+
+ANSWERS = "results/tiny_praise/corrsteer/seed-0/answers/{}.parquet"
+ARMS = {
+    "static": {"tau": 2.0, "lam": 1.0},
+    "chosen": "selected",
+}
+
+
+def test_a_program_of_the_demo_answers_the_questions_of_praise(tmp_path):
+    directory = copy_of(finished_demo(), tmp_path / "demo")
+    path = directory / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    arms = config["corrsteer"]["models"]["tiny"]["settings"]["arms"]
+    for name, strength in ARMS.items():
+        source = {"experiment": "demo", "method": "qp_optimal", "strength": strength}
+        arms[name] = {"intervention_from": source}
+    path.write_text(yaml.safe_dump(config))
+    targets = [ANSWERS.format(name) for name in ("unsteered", *ARMS)]
+    done = run(directory, *targets)
+    assert done.returncode == 0, done.stderr[-4000:]
+    # Nothing that was there is made again.
+    ran = [line.split()[0] for line in done.stderr.splitlines() if line.startswith("corrsteer_")]
+    assert set(ran) == {"corrsteer_experiment_method"}
+    plain, static, chosen = (pd.read_parquet(directory / target) for target in targets)
+    assert static["example_id"].tolist() == plain["example_id"].tolist()
+    assert set(static["status"]) == {"ok"} and set(static["strength"]) == {"tau 2, lambda 1"}
+    assert {tuple(layers) for layers in static["layers"]} == {(1,)}
+    steered = static["norm"] > 0
+    assert steered.any() and (static.loc[steered, "n_features"] > 0).all()
+    assert (static.loc[~steered, "text"] == plain.loc[~steered, "text"]).all()
+    pareto = pd.read_csv(directory / "results/demo/pareto.csv")
+    assert (
+        pareto.query("method == 'qp_optimal'")["selected"].any() == (chosen["status"] == "ok").all()
+    )
+
+
+def test_a_plan_of_praise_has_its_rows_in_the_demos_tables(tmp_path):
+    directory = copy_of(finished_demo(), tmp_path / "demo")
+    path = directory / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    del config["corrsteer"]["models"]["tiny"]["settings"]["arms"]["corrsteer_a"]
+    plan = {"experiment": "tiny_praise", "arm": "corrsteer_a", "scales": [1.0, 4.0]}
+    config["experiments"]["demo"]["settings"]["plans"] = {"praised": plan}
+    path.write_text(yaml.safe_dump(config))
+    before = pd.read_csv(directory / "results/demo/pareto.csv")
+    done = run(directory, "results/demo/pareto.csv", "results/demo/generations.html")
+    assert done.returncode == 0, done.stderr[-4000:]
+    table = pd.read_csv(directory / "results/demo/pareto.csv")
+    rows = table[table["method"] == "praised"]
+    assert rows["strength_name"].tolist() == ["scale"] * 2 and rows["strength"].tolist() == [1, 4]
+    np.testing.assert_allclose(
+        rows["residual_norm_mean"].iloc[1], 4 * rows["residual_norm_mean"].iloc[0]
+    )
+    assert (rows["l0_mean"] == 1).all() and (rows["prompt_l0_mean"] == 1).all()
+    assert (rows["n_texts"] == 4).all() and rows[
+        ["kl_mean", "classifier_rate_steered"]
+    ].notna().all(axis=None)
+    # It steers the layer of the probe alone, so the probe's logits are known, too.
+    assert rows[["probe_score_steered", "eval_flip_rate"]].notna().all(axis=None)
+    # The other rows are as before.
+    digests = ["config_sha256", "code_sha256", "on_frontier", "frontier_probability"]
+    others = table[table["method"] != "praised"].drop(columns=digests)
+    pd.testing.assert_frame_equal(
+        others.reset_index(drop=True), before.drop(columns=digests), check_dtype=False
+    )
+    assert "praised" in (directory / "results/demo/generations.html").read_text()
