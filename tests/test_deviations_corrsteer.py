@@ -203,7 +203,7 @@ def test_07_selection_and_evaluation_ask_alike(tiny):
     evaluated = answer(tiny, rows, words_task(), how, None)
     assert selected.answers["text"].tolist() == evaluated["text"].tolist()
     assert set(evaluated["text"].str.split().str[0]) == {"w7", "w9"}
-    assert RULES.count("settings=settings(*ANSWERING") == 5  # every stage that answers
+    assert RULES.count("settings=settings(*ANSWERING") == 6  # every stage that answers
 
 
 @pytest.mark.parametrize("stage", ["answer", "select"])
