@@ -173,3 +173,35 @@ rule corrsteer_sparse_methods:
         code=code("corrsteer_sparse_methods.py"),
     script:
         "../workflow_scripts/corrsteer_sparse_methods.py"
+
+
+# A CorrSteer plan, evaluated like a method.
+rule corrsteer_as_method:
+    input:
+        unpack(plan_files),
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+    output:
+        solutions=PLAN_SOLUTIONS,
+        plan=PLAN_VECTORS,
+    log:
+        "results/{experiment}/logs/corrsteer_as_method-{method}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/corrsteer_as_method-{method}.tsv"
+    wildcard_constraints:
+        method="|".join(PLANS) or "(?!)",
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=minutes(60),
+    params:
+        scales=lambda wildcards: plan_source(wildcards).scales,
+        strategy=lambda wildcards: (
+            CORRSTEER[plan_source(wildcards).experiment]
+            .settings.arms[plan_source(wildcards).arm]
+            .strategy
+        ),
+        code=code("corrsteer_as_method.py"),
+    script:
+        "../workflow_scripts/corrsteer_as_method.py"

@@ -157,35 +157,3 @@ rule solve:
         code=code("solve.py"),
     script:
         "../workflow_scripts/solve.py"
-
-
-# A CorrSteer plan, evaluated like a method.
-rule solve_plan:
-    input:
-        unpack(plan_files),
-        resources=rules.fetch.output.resources,
-        examples=rules.examples.output.examples,
-    output:
-        solutions=PLAN_SOLUTIONS,
-        plan=PLAN_VECTORS,
-    log:
-        "results/{experiment}/logs/solve_plan-{method}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/solve_plan-{method}.tsv"
-    wildcard_constraints:
-        method="|".join(PLANS) or "(?!)",
-    conda:
-        "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(8000),
-        runtime=minutes(60),
-    params:
-        scales=lambda wildcards: plan_source(wildcards).scales,
-        strategy=lambda wildcards: (
-            CORRSTEER[plan_source(wildcards).experiment]
-            .settings.arms[plan_source(wildcards).arm]
-            .strategy
-        ),
-        code=code("solve_plan.py"),
-    script:
-        "../workflow_scripts/solve_plan.py"

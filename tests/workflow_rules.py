@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,19 @@ def wildcards_of(rule: Any, **others: str) -> SimpleNamespace:
     return SimpleNamespace(**own)
 
 
+def has_job(rule: Any) -> bool:
+    """Whether ``rule`` makes something for the wildcards above.
+
+    A rule of plans and methods that one half takes from the other has no job where none is taken.
+    """
+    values = {**vars(JOB), **vars(CORRSTEER_JOB), "family": PROGRAM_FAMILIES[0]}
+    own = rule.wildcard_constraints
+    return all(
+        name in values and re.fullmatch(own.get(name, ".*"), values[name])
+        for name in rule.wildcard_names
+    )
+
+
 @dataclass(frozen=True)
 class Rules:
     """The parsed workflow: its rules and the names in their files."""
@@ -48,6 +62,8 @@ class Rules:
         """
         found = {}
         for rule in self.rules:
+            if not has_job(rule):
+                continue
             by_family = "family" in rule.wildcard_names
             for family in PROGRAM_FAMILIES if by_family else ("",):
                 job = wildcards_of(rule, family=family)
