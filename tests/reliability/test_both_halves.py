@@ -1,8 +1,13 @@
 """Both halves meet: a method of one answers the questions of the other."""
 
+import numpy as np
 import pandas as pd
 import yaml
 from tiny_demo import copy_of, finished_demo, run
+
+from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
+from steering_core.models.site import Site
+from steering_core.storage.files import read_json
 
 ANSWERS = "results/tiny_praise/corrsteer/seed-0/answers/{}.parquet"
 ARMS = {
@@ -37,3 +42,47 @@ def test_a_program_of_the_demo_answers_the_questions_of_praise(tmp_path):
     assert (
         pareto.query("method == 'qp_optimal'")["selected"].any() == (chosen["status"] == "ok").all()
     )
+
+
+def test_a_plan_of_praise_has_its_rows_in_the_demos_tables(tmp_path):
+    directory = copy_of(finished_demo(), tmp_path / "demo")
+    path = directory / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["corrsteer"]["models"]["tiny"]["settings"]["arms"]["by_hand"] = {"strategy": "all"}
+    # This small model never succeeds, so no arm has a vector of its own.
+    plans = directory / "results/tiny_praise/corrsteer/seed-0/plans"
+    old = Plan.load(plans / "corrsteer_p.safetensors")
+    assert old.vectors == {}
+    layer = read_json(directory / "results/demo/layer.json")
+    fields = ("layer", "stream", "centred", "prepend_bos")
+    site = Site(**{name: layer[name] for name in fields})
+    feature = dict.fromkeys(FEATURE_COLUMNS, 0) | {"layer": 1, "steered": True, "score": 1.0}
+    features = pd.DataFrame([feature]).astype(FEATURE_COLUMNS)
+    vector = np.random.default_rng(0).standard_normal(64).astype("f4")
+    Plan(features, {1: vector}, {1: site}, {}).save(plans / "by_hand.safetensors")
+    (plans / "by_hand.csv").write_text(features.to_csv(index=False))
+    plan = {"experiment": "tiny_praise", "arm": "by_hand", "scales": [1.0, 4.0]}
+    config["experiments"]["demo"]["settings"]["plans"] = {"praised": plan}
+    path.write_text(yaml.safe_dump(config))
+    before = pd.read_csv(directory / "results/demo/pareto.csv")
+    done = run(directory, "results/demo/pareto.csv", "results/demo/generations.html")
+    assert done.returncode == 0, done.stderr[-4000:]
+    table = pd.read_csv(directory / "results/demo/pareto.csv")
+    rows = table[table["method"] == "praised"]
+    assert rows["strength_name"].tolist() == ["scale"] * 2 and rows["strength"].tolist() == [1, 4]
+    np.testing.assert_allclose(
+        rows["residual_norm_mean"].iloc[1], 4 * rows["residual_norm_mean"].iloc[0]
+    )
+    assert (rows["l0_mean"] == 1).all() and (rows["prompt_l0_mean"] == 1).all()
+    assert (rows["n_texts"] == 4).all() and rows[
+        ["kl_mean", "classifier_rate_steered"]
+    ].notna().all(axis=None)
+    # It steers the layer of the probe alone, so the probe's logits are known, too.
+    assert rows[["probe_score_steered", "eval_flip_rate"]].notna().all(axis=None)
+    # The other rows are as before.
+    digests = ["config_sha256", "code_sha256", "on_frontier", "frontier_probability"]
+    others = table[table["method"] != "praised"].drop(columns=digests)
+    pd.testing.assert_frame_equal(
+        others.reset_index(drop=True), before.drop(columns=digests), check_dtype=False
+    )
+    assert "praised" in (directory / "results/demo/generations.html").read_text()
