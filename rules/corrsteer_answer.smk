@@ -147,7 +147,7 @@ rule corrsteer_sparse_methods:
             rules.corrsteer_plan.output.plan,
             run=wildcards.run,
             seed=wildcards.seed,
-            arm=experiment(wildcards).settings.bridge.arm,
+            arm=experiment(wildcards).settings.sparse_methods.arm,
         )[0],
     output:
         answers="results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet",
@@ -168,7 +168,7 @@ rule corrsteer_sparse_methods:
     params:
         model=model,
         task=task,
-        bridge=setting("bridge"),
+        sparse_methods=setting("sparse_methods"),
         settings=settings(*ANSWERING),
         code=code("corrsteer_sparse_methods.py"),
     script:

@@ -76,7 +76,7 @@ def arms_of(run):
     """Return all methods of an experiment, the unsteered model first."""
     found = CORRSTEER[run].settings
     tuned = [] if found.fine_tuning.method == "none" else ["fine_tuning"]
-    return [UNSTEERED, *found.arms, *tuned, *found.bridge.methods]
+    return [UNSTEERED, *found.arms, *tuned, *found.sparse_methods.methods]
 
 
 def arm(wildcards):

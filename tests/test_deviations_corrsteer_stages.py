@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests" / "corrsteer"))
 
 from corrsteer_world import SITE, word_rows, words_task
 
-from steering_core.config.corrsteer_schema import Arm, Bridge, CorrSteerSettings
+from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings, SparseMethods
 from steering_core.corrsteer import session, sparse_answers
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import undefined, write_answers
@@ -169,16 +169,16 @@ def test_09_the_decoders_bias_is_in_no_vector_of_a_plan(tmp_path, resources):
     np.testing.assert_allclose(plan.vectors[1], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_09_the_decoders_bias_is_in_no_row_of_the_bridge(tmp_path, resources, monkeypatch):
+def test_09_the_decoders_bias_is_in_no_row_of_the_sparse_methods(tmp_path, resources, monkeypatch):
     """The programs' dictionary is of the same rows."""
     seen = {}
     rows = word_rows(3)
 
-    def bridged(run, method, settings, plan, rows_of, *splits, **options):
+    def recorded(run, method, settings, plan, rows_of, *splits, **options):
         seen["rows"] = rows_of(1, np.array([4, 2]))
         return SparseAnswers(undefined(rows, "not run"), pd.DataFrame({"strength": []}))
 
-    monkeypatch.setattr(sparse_answers, "answer_sparse_method", bridged)
+    monkeypatch.setattr(sparse_answers, "answer_sparse_method", recorded)
     monkeypatch.setattr(session, "open_session", lambda *args: None)
     write_examples(tmp_path / "examples.parquet", rows.assign(n_tokens=3))
     rows[["example_id"]].assign(success=True).to_parquet(tmp_path / "training.parquet")
@@ -197,7 +197,7 @@ def test_09_the_decoders_bias_is_in_no_row_of_the_bridge(tmp_path, resources, mo
             "model": model_of(tmp_path),
             "task": {"task": "words"},
             "settings": {"chat_template": False},
-            "bridge": Bridge().model_dump(),
+            "sparse_methods": SparseMethods().model_dump(),
         },
         seed="0",
         method="qp_optimal",
@@ -272,7 +272,7 @@ OF_EACH_SETTING = [
         {"select", "plan", "answer", "report", "cell"},
     ),
     ("fine_tuning", {"method": "lora"}, {"fine_tune", "report"}),
-    ("bridge", {"features": 7}, {"sparse_methods"}),
+    ("sparse_methods", {"features": 7}, {"sparse_methods"}),
     ("train_rows", 33, {"examples"}),
     ("validation_rows", 33, {"examples"}),
     ("test_rows", 33, {"examples"}),
@@ -304,7 +304,7 @@ OF_EACH_SETTING = [
 def test_12_results_of_another_setting_are_stale(rules, setting, value, stages):
     """Published: a result's name leaves settings out, so results of two are mixed."""
     kind = CorrSteerSettings.model_fields[setting].annotation
-    if setting in ("bridge", "fine_tuning"):
+    if setting in ("sparse_methods", "fine_tuning"):
         value = kind(**value)
     stale = rules.stale_of_corrsteer(**{setting: value}) - {"corrsteer_planted_feature"}
     assert stale == {f"corrsteer_{stage}" for stage in {*stages, "provenance"}}

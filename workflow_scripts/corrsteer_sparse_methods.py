@@ -24,7 +24,7 @@ with job(snakemake):
             resources,
         ),
         snakemake.wildcards.method,
-        SimpleNamespace(**snakemake.params.bridge),
+        SimpleNamespace(**snakemake.params.sparse_methods),
         Plan.load(snakemake.input.plan),
         decoder_rows(pinned_sae(Model(**snakemake.params.model), resources)),
         read_answered(snakemake.input.examples, "train", snakemake.input.training),

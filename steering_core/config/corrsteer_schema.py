@@ -183,7 +183,7 @@ class FineTuning(Closed):
     lora_rank: Count = 16
 
 
-class Bridge(Closed):
+class SparseMethods(Closed):
     """The methods of optimal sparse steering, at the best layer of an arm.
 
     ``single_feature``, ``topk_features`` and the programs use the features that the arm selected
@@ -198,7 +198,7 @@ class Bridge(Closed):
     tau: Positives = Field(default=[0.5, 2.0, 4.0, 8.0])  # margin of the success probe, in logits
     topk: Count = 10
     epsilon: Positives = Field(default=[5.0])  # norm budget of the SOCP
-    weight: Positive = 1.0  # lambda of the QP
+    qp_lambda: Positive = 1.0  # λ of the QP
 
 
 class CorrSteerSettings(Closed):
@@ -207,7 +207,7 @@ class CorrSteerSettings(Closed):
     seeds: Annotated[list[Seed], Field(min_length=1), Distinct] = Field(default=[0])
     arms: dict[Name, Arm] = Field(default={name: Arm(**arm) for name, arm in DEFAULT_ARMS.items()})
     fine_tuning: FineTuning = FineTuning()
-    bridge: Bridge = Bridge()
+    sparse_methods: SparseMethods = SparseMethods()
 
     # examples
     train_rows: Count = 4000
@@ -257,8 +257,8 @@ class CorrSteerSettings(Closed):
                 "letter"
             )
         wanted = {f"arms.{k}.per_layer": a.per_layer for k, a in self.arms.items()}
-        if self.bridge.methods:
-            wanted["bridge.features"] = self.bridge.features
+        if self.sparse_methods.methods:
+            wanted["sparse_methods.features"] = self.sparse_methods.features
         for key, count in wanted.items():
             if count != "all" and count > self.keep:
                 raise ValueError(

@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from steering_core.config.corrsteer_schema import (
     DEFAULT_ARMS,
     Arm,
-    Bridge,
     CorrSteerExperiment,
     CorrSteerSection,
     CorrSteerSettings,
     FineTuning,
     MethodSource,
+    SparseMethods,
 )
 from steering_core.config.methods import strength_grid
 from steering_core.config.schema import (
@@ -266,7 +266,7 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
         found[name] = _resolve_corrsteer(section, overrides, name, entry)
     found |= _ablations(section, overrides, found)
     for experiment in found.values():
-        _check_bridge(experiment)
+        _check_sparse_methods(experiment)
         for arm_name, arm in experiment.settings.arms.items():
             where = f"corrsteer {experiment.name}: arms.{arm_name}.features_from"
             _check_transfer(where, arm, found)
@@ -407,7 +407,11 @@ def _ablations(
     found = {}
     for ablation, entry in section.ablations.items():
         arms = {key: _of_tables_model(arm, section.tables_model) for key, arm in entry.arms.items()}
-        alone = {"arms": arms, "bridge": Bridge(methods=[]), "fine_tuning": FineTuning()}
+        alone = {
+            "arms": arms,
+            "sparse_methods": SparseMethods(methods=[]),
+            "fine_tuning": FineTuning(),
+        }
         for task in entry.tasks:
             if task not in section.tasks:
                 raise ConfigError(
@@ -526,18 +530,17 @@ def _check_method(
         raise ConfigError(f"{where}.strength is none of {other.name}: give one of {listed}.")
 
 
-def _check_bridge(experiment: CorrSteerExperiment) -> None:
-    """Refuse ``bridge.arm`` if it is no arm that selects SAE features in this experiment."""
-    bridge, arms = experiment.settings.bridge, experiment.settings.arms
-    if not bridge.methods:
+def _check_sparse_methods(experiment: CorrSteerExperiment) -> None:
+    """Refuse a ``sparse_methods.arm`` that selects no SAE features in this experiment."""
+    methods, arms = experiment.settings.sparse_methods, experiment.settings.arms
+    where = f"corrsteer {experiment.name}: sparse_methods.arm"
+    if not methods.methods:
         return
-    if bridge.arm not in arms:
+    if methods.arm not in arms:
         raise ConfigError(
-            f"corrsteer {experiment.name}: bridge.arm: there is no arm {bridge.arm!r}"
-            f"{hint(bridge.arm, arms)}; set bridge.methods to [] to do without the bridge."
+            f"{where}: there is no arm {methods.arm!r}"
+            f"{hint(methods.arm, arms)}; set sparse_methods.methods to [] to run none."
         )
-    arm = arms[bridge.arm]
+    arm = arms[methods.arm]
     if arm.space != "features" or not arm.selects:
-        raise ConfigError(
-            f"corrsteer {experiment.name}: bridge.arm: {bridge.arm!r} selects no SAE features here."
-        )
+        raise ConfigError(f"{where}: {methods.arm!r} selects no SAE features here.")

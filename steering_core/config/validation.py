@@ -84,8 +84,18 @@ def read_validated(schema: type[BaseModel], path: str | Path, where: str) -> Any
     return validated(schema, value, f"the {where} file {path}")
 
 
+#: Keys of earlier versions and their names now.
+_RENAMED = {"bridge": "sparse_methods", "weight": "qp_lambda"}
+
+
 def hint(name: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean …?)`` with the nearest of ``known``; empty if none is near."""
+    """Return `` (did you mean …?)`` with the nearest of ``known``; empty if none is near.
+
+    A key of an earlier version is answered with its new name.
+    """
+    known = [str(one) for one in known]
+    if _RENAMED.get(name) in known:
+        return f" (it is called {_RENAMED[name]!r} now)"
     close = _close(name, known)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

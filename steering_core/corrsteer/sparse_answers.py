@@ -29,7 +29,7 @@ from steering_core.models.site import Site
 from steering_core.models.tokens import count_tokens
 
 if TYPE_CHECKING:
-    from steering_core.config.corrsteer_schema import Bridge
+    from steering_core.config.corrsteer_schema import SparseMethods
 
 #: Training rows that pairs of texts are made of, at most.
 PAIR_ROWS = 500
@@ -55,7 +55,7 @@ class SparseAnswers:
 def answer_sparse_method(
     session: Session,
     method: str,
-    bridge: "Bridge",
+    settings: "SparseMethods",
     plan: Plan,
     rows_of: Rows,
     train: pd.DataFrame,
@@ -73,7 +73,7 @@ def answer_sparse_method(
     Args:
         session: the model and how it answers.
         method: one of :data:`steering_core.config.methods.CORRSTEER_METHODS`.
-        bridge: strengths and parameters.
+        settings: strengths and parameters.
         plan: the features that an arm selected; the layer is that of the best.
         rows_of: decoder rows.
         train: training rows with ``success``.
@@ -88,9 +88,9 @@ def answer_sparse_method(
     site = plan.sites[choice.layers[0]]
     seen = session.residuals(validation["prompt"].tolist(), site)
     best = plan.features[plan.features["layer"] == choice.layers[0]].sort_values("rank")
-    data = _training_data(session, best[: bridge.features], site, rows_of, train, seen, seed)
+    data = _training_data(session, best[: settings.features], site, rows_of, train, seen, seed)
     try:
-        grid = strengths(method, bridge, data)
+        grid = strengths(method, settings, data)
     except DataError as error:
         return SparseAnswers(undefined(test, f"{method}: {error}"), nothing)
     table = _tried(session, validation, seen, grid)

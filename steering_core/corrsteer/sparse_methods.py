@@ -36,7 +36,7 @@ from steering_core.optimize.path import SteeringPath
 from steering_core.probes.fit import fit_probe
 
 if TYPE_CHECKING:
-    from steering_core.config.corrsteer_schema import Bridge
+    from steering_core.config.corrsteer_schema import SparseMethods
 
 Residuals = Float[np.ndarray, "n d_model"]
 #: Residuals of texts that should differ in success: of those that succeed, and of those that fail.
@@ -99,7 +99,7 @@ class Strength:
     steer: Callable[[Residuals], Steered]
 
 
-def strengths(method: str, bridge: "Bridge", data: TrainingData) -> list[Strength]:
+def strengths(method: str, settings: "SparseMethods", data: TrainingData) -> list[Strength]:
     """Return every strength of a method, the weakest first.
 
     Raises:
@@ -107,13 +107,13 @@ def strengths(method: str, bridge: "Bridge", data: TrainingData) -> list[Strengt
         ValueError: naming ``method``, if there is none of that name.
     """
     if method in DIRECTIONS and method != BASELINE:
-        return _fixed(make_direction(method, bridge.topk), bridge, data)
+        return _fixed(make_direction(method, settings.topk), settings, data)
     if is_program(method):
-        return _programs(method, bridge, data)
+        return _programs(method, settings, data)
     raise ValueError(f"method: there is no {method!r} among the sparse methods")
 
 
-def _fixed(method: FixedDirection, bridge: "Bridge", data: TrainingData) -> list[Strength]:
+def _fixed(method: FixedDirection, settings: "SparseMethods", data: TrainingData) -> list[Strength]:
     nothing = np.zeros((0, data.residuals.shape[1]))
     contrast = data.contrast() if isinstance(method, CAAContrastive) else (nothing, nothing)
     personas = data.personas() if isinstance(method, CAARepE) else (nothing, nothing)
@@ -142,10 +142,10 @@ def _fixed(method: FixedDirection, bridge: "Bridge", data: TrainingData) -> list
         features = None if used is None else np.full(n, used)
         return Steered(Intervention({data.site: RowVectors(vector)}), features, [""] * n)
 
-    return [Strength(f"alpha {alpha:g}", partial(steer, alpha)) for alpha in bridge.strengths]
+    return [Strength(f"alpha {alpha:g}", partial(steer, alpha)) for alpha in settings.strengths]
 
 
-def _programs(method: str, bridge: "Bridge", data: TrainingData) -> list[Strength]:
+def _programs(method: str, settings: "SparseMethods", data: TrainingData) -> list[Strength]:
     """Return every strength of a program, the weakest first.
 
     A static program is solved for each row at its last prompt token, an adaptive one again at every
@@ -185,16 +185,16 @@ def _programs(method: str, bridge: "Bridge", data: TrainingData) -> list[Strengt
 
     return [
         Strength(f"tau {strength.tau:g}, {name} {parameter:g}", partial(steer, strength, parameter))
-        for strength, name, parameter in _grid(program, bridge)
+        for strength, name, parameter in _grid(program, settings)
     ]
 
 
-def _grid(program: Program, bridge: "Bridge") -> list[tuple[OptimalSteering, str, float]]:
+def _grid(program: Program, settings: "SparseMethods") -> list[tuple[OptimalSteering, str, float]]:
     """Return every strength, the weakest first, with the name and value of its parameter."""
     if program == "qp":
-        qp_lambda = bridge.weight
-        return [(QPOptimalSteering(qp_lambda, tau), "lambda", qp_lambda) for tau in bridge.tau]
+        qp_lambda = settings.qp_lambda
+        return [(QPOptimalSteering(qp_lambda, tau), "lambda", qp_lambda) for tau in settings.tau]
     return [
         (ConvexOptimalSteering(epsilon, tau), "epsilon", epsilon)
-        for epsilon, tau in product(bridge.epsilon, bridge.tau)
+        for epsilon, tau in product(settings.epsilon, settings.tau)
     ]

@@ -50,7 +50,7 @@ def requests(request, tmp_path_factory):
             *("--workflow-profile", str(ROOT / "profiles" / "slurm")),
             *("results/demo/products.json", "results/gemma2b_mmlu/provenance.json"),
             *("--config", f"device={request.param}", "methods=[no_steering,qp_optimal]"),
-            *("bridge={methods: [qp_optimal]}", "fine_tuning={method: lora}"),
+            *("sparse_methods={methods: [qp_optimal]}", "fine_tuning={method: lora}"),
         ],
         cwd=ROOT,
         capture_output=True,

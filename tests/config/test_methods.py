@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from steering_core.config.corrsteer_schema import Bridge
+from steering_core.config.corrsteer_schema import SparseMethods
 from steering_core.config.methods import (
     BASELINE,
     CORRSTEER_METHODS,
@@ -48,7 +48,7 @@ def test_only_configured_methods_are_solved_in_their_order():
 
 def test_both_halves_run_every_registered_method():
     assert Settings().methods == list(METHODS)
-    assert Bridge().methods == list(CORRSTEER_METHODS)
+    assert SparseMethods().methods == list(CORRSTEER_METHODS)
     assert set(METHODS) - set(CORRSTEER_METHODS) == {BASELINE}
 
 

@@ -197,7 +197,7 @@ def test_an_ablation_has_only_its_own_arms():
     assert found["gemma2b_mmlu"].settings.fine_tuning.method == "full"
     settings = found["gemma2b_mmlu_pooling"].settings
     assert settings.arms.keys() == {"max_pool", "mean_pool", "all_tokens"}
-    assert settings.fine_tuning.method == "none" and settings.bridge.methods == []
+    assert settings.fine_tuning.method == "none" and settings.sparse_methods.methods == []
 
 
 def test_an_ablation_has_the_settings_of_its_pair():
@@ -212,7 +212,7 @@ def test_an_ablation_has_the_settings_of_its_pair():
     settings = found["gemma2b_mmlu_pooling"].settings
     assert settings.seeds == [3, 4] and settings.few_shot == 2
     assert settings.arms.keys() == {"max_pool", "mean_pool", "all_tokens"}
-    assert settings.fine_tuning.method == "none" and settings.bridge.methods == []
+    assert settings.fine_tuning.method == "none" and settings.sparse_methods.methods == []
     assert found["gemma2b_mmlu_pro_pooling"].settings.seeds == [0]
 
 
@@ -223,20 +223,32 @@ def test_an_experiment_cannot_have_the_name_of_an_ablation():
 
 
 @pytest.mark.parametrize(
-    ("bridge", "arms", "advice"),
+    ("sparse_methods", "arms", "advice"),
     [
         ({"methods": ["qp_optimal"], "arm": "corrster_a"}, {}, "did you mean 'corrsteer_a'"),
-        ({"methods": ["qp_optimal"]}, {"corrsteer_a": None}, "set bridge.methods to"),
+        ({"methods": ["qp_optimal"]}, {"corrsteer_a": None}, "set sparse_methods.methods to"),
         ({"methods": ["qp_optimal"], "arm": "caa"}, {}, "'caa' selects no SAE features"),
     ],
 )
-def test_the_bridge_needs_an_arm_that_selects_features(bridge, arms, advice):
+def test_the_sparse_methods_need_an_arm_that_selects_features(sparse_methods, arms, advice):
     with pytest.raises(ConfigError, match=advice):
-        load_corrsteer(with_settings(bridge=bridge, arms=arms))
+        load_corrsteer(with_settings(sparse_methods=sparse_methods, arms=arms))
 
 
-def test_without_methods_the_bridge_is_not_checked():
-    load_corrsteer(with_settings(bridge={"methods": []}, arms={"corrsteer_a": None}))
+@pytest.mark.parametrize(
+    ("settings", "now"),
+    [
+        ({"bridge": {"methods": []}}, "sparse_methods"),
+        ({"sparse_methods": {"weight": 2.0}}, "qp_lambda"),
+    ],
+)
+def test_a_renamed_key_is_refused_with_its_new_name(settings, now):
+    with pytest.raises(ConfigError, match=rf"unknown key \(it is called '{now}' now\)"):
+        load_corrsteer(with_settings(**settings))
+
+
+def test_without_methods_their_arm_is_not_checked():
+    load_corrsteer(with_settings(sparse_methods={"methods": []}, arms={"corrsteer_a": None}))
 
 
 def test_an_arm_with_features_from_another_takes_no_other_key():

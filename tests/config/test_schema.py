@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from small_config import at, small
 
-from steering_core.config.corrsteer_schema import Arm, Bridge, CorrSteerSettings, FineTuning
+from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings, FineTuning, SparseMethods
 from steering_core.config.resolve import load_config, resolve
 from steering_core.config.schema import Config, DemoWorld, Settings
 from steering_core.config.task import Task
@@ -264,7 +264,7 @@ def test_the_demo_world_is_checked():
 
 # --------------------------------------------------------------------------- config.yaml
 @pytest.mark.parametrize(
-    "section", [Settings, CorrSteerSettings, Bridge, FineTuning, DemoWorld, Task]
+    "section", [Settings, CorrSteerSettings, SparseMethods, FineTuning, DemoWorld, Task]
 )
 def test_every_key_is_shown(section):
     hidden = [k for k in section.model_fields if not re.search(rf"\b{k}\b", TEXT)]
@@ -286,9 +286,9 @@ def test_every_key_of_an_arm_is_described():
 )
 def test_shown_defaults_are_the_schemas(section, shown):
     defaults = section.model_dump()
-    bridge = shown.get("bridge", {})
-    assert {k: defaults["bridge"][k] for k in bridge} == bridge
-    for key in shown.keys() - {"bridge"}:
+    sparse_methods = shown.get("sparse_methods", {})
+    assert {k: defaults["sparse_methods"][k] for k in sparse_methods} == sparse_methods
+    for key in shown.keys() - {"sparse_methods"}:
         assert defaults[key] == shown[key], key
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from corrsteer_world import SITE, session_of
 
-from steering_core.config.corrsteer_schema import Arm, Bridge
+from steering_core.config.corrsteer_schema import Arm, SparseMethods
 from steering_core.config.model import Model, SAESource
 from steering_core.corrsteer.answers import answer
 from steering_core.corrsteer.decoding import Decoding
@@ -167,10 +167,10 @@ def test_steering_repairs_every_failure_and_breaks_nothing(chain, name):
 def test_optimal_sparse_steering_repairs_them_on_the_selected_features(lm, chain, method):
     found, plans, answers = chain
     train = rows(160, 0, "train").merge(found.answers[["example_id", "success"]], on="example_id")
-    bridged = answer_sparse_method(
+    found = answer_sparse_method(
         Session(lm, TASK, HOW, None, False, SITES),
         method,
-        Bridge(tau=[2.0], epsilon=[50.0], features=5),
+        SparseMethods(tau=[2.0], epsilon=[50.0], features=5),
         plans["corrsteer_s"],
         lambda layer, features: BASIS[features],
         train,
@@ -178,7 +178,7 @@ def test_optimal_sparse_steering_repairs_them_on_the_selected_features(lm, chain
         rows(60, 2, "test"),
         seed=0,
     )
-    runs = {0: {"unsteered": answers["unsteered"], method: bridged.answers}}
+    runs = {0: {"unsteered": answers["unsteered"], method: found.answers}}
     row = result_table("e", runs, n_resamples=50).iloc[-1]
     assert row["accuracy"] > 0.95 and row["negative"] == 0
 

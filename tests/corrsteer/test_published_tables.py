@@ -137,7 +137,7 @@ def test_the_copies_are_those_of_the_source():
         ({"arms": {"unsteered": {}}}, "name of another method"),
         ({"arms": {"qp_optimal": {}}}, "name of another method"),
         ({"arms": {"x": {"per_layer": 50}}}, "arms.x.per_layer is 50"),
-        ({"bridge": {"features": 50}}, "bridge.features is 50"),
+        ({"sparse_methods": {"features": 50}}, "sparse_methods.features is 50"),
         ({"arms": {"x": {"space": "raw", "per_layer": "all"}}}, "both signs"),
         ({"restrict_options": True, "chain_of_thought": True}, "chain_of_thought"),
         ({"arms": {"x": {"per_layer": "all"}}}, "raw"),

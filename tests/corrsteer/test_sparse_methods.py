@@ -8,7 +8,7 @@ import pytest
 import torch
 from corrsteer_world import SITE, TinySAE, word_rows, words_task
 
-from steering_core.config.corrsteer_schema import Bridge
+from steering_core.config.corrsteer_schema import SparseMethods
 from steering_core.config.methods import CORRSTEER_METHODS, is_program, mode_of
 from steering_core.corrsteer.answers import SCHEMA, answer, write_answers
 from steering_core.corrsteer.decoding import Decoding
@@ -62,7 +62,7 @@ def vectors_of(steered):
 def test_a_program_moves_every_solved_row_past_the_margin_of_the_probe(data, method):
     test = np.random.default_rng(1).standard_normal((50, 12))
     probe = fit_probe(data.residuals, data.success, seed=0)
-    grid = strengths(method, Bridge(tau=[0.5, 1.0], epsilon=[20.0]), data)
+    grid = strengths(method, SparseMethods(tau=[0.5, 1.0], epsilon=[20.0]), data)
     for strength, tau in zip(grid, (0.5, 1.0), strict=True):
         added = strength.steer(test)
         assert added.reason == [""] * 50 and f"tau {tau:g}" in strength.name
@@ -75,7 +75,7 @@ def test_a_program_moves_every_solved_row_past_the_margin_of_the_probe(data, met
 @pytest.mark.parametrize("method", ["qp_shared", "socp_shared"])
 def test_a_shared_vector_brings_the_worst_validation_row_to_the_margin(data, method):
     probe = fit_probe(data.residuals, data.success, seed=0)
-    [strength] = strengths(method, Bridge(tau=[1.0], epsilon=[20.0]), data)
+    [strength] = strengths(method, SparseMethods(tau=[1.0], epsilon=[20.0]), data)
     added = strength.steer(np.random.default_rng(1).standard_normal((5, 12)))
     assert (vectors_of(added) == vectors_of(added)[0]).all() and added.reason == [""] * 5
     reached = probe.decision(data.shared_by + vectors_of(added)[0])
@@ -84,7 +84,7 @@ def test_a_shared_vector_brings_the_worst_validation_row_to_the_margin(data, met
 
 @pytest.mark.parametrize("method", FIXED)
 def test_a_fixed_direction_has_the_norm_of_its_strength(data, method):
-    grid = strengths(method, Bridge(strengths=[0.25, 1.0], topk=7), data)
+    grid = strengths(method, SparseMethods(strengths=[0.25, 1.0], topk=7), data)
     assert [strength.name for strength in grid] == ["alpha 0.25", "alpha 1"]
     unit = np.linalg.norm(data.residuals, axis=1).mean()
     for strength, alpha in zip(grid, (0.25, 1.0), strict=True):
@@ -96,23 +96,23 @@ def test_a_fixed_direction_has_the_norm_of_its_strength(data, method):
 
 @pytest.mark.parametrize("method", [m for m in FIXED if m != "random_direction"])
 def test_a_fixed_direction_points_to_success(data, method):
-    (vector,) = vectors_of(strengths(method, Bridge(), data)[0].steer(np.zeros((1, 12))))
+    (vector,) = vectors_of(strengths(method, SparseMethods(), data)[0].steer(np.zeros((1, 12))))
     assert vector @ data.dictionary[CAUSE] > 0.5 * np.linalg.norm(vector)
 
 
 def test_what_cannot_be_learned_is_an_error_with_the_cause(data):
     always = replace(data, success=np.ones_like(data.success))
     with pytest.raises(DataError, match="one outcome only"):
-        strengths("caa_mean_diff", Bridge(), always)
+        strengths("caa_mean_diff", SparseMethods(), always)
     with pytest.raises(DataError):
-        strengths("qp_optimal", Bridge(), always)
+        strengths("qp_optimal", SparseMethods(), always)
     alike = replace(data, contrast=lambda: (np.zeros((0, 12)), np.zeros((0, 12))))
     with pytest.raises(DataError, match="no wrong answer"):
-        strengths("caa_contrastive", Bridge(), alike)
+        strengths("caa_contrastive", SparseMethods(), alike)
     with pytest.raises(DataError, match="no direction"):
-        strengths("single_feature", Bridge(), replace(data, correlation=np.full(30, np.nan)))
+        strengths("single_feature", SparseMethods(), replace(data, correlation=np.full(30, np.nan)))
     with pytest.raises(ValueError, match="method: there is no 'caa'"):
-        strengths("caa", Bridge(), data)
+        strengths("caa", SparseMethods(), data)
 
 
 def plan_for(lm, sae):
@@ -145,7 +145,7 @@ def run_of(lm, task=None):
     return Session(lm, task or words_task(2), HOW, None, False, {1: SITE})
 
 
-def bridged(
+def sparse_answers_of(
     lm, method="convex_optimal", *, success=None, worked=("w0", "w1"), task=None, **settings
 ):
     sae = TinySAE(lm.shape.d_model, 40)
@@ -156,7 +156,7 @@ def bridged(
     return answer_sparse_method(
         run_of(lm, task or changed_task(lm)),
         method,
-        Bridge(features=10, **settings),
+        SparseMethods(features=10, **settings),
         plan_for(lm, sae),
         lambda layer, features: sae.decoder[features],
         train,
@@ -168,7 +168,7 @@ def bridged(
 
 @pytest.mark.parametrize("method", CORRSTEER_METHODS)
 def test_every_method_answers_the_task_and_stands_in_the_table(tiny, tmp_path, method):
-    found = bridged(tiny, method, tau=[4.0], epsilon=[1e4], strengths=[0.5, 2.0])
+    found = sparse_answers_of(tiny, method, tau=[4.0], epsilon=[1e4], strengths=[0.5, 2.0])
     write_answers(tmp_path / "answers.parquet", found.answers)
     table = pd.read_parquet(tmp_path / "answers.parquet")
     assert table.columns.tolist() == SCHEMA.names and (table["status"] == "ok").any()
@@ -186,7 +186,7 @@ def test_every_method_answers_the_task_and_stands_in_the_table(tiny, tmp_path, m
 
 
 def test_the_weakest_of_the_best_strengths_on_validation_answers_the_test_rows(tiny):
-    found = bridged(tiny, "random_direction", strengths=[4.0, 0.01, 0.5, 4.0])
+    found = sparse_answers_of(tiny, "random_direction", strengths=[4.0, 0.01, 0.5, 4.0])
     table = found.validation
     assert (table["n"] == 10).all() and (table["n_missing"] == 0).all()
     assert table["strength"].tolist() == [
@@ -204,7 +204,7 @@ def test_a_method_that_does_not_beat_no_steering_has_no_strength(tiny, method):
     """Every strength is worse: the least bad one is no result of the method."""
     task = changed_task(tiny, otherwise=False)
     given = {"strengths": [2.0, 8.0], "tau": [4.0], "epsilon": [1e4]}
-    found = bridged(tiny, method, task=task, **given)
+    found = sparse_answers_of(tiny, method, task=task, **given)
     table = found.validation
     assert table["accuracy"].iloc[0] == 1.0 and (table["accuracy"].iloc[1:] < 1.0).any()
     assert table["chosen"].tolist() == [True] + [False] * (len(table) - 1)
@@ -222,14 +222,14 @@ def test_a_method_that_does_not_beat_no_steering_has_no_strength(tiny, method):
 
 def test_a_strength_that_changes_nothing_does_not_win(tiny):
     """Ties go to no steering: nothing is gained by touching more."""
-    found = bridged(tiny, "random_direction", strengths=[1e-9])
+    found = sparse_answers_of(tiny, "random_direction", strengths=[1e-9])
     assert found.validation["accuracy"].nunique() == 1
     assert found.validation["chosen"].tolist() == [True, False]
     assert set(found.answers["status"]) == {"undefined"}
 
 
 def test_rows_without_a_solution_are_left_out_and_counted_never_scored(tiny):
-    found = bridged(tiny, tau=[1.0], epsilon=[160.0])
+    found = sparse_answers_of(tiny, tau=[1.0], epsilon=[160.0])
     table = found.answers
     gone = table["status"] == "undefined"
     assert 0 < gone.sum() < 12
@@ -244,12 +244,12 @@ def test_rows_without_a_solution_are_left_out_and_counted_never_scored(tiny):
 
 
 def test_a_program_without_a_solution_helps_nothing_and_says_so(tiny):
-    (reason,) = set(bridged(tiny, tau=[1.0], epsilon=[1e-6]).answers["reason"])
+    (reason,) = set(sparse_answers_of(tiny, tau=[1.0], epsilon=[1e-6]).answers["reason"])
     assert reason.endswith("has 0.000, without a solution for 10 of 10 rows")
 
 
 def test_rows_without_a_solution_keep_their_answer_in_the_choice_of_a_strength(tiny):
-    table = bridged(tiny, tau=[1.0], epsilon=[1e-6, 1e4], task=words_task(2)).validation
+    table = sparse_answers_of(tiny, tau=[1.0], epsilon=[1e-6, 1e4], task=words_task(2)).validation
     rows = word_rows(10, 4, "validation")
     base = answer(tiny, rows, words_task(2), HOW, None)["success"].mean()
     assert table["n_missing"].tolist()[0] == 0 and table["n_missing"].iloc[1] > 0
@@ -263,8 +263,8 @@ def test_an_adaptive_program_holds_the_margin_at_every_position(tiny, program):
     """What is added at the first position is what the static program adds there."""
     static = {"qp": "qp_optimal", "socp": "convex_optimal"}[program]
     settings = {"tau": [1.0], "epsilon": [1e4]}
-    fixed = bridged(tiny, static, **settings).answers
-    moving = bridged(tiny, f"{program}_adaptive", **settings).answers
+    fixed = sparse_answers_of(tiny, static, **settings).answers
+    moving = sparse_answers_of(tiny, f"{program}_adaptive", **settings).answers
     assert (moving["status"] == "ok").all() and fixed["strength"].equals(moving["strength"])
     first = [[text.split()[:1] for text in table["text"]] for table in (fixed, moving)]
     assert first[0] == first[1]
@@ -273,7 +273,7 @@ def test_an_adaptive_program_holds_the_margin_at_every_position(tiny, program):
 
 
 def test_positions_without_a_solution_are_told(tiny):
-    found = bridged(tiny, "socp_adaptive", tau=[1.0], epsilon=[120.0]).answers
+    found = sparse_answers_of(tiny, "socp_adaptive", tau=[1.0], epsilon=[120.0]).answers
     ok = found[found["status"] == "ok"]
     told = ok["reason"].str.contains("left alone")
     assert told.any() and found.loc[found["status"] != "ok", "success"].isna().all()
@@ -281,13 +281,13 @@ def test_positions_without_a_solution_are_told(tiny):
 
 @pytest.mark.parametrize("method", ["qp_optimal", "caa_mean_diff"])
 def test_a_task_with_one_outcome_is_undefined(tiny, method):
-    found = bridged(tiny, method, success=True)
+    found = sparse_answers_of(tiny, method, success=True)
     assert set(found.answers["status"]) == {"undefined"} and found.validation.empty
     assert found.answers["reason"].str.startswith(f"{method}: ").all()
 
 
 def test_a_task_without_wrong_answers_has_no_contrastive_direction(tiny):
-    found = bridged(tiny, "caa_contrastive", worked=("w0",))
+    found = sparse_answers_of(tiny, "caa_contrastive", worked=("w0",))
     assert found.answers["reason"].str.contains("no wrong answer").all()
 
 
@@ -295,7 +295,7 @@ def test_a_plan_without_features_is_undefined(tiny):
     empty = replace(plan_for(tiny, TinySAE(32, 4)), vectors={}, undefined={1: "never fires"})
     rows = word_rows(2)
     found = answer_sparse_method(
-        run_of(tiny), "qp_optimal", Bridge(), empty, None, rows, rows, rows, seed=0
+        run_of(tiny), "qp_optimal", SparseMethods(), empty, None, rows, rows, rows, seed=0
     )
     assert set(found.answers["reason"]) == {"never fires"}
 

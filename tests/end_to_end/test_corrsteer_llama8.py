@@ -29,7 +29,7 @@ CELLS = {
     "fine_tuning": f"{TABLES}/accuracy/fine_tuning-mmlu_pro.json",
     "caa": f"{TABLES}/accuracy/caa-mmlu_pro.json",
 }
-BRIDGED = ["caa_contrastive", "qp_optimal"]  # test_bridge.py has the others
+SPARSE_METHODS = ["caa_contrastive", "qp_optimal"]  # test_sparse_methods.py has the others
 SMALL = {
     "train_rows": 48,
     "min_outcomes": 1,
@@ -44,7 +44,7 @@ SMALL = {
             "arms": dict.fromkeys(["random_feature", "random_all", "spare_mi", "dsg_fisher", "caa"])
             | {"corrsteer_s": {"strategy": "single", "scale": 20.0}},
             "fine_tuning": {"method": "lora"},
-            "bridge": {"methods": BRIDGED, "strengths": [0.5], "tau": [0.5, 2.0]},
+            "sparse_methods": {"methods": SPARSE_METHODS, "strengths": [0.5], "tau": [0.5, 2.0]},
         },
     },
 }
@@ -168,13 +168,13 @@ def test_every_strategy_is_in_the_table(finished):
     table = pd.read_csv(finished / "results/llama8_mmlu_pro/corrsteer.csv")
     table = table[table["seed"] == "all"].set_index("method")
     strategies = {"corrsteer_s", "corrsteer_a", "corrsteer_p"}
-    assert set(table.index) == {"unsteered", *strategies, "fine_tuning", *BRIDGED}
+    assert set(table.index) == {"unsteered", *strategies, "fine_tuning", *SPARSE_METHODS}
     defined = table[table["status"] == "ok"]
     assert {"unsteered", "corrsteer_s", "corrsteer_a", "fine_tuning"} <= set(defined.index)
     assert (defined["n"] == 24).all() and defined["accuracy"].between(0, 1).all()
     assert table.loc["corrsteer_a", "layers"].split() == ["1", "2", "3"]
     undefined = table[table["status"] != "ok"]["reason"]
-    assert undefined.drop(BRIDGED, errors="ignore").str.contains("validation accuracy").all()
+    assert undefined.drop(SPARSE_METHODS, errors="ignore").str.contains("validation accuracy").all()
 
 
 def test_saes_sit_at_their_hook_point_and_rows_have_unit_norm(finished):

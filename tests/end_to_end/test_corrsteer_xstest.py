@@ -36,7 +36,7 @@ SMALL = {
     **{"seeds": [0, 1], "train_rows": 24, "validation_rows": 8, "test_rows": 12},
     **{"min_outcomes": 1},
     **{"new_tokens": 4, "layers": [4, 7], "long_prompts": "drop", "bootstrap_resamples": 50},
-    **{"bridge": {"methods": []}},
+    **{"sparse_methods": {"methods": []}},
 }
 SECTION = {
     "models": {

@@ -42,7 +42,7 @@ CORRSTEER = {
             "sae": {"path": "results/demo/sparse_autoencoders/layer_{layer}"},
             "settings": {
                 "arms": dict.fromkeys(_LEFT_OUT),
-                "bridge": {"methods": []},
+                "sparse_methods": {"methods": []},
                 "min_outcomes": 1,
             },
         }
