@@ -114,7 +114,7 @@ def test_a_lasting_fault_is_an_error_and_no_old_rows(moved, subset):
         done = fetch(proxy.address, home, *subset)
         assert proxy.counts["faults"] == 3  # one for each attempt
         assert done.returncode == 3, done.stdout + done.stderr[-3000:]
-        assert done.stdout.startswith("HubUnavailableError org/rows: the hub does not give")
+        assert done.stdout.startswith("HubUnavailableError org/rows: the hub does not send")
         assert new in done.stdout and "Traceback" not in done.stderr
 
 
