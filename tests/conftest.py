@@ -59,6 +59,7 @@ _SHARED_RUNS = {
         "tests/reliability/test_corruption.py",
         "tests/reliability/test_reruns.py",
         "tests/reliability/test_determinism.py",
+        "tests/reliability/test_both_halves.py",
         "tests/reliability/test_tracing.py",
         "tests/cluster/test_slurm.py",
     ),

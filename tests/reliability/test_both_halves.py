@@ -26,7 +26,7 @@ def test_a_program_of_the_demo_answers_the_questions_of_praise(tmp_path):
         arms[name] = {"intervention_from": source}
     path.write_text(yaml.safe_dump(config))
     targets = [ANSWERS.format(name) for name in ("unsteered", *ARMS)]
-    done = run(directory, *targets)
+    done = run(directory, *targets, forked=True)
     assert done.returncode == 0, done.stderr[-4000:]
     # Nothing that was there is made again.
     ran = [line.split()[0] for line in done.stderr.splitlines() if line.startswith("corrsteer_")]
@@ -65,7 +65,7 @@ def test_a_plan_of_praise_has_its_rows_in_the_demos_tables(tmp_path):
     config["experiments"]["demo"]["settings"]["plans"] = {"praised": plan}
     path.write_text(yaml.safe_dump(config))
     before = pd.read_csv(directory / "results/demo/pareto.csv")
-    done = run(directory, "results/demo/pareto.csv", "results/demo/generations.html")
+    done = run(directory, "results/demo/pareto.csv", "results/demo/generations.html", forked=True)
     assert done.returncode == 0, done.stderr[-4000:]
     table = pd.read_csv(directory / "results/demo/pareto.csv")
     rows = table[table["method"] == "praised"]
