@@ -192,9 +192,6 @@ rule corrsteer_as_method:
         method="|".join(PLANS) or "(?!)",
     conda:
         "../envs/steering.yaml"
-    resources:
-        mem_mb=megabytes(8000),
-        runtime=minutes(60),
     params:
         scales=lambda wildcards: plan_source(wildcards).scales,
         strategy=lambda wildcards: (

@@ -583,6 +583,7 @@ def test_13_truth_without_a_judge_is_warned_of(
             model={"id": "m"},
             task=task.model_dump(),
             task_name="t",
+            plans=[],
         ),
         input=Inputs(**files),
         output=Files(pareto=tmp_path / "pareto.csv"),
