@@ -33,6 +33,7 @@ report: "rules/report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/methods.smk"
 include: "rules/demo.smk"
 include: "rules/fetch.smk"
 include: "rules/activations.smk"

@@ -259,3 +259,43 @@ def gpus_of(device):
 def gpus(wildcards):
     """Return the number of GPUs of a job that runs the experiment's model."""
     return gpus_of(experiment(wildcards).settings.device)
+
+
+#: Rule files whose scripts contribute to every row of pareto.csv. Experiments that use `layer_sweep`
+#: or `demo` add these.
+PARETO_RULES = ["fetch", "activations", "probes", "solve", "generate", "pareto"]
+
+
+def in_demo_world(wildcards):
+    """Return whether an experiment uses files that the demo's rules make."""
+    return any(source.startswith("results/demo/") for source in local_sources(wildcards))
+
+
+def codes_behind(wildcards):
+    """Return the digest of each script that contributes to a row, by the script's name."""
+    files = [*PARETO_RULES]
+    if experiment(wildcards).settings.layer == "auto":
+        files.append("layer_sweep")
+    if in_demo_world(wildcards):
+        files.append("demo")
+    if plans(wildcards):
+        files += ["corrsteer_select", "corrsteer_answer"]
+    return codes_of(*files)
+
+
+def config_behind(wildcards):
+    """Return the whole configuration behind a row."""
+    world = {"demo_world": DEMO.model_dump()} if in_demo_world(wildcards) else {}
+    found = experiment(wildcards)
+    runs = {plan.experiment for plan in found.settings.plans.values()}
+    behind = {"corrsteer": {run: resolved(CORRSTEER[run]) for run in sorted(runs)}} if runs else {}
+    return {**resolved(found), **world, **behind}
+
+
+def own_files(wildcards):
+    """Return the user's own files that stages read directly: concept texts and lexicon."""
+    found = experiment(wildcards).task
+    files = [found.concept]
+    if found.classifier is not None and found.classifier.lexicon is not None:
+        files.append(found.classifier.lexicon)
+    return files

@@ -1,0 +1,75 @@
+# What the rules know of methods: their families, their files, and the CorrSteer plans that an
+# experiment evaluates like methods.
+from types import SimpleNamespace
+
+from steering_core.config.methods import PROGRAM_FAMILIES, families_of, family_of, settings_of
+
+
+wildcard_constraints:
+    family="|".join(PROGRAM_FAMILIES),
+
+
+SOLUTIONS = "results/{experiment}/solutions/{family}.parquet"
+
+
+#: Of a CorrSteer plan: its rows, and its vectors at the layers that its arm steers.
+PLAN_SOLUTIONS = "results/{experiment}/plans/{method}.parquet"
+PLAN_VECTORS = "results/{experiment}/plans/{method}.safetensors"
+
+
+def plan_source(wildcards):
+    """The arm that a plan comes from, and its scales."""
+    return experiment(wildcards).settings.plans[wildcards.method]
+
+
+def plan_files(wildcards):
+    """The files of the CorrSteer experiment that a plan comes from."""
+    source = plan_source(wildcards)
+    job = SimpleNamespace(run=source.experiment, arm=source.arm, seed=source.seed)
+    run_resources = expand(rules.corrsteer_fetch.output.resources, run=source.experiment)[0]
+    return {**arm_files(job), "run_resources": run_resources}
+
+
+def family_settings(family=None):
+    """Return a parameter with the configured methods of a family and the settings they read."""
+    return lambda wildcards: settings_of(family or wildcards.family, experiment(wildcards).settings)
+
+
+def steering_files(wildcards):
+    """Return the files a method steers with. Adaptive programs extend the path with the decoder."""
+    if wildcards.method not in METHODS:
+        names = {"experiment": wildcards.experiment, "method": wildcards.method}
+        return {
+            "solutions": expand(PLAN_SOLUTIONS, **names)[0],
+            "plan": expand(PLAN_VECTORS, **names)[0],
+        }
+    family = family_of(wildcards.method)
+    files = {"solutions": SOLUTIONS}
+    if family == "directions":
+        files["directions"] = rules.fit_directions.output.directions
+    else:
+        files["decoder"] = rules.encode_features.output.decoder
+        files["path"] = rules.solve.output.path
+        files["probe"] = rules.fit_probes.output.probe
+    names = {"experiment": wildcards.experiment, "family": family}
+    return {name: expand(file, **names)[0] for name, file in files.items()}
+
+
+def all_solutions(wildcards):
+    """Return the solutions of every family with a configured method."""
+    families = families_of(experiment(wildcards).settings.methods)
+    return [
+        *expand(SOLUTIONS, experiment=wildcards.experiment, family=families),
+        *expand(PLAN_SOLUTIONS, experiment=wildcards.experiment, method=plans(wildcards)),
+    ]
+
+
+def all_paths(wildcards):
+    """Return the path of each configured family of programs; the pictures need at least one."""
+    families = families_of(experiment(wildcards).settings.methods)
+    programs = [family for family in families if family in PROGRAM_FAMILIES]
+    return expand(
+        rules.solve.output.path,
+        experiment=wildcards.experiment,
+        family=programs or PROGRAM_FAMILIES[:1],
+    )
