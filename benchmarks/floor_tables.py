@@ -43,7 +43,9 @@ def pareto(of: Experiment, rates: Rates, repeats: int) -> Stage:
     texts = solutions.loc[
         solutions["split"] == "prompt", ["method", "strength_index", "example_id"]
     ]
-    judged = texts.assign(judged=rng.integers(0, 2, len(texts)).astype(float))
+    judged = texts.assign(
+        score=rng.random(len(texts)), judged=lambda rows: (rows["score"] > 0.5) * 1.0, empty=0.0
+    )
     texts = texts.assign(
         n_tokens=rng.integers(50, 100, len(texts)),
         kl_sum=rng.exponential(50.0, len(texts)),
