@@ -92,7 +92,9 @@ def corrsteer_report(rates: Rates, repeats: int) -> Stage:
         return pd.DataFrame({"example_id": [f"x{i}" for i in range(ANSWERS)]}).assign(
             prompt=" ".join(f"w{i}" for i in range(100)),
             gold="A",
+            n_options=4,
             text=np.where(success, "A", "B"),
+            answer=np.where(success, "A", "B"),
             success=success,
             status="ok",
             reason="",
