@@ -61,13 +61,13 @@ def cache_activations(
     positions: Literal["last", "all"] = "last",
     metadata: dict[str, Any] | None = None,
 ) -> int:
-    """Write the residual stream of every site, as the site sees it (centred where it is).
+    """Write the residual stream at every site, centred where the SAE of the site needs it.
 
-    Of the examples by length this shard takes every ``shards``-th and cuts batches of similar
-    length from them. Row groups have ``GROUP_ROWS`` rows, so the file does not depend on the
-    batches. Copying from the device, checking, compressing and writing run beside the next forward
-    passes. Memory holds a batch, ``QUEUE_BYTES`` of residuals or another batch, and a row group;
-    besides, the texts and 4 bytes for each of their tokens.
+    The examples are sorted by length, and each shard takes every ``shards``-th of them. A batch
+    holds texts of similar length. A row group has ``GROUP_ROWS`` rows, so the file does not depend
+    on the batches. A second thread copies from the device, checks, compresses and writes during
+    the next forward passes. Peak memory is one batch, the queue of residuals (``QUEUE_BYTES``, or
+    one larger batch), one row group, the texts, and 4 bytes per token.
 
     Returns:
         The number of rows written.
@@ -110,7 +110,7 @@ def cache_activations(
 def _positions(
     mask: Bool[torch.Tensor, "batch seq"], which: Literal["last", "all"]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (row, column) of the wanted tokens of right-padded rows."""
+    """Return row and column of every token to keep in a right-padded batch."""
     if which == "all":
         return mask.nonzero(as_tuple=True)
     return torch.arange(len(mask)), mask.sum(dim=1) - 1
@@ -124,7 +124,7 @@ def _record(
     token: Int[torch.Tensor, " n"],
     raw: dict[str, Float[torch.Tensor, "n d_model"]],
 ) -> pa.RecordBatch:
-    """Return the rows to write; ``raw`` may still be on the device."""
+    """Return the table rows of a batch. ``raw`` may still be on the device."""
     columns: list[pa.Array] = [
         pa.array(names, pa.string()),
         pa.array(position.numpy(), pa.int32()),
@@ -145,10 +145,10 @@ def _record(
 def _background_writer(
     path: Path, schema: pa.Schema
 ) -> Iterator[Callable[[Callable[[], pa.RecordBatch], int], None]]:
-    """Yield a function that has a batch, of so many bytes, made and written in a thread.
+    """Yield a function that builds and writes a batch of a given size in a second thread.
 
-    It waits where the batches in flight would have more than ``QUEUE_BYTES`` with this one; a
-    single batch may. What the thread raised is raised by a later call, or at the end.
+    The function waits while the batches in flight and this one exceed ``QUEUE_BYTES``. A single
+    larger batch is allowed. An error of the thread is raised by the next call, or at the end.
     """
     pending: deque[tuple[Future, int]] = deque()
     held: list[pa.RecordBatch] = []

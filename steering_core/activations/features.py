@@ -35,7 +35,7 @@ def encode_features(
 ) -> None:
     """Encode the cached residuals of the dictionary's site and write the active features.
 
-    Values are activations of unit-norm decoder rows: lengths in the residual stream.
+    Activations are scaled to decoder rows of norm 1, so they are lengths in the residual stream.
 
     Raises:
         ModelError: if an activation is not finite.
@@ -95,7 +95,7 @@ def feature_matrix(path: str | Path, example_ids: Sequence[str]) -> sp.csr_matri
     """Return the features of ``example_ids`` in that order, (n, d_sae).
 
     Raises:
-        StorageError: if one of them has none, or the file is missing or damaged.
+        StorageError: if an example has no row, or the file is missing or damaged.
 
     """
     wanted = set(example_ids)

@@ -1,4 +1,4 @@
-"""The manifest that makes the parts of a cache one cache, without copying."""
+"""The manifest of an activation cache: it joins the parts without copying them."""
 
 import errno
 import json
@@ -31,9 +31,9 @@ _NO_DAMAGE = {
 
 @contextmanager
 def damage_of(path: str | Path, advice: str = "delete it, run again.") -> Iterator[None]:
-    """Turn what reading a damaged file raises inside the block into one :class:`StorageError`.
+    """Turn every error of a damaged file inside the block into one :class:`StorageError`.
 
-    A file that may not be read, or a file system that fails, is no damage: that error passes.
+    Permission and file-system errors are not damage: they pass unchanged.
     """
     try:
         yield
@@ -51,12 +51,12 @@ def origin(
     max_tokens: int | None = None,
     positions: str | None = None,
 ) -> dict[str, Any]:
-    """Return what a cache must have been made from, and with which libraries if it is made now.
+    """Return the model, SAEs and texts that a cache belongs to, and the library versions of today.
 
     Args:
-        resources: what the fetch stage found.
-        examples: the file of texts, which also says how many tokens of each are read.
-        max_tokens: at which texts are cut.
+        resources: content of resources.json, which the fetch stage wrote.
+        examples: the file of texts, with the number of tokens of each.
+        max_tokens: the length to which texts are cut.
         positions: which tokens of a text are kept, ``last`` or ``all``.
 
     """
@@ -85,9 +85,9 @@ def expected_rows(examples: str | Path, positions: str) -> int:
 
 
 def check_origin(found: dict[str, Any], expected: dict[str, Any], path: str | Path) -> None:
-    """Compare the origin that the file ``path`` names with the experiment's :func:`origin`.
+    """Compare the origin in the file ``path`` with the experiment's :func:`origin`.
 
-    Other versions of the libraries are a warning: they may change last digits.
+    A different library version is only a warning, since it may change the last digits.
 
     Raises:
         StorageError: naming the first value that differs: a model revision, an SAE, the texts.
@@ -148,13 +148,13 @@ def write_manifest(
 
 
 def _repeat(rows: list[pa.Table]) -> bool:
-    """Whether an (example, position) is there twice; in arrays, as there may be millions."""
+    """Return True if an (example, position) occurs twice. Arrays, since there may be millions."""
     whole = pa.concat_tables(rows) if rows else pa.table({"example_id": [], "position": []})
     return len(whole.group_by(whole.column_names).aggregate([])) < len(whole)
 
 
 def _mixed(part: Path, metadata: dict[str, Any], shared: dict[str, Any]) -> StorageError:
-    """Return the error of a part that differs from those before it."""
+    """Return the error for a part that does not match the parts before it."""
     keys = sorted(k for k in shared.keys() | metadata.keys() if shared.get(k) != metadata.get(k))
     if keys == ["versions"]:
         now = running_versions()

@@ -24,8 +24,8 @@ class ActivationCache:
 
     Args:
         manifest: path of ``manifest.json``; the parts lie beside it.
-        resources: what the fetch stage found; the cache must have been made from that.
-        examples: the file of texts; likewise.
+        resources: content of resources.json. The cache must be of the same model and SAEs.
+        examples: the file of texts. The cache must be of the same texts.
 
     Raises:
         StorageError: if the manifest is missing, damaged or of another model, SAE, dtype or texts.
@@ -80,7 +80,7 @@ class ActivationCache:
                             yield names, _matrix(table[hook_name])[rows]
 
     def _verify(self, path: Path, sha256: str) -> None:
-        """Compare a part with its manifest, once: page checksums do not cover the headers."""
+        """Check the digest of a part once, since page checksums do not cover the headers."""
         if path not in self._verified:
             if content_digest(path) != sha256:
                 raise StorageError(f"{path} is not what its manifest lists: {_ADVICE}")
@@ -126,7 +126,7 @@ class ActivationCache:
 
 
 def _at(rows: pa.Table, position: int) -> Bool[np.ndarray, " rows"]:
-    """Return which rows hold the token at ``position``; the rows of an example are consecutive."""
+    """Return the rows of the token at ``position``. The rows of an example are consecutive."""
     if position >= 0:
         return rows["position"].to_numpy() == position
     ids = _whole(rows["example_id"])

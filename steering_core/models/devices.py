@@ -1,4 +1,4 @@
-"""Device and precision, decided in one place."""
+"""Choice of device, and what differs between devices."""
 
 import torch
 
@@ -23,25 +23,25 @@ def choose_device(name: str) -> torch.device:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Move ``tensor`` there. The copy to a GPU does not wait for what the GPU still has to do."""
+    """Move ``tensor`` to ``device``. A copy to a GPU does not wait for its queued work."""
     return tensor.to(device, non_blocking=device.type == "cuda" and tensor.device.type == "cpu")
 
 
 def float64_device(device: torch.device) -> torch.device:
-    """Return where to compute in float64 for ``device``: the CPU for MPS, which has none."""
+    """Return the device for float64 work: the CPU if ``device`` is MPS, which has no float64."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def batch_dependent(device: torch.device) -> bool:
-    """Whether a row's digits depend on its batch whatever is done about it: not on a CPU.
+    """Return True if results may change with the other rows of a batch (any device but the CPU).
 
-    What is done there is in :mod:`steering_core.models.tokens`.
+    On a CPU, :mod:`steering_core.models.tokens` pads so that they do not change.
     """
     return device.type != "cpu"
 
 
 def free_cache() -> None:
-    """Give back the memory that PyTorch keeps of a GPU for later tensors."""
+    """Empty PyTorch's cache of GPU memory."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
@@ -49,7 +49,7 @@ def free_cache() -> None:
 
 
 def wait_for_devices() -> None:
-    """Return when GPUs have done what was asked of them."""
+    """Wait for all queued GPU work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     if torch.backends.mps.is_available():

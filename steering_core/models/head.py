@@ -1,4 +1,4 @@
-"""From the final hidden state to logits, which steered and base passes share."""
+"""The language-model head: from the final hidden state to logits."""
 
 import math
 
@@ -19,10 +19,10 @@ _DIVISORS = ("logits_scaling",)
 def final_hidden(
     lm: LanguageModel, ids: Int[torch.Tensor, "batch seq"], mask: Bool[torch.Tensor, "batch seq"]
 ) -> Float[torch.Tensor, "batch seq d_model"]:
-    """Return what the output embedding reads; logits are made chunk by chunk from it.
+    """Return the input of the output embedding, from which logits are computed in chunks.
 
-    That is the stream after the final norm, and after what a model does to it besides (Mamba casts
-    it, some scale it). The pass ends there: no logits are made.
+    This is the residual stream after the final norm, and after any cast or scale that the model
+    applies. The pass ends there, so no logits are computed.
 
     Raises:
         ModelError: if the output embedding is not called.
@@ -63,7 +63,7 @@ def logits_of(
     Args:
         lm: the model.
         hidden: as :func:`final_hidden` returns it.
-        columns: of which tokens.
+        columns: the token ids whose logits are wanted.
     """
     config = lm.model.config.get_text_config()
     head = lm.model.get_output_embeddings()
@@ -77,7 +77,7 @@ def logits_of(
 
 
 def _scale(config: PretrainedConfig) -> float:
-    """Return what a model multiplies its logits by; 1 for most."""
+    """Return the factor by which a model multiplies its logits; 1 for most models."""
     above, below = (
         math.prod(getattr(config, name, None) or 1.0 for name in names)
         for names in (_MULTIPLIERS, _DIVISORS)
@@ -87,7 +87,7 @@ def _scale(config: PretrainedConfig) -> float:
 
 @torch.no_grad()
 def check_head(lm: LanguageModel) -> None:
-    """Compare :func:`logits_of` with the model's own logits, on two tokens.
+    """Compare :func:`logits_of` with the model's own logits on two tokens.
 
     Raises:
         ModelError: if the model does more to its logits than a known scale and a soft cap, or if

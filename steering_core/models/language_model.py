@@ -47,7 +47,7 @@ class ModelShape:
     Attributes:
         n_layers: transformer blocks.
         d_model: width of the residual stream.
-        context: positions that a text may have.
+        context: largest number of positions of a text.
         blocks_path: where the blocks are in the module tree that ``AutoModelForCausalLM`` builds.
         architecture: name of the class that it builds.
     """
@@ -78,7 +78,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the weights."""
         return self.model.device
 
     @property
@@ -325,5 +325,5 @@ def check_stream(model: "PreTrainedModel", blocks_path: str, name: str) -> None:
 
 
 def is_local(model_id: str) -> bool:
-    """Whether ``model_id`` names a directory here."""
+    """Return True if ``model_id`` is a local directory."""
     return Path(model_id).is_dir()

@@ -1,4 +1,4 @@
-"""What resources.json of the fetch stage names, taken up by later stages. Imports no sae-lens."""
+"""Load the model and the sites that resources.json of the fetch stage names (no sae-lens)."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
     """Return ``model`` at the revision that was fetched.
 
     Raises:
-        ModelError: if it is a local directory that was changed since, or is gone.
+        ModelError: if it is a local directory that has changed since the fetch or is missing.
 
     """
     revision = resources["model"]["revision"]
@@ -41,7 +41,7 @@ def fetched_model(model: dict[str, Any], resources: dict[str, Any], device: str)
 
 
 def fetched_tokenizer(model: Model, resources: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of ``model`` at the revision that was fetched; weights need not be here.
+    """Load the tokenizer of ``model`` at the revision that was fetched. No weights are needed.
 
     Raises:
         ModelError: as :func:`pinned_model`, or if the tokenizer cannot be loaded.
@@ -60,7 +60,7 @@ def cached_sites(resources: dict[str, Any]) -> list[Site]:
 
 
 def changed(what: str) -> ModelError:
-    """Return the error about a local source that is not what was fetched."""
+    """Return the error for a local source that has changed since the fetch."""
     return ModelError(
         f"{what} is not what the fetch stage saw: it is damaged or was edited. Restore it, or "
         "delete resources.json of the experiment to take it as it is now."

@@ -1,4 +1,4 @@
-"""Text to padded token ids with the mask that must go with them."""
+"""Turn texts into padded token ids with their attention mask."""
 
 import logging
 from array import array
@@ -41,9 +41,9 @@ class TokenBatch:
 
 
 class TokenRows(Sequence[Int[np.ndarray, " length"]]):
-    """Token ids of many texts in one array: 4 bytes a token and 8 a text.
+    """Token ids of many texts in one array: 4 bytes per token and 8 per text.
 
-    Lists of Python's numbers take ten times as much.
+    Lists of Python integers take ten times as much memory.
     """
 
     def __init__(self, rows: Iterable[Sequence[int]]):
@@ -109,7 +109,7 @@ def tokenize_many(
     max_tokens: int | None = None,
     control_tokens: bool = False,
 ) -> TokenRows:
-    """Return the rows of :func:`tokenize` in little memory."""
+    """Return the rows of :func:`tokenize` as one compact array."""
     return TokenRows(_token_rows(tokenizer, texts, prepend_bos, max_tokens, control_tokens))
 
 
@@ -199,13 +199,13 @@ def _encoded(
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids of special tokens, without the one that stands for unknown words."""
+    """Return the ids of the special tokens except the unknown token."""
     added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(added | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
 
 
 def naming_special_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[bool]:
-    """Return for each text whether the name of a special token stands in it.
+    """Return for each text True if it contains the name of a special token.
 
     A chat template would turn such a name into the token itself.
     """
@@ -257,7 +257,7 @@ def pad(
     context: int | None = None,
     width: int = 0,
 ) -> TokenBatch:
-    """Pad token rows to one length, ``width`` at least. Left to generate, right for a single pass.
+    """Pad token rows to one length of at least ``width``: left to generate, right for one pass.
 
     ``prepend_bos`` must be as in the call that tokenised the rows. The first token of a row is
     marked as BOS if it was prepended or if it is the tokenizer's BOS.
@@ -298,9 +298,9 @@ def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
 
 
 def batch_cuts(lengths: Int[np.ndarray, " n"], batch_tokens: int) -> list[int]:
-    """Return where to cut rows that ascend in length: 0, the ends of the batches, and n.
+    """Return the batch boundaries of rows sorted by length: 0, the end of each batch, and n.
 
-    Each batch takes as many rows as :func:`token_batches` allows it.
+    A batch takes as many rows as :func:`token_batches` allows.
     """
     cuts = [0]
     for i, length in enumerate(lengths):
