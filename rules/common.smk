@@ -38,6 +38,7 @@ PLANS = plan_names(config)
 PRODUCTS = [
     "pareto.csv",
     "pareto.svg",
+    "pareto.html",
     "sweep.svg",
     "generations.html",
     "features.html",
@@ -45,6 +46,7 @@ PRODUCTS = [
     "variants.csv",
     "variants.svg",
     "norm_matched.csv",
+    "norm_matched.svg",
     "provenance.json",
     "products.json",
 ]

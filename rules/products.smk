@@ -12,6 +12,12 @@ rule pareto_figure:
             category="{experiment}",
             labels={"what": "Pareto frontier"},
         ),
+        page=report(
+            "results/{experiment}/pareto.html",
+            caption="report/pareto.rst",
+            category="{experiment}",
+            labels={"what": "Pareto frontier, to explore"},
+        ),
     log:
         "results/{experiment}/logs/pareto_figure.log",
     benchmark:
@@ -53,6 +59,7 @@ rule sweep_figure:
 
 rule generations_page:
     input:
+        pareto=rules.pareto.output.pareto,
         examples=rules.examples.output.examples,
         generations=methods_of(rules.generate.output.generations),
         judged=rules.judge.output.judged,
@@ -173,6 +180,31 @@ rule norm_matched:
         code=code("norm_matched.py"),
     script:
         "../workflow_scripts/norm_matched.py"
+
+
+rule norm_matched_figure:
+    input:
+        table=rules.norm_matched.output.table,
+        pareto=rules.pareto.output.pareto,
+    output:
+        figure=report(
+            "results/{experiment}/norm_matched.svg",
+            caption="report/norm_matched.rst",
+            category="{experiment}",
+            labels={"what": "programs and directions at equal norm"},
+        ),
+    log:
+        "results/{experiment}/logs/norm_matched_figure.log",
+    benchmark:
+        "results/{experiment}/benchmarks/norm_matched_figure.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        code=code("norm_matched_figure.py"),
+    script:
+        "../workflow_scripts/norm_matched_figure.py"
 
 
 rule solve_variants:

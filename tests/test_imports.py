@@ -21,6 +21,7 @@ NO_MODEL = [
     "frontier_figure.py",
     "generations_page.py",
     "norm_matched.py",
+    "norm_matched_figure.py",
     "pareto.py",
     "pareto_figure.py",
     "pick_layer.py",

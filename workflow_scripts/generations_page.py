@@ -20,6 +20,10 @@ with job(snakemake):
     texts = texts[texts["example_id"].isin(prompts["example_id"])].rename(
         columns={"example_id": "prompt_id"}
     )
+    # A table of numbers read from text: the same numbers, since they are written in full.
+    point = ["method", "strength_name", "strength"]
+    table = pd.read_csv(snakemake.input.pareto, usecols=[*point, "selected"])
+    texts = texts.merge(table, on=point, how="left", validate="many_to_one")
     texts["target_score"] = target_scores(texts["score"], snakemake.params.target_class)
     classifier = snakemake.params.classifier
     page = generations_page(

@@ -1,4 +1,4 @@
-"""Draw effect against cost, with the Pareto frontier."""
+"""Draw effect against cost, with the Pareto frontier: a picture, and a page to explore."""
 
 from steering_core.runtime.job import job
 
@@ -8,4 +8,6 @@ with job(snakemake):
     from steering_core.tables.charts import save_chart
     from steering_core.tables.pareto_figure import pareto_figure
 
-    save_chart(pareto_figure(pd.read_csv(snakemake.input.pareto)), snakemake.output.figure)
+    table = pd.read_csv(snakemake.input.pareto)
+    save_chart(pareto_figure(table), snakemake.output.figure)
+    save_chart(pareto_figure(table, interactive=True), snakemake.output.page)

@@ -19,7 +19,7 @@ _FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 _FORMATS = ("svg", "png", "html")
 
 
-def finished(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
+def finished(chart: alt.TopLevelMixin, legend_columns: int = 5) -> alt.TopLevelMixin:
     """Return ``chart`` on white, with the shared fonts, axes and a legend below."""
     return (
         chart.configure(background="white", font=_FONT, padding=12)
@@ -39,7 +39,7 @@ def finished(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
         )
         .configure_legend(
             orient="bottom",
-            columns=5,
+            columns=legend_columns,
             labelFontSize=13,
             labelLimit=260,
             symbolSize=110,
@@ -111,13 +111,19 @@ def save_chart(chart: alt.TopLevelMixin, path: str | Path) -> None:
         with atomic_path(path) as temporary:
             chart.save(str(temporary), format="png", scale_factor=2)
         return
+    if kind == "svg":
+        write_text(path, svg_text(chart))
+        return
     buffer = io.StringIO()
-    if kind == "html":
-        chart.save(buffer, format="html", inline=True)
-        write_text(path, buffer.getvalue())
-    else:
-        chart.save(buffer, format="svg")
-        write_text(path, _renumbered(buffer.getvalue()))
+    chart.save(buffer, format="html", inline=True)
+    write_text(path, buffer.getvalue())
+
+
+def svg_text(chart: alt.TopLevelMixin) -> str:
+    """Return ``chart`` as SVG, the same for the same chart."""
+    buffer = io.StringIO()
+    chart.save(buffer, format="svg")
+    return _renumbered(buffer.getvalue())
 
 
 def _renumbered(svg: str) -> str:

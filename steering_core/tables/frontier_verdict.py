@@ -67,6 +67,31 @@ def strength_label(row: pd.Series) -> str:
     return f"{name}={row['strength']:g}{at}{held}"
 
 
+_SYMBOLS = {"alpha": "α", "tau": "τ", "lambda": "λ", "lam": "λ", "epsilon": "ε"}
+
+
+def readable_strength(name: object, value: float) -> str:
+    """Return a strength for readers: ``λ = 1, τ = 10``; the fixed parameter comes first.
+
+    Args:
+        name: what is swept, as in the column ``strength_name``: ``alpha``, or ``tau at lambda=1``;
+            an empty cell leaves the name out.
+        value: the strength; a missing one gives an empty text.
+
+    """
+    if pd.isna(value):
+        return ""
+    if pd.isna(name) or not str(name):
+        return f"{value:g}"
+    swept, at, fixed = str(name).partition(" at ")
+    held = ", ".join(
+        f"{_SYMBOLS.get(key, key)} = {at}"
+        for key, _, at in (part.strip().partition("=") for part in fixed.split(",") if at)
+    )
+    shown = f"{_SYMBOLS.get(swept, swept)} = {value:g}"
+    return f"{held}, {shown}" if held else shown
+
+
 def _point(row: pd.Series) -> str:
     name, at, fixed = str(row["strength_name"]).partition(" at ")
     return (

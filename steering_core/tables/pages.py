@@ -18,6 +18,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from steering_core.tables.frontier_verdict import is_true, readable_strength
 from steering_core.tables.palette import method_styles
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -108,14 +109,14 @@ def generations_page(
 ) -> str:
     """Build a page of the texts: a row per prompt, unsteered first, a column per method.
 
-    Each column has a selector for the method's strengths, initially at the middle one. Readers can
-    search the page and hide columns.
+    Each column has a selector for the method's strengths. It starts at the selected strength, or at
+    the middle one if none is selected. Readers can search the page and hide columns.
 
     Args:
         df: columns ``prompt_id``, ``prompt``, ``method``, ``strength``, ``text``; optionally
-            ``strength_name``, ``status`` (of the program) and ``target_score`` (the judge's
-            score of the text, any type). A missing text or value is shown as missing, a text
-            without a visible character as "(empty)".
+            ``strength_name``, ``status`` (of the program), ``target_score`` (the judge's score of
+            the text, any type) and ``selected`` (whether this strength was selected). A missing
+            text or value is shown as missing, a text without a visible character as "(empty)".
         title: the page's heading, plain text.
         verdict: the meaning and the judge of ``target_score``, plain text.
         warnings: warnings at the top of the page, plain text.
@@ -138,7 +139,7 @@ def generations_page(
                 "method": method,
                 "colour": styles[method].colour,
                 "strengths": strengths,
-                "shown_first": (len(strengths) - 1) // 2,
+                "shown_first": _first_shown(mine, strengths),
             }
         )
     rows = {
@@ -171,13 +172,19 @@ def generations_page(
     )
 
 
+def _first_shown(rows: pd.DataFrame, labels: Sequence[str]) -> int:
+    """Return the place of the selected strength in ``labels``, or of the middle one."""
+    if "selected" in rows.columns:
+        for label in rows.loc[is_true(rows["selected"]), "_label"]:
+            return labels.index(label)
+    return (len(labels) - 1) // 2
+
+
 def _strength_labels(df: pd.DataFrame) -> pd.Series:
-    values = pd.to_numeric(df["strength"]).map(
-        lambda value: "" if np.isnan(value) else f"{value:g}"
-    )
-    if "strength_name" not in df.columns:
-        return values
-    return (df["strength_name"].fillna("").astype(str) + " " + values).str.strip()
+    names = df["strength_name"] if "strength_name" in df.columns else [None] * len(df)
+    values = pd.to_numeric(df["strength"])
+    labels = [readable_strength(*at) for at in zip(names, values, strict=True)]
+    return pd.Series(labels, index=df.index, dtype=object)
 
 
 def _entry(row: Mapping[str, Any], choice: int) -> dict[str, Any]:

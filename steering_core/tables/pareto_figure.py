@@ -17,10 +17,12 @@ from steering_core.tables.charts import (
     pixels,
     spread_axis,
 )
+from steering_core.tables.frontier_verdict import readable_strength
 from steering_core.tables.palette import Style, method_styles
 
 _UNSTEERED = "no_steering"
 _OUTLINED = "datum.outlined"
+_FAINT = 0.22  # opacity of what is neither selected nor on the frontier
 _PADDING = 20  # pixels above a share of 1 and below 0, for markers and labels
 
 
@@ -49,7 +51,7 @@ _FLIP = _Quantity("eval_flip_rate", "flipped, by evaluation probe (share)", "eva
 _L0 = _Quantity("prompt_l0_mean", "features changed per prompt, L0 (log scale)")
 
 
-def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
+def pareto_figure(df: pd.DataFrame, *, interactive: bool = False) -> alt.HConcatChart:
     """Draw the effect of steering against its cost: three panels, one series per method.
 
     The panels show KL per token against classifier rate, added norm against the flip rate of the
@@ -57,7 +59,9 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
     axes of a panel are over the same inputs: prompts, or the test rows outside the target class by
     the evaluation probe.
 
-    - A line joins the points of a method in order of strength.
+    - Selected points and the frontier are in full colour. The other strengths are faint.
+    - A line joins the points of a method in order of strength. It stops at a point with an unsolved
+      input, because that point is a mean over other inputs.
     - A point is hollow if some of the panel's inputs had no solution.
     - Bars are bootstrap 95 % intervals.
     - A black outline marks the frontier of the first panel. The label beside it is
@@ -68,11 +72,47 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
 
     Args:
         df: a pareto table of one experiment, with the columns of ``pareto`` in ``columns.yaml``.
+        interactive: for a page with scripts: a click on the legend shows that method alone, and
+            the axes of a panel can be moved and zoomed.
 
     Raises:
         ValueError: if ``df`` does not have exactly one experiment and one seed.
 
     """
+    panels, texts = _panels(df, interactive=interactive)
+    first = df.iloc[0]
+    how = "Click a method below to see it alone; drag or scroll to zoom. " if interactive else ""
+    title = alt.TitleParams(
+        f"{first['experiment']}: what steering achieves and what it costs",
+        subtitle=[
+            f"{first['model']}, {first['task']}, layer {first['layer']}. {how}Lines join rising "
+            "strengths. Bars: bootstrap 95 % intervals. Dashed: unsteered.",
+            "Full colour: a ring is the strength of its method selected on validation prompts; a "
+            "black outline is on the frontier of the first panel, with the share of resamples.",
+            "Hollow: some inputs had no solution." + _nowhere(texts),
+        ],
+        fontSize=17,
+        offset=14,
+    )
+    return finished(alt.hconcat(*panels, spacing=26, title=title))
+
+
+def pareto_panels(df: pd.DataFrame) -> list[alt.LayerChart]:
+    """Return the panels of :func:`pareto_figure` one by one, each with its legend.
+
+    A narrow page shows them below each other.
+
+    Raises:
+        ValueError: if ``df`` does not have exactly one experiment and one seed.
+
+    """
+    return [finished(panel, legend_columns=3) for panel in _panels(df)[0]]
+
+
+def _panels(
+    df: pd.DataFrame, *, interactive: bool = False
+) -> tuple[list[alt.Chart | alt.LayerChart], pd.DataFrame]:
+    """Return the three panels, and the rows drawn in the first."""
     if len(df[["experiment", "seed"]].drop_duplicates()) != 1:
         raise ValueError("a pareto figure shows one experiment at one seed: select its rows first.")
     styles = method_styles(df["method"])
@@ -82,26 +122,22 @@ def pareto_figure(df: pd.DataFrame) -> alt.HConcatChart:
     texts = rows.assign(hollow=_some_prompt_left_alone(df))
     tested = rows.assign(hollow=df["n_outside_eval_solved"] < df["n_outside_eval"])
     through_features = texts[texts["prompt_l0_mean"] > 0]
-    panels = [
-        _panel(texts, styles, "Cost in the text", _KL, _RATE, base, labelled=True),
-        _panel(tested, styles, "Cost in the residual stream", _NORM, _FLIP),
-        _panel(through_features, styles, "Cost in features", _L0, _RATE, base),
-    ]
-    first = df.iloc[0]
-    title = alt.TitleParams(
-        f"{first['experiment']}: what steering achieves and what it costs",
-        subtitle=[
-            f"{first['model']}, {first['task']}, layer {first['layer']}. Lines join rising "
-            "strengths. Bars: bootstrap 95 % intervals. Dashed: unsteered.",
-            "Black outline: on the frontier of the first panel, and, where there is room, in how "
-            "many resamples of the prompts. Ring: the strength of its method that was selected on "
-            "validation prompts.",
-            "Hollow: some inputs had no solution." + _nowhere(texts),
-        ],
-        fontSize=17,
-        offset=14,
+    chosen = (
+        alt.selection_point(name="chosen", fields=["method"], bind="legend")
+        if interactive
+        else None
     )
-    return finished(alt.hconcat(*panels, spacing=26, title=title))
+    panels = [
+        _panel(texts, styles, "Cost in the text", _KL, _RATE, base, labelled=True, chosen=chosen),
+        _panel(tested, styles, "Cost in the residual stream", _NORM, _FLIP, chosen=chosen),
+        _panel(through_features, styles, "Cost in features", _L0, _RATE, base, chosen=chosen),
+    ]
+    if chosen is not None:
+        # The selection belongs to one panel and filters them all.
+        first = next((at for at, one in enumerate(panels) if isinstance(one, alt.LayerChart)), None)
+        if first is not None:
+            panels[first] = panels[first].add_params(chosen)
+    return panels, texts
 
 
 def _drawn(df: pd.DataFrame, styles: dict[str, Style]) -> pd.DataFrame:
@@ -118,13 +154,15 @@ def _drawn(df: pd.DataFrame, styles: dict[str, Style]) -> pd.DataFrame:
         strength=pd.to_numeric(df["strength"]),
         strength_name=swept,
         series=df["method"] + " " + swept,
+        at=[readable_strength(*at) for at in zip(swept, df["strength"], strict=True)],
         outlined=_flag(df["on_frontier"]),
         selected=_flag(df["selected"]),
+        highlighted=_flag(df["selected"]) | _flag(df["on_frontier"]),
         sure=pd.to_numeric(df["frontier_probability"]),
         area=df["method"].map({method: style.size for method, style in styles.items()}),
         # Draw the first methods of the legend last, so that they are on top.
         rank=df["method"].map(places),
-    )
+    ).copy()  # in one block, since many columns were added
 
 
 def _nowhere(texts: pd.DataFrame) -> str:
@@ -154,13 +192,17 @@ def _panel(
     base: pd.Series | None = None,
     *,
     labelled: bool = False,
+    chosen: alt.Parameter | None = None,
 ) -> alt.Chart | alt.LayerChart:
     """Draw ``y``, a share from 0 to 1, against ``x`` for every method."""
     frame = {"title": title, "width": WIDTH, "height": HEIGHT}
     rows = rows.dropna(subset=[x.column, y.column])
     if rows.empty:
         return note("not defined for this experiment").properties(**frame)
-    about = ["method", "series", "strength_name", "strength", "outlined", "selected"]
+    rows = rows.sort_values("strength", kind="stable")
+    # A line stops at a hollow point, and another one starts behind it.
+    rows = rows.assign(run=rows.groupby("series")["hollow"].cumsum()).sort_index()
+    about = ["method", "series", "run", "at", "strength", "outlined", "selected", "highlighted"]
     about += ["hollow", "rank", "area"]
     spread = pd.concat([rows[name] for name in x.columns])
     options = log_axis(spread) if x is _L0 else spread_axis(spread)
@@ -170,9 +212,11 @@ def _panel(
     source = alt.Chart(rows[[*about, *x.columns, *y.columns]]).encode(
         across, up, _by_method("color", styles)
     )
-    lines = source.mark_line(strokeWidth=1.5, opacity=0.55)
-    layers: list[alt.Chart] = [lines.encode(detail="series:N", order="strength:Q")]
-    layers += _intervals(source, x, y)
+    if chosen is not None:
+        source = source.transform_filter(chosen)
+    lines = source.transform_filter("!datum.hollow").mark_line(strokeWidth=1.5, opacity=_FAINT)
+    layers: list[alt.Chart] = [lines.encode(detail=["series:N", "run:N"], order="strength:Q")]
+    layers += _intervals(source.transform_filter("datum.highlighted"), x, y)
     layers += _points(source, styles, rows, [x.column, y.column])
     if labelled:
         layers += label_layers(_labels(rows, x, y, options["scale"]), across, up)
@@ -181,7 +225,10 @@ def _panel(
             strokeDash=[6, 4], color=QUIET, strokeWidth=1.3
         )
         layers.insert(0, dashed.encode(y="base:Q"))
-    return alt.layer(*layers).properties(**frame)
+    panel = alt.layer(*layers).properties(**frame)
+    if chosen is None:
+        return panel
+    return panel.add_params(alt.selection_interval(name=f"zoom_{x.column}", bind="scales"))
 
 
 def _labels(rows: pd.DataFrame, x: _Quantity, y: _Quantity, scale: alt.Scale) -> pd.DataFrame:
@@ -235,11 +282,12 @@ def _points(
         _by_method("shape", styles),
         alt.Size("area:Q", scale=None, legend=None),
         order=alt.Order("rank:Q", sort="descending"),
-        tooltip=["method", "strength_name", "strength", *shown],
+        opacity=alt.condition("datum.highlighted", alt.value(1), alt.value(_FAINT)),
+        tooltip=["method", alt.Tooltip("at", title="strength"), *shown],
     )
     found = [
         points.transform_filter("!datum.hollow")
-        .mark_point(filled=True, opacity=1)
+        .mark_point(filled=True)
         .encode(
             stroke=alt.condition(_OUTLINED, alt.value("black"), alt.value("white")),
             strokeWidth=alt.condition(_OUTLINED, alt.value(1.6), alt.value(0.4)),
@@ -247,7 +295,7 @@ def _points(
     ]
     if rows["hollow"].any():
         hollow = points.transform_filter("datum.hollow")
-        found.append(hollow.mark_point(filled=False, fill="white", strokeWidth=1.6, opacity=1))
+        found.append(hollow.mark_point(filled=False, fill="white", strokeWidth=1.6))
     if rows["selected"].any():
         ring = source.transform_filter("datum.selected")
         found.append(

@@ -73,7 +73,13 @@ def test_another_margin_steers_again_with_the_programs_that_read_it_alone():
     assert done.returncode == 0, done.stderr[-3000:]
     logs = re.findall(r"^ *log: (\S+)$", done.stdout + done.stderr, flags=re.M)
     tables = {"probe_effects", "judge", "pareto", "norm_matched", "provenance", "products"}
-    tables |= {"pareto_figure", "frontier_figure", "generations_page", "features_page"}
+    tables |= {
+        "pareto_figure",
+        "norm_matched_figure",
+        "frontier_figure",
+        "generations_page",
+        "features_page",
+    }
     steered = {"solve-qp", "generate-qp_optimal", "divergence-qp_optimal"}
     assert {Path(log).stem for log in logs} == steered | tables
 

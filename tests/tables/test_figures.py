@@ -9,8 +9,10 @@ import vl_convert
 from table_data import frontier_table, pareto_table, sweep_table
 
 from steering_core.tables.figures import frontier_figure, sweep_figure
+from steering_core.tables.frontier_verdict import readable_strength
+from steering_core.tables.norm_matched_figure import norm_matched_figure
 from steering_core.tables.palette import method_styles
-from steering_core.tables.pareto_figure import pareto_figure
+from steering_core.tables.pareto_figure import pareto_figure, pareto_panels
 
 
 def spec(chart: alt.TopLevelMixin) -> dict:
@@ -129,6 +131,112 @@ def test_a_method_without_any_solution_is_named() -> None:
     df.loc[gone, ["kl_mean", "classifier_rate_steered"]] = np.nan
     lines = spec(pareto_figure(df))["title"]["subtitle"]
     assert lines[-1].endswith("No solution at any strength: qp_optimal.")
+
+
+def lines_of(chart: dict, panel: int) -> set[tuple[str, int]]:
+    """The lines of a panel, each with the number of its points that are joined."""
+    rows = pd.DataFrame(rows_of(chart, panel, "line"))
+    layer = next(one for one in chart["hconcat"][panel]["layer"] if one["mark"]["type"] == "line")
+    assert layer["transform"][-1] == {"filter": "!datum.hollow"}
+    assert [field["field"] for field in layer["encoding"]["detail"]] == ["series", "run"]
+    joined = rows[~rows["hollow"]].groupby(["series", "run"]).size()
+    return {(series, int(count)) for (series, _), count in joined.items()}
+
+
+def test_no_line_passes_a_row_with_missing_texts():
+    df = pareto_table()
+    assert ("qp_optimal tau", 5) in lines_of(spec(pareto_figure(df)), 0)
+    middle = (df["method"] == "qp_optimal") & (df["strength"] == 1.0)
+    df.loc[middle, "feasible_fraction_prompts"] = 0.9
+    found = lines_of(spec(pareto_figure(df.sample(frac=1.0, random_state=0))), 0)
+    assert {line for line in found if line[0] == "qp_optimal tau"} == {("qp_optimal tau", 2)}
+
+
+def test_selected_points_and_the_frontier_stand_out():
+    df = pareto_table()
+    rows = pd.DataFrame(rows_of(spec(pareto_figure(df)), 0, "point"))
+    assert rows["highlighted"].sum() < len(rows)
+    assert (rows["highlighted"] == (rows["selected"] | rows["outlined"])).all()
+    panel = spec(pareto_figure(df))["hconcat"][0]
+    bars = [one for one in panel["layer"] if one["mark"]["type"] == "rule" and "transform" in one]
+    assert len(bars) == 2
+    assert all(bar["transform"] == [{"filter": "datum.highlighted"}] for bar in bars)
+
+
+def test_the_page_to_explore_can_show_one_method_alone():
+    drawn, fixed = (
+        spec(pareto_figure(pareto_table(), interactive=value)) for value in (True, False)
+    )
+    assert "params" not in fixed
+    names = [param["name"] for param in drawn["params"]]
+    assert names.count("chosen") == 1 and sum(name.startswith("zoom_") for name in names) == 3
+    lines = [one for one in drawn["hconcat"][0]["layer"] if one["mark"]["type"] == "line"]
+    assert {"filter": {"param": "chosen"}} in lines[0]["transform"]
+
+
+def test_panels_one_by_one_are_those_of_the_figure():
+    panels = [panel.to_dict() for panel in pareto_panels(pareto_table())]
+    together = spec(pareto_figure(pareto_table()))["hconcat"]
+    assert [one["title"] for one in panels] == [one["title"] for one in together]
+    assert [fields(one, "x") for one in panels] == [fields(one, "x") for one in together]
+
+
+def matched_rows() -> pd.DataFrame:
+    """Two strengths of a program against two directions."""
+    rows = [
+        {
+            "experiment": "demo",
+            "method": "qp_optimal",
+            "strength_name": "tau",
+            "strength": strength,
+            "direction": direction,
+            "n": 50,
+            "program_flip_rate": 0.9,
+            "direction_flip_rate": 0.4,
+            "difference": 0.5,
+            "difference_ci_low": 0.3,
+            "difference_ci_high": 0.7,
+        }
+        for strength in (1.0, 2.0)
+        for direction in ("caa_mean_diff", "random_direction")
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_equal_norm_stands_out_at_the_selected_strength_alone():
+    df = pareto_table()
+    df["selected"] = (df["method"] == "qp_optimal") & (df["strength"] == 2.0)
+    chart = norm_matched_figure(matched_rows(), df).to_dict()
+    (panel,) = chart["concat"]
+    assert panel["title"] == {"text": "qp_optimal", "subtitle": "τ = 2, 50 rows"}
+    (texts,) = [one for one in panel["layer"] if one["mark"]["type"] == "text"]
+    assert texts["transform"] == [{"filter": "datum.selected"}]
+    data = texts.get("data") or panel["data"]
+    rows = pd.DataFrame(chart["datasets"][data["name"]])
+    assert rows.loc[rows["selected"], "rates"].tolist() == ["90% : 40%"] * 2
+    assert len(rows) == 4
+    nothing = norm_matched_figure(matched_rows(), df.assign(selected=pd.NA)).to_dict()
+    assert nothing["concat"][0]["title"]["subtitle"] == "no strength selected"
+
+
+def test_equal_norm_without_a_solved_row_is_a_note():
+    chart = norm_matched_figure(matched_rows().iloc[:0], pareto_table()).to_dict()
+    assert "nothing to compare" in json.dumps(chart)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("alpha", 0.5, "α = 0.5"),
+        ("tau at lambda=1", 10.0, "λ = 1, τ = 10"),
+        ("epsilon at tau=10", 14.0, "τ = 10, ε = 14"),
+        (None, 0.25, "0.25"),
+        ("tau", np.nan, ""),
+        ("other", 2.0, "other = 2"),
+    ],
+)
+def test_strengths_are_written_with_their_symbols(name, value, shown):
+    assert readable_strength(name, value) == shown
 
 
 def is_ring(layer: dict) -> bool:

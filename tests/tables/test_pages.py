@@ -70,12 +70,20 @@ def test_generations_start_at_the_middle_strength() -> None:
     assert re.findall(r" selected>([^<]+)<", page) == ["0.5"] * 4
 
 
+def test_generations_start_at_the_selected_strength_if_there_is_one() -> None:
+    df = generations_table()
+    at = (df["method"] == "qp_optimal") & (df["strength"] == 1.0)
+    df = df.assign(strength_name="tau at lambda=1", selected=at.where(at, pd.NA))
+    shown = re.findall(r" selected>([^<]+)<", generations_page(df, "demo"))
+    assert shown == ["λ = 1, τ = 1"] + ["λ = 1, τ = 0.5"] * 3
+
+
 def test_generations_strength_names_tell_sweeps_apart() -> None:
     df = generations_table()
     tau = df[df["method"] == "qp_optimal"].assign(strength_name="tau")
     both = pd.concat([df.assign(strength_name=None), tau])
     options = re.findall(r"<option[^>]*>([^<]+)<", generations_page(both, "t"))
-    assert {"0.5", "tau 0.5"} <= set(options)
+    assert {"0.5", "τ = 0.5"} <= set(options)
 
 
 def test_generations_show_what_failed_as_failed() -> None:
