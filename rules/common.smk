@@ -18,7 +18,7 @@ from steering_core.config.requests import (
     requested_experiments,
     with_nulls,
 )
-from steering_core.config.resolve import check_plans, load_corrsteer, plan_names
+from steering_core.config.resolve import check_plans, load_corrsteer, load_trained, plan_names
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
 from steering_core.data.concept import check_prompts, read_concept
@@ -30,6 +30,9 @@ EXPERIMENTS = sorted(load_config(config)[0].experiments)
 
 #: The CorrSteer experiments, by name.
 CORRSTEER = load_corrsteer(config)
+
+#: Models whose SAEs the rules train, by name.
+TRAINED = load_trained(config)
 
 #: CorrSteer plans that experiments evaluate like methods.
 PLANS = plan_names(config)
@@ -75,6 +78,8 @@ wildcard_constraints:
     run="|".join(CORRSTEER) or "(?!)",
     method="|".join([*METHODS, *PLANS]),
     shard=r"\d+",
+    model="|".join(TRAINED) or "(?!)",
+    layer=r"\d+",
 
 
 # ------------------------------------------------------------------ checks before any job
@@ -154,7 +159,8 @@ def target_class(wildcards):
 
 def section(found):
     """Return a section as plain values, without its settings, which are passed by name."""
-    return found.model_dump(exclude={"settings", "paired"})
+    # The stages read trained SAEs from their path, whatever they were trained on.
+    return found.model_dump(exclude={"settings": True, "paired": True, "sae": {"train"}})
 
 
 def model(wildcards):
@@ -169,7 +175,9 @@ def task(wildcards):
 
 def resolved(found):
     """Return the whole experiment as plain values: model, task and every setting."""
+    trained = found.model.sae.train
     return {
+        **({"sae_training": trained.model_dump()} if trained else {}),
         "model": section(found.model),
         "task": section(found.task),
         "settings": found.settings.model_dump(),
@@ -230,9 +238,50 @@ def local_sources(wildcards):
     """Return model, SAEs, dataset and lexicon if they are local files or made by other rules."""
     found = experiment(wildcards)
     judge = getattr(found.task, "classifier", None)
-    names = [found.model.id, found.model.sae.path, dataset_of(found), judge and judge.lexicon]
+    names = [found.model.id, dataset_of(found), judge and judge.lexicon]
+    if found.model.sae.train is not None:
+        return [*there(names), *trained_saes(found)]
+    return there([*names, found.model.sae.path])
+
+
+def trained_saes(found):
+    """Return the SAEs of a model that the rules train, and the table of what they are worth."""
+    layers = found.model.sae.train.layers
+    saes = [found.model.sae.path.format(layer=layer) for layer in layers]
+    return [*saes, f"{Path(found.model.sae.path).parent}.csv"]
+
+
+def there(names):
+    """Return the paths among `names` that are there or that a rule makes."""
     paths = [fixed_part(name) for name in names if name]
     return [path for path in paths if made_here(path) or Path(path).exists()]
+
+
+def training_sources(wildcards):
+    """Return the model and the datasets of a training that are local or made by other rules."""
+    found = TRAINED[wildcards.model]
+    return there([found.id, *(texts.dataset for texts in found.sae.train.texts)])
+
+
+# ------------------------------------------------------------------------ training of SAEs
+def trained_model(wildcards):
+    """Return the section of a model whose SAEs are trained."""
+    return section(TRAINED[wildcards.model])
+
+
+def training(*names):
+    """Return a parameter with the named keys of `sae.train`."""
+    return lambda wildcards: TRAINED[wildcards.model].sae.train.model_dump(include={*names})
+
+
+def training_device(wildcards):
+    """Return the device of all experiments, as a training belongs to none of them."""
+    return config.get("device", config.get("settings", {}).get("device", "auto"))
+
+
+def gpus_for_training(wildcards):
+    """Return the number of GPUs of a job that trains SAEs or fills their cache."""
+    return gpus_of(training_device(wildcards))
 
 
 # ------------------------------------------------------------------------------ resources
@@ -280,6 +329,8 @@ def codes_behind(wildcards):
         files.append("layer_sweep")
     if in_demo_world(wildcards):
         files.append("demo")
+    if experiment(wildcards).model.sae.train is not None:
+        files.append("train_saes")
     if plans(wildcards):
         files += ["corrsteer_select", "corrsteer_answer"]
     return codes_of(*files)

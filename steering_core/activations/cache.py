@@ -23,7 +23,7 @@ from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site
 from steering_core.models.tokens import batch_cuts, pad, padded_widths, tokenize_many
-from steering_core.progress import progress
+from steering_core.progress import counter
 from steering_core.storage.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,13 @@ def cache_activations(
     mine = np.argsort(tokens.lengths, kind="stable")[shard::shards]
     cuts = batch_cuts(padded_widths(tokens.lengths[mine], context), batch_tokens)
     written = 0
-    with atomic_path(path) as temporary, _background_writer(temporary, schema) as write:
-        for start, end in progress(list(pairwise(cuts)), "caching activations"):
+    n_tokens = int(tokens.lengths[mine].sum())
+    with (
+        atomic_path(path) as temporary,
+        _background_writer(temporary, schema) as write,
+        counter(n_tokens, "caching activations", unit="tokens") as tick,
+    ):
+        for start, end in pairwise(cuts):
             batch = mine[start:end]
             padded = pad(
                 [tokens[i] for i in batch],
@@ -103,6 +108,7 @@ def cache_activations(
             size = sum(residual.nbytes for residual in raw.values())
             write(partial(_record, schema, sites, names, column, padded.ids[at], raw), size)
             written += len(names)
+            tick(int(tokens.lengths[batch].sum()))
     log.info("%d rows of %d sites in %s", written, len(sites), path)
     return written
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from steering_core.activations.manifest import check_origin, damage_of, origin
 from steering_core.errors import StorageError
@@ -63,8 +63,7 @@ class ActivationCache:
             StorageError: if the site is not cached, or a part is damaged or changed.
 
         """
-        if hook_name not in self.sites:
-            raise StorageError(f"{hook_name} is not cached; cached are {self.sites}. Set `layers`.")
+        self._require(hook_name)
         for part in self.manifest["parts"]:
             path = self.folder / Path(part["file"]).name  # beside the manifest, nowhere else
             with damage_of(path, _ADVICE):
@@ -78,6 +77,33 @@ class ActivationCache:
                         if len(rows):
                             names = table["example_id"].take(rows).to_pylist()
                             yield names, _matrix(table[hook_name])[rows]
+
+    def tokens(
+        self, hook_name: str
+    ) -> Iterator[tuple[pa.Array, Int[np.ndarray, " n"], Float[np.ndarray, "n d_model"]]]:
+        """Yield ``(example_ids, positions, residuals)`` of every cached token, block by block.
+
+        Args:
+            hook_name: of the site.
+
+        Raises:
+            StorageError: as :meth:`batches`.
+        """
+        self._require(hook_name)
+        for part in self.manifest["parts"]:
+            path = self.folder / Path(part["file"]).name
+            with damage_of(path, _ADVICE):
+                self._verify(path, part["sha256"])
+                with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                    columns = ["example_id", "position", hook_name]
+                    for group in range(file.num_row_groups):
+                        table = file.read_row_group(group, columns=columns)
+                        names, residuals = _whole(table["example_id"]), _matrix(table[hook_name])
+                        yield names, table["position"].to_numpy(), residuals
+
+    def _require(self, hook_name: str) -> None:
+        if hook_name not in self.sites:
+            raise StorageError(f"{hook_name} is not cached; cached are {self.sites}. Set `layers`.")
 
     def _verify(self, path: Path, sha256: str) -> None:
         """Check the digest of a part once, since page checksums do not cover the headers."""

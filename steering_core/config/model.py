@@ -31,24 +31,85 @@ class Closed(BaseModel):
         return value
 
 
+class TrainingTexts(Closed):
+    """A dataset whose texts train SAEs. Several columns are joined by a line end."""
+
+    dataset: str
+    revision: str = "main"
+    subset: str | None = None
+    split: str = "train"
+    text: str | Annotated[list[str], Field(min_length=1)]
+
+
+#: sae-lens trainers whose sparsity is a number of active features.
+BY_COUNT = ("batchtopk", "topk", "matryoshka_batchtopk")
+
+
+class SAETraining(Closed):
+    """How the rules train an SAE for each of ``layers``, at the output of the block.
+
+    ``tokens`` different tokens of the texts are cached, and an SAE is trained on ``samples`` of
+    them (by default each once). ``architecture`` names the trainer of sae-lens. ``k`` is the mean
+    number of active features of those that choose by count; the others have a coefficient
+    ``sparsity`` of their penalty. A text is cut at ``max_tokens``.
+    """
+
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    d_sae: Count
+    tokens: Count
+    texts: Annotated[list[TrainingTexts], Field(min_length=1)]
+    architecture: Literal[
+        "batchtopk", "topk", "matryoshka_batchtopk", "standard", "gated", "jumprelu"
+    ] = "batchtopk"
+    k: Positive | None = None
+    sparsity: Positive | None = None
+    samples: Count | None = None
+    batch_size: Count = 512
+    learning_rate: Positive = 1e-3
+    max_tokens: Annotated[int, Field(ge=2)] = 128
+    batch_tokens: Count = 2048
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SAETraining":
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError("layers has an entry twice")
+        by_count = self.architecture in BY_COUNT
+        if by_count != (self.k is not None) or by_count == (self.sparsity is not None):
+            wanted, other = ("k", "sparsity") if by_count else ("sparsity", "k")
+            raise ValueError(f"{self.architecture} needs {wanted}, and {other} has no effect")
+        if self.k is not None and self.k > self.d_sae:
+            raise ValueError(f"k is {self.k}, but d_sae is {self.d_sae}")
+        if self.architecture == "topk" and self.k != int(self.k or 0):
+            raise ValueError("topk needs a whole number as k")
+        if self.tokens < self.batch_size:
+            raise ValueError(f"tokens is {self.tokens}, below batch_size: {self.batch_size}")
+        return self
+
+
 class SAESource(Closed):
     """The SAEs of a model, one for each layer, in the format of sae-lens.
 
-    Either ``release`` and ``id`` name them on the hub, or ``path`` names local directories.
-    ``{layer}`` in the id or path is replaced by the number of the layer. Without ``{layer}`` there
-    is one SAE only, and the settings must name its layer.
+    ``release`` and ``id`` name them on the hub, ``path`` names local directories, or ``train`` has
+    the rules train them. ``{layer}`` in the id or path is replaced by the number of the layer.
+    Without ``{layer}`` there is one SAE only, and the settings must name its layer.
     """
 
     release: str | None = None
     id: str | None = None
     path: str | None = None
+    train: SAETraining | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "SAESource":
+        if self.train is not None:
+            if (self.release, self.id, self.path) != (None, None, None):
+                raise ValueError("train makes the SAEs: leave out release, id and path")
+            return self
         if (self.path is None) == (self.release is None) or (self.release is None) != (
             self.id is None
         ):
-            raise ValueError("give either release and id, or path")
+            raise ValueError("give either release and id, or path, or train")
         template = self.template
         try:
             filled = template.format(layer=0)

@@ -97,7 +97,10 @@ def _model_paths(key: str, model: Model, layers: list[int]) -> Iterator[NamedPat
     if is_path(model.id):
         yield NamedPath(f"{key}.id", model.id, "directory")
     sae = model.sae
-    if sae.path is not None:
+    if sae.train is not None:  # rules make them
+        for texts in sae.train.texts:
+            yield from _dataset_paths(f"{key}.sae.train.texts", texts.dataset)
+    elif sae.path is not None:
         for path in [sae.path.format(layer=layer) for layer in layers] or [sae.path]:
             yield NamedPath(f"{key}.sae.path", path, "directory")
 

@@ -23,6 +23,7 @@ from steering_core.config.corrsteer_schema import (
     SparseMethods,
 )
 from steering_core.config.methods import strength_grid
+from steering_core.config.model import Model
 from steering_core.config.schema import (
     Config,
     Experiment,
@@ -30,6 +31,7 @@ from steering_core.config.schema import (
     ParetoExperiment,
     Settings,
 )
+from steering_core.config.trained import trained_models, with_path
 from steering_core.config.validation import hint, validated
 from steering_core.errors import ConfigError
 
@@ -227,7 +229,7 @@ def resolve(raw: dict[str, Any], name: str) -> ParetoExperiment:
 def _resolve(config: Config, overrides: dict[str, Any], name: str) -> ParetoExperiment:
     entry = config.experiments[name]
     settings = merge_layers(Settings, _experiment_layers(config, name, entry, overrides))
-    model, task = config.models[entry.model], config.tasks[entry.task]
+    model, task = with_path(entry.model, config.models[entry.model]), config.tasks[entry.task]
     return Experiment(name, entry.model, entry.task, model, task, settings)
 
 
@@ -330,6 +332,15 @@ def _model_of(found: ParetoExperiment | CorrSteerExperiment) -> tuple[str, str, 
     return found.model.id, found.model.revision, found.model.dtype
 
 
+def load_trained(raw: dict[str, Any]) -> dict[str, Model]:
+    """Return the models of both parts of ``raw`` whose SAEs the rules train, by name.
+
+    Raises:
+        ConfigError: as :func:`steering_core.config.trained.trained_models`.
+    """
+    return trained_models(load_config(raw)[0].models, load_section(raw).models)
+
+
 def resolve_corrsteer(raw: dict[str, Any], name: str) -> CorrSteerExperiment:
     """Return the CorrSteer experiment ``name``.
 
@@ -373,7 +384,8 @@ def _resolve_corrsteer(
 ) -> CorrSteerExperiment:
     layers = _experiment_layers(section, name, entry, overrides, _PREFIX)
     settings = merge_layers(CorrSteerSettings, layers, _arms_by_name(section, overrides))
-    model, task = section.models[entry.model], section.tasks[entry.task]
+    model = with_path(entry.model, section.models[entry.model])
+    task = section.tasks[entry.task]
     return Experiment(name, entry.model, entry.task, model, task, settings)
 
 

@@ -1,4 +1,4 @@
-"""Train one SAE per layer of the demo's language model, with sae-lens' own trainer.
+"""Train one SAE per layer of the demo's language model, as the rules train those of any model.
 
 The site is the residual stream after each block (`blocks.{l}.hook_resid_post`), read by forward
 hooks on the blocks, at every token but `<bos>`. The SAEs are BatchTopK in training and JumpReLU on
@@ -6,21 +6,20 @@ disk, with decoder rows of unit norm.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
-from sae_lens.config import LoggingConfig, SAETrainerConfig
-from sae_lens.saes.sae import SAEMetadata
-from sae_lens.training.sae_trainer import SAETrainer
+from sae_lens import SAE
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from steering_core.demo.language_model import read_texts
 from steering_core.errors import ModelError
 from steering_core.storage.files import atomic_directory, write_json
+from steering_core.training.fit import save_sae, train_sae
+from steering_core.training.measure import measure
 
 HELD_OUT = 0.1
 """Share of the documents that measure an SAE and do not train it."""
@@ -135,87 +134,24 @@ def train_saes(
     report: dict[str, dict[str, float]] = {}
     with atomic_directory(out_dir) as temporary:
         for layer in layers:
-            metadata = SAEMetadata(
-                model_name=model_name,
-                hook_name=f"blocks.{layer}.hook_resid_post",
-                prepend_bos=True,
-                context_size=AutoTokenizer.from_pretrained(model_dir).model_max_length,
-            )
             name = f"layer_{layer}"
-            config = BatchTopKTrainingSAEConfig(
-                d_in=train[layer].shape[1],
+            sae = train_sae(
+                train[layer],
                 d_sae=d_sae,
-                k=k,
+                sparsity=k,
+                metadata={
+                    "model_name": model_name,
+                    "hook_name": f"blocks.{layer}.hook_resid_post",
+                    "prepend_bos": True,
+                    "context_size": AutoTokenizer.from_pretrained(model_dir).model_max_length,
+                },
+                n_samples=n_samples,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                seed=seed + layer,
                 device=device,
-                normalize_activations="expected_average_only_in",
-                metadata=metadata,
             )
-            sae = _fit(config, train[layer], n_samples, batch_size, learning_rate, seed + layer)
-            _save(sae, temporary / name)
+            save_sae(sae, temporary / name)
             report[name] = measure(SAE.load_from_disk(temporary / name), test[layer])
         write_json(temporary / "training.json", report)
     return report
-
-
-def measure(sae: SAE, activations: Float[torch.Tensor, "tokens d_model"]) -> dict[str, float]:
-    """Return `l0`, `explained_variance`, `dead_features` and `n_tokens` of an SAE on a sample."""
-    with torch.no_grad():
-        features = sae.encode(activations.to(sae.device))
-        error = (sae.decode(features).cpu() - activations).double().pow(2).sum()
-    total = (activations - activations.mean(0)).double().pow(2).sum()
-    active = features > 0
-    return {
-        "l0": float(active.sum(1).double().mean()),
-        "explained_variance": float(1.0 - error / total),
-        "dead_features": int((~active.any(0)).sum()),
-        "n_tokens": len(activations),
-    }
-
-
-def _fit(
-    config: BatchTopKTrainingSAEConfig,
-    activations: Float[torch.Tensor, "tokens d_model"],
-    n_samples: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-) -> BatchTopKTrainingSAE:
-    n_steps = max(1, n_samples // batch_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        sae = BatchTopKTrainingSAE(config)
-        trainer = SAETrainer(
-            SAETrainerConfig(
-                total_training_samples=n_steps * batch_size,
-                train_batch_size_samples=batch_size,
-                lr=learning_rate,
-                lr_end=learning_rate / 10,
-                lr_warm_up_steps=min(50, n_steps // 10),
-                lr_decay_steps=n_steps // 5,
-                device=config.device,
-                dead_feature_window=100,
-                n_batches_for_norm_estimate=10,
-                logger=LoggingConfig(log_to_wandb=False),
-            ),
-            sae,
-            _batches(activations, batch_size, seed),
-        )
-        return trainer.fit()
-
-
-def _batches(
-    activations: Float[torch.Tensor, "tokens d_model"], batch_size: int, seed: int
-) -> Iterator[Float[torch.Tensor, "batch d_model"]]:
-    """Yield shuffled batches without end; the last, short batch of an epoch is dropped."""
-    generator = torch.Generator().manual_seed(seed)
-    size = min(batch_size, len(activations))
-    while True:
-        order = torch.randperm(len(activations), generator=generator)
-        for start in range(0, len(activations) - size + 1, size):
-            yield activations[order[start : start + size]]
-
-
-def _save(sae: BatchTopKTrainingSAE, path: Path) -> None:
-    _, config_path = sae.save_inference_model(path)
-    # sae-lens writes the keys in an order that differs from run to run
-    write_json(config_path, json.loads(config_path.read_text(encoding="utf-8")))

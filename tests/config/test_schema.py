@@ -26,7 +26,7 @@ SECTIONS = {
     (): set(Config.model_fields) | set(Settings.model_fields),
     ("settings",): set(Settings.model_fields),
     ("models", "m"): {"id", "revision", "sae", "dtype", "settings"},
-    ("models", "m", "sae"): {"release", "id", "path"},
+    ("models", "m", "sae"): {"release", "id", "path", "train"},
     ("models", "m", "settings"): set(Settings.model_fields),
     ("models", "idle", "settings"): set(Settings.model_fields),
     ("tasks", "t"): {"dataset", "revision", "subset", "split", "text", "label", "threshold"}

@@ -1,0 +1,67 @@
+"""Models whose SAEs the rules train: where the SAEs lie, and what the stages see of them.
+
+A stage that uses such SAEs reads them like any others, from a local path. So it does not depend on
+how they were trained, only on their content.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from steering_core.config.model import Model
+from steering_core.errors import ConfigError
+
+ModelT = TypeVar("ModelT", bound=Model)
+
+#: Where the rules write what belongs to a model alone.
+FOLDER = "results/models"
+
+
+def sae_path(name: str) -> str:
+    """Return the path of the SAEs of the model ``name``, with ``{layer}`` in it."""
+    return f"{FOLDER}/{name}/sparse_autoencoders/layer_{{layer}}"
+
+
+def with_path(name: str, model: ModelT) -> ModelT:
+    """Return ``model`` with the path of its SAEs if the rules train them.
+
+    ``sae.train`` stays, so that the rules still see that the SAEs are made here.
+
+    Args:
+        name: of the model in the configuration.
+        model: its section.
+    """
+    if model.sae.train is None or model.sae.path is not None:
+        return model
+    sae = model.sae.model_copy(update={"path": sae_path(name)})
+    return model.model_copy(update={"sae": sae})
+
+
+def trained_models(*sections: Mapping[str, Model]) -> dict[str, Model]:
+    """Return the models whose SAEs the rules train, by name, each :func:`with_path`.
+
+    Args:
+        sections: ``models`` and ``corrsteer.models``. A name in both stands for one model.
+
+    Raises:
+        ConfigError: if two sections of one name would train different SAEs.
+    """
+    found: dict[str, Model] = {}
+    for name, model in _pairs(sections):
+        if model.sae.train is None:
+            continue
+        if name in found and _trains(found[name]) != _trains(model):
+            raise ConfigError(
+                f"models.{name} and corrsteer.models.{name} train SAEs of one name from different "
+                "id, revision, dtype or sae.train: make them equal (a YAML anchor does), or rename "
+                "one of them."
+            )
+        found.setdefault(name, with_path(name, model))
+    return found
+
+
+def _pairs(sections: Iterable[Mapping[str, Model]]) -> Iterable[tuple[str, Model]]:
+    return (pair for section in sections for pair in section.items())
+
+
+def _trains(model: Model) -> tuple:
+    return model.id, model.revision, model.dtype, model.sae.train

@@ -1,0 +1,40 @@
+"""Models whose SAEs the rules train."""
+
+import pytest
+from small_config import small
+
+from steering_core.config.resolve import load_trained, resolve
+from steering_core.errors import ConfigError
+
+TRAIN = {
+    **{"layers": [1, 3], "d_sae": 8, "k": 2, "tokens": 10_000},
+    "texts": [{"dataset": "d.csv", "text": "t"}],
+}
+
+
+def configured() -> dict:
+    raw = small()
+    raw["models"]["m"]["sae"] = {"train": dict(TRAIN)}
+    return raw
+
+
+def test_the_stages_read_the_saes_from_their_path():
+    found = resolve(configured(), "e").model.sae
+    assert found.path == "results/models/m/sparse_autoencoders/layer_{layer}"
+    assert found.by_layer and found.train.layers == [1, 3]
+
+
+def test_a_name_in_both_parts_is_one_model():
+    raw = configured()
+    raw["corrsteer"] = {"models": {"m": dict(raw["models"]["m"])}, "tables_model": "m"}
+    assert list(load_trained(raw)) == ["m"]
+    raw["corrsteer"]["models"]["m"]["sae"] = {"train": {**TRAIN, "k": 3}}
+    with pytest.raises(ConfigError, match=r"models\.m and corrsteer\.models\.m"):
+        load_trained(raw)
+
+
+def test_train_stands_alone():
+    raw = configured()
+    raw["models"]["m"]["sae"]["path"] = "x/{layer}"
+    with pytest.raises(ConfigError, match="leave out release, id and path"):
+        resolve(raw, "e")
