@@ -92,18 +92,21 @@ class SAESource(Closed):
 
     ``release`` and ``id`` name them on the hub, ``path`` names local directories, or ``train`` has
     the rules train them. ``{layer}`` in the id or path is replaced by the number of the layer.
-    Without ``{layer}`` there is one SAE only, and the settings must name its layer.
+    Without ``{layer}`` there is one SAE only, and the settings must name its layer. ``{l0}`` in the
+    id is replaced by a number of its own for each layer: ``l0`` lists them from layer 0 on, or is
+    one number, and each layer takes the SAE of the release that is nearest to it.
     """
 
     release: str | None = None
     id: str | None = None
+    l0: Count | Annotated[list[Count], Field(min_length=1)] | None = None
     path: str | None = None
     train: SAETraining | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "SAESource":
         if self.train is not None:
-            if (self.release, self.id, self.path) != (None, None, None):
+            if (self.release, self.id, self.path, self.l0) != (None,) * 4:
                 raise ValueError("train makes the SAEs: leave out release, id and path")
             return self
         if (self.path is None) == (self.release is None) or (self.release is None) != (
@@ -111,12 +114,17 @@ class SAESource(Closed):
         ):
             raise ValueError("give either release and id, or path, or train")
         template = self.template
+        other = "no other braces" if self.path else "{l0} and no other braces"
         try:
-            filled = template.format(layer=0)
+            filled = template.format(layer=0, **({} if self.path else {"l0": 0}))
         except (KeyError, IndexError, AttributeError, ValueError) as error:
-            raise ValueError(f"{template!r} may contain {{layer}} and no other braces") from error
+            raise ValueError(f"{template!r} may contain {{layer}} and {other}") from error
         if "{" in filled or "}" in filled:
-            raise ValueError(f"{template!r} may contain {{layer}} and no other braces")
+            raise ValueError(f"{template!r} may contain {{layer}} and {other}")
+        if ("{l0}" in template) != (self.l0 is not None):
+            raise ValueError("l0 and {l0} in the id belong together: give both or neither")
+        if self.l0 is not None and not self.by_layer:
+            raise ValueError(f"{template!r} has {{l0}} and no {{layer}}: write the number itself")
         return self
 
     @property

@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
+#: Names of TransformerLens that differ from those of the hub.
+_ALIASES = {"gpt2-small": "gpt2"}
+
 #: Layers of the configuration.
 Layers = Literal["all"] | Sequence[int]
 
@@ -83,6 +86,7 @@ def describe(
     saes = [load_sae_shape(model.sae, layer) for layer in chosen]
     for sae, layer in zip(saes, chosen, strict=True):
         _check_fit(sae, layer, shape, model)
+    _compare_model_names(saes, model)
     if max_tokens is None:
         max_tokens = shape.context - new_tokens
     if max_tokens > shape.context:
@@ -239,6 +243,29 @@ def _check_fit(sae: SAEShape, layer: int, shape: ModelShape, model: Model) -> No
         raise ModelError(
             f"{sae.name} sits at {sae.site.hook_name}, not at layer {layer}: check "
             "{layer} in the SAE's id or path."
+        )
+
+
+def same_model(said: str, model_id: str) -> bool:
+    """Whether an SAE's ``model_name`` is the model ``model_id``, by the last part of both names.
+
+    A local directory may have the name anywhere in its path.
+    """
+    short = _ALIASES.get(Path(said).name.lower(), Path(said).name.lower())
+    parts = [part.lower() for part in Path(model_id).parts]
+    return said == model_id or short in (parts if is_local(model_id) else parts[-1:])
+
+
+def _compare_model_names(saes: list[SAEShape], model: Model) -> None:
+    other = [sae for sae in saes if sae.model_name and not same_model(sae.model_name, model.id)]
+    if other:
+        log.warning(
+            "%s was trained on activations of %s%s, and the model is %s: what its features mean "
+            "there is an assumption.",
+            other[0].name,
+            other[0].model_name,
+            f" (as were {len(other) - 1} more SAEs)" if len(other) > 1 else "",
+            model.id,
         )
 
 

@@ -58,13 +58,43 @@ class SAEShape:
     d_in: int
     d_sae: int
     neuronpedia_id: str | None
+    model_name: str | None = None
 
 
 def sae_name(source: SAESource, layer: int) -> str:
     """Return the SAE's release and id, or its path, for ``layer``."""
     if source.path is not None:
         return source.path.format(layer=layer)
-    return f"{source.release}/{source.id.format(layer=layer)}"
+    return f"{source.release}/{sae_id(source, layer)}"
+
+
+def sae_id(source: SAESource, layer: int) -> str:
+    """Return the SAE's id in its release, for ``layer``; with its own number in place of ``{l0}``.
+
+    Raises:
+        ConfigError: if ``l0`` has no number for the layer.
+    """
+    template = str(source.id)
+    if source.l0 is None:
+        return template.format(layer=layer)
+    if isinstance(source.l0, list):
+        if layer >= len(source.l0):
+            raise ConfigError(f"sae.l0 has {len(source.l0)} numbers, none for layer {layer}.")
+        return template.format(layer=layer, l0=source.l0[layer])
+    before, _, after = template.partition("{l0}")
+    pattern = (
+        re.escape(before.format(layer=layer)) + r"(\d+)" + re.escape(after.format(layer=layer))
+    )
+    known = get_pretrained_saes_directory().get(str(source.release))
+    found = [re.fullmatch(pattern, name) for name in (known.saes_map if known else ())]
+    numbers = [int(match[1]) for match in found if match]
+    if not numbers:
+        raise ConfigError(
+            f"sae.id: {source.release} has no {template.format(layer=layer, l0='…')!r}: check the "
+            "id, or list the numbers in `l0`."
+        )
+    nearest = min(numbers, key=lambda number: (abs(number - source.l0), number))
+    return template.format(layer=layer, l0=nearest)
 
 
 def layers_with_sae(source: SAESource, n_layers: int) -> list[int]:
@@ -80,7 +110,14 @@ def layers_with_sae(source: SAESource, n_layers: int) -> list[int]:
         # A hub repository in sae-lens' own format: what it holds is known only on loading.
         return list(range(n_layers))
     known = directory[source.release].saes_map
-    return [layer for layer in range(n_layers) if source.id.format(layer=layer) in known]
+    return [layer for layer in range(n_layers) if _id_or_none(source, layer) in known]
+
+
+def _id_or_none(source: SAESource, layer: int) -> str | None:
+    try:
+        return sae_id(source, layer)
+    except ConfigError:  # no number for this layer
+        return None
 
 
 def load_sae_shape(source: SAESource, layer: int) -> SAEShape:
@@ -103,6 +140,7 @@ def load_sae_shape(source: SAESource, layer: int) -> SAEShape:
         int(config["d_in"]),
         int(config["d_sae"]),
         metadata.get("neuronpedia_id"),
+        metadata.get("model_name"),
     )
 
 
@@ -122,9 +160,9 @@ def load_sae_config(source: SAESource, layer: int) -> dict[str, Any]:
         check_kind(config, name)
         return config
     _require_known(source, layer)
-    release, sae_id = str(source.release), str(source.id).format(layer=layer)
+    release, known_as = str(source.release), sae_id(source, layer)
     file = f"{name}/{SAE_CFG_FILENAME}"
-    overrides = get_config_overrides(release, sae_id)
+    overrides = get_config_overrides(release, known_as)
     with explain_hub_errors(release):
         if is_sae_lens_format(source):
             raw = _read_json(_hub_file(source, layer, SAE_CFG_FILENAME), file)
@@ -134,7 +172,7 @@ def load_sae_config(source: SAESource, layer: int) -> dict[str, Any]:
     # On loading from the hub, sae-lens makes the weights float32 whatever they were.
     config = parse_config(raw, file, needs_dtype=False)
     config.setdefault("dtype", "float32")
-    if get_norm_scaling_factor(release, sae_id) is not None:
+    if get_norm_scaling_factor(release, known_as) is not None:
         averaged = config["normalize_activations"] == "expected_average_only_in"
         config = {**config, "normalize_activations": "none"} if averaged else config
     check_kind(config, name)
@@ -154,9 +192,7 @@ def sae_weights_file(source: SAESource, layer: int) -> Path:
 
 
 def _hub_file(source: SAESource, layer: int, name: str) -> Path:
-    repository, folder = get_repo_id_and_folder_name(
-        str(source.release), str(source.id).format(layer=layer)
-    )
+    repository, folder = get_repo_id_and_folder_name(str(source.release), sae_id(source, layer))
     try:
         return Path(hf_hub_download(repository, f"{folder}/{name}"))
     except LocalEntryNotFoundError:  # no network
@@ -177,8 +213,8 @@ def _read_json(file: Path, what: str) -> Any:
 
 def _convert_config(source: SAESource, layer: int, overrides: dict[str, Any]) -> dict[str, Any]:
     """Return what sae-lens makes of the configuration of a release in another format."""
-    release, sae_id = str(source.release), str(source.id).format(layer=layer)
-    repository, folder = get_repo_id_and_folder_name(release, sae_id)
+    release, known_as = str(source.release), sae_id(source, layer)
+    repository, folder = get_repo_id_and_folder_name(release, known_as)
     getter = NAMED_PRETRAINED_SAE_CONFIG_GETTERS[get_conversion_loader_name(release)]
     try:
         return getter(repository, folder, "cpu", False, overrides)
@@ -186,7 +222,7 @@ def _convert_config(source: SAESource, layer: int, overrides: dict[str, Any]) ->
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{release}/{sae_id}: sae-lens cannot read this SAE's configuration: "
+            f"{release}/{known_as}: sae-lens cannot read this SAE's configuration: "
             f"{type(error).__name__}: {error}"
         ) from error
 
@@ -195,7 +231,7 @@ def sae_repository(source: SAESource, layer: int) -> str | None:
     """Return the hub repository that holds the SAE of ``layer``; None for a local one."""
     if source.path is not None:
         return None
-    return get_repo_id_and_folder_name(str(source.release), str(source.id).format(layer=layer))[0]
+    return get_repo_id_and_folder_name(str(source.release), sae_id(source, layer))[0]
 
 
 def _require_known(source: SAESource, layer: int) -> None:
@@ -207,14 +243,17 @@ def _require_known(source: SAESource, layer: int) -> None:
                 "of a hub repository."
             )
         return
-    if source.id.format(layer=layer) not in directory[source.release].saes_map:
+    if sae_id(source, layer) not in directory[source.release].saes_map:
         raise no_such_sae(source, layer)
 
 
 def no_such_sae(source: SAESource, layer: int | str) -> ConfigError:
     """Return the error about an SAE that is not there; ``"{layer}"`` if no layer has one."""
     every = layer == "{layer}"
-    wanted = source.template if every else source.template.format(layer=layer)
+    if every:
+        wanted = source.template
+    else:
+        wanted = source.path.format(layer=layer) if source.path else sae_id(source, int(layer))
     if source.path is not None:
         file = Path(wanted) / SAE_CFG_FILENAME
         found = _other_format(source.path, None if every else layer)

@@ -16,6 +16,7 @@ from steering_core.models.sae_config import check_kind, check_weights
 from steering_core.models.sae_source import (
     is_sae_lens_format,
     load_sae_config,
+    sae_id,
     sae_name,
     sae_weights_file,
 )
@@ -125,7 +126,7 @@ def load_sae(
             with explain_hub_errors(str(source.release)):
                 try:
                     sae = SAE.from_pretrained(
-                        source.release, source.id.format(layer=layer), device=str(device)
+                        source.release, sae_id(source, layer), device=str(device)
                     )
                 except ValueError as error:
                     raise ConfigError(f"sae: {error}") from error

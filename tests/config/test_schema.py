@@ -26,7 +26,7 @@ SECTIONS = {
     (): set(Config.model_fields) | set(Settings.model_fields),
     ("settings",): set(Settings.model_fields),
     ("models", "m"): {"id", "revision", "sae", "dtype", "settings"},
-    ("models", "m", "sae"): {"release", "id", "path", "train"},
+    ("models", "m", "sae"): {"release", "id", "l0", "path", "train"},
     ("models", "m", "settings"): set(Settings.model_fields),
     ("models", "idle", "settings"): set(Settings.model_fields),
     ("tasks", "t"): {"dataset", "revision", "subset", "split", "text", "label", "threshold"}
@@ -190,6 +190,9 @@ def test_values_at_the_edge_are_accepted():
         ({"sae": {"path": "p/{{layer}}"}}, "no other braces"),
         ({"sae": {"path": "p/{layer}/{width}"}}, "no other braces"),
         ({"sae": {"path": "p/{layer}/{"}}, "no other braces"),
+        ({"sae": {"release": "r", "id": "{layer}/{l0}"}}, "give both or neither"),
+        ({"sae": {"release": "r", "id": "{layer}", "l0": 70}}, "give both or neither"),
+        ({"sae": {"release": "r", "id": "x/{l0}", "l0": [70]}}, "write the number itself"),
         ({"dtype": "float8"}, "dtype"),
         ({"id": 3}, "valid string"),
     ],
