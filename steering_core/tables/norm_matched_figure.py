@@ -14,9 +14,7 @@ _DRAWN = ["direction", "difference", *_ENDS, "rates", "at", "n", "selected"]
 _TITLE = "flips of the program − flips of the direction (share of rows)"
 
 
-def norm_matched_figure(
-    table: pd.DataFrame, pareto: pd.DataFrame, *, columns: int = 2
-) -> alt.TopLevelMixin:
+def norm_matched_figure(table: pd.DataFrame, pareto: pd.DataFrame) -> alt.TopLevelMixin:
     """Draw the paired difference in flips at equal norm: a panel a program, a line a direction.
 
     The selected strength of a program is in full colour, with its interval and the two rates beside
@@ -26,11 +24,35 @@ def norm_matched_figure(
         table: rows of ``norm_matched`` in ``columns.yaml``; it may be empty.
         pareto: the pareto table of the experiment: ``method``, ``strength_name``, ``strength``,
             ``selected``.
-        columns: panels in a row; 1 for a narrow page.
 
     """
-    if table.empty:
+    panels = _panels(table, pareto)
+    if not panels:
         return finished(note("no program solved a row, so there is nothing to compare"))
+    title = alt.TitleParams(
+        f"{table['experiment'].iloc[0]}: programs against directions of equal norm",
+        subtitle=[
+            "Right of the line the program flips more test rows, left of it fewer. Numbers:",
+            "flipped by program : by direction. Bars: paired bootstrap 95 % intervals.",
+            "Faint: strengths that were not selected.",
+        ],
+        fontSize=16,
+        offset=14,
+    )
+    return finished(alt.concat(*panels.values(), columns=2, spacing=22, title=title))
+
+
+def norm_matched_panels(table: pd.DataFrame, pareto: pd.DataFrame) -> dict[str, alt.TopLevelMixin]:
+    """Return the panels of :func:`norm_matched_figure` one by one, by the program's name.
+
+    A narrow page shows them below each other.
+    """
+    return {method: finished(panel) for method, panel in _panels(table, pareto).items()}
+
+
+def _panels(table: pd.DataFrame, pareto: pd.DataFrame) -> dict[str, alt.LayerChart]:
+    if table.empty:
+        return {}
     chosen = pareto.loc[is_true(pareto["selected"]), _POINT].assign(selected=True)
     rows = table.merge(chosen, on=_POINT, how="left", validate="many_to_one")
     rows["selected"] = is_true(rows["selected"])
@@ -43,23 +65,11 @@ def norm_matched_figure(
     rows["at"] = [
         readable_strength(*at) for at in zip(rows["strength_name"], rows["strength"], strict=True)
     ]
-    directions, styles = list(method_styles(rows["direction"])), method_styles(rows["method"])
-    panels = [
-        _panel(rows[rows["method"] == method], method, style.colour, directions)
-        for method, style in styles.items()
-    ]
-    title = alt.TitleParams(
-        f"{table['experiment'].iloc[0]}: programs against directions of equal norm",
-        subtitle=[
-            "Right of the line the program flips more test rows, left of it fewer. Numbers:",
-            "flipped by program : by direction. Bars: paired bootstrap 95 % intervals.",
-            "Faint: strengths that were not selected.",
-        ],
-        fontSize=16,
-        offset=14,
-    )
-    grid = alt.concat(*panels, columns=columns, spacing=22, title=title)
-    return finished(grid)
+    directions = list(method_styles(rows["direction"]))
+    return {
+        method: _panel(rows[rows["method"] == method], method, style.colour, directions)
+        for method, style in method_styles(rows["method"]).items()
+    }
 
 
 def _panel(rows: pd.DataFrame, method: str, colour: str, directions: list[str]) -> alt.LayerChart:

@@ -57,8 +57,24 @@ def _environment() -> Environment:
     )
 
 
-def _page(template: str, title: str, warnings: Sequence[str] = (), **values: Any) -> str:
-    """Return a whole page; ``title`` and ``warnings`` are plain text."""
+def whole_page(
+    template: str,
+    title: str,
+    warnings: Sequence[str] = (),
+    *,
+    style: str = "page.css",
+    **values: Any,
+) -> str:
+    """Return a whole page.
+
+    Args:
+        template: name of a template beside this module.
+        title: the page's heading, plain text.
+        warnings: warnings at the top of the page, plain text.
+        style: name of the style sheet beside the template.
+        values: further values of the template.
+
+    """
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     return (
         _environment()
@@ -66,7 +82,7 @@ def _page(template: str, title: str, warnings: Sequence[str] = (), **values: Any
         .render(
             title=title,
             warnings=warnings,
-            style=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
+            style=Markup((_TEMPLATES / style).read_text(encoding="utf-8")),
             script=Markup(script),
             script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             **values,
@@ -156,7 +172,7 @@ def generations_page(
             "text": prompt,
             "columns": [
                 [
-                    _entry(rows[key], choice)
+                    text_entry(rows[key], choice)
                     for choice, label in enumerate(column["strengths"])
                     if (key := (prompt_id, column["method"], label)) in rows
                 ]
@@ -167,7 +183,7 @@ def generations_page(
             ["prompt_id", "prompt"]
         ].itertuples(index=False)
     ]
-    return _page(
+    return whole_page(
         "generations.html.j2", title, warnings, columns=columns, prompts=prompts, verdict=verdict
     )
 
@@ -187,7 +203,7 @@ def _strength_labels(df: pd.DataFrame) -> pd.Series:
     return pd.Series(labels, index=df.index, dtype=object)
 
 
-def _entry(row: Mapping[str, Any], choice: int) -> dict[str, Any]:
+def text_entry(row: Mapping[str, Any], choice: int) -> dict[str, Any]:
     """Return one text of a cell with its badges; ``choice`` numbers the strength."""
     status, score, text = row.get("status"), row.get("target_score"), row["text"]
     missing = _is_missing(text)
@@ -243,7 +259,7 @@ def features_page(df: pd.DataFrame, title: str, warnings: Sequence[str] = ()) ->
     _require_columns(df, names, "features page")
     largest = float(df["correlation"].abs().max()) if df["correlation"].notna().any() else 1.0
     largest = largest or 1.0
-    return _page(
+    return whole_page(
         "features.html.j2",
         title,
         warnings,
@@ -331,4 +347,4 @@ def changes_page(
             if any(count.values()):
                 counts.append({"seed": seed, "method": method, **count})
         examples += changed.values()
-    return _page("changes.html.j2", title, warnings, examples=examples, counts=counts)
+    return whole_page("changes.html.j2", title, warnings, examples=examples, counts=counts)

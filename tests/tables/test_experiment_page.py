@@ -1,0 +1,224 @@
+"""The page of an experiment says what was found, loads nothing, and fits a phone."""
+
+import re
+import shutil
+import subprocess
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from table_data import generations_table, pareto_table
+
+from steering_core.tables.columns import column_names
+from steering_core.tables.experiment_page import N_TEXTS, experiment_page, with_selected
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror='a()'> \" & {{ x }}"
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+def summary() -> pd.DataFrame:
+    rows = [
+        ("no_steering", "alpha=0", 0.0, 0.0, 0.0, 0.0, 0.0, np.nan, np.nan, np.nan),
+        ("caa_mean_diff", "alpha=0.5", 0.4, 0.3, 0.5, 0.12, np.nan, 1.0, 1.0, 1.0),
+        ("qp_optimal", "tau=1 at lambda=1", 0.5, 0.4, 0.6, 0.3, 12.4, 2.5, 1.6, np.nan),
+        ("convex_optimal", None, *[np.nan] * 8),
+    ]
+    table = pd.DataFrame([("demo", *row) for row in rows], columns=column_names("summary"))
+    return table
+
+
+def verdict() -> dict[str, Any]:
+    named = {"curve": "alpha", "kl": 0.1}
+    return {
+        "experiment": "demo",
+        "model": "grammar-lm",
+        "layer": 2,
+        "headline": "To raise the share by 0.2, 12 features cost 2.5 times as much.",
+        "sentences": [{"about": "power", "text": "50 prompts give an interval of 0.1."}],
+        "distrust": ["a random direction reaches the effect as well"],
+        "reference": {"method": "caa_mean_diff", **named},
+        "sparse": {"method": "qp_optimal", **named},
+        "fewest": None,
+    }
+
+
+def provenance() -> dict[str, Any]:
+    return {
+        "sources": {
+            "model": {"id": "org/model", "revision": "abc"},
+            "sae_revision": "def",
+            "dataset": {"id": "rows.csv", "revision": "sha256:12"},
+            "classifier": {"lexicon": "words.json"},
+        },
+        "git": {"commit": "6360fc8", "modified": True},
+        "libraries": {"torch": "2", "transformers": "5", "numpy": "2.4"},
+        "python": "3.11",
+        "machine": "Linux x86_64",
+        "config_sha256": "0" * 64,
+        "code_sha256": "1" * 64,
+    }
+
+
+def page(**changed: Any) -> str:
+    pareto = pareto_table()
+    texts = generations_table().assign(strength_name=None)
+    texts["selected"] = texts["strength"].eq(0.5) | texts["strength"].isna()
+    given: dict[str, Any] = {
+        "verdict": verdict(),
+        "summary": summary(),
+        "pareto": pareto,
+        "norm_matched": pd.DataFrame(),
+        "texts": texts,
+        "judge": "P(target), classifier",
+        "target": "class 1 (label of grammar)",
+        "provenance": provenance(),
+        "results": ["products.json", "pareto.csv", "new.csv", "generations.html"],
+    }
+    return experiment_page(**{**given, **changed})
+
+
+class Elements(HTMLParser):
+    """Elements with their attributes, and the text of the page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def test_the_page_begins_with_the_question_and_the_verdict():
+    text = Elements(page()).text
+    places = [
+        text.index(part)
+        for part in (
+            "How little must be touched inside grammar-lm at layer 2",
+            "12 features cost 2.5 times as much",
+            "50 prompts give an interval",
+            "selected strength",
+            "a random direction reaches the effect as well",
+            "side by side",
+            "Take the vector away",
+            "org/model, abc",
+        )
+    ]
+    assert places == sorted(places)
+    assert "6360fc8, with changes" in text and "words.json" in text
+
+
+def test_the_short_table_has_a_row_per_method_and_shows_what_is_missing():
+    html = page().split('<section id="table">')[1].split("</section>")[0]
+    rows = re.findall(r"</span>(\w+)</th>(.*?)</tr>", html, re.DOTALL)
+    cells = {name: re.findall(r"<td[^>]*>([^<]*)</td>", row) for name, row in rows}
+    assert list(cells) == ["qp_optimal", "caa_mean_diff", "no_steering", "convex_optimal"]
+    shown = ["λ = 1, τ = 1", "+0.50 (+0.40 to +0.60)", "0.3", "12.4", "2.5 (1.6 to open)"]
+    assert cells["qp_optimal"] == shown
+    assert cells["convex_optimal"] == ["none selected", "–", "–", "–", "–"]
+
+
+def test_texts_are_those_of_the_first_prompts_at_the_selected_strength():
+    html = page().split('<section id="texts">')[1].split("</section>")[0]
+    articles = html.split("<article>")[1:]
+    assert len(articles) == min(N_TEXTS, generations_table()["prompt_id"].nunique())
+    for article in articles:
+        who = re.findall(r"</span>(\w+) <span", article)
+        assert who[:3] == ["no_steering", "caa_mean_diff", "qp_optimal"]
+
+
+def test_a_text_without_a_solution_says_so():
+    texts = generations_table().assign(strength_name=None)
+    texts["selected"] = True
+    texts.loc[texts["method"] == "qp_optimal", ["text", "status"]] = [None, "infeasible"]
+    html = page(texts=texts)
+    assert "no text" in html and '<span class="badge bad">infeasible</span>' in html
+
+
+def test_only_the_first_of_several_draws_is_shown():
+    texts = generations_table().assign(strength_name=None, selected=True)
+    both = pd.concat([texts.assign(draw=0), texts.assign(draw=1, text="second draw")])
+    assert "second draw" not in page(texts=both)
+
+
+def test_all_results_are_linked_and_unknown_ones_come_last():
+    links = [a["href"] for a in Elements(page()).all("a")]
+    assert links == ["generations.html", "pareto.csv", "products.json", "new.csv"]
+
+
+def test_exported_vectors_are_linked():
+    html = page(exports=["qp_optimal"])
+    assert 'href="exports/qp_optimal/intervention.json"' in html
+    assert "directions.safetensors" not in html
+
+
+def test_the_page_has_no_script_and_loads_nothing():
+    html = page()
+    elements = Elements(html)
+    assert html == page()
+    assert not elements.all("script") and not elements.all("link")
+    assert "default-src 'none'" in html and "@import" not in html
+    sources = [image["src"] for image in elements.all("img")]
+    assert len(sources) == 3 and all(s.startswith("data:image/svg+xml;base64,") for s in sources)
+    assert all(image["alt"] for image in elements.all("img"))
+
+
+def test_hostile_text_stays_text():
+    texts = generations_table().assign(strength_name=None, selected=True)
+    texts["text"] = texts["prompt"] = texts["target_score"] = HOSTILE
+    calm = Elements(page())
+    found = verdict() | {"headline": HOSTILE, "distrust": [HOSTILE]}
+    elements = Elements(page(texts=texts, verdict=found, target=HOSTILE, judge=HOSTILE))
+    assert not elements.all("script")
+    assert len(elements.all("img")) == len(calm.all("img"))
+    assert HOSTILE in elements.text
+
+
+def test_selected_strengths_come_from_the_pareto_table():
+    pareto = pareto_table()
+    texts = pareto[["method", "strength_name", "strength"]].assign(text="a")
+    found = with_selected(texts, pareto)
+    assert len(found) == len(texts) and found["selected"].sum() == pareto["selected"].sum()
+    with pytest.raises(pd.errors.MergeError):
+        with_selected(texts, pd.concat([pareto, pareto]))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
+@pytest.mark.parametrize("width", [400, 1300])
+def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path: Path, width: int):
+    """A script is added to a copy of the page to measure it; the page itself has none."""
+    measure = (
+        "<script>addEventListener('load', () => { const wide = document.documentElement;"
+        "parent.document.title = [wide.scrollWidth <= innerWidth, innerWidth,"
+        "[...document.images].every(i => i.naturalWidth > 0 && i.width <= innerWidth),"
+        "document.querySelector('.headline').offsetHeight > 0].join(' '); });</script>"
+    )
+    inner = re.sub(r"<meta http-equiv[^>]*>", "", page())
+    inner = inner.replace("</body>", f"<p>https://{'a' * 300}</p>{measure}</body>")
+    # A window cannot be as narrow as a phone, a frame can.
+    frame = f'<iframe style="width:{width}px;border:0" srcdoc="{escape(inner)}"></iframe>'
+    (tmp_path / "page.html").write_text(f"<title></title>{frame}", encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,900"]
+    done = subprocess.run(
+        [*command, (tmp_path / "page.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    title = re.search(r"<title>([^<]*)</title>", done.stdout)[1].split()
+    assert title == ["true", str(width), "true", "true"]
