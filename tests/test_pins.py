@@ -1,4 +1,4 @@
-"""One set of pins: pyproject's, the conda environments' and the constraints' are the same."""
+"""Ranges in pyproject; exact versions in the constraints, and the same in the environments."""
 
 import ast
 import re
@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import steering_core
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -20,9 +24,25 @@ def pins(requirements: list[str]) -> dict[str, str]:
     for requirement in requirements:
         match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.+!]+)", requirement)
         assert match, f"{requirement!r} is no exact pin"
-        name = re.sub(r"[-_.]+", "-", match[1]).lower()
+        name = normalised(match[1])
         assert name not in found, f"{name} is pinned twice"
         found[name] = match[2]
+    return found
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def ranges(requirements: list[str]) -> dict[str, SpecifierSet]:
+    """Range by normalised name; every requirement must have both ends and no exact pin."""
+    found = {}
+    for requirement in map(Requirement, requirements):
+        operators = sorted(part.operator for part in requirement.specifier)
+        assert operators == ["<", ">="], f"{requirement} must have a lower and an upper end"
+        name = normalised(requirement.name)
+        assert name not in found, f"{name} is required twice"
+        found[name] = requirement.specifier
     return found
 
 
@@ -42,8 +62,8 @@ def test_there_are_conda_environments():
 
 
 @pytest.mark.parametrize("path", CONDA, ids=lambda path: path.name)
-def test_conda_environments_hold_exactly_the_pins_of_the_project(path: Path):
-    assert pins(pip_list(path)) == pins(PROJECT["dependencies"])
+def test_conda_environments_hold_exactly_the_packages_of_the_project(path: Path):
+    assert pins(pip_list(path)).keys() == ranges(PROJECT["dependencies"]).keys()
 
 
 @pytest.mark.parametrize("path", CONDA, ids=lambda path: path.name)
@@ -55,12 +75,52 @@ def test_conda_environments_have_a_python_the_project_accepts(path: Path):
     assert version >= tuple(map(int, least.split(".")))
 
 
-def test_constraints_agree_with_the_project_in_every_extra():
+def test_constraints_pin_every_requirement_within_its_range():
     fixed = constraints()
     groups = {"dependencies": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
     for group, requirements in groups.items():
-        wanted = pins(requirements)
-        assert wanted.items() <= fixed.items(), group
+        for name, allowed in ranges(requirements).items():
+            assert name in fixed, f"{name} of {group} is not in envs/constraints.txt"
+            assert allowed.contains(fixed[name]), f"{name} of {group}: {fixed[name]}, {allowed}"
+
+
+def test_exact_versions_stand_in_the_constraints_alone():
+    """What installs packages names the constraints, and no version of its own."""
+    for name in ("Makefile", "Containerfile", ".ci/run"):
+        lines = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+        for command in (
+            part for line in lines for part in line.split("&&") if "pip install" in part
+        ):
+            assert "--constraint envs/constraints.txt" in command, f"{name}: {command.strip()}"
+            assert "==" not in command, f"{name}: {command.strip()}"
+
+
+def test_one_version_of_the_project():
+    version = PROJECT["version"]
+    assert steering_core.__version__ == version
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## ([0-9.]+)", changelog, re.MULTILINE)[1] == version
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version and citation["license"] == PROJECT["license"]
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+
+
+def test_the_container_copies_what_the_workflow_reads():
+    text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    copied = {name for line in re.findall(r"^COPY (.*)$", text, re.M) for name in line.split()[:-1]}
+    assert {"Snakefile", "config.yaml", "rules", "workflow_scripts", "resources"} <= copied
+    assert {"steering_core", "envs", "profiles", "pyproject.toml"} <= copied
+    assert all((ROOT / name).exists() for name in copied)
+    minor = re.search(r"python:([0-9.]+)", text)[1]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(minor)
+
+
+def test_the_catalogue_of_workflows_is_told_how_to_run_this_one():
+    file = ROOT / ".snakemake-workflow-catalog.yml"
+    usage = yaml.safe_load(file.read_text(encoding="utf-8"))["usage"]
+    assert usage["software-stack-deployment"]["conda"] is True and usage["report"] is True
+    target = re.search(r"results/\S+/(\S+?),? ", usage["mandatory-flags"]["desc"])[1]
+    assert f'"{target.rstrip(".")}"' in (ROOT / "rules" / "common.smk").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", CONDA, ids=lambda path: path.name)
@@ -97,11 +157,11 @@ def imported(*folders: str) -> set[str]:
 
 def lacking(names: set[str], requirements: list[str]) -> set[str]:
     """Those of ``names`` that come from a package which is not among the requirements."""
-    owners, pinned = packages_distributions(), pins(requirements)
+    owners, pinned = packages_distributions(), ranges(requirements)
     return {
         name
         for name in names & owners.keys()
-        if not any(re.sub(r"[-_.]+", "-", owner).lower() in pinned for owner in owners[name])
+        if not any(normalised(owner) in pinned for owner in owners[name])
     }
 
 
