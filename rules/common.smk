@@ -39,6 +39,7 @@ PLANS = plan_names(config)
 
 #: The results of an experiment.
 PRODUCTS = [
+    "index.html",
     "pareto.csv",
     "pareto.svg",
     "pareto.html",
@@ -224,8 +225,39 @@ def plans(wildcards):
 def made_here(path):
     """Return whether a rule makes this file or a directory that contains it."""
     names = [str(name) for name in (Path(path), *Path(path).parents)]
-    makers = [maker for maker in workflow.rules if maker.name != "unknown_target"]
+    # As a module of another workflow, the rules have a prefix.
+    makers = [maker for maker in workflow.rules if not maker.name.endswith("unknown_target")]
     return any(maker.is_producer(name) for maker in makers for name in names)
+
+
+def results_made(*names):
+    """Return an input: those of an experiment's results that a rule makes."""
+    return lambda wildcards: [
+        path
+        for path in (f"results/{wildcards.experiment}/{name}" for name in names)
+        if made_here(path)
+    ]
+
+
+def other_results(wildcards):
+    """Return the names of the results that the page of an experiment links to."""
+    further = results_made("summary.csv", "verdict.json", "matched.csv", "effect_curves.csv")
+    names = [*PRODUCTS, *BESIDE, *(Path(path).name for path in further(wildcards))]
+    return [name for name in dict.fromkeys(names) if name != "index.html"]
+
+
+def exported_methods(wildcards):
+    """Return the methods whose interventions can be exported, in the order of the settings."""
+    folder = f"results/{wildcards.experiment}/exports"
+    methods = [*experiment(wildcards).settings.methods, *plans(wildcards)]
+    return [name for name in methods if made_here(f"{folder}/{name}/intervention.json")]
+
+
+def target_in_words(wildcards):
+    """Return the class that an experiment steers to, in words."""
+    found = experiment(wildcards)
+    label = found.task.label or "positive and negative texts"
+    return f"class {found.task.target_class} of the task {found.task_name} ({label})"
 
 
 def dataset_of(found):

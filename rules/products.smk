@@ -207,6 +207,44 @@ rule norm_matched_figure:
         "../workflow_scripts/norm_matched_figure.py"
 
 
+rule experiment_page:
+    input:
+        pareto=rules.pareto.output.pareto,
+        verdict=results_made("verdict.json"),
+        summary=results_made("summary.csv"),
+        norm_matched=rules.norm_matched.output.table,
+        pictures=results_made("matched.svg", "price.svg"),
+        examples=rules.examples.output.examples,
+        generations=methods_of(rules.generate.output.generations),
+        judged=rules.judge.output.judged,
+        provenance=rules.provenance.output.provenance,
+    output:
+        page=report(
+            "results/{experiment}/index.html",
+            caption="report/index.rst",
+            category="{experiment}",
+            # The report sorts by label: this one is first.
+            labels={"what": "(start here) what was found"},
+        ),
+    log:
+        "results/{experiment}/logs/experiment_page.log",
+    benchmark:
+        "results/{experiment}/benchmarks/experiment_page.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        target_class=target_class,
+        target=target_in_words,
+        classifier=lambda wildcards: task(wildcards)["classifier"],
+        results=other_results,
+        exports=exported_methods,
+        code=code("experiment_page.py"),
+    script:
+        "../workflow_scripts/experiment_page.py"
+
+
 rule solve_variants:
     input:
         decoder=rules.encode_features.output.decoder,

@@ -10,12 +10,10 @@ with job(snakemake):
     from steering_core.data.examples import read_examples
     from steering_core.metrics.judges import score_label, target_scores
     from steering_core.storage.files import read_json, write_text
-    from steering_core.tables.experiment_page import experiment_page, with_selected
+    from steering_core.tables.experiment_page import experiment_page, verdict_of, with_selected
 
     files, params = snakemake.input, snakemake.params
-    pareto, summary, matched = (
-        pd.read_csv(path) for path in (files.pareto, files.summary, files.norm_matched)
-    )
+    pareto, matched = (pd.read_csv(path) for path in (files.pareto, files.norm_matched))
     prompts = read_examples(files.examples, ["prompt"])
     columns = ["method", "strength_index", "strength_name", "strength", "example_id"]
     texts = pd.concat(
@@ -27,8 +25,8 @@ with job(snakemake):
     )
     texts["target_score"] = target_scores(texts["score"], params.target_class)
     page = experiment_page(
-        verdict=read_json(files.verdict),
-        summary=summary,
+        verdict=read_json(files.verdict[0]) if files.verdict else verdict_of(pareto),
+        summary=pd.read_csv(files.summary[0]) if files.summary else None,
         pareto=pareto,
         norm_matched=matched,
         texts=with_selected(texts, pareto),
@@ -37,8 +35,8 @@ with job(snakemake):
         provenance=read_json(files.provenance),
         results=params.results,
         pictures={
-            caption: Path(path).read_text(encoding="utf-8")
-            for caption, path in zip(params.captions, files.pictures, strict=True)
+            Path(path).name: Path(path).read_text(encoding="utf-8") for path in files.pictures
         },
+        exports=params.exports,
     )
     write_text(snakemake.output.page, page)

@@ -12,7 +12,11 @@ import pandas as pd
 
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.charts import svg_text
-from steering_core.tables.frontier_verdict import is_true, readable_strength
+from steering_core.tables.frontier_verdict import (
+    frontier_verdict,
+    is_true,
+    readable_strength,
+)
 from steering_core.tables.norm_matched_figure import norm_matched_panels
 from steering_core.tables.pages import text_entry, whole_page
 from steering_core.tables.palette import method_styles
@@ -58,6 +62,12 @@ RESULTS = {
     "provenance.json": "code, configuration, revisions and versions behind the numbers",
     "products.json": "digests of all results",
 }
+_PARETO_TABLE = {
+    "strength": "selected strength",
+    "rate": "texts in the target class (share)",
+    "kl": "KL, nats per token",
+    "features": "features",
+}
 _TABLE = {
     "strength": "selected strength",
     "effect": "effect (change of the share in the target class)",
@@ -70,7 +80,7 @@ _TABLE = {
 def experiment_page(
     *,
     verdict: Mapping[str, Any],
-    summary: pd.DataFrame,
+    summary: pd.DataFrame | None,
     pareto: pd.DataFrame,
     norm_matched: pd.DataFrame,
     texts: pd.DataFrame,
@@ -84,8 +94,8 @@ def experiment_page(
     """Return the page of an experiment as HTML.
 
     Args:
-        verdict: content of ``verdict.json``.
-        summary: table ``summary``.
+        verdict: content of ``verdict.json``, or the result of :func:`verdict_of`.
+        summary: table ``summary``; None shows the selected rows of the pareto table instead.
         pareto: table ``pareto``.
         norm_matched: table ``norm_matched``; it may be empty.
         texts: texts on reported prompts: ``prompt_id``, ``prompt``, ``method``, ``strength_name``,
@@ -94,8 +104,8 @@ def experiment_page(
         target: the class that is steered to, in words.
         provenance: content of ``provenance.json``.
         results: names of the experiment's other results, for the links.
-        pictures: further pictures: a caption, and the text of an SVG file.
-        exports: methods whose vectors are exported.
+        pictures: further pictures: the name of the result, and the text of the SVG file.
+        exports: methods whose interventions the workflow can export.
 
     """
     drawn = dict(zip(_ABOUT_PANELS, map(svg_text, pareto_panels(pareto)), strict=True))
@@ -111,11 +121,11 @@ def experiment_page(
         target=target,
         distrust=said,
         further=[text for text in dict.fromkeys(every) if not any(text in one for one in said)],
-        headings=list(_TABLE.values()),
-        table=_rows(summary),
+        headings=list((_TABLE if summary is not None else _PARETO_TABLE).values()),
+        table=_rows(summary) if summary is not None else _pareto_rows(pareto),
         pictures=[
             {"caption": caption, "source": _embedded(svg)}
-            for caption, svg in {**(pictures or {}), **drawn}.items()
+            for caption, svg in {**_captioned(pictures or {}), **drawn}.items()
         ],
         texts=_texts(texts, _shown_methods(verdict, pareto)),
         judge=judge,
@@ -154,6 +164,65 @@ def _rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in ordered.to_dict("records")
     ]
+
+
+def _pareto_rows(pareto: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the selected rows of the pareto table: the highest rate first."""
+    styles = method_styles(pareto["method"])
+    chosen = pareto[is_true(pareto["selected"])].sort_values(
+        "classifier_rate_steered", ascending=False, kind="stable"
+    )
+    found = []
+    for row in chosen.to_dict("records"):
+        rate, kl, features = (
+            _spread(
+                {
+                    "mean": row[name],
+                    "mean_low": row[f"{stem}_low"],
+                    "mean_high": row[f"{stem}_high"],
+                },
+                "mean",
+                "{:.3g}",
+            )
+            for name, stem in (
+                ("classifier_rate_steered", "classifier_ci"),
+                ("kl_mean", "kl_ci"),
+                ("prompt_l0_mean", "prompt_l0_ci"),
+            )
+        )
+        at = readable_strength(row["strength_name"], row["strength"])
+        found.append(
+            {
+                "method": row["method"],
+                "colour": styles[row["method"]].colour,
+                "cells": [at, rate, kl, features],
+            }
+        )
+    return found
+
+
+def _captioned(pictures: Mapping[str, str]) -> dict[str, str]:
+    """Return pictures by what they show instead of by name."""
+    return {RESULTS.get(name, name).capitalize(): svg for name, svg in pictures.items()}
+
+
+def verdict_of(pareto: pd.DataFrame) -> dict[str, Any]:
+    """Return what the pareto table alone says, with those keys of ``verdict.json`` that are shown.
+
+    Methods are not compared at equal effect here: only their place on the frontier is stated.
+    """
+    first = pareto.iloc[0]
+    programs = [name for name in ("qp_optimal", "convex_optimal") if name in set(pareto["method"])]
+    said = [frontier_verdict(pareto, name) for name in programs or pareto["method"].unique()[:1]]
+    every = [warnings_in(cell) for cell in pareto["warnings"]]
+    shared = [text for text in (every[0] if every else []) if all(text in one for one in every)]
+    return {
+        **{name: first[name] for name in ("experiment", "model", "task", "layer")},
+        "headline": said[0],
+        "sentences": [{"about": "frontier", "text": text} for text in said[1:]],
+        "distrust": list(dict.fromkeys(shared)),
+        **dict.fromkeys(["reference", "sparse", "fewest"]),
+    }
 
 
 def _strength(label: str) -> str:

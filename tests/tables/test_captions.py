@@ -6,7 +6,16 @@ from docutils.core import publish_parts
 from jinja2 import Environment, StrictUndefined
 
 CAPTIONS = Path(__file__).parents[2] / "rules" / "report"
-NAMES = ("pareto", "sweep", "generations", "features", "frontier", "variants", "norm_matched")
+NAMES = (
+    "pareto",
+    "sweep",
+    "generations",
+    "features",
+    "frontier",
+    "variants",
+    "norm_matched",
+    "index",
+)
 
 
 def rendered(name: str, context: object) -> str:

@@ -14,7 +14,14 @@ import pytest
 from table_data import generations_table, pareto_table
 
 from steering_core.tables.columns import column_names
-from steering_core.tables.experiment_page import N_TEXTS, experiment_page, with_selected
+from steering_core.tables.experiment_page import (
+    N_TEXTS,
+    RESULTS,
+    experiment_page,
+    verdict_of,
+    with_selected,
+)
+from steering_core.tables.frontier_verdict import frontier_verdict
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror='a()'> \" & {{ x }}"
 BROWSER = next(
@@ -161,8 +168,33 @@ def test_all_results_are_linked_and_unknown_ones_come_last():
 
 def test_exported_vectors_are_linked():
     html = page(exports=["qp_optimal"])
-    assert 'href="exports/qp_optimal/intervention.json"' in html
+    assert "results/demo/exports/qp_optimal/intervention.json" in html
     assert "directions.safetensors" not in html
+
+
+def test_without_the_comparison_at_equal_effect_the_pareto_table_speaks():
+    pareto = pareto_table()
+    html = page(summary=None, verdict=verdict_of(pareto))
+    assert frontier_verdict(pareto, "qp_optimal") in Elements(html).text
+    part = html.split('<section id="table">')[1].split("</section>")[0]
+    rows = re.findall(r"</span>(\w+)</th>", part)
+    chosen = pareto[pareto["selected"]].sort_values("classifier_rate_steered", ascending=False)
+    assert rows == chosen["method"].tolist()
+
+
+def test_further_pictures_come_first_with_what_they_show():
+    images = Elements(page(pictures={"matched.svg": "<svg/>"})).all("img")
+    assert len(images) == 4
+    assert images[0]["alt"] == "What each method costs at the same effect, as a picture"
+
+
+def test_every_product_of_the_workflow_is_explained():
+    text = (Path(__file__).parents[2] / "rules" / "common.smk").read_text(encoding="utf-8")
+    lists = [
+        re.search(rf"^{name} = \[(.*?)\]", text, re.M | re.S)[1] for name in ("PRODUCTS", "BESIDE")
+    ]
+    names = re.findall(r'"([^"]+)"', "".join(lists))
+    assert set(names) - {"index.html"} <= RESULTS.keys()
 
 
 def test_the_page_has_no_script_and_loads_nothing():
