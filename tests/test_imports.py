@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NO_MODEL = [
     "activation_manifest.py",
     "correlate_features.py",
+    "experiment_page.py",
     "features_page.py",
     "fit_directions.py",
     "solve_directions.py",

@@ -76,6 +76,7 @@ def test_another_margin_steers_again_with_the_programs_that_read_it_alone():
     tables |= {
         "pareto_figure",
         "norm_matched_figure",
+        "experiment_page",
         "frontier_figure",
         "generations_page",
         "features_page",
