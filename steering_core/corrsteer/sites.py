@@ -22,7 +22,7 @@ def early_site(site: Site) -> Site:
     """
     if site.stream != "post":
         raise ModelError(
-            f"published_site: the SAE of layer {site.layer} is at resid_{site.stream}, where the "
+            f"published_site: the SAE of layer {site.layer} is at {site.hook_name}, where the "
             "published code makes no mistake; set published_site to false."
         )
     return replace(site, stream="pre")

@@ -12,6 +12,7 @@ from torch import nn
 from steering_core.errors import ModelError
 from steering_core.models.devices import to_device
 from steering_core.models.language_model import LanguageModel, StopForward, dtype_name
+from steering_core.models.places import module_at
 from steering_core.models.site import Site
 from steering_core.models.tokens import padded_batches, tokenize_many
 
@@ -37,19 +38,50 @@ def edit_residual(lm: LanguageModel, site: Site, edit: Edit) -> Iterator[None]:
                 return (edit(args[0]), *args[1:]), kwargs
             return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
 
-        handle = block.register_forward_pre_hook(before, with_kwargs=True)
+        handles = [block.register_forward_pre_hook(before, with_kwargs=True)]
+    elif site.stream == "mid":
+        handles = _edit_between(block, module_at(lm, site.layer, "mid"), edit)
     else:
+        writer = block if site.stream == "post" else module_at(lm, site.layer, site.stream)
 
         def after(module: nn.Module, args: tuple, output: Any) -> Any:
             if isinstance(output, tuple):
                 return (edit(output[0]), *output[1:])
             return edit(output)
 
-        handle = block.register_forward_hook(after)
+        handles = [writer.register_forward_hook(after)]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def _edit_between(
+    block: nn.Module, attention: nn.Module, edit: Edit
+) -> list[torch.utils.hooks.RemovableHandle]:
+    """Edit the stream between attention and MLP through what attention adds to it.
+
+    An edit of the MLP's input alone would leave the stream itself as it was.
+    """
+    seen: list[torch.Tensor] = []
+
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        seen[:] = [args[0] if args else kwargs["hidden_states"]]
+
+    def after(module: nn.Module, args: tuple, output: Any) -> Any:
+        added = output[0] if isinstance(output, tuple) else output
+        mid = seen[0] + added
+        edited = edit(mid)
+        if edited is mid:
+            return output
+        added = added + (edited - mid)
+        return (added, *output[1:]) if isinstance(output, tuple) else added
+
+    return [
+        block.register_forward_pre_hook(before, with_kwargs=True),
+        attention.register_forward_hook(after),
+    ]
 
 
 @torch.no_grad()
@@ -102,6 +134,8 @@ def read_residuals(
 
         return edit
 
+    for site in sites:  # before any hook: a place inside a block is looked for once
+        locate(lm, site)
     with ExitStack() as stack:
         for site in sites:
             stack.enter_context(edit_residual(lm, site, keep(site.hook_name)))
@@ -196,6 +230,17 @@ def check_blocks(lm: LanguageModel) -> None:
             f"{lm.shape.architecture}: a token changes the stream at an earlier token, so "
             "this is no causal language model: choose another model."
         )
+
+
+def locate(lm: LanguageModel, site: Site) -> None:
+    """Find the place of a site inside its block, if it is one, so that hooks can be set later.
+
+    Raises:
+        ModelError: if the block has no such place, or the layer is out of range.
+    """
+    _block(lm, site)
+    if site.stream not in ("pre", "post"):
+        module_at(lm, site.layer, site.stream)
 
 
 def _block(lm: LanguageModel, site: Site) -> nn.Module:

@@ -13,6 +13,7 @@ from steering_core.models.language_model import (
     load_language_model,
     load_tokenizer,
 )
+from steering_core.models.places import module_at
 from steering_core.models.site import Site
 from steering_core.storage.integrity import named_digest
 
@@ -35,9 +36,17 @@ def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
 
 
 def fetched_model(model: dict[str, Any], resources: dict[str, Any], device: str) -> LanguageModel:
-    """Load the model of the configuration at the revision that was fetched."""
+    """Load the model of the configuration at the revision that was fetched.
+
+    Raises:
+        ModelError: as :func:`load_language_model`, or if a block lacks the place of its SAE.
+    """
     pinned = pinned_model(Model(**model), resources)
-    return load_language_model(pinned, device, ModelShape(**resources["shape"]))
+    lm = load_language_model(pinned, device, ModelShape(**resources["shape"]))
+    for sae in resources["saes"]:  # while no hook is on the model
+        if sae["stream"] not in ("pre", "post"):
+            module_at(lm, sae["layer"], sae["stream"])
+    return lm
 
 
 def fetched_tokenizer(model: Model, resources: dict[str, Any]) -> PreTrainedTokenizerBase:

@@ -45,6 +45,9 @@ REFUSED = {
     "matryoshka_batchtopk": _TRAINING_ONLY,
 }
 
+#: Normalisations whose scale is known exactly for each token, from its residual alone.
+BY_TOKEN = ("layer_norm", "constant_norm_rescale")
+
 #: What sae-lens 6 keeps under ``metadata``.
 _IN_METADATA = (
     "hook_name",
@@ -165,7 +168,7 @@ def check_kind(config: dict[str, Any], name: str) -> None:
     """
     check_architecture(config["architecture"], name)
     normalised = config.get("normalize_activations") or "none"
-    if normalised != "none":
+    if normalised not in ("none", *BY_TOKEN):
         raise ModelError(
             f"{name} rescales its input ({normalised}), and the factor is not folded into its "
             "weights: a coefficient has no fixed length in the residual stream. "

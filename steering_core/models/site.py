@@ -9,16 +9,24 @@ from jaxtyping import Float
 
 from steering_core.errors import ModelError
 
-_HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
+_HOOK = re.compile(r"blocks\.(\d+)\.hook_(?:resid_(pre|post|mid)|(attn_out|mlp_out))")
+#: Names of modules of transformers: a block, its attention or its MLP, of which the output is read.
+_MODULE = re.compile(
+    r"(?:[a-z_]+\.)*(?:layers|h|blocks)\.(\d+)"
+    r"(?:\.(?:(self_attn|attn|attention|self_attention)|(mlp|feed_forward)))?"
+)
+Stream = Literal["pre", "post", "mid", "attn_out", "mlp_out", "attn", "mlp"]
 
 
 @dataclass(frozen=True)
 class Site:
-    """A point of the residual stream.
+    """A point of the residual stream, or what a part of a block adds to it.
 
     Attributes:
         layer: index of the transformer block.
-        stream: ``pre`` is the input of the block, ``post`` its output.
+        stream: ``pre`` is the input of the block, ``post`` its output, ``mid`` the stream between
+            attention and MLP. ``attn_out`` and ``mlp_out`` are what these two add to the stream.
+            ``attn`` and ``mlp`` are the outputs of the modules, before a norm that may follow.
         centred: the SAE was trained on a stream with centred writing weights, so the raw stream
             must have its mean over d_model removed before the SAE or a probe sees it.
         prepend_bos: the SAE was trained on sequences that begin with BOS.
@@ -26,14 +34,16 @@ class Site:
     """
 
     layer: int
-    stream: Literal["pre", "post"]
+    stream: Stream
     centred: bool
     prepend_bos: bool
 
     @property
     def hook_name(self) -> str:
-        """The TransformerLens name of the site."""
-        return f"blocks.{self.layer}.hook_resid_{self.stream}"
+        """The TransformerLens name of the site; of a module, a name in its style."""
+        part = "hook_resid_" if self.stream in ("pre", "post", "mid") else "hook_"
+        part = "" if self.stream in ("attn", "mlp") else part
+        return f"blocks.{self.layer}.{part}{self.stream}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a manifest."""
@@ -50,18 +60,13 @@ def site_of(metadata: Any, what: str) -> Site:
     """Read the site from an SAE's metadata (``sae.cfg.metadata``).
 
     Raises:
-        ModelError: if the hook point is absent or is not a residual stream.
+        ModelError: if the hook point is absent, or is no place that writes to the residual stream.
 
     """
     for key in ("hook_name", "prepend_bos"):
         if key not in metadata or metadata[key] is None:
             raise ModelError(f"{what}: its metadata has no {key}, so its site is unknown.")
-    match = _HOOK.fullmatch(metadata["hook_name"])
-    if match is None:
-        raise ModelError(
-            f"{what} sits at {metadata['hook_name']}; only residual streams "
-            "(blocks.L.hook_resid_pre or _post) can be steered here: choose another SAE."
-        )
+    layer, stream = _place(metadata["hook_name"], what)
     kwargs = (
         metadata["model_from_pretrained_kwargs"]
         if "model_from_pretrained_kwargs" in metadata
@@ -74,8 +79,21 @@ def site_of(metadata: Any, what: str) -> Site:
             f"{what} was trained on a model loaded with {sorted(unknown)}, which is not supported."
         )
     return Site(
-        layer=int(match[1]),
-        stream=match[2],
+        layer=layer,
+        stream=stream,
         centred=bool(kwargs.get("center_writing_weights", False)),
         prepend_bos=bool(metadata["prepend_bos"]),
+    )
+
+
+def _place(hook_name: str, what: str) -> tuple[int, Stream]:
+    if match := _HOOK.fullmatch(hook_name):
+        return int(match[1]), match[2] or match[3]
+    if match := _MODULE.fullmatch(hook_name):
+        return int(match[1]), "attn" if match[2] else "mlp" if match[3] else "post"
+    raise ModelError(
+        f"{what} sits at {hook_name}; only residual streams (blocks.L.hook_resid_pre, _mid or "
+        "_post), what attention or MLP adds to them (hook_attn_out, hook_mlp_out), and blocks, "
+        "attention and MLP by the names of transformers (model.layers.L, … .mlp) can be steered "
+        "here: choose another SAE."
     )

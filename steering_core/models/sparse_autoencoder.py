@@ -73,8 +73,28 @@ def lengths(
 
     A length of float16 may exceed what float16 holds, and one of bfloat16 would be rounded again.
     """
-    made = sae.encode(residual.to(sae.device, sae.dtype))
-    return made.to(scale.dtype).mul_(scale)
+    given = residual.to(sae.device, sae.dtype)
+    made = sae.encode(given).to(scale.dtype).mul_(scale)
+    unit = token_scale(sae, given)
+    return made if unit is None else made.mul_(unit.to(scale.dtype))
+
+
+def token_scale(
+    sae: SAE, residual: Float[torch.Tensor, "n d_model"]
+) -> Float[torch.Tensor, "n 1"] | None:
+    """Return what the SAE's decoder is multiplied by for each residual; None if it is 1.
+
+    An SAE that normalises its input decodes a normalised residual, and multiplies the result by the
+    standard deviation of the residual (``layer_norm``) or by its norm over √d_in
+    (``constant_norm_rescale``). So its activations are lengths in these units, which differ from
+    token to token.
+    """
+    wide = residual.to(torch.promote_types(residual.dtype, torch.float32))
+    if sae.cfg.normalize_activations == "layer_norm":
+        return wide.std(dim=-1, keepdim=True)
+    if sae.cfg.normalize_activations == "constant_norm_rescale":
+        return wide.norm(dim=-1, keepdim=True) / sae.cfg.d_in**0.5
+    return None
 
 
 def row_scale(sae: SAE, norms: Float[torch.Tensor, " d_sae"]) -> Float[torch.Tensor, " d_sae"]:

@@ -61,8 +61,8 @@ def test_what_fits_and_what_does_not(describe, tmp_path):
     found = describe()
     assert (found["layers"], found["layers_without_sae"]) == ([1, 3], [2])
     assert [sae["d_sae"] for sae in found["saes"]] == [40, 40]
-    save_sae(tmp_path, 2, normalize_activations="layer_norm")
-    with pytest.raises(ModelError, match=r"layer_2 rescales its input \(layer_norm\)"):
+    save_sae(tmp_path, 2, normalize_activations="expected_average_only_in")
+    with pytest.raises(ModelError, match=r"layer_2 rescales its input \(expected_av"):
         describe()
 
 

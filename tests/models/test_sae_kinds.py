@@ -172,6 +172,24 @@ def test_one_sae_written_in_two_ways_has_the_same_features():
     torch.testing.assert_close(as_dictionary(longer, "longer").encode(x), expected)
 
 
+@pytest.mark.parametrize("how", ["layer_norm", "constant_norm_rescale"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "matching_pursuit"])
+def test_a_normalised_input_has_a_scale_of_its_own_for_each_token(kind, how):
+    """Residuals of norms from 0.1 to 100: features are lengths in the units of each."""
+    options = {**KINDS[kind], "normalize_activations": how, "metadata": metadata()}
+    sae = make(kind, get_sae_class, spread=4.0, **options)
+    x = residuals() * torch.logspace(-1, 2, 12)[:, None] + 0.3
+    with torch.no_grad():
+        acts = sae.encode(x)
+        whole = sae.decode(acts)
+        sae.encode(x)  # decoding takes the scale that encoding left
+        want = (whole - sae.decode(torch.zeros_like(acts))).numpy()
+    dictionary = as_dictionary(sae, kind)
+    got = dictionary.encode(x).numpy() @ dictionary.decoder
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
+    assert (dictionary.encode(x) >= 0).all() and np.abs(want[-1]).max() > 0
+
+
 @pytest.mark.parametrize("kind", ["topk", "topk, rescaled", "matching_pursuit"])
 def test_a_row_of_zeros_is_never_active(kind):
     sae = make(kind, get_sae_class, metadata=metadata(), **KINDS[kind])
@@ -241,7 +259,7 @@ def test_an_architecture_nobody_tried(tmp_path):
             {"normalize_activations": "expected_average_only_in"},
             "factor is not folded",
         ),
-        ("llama_scope_lxr_8x", {"normalize_activations": "layer_norm"}, "factor is not folded"),
+        ("llama_scope_lxr_8x", {"normalize_activations": "layer_norm"}, None),
         ("llama_scope_lxr_8x", {"d_in": None}, r"cfg\.json: no d_in"),
     ],
 )

@@ -35,9 +35,11 @@ def test_what_the_metadata_lacks_is_an_error(key, absent):
 @pytest.mark.parametrize(
     "hook",
     [
-        "blocks.3.hook_mlp_out",
+        "blocks.3.hook_mlp_in",
+        "model.layers.3.mlp.down_proj",
+        "model.layers",
         "blocks.3.attn.hook_z",
-        "blocks.3.hook_resid_mid",
+        "blocks.3.hook_resid_middle",
         "blocks.3.hook_resid_post.extra",
         "xblocks.3.hook_resid_post",
         "blocks.*.hook_resid_post",
@@ -46,6 +48,25 @@ def test_what_the_metadata_lacks_is_an_error(key, absent):
 def test_other_hooks_are_refused_by_name(hook):
     with pytest.raises(ModelError, match="only residual streams"):
         site_of({**METADATA, "hook_name": hook}, "sae")
+
+
+@pytest.mark.parametrize(
+    ("hook", "stream", "name"),
+    [
+        ("blocks.3.hook_resid_mid", "mid", "blocks.3.hook_resid_mid"),
+        ("blocks.3.hook_mlp_out", "mlp_out", "blocks.3.hook_mlp_out"),
+        ("blocks.3.hook_attn_out", "attn_out", "blocks.3.hook_attn_out"),
+        ("model.layers.3", "post", "blocks.3.hook_resid_post"),
+        ("layers.3", "post", "blocks.3.hook_resid_post"),
+        ("transformer.h.3.mlp", "mlp", "blocks.3.mlp"),
+        ("model.layers.3.self_attn", "attn", "blocks.3.attn"),
+        ("gpt_neox.layers.3.attention", "attn", "blocks.3.attn"),
+    ],
+)
+def test_places_inside_a_block_and_names_of_modules(hook, stream, name):
+    site = site_of({**METADATA, "hook_name": hook}, "sae")
+    assert (site.layer, site.stream, site.hook_name) == (3, stream, name)
+    assert Site(**site.to_dict()) == site
 
 
 def test_unknown_model_processing_is_refused():

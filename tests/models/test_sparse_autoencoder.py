@@ -190,18 +190,18 @@ def test_an_sae_of_the_old_format_is_read_by_both_loaders(tmp_path):
 # ------------------------------------------------------------------ refusals
 
 
-@pytest.mark.parametrize("how", ["layer_norm", "expected_average_only_in", "constant_norm_rescale"])
+@pytest.mark.parametrize("how", ["expected_average_only_in", "covariance_whitening"])
 def test_rescaled_inputs_are_refused(how):
     with pytest.raises(ModelError, match=how):
         as_dictionary(standard(normalize_activations=how), "sae")
 
 
 def test_non_residual_hook_is_refused(tmp_path):
-    sae = standard({"hook_name": "blocks.1.hook_mlp_out"})
-    with pytest.raises(ModelError, match="hook_mlp_out"):
+    sae = standard({"hook_name": "blocks.1.attn.hook_z"})
+    with pytest.raises(ModelError, match="hook_z"):
         as_dictionary(sae, "sae")
     sae.save_model(str(tmp_path / "layer_1"))
-    with pytest.raises(ModelError, match="hook_mlp_out"):
+    with pytest.raises(ModelError, match="hook_z"):
         load_sae_shape(SAESource(path=str(tmp_path / "layer_{layer}")), 1)
 
 
