@@ -1,6 +1,7 @@
 # Shared by all rules: the checked configuration, and the inputs and parameters made from it.
 # An experiment is of one of two kinds. The wildcard `experiment` names one that delivers
 # pareto.csv, `run` one of CorrSteer. Each helper below takes a job of either kind.
+import re
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from snakemake.logging import logger
 from steering_core.runtime.machine import gpus_on
 from steering_core.runtime.digest import code_digest
 from steering_core.config import load_config, resolve
+from steering_core.config.gguf import FOLDER, gguf_path, is_gguf, with_directory
 from steering_core.config.methods import METHODS
 from steering_core.config.paths import check_paths, fixed_part, named_paths
 from steering_core.config.requests import (
@@ -18,7 +20,13 @@ from steering_core.config.requests import (
     requested_experiments,
     with_nulls,
 )
-from steering_core.config.resolve import check_plans, load_corrsteer, load_trained, plan_names
+from steering_core.config.resolve import (
+    check_plans,
+    load_corrsteer,
+    load_section,
+    load_trained,
+    plan_names,
+)
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
 from steering_core.data.concept import check_prompts, read_concept
@@ -32,7 +40,14 @@ EXPERIMENTS = sorted(load_config(config)[0].experiments)
 CORRSTEER = load_corrsteer(config)
 
 #: Models whose SAEs the rules train, by name.
-TRAINED = load_trained(config)
+TRAINED = {name: with_directory(found) for name, found in load_trained(config).items()}
+
+#: Models given as GGUF files, by the name of the directory that a rule writes for each.
+GGUF = {
+    Path(with_directory(found).id).name: found
+    for found in [*load_config(config)[0].models.values(), *load_section(config).models.values()]
+    if is_gguf(found.id)
+}
 
 #: CorrSteer plans that experiments evaluate like methods.
 PLANS = plan_names(config)
@@ -81,6 +96,7 @@ wildcard_constraints:
     shard=r"\d+",
     model="|".join(TRAINED) or "(?!)",
     layer=r"\d+",
+    gguf="|".join(map(re.escape, GGUF)) or "(?!)",
 
 
 # ------------------------------------------------------------------ checks before any job
@@ -165,8 +181,8 @@ def section(found):
 
 
 def model(wildcards):
-    """Return the section of the model."""
-    return section(experiment(wildcards).model)
+    """Return the section of the model; a GGUF file is replaced by the directory made from it."""
+    return section(with_directory(experiment(wildcards).model))
 
 
 def task(wildcards):
@@ -270,7 +286,7 @@ def local_sources(wildcards):
     """Return model, SAEs, dataset and lexicon if they are local files or made by other rules."""
     found = experiment(wildcards)
     judge = getattr(found.task, "classifier", None)
-    names = [found.model.id, dataset_of(found), judge and judge.lexicon]
+    names = [with_directory(found.model).id, dataset_of(found), judge and judge.lexicon]
     if found.model.sae.train is not None:
         return [*there(names), *trained_saes(found)]
     return there([*names, found.model.sae.path])
@@ -287,6 +303,12 @@ def there(names):
     """Return the paths among `names` that are there or that a rule makes."""
     paths = [fixed_part(name) for name in names if name]
     return [path for path in paths if made_here(path) or Path(path).exists()]
+
+
+def gguf_file(wildcards):
+    """Return the GGUF file of a directory, if it is on this machine."""
+    path = gguf_path(GGUF[wildcards.gguf].id)
+    return [str(path)] if path.is_file() else []
 
 
 def training_sources(wildcards):

@@ -3,7 +3,6 @@ from dataclasses import asdict
 
 from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.config.methods import CORRSTEER_METHODS
-from steering_core.config.resolve import load_section
 from steering_core.corrsteer.pooled_statistic import needs_validation, statistics_of
 from steering_core.corrsteer.published import FILES, cells, methods_needed
 from steering_core.corrsteer.report import UNSTEERED

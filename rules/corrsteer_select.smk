@@ -25,6 +25,7 @@ rule corrsteer_fetch:
         # Rows and their lengths are checked before the weights are downloaded.
         examples=checked(settings(*CORRSTEER_EXAMPLE_SETTINGS)),
         seeds=checked(setting("seeds")),
+        device=checked(setting("device")),
         code=code("corrsteer_fetch.py"),
     script:
         "../workflow_scripts/corrsteer_fetch.py"

@@ -4,6 +4,29 @@ localrules:
     fetch,
 
 
+rule dequantise:
+    input:
+        gguf_file,
+    output:
+        model=directory(f"{FOLDER}/{{gguf}}"),
+    log:
+        f"{FOLDER}/logs/{{gguf}}.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/{{gguf}}.tsv"
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(60),
+    params:
+        source=lambda wildcards: GGUF[wildcards.gguf].id,
+        revision=lambda wildcards: GGUF[wildcards.gguf].revision,
+        code=code("dequantise.py"),
+    script:
+        "../workflow_scripts/dequantise.py"
+
+
 rule fetch:
     input:
         local_sources,
@@ -25,6 +48,7 @@ rule fetch:
         settings=settings("layer", "layers", "max_tokens", "new_tokens"),
         # Rows and their lengths are checked before the weights are downloaded.
         examples=checked(settings(*EXAMPLE_SETTINGS)),
+        device=checked(setting("device")),
         code=code("fetch.py"),
     script:
         "../workflow_scripts/fetch.py"

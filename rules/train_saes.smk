@@ -22,6 +22,7 @@ rule fetch_training:
         training=training("layers", "tokens", "texts", "max_tokens", "seed"),
         # The sizes of the SAEs are checked here too, before any download.
         whole=checked(lambda wildcards: TRAINED[wildcards.model].sae.train.model_dump()),
+        device=checked(training_device),
         code=code("fetch_training.py"),
     script:
         "../workflow_scripts/fetch_training.py"

@@ -28,6 +28,7 @@ with job(snakemake, network=True):
                 max_tokens=settings.max_tokens,
                 new_tokens=settings.new_tokens or task.length(reasoned=settings.chain_of_thought),
                 texts_are_continued=True,
+                device=snakemake.params.device,
             ),
             "classifier": judge.classifier and describe_classifier(judge.classifier),
         }

@@ -28,6 +28,7 @@ with job(snakemake, network=True):
                 steered_layer=steered,
                 max_tokens=settings.max_tokens,
                 new_tokens=settings.new_tokens,
+                device=snakemake.params.device,
             ),
             "classifier": describe_judge(task.classifier),
         }

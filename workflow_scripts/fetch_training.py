@@ -5,6 +5,7 @@ from steering_core.runtime.job import job
 with job(snakemake, network=True):
     from steering_core.config.model import Model, SAETraining
     from steering_core.hub.errors import retry_while_unavailable
+    from steering_core.models.devices import choose_dtype
     from steering_core.models.fetch import fetch_weights
     from steering_core.models.resources import fetched_tokenizer
     from steering_core.storage.files import write_json
@@ -12,7 +13,8 @@ with job(snakemake, network=True):
     from steering_core.training.texts import choose_texts, describe_training, read_texts
 
     model, training = Model(**snakemake.params.model), SAETraining(**snakemake.params.whole)
-    found = retry_while_unavailable(lambda: describe_training(model, training, model.dtype))
+    dtype = choose_dtype(model.dtype, snakemake.params.device)
+    found = retry_while_unavailable(lambda: describe_training(model, training, dtype))
     texts, datasets = retry_while_unavailable(lambda: read_texts(training.texts))
     table = choose_texts(
         texts,

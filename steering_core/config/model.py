@@ -139,10 +139,16 @@ class SAESource(Closed):
 
 
 class Model(Closed):
-    """A causal language model of Hugging Face with its SAEs. ``id`` is a hub id or a directory."""
+    """A causal language model of Hugging Face with its SAEs.
+
+    ``id`` is a hub id, a directory, or a GGUF file: a path, or ``package:NAME/FILE.gguf`` for a
+    file inside an installed Python package. ``revision`` of a GGUF file is ``sha256:`` and its
+    digest, if it is to be checked. ``dtype: auto`` is bfloat16 where the hardware computes in it,
+    else float32.
+    """
 
     id: str
     revision: str = "main"
     sae: SAESource
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     settings: dict = {}

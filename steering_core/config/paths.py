@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from steering_core.config.corrsteer_schema import CorrSteerTask
+from steering_core.config.gguf import gguf_path, is_gguf
 from steering_core.config.model import Model
 from steering_core.config.schema import Experiment
 from steering_core.config.task import Classifier, Task
@@ -49,6 +50,9 @@ def named_paths(experiment: Experiment, dataset: str) -> list[NamedPath]:
     Args:
         experiment: with its merged settings.
         dataset: the dataset of its task. A CorrSteer task has one by default.
+
+    Raises:
+        ConfigError: if the model is a GGUF file in a package that is not installed.
 
     """
     settings, task = experiment.settings, experiment.task
@@ -94,7 +98,9 @@ def fixed_part(path: str) -> str:
 
 
 def _model_paths(key: str, model: Model, layers: list[int]) -> Iterator[NamedPath]:
-    if is_path(model.id):
+    if is_gguf(model.id):
+        yield NamedPath(f"{key}.id", str(gguf_path(model.id)), "file")
+    elif is_path(model.id):
         yield NamedPath(f"{key}.id", model.id, "directory")
     sae = model.sae
     if sae.train is not None:  # rules make them

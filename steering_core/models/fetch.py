@@ -16,6 +16,8 @@ from steering_core.config.task import Classifier
 from steering_core.errors import ConfigError, ModelError
 from steering_core.hub.errors import explain_hub_errors
 from steering_core.hub.revisions import pin
+from steering_core.models.devices import choose_dtype
+from steering_core.models.gguf_file import origin_of
 from steering_core.models.language_model import (
     ModelShape,
     is_local,
@@ -59,6 +61,7 @@ def describe(
     first_layer: int = 0,
     steered_layer: int | None = None,
     texts_are_continued: bool = False,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Pin a model and its SAEs, and compare their configurations.
 
@@ -70,6 +73,7 @@ def describe(
         first_layer: where ``all`` begins.
         steered_layer: must be one of the layers; None if none is chosen yet.
         texts_are_continued: whether ``new_tokens`` must fit behind a text of ``max_tokens``.
+        device: of the later stages; it decides what ``dtype: auto`` is.
 
     Returns:
         What later stages need to know: the content of ``resources.json``.
@@ -100,8 +104,12 @@ def describe(
         )
     pinned = Model(**{**model.model_dump(), "revision": pin(model.id, model.revision)})
     _check_tokenizer(pinned, saes)
+    dtype, origin = choose_dtype(model.dtype, device), origin_of(model.id)
+    if model.dtype == "auto":
+        log.info("dtype: auto is %s here, for every stage of this experiment", dtype)
     return {
-        "model": {"id": model.id, "revision": pinned.revision, "dtype": model.dtype},
+        "model": {"id": model.id, "revision": pinned.revision, "dtype": dtype},
+        **({} if origin is None else {"gguf": origin}),
         "shape": vars(shape),
         "layers": chosen,
         "layers_without_sae": missing,

@@ -26,7 +26,7 @@ from transformers import (
 from steering_core.config.model import Model
 from steering_core.errors import ModelError
 from steering_core.hub.errors import explain_hub_errors
-from steering_core.models.devices import DTYPES, choose_device
+from steering_core.models.devices import DTYPES, choose_device, choose_dtype
 from steering_core.models.tokens import check_special_tokens
 
 if TYPE_CHECKING:  # takes seconds to import, and a stage may need the tokenizer alone
@@ -151,7 +151,7 @@ def load_language_model(
         loaded, info = AutoModelForCausalLM.from_pretrained(
             model.id,
             revision=model.revision,
-            dtype=DTYPES[model.dtype],
+            dtype=DTYPES[choose_dtype(model.dtype, device)],
             use_safetensors=True,  # the other format can run code
             output_loading_info=True,
         )

@@ -19,7 +19,7 @@ from steering_core.storage.integrity import named_digest
 
 
 def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
-    """Return ``model`` at the revision that was fetched.
+    """Return ``model`` at the revision that was fetched, in the dtype that ``auto`` was there.
 
     Raises:
         ModelError: if it is a local directory that has changed since the fetch or is missing.
@@ -32,7 +32,8 @@ def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
             raise ModelError(f"{model.id} was a local directory when it was fetched and is gone.")
         if named_digest(model.id) != revision:
             raise changed(model.id)
-    return Model(**{**model.model_dump(), "revision": revision})
+    dtype = resources["model"]["dtype"] if model.dtype == "auto" else model.dtype
+    return Model(**{**model.model_dump(), "revision": revision, "dtype": dtype})
 
 
 def fetched_model(model: dict[str, Any], resources: dict[str, Any], device: str) -> LanguageModel:
