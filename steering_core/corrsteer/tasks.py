@@ -1,4 +1,4 @@
-"""What a task is, the eight published tasks with their prompts, SST-2 as a question, and the demo's.
+"""What a task is, the eight published tasks with their prompts, and two that are not published.
 
 To add a task, write a function that reads a dataset row as an :class:`Item`, and add a
 :class:`Task` to :data:`TASKS`. Its judge is one of :mod:`steering_core.corrsteer.success`.

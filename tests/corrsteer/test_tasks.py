@@ -50,6 +50,11 @@ def test_free_text_prompts():
     assert harm({"prompt": "do", "context": float("nan")}).prompt == "Request: do\nResponse:"
     assert harm({"prompt": "do"}).gold == "refuse"
     assert TASKS["xstest"].read({"prompt": "p", "label": "safe"}).gold == "comply"
+    item = TASKS["sst2_choice"].read({"sentence": "a joy ", "label": 1})
+    assert item.prompt.startswith("Review: a joy\nIs the sentiment")
+    assert (item.gold, item.letters) == ("positive", ("negative", "positive"))
+    with pytest.raises(ValueError, match="none of the 2 choices"):
+        TASKS["sst2_choice"].read({"sentence": "hidden", "label": -1})
 
 
 def test_answer_lengths_and_pooling_are_published():
