@@ -210,6 +210,7 @@ def test_rows_that_cannot_serve(hub, config, tmp_path, caplog, override, message
                 "task": found.task.model_dump(exclude={"settings"}),
                 "settings": settings,
                 "examples": settings,
+                "device": "cpu",
             },
             experiment=found.name,
         )

@@ -95,6 +95,7 @@ def fetch_stage(folder: Path, tiny_model, rows: int) -> dict:
             ).model_dump(),
             "settings": settings,
             "examples": settings,
+            "device": "cpu",
             "seeds": [0],
         },
     )

@@ -78,6 +78,7 @@ def fetch(world, has, prepend_bos, out):
             "task": experiment.task.model_dump(),
             "settings": settings,
             "examples": settings,
+            "device": "cpu",
         },
         experiment="mine_words",
     )
