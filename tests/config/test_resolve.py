@@ -31,7 +31,11 @@ PUBLISHED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 
 EXPERIMENTS = [
     "demo",
-    *(f"{m}_{t}" for m in ("gpt2", "gemma", "gemma_it") for t in ("sst2", "toxicity", "truthful")),
+    *(
+        f"{model}_{task}"
+        for model in ("gpt2", "gemma", "gemma_it", "smollm2")
+        for task in ("sst2", "toxicity", "truthful")
+    ),
 ]
 
 
@@ -42,7 +46,7 @@ def test_the_experiments_of_the_repository_resolve():
     for name in EXPERIMENTS:
         found = resolve(PUBLISHED, name)
         assert found.settings.methods == list(METHODS)
-        assert found.settings.layer in (7, 15, "auto")
+        assert found.settings.layer in (7, 14, 15, "auto")
         assert found.task.target_class == 1
 
 
