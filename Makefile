@@ -65,7 +65,6 @@ bench-table: $(STAMP)
 
 # The documentation as a site, in results/site.
 docs: $(STAMP)
-	$(BIN)/python docs/tutorials/render.py
 	$(BIN)/mkdocs build --strict
 
 report: $(STAMP)
