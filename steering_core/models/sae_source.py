@@ -36,6 +36,13 @@ from steering_core.hub.revisions import cached_commit
 from steering_core.models.resources import changed
 from steering_core.models.sae_config import check_kind, check_weights, parse_config
 from steering_core.models.site import Site, site_of
+from steering_core.models.sparsify import (
+    WEIGHTS,
+    as_sae_lens,
+    check_sparsify_weights,
+    is_sparsify,
+    made_by_sparsify,
+)
 from steering_core.storage.integrity import content_digest
 
 #: Files by which other libraries' SAEs are known, and what wrote them.
@@ -132,7 +139,9 @@ def load_sae_shape(source: SAESource, layer: int) -> SAEShape:
     name = sae_name(source, layer)
     config = load_sae_config(source, layer)
     if source.path is not None:
-        check_weights(Path(name) / SAE_WEIGHTS_FILENAME, config, name)
+        file = sae_weights_file(source, layer, config)
+        check = check_sparsify_weights if made_by_sparsify(config) else check_weights
+        check(file, config, name)
     metadata = config["metadata"]
     return SAEShape(
         name,
@@ -156,7 +165,10 @@ def load_sae_config(source: SAESource, layer: int) -> dict[str, Any]:
         file = Path(name) / SAE_CFG_FILENAME
         if not file.is_file():
             raise no_such_sae(source, layer)
-        config = parse_config(_read_json(file, f"sae.path: {file}"), str(file))
+        raw = _read_json(file, f"sae.path: {file}")
+        if is_sparsify(raw):
+            raw = as_sae_lens(raw, name, name)
+        config = parse_config(raw, str(file))
         check_kind(config, name)
         return config
     _require_known(source, layer)
@@ -167,6 +179,8 @@ def load_sae_config(source: SAESource, layer: int) -> dict[str, Any]:
         if is_sae_lens_format(source):
             raw = _read_json(_hub_file(source, layer, SAE_CFG_FILENAME), file)
             raw = {**raw, **overrides} if isinstance(raw, dict) else raw
+            if is_sparsify(raw):
+                raw = as_sae_lens(raw, known_as, name)
         else:
             raw = _convert_config(source, layer, overrides)
     # On loading from the hub, sae-lens makes the weights float32 whatever they were.
@@ -184,11 +198,18 @@ def is_sae_lens_format(source: SAESource) -> bool:
     return get_conversion_loader_name(str(source.release)) == "sae_lens"
 
 
-def sae_weights_file(source: SAESource, layer: int) -> Path:
-    """Return the weights of a local SAE, or of one on the hub in sae-lens' format (downloaded)."""
+def sae_weights_file(source: SAESource, layer: int, config: dict[str, Any]) -> Path:
+    """Return the weights of a local SAE, or of one on the hub with a ``cfg.json`` (downloaded).
+
+    Args:
+        source: of the SAEs.
+        layer: whose SAE is wanted.
+        config: of the SAE, by :func:`load_sae_config`.
+    """
+    file = WEIGHTS if made_by_sparsify(config) else SAE_WEIGHTS_FILENAME
     if source.path is not None:
-        return Path(sae_name(source, layer)) / SAE_WEIGHTS_FILENAME
-    return _hub_file(source, layer, SAE_WEIGHTS_FILENAME)
+        return Path(sae_name(source, layer)) / file
+    return _hub_file(source, layer, file)
 
 
 def _hub_file(source: SAESource, layer: int, name: str) -> Path:

@@ -21,6 +21,7 @@ from steering_core.models.sae_source import (
     sae_weights_file,
 )
 from steering_core.models.site import Site, site_of
+from steering_core.models.sparsify import load_sparsify, made_by_sparsify
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,9 @@ def load_sae(
     if local or is_sae_lens_format(source):
         config = load_sae_config(source, layer)
         with explain_hub_errors(str(source.release or name)):
-            weights = sae_weights_file(source, layer)
+            weights = sae_weights_file(source, layer, config)
+        if made_by_sparsify(config):
+            return as_dictionary(load_sparsify(weights, config, name, device), name)
         check_weights(weights, config, name)
     with warnings.catch_warnings():
         # It advises how to load the model; the site's centring does that here.
