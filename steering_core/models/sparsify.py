@@ -1,8 +1,8 @@
 """SAEs in sparsify's layout (EleutherAI), read as TopK SAEs of sae-lens.
 
 Each hookpoint has a folder of its name, such as ``layers.14`` or ``layers.14.mlp``, which holds
-``cfg.json`` and ``sae.safetensors``. sparsify computes the k largest of relu(W_enc (x − b_dec) + b_enc), and the
-reconstruction is their sum of decoder rows plus b_dec (``SparseCoder`` of sparsify 1).
+``cfg.json`` and ``sae.safetensors``. sparsify computes the k largest of relu(W_enc (x − b_dec) +
+b_enc), and the reconstruction is their sum of decoder rows plus b_dec (``SparseCoder`` there).
 """
 
 from pathlib import Path, PurePosixPath
