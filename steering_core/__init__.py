@@ -3,10 +3,25 @@
 Data flows one way through the subpackages::
 
     data -> models -> activations -> statistics, probes -> optimize, methods
-         -> generation -> metrics -> tables
+         -> generation -> metrics -> tables -> exports
 
 ``config`` describes an experiment, ``runtime`` surrounds every stage, ``storage`` writes files,
 ``demo`` makes a small world in which the truth is known. Nothing here knows Snakemake.
 """
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.2.0"
+
+#: Names that are here for users, by their module. It is imported on first use, as it takes seconds.
+_LAZY = {
+    "apply_all": "steering_core.exports.load",
+    "load_intervention": "steering_core.exports.load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

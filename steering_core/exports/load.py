@@ -1,0 +1,233 @@
+"""Load an intervention, from an export or from the row of an experiment's tables, and apply it.
+
+::
+
+    steering = load_intervention("results/demo", method="qp_adaptive")
+    with steering.apply(model, tokenizer):
+        model.generate(**inputs)
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from steering_core.errors import DataError, ModelError, StorageError
+from steering_core.exports.attach import Attached, FixedVector, SolvedProgram, attach
+from steering_core.exports.rows import read_row
+from steering_core.generation.intervention import Positions
+from steering_core.models.language_model import LanguageModel, ModelShape, find_blocks
+from steering_core.models.site import Site
+from steering_core.optimize.path import SteeringPath
+from steering_core.storage.arrays import load_arrays, load_decoder
+from steering_core.storage.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+#: Version of the two files of an export.
+FORMAT = "steering-core intervention 1"
+#: The files of an export that hold what is applied.
+FACTS, ARRAYS = "intervention.json", "intervention.safetensors"
+PATH, DECODER = "path.safetensors", "decoder.safetensors"
+
+
+@dataclass(frozen=True)
+class LoadedIntervention:
+    """An intervention that can be applied to a plain model of transformers.
+
+    Attributes:
+        at: what is added at each site, in residual-stream units.
+        facts: what ``intervention.json`` says: method, strength, model, sites, positions, dose.
+    """
+
+    at: Mapping[Site, FixedVector | SolvedProgram]
+    facts: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def positions(self) -> Positions:
+        """Which prompt tokens are steered."""
+        return self.facts["positions"]
+
+    @contextmanager
+    def apply(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        positions: Positions | None = None,
+        steer_bos: bool = False,
+        check_name: bool = True,
+    ) -> Iterator[Attached]:
+        """Steer ``model`` inside the block: ``generate``, a pipeline, or a forward pass.
+
+        The first pass of ``generate``, and every pass without a cache outside of it, is a prompt.
+        It is steered at its last token, or at all its tokens (``positions``), padding never. Later
+        tokens are all steered. A program that is solved for each prompt reads the residual at the
+        prompt's last token. Blocks can be nested: vectors add up, and a program reads the residual
+        that the blocks around it leave.
+
+        Args:
+            model: loaded with ``AutoModelForCausalLM``. It is unchanged after the block.
+            tokenizer: its tokenizer, to know BOS.
+            positions: ``last`` or ``all``; by default as in the experiment.
+            steer_bos: steer BOS too, as llama.cpp does. The experiments never do.
+            check_name: refuse a model of another name. Set it to False for the same weights under
+                another name.
+
+        Raises:
+            ModelError: if the model does not fit, or a pass cannot be steered.
+        """
+        if positions not in (None, "last", "all"):
+            raise ValueError(f"positions must be 'last' or 'all', got {positions!r}")
+        lm = fitting_model(model, tokenizer, self.facts["model"], check_name)
+        with attach(
+            model, tokenizer, lm, dict(self.at), positions or self.positions, steer_bos
+        ) as applied:
+            yield applied
+
+
+@contextmanager
+def apply_all(
+    interventions: Sequence[LoadedIntervention],
+    model: "PreTrainedModel",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    **options: Any,
+) -> Iterator[list[Attached]]:
+    """Apply several interventions in one block; see :meth:`LoadedIntervention.apply`."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(one.apply(model, tokenizer, **options)) for one in interventions]
+
+
+def load_intervention(
+    source: str | Path,
+    method: str | None = None,
+    strength: float | None = None,
+    *,
+    strength_index: int | None = None,
+) -> LoadedIntervention:
+    """Load an intervention.
+
+    Args:
+        source: the directory of an export, or of an experiment (``results/{experiment}``).
+        method: of an experiment: the method, or the plan.
+        strength: of an experiment: the strength as its tables give it; by default the selected
+            one. It is in the units of the table, and they are resolved here.
+        strength_index: of an experiment: the number of the strength, where several rows have the
+            same ``strength``.
+
+    Raises:
+        StorageError: if a file is missing or damaged.
+        DataError: if there is no such row, or it adds nothing.
+    """
+    source = Path(source)
+    if (source / FACTS).is_file():
+        if method is not None or strength is not None or strength_index is not None:
+            raise ValueError("method: an export is of one method and strength; leave them out")
+        return _read_export(source)
+    if method is None:
+        raise StorageError(
+            f"{source} has no {FACTS}: give the directory of an export, or the directory of an "
+            "experiment and a `method`."
+        )
+    at, facts, _ = read_row(source, method, strength, strength_index)
+    return LoadedIntervention(at, facts)
+
+
+def _read_export(directory: Path) -> LoadedIntervention:
+    facts = read_json(directory / FACTS)
+    if facts.get("format") != FORMAT:
+        raise StorageError(f"{directory / FACTS} is not of this version: export it again.")
+    for name, digest in facts["digests"].items():
+        file = directory / name
+        if not file.is_file() or sha256(file) != digest:
+            raise StorageError(f"{file} is missing or was changed: export it again.")
+    arrays, _ = load_arrays(directory / ARRAYS)
+    sites = [Site(**site["site"]) for site in facts["sites"]]
+    program = facts["program"]
+    if program is None:
+        at = {site: FixedVector(arrays[f"vector.{k}"]) for k, site in enumerate(sites)}
+        return LoadedIntervention(at, facts)
+    path = SteeringPath.load(directory / PATH, load_decoder(directory / DECODER))
+    solved = SolvedProgram(
+        program["name"],
+        program["mode"],
+        program["tau"],
+        program["parameter"],
+        arrays["probe.weight"],
+        float(arrays["probe.bias"][0]),
+        path,
+    )
+    return LoadedIntervention({sites[0]: solved}, facts)
+
+
+def fitting_model(
+    model: "PreTrainedModel",
+    tokenizer: PreTrainedTokenizerBase | None,
+    wanted: Mapping[str, Any],
+    check_name: bool = True,
+) -> LanguageModel:
+    """Return ``model`` as this package sees it, if the intervention fits it.
+
+    Raises:
+        ModelError: if width, layer count or name differ, or it has no one stack of blocks.
+    """
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "get_text_config"):
+        raise ModelError(f"{type(model).__name__} is no model of transformers: load it with "
+                         "AutoModelForCausalLM.")  # fmt: skip
+    text = config.get_text_config()
+    found = {"n_layers": text.num_hidden_layers, "d_model": text.hidden_size}
+    for key, what in (("d_model", "wide"), ("n_layers", "layers deep")):
+        if found[key] != wanted[key]:
+            raise ModelError(
+                f"the intervention was found in {wanted['id']}, which is {wanted[key]} {what}; "
+                f"this model is {found[key]}: load {wanted['id']}."
+            )
+    name = str(getattr(config, "_name_or_path", "") or "")
+    if check_name and name and _short(name) != _short(wanted["id"]):
+        raise ModelError(
+            f"the intervention was found in {wanted['id']}, and this model is {name}: a vector of "
+            "one model means nothing in another. If they have the same weights, give "
+            "check_name=False."
+        )
+    shape = ModelShape(
+        found["n_layers"],
+        found["d_model"],
+        wanted.get("context", 0),
+        find_blocks(model, name or type(model).__name__),
+        type(model).__name__,
+    )
+    return LanguageModel(model, tokenizer, shape)
+
+
+def _short(name: str) -> str:
+    """Return the last part of a model's name; that of a snapshot in the hub's cache, too."""
+    parts = [part for part in Path(name).parts if part not in ("/", ".")]
+    for part in parts:
+        if part.startswith("models--"):
+            return part.split("--")[-1].lower()
+    return parts[-1].lower()
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def total_vectors(one: LoadedIntervention) -> dict[Site, np.ndarray]:
+    """Return the vector at each site, if each is the same for every input.
+
+    Raises:
+        DataError: if a program is solved for each prompt or token.
+    """
+    vectors = {s: w.vector for s, w in one.at.items() if isinstance(w, FixedVector)}
+    if len(vectors) < len(one.at):
+        raise DataError("a program has another vector for each prompt or token, so it has no one.")
+    return vectors
