@@ -1,1 +1,1 @@
-"""Interventions that leave the pipeline: on plain models of transformers, and for other programs."""
+"""Interventions that leave the pipeline: on plain models, and for other programs."""

@@ -1,0 +1,299 @@
+"""An intervention in the formats of other programs, and what each of them cannot say.
+
+Every function returns what it wrote, or raises :class:`UnsayableError` with the reason. The layer
+that a program counts from, and the tokens that it steers, differ: see docs/exports.md.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from steering_core.errors import ConfigError, DataError
+from steering_core.exports.load import LoadedIntervention, total_vectors
+from steering_core.models.site import Site
+from steering_core.storage.files import atomic_path, write_json, write_text
+
+#: The file that each consumer reads.
+GGUF = "llama_cpp.gguf"
+FEATURES = "features.csv"
+#: Neuronpedia accepts strengths up to this.
+_NEURONPEDIA_STRENGTH = 100.0
+
+
+class UnsayableError(DataError):
+    """A format cannot say what the intervention does."""
+
+
+def block_vectors(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_model"]]:
+    """Return what is added at the output of each block, as most programs add it.
+
+    The input of block L is the output of block L − 1, so ``resid_pre`` of L is block L − 1.
+
+    Raises:
+        UnsayableError: if the vector depends on the prompt or token, or is added before block 0.
+    """
+    try:
+        vectors = total_vectors(one)
+    except DataError as error:
+        raise UnsayableError(str(error)) from error
+    blocks: dict[int, np.ndarray] = {}
+    for site, vector in vectors.items():
+        block = block_of(site)
+        if block < 0:
+            raise UnsayableError(
+                "the vector is added before block 0, and the format begins after it."
+            )
+        blocks[block] = blocks.get(block, 0.0) + np.asarray(vector, dtype=np.float64)
+    return blocks
+
+
+def block_of(site: Site) -> int:
+    """Return the block whose output is the stream at ``site``; −1 is the embedding."""
+    return site.layer if site.stream == "post" else site.layer - 1
+
+
+def llama_cpp_layers(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_model"]]:
+    """Return ``direction.k`` of llama.cpp: added at the output of block k; there is no k = 0.
+
+    Raises:
+        UnsayableError: as :func:`block_vectors`, or for the output of block 0.
+    """
+    blocks = block_vectors(one)
+    if 0 in blocks:
+        raise UnsayableError("llama.cpp rejects a vector at the output of block 0 (direction.0).")
+    return blocks
+
+
+def model_hint(architecture: str) -> str:
+    """Return the model type of a class of transformers, such as ``llama``."""
+    types = [
+        kind for kind, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if name == architecture
+    ]
+    # Some types share a class: the type of the same name is its own.
+    own = [kind for kind in types if architecture.lower().startswith(kind.replace("_", ""))]
+    return max(own, key=len) if own else (types or [architecture])[0]
+
+
+def write_gguf(one: LoadedIntervention, directory: Path) -> str:
+    """Write a control vector of llama.cpp."""
+    from gguf import GGUFWriter
+
+    layers = llama_cpp_layers(one)
+    model = one.facts["model"]
+    with atomic_path(directory / GGUF) as temporary:
+        writer = GGUFWriter(temporary, "controlvector")
+        writer.add_string("controlvector.model_hint", model_hint(model["architecture"]))
+        writer.add_uint32("controlvector.layer_count", model["n_layers"])
+        for k, vector in sorted(layers.items()):
+            writer.add_tensor(f"direction.{k}", vector.astype(np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return GGUF
+
+
+def write_easysteer(one: LoadedIntervention, directory: Path) -> str:
+    """Write a steering configuration of EasySteer, which reads the GGUF file."""
+    layers = sorted(llama_cpp_layers(one))
+    apply: dict[str, Any] = {"prompt": True, "generation": True}
+    if one.positions == "last":
+        apply["prompt_positions"] = [-1]
+    vector = {"source": GGUF, "scale": 1.0, "layers": layers, "algorithm": "direct"}
+    name = "easysteer.json"
+    steering = {"vectors": [{**vector, "normalize": False, "apply": apply}]}
+    write_json(directory / name, {"steering": steering})
+    return name
+
+
+def write_vllm_lens(one: LoadedIntervention, directory: Path) -> str:
+    """Write the ``extra_args`` of vllm-lens; make ``activations`` a tensor before the call."""
+    blocks = block_vectors(one)
+    vector = {
+        "activations": [blocks[k].tolist() for k in sorted(blocks)],
+        "layer_indices": sorted(blocks),
+        "scale": 1.0,
+        "norm_match": False,
+        "position_indices": None,
+    }
+    name = "vllm_lens.json"
+    write_json(directory / name, {"extra_args": {"apply_steering_vectors": [vector]}})
+    return name
+
+
+def write_hotwire(one: LoadedIntervention, directory: Path) -> str:
+    """Write the ``vllm_xargs`` of hotwire. Its table of vectors is pickle, so it is not written."""
+    blocks = block_vectors(one)
+    if len(blocks) > 1:
+        raise UnsayableError("a request of hotwire names one layer.")
+    (layer,) = blocks
+    request = {"id": one.facts["method"], "layer": layer, "scale": 1.0, "decode_only": False}
+    name = "hotwire.json"
+    write_json(directory / name, {"vllm_xargs": {"hotwire": json.dumps(request)}})
+    return name
+
+
+def write_lm_eval(one: LoadedIntervention, directory: Path) -> str:
+    """Write the CSV of lm-evaluation-harness's ``--model steered``: SAE features by name."""
+    sae, features = one.facts["sae"], one.facts["features"]
+    if not features:
+        raise UnsayableError("its CSV names SAE features, and this intervention has no fixed ones.")
+    if len(features) > 1 or len(one.at) > 1:
+        raise UnsayableError(
+            "it keeps one feature per hookpoint, the last; this intervention has "
+            f"{len(features)}. Export single_feature."
+        )
+    if not sae.get("release") or not sae.get("id"):
+        raise UnsayableError(
+            "it loads SAEs of sae-lens by release and id; this SAE is a local file."
+        )
+    (site,) = one.at
+    model = one.facts["model"]
+    block = block_of(site)
+    if block < 0:
+        raise UnsayableError("the vector is added before block 0, which is no module's output.")
+    ((feature, coefficient),) = features
+    hookpoint = f"{model['blocks_path'].partition('.')[2]}.{block}"
+    header = "loader,action,sparse_model,hookpoint,feature_index,steering_coefficient,sae_id,"
+    row = f"sae_lens,add,{sae['release']},{hookpoint},{int(feature)},{coefficient!r},{sae['id']},"
+    name = "lm_eval.csv"
+    write_text(directory / name, f"{header}description\n{row}{one.facts['method']}\n")
+    return name
+
+
+def write_neuronpedia(one: LoadedIntervention, directory: Path) -> str:
+    """Write the body of Neuronpedia's ``POST /api/vector/new``."""
+    facts = one.facts
+    blocks = block_vectors_or_input(one)
+    if len(blocks) > 1:
+        raise UnsayableError("a vector of Neuronpedia is of one layer.")
+    ((layer, vector),) = blocks.items()
+    if layer >= facts["model"]["n_layers"]:
+        raise UnsayableError("it adds vectors before blocks, and this one is after the last.")
+    norm = float(np.linalg.norm(vector))
+    if norm > _NEURONPEDIA_STRENGTH:
+        raise UnsayableError(
+            f"its strengths end at {_NEURONPEDIA_STRENGTH:g}; the norm is {norm:.4g}."
+        )
+    neuronpedia = facts["sae"].get("neuronpedia_id")
+    model_id = neuronpedia.partition("/")[0] if neuronpedia else facts["model"]["id"]
+    body = {
+        "modelId": model_id,
+        "layerNumber": layer,
+        "hookType": "hook_resid_pre",
+        "vector": (vector / norm).tolist(),
+        "vectorDefaultSteerStrength": norm,
+        "vectorLabel": f"{facts['experiment']} {facts['method']}",
+    }
+    name = "neuronpedia.json"
+    write_json(directory / name, body)
+    return name
+
+
+def block_vectors_or_input(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_model"]]:
+    """Return what is added at the input of each block; after the last it is block ``n_layers``."""
+    try:
+        vectors = total_vectors(one)
+    except DataError as error:
+        raise UnsayableError(str(error)) from error
+    return {block_of(site) + 1: np.asarray(v, dtype=np.float64) for site, v in vectors.items()}
+
+
+def write_features(one: LoadedIntervention, directory: Path) -> str:
+    """Write features and coefficients, for people who steer by hand."""
+    features = one.facts["features"]
+    if features is None:
+        raise UnsayableError("it does not act through a fixed set of SAE features.")
+    lines = ["feature,coefficient,link"]
+    links = one.facts.get("links") or [None] * len(features)
+    for (feature, coefficient), link in zip(features, links, strict=True):
+        lines.append(f"{int(feature)},{coefficient!r},{link or ''}")
+    write_text(directory / FEATURES, "\n".join(lines) + "\n")
+    return FEATURES
+
+
+#: Says what a consumer does otherwise than the experiment did.
+def _everywhere(one: LoadedIntervention) -> list[str]:
+    warnings = ["it steers every token, BOS included; the experiment never steers BOS."]
+    if one.positions == "last":
+        warnings.append(
+            "it steers the whole prompt; the experiment begins at the last prompt token."
+        )
+    return warnings
+
+
+def _nothing(one: LoadedIntervention) -> list[str]:
+    return []
+
+
+def _features(one: LoadedIntervention) -> list[str]:
+    return ["coefficients are of decoder rows of unit norm: divide by the norm of a raw row."]
+
+
+def _own_dose(one: LoadedIntervention) -> list[str]:
+    return [*_everywhere(one), "it multiplies by its own strength: set the multiplier to 1."]
+
+
+def _pickle(one: LoadedIntervention) -> list[str]:
+    return [
+        *_everywhere(one),
+        "its table of vectors is a .pt file, which is pickle and is not written here: make it from "
+        "intervention.safetensors, of shape (n_layers, d_model).",
+    ]
+
+
+Writer = Callable[[LoadedIntervention, Path], str]
+Warner = Callable[[LoadedIntervention], list[str]]
+#: What writes each format, and what it cannot say.
+WRITERS: Mapping[str, tuple[Writer, Warner]] = {
+    "llama.cpp": (write_gguf, _everywhere),
+    "EasySteer": (write_easysteer, _nothing),
+    "vllm-lens": (write_vllm_lens, _everywhere),
+    "hotwire": (write_hotwire, _pickle),
+    "lm-evaluation-harness": (
+        write_lm_eval,
+        lambda one: [*_everywhere(one), *_features(one)],
+    ),
+    "Neuronpedia": (write_neuronpedia, _own_dose),
+    "features": (write_features, _features),
+}
+
+
+def to_steering_vectors(one: LoadedIntervention) -> Any:
+    """Return a ``steering_vectors.SteeringVector``; it steers from ``min_token_index`` on.
+
+    Raises:
+        ConfigError: if the package is not installed.
+        UnsayableError: as :func:`block_vectors`.
+    """
+    import torch
+
+    blocks = block_vectors(one)
+    try:
+        from steering_vectors import SteeringVector
+    except ImportError as error:
+        raise ConfigError("steering-vectors is not installed: pip install it.") from error
+    return SteeringVector(
+        {k: torch.tensor(v, dtype=torch.float32) for k, v in blocks.items()}, "decoder_block"
+    )
+
+
+def to_repeng(one: LoadedIntervention) -> Any:
+    """Return a ``repeng.ControlVector``; it steers every token.
+
+    Raises:
+        ConfigError: if the package is not installed.
+        UnsayableError: as :func:`block_vectors`.
+    """
+    blocks = block_vectors(one)
+    try:
+        from repeng import ControlVector
+    except ImportError as error:
+        raise ConfigError("repeng is not installed: pip install it.") from error
+    hint = model_hint(one.facts["model"]["architecture"])
+    return ControlVector(hint, {k: v.astype(np.float32) for k, v in blocks.items()})

@@ -1,0 +1,237 @@
+"""A loaded intervention does on a plain model what the experiment did."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from export_world import ALPHA, BIAS, DECODER, DIRECTION, SITE, TAU, UNIT, WEIGHT
+from transformers import LlamaConfig, LlamaForCausalLM, pipeline
+
+from steering_core import apply_all, load_intervention
+from steering_core.errors import DataError, ModelError, StorageError
+from steering_core.exports.export import export_row
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.intervention import (
+    Intervention,
+    RowVectors,
+    run_steered,
+    steered_positions,
+)
+from steering_core.models.tokens import TokenBatch
+from steering_core.optimize.path import SteeringPath
+
+METHODS = ["caa_mean_diff", "single_feature", "qp_shared", "qp_optimal", "qp_adaptive", "a_plan"]
+METHODS += ["socp_adaptive"]
+
+
+def hooks(lm):
+    """All hooks of the model; transformers leaves some of its own."""
+    found = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in lm.model.modules()]
+    return found, "generate" in vars(lm.model)
+
+
+def greedy(model, inputs, **more):
+    return model.generate(
+        **inputs, do_sample=False, max_new_tokens=6, min_new_tokens=6, pad_token_id=0, **more
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steers_with_and_without_cache_in_a_batch_as_alone_and_leaves_no_hook(
+    finished, tiny, inputs, method
+):
+    steering, before = load_intervention(finished, method), hooks(tiny)
+    plain = greedy(tiny.model, inputs)
+    with steering.apply(tiny.model, tiny.tokenizer) as applied:
+        steered = greedy(tiny.model, inputs)
+        again = greedy(tiny.model, inputs, use_cache=False)
+        for k, mask in enumerate(inputs["attention_mask"].bool()):
+            alone = {name: part[k : k + 1, mask] for name, part in inputs.items()}
+            assert torch.equal(greedy(tiny.model, alone)[0, -6:], steered[k, -6:])
+    assert applied.unsolved() == 0 and applied.passes > 6
+    assert torch.equal(steered, again)
+    assert not torch.equal(steered, plain)
+    assert torch.equal(greedy(tiny.model, inputs), plain)
+    assert hooks(tiny) == before
+
+
+@pytest.mark.parametrize("positions", ["last", "all"])
+@pytest.mark.parametrize("method", ["caa_mean_diff", "qp_adaptive"])
+def test_a_forward_pass_has_the_logits_of_the_experiments_own_hooks(
+    finished, tiny, inputs, method, positions
+):
+    steering = load_intervention(finished, method)
+    if method == "qp_adaptive":
+        path = SteeringPath.fit(DECODER, WEIGHT)
+        solver = AdaptiveSolver(path, WEIGHT, BIAS, "qp", SITE, torch.device("cpu"))
+        what = AdaptivePlan(solver, np.full(3, TAU), np.ones(3))
+    else:
+        what = RowVectors(ALPHA * UNIT * DIRECTION)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+    where = steered_positions(TokenBatch(ids, mask, ids == 1), positions)
+    run = lambda: tiny.model(**inputs).logits  # noqa: E731
+    wanted, _ = run_steered(tiny, Intervention({SITE: what}, positions), where, run)
+    with steering.apply(tiny.model, tiny.tokenizer, positions=positions):
+        found = run()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert not torch.allclose(found, run(), atol=1e-2)
+
+
+def test_a_program_of_a_prompt_is_solved_at_its_last_token(finished, tiny, inputs):
+    hidden = tiny.model(**inputs, output_hidden_states=True).hidden_states[3][:, -1]
+    shortfall = TAU - (hidden.double().numpy() @ WEIGHT + BIAS)
+    vectors = SteeringPath.fit(DECODER, WEIGHT).qp(shortfall, 1.0).vector
+    assert (shortfall > 0).any()
+    added = []
+    with load_intervention(finished, "qp_optimal").apply(tiny.model, tiny.tokenizer):
+        tiny.blocks[3].register_forward_pre_hook(lambda _, args: added.append(args[0]))
+        try:
+            tiny.model(**inputs)
+        finally:
+            tiny.blocks[3]._forward_pre_hooks.clear()
+    np.testing.assert_allclose((added[0][:, -1] - hidden).numpy(), vectors, atol=1e-4)
+    # … and no other token moves.
+    plain = tiny.model(**inputs, output_hidden_states=True).hidden_states[3]
+    assert torch.equal(added[0][:, :-1], plain[:, :-1])
+
+
+def test_works_in_a_pipeline(finished, tiny):
+    steering = load_intervention(finished, "qp_adaptive")
+    options = {"do_sample": False, "max_new_tokens": 4, "return_tensors": True, "batch_size": 2}
+    run = pipeline("text-generation", model=tiny.model, tokenizer=tiny.tokenizer)
+    texts = ["<bos> w1 w2 w3", "<bos> w9"]
+    with steering.apply(tiny.model, tiny.tokenizer):
+        found = run(texts, **options)
+    (first, second) = (one[0]["generated_token_ids"] for one in found)
+    with steering.apply(tiny.model, tiny.tokenizer):
+        for text, tokens in zip(texts, (first, second), strict=True):
+            ids = tiny.tokenizer(text, return_tensors="pt")["input_ids"]
+            alone = tiny.model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,
+                max_new_tokens=4, pad_token_id=0,
+            )  # fmt: skip
+            assert alone[0, -4:].tolist() == list(tokens)[-4:]
+
+
+def test_several_add_up_and_opposite_vectors_cancel(finished, tiny, inputs):
+    up = load_intervention(finished, "caa_mean_diff")
+    down = load_intervention(finished, "random_direction", ALPHA)  # the opposite direction
+    plain = tiny.model(**inputs).logits
+    with apply_all([up, down], tiny.model, tiny.tokenizer):
+        torch.testing.assert_close(tiny.model(**inputs).logits, plain, rtol=0, atol=1e-5)
+    with up.apply(tiny.model, tiny.tokenizer):
+        once = tiny.model(**inputs).logits
+        with up.apply(tiny.model, tiny.tokenizer):
+            twice = tiny.model(**inputs).logits
+        assert torch.equal(tiny.model(**inputs).logits, once)
+    assert not torch.allclose(once, twice, atol=1e-3)
+
+
+def test_bos_and_padding_are_steered_only_on_request(finished, tiny, inputs):
+    steering = load_intervention(finished, "caa_mean_diff")
+    plain = tiny.model(**inputs, output_hidden_states=True).hidden_states[3]
+    seen = []
+    for steer_bos in (False, True):
+        handle = tiny.blocks[3].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        try:
+            with steering.apply(tiny.model, tiny.tokenizer, positions="all", steer_bos=steer_bos):
+                tiny.model(**inputs)
+        finally:
+            handle.remove()
+    real, bos = inputs["attention_mask"].bool(), inputs["input_ids"] == 1
+    moved = [(one - plain).norm(dim=-1) > 1e-3 for one in seen]
+    assert torch.equal(moved[0], real & ~bos) and torch.equal(moved[1], real)
+
+
+def test_hooks_go_whatever_happens(finished, tiny):
+    before = hooks(tiny)
+    with pytest.raises(RuntimeError, match="mine"):
+        with load_intervention(finished, "qp_adaptive").apply(tiny.model, tiny.tokenizer):
+            raise RuntimeError("mine")
+    assert hooks(tiny) == before
+
+
+def other_model(width, layers, name=""):
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=64, hidden_size=width, intermediate_size=64,
+                    num_hidden_layers=layers, num_attention_heads=4)
+    )  # fmt: skip
+    model.config._name_or_path = name
+    return model
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "name", "reason"),
+    [(48, 4, "", "32 wide"), (32, 3, "", "4 layers deep"), (32, 4, "org/other", "is org/other")],
+)
+def test_a_model_that_does_not_fit_is_refused(finished, width, layers, name, reason):
+    model, steering = other_model(width, layers, name), load_intervention(finished, "a_plan")
+    with pytest.raises(ModelError, match=reason), steering.apply(model):
+        pass
+    if name:
+        with steering.apply(model, check_name=False):
+            model(torch.tensor([[1, 2]]))
+
+
+def test_a_prompt_read_in_chunks_is_refused(finished, tiny, inputs):
+    steering = load_intervention(finished, "caa_mean_diff")
+    with steering.apply(tiny.model), pytest.raises(ModelError, match="prefill_chunk_size"):
+        greedy(tiny.model, inputs, prefill_chunk_size=2)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "problem"),
+    [
+        ("no_steering", {}, "adds nothing"),
+        ("convex_optimal", {}, "infeasible for every input"),
+        ("random_direction", {}, "no strength of random_direction is selected"),
+        ("caa_mean_diff", {"strength": 9.0}, "has no strength 9; give strength_index"),
+        ("caa_mean_diff", {"strength_index": 7}, "has no strength number 7; it has 0: alpha 0.1"),
+        ("caa_repe", {}, "no solutions of caa_repe"),
+    ],
+)
+def test_rows_that_cannot_be_loaded(finished, method, given, problem):
+    with pytest.raises(DataError, match=problem):
+        load_intervention(finished, method, **given)
+
+
+def test_the_strength_is_in_units_of_the_table_and_by_default_the_selected_one(finished):
+    (weak,) = load_intervention(finished, "caa_mean_diff", 0.1).at.values()
+    (chosen,) = load_intervention(finished, "caa_mean_diff").at.values()
+    np.testing.assert_allclose(weak.vector, 0.1 * UNIT * DIRECTION)
+    np.testing.assert_allclose(chosen.vector, ALPHA * UNIT * DIRECTION)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_export_does_the_same_as_the_row_it_was_made_of(
+    finished, tiny, inputs, tmp_path, method
+):
+    export_row(finished, method, tmp_path / "out")
+    logits = []
+    for steering in (load_intervention(finished, method), load_intervention(tmp_path / "out")):
+        with steering.apply(tiny.model, tiny.tokenizer):
+            logits.append(tiny.model(**inputs).logits)
+    assert torch.equal(*logits)
+
+
+def test_a_changed_export_and_a_missing_one_are_refused(finished, tmp_path):
+    out = tmp_path / "out"
+    export_row(finished, "caa_mean_diff", out)
+    with pytest.raises(StorageError, match="exists: delete it"):
+        export_row(finished, "caa_mean_diff", out)
+    shutil.copy(finished / "probe.safetensors", out / "intervention.safetensors")
+    with pytest.raises(StorageError, match="was changed"):
+        load_intervention(out)
+    with pytest.raises(StorageError, match="give the directory"):
+        load_intervention(tmp_path)
+    with pytest.raises(StorageError, match="is no directory"):
+        load_intervention(tmp_path / "nowhere", "qp_optimal")
+
+
+def test_importing_the_package_loads_no_library():
+    code = "import sys, steering_core; print(*{'torch', 'numpy', 'transformers'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
