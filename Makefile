@@ -9,7 +9,7 @@ STAMP := .venv/installed
 SMALL := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_sparse_methods corrsteer_select divergence \
 	encode_features fit_probes generate judge solve solve_variants sweep_layers)
 
-.PHONY: demo test stress lint format bench bench-table docs report clean
+.PHONY: demo test stress parity lint format bench bench-table docs report clean
 
 $(STAMP): pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -44,6 +44,13 @@ stress: $(STAMP)
 	STEERING_KILLS=$(KILLS) STEERING_KILLS_FROM_NOTHING=1 \
 		$(BIN)/python -m pytest tests/reliability tests/cluster --timeout 7200
 	$(BIN)/python tests/reliability/render_table.py
+
+# Build llama.cpp from source (some minutes), prove that exported files do the same there, and write
+# the table in docs/exports.md.
+parity: $(STAMP)
+	$(BIN)/pip install --quiet --constraint envs/constraints.txt --editable '.[parity]'
+	$(BIN)/python -m pytest tests/exports/test_parity.py tests/exports/test_programs.py
+	$(BIN)/python tests/exports/render_parity.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

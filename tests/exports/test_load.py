@@ -1,8 +1,10 @@
 """A loaded intervention does on a plain model what the experiment did."""
 
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,3 +237,33 @@ def test_importing_the_package_loads_no_library():
     code = "import sys, steering_core; print(*{'torch', 'numpy', 'transformers'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_lines_of_the_readme_run_as_they_stand(finished, tiny, inputs):
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(from steering_core import load_.*?)```", readme, re.DOTALL)
+    known = {"model": tiny.model, "tokenizer": tiny.tokenizer, "inputs": inputs}
+    exec(lines.replace("results/demo", str(finished), 1), known)
+    assert known["steering"].facts["method"] == "qp_adaptive"
+
+
+def test_a_decode_loop_of_the_users_own_is_steered(finished, tiny, inputs):
+    steering = load_intervention(finished, "qp_adaptive")
+
+    def mine(model, input_ids, *settings, attention_mask, **kwargs):
+        cache, given, mask = None, input_ids, attention_mask
+        for _ in range(6):
+            out = model(
+                input_ids=given, attention_mask=mask, past_key_values=cache, use_cache=True,
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, -given.shape[1] :],
+            )  # fmt: skip
+            cache, given = out.past_key_values, out.logits[:, -1:].argmax(-1)
+            input_ids = torch.cat([input_ids, given], dim=1)
+            mask = torch.cat([mask, torch.ones_like(given)], dim=1)
+        return input_ids
+
+    with torch.no_grad(), steering.apply(tiny.model, tiny.tokenizer):
+        wanted = greedy(tiny.model, inputs)
+        assert torch.equal(mine(tiny.model, **inputs), wanted)
+        found = tiny.model.generate(**inputs, custom_generate=mine)
+    assert torch.equal(found, wanted)
