@@ -6,6 +6,7 @@ that a program counts from, and the tokens that it steers, differ: see docs/expo
 
 import json
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -274,13 +275,8 @@ def to_steering_vectors(one: LoadedIntervention) -> Any:
     import torch
 
     blocks = block_vectors(one)
-    try:
-        from steering_vectors import SteeringVector
-    except ImportError as error:
-        raise ConfigError("steering-vectors is not installed: pip install it.") from error
-    return SteeringVector(
-        {k: torch.tensor(v, dtype=torch.float32) for k, v in blocks.items()}, "decoder_block"
-    )
+    vectors = {k: torch.tensor(v, dtype=torch.float32) for k, v in blocks.items()}
+    return _package("steering_vectors").SteeringVector(vectors, "decoder_block")
 
 
 def to_repeng(one: LoadedIntervention) -> Any:
@@ -291,9 +287,18 @@ def to_repeng(one: LoadedIntervention) -> Any:
         UnsayableError: as :func:`block_vectors`.
     """
     blocks = block_vectors(one)
-    try:
-        from repeng import ControlVector
-    except ImportError as error:
-        raise ConfigError("repeng is not installed: pip install it.") from error
     hint = model_hint(one.facts["model"]["architecture"])
-    return ControlVector(hint, {k: v.astype(np.float32) for k, v in blocks.items()})
+    vectors = {k: v.astype(np.float32) for k, v in blocks.items()}
+    return _package("repeng").ControlVector(hint, vectors)
+
+
+def _package(name: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        ConfigError: if it is not installed, or does not work with the libraries here.
+    """
+    try:
+        return import_module(name)
+    except (ImportError, AttributeError) as error:  # repeng 0.4.0 names what numpy 2 removed
+        raise ConfigError(f"{name} is not installed, or does not run here: {error}") from error

@@ -250,8 +250,8 @@ def test_the_lines_of_the_readme_run_as_they_stand(finished, tiny, inputs):
 def test_a_decode_loop_of_the_users_own_is_steered(finished, tiny, inputs):
     steering = load_intervention(finished, "qp_adaptive")
 
-    def mine(model, input_ids, *settings, attention_mask, **kwargs):
-        cache, given, mask = None, input_ids, attention_mask
+    def mine(model, input_ids, **kwargs):
+        cache, given, mask = None, input_ids, kwargs["attention_mask"]
         for _ in range(6):
             out = model(
                 input_ids=given, attention_mask=mask, past_key_values=cache, use_cache=True,
