@@ -48,7 +48,7 @@ stress: $(STAMP)
 # Build llama.cpp from source (some minutes), prove that exported files do the same there, and write
 # the table in docs/exports.md.
 parity: $(STAMP)
-	$(BIN)/pip install --quiet --constraint envs/constraints.txt --editable '.[parity]'
+	$(BIN)/pip install --quiet --constraint envs/constraints.txt --editable '.[parity,real]'
 	$(BIN)/python -m pytest tests/exports/test_parity.py tests/exports/test_programs.py
 	$(BIN)/python tests/exports/render_parity.py
 
