@@ -71,7 +71,7 @@ PRODUCTS = [
 ]
 
 #: Further files that the rules of the products write.
-BESIDE = ["features.csv", "frontier.csv", "frontier_knots.csv", "sweep.csv"]
+BESIDE = ["differences.csv", "judges.csv", "features.csv", "frontier.csv", "frontier_knots.csv", "sweep.csv"]
 
 #: Settings that determine the table of examples.
 EXAMPLE_SETTINGS = [
@@ -285,8 +285,8 @@ def dataset_of(found):
 def local_sources(wildcards):
     """Return model, SAEs, dataset and lexicon if they are local files or made by other rules."""
     found = experiment(wildcards)
-    judge = getattr(found.task, "classifier", None)
-    names = [with_directory(found.model).id, dataset_of(found), judge and judge.lexicon]
+    lexicons = [judge.lexicon for judge in getattr(found.task, "judges", [])]
+    names = [with_directory(found.model).id, dataset_of(found), *lexicons]
     if found.model.sae.train is not None:
         return [*there(names), *trained_saes(found)]
     return there([*names, found.model.sae.path])
@@ -402,7 +402,5 @@ def config_behind(wildcards):
 def own_files(wildcards):
     """Return the user's own files that stages read directly: concept texts and lexicon."""
     found = experiment(wildcards).task
-    files = [found.concept]
-    if found.classifier is not None and found.classifier.lexicon is not None:
-        files.append(found.classifier.lexicon)
-    return files
+    lexicons = [judge.lexicon for judge in found.judges if judge.lexicon is not None]
+    return [found.concept, *lexicons]

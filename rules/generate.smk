@@ -32,6 +32,7 @@ rule generate:
             "top_p",
             "positions",
             "batch_prompts",
+            "draws",
             "device",
         ),
         code=code("generate.py"),

@@ -30,8 +30,9 @@ def check_lexicon(task: Task) -> None:
     """
     from steering_core.metrics.judges import read_lexicon
 
-    if task.classifier is not None and task.classifier.lexicon is not None:
-        read_lexicon(task.classifier.lexicon)
+    for judge in task.judges:
+        if judge.lexicon is not None:
+            read_lexicon(judge.lexicon)
 
 
 def check_examples(

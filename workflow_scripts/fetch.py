@@ -31,6 +31,7 @@ with job(snakemake, network=True):
                 device=snakemake.params.device,
             ),
             "classifier": describe_judge(task.classifier),
+            "further_judges": [describe_judge(judge) for judge in task.further_judges],
         }
     )
     rows, dataset = retry_while_unavailable(lambda: fetch_labelled(task))

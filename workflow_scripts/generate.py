@@ -28,5 +28,6 @@ with job(snakemake):
         ),
         max_tokens=settings["max_tokens"],
         batch_size=settings["batch_prompts"],
+        draws=settings["draws"],
     )
     write_generations(generations, snakemake.output.generations)

@@ -6,6 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.data.examples import read_examples
+    from steering_core.methods.solutions import TEXT_KEY
     from steering_core.metrics.judges import score_label, target_scores
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import judge_warnings, probe_warnings
@@ -14,9 +15,10 @@ with job(snakemake):
     prompts = read_examples(snakemake.input.examples, ["prompt"])
     columns = ["method", "strength_index", "strength_name", "strength", "example_id"]
     texts = pd.concat(
-        pd.read_parquet(path, columns=[*columns, "status", "prompt", "text"])
+        pd.read_parquet(path, columns=[*columns, "draw", "status", "prompt", "text"])
         for path in snakemake.input.generations
-    ).merge(pd.read_parquet(snakemake.input.judged), on=["method", "strength_index", "example_id"])
+    ).merge(pd.read_parquet(snakemake.input.judged), on=[*TEXT_KEY])
+    texts = texts[texts["draw"] == 0]  # one text of each prompt is enough to read
     texts = texts[texts["example_id"].isin(prompts["example_id"])].rename(
         columns={"example_id": "prompt_id"}
     )

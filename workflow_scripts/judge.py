@@ -6,6 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.config.task import Task
+    from steering_core.methods.solutions import TEXT_KEY
     from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts, load_judge
     from steering_core.models.resources import fetched_model, site_at
     from steering_core.probes.linear_probe import LinearProbe
@@ -24,8 +25,13 @@ with job(snakemake):
             LinearProbe.load(snakemake.input.evaluation_probe),
             batch_tokens=settings["batch_tokens"],
         )
-    columns = ["method", "strength_index", "example_id", "text"]
+    further = {
+        one.name: load_judge(one, settings["device"], pinned)
+        for one, pinned in zip(task.further_judges, resources["further_judges"], strict=True)
+    }
+    columns = [*TEXT_KEY, "text"]
     generations = pd.concat(
         [pd.read_parquet(path, columns=columns) for path in snakemake.input.generations]
     ).reset_index(drop=True)
-    write_parquet(snakemake.output.judged, judge_texts(generations, judge, task.target_class))
+    judged = judge_texts(generations, judge, task.target_class, further)
+    write_parquet(snakemake.output.judged, judged)

@@ -67,7 +67,8 @@ def named_paths(experiment: Experiment, dataset: str) -> list[NamedPath]:
     ]
     if isinstance(task, Task):
         paths.append(NamedPath(f"{of_task}.concept", task.concept, "file"))
-        paths += _judge_paths(f"{of_task}.classifier", task.classifier)
+        for judge in task.judges:
+            paths += _judge_paths(f"{of_task}.classifier", judge)
     return paths
 
 

@@ -98,6 +98,7 @@ class Settings(Closed):
     # generation
     n_prompts: Count = 50
     n_validation_prompts: Annotated[int, Field(ge=0)] = 20
+    draws: Count = 1
     new_tokens: Count = 100
     temperature: Positive = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9

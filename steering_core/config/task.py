@@ -1,27 +1,75 @@
 """A task, as configured: a labelled dataset, the concept's texts and the judge of completions."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from steering_core.config.model import Closed
 
 
+class Endpoint(Closed):
+    """A server that speaks OpenAI's chat completions, and how it is asked for ratings.
+
+    OpenAI, vLLM, llama.cpp's server and ``transformers serve`` speak it.
+
+    Attributes:
+        url: the base address, with ``/v1`` if the server has one.
+        model: the model's name on the server.
+        concept: what the judge looks for, in words; class 1 shows it.
+        key: the environment variable with the server's key. Without a value no key is sent.
+        max_tokens: of an answer.
+        at_once: calls at a time.
+        attempts: the most calls for one rating.
+        timeout_s: seconds to wait for an answer.
+        price_in: of a million tokens read, to estimate the cost.
+        price_out: of a million tokens written.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    model: Annotated[str, Field(min_length=1)]
+    concept: str | None = None
+    key: Annotated[str, Field(pattern=r"^\w+$")] = "OPENAI_API_KEY"
+    max_tokens: Annotated[int, Field(ge=8)] = 256
+    at_once: Annotated[int, Field(ge=1, le=64)] = 4
+    attempts: Annotated[int, Field(ge=1, le=10)] = 4
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    price_in: Annotated[float, Field(ge=0)] | None = None
+    price_out: Annotated[float, Field(ge=0)] | None = None
+
+
 class Classifier(Closed):
-    """The judge of completions: a text classifier with its label of class 1, or a lexicon file."""
+    """A judge of completions.
+
+    It is a text classifier with its label of class 1, a lexicon file, the word list of VADER
+    (sentiment; Hutto and Gilbert 2014), or a language model behind a server.
+    """
 
     model: str | None = None
     revision: str = "main"
     label: str | None = None
     lexicon: str | None = None
+    builtin: Literal["vader"] | None = None
+    api: Endpoint | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Classifier":
-        if (self.lexicon is None) == (self.model is None) or (self.model is None) != (
-            self.label is None
-        ):
-            raise ValueError("give either model and label (the label of class 1), or lexicon")
+        kinds = [self.model, self.lexicon, self.builtin, self.api]
+        one = sum(kind is not None for kind in kinds) == 1
+        if not one or (self.model is None) != (self.label is None):
+            raise ValueError(
+                "give one of: model and label (the label of class 1), lexicon, builtin: vader, api"
+            )
+        if self.api is not None and self.api.concept is None:
+            raise ValueError("api.concept: say in words what a text of class 1 shows")
         return self
+
+    @property
+    def name(self) -> str:
+        """Name of the judge in tables: of the classifier or of its kind."""
+        if self.model is not None:
+            return re.sub(r"[^a-z0-9]+", "_", self.model.rsplit("/", 1)[-1].lower()).strip("_")
+        return self.builtin or ("api" if self.lexicon is None else "lexicon")
 
 
 class Task(Closed):
@@ -51,7 +99,33 @@ class Task(Closed):
     concept: str
     target_class: Literal[0, 1] = 1
     classifier: Classifier | None = None
+    further_judges: list[Classifier] = []
     settings: dict = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_is_headline(cls, given: Any) -> Any:
+        """Take a list of judges apart: the first is the headline."""
+        if isinstance(given, dict) and isinstance(given.get("classifier"), list):
+            if not given["classifier"] or given.get("further_judges"):
+                raise ValueError("classifier: give a judge, or a list of at least one")
+            first, *others = given["classifier"]
+            return {**given, "classifier": first, "further_judges": others}
+        return given
+
+    @property
+    def judges(self) -> list[Classifier]:
+        """All judges of completions, the headline first. Empty if the evaluation probe judges."""
+        return [*([] if self.classifier is None else [self.classifier]), *self.further_judges]
+
+    @model_validator(mode="after")
+    def _judges_differ(self) -> "Task":
+        names = [judge.name for judge in self.judges]
+        if self.further_judges and self.classifier is None:
+            raise ValueError("further_judges: name the headline judge in classifier")
+        if len(set(names)) < len(names):
+            raise ValueError(f"classifier: two judges have one name: {', '.join(names)}")
+        return self
 
     @model_validator(mode="after")
     def _one_form(self) -> "Task":

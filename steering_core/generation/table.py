@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         pa.field("strength_name", pa.string()),
         pa.field("strength", pa.float64()),
         pa.field("example_id", pa.string()),
+        pa.field("draw", pa.int32()),  # number of the text of its prompt, from 0
         pa.field("status", pa.string()),
         pa.field("prompt", pa.string()),
         pa.field("prompt_tokens", pa.list_(pa.int32())),
@@ -54,6 +55,7 @@ def generate_method(
     *,
     max_tokens: int,
     batch_size: int,
+    draws: int = 1,
 ) -> pd.DataFrame:
     """Continue every prompt at every strength of a method, all strengths in the same batches.
 
@@ -68,7 +70,9 @@ def generate_method(
         steered: the method.
         sampling: how tokens are drawn.
         max_tokens: at which prompts are cut.
-        batch_size: prompts at a time, each at every strength.
+        batch_size: texts at a time, each at every strength.
+        draws: texts of each prompt and strength. Their random numbers differ from draw to draw.
+            Every method and strength uses the same ones, so differences are paired.
 
     Returns:
         The columns of :data:`SCHEMA`.
@@ -81,8 +85,14 @@ def generate_method(
     tokens = tokenize(lm.tokenizer, texts, prepend_bos=steered.prepend_bos, max_tokens=max_tokens)
     points = steered.points()
     ids = prompts["example_id"].tolist()
-    rows = pd.concat([steered.at(index, ids) for index in points], ignore_index=True)
-    table = rows[[*_OF_ROWS]].assign(prompt=texts * len(points), prompt_tokens=tokens * len(points))
+    rows = pd.concat([steered.at(index, ids * draws) for index in points], ignore_index=True)
+    repeats = len(points) * draws
+    table = rows[[*_OF_ROWS]].assign(
+        draw=np.tile(np.repeat(np.arange(draws), len(ids)), len(points)),
+        prompt=texts * repeats,
+        prompt_tokens=tokens * repeats,
+    )
+    names = [_seed_name(*row) for row in zip(table["example_id"], table["draw"], strict=True)]
     has = np.flatnonzero(solved(rows))
     intervention, made = None, None
     if len(has):
@@ -92,7 +102,7 @@ def generate_method(
             made = continuations(
                 lm,
                 table["prompt_tokens"].iloc[has].tolist(),
-                chosen["example_id"].tolist(),
+                [names[i] for i in has],
                 sampling,
                 prepend_bos=steered.prepend_bos,
                 intervention=intervention,
@@ -103,6 +113,11 @@ def generate_method(
     table = _with_texts(table, has, made, lm.tokenizer, counted=counted)
     _warn_of_lost(table, steered.sites, lm)
     return table
+
+
+def _seed_name(example_id: str, draw: int) -> str:
+    """Return what seeds the random numbers of a text; the first draw keeps its prompt's name."""
+    return example_id if draw == 0 else f"{example_id} draw {draw}"
 
 
 def _with_texts(

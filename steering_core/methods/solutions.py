@@ -17,6 +17,8 @@ from steering_core.storage.parquet import write_parquet
 
 #: Status of a text that steering left without one: the logits were NaN or infinite.
 NOT_FINITE = "not_finite"
+#: The columns that together name a text: ``draw`` counts the texts of a prompt at a strength.
+TEXT_KEY = ("method", "strength_index", "example_id", "draw")
 #: Statuses under which an intervention exists.
 SOLVED = ("fixed", "optimal", "already_satisfied")
 

@@ -23,14 +23,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import httpx
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
 
+from steering_core.config.task import Endpoint
 from steering_core.errors import ConfigError, ModelError, clipped
 from steering_core.metrics.judges import ClassJudge, Verdict, in_target_class, is_empty
 from steering_core.progress import counter
@@ -73,32 +73,6 @@ LONGEST_WAIT_S = 120.0
 CHARACTERS_PER_TOKEN = 4
 
 _BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
-
-
-class Endpoint(BaseModel):
-    """The ``api`` entry of a judge: a server that speaks OpenAI's chat completions.
-
-    OpenAI, vLLM, llama.cpp's server and ``transformers serve`` do.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: Annotated[
-        str, Field(pattern=r"^https?://", description="the base address, with /v1 if it has one")
-    ]
-    model: Annotated[str, Field(min_length=1, description="the model's name on the server")]
-    concept: Annotated[
-        str | None, Field(description="what the judge looks for, in words; class 1 shows it")
-    ] = None
-    key: Annotated[
-        str, Field(pattern=r"^\w+$", description="the environment variable with the key")
-    ] = "OPENAI_API_KEY"
-    max_tokens: Annotated[int, Field(ge=8, description="of an answer")] = 256
-    at_once: Annotated[int, Field(ge=1, le=64, description="calls at a time")] = 4
-    attempts: Annotated[int, Field(ge=1, le=10, description="calls for one rating, at most")] = 4
-    timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    price_in: Annotated[float, Field(ge=0, description="of a million tokens read")] | None = None
-    price_out: Annotated[float, Field(ge=0, description="of a million written")] | None = None
 
 
 @dataclass(frozen=True)

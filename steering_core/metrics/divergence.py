@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from steering_core.errors import ModelError
 from steering_core.generation.intervention import Intervention, run_steered
 from steering_core.generation.steered_method import Steered
+from steering_core.methods.solutions import TEXT_KEY
 from steering_core.models.devices import float64_device
 from steering_core.models.head import check_head, final_hidden, logits_of, vocabulary_size
 from steering_core.models.language_model import LanguageModel, dtype_name
@@ -47,9 +48,7 @@ def text_divergence(
         texts = generations[generations["strength_index"] == index].reset_index(drop=True)
         made = texts["new_tokens"].notna().to_numpy(copy=True)
         counts = ["steered_positions", "unsolved_positions"]
-        frame = texts[["method", "strength_index", "example_id", *counts]].assign(
-            kl_sum=np.nan, base_nll_sum=np.nan, n_tokens=0
-        )
+        frame = texts[[*TEXT_KEY, *counts]].assign(kl_sum=np.nan, base_nll_sum=np.nan, n_tokens=0)
         if made.any():
             rows = steered.at(index, texts.loc[made, "example_id"].tolist())
             result = divergence(

@@ -187,6 +187,28 @@ class Lexicon(ClassJudge):
         return np.array(scores)
 
 
+#: VADER's authors call a text neutral whose compound score is nearer to 0 than this.
+_NEUTRAL = 0.05
+
+
+class Vader(ClassJudge):
+    """Judges sentiment by VADER (Hutto and Gilbert 2014), which needs no model and no hub.
+
+    The compound score, from −1 to 1, is moved to [0, 1]. A text that VADER calls neutral scores
+    0.5, which is neither class.
+    """
+
+    def __init__(self) -> None:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+        self._analyzer = SentimentIntensityAnalyzer()
+
+    def _score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+        """Return the compound score of each text, moved to [0, 1]."""
+        compound = np.array([self._analyzer.polarity_scores(text)["compound"] for text in texts])
+        return np.where(np.abs(compound) < _NEUTRAL, 0.5, (1 + compound) / 2)
+
+
 class _LexiconFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -221,6 +243,10 @@ def score_label(classifier: Mapping[str, Any] | None) -> str:
         return "P(target), evaluation probe"
     if classifier["lexicon"] is not None:
         return "target words (share), lexicon"
+    if classifier.get("builtin") == "vader":
+        return "sentiment of the target (0 to 1), VADER"
+    if classifier.get("api") is not None:
+        return "half the rating of the concept, language model"
     return "P(target), classifier"
 
 

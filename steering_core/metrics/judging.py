@@ -1,6 +1,7 @@
 """The judge of an experiment, and its verdict on every completion, a row per (strength, prompt)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,35 +11,50 @@ from jaxtyping import Float
 
 from steering_core.config.task import Classifier
 from steering_core.errors import ConfigError
+from steering_core.methods.solutions import TEXT_KEY
+from steering_core.metrics.api_judge import ApiJudge
 from steering_core.metrics.classifiers import TextClassifier
-from steering_core.metrics.judges import ClassJudge, Judge, Lexicon, is_empty
+from steering_core.metrics.judges import ClassJudge, Judge, Lexicon, Vader, is_empty
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import last_token_residuals
 from steering_core.models.site import Site
 from steering_core.probes.linear_probe import LinearProbe
 
 
-def judge_texts(generations: pd.DataFrame, judge: Judge, target_class: int) -> pd.DataFrame:
+def judge_texts(
+    generations: pd.DataFrame,
+    judge: Judge,
+    target_class: int,
+    further: Mapping[str, Judge] | None = None,
+) -> pd.DataFrame:
     """Return ``score``, ``judged`` and ``empty`` of every completion; prompts are not judged.
+
+    Each judge of ``further`` adds the columns ``score_{name}`` and ``judged_{name}``.
 
     ``judged`` is 1 for a completion in the target class, else 0. A completion without a word is
     ``empty`` (1, else 0): it has no score and counts as not in the target class. A row without a
     completion has NaN in all three.
     """
-    frame = generations[["method", "strength_index", "example_id"]].assign(
-        score=np.nan, judged=np.nan, empty=np.nan
-    )
+    frame = generations[[*TEXT_KEY]].assign(score=np.nan, judged=np.nan, empty=np.nan)
     made = generations["text"].notna().to_numpy()
     texts = generations.loc[made, "text"].tolist()
     verdict = judge.judge(texts, [target_class] * len(texts))
     frame.loc[made, "score"] = verdict.score
     frame.loc[made, "judged"] = verdict.success.astype(float)
     frame.loc[made, "empty"] = is_empty(texts).astype(float)
+    for name, other in (further or {}).items():
+        verdict = other.judge(texts, [target_class] * len(texts))
+        for column, values in (("score", verdict.score), ("judged", verdict.success)):
+            frame[f"{column}_{name}"] = np.nan
+            frame.loc[made, f"{column}_{name}"] = np.asarray(values, dtype=float)
     return frame
 
 
 def load_judge(
-    classifier: Classifier, device: str = "auto", pinned: dict[str, Any] | None = None
+    classifier: Classifier,
+    device: str = "auto",
+    pinned: dict[str, Any] | None = None,
+    answers: str | Path = "results/judge_answers",
 ) -> ClassJudge:
     """Return the judge that the task configures.
 
@@ -46,6 +62,7 @@ def load_judge(
         classifier: that section of the task.
         device: where a model runs.
         pinned: the ``revision`` that was fetched; None for the configured one.
+        answers: directory where the answers of a judge behind a server are kept.
 
     Raises:
         ConfigError: if the entry names neither a model with its label nor a lexicon.
@@ -53,8 +70,12 @@ def load_judge(
     """
     if classifier.lexicon is not None:
         return Lexicon(classifier.lexicon)
+    if classifier.builtin == "vader":
+        return Vader()
+    if classifier.api is not None:
+        return ApiJudge(classifier.api, answers)
     if classifier.model is None or classifier.label is None:
-        raise ConfigError("classifier: give either model and label, or lexicon.")
+        raise ConfigError("classifier: give one of model and label, lexicon, builtin, api.")
     revision = pinned["revision"] if pinned else classifier.revision
     return TextClassifier(classifier.model, classifier.label, revision, device)
 

@@ -6,6 +6,7 @@ configurations of model and SAEs, which are small. :func:`download` then downloa
 
 import logging
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,6 +138,10 @@ def describe_judge(classifier: Classifier | None) -> dict[str, Any] | None:
     """
     if classifier is None:
         return None
+    if classifier.builtin == "vader":
+        return {"vader": version("vadersentiment")}
+    if classifier.api is not None:
+        return {"url": classifier.api.url, "name": classifier.api.model}
     if classifier.model is None:
         return {"lexicon": classifier.lexicon}
     return describe_classifier(classifier.model, classifier.revision, classifier.label)
@@ -184,6 +189,9 @@ def download(
         fetch_weights(classifier["model"], classifier["revision"])
         if check_classifier is not None:
             check_classifier()
+    for judge in found.get("further_judges", []):
+        if "model" in judge:
+            fetch_weights(judge["model"], judge["revision"])
     for layer in layers:  # one SAE in memory at a time
         load_sae(model.sae, layer)
     if layers:

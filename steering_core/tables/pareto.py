@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.config.methods import BASELINE, is_adaptive, is_program
-from steering_core.methods.solutions import SOLVED, solved
+from steering_core.methods.solutions import SOLVED, TEXT_KEY, solved
 from steering_core.statistics.bootstrap import mean_interval, perplexity_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, interval_cells, validate_table
@@ -72,8 +72,7 @@ def gather(
         judged: rows of ``judged.parquet``.
 
     """
-    key = ["method", "strength_index", "example_id"]
-    texts = pd.concat(divergence).merge(judged, on=key, validate="one_to_one")
+    texts = of_prompts(pd.concat(divergence).merge(judged, on=[*TEXT_KEY], validate="one_to_one"))
     split = solutions.drop_duplicates("example_id").set_index("example_id")["split"]
     split = texts["example_id"].map(split)
     validation = texts[split == "validation_prompt"]
@@ -83,6 +82,36 @@ def gather(
         texts=texts[split == "prompt"],
         validation_texts=None if validation.empty else validation,
     )
+
+
+def of_prompts(texts: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per method, strength and prompt from the texts of all its draws.
+
+    Prompts are the clusters of every interval, so the draws of a prompt are joined first: sums are
+    added, shares and scores are averaged. A prompt counts as without a text if a draw has none.
+    """
+    if (texts["draw"] == 0).all():
+        return texts.drop(columns="draw")
+    key = ["method", "strength_index", "example_id"]
+    grouped = texts.groupby(key, sort=False)
+    sums = [name for name in _SUMS if name in texts]
+    means = [name for name in texts if name not in (*key, "draw", *sums)]
+    joined = pd.concat([grouped[sums].sum(min_count=1), grouped[means].mean()], axis=1)
+    lost = grouped["n_tokens"].min() == 0
+    joined.loc[lost, [name for name in joined if name != "n_tokens"]] = np.nan
+    joined.loc[lost, "n_tokens"] = 0
+    return joined.reset_index()
+
+
+#: What is added over the draws of a prompt; everything else is averaged.
+_SUMS = (
+    "kl_sum",
+    "base_nll_sum",
+    "n_tokens",
+    "steered_positions",
+    "unsolved_positions",
+    "empty",
+)
 
 
 def pareto_table(subject: Subject, measured: Measured, settings: "Settings") -> pd.DataFrame:

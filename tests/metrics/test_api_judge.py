@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steering_core.config.task import Endpoint
 from steering_core.errors import ConfigError, ModelError
 from steering_core.metrics import api_judge
 from steering_core.metrics.api_judge import (
     SCALES,
     ApiJudge,
-    Endpoint,
     Rater,
     harmonic_mean,
     read_rating,

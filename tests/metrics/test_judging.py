@@ -9,7 +9,7 @@ import pytest
 from steering_core.config.task import Classifier
 from steering_core.errors import ModelError
 from steering_core.metrics.classifiers import TextClassifier
-from steering_core.metrics.judges import ClassJudge, Lexicon
+from steering_core.metrics.judges import Vader, ClassJudge, Lexicon
 from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts, load_judge
 from steering_core.models.residual_stream import last_token_residuals
 from steering_core.models.site import Site
@@ -42,6 +42,7 @@ def test_the_completion_alone_is_judged(target, expected):
         {
             "method": "m",
             "strength_index": 0,
+            "draw": 0,
             "example_id": ["a", "b", "c", "d"],
             "prompt": ["a wonderful wonderful film"] * 4,
             "text": ["dull", None, "fine", "so so"],
@@ -61,6 +62,7 @@ def test_an_empty_completion_is_in_no_class_and_not_passed_to_the_judge(target):
         {
             "method": "m",
             "strength_index": 0,
+            "draw": 0,
             "example_id": ["a", "b", "c", "d", "e"],
             "text": ["", "fine", " \n", ' ."! ', None],
         }
@@ -74,8 +76,31 @@ def test_an_empty_completion_is_in_no_class_and_not_passed_to_the_judge(target):
     np.testing.assert_array_equal(got["empty"], [1, 0, 1, 1, nan])
 
 
+def test_further_judges_have_columns_of_their_own():
+    table = pd.DataFrame(
+        {
+            "method": "m",
+            "strength_index": 0,
+            "draw": 0,
+            "example_id": ["a", "b", "c"],
+            "text": ["a wonderful film", None, "dreadful, I hate it"],
+        }
+    )
+    got = judge_texts(table, Recorder([0.9, 0.8]), 1, {"vader": Vader()})
+    assert got["judged"].tolist()[::2] == [1, 1]
+    assert got["judged_vader"].tolist()[::2] == [1, 0]
+    assert got["score_vader"][0] > 0.5 > got["score_vader"][2]
+    assert got.loc[1, ["score_vader", "judged_vader"]].isna().all()
+
+
+def test_vader_calls_a_text_without_sentiment_neither_class():
+    assert Vader().judge(["the table stands there", "great"], [1, 1]).score[0] == 0.5
+
+
 def test_no_text_at_all():
-    table = pd.DataFrame({"method": "m", "strength_index": 0, "example_id": ["a"], "text": [None]})
+    table = pd.DataFrame(
+        {"method": "m", "strength_index": 0, "example_id": ["a"], "draw": 0, "text": [None]}
+    )
     got = judge_texts(table, Recorder([]), 1)
     assert got[["score", "judged", "empty"]].isna().all(axis=None)
 
