@@ -71,7 +71,14 @@ PRODUCTS = [
 ]
 
 #: Further files that the rules of the products write.
-BESIDE = ["differences.csv", "judges.csv", "features.csv", "frontier.csv", "frontier_knots.csv", "sweep.csv"]
+BESIDE = [
+    "differences.csv",
+    "judges.csv",
+    "features.csv",
+    "frontier.csv",
+    "frontier_knots.csv",
+    "sweep.csv",
+]
 
 #: Settings that determine the table of examples.
 EXAMPLE_SETTINGS = [

@@ -9,7 +9,7 @@ import pytest
 from steering_core.config.task import Classifier
 from steering_core.errors import ModelError
 from steering_core.metrics.classifiers import TextClassifier
-from steering_core.metrics.judges import Vader, ClassJudge, Lexicon
+from steering_core.metrics.judges import ClassJudge, Lexicon, Vader
 from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts, load_judge
 from steering_core.models.residual_stream import last_token_residuals
 from steering_core.models.site import Site
