@@ -273,7 +273,7 @@ def exported_methods(wildcards):
     """Return the methods whose interventions can be exported, in the order of the settings."""
     folder = f"results/{wildcards.experiment}/exports"
     methods = [*experiment(wildcards).settings.methods, *plans(wildcards)]
-    return [name for name in methods if made_here(f"{folder}/{name}/intervention.json")]
+    return [name for name in methods if made_here(f"{folder}/{name}")]
 
 
 def target_in_words(wildcards):

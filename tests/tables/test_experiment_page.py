@@ -168,7 +168,7 @@ def test_all_results_are_linked_and_unknown_ones_come_last():
 
 def test_exported_vectors_are_linked():
     html = page(exports=["qp_optimal"])
-    assert "results/demo/exports/qp_optimal/intervention.json" in html
+    assert "snakemake --cores 2 results/demo/exports/qp_optimal</code>" in html
     assert "directions.safetensors" not in html
 
 
