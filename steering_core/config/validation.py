@@ -48,7 +48,8 @@ def validated(schema: type[BaseModel], value: Any, where: str, also: Iterable[st
         found.setdefault(_path(location, value), []).append(message)
     # A key that takes one of several types has a problem for each type.
     lines = [f"{path}: {', or '.join(m)}".removeprefix(": ") for path, m in found.items()]
-    raise ConfigError(f"in {where}: " + "; ".join(lines))
+    message = f"in {where}: " + "; ".join(lines)
+    raise ConfigError(message).of(f"in {where}: {line}" for line in lines)
 
 
 def read_validated(schema: type[BaseModel], path: str | Path, where: str) -> Any:

@@ -72,7 +72,7 @@ def read_concept(path: str | Path) -> Concept:
     if faults := [*_in_two_roles(concept), *_repeated(concept)]:
         raise ConfigError(
             f"concept file {path}: {'; '.join(faults)}. Change or remove these texts."
-        )
+        ).of(f"concept file {path}: {fault}. Change or remove these texts." for fault in faults)
     return concept
 
 
@@ -136,19 +136,21 @@ def check_prompts(concept: Concept, settings: "Settings") -> None:
         ConfigError: if fewer prompts of either kind are written.
 
     """
-    for setting, asked, written, advice in (
-        ("n_prompts", settings.n_prompts, concept.prompts, "Write more or lower it."),
-        (
-            "n_validation_prompts",
-            settings.n_validation_prompts,
-            concept.validation_prompts,
-            "Write more under validation_prompts or lower it; with 0 no strength is selected.",
-        ),
-    ):
-        if asked > len(written):
-            raise ConfigError(
-                f"{setting}: {asked} are asked for, {concept.concept} has {len(written)}. {advice}"
-            )
+    faults = [
+        f"{setting}: {asked} are asked for, {concept.concept} has {len(written)}. {advice}"
+        for setting, asked, written, advice in (
+            ("n_prompts", settings.n_prompts, concept.prompts, "Write more or lower it."),
+            (
+                "n_validation_prompts",
+                settings.n_validation_prompts,
+                concept.validation_prompts,
+                "Write more under validation_prompts or lower it; with 0 no strength is selected.",
+            ),
+        )
+        if asked > len(written)
+    ]
+    if faults:
+        raise ConfigError(" ".join(faults)).of(faults)
 
 
 def concept_rows(concept: Concept, settings: "Settings") -> pd.DataFrame:

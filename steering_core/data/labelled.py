@@ -163,5 +163,6 @@ def _require(table: pd.DataFrame, columns: list[str], task: Task) -> None:
         separated = " Columns are separated by commas." if len(table.columns) == 1 else ""
         raise DataError(
             f"dataset {task.dataset} has no column {missing[0]!r}; it has {list(table.columns)}."
+            + "".join(f" It has no column {name!r} either." for name in missing[1:])
             + separated * is_file(task.dataset)
         )

@@ -34,7 +34,8 @@ from steering_core.errors import ConfigError, ModelError
 from steering_core.hub.errors import explain_hub_errors
 from steering_core.hub.revisions import cached_commit
 from steering_core.models.resources import changed
-from steering_core.models.sae_config import check_kind, check_weights, parse_config
+from steering_core.models.sae_config import check_weights, parse_config
+from steering_core.models.sae_metadata import check_kind
 from steering_core.models.site import Site, site_of
 from steering_core.models.sparsify import (
     WEIGHTS,

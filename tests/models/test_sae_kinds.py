@@ -23,7 +23,7 @@ from sae_lens.saes.sae import SAEMetadata
 from steering_core.config.model import SAESource
 from steering_core.errors import ModelError
 from steering_core.models import sae_source
-from steering_core.models.sae_config import REFUSED, RUNS
+from steering_core.models.sae_metadata import REFUSED, RUNS
 from steering_core.models.sae_source import load_sae_shape
 from steering_core.models.sparse_autoencoder import as_dictionary, encoder_of, load_sae
 

@@ -1,0 +1,176 @@
+"""Everything that is wrong and can be known without a network is listed at once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from steering_core.config.resolve import resolve
+from steering_core.early_checks import check_before_any_job
+from steering_core.errors import ConfigError
+
+SAE = {
+    "architecture": "standard",
+    "d_in": 8,
+    "d_sae": 16,
+    "dtype": "float32",
+    "metadata": {
+        "sae_lens_version": "6.0.0",
+        "hook_name": "blocks.1.hook_resid_post",
+        "prepend_bos": True,
+    },
+}
+CONCEPT = {
+    "concept": "warmth",
+    "prompts": ["The room was", "That day we"],
+    "validation_prompts": ["Her hands were"],
+    "contrast": [{"positive": f"warm {i}", "negative": f"cold {i}"} for i in range(2)],
+    "personas": {"positive": "You are warm. ", "negative": "You are cold. "},
+    "queries": ["How was it?", "What then?"],
+}
+SETTINGS = {"layer": 1, "n_prompts": 2, "n_validation_prompts": 1, "probe_folds": 2}
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch) -> Path:
+    """An experiment of local files in which nothing is wrong."""
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"text number {i},{i % 2}\n" for i in range(80))
+    Path("rows.csv").write_text("text,label\n" + rows)
+    Path("concept.yaml").write_text(yaml.safe_dump(CONCEPT))
+    Path("words.json").write_text(json.dumps({"positive": ["warm"], "negative": ["cold"]}))
+    Path("model").mkdir()
+    Path("model/config.json").write_text(json.dumps({"num_hidden_layers": 4}))
+    Path("saes/layer_1").mkdir(parents=True)
+    Path("saes/layer_1/cfg.json").write_text(json.dumps(SAE))
+    Path("saes/layer_1/sae_weights.safetensors").touch()
+    return tmp_path
+
+
+def problems(settings=(), task=(), made=lambda _: False) -> list[str]:
+    raw = {
+        "models": {"m": {"id": "./model", "sae": {"path": "saes/layer_{layer}"}}},
+        "tasks": {
+            "t": {
+                **{"dataset": "rows.csv", "text": "text", "label": "label"},
+                **{"concept": "concept.yaml", "classifier": {"lexicon": "words.json"}},
+                **dict(task),
+            }
+        },
+        "experiments": {"e": {"model": "m", "task": "t", "settings": SETTINGS | dict(settings)}},
+    }
+    found = resolve(raw, "e")
+    try:
+        check_before_any_job(found, found.task.dataset, made)
+    except ConfigError as error:
+        listed = str(error).split("\n  - ")
+        assert len(listed) == 1 or listed[0] == f"e has {len(listed) - 1} problems:"
+        return listed[1:] or listed
+    return []
+
+
+def test_a_sound_experiment_has_no_problems(world: Path):
+    assert problems() == []
+    assert problems({"layer": "auto"}) == []
+
+
+def sae_without_metadata():
+    Path("saes/layer_1/cfg.json").write_text(json.dumps({**SAE, "metadata": {}}))
+
+
+def concept_without_roles():
+    kept = {key: CONCEPT[key] for key in ("concept", "prompts", "personas")}
+    Path("concept.yaml").write_text(yaml.safe_dump(kept))
+
+
+WRONG = {
+    "paths": (lambda: Path("words.json").unlink(), {}, {}, ["there is no file words.json"]),
+    "columns": (
+        lambda: None,
+        {},
+        {"text": "txt", "label": "y"},
+        ["no column 'txt'; it has ['text', 'label']. It has no column 'y' either."],
+    ),
+    "classes": (lambda: None, {}, {"positive_label": 7}, ["two classes are needed"]),
+    "rows of a class": (lambda: None, {"probe_folds": 30}, {}, ["too few rows: the "]),
+    "prompts": (
+        lambda: None,
+        {"n_prompts": 3, "n_validation_prompts": 5},
+        {},
+        ["n_prompts: 3 are asked for", "n_validation_prompts: 5 are asked for"],
+    ),
+    "roles": (concept_without_roles, {}, {}, ["contrast: is missing", "queries: is missing"]),
+    "lexicon": (
+        lambda: Path("words.json").write_text('{"positive": ["two words"], "negative": []}'),
+        {},
+        {},
+        ["can match no word"],
+    ),
+    "model": (
+        lambda: Path("model/config.json").unlink(),
+        {},
+        {},
+        ["the model ./model has no config.json"],
+    ),
+    "layer": (
+        lambda: None,
+        {"layers": [1, 4]},
+        {},
+        ["no directory saes/layer_4", "the layers 0 to 3, so there is no layer 4"],
+    ),
+    "SAE": (sae_without_metadata, {}, {}, ['"hook_name": "blocks.L.hook_resid_pre"']),
+    "SAE's kind": (
+        lambda: Path("saes/layer_1/cfg.json").write_text(
+            json.dumps({**SAE, "architecture": "transcoder"})
+        ),
+        {},
+        {},
+        ["transcoder"],
+    ),
+    "SAE's weights": (
+        lambda: Path("saes/layer_1/sae_weights.safetensors").unlink(),
+        {},
+        {},
+        ["no sae_weights.safetensors"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "settings", "task", "said"), WRONG.values(), ids=WRONG)
+def test_each_kind_of_problem_is_found(world: Path, spoil, settings, task, said):
+    spoil()
+    found = problems(settings, task)
+    assert len(found) == len(said)
+    for line, words in zip(found, said, strict=True):
+        assert words in line
+
+
+def test_all_problems_are_listed_at_once(world: Path):
+    sae_without_metadata()
+    concept_without_roles()
+    Path("model/config.json").unlink()
+    found = problems({}, {"text": "txt"})
+    assert len(found) == 5
+    assert all("\n" not in line for line in found)
+    assert "hook_name" in found[-1] and "prepend_bos" in found[-1]
+
+
+def test_what_a_rule_makes_is_not_looked_at(world: Path):
+    Path("rows.csv").write_text("old,file\n1,2\n")
+    sae_without_metadata()
+    assert len(problems()) == 2
+    assert problems(made=lambda name: name == "rows.csv" or name.startswith("saes")) == []
+
+
+def test_the_checks_import_no_model_library(world: Path):
+    code = (
+        "import sys, steering_core.early_checks, steering_core.models.sae_metadata, "
+        "steering_core.data.build, steering_core.data.labelled\n"
+        "print([name for name in ('torch', 'transformers', 'sae_lens', 'datasets') "
+        "if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
