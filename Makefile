@@ -9,7 +9,7 @@ STAMP := .venv/installed
 SMALL := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_sparse_methods corrsteer_select divergence \
 	encode_features fit_probes generate judge solve solve_variants sweep_layers)
 
-.PHONY: check demo test stress parity lint format bench bench-table docs report clean
+.PHONY: check demo real test stress parity lint format bench bench-table docs report clean
 
 $(STAMP): pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -35,6 +35,15 @@ demo: $(STAMP)
 	@$(BIN)/python -m steering_core.corrsteer.show results/demo_praise/corrsteer.csv
 	@echo
 	@$(BIN)/python -m steering_core.tables.show results/demo/pareto.csv
+
+# SmolLM2 with SAEs that the rules train, and the page of what was found. Rows and judges come from the
+# hub, or from HF_ENDPOINT. The model is in the wheel.
+REAL_RUNS := smollm2_sst2_choice smollm2_xstest smollm2_harmbench smollm2_mmlu
+real: $(REAL)
+	$(BIN)/snakemake --cores $(CORES) --keep-going --resources gpu=1 mem_mb=64000 -- \
+		results/smollm2_sst2/products.json $(foreach run,$(REAL_RUNS),results/$(run)/corrsteer.csv)
+	$(BIN)/python -m steering_core.tables.results_page docs/results.md results/models/smollm2 \
+		results/smollm2_sst2 $(addprefix results/,$(REAL_RUNS))
 
 test: $(REAL)
 	$(BIN)/python -m pytest -n $(CORES) --no-loadscope-reorder
