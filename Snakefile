@@ -43,6 +43,7 @@ include: "rules/probes.smk"
 include: "rules/solve.smk"
 include: "rules/generate.smk"
 include: "rules/pareto.smk"
+include: "rules/answer.smk"
 include: "rules/products.smk"
 include: "rules/exports.smk"
 include: "rules/corrsteer_common.smk"
@@ -57,6 +58,12 @@ include: "rules/corrsteer_demo.smk"
 onerror:
     for line in explain_failures(log):
         print("failed:", line, file=sys.stderr)
+
+
+# End with what was found.
+onsuccess:
+    for line in verdicts_made():
+        print(line)
 
 
 localrules:

@@ -2,6 +2,7 @@
 # An experiment is of one of two kinds. The wildcard `experiment` names one that delivers
 # pareto.csv, `run` one of CorrSteer. Each helper below takes a job of either kind.
 import re
+import time
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from steering_core.config.resolve import (
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
 from steering_core.early_checks import check_before_any_job
+from steering_core.storage.files import read_json
 
 check_config_files(workflow.config_settings.configfiles, Path.cwd())
 config.update(with_nulls(config, workflow.config_settings.config))
@@ -55,6 +57,10 @@ PLANS = plan_names(config)
 #: The results of an experiment.
 PRODUCTS = [
     "index.html",
+    "summary.csv",
+    "verdict.json",
+    "matched.csv",
+    "matched.svg",
     "pareto.csv",
     "pareto.svg",
     "pareto.html",
@@ -72,6 +78,7 @@ PRODUCTS = [
 
 #: Further files that the rules of the products write.
 BESIDE = [
+    "effect_curves.csv",
     "differences.csv",
     "judges.csv",
     "features.csv",
@@ -94,6 +101,21 @@ EXAMPLE_SETTINGS = [
     "n_prompts",
     "n_validation_prompts",
 ]
+
+
+#: When this run began: verdicts that are older are of earlier runs.
+STARTED = time.time()
+
+
+def verdicts_made():
+    """Return the headline of every experiment whose verdict this run has made."""
+    files = [Path("results", name, "verdict.json") for name in EXPERIMENTS]
+    made = [file for file in files if file.exists() and file.stat().st_mtime >= STARTED]
+    return [
+        f"{file.parent.name}: {read_json(file)['headline']} "
+        f"(python -m steering_core.tables.show {file.with_name('pareto.csv')})"
+        for file in made
+    ]
 
 
 wildcard_constraints:

@@ -333,7 +333,7 @@ rule products:
     conda:
         "../envs/steering.yaml"
     params:
-        codes=lambda wildcards: codes_of("layer_sweep", "products"),
+        codes=lambda wildcards: codes_of("layer_sweep", "answer", "products"),
         code=code("products.py"),
     script:
         "../workflow_scripts/products.py"

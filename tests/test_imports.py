@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NO_MODEL = [
     "activation_manifest.py",
+    "answer.py",
     "correlate_features.py",
     "experiment_page.py",
     "features_page.py",
@@ -21,6 +22,8 @@ NO_MODEL = [
     "fit_probes.py",
     "frontier_figure.py",
     "generations_page.py",
+    "matched.py",
+    "matched_figure.py",
     "norm_matched.py",
     "norm_matched_figure.py",
     "pareto.py",

@@ -108,6 +108,8 @@ class Settings(Closed):
     # metrics
     bootstrap_resamples: Count = 2000
     selection_kl: Positive = 1.0
+    matched_effect: Annotated[float, Field(gt=0, lt=1)] | Literal["half"] = "half"
+    matched_factor: Annotated[float, Field(ge=1)] = 1.5
 
     @model_validator(mode="after")
     def _splits_leave_room(self) -> "Settings":

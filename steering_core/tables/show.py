@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from steering_core.storage.files import read_json
 from steering_core.tables.caveats import warnings_in
-from steering_core.tables.frontier_verdict import frontier_verdict, is_true, strength_label
+from steering_core.tables.frontier_verdict import is_true, strength_label
+from steering_core.tables.verdict import frontier_sentences, spoken
 
 _SHOWN = {
     "method": "method",
@@ -33,7 +35,10 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def summary(path: str | Path) -> str:
-    """Return the rows to quote, the frontier verdicts of the programs, warnings, and files to open.
+    """Return the rows to quote, warnings, the verdict in words, and files to open.
+
+    The verdict is that of ``verdict.json`` beside the table. Without this file it says where the
+    programs stand towards the frontier.
 
     The rows are the selected strengths, with the highest target rate first. Without validation
     prompts nothing is selected; all rows are then shown in the order of the table. They are not
@@ -89,9 +94,9 @@ def summary(path: str | Path) -> str:
         )
     if len(base):
         lines.append(f"target rate without steering: {base.iloc[0]:.3g}")
-    programs = [m for m in ("qp_optimal", "convex_optimal") if (table["method"] == m).any()]
-    lines += [frontier_verdict(table, method) for method in programs]
+    verdict = Path(path).with_name("verdict.json")
     lines += _warnings(table)
+    lines += spoken(read_json(verdict)) if verdict.exists() else frontier_sentences(table)
     pictures = sorted(
         file.as_posix() for file in Path(path).parent.iterdir() if file.suffix in {".svg", ".html"}
     )

@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 CAPTIONS = Path(__file__).parents[2] / "rules" / "report"
 NAMES = (
     "pareto",
+    "matched",
     "sweep",
     "generations",
     "features",

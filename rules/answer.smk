@@ -1,0 +1,75 @@
+# What the experiment answers: what each method costs at one and the same effect, a summary of ten
+# columns, and the verdict in words.
+
+
+rule matched:
+    input:
+        solutions=all_solutions,
+        effects=rules.probe_effects.output.effects,
+        divergence=methods_of(rules.divergence.output.divergence),
+        judged=rules.judge.output.judged,
+    output:
+        matched="results/{experiment}/matched.csv",
+        curves="results/{experiment}/effect_curves.csv",
+    log:
+        "results/{experiment}/logs/matched.log",
+    benchmark:
+        "results/{experiment}/benchmarks/matched.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        task=task,
+        settings=settings("seed", "bootstrap_resamples", "selection_kl", "matched_effect"),
+        code=code("matched.py"),
+    script:
+        "../workflow_scripts/matched.py"
+
+
+rule matched_figure:
+    input:
+        matched=rules.matched.output.matched,
+        curves=rules.matched.output.curves,
+    output:
+        figure=report(
+            "results/{experiment}/matched.svg",
+            caption="report/matched.rst",
+            category="{experiment}",
+            labels={"what": "cost at equal effect"},
+        ),
+    log:
+        "results/{experiment}/logs/matched_figure.log",
+    benchmark:
+        "results/{experiment}/benchmarks/matched_figure.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        code=code("matched_figure.py"),
+    script:
+        "../workflow_scripts/matched_figure.py"
+
+
+rule answer:
+    input:
+        pareto=rules.pareto.output.pareto,
+        matched=rules.matched.output.matched,
+        curves=rules.matched.output.curves,
+    output:
+        summary="results/{experiment}/summary.csv",
+        verdict="results/{experiment}/verdict.json",
+    log:
+        "results/{experiment}/logs/answer.log",
+    benchmark:
+        "results/{experiment}/benchmarks/answer.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        settings=settings("matched_factor"),
+        code=code("answer.py"),
+    script:
+        "../workflow_scripts/answer.py"
