@@ -439,5 +439,5 @@ def _plain(value: Any) -> Any:
 
 def spoken(found: Mapping[str, Any]) -> list[str]:
     """Return a verdict as lines: the headline, the sentences, and what to distrust."""
-    lines = [found["headline"], *(f"- {entry['text']}" for entry in found["sentences"])]
+    lines = [found["headline"], *(entry["text"] for entry in found["sentences"])]
     return lines + [f"! {text}" for text in found["distrust"]]

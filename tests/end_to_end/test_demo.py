@@ -104,7 +104,14 @@ def test_what_the_demo_prints_is_read_off_its_table(world):
 
 def test_every_product_is_there(world):
     pictures = ("pareto.svg", "sweep.svg", "frontier.svg", "variants.svg", "norm_matched.svg")
-    for name in (*pictures, "index.html", "pareto.html", "generations.html", "features.html"):
+    for name in (
+        *pictures,
+        "matched.svg",
+        "index.html",
+        "pareto.html",
+        "generations.html",
+        "features.html",
+    ):
         assert (world / name).stat().st_size > 1000, name
 
 

@@ -74,6 +74,9 @@ def test_another_margin_steers_again_with_the_programs_that_read_it_alone():
     logs = re.findall(r"^ *log: (\S+)$", done.stdout + done.stderr, flags=re.M)
     tables = {"probe_effects", "judge", "pareto", "norm_matched", "provenance", "products"}
     tables |= {
+        "matched",
+        "matched_figure",
+        "answer",
         "pareto_figure",
         "norm_matched_figure",
         "experiment_page",
