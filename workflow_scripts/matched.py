@@ -11,11 +11,12 @@ with job(snakemake):
 
     files, task = snakemake.input, snakemake.params.task
     settings = snakemake.params.settings
+    judged = pd.read_parquet(files.judged)
     measured = gather(
         pd.read_parquet([*files.solutions]),
         pd.read_parquet(files.effects),
         [pd.read_parquet(path) for path in files.divergence],
-        pd.read_parquet(files.judged),
+        judged,
     )
     effect = settings["matched_effect"]
     matched, curves = matched_table(
@@ -27,6 +28,7 @@ with job(snakemake):
         budget=settings["selection_kl"],
         seed=settings["seed"],
         n_resamples=settings["bootstrap_resamples"],
+        draws=int(judged["draw"].nunique()),
     )
     write_text(snakemake.output.matched, matched.to_csv(index=False))
     write_text(snakemake.output.curves, curves.to_csv(index=False))

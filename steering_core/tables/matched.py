@@ -69,7 +69,10 @@ def judge_name(classifier: Mapping[str, Any] | Sequence[Mapping[str, Any]] | Non
     if classifier is None:
         return "evaluation probe"
     first = classifier if isinstance(classifier, Mapping) else classifier[0]
-    return first.get("name") or first.get("model") or "lexicon"
+    for kind in ("model", "builtin"):
+        if first.get(kind):
+            return first[kind]
+    return "lexicon" if first.get("lexicon") else "language model behind a server"
 
 
 def text_measures(texts: pd.DataFrame, judge: str, target_class: int) -> dict[Measure, pd.Series]:
@@ -342,6 +345,7 @@ def matched_table(
     budget: float = 1.0,
     seed: int = 0,
     n_resamples: int = 2000,
+    draws: int = 1,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the tables ``matched`` and ``effect_curves`` as ``columns.yaml`` describes them.
 
@@ -357,6 +361,7 @@ def matched_table(
         budget: largest KL of a strength that sets the effect, nats per token.
         seed: seed of the resampling.
         n_resamples: number of resamples.
+        draws: texts that each row of ``measured.texts`` was joined from.
     """
     prompts = measured.solutions[
         measured.solutions["example_id"].isin(measured.texts["example_id"])
@@ -369,6 +374,7 @@ def matched_table(
         n_resamples=n_resamples,
     )
     about = with_curves(points, prompts)
+    about = about.assign(n_texts=draws * about["n_texts"])
     choosing, warnings = points, []
     if measured.validation_texts is None:
         warnings.append(
