@@ -87,3 +87,43 @@ def test_strengths_beyond_the_budget_do_not_compete():
     assert chosen(table, budget=1.0) == {"m": 1}
     assert chosen(table, budget=0.5) == {"m": 1}  # the budget itself is within it
     assert chosen(table, budget=0.05) == {}
+
+
+def regrets(n: int, worlds: int = 200) -> pd.DataFrame:
+    """Lost effect and overspent KL of two rules, a row per simulated experiment.
+
+    Five strengths, of which the effect saturates at a random one while KL goes on growing, as
+    strengths of real methods do. A prompt is as easy at every strength. The ideal strength is the
+    cheapest with the highest true rate.
+    """
+    rng = np.random.default_rng(0)
+    kls = 0.02 * 3.0 ** np.arange(5)
+    rows = []
+    for _ in range(worlds):
+        top, full = rng.uniform(0.6, 0.9), rng.integers(1, 5)
+        rates = 0.45 + (top - 0.45) * np.minimum(np.arange(5) / full, 1)
+        ease = rng.uniform(size=n)
+        noise = rng.uniform(size=(5, n))
+        judged = np.where(rng.uniform(size=(5, n)) < 0.5, ease, noise) < rates[:, None]
+        frames = [
+            pd.DataFrame({"judged": row * 1.0, "kl_sum": 10 * kl, "n_tokens": 10}).assign(
+                method="m", strength_index=index
+            )
+            for index, (row, kl) in enumerate(zip(judged, kls, strict=True))
+        ]
+        found = select_strengths(pd.concat(frames, ignore_index=True), 10.0, n_resamples=20)
+        rules = {"rule": int(found["selected"].to_numpy().argmax())}
+        rules["best"] = int(judged.mean(axis=1).argmax())
+        rows.append(
+            {f"lost_{name}": top - rates[k] for name, k in rules.items()}
+            | {f"spent_{name}": max(np.log(kls[k] / kls[full]), 0) for name, k in rules.items()}
+        )
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("n", [20, 80])
+def test_expected_regret_in_simulated_experiments(n):
+    means = regrets(n).mean()
+    # It overspends KL less than the highest rate does, for an effect below one standard error.
+    assert means["spent_rule"] < 0.7 * means["spent_best"]
+    assert means["lost_rule"] - means["lost_best"] < standard_error(0.75, n)
