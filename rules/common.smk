@@ -27,6 +27,7 @@ from steering_core.config.resolve import (
     load_section,
     load_trained,
     plan_names,
+    program_names,
 )
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
@@ -53,6 +54,9 @@ GGUF = {
 
 #: CorrSteer plans that experiments evaluate like methods.
 PLANS = plan_names(config)
+
+#: Programs that experiments declare.
+PROGRAMS = program_names(config)
 
 #: The results of an experiment.
 PRODUCTS = [
@@ -121,7 +125,7 @@ def verdicts_made():
 wildcard_constraints:
     experiment="|".join(EXPERIMENTS),
     run="|".join(CORRSTEER) or "(?!)",
-    method="|".join([*METHODS, *PLANS]),
+    method="|".join([*METHODS, *PLANS, *PROGRAMS]),
     shard=r"\d+",
     model="|".join(TRAINED) or "(?!)",
     layer=r"\d+",
@@ -252,7 +256,7 @@ def codes_of(*files):
 
 # --------------------------------------------------------------------------------- inputs
 def methods_of(pattern):
-    """Return an input with one file for each method of the experiment, and for each plan."""
+    """Return an input with a file for each method, plan and declared program of the experiment."""
     return lambda wildcards: expand(
         pattern,
         experiment=wildcards.experiment,
@@ -261,8 +265,9 @@ def methods_of(pattern):
 
 
 def plans(wildcards):
-    """The names of the CorrSteer plans that the experiment evaluates like methods."""
-    return list(experiment(wildcards).settings.plans)
+    """The names of the CorrSteer plans and declared programs that are evaluated like methods."""
+    found = experiment(wildcards).settings
+    return [*found.plans, *found.programs]
 
 
 def made_here(path):
@@ -412,7 +417,7 @@ def codes_behind(wildcards):
         files.append("demo")
     if experiment(wildcards).model.sae.train is not None:
         files.append("train_saes")
-    if plans(wildcards):
+    if experiment(wildcards).settings.plans:
         files += ["corrsteer_select", "corrsteer_answer"]
     return codes_of(*files)
 

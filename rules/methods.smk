@@ -12,7 +12,7 @@ wildcard_constraints:
 SOLUTIONS = "results/{experiment}/solutions/{family}.parquet"
 
 
-#: Of a CorrSteer plan: its rows, and its vectors at the layers that its arm steers.
+#: Of a CorrSteer plan or a declared program: its rows, and its vectors where it steers.
 PLAN_SOLUTIONS = "results/{experiment}/plans/{method}.parquet"
 PLAN_VECTORS = "results/{experiment}/plans/{method}.safetensors"
 
@@ -20,6 +20,11 @@ PLAN_VECTORS = "results/{experiment}/plans/{method}.safetensors"
 def plan_source(wildcards):
     """The arm that a plan comes from, and its scales."""
     return experiment(wildcards).settings.plans[wildcards.method]
+
+
+def declared_program(wildcards):
+    """A declared program as plain values."""
+    return experiment(wildcards).settings.programs[wildcards.method].model_dump()
 
 
 def plan_files(wildcards):
@@ -39,10 +44,14 @@ def steering_files(wildcards):
     """Return the files a method steers with. Adaptive programs extend the path with the decoder."""
     if wildcards.method not in METHODS:
         names = {"experiment": wildcards.experiment, "method": wildcards.method}
-        return {
+        files = {
             "solutions": expand(PLAN_SOLUTIONS, **names)[0],
             "plan": expand(PLAN_VECTORS, **names)[0],
         }
+        declared = experiment(wildcards).settings.programs.get(wildcards.method)
+        if declared is not None and declared.mode == "adaptive":
+            files["decoder"] = expand(rules.encode_features.output.decoder, **names)[0]
+        return files
     family = family_of(wildcards.method)
     files = {"solutions": SOLUTIONS}
     if family == "directions":

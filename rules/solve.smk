@@ -82,3 +82,37 @@ rule solve:
         code=code("solve.py"),
     script:
         "../workflow_scripts/solve.py"
+
+
+# A program that the experiment declares: the margin on any direction, in any metric.
+rule solve_declared:
+    input:
+        decoder=rules.encode_features.output.decoder,
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+        manifest=rules.activation_manifest.output.manifest,
+        layer=rules.pick_layer.output.layer,
+        probe=rules.fit_probes.output.probe,
+    output:
+        solutions=PLAN_SOLUTIONS,
+        plan=PLAN_VECTORS,
+    log:
+        "results/{experiment}/logs/solve_declared-{method}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/solve_declared-{method}.tsv"
+    wildcard_constraints:
+        method="|".join(PROGRAMS) or "(?!)",
+    group:
+        "fits"
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(240),
+    params:
+        target_class=target_class,
+        declared=declared_program,
+        code=code("solve_declared.py"),
+    script:
+        "../workflow_scripts/solve_declared.py"

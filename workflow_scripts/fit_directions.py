@@ -18,23 +18,14 @@ with job(snakemake):
     cache = ActivationCache(snakemake.input.manifest, resources, snakemake.input.examples)
     examples = read_examples(snakemake.input.examples)
 
-    def residuals(split, label=None):
-        rows = examples[examples["split"] == split]
-        rows = rows if label is None else rows[rows["label"] == label]
-        return cache.matrix(site["hook_name"], rows["example_id"]).astype(float)
-
     correlation, _ = load_arrays(snakemake.input.correlation)
-    data = FitData(
-        residuals=residuals("train"),
-        labels=examples.loc[examples["split"] == "train", "label"].to_numpy(dtype=int),
-        contrast_positive=residuals("contrast", 1),
-        contrast_negative=residuals("contrast", 0),
-        persona_positive=residuals("persona", 1),
-        persona_negative=residuals("persona", 0),
-        feature_correlation=StreamingCorrelation.from_arrays(correlation).result().correlation,
+    data = FitData.of_examples(
+        examples,
+        lambda ids: cache.matrix(site["hook_name"], ids),
         target_class=snakemake.params.target_class,
-        seed=settings.seed,
         centred=site["centred"],
+        feature_correlation=StreamingCorrelation.from_arrays(correlation).result().correlation,
+        seed=settings.seed,
     )
     decoder = load_decoder(snakemake.input.decoder)
     fit_directions(fixed_methods(settings), data, decoder, snakemake.output.directions)

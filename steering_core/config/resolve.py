@@ -275,7 +275,7 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
     _check_methods_of_experiments(raw, found)
     # The top level need not fit the experiments that this run does not make.
     config, _ = load_config(raw)
-    if _plan_names(config):
+    if _names_in(config, "plans"):
         for name in config.experiments:
             check_plans(_resolve(config, {}, name), found)
     return found
@@ -283,14 +283,23 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
 
 def plan_names(raw: dict[str, Any]) -> list[str]:
     """Return the names of the CorrSteer plans that any experiment with pareto.csv evaluates."""
+    return _names(raw, "plans")
+
+
+def program_names(raw: dict[str, Any]) -> list[str]:
+    """Return the names of the programs that any experiment with pareto.csv declares."""
+    return _names(raw, "programs")
+
+
+def _names(raw: dict[str, Any], key: str) -> list[str]:
     config, overrides = load_config(raw)
-    return sorted(_plan_names(config) | set(overrides.get("plans", {})))
+    return sorted(_names_in(config, key) | set(overrides.get(key, {})))
 
 
-def _plan_names(config: Config) -> set[str]:
+def _names_in(config: Config, key: str) -> set[str]:
     sections = (config.models, config.tasks, config.experiments)
     own = [one.settings for of_kind in sections for one in of_kind.values()]
-    return {name for layer in [config.settings, *own] for name in layer.get("plans", {})}
+    return {name for layer in [config.settings, *own] for name in layer.get(key, {})}
 
 
 def check_plans(experiment: ParetoExperiment, runs: Mapping[str, CorrSteerExperiment]) -> None:

@@ -45,6 +45,34 @@ class PlanSource(Closed):
     scales: Sweep = [1.0]
 
 
+class DeclaredProgram(Closed):
+    """A program that is evaluated like a method: what the margin is on, and what is minimised.
+
+    ``mode`` is ``uniform`` (one margin ``tau`` for every input, whatever its logit is), ``static``,
+    ``shared`` or ``adaptive``, as for the registered programs. ``dense`` is the least vector with
+    the margin, without features: the floor of the sparse ones.
+    """
+
+    program: Literal["qp", "socp", "dense"]
+    mode: Literal["uniform", "static", "adaptive", "shared"] = "static"
+    concept_direction: Literal["probe", "mean_difference", "contrastive", "repe"] = "probe"
+    metric: Literal["identity", "covariance"] = "identity"
+    tau: Sweep
+    qp_lambda: Sweep | None = None
+    epsilon: Sweep | None = None
+
+    @model_validator(mode="after")
+    def _has_its_parameter(self) -> "DeclaredProgram":
+        needed = {"qp": "qp_lambda", "socp": "epsilon"}.get(self.program)
+        for name in ("qp_lambda", "epsilon"):
+            if (getattr(self, name) is not None) != (name == needed):
+                verb = "needs" if name == needed else "takes no"
+                raise ValueError(f"a program {self.program} {verb} {name}")
+        if self.program == "dense" and self.mode == "adaptive":
+            raise ValueError("a dense program is static, shared or uniform")
+        return self
+
+
 class Settings(Closed):
     """The settings of an experiment that delivers ``pareto.csv``.
 
@@ -82,6 +110,7 @@ class Settings(Closed):
     socp_tau: Sweep = [0.5, 4.0]
     socp_epsilon: Sweep = [1.0, 3.0, 5.0, 10.0, 20.0]
     plans: dict[Name, PlanSource] = {}
+    programs: dict[Name, DeclaredProgram] = {}
 
     # variants of the programs
     variants: Annotated[list[Literal[VARIANTS]], Field(min_length=1), Distinct] = list(VARIANTS)
@@ -137,13 +166,20 @@ class Settings(Closed):
             raise ValueError(f"must contain {BASELINE}: every other method is compared with it")
         return values
 
-    @field_validator("plans")
+    @field_validator("plans", "programs")
     @classmethod
     def _plans_have_names_of_their_own(cls, values: dict) -> dict:
         taken = sorted(set(METHODS) & set(values))
         if taken:
             raise ValueError(f"{taken[0]} is the name of a method")
         return values
+
+    @model_validator(mode="after")
+    def _programs_have_names_of_their_own(self) -> "Settings":
+        taken = sorted(set(self.plans) & set(self.programs))
+        if taken:
+            raise ValueError(f"{taken[0]} is a plan and a program: rename one")
+        return self
 
     @field_validator("variants")
     @classmethod

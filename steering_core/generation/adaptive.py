@@ -39,6 +39,7 @@ class AdaptiveSolver:
         program: which program.
         site: where the residuals are; where it is centred, so are they before the dot product.
         device: of the model.
+        inverse: A⁻¹ where the path is that of another metric: solutions are mapped back by it.
 
     """
 
@@ -50,6 +51,7 @@ class AdaptiveSolver:
         program: Literal["qp", "socp"],
         site: Site,
         device: torch.device,
+        inverse: Float[np.ndarray, "d_model d_model"] | None = None,
     ):
         self.program = program
         self._path, self._bias = path, bias
@@ -57,6 +59,9 @@ class AdaptiveSolver:
         weight = site.view(np.asarray(weight, dtype=np.float64))
         self._weight = torch.tensor(weight, dtype=torch.float32, device=device)
         self.device = float64_device(device)  # positions on the path are computed in float64
+        self._inverse = None
+        if inverse is not None:
+            self._inverse = torch.tensor(inverse, dtype=torch.float64, device=self.device)
         if path.feasible and path.knots.mu.size < 2:
             with _stuck_is_beyond():
                 path.extend(np.nextafter(0.0, 1.0))
@@ -92,6 +97,8 @@ class AdaptiveSolver:
         if len(needed):
             worst = torch.where(codes == BEYOND, needed, 0.0).max()
             self._needed = torch.maximum(self._needed, worst)  # read later: no wait for the device
+        if self._inverse is not None:
+            vectors = vectors @ self._inverse
         return vectors.to(residual.device, residual.dtype), codes
 
     def grow(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 
 from steering_core.config.methods import is_adaptive, program_of
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
@@ -13,11 +14,14 @@ from steering_core.generation.intervention import Intervention, Positions, RowVe
 from steering_core.methods.interventions import (
     Interventions,
     PlanRows,
+    ProgramLogit,
+    ProgramRows,
     read_interventions,
     read_plan,
 )
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.substitution import substitute
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import load_decoder
 
@@ -75,19 +79,26 @@ class SteeredMethod:
 
 
 class SteeredPlan:
-    """A CorrSteer plan, with a row for each scale and input.
+    """A CorrSteer plan or a declared program, with a row for each strength and input.
 
     Args:
         plan: the rows, and the vectors at each site.
         prepend_bos: whether prompts begin with BOS.
         positions: which prompt positions are steered besides every new token.
+        solver: of a declared program that is solved again at every position.
     """
 
-    def __init__(self, plan: PlanRows, prepend_bos: bool, positions: Positions):
+    def __init__(
+        self,
+        plan: PlanRows,
+        prepend_bos: bool,
+        positions: Positions,
+        solver: AdaptiveSolver | None = None,
+    ):
         self.method = plan.method
         self.sites = list(plan.vectors)
         self.prepend_bos = prepend_bos
-        self._plan, self._positions = plan, positions
+        self._plan, self._positions, self._solver = plan, positions, solver
 
     def points(self) -> list[int]:
         """Return the strength indices, ascending."""
@@ -98,7 +109,11 @@ class SteeredPlan:
         return self._plan.at(strength_index, example_ids)
 
     def intervention(self, rows: pd.DataFrame) -> Intervention | None:
-        """Return the intervention on the rows, each at its scale."""
+        """Return the intervention on the rows, each at its strength."""
+        if self._solver is not None and isinstance(self._plan, ProgramRows):
+            tau, parameter = rows["tau"].to_numpy(dtype=float), self._plan.parameters(rows)
+            plan = AdaptivePlan(self._solver, tau, parameter)
+            return Intervention({site: plan for site in self.sites}, self._positions)
         at = {site: RowVectors(self._plan.at_site(site).vectors(rows)) for site in self.sites}
         return Intervention(at, self._positions)
 
@@ -118,8 +133,8 @@ def read_steered_method(
 ) -> Steered:
     """Read a method, or a plan, from the files of earlier stages.
 
-    An adaptive method also needs ``probe`` and ``decoder``. With the decoder, a path that ends
-    early can be extended to residuals that no example has.
+    An adaptive method also needs ``probe`` and ``decoder``, a declared one ``decoder`` alone. With
+    the decoder, a path that ends early can be extended to residuals that no example has.
 
     Args:
         method: its name.
@@ -135,9 +150,12 @@ def read_steered_method(
         StorageError: if a file is missing or damaged.
     """
     if "plan" in files:
-        return SteeredPlan(
-            read_plan(files["solutions"], files["plan"], method), site.prepend_bos, positions
-        )
+        plan, solver = read_plan(files["solutions"], files["plan"], method), None
+        if isinstance(plan, ProgramRows) and plan.logit is not None:
+            if "decoder" not in files:
+                raise ValueError(f"files: {method} needs decoder")
+            solver = _solver_of(plan.logit, load_decoder(files["decoder"]), site, device)
+        return SteeredPlan(plan, site.prepend_bos, positions, solver)
     solutions = read_interventions(
         method, files["solutions"], files.get("directions"), files.get("path")
     )
@@ -156,3 +174,17 @@ def read_steered_method(
             device,
         )
     return SteeredMethod(solutions, site, positions, solver)
+
+
+def _solver_of(
+    logit: ProgramLogit,
+    decoder: Float[np.ndarray, "d_sae d_model"],
+    site: Site,
+    device: torch.device,
+) -> AdaptiveSolver:
+    """Return the solver of a declared program; its path is followed as residuals need it."""
+    inside = substitute(decoder, logit.metric)
+    path = SteeringPath.fit(inside.decoder, inside.weight(logit.weight))
+    return AdaptiveSolver(
+        path, logit.weight, logit.bias, logit.program, site, device, inside.inverse
+    )

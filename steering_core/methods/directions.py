@@ -1,12 +1,13 @@
 """The methods that add one fixed direction, learned from training data, to every input."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 from steering_core.methods.base import ALPHA, Direction, SteeringMethod, write_directions
@@ -44,6 +45,47 @@ class FitData:
     target_class: Literal[0, 1] = 1
     seed: int = 0
     centred: bool = False
+
+    @classmethod
+    def of_examples(
+        cls,
+        examples: pd.DataFrame,
+        matrix: Callable[[pd.Series], Float[np.ndarray, "n d_model"]],
+        *,
+        target_class: Literal[0, 1],
+        centred: bool,
+        feature_correlation: Float[np.ndarray, " d_sae"] | None = None,
+        seed: int = 0,
+    ) -> "FitData":
+        """Return the data of a table of examples.
+
+        Args:
+            examples: ``example_id``, ``split`` and ``label`` of all examples.
+            matrix: returns the residuals of some ids, as the site sees them.
+            target_class: the class to steer to.
+            centred: whether the site is centred.
+            feature_correlation: only the feature methods need it.
+            seed: only the random direction needs it.
+        """
+
+        def residuals(split: str, label: int | None = None) -> Float[np.ndarray, "n d_model"]:
+            rows = examples[examples["split"] == split]
+            rows = rows if label is None else rows[rows["label"] == label]
+            return matrix(rows["example_id"]).astype(float)
+
+        train = examples[examples["split"] == "train"]
+        return cls(
+            residuals=residuals("train"),
+            labels=train["label"].to_numpy(dtype=int),
+            contrast_positive=residuals("contrast", 1),
+            contrast_negative=residuals("contrast", 0),
+            persona_positive=residuals("persona", 1),
+            persona_negative=residuals("persona", 0),
+            feature_correlation=np.zeros(0) if feature_correlation is None else feature_correlation,
+            target_class=target_class,
+            seed=seed,
+            centred=centred,
+        )
 
     @property
     def sign(self) -> float:

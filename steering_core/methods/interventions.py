@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from steering_core.config.methods import is_program, program_of
 from steering_core.methods.base import Direction, read_direction
@@ -167,6 +168,79 @@ class PlanAtSite:
         return rows["strength"].to_numpy()[:, None] * self.vector[None]
 
 
+@dataclass(frozen=True, eq=False)
+class ProgramLogit:
+    """What solving a declared program again at every position needs besides the decoder.
+
+    Attributes:
+        program: which program.
+        weight: of the logit whose margin is asked for, oriented to the target class.
+        bias: its bias.
+        metric: A² of the metric; None for the identity.
+    """
+
+    program: Literal["qp", "socp"]
+    weight: Float[np.ndarray, " d_model"]
+    bias: float
+    metric: Float[np.ndarray, "d_model d_model"] | None
+
+
+class ProgramRows(PlanRows):
+    """The solution rows of a declared program, each with its own vector, at one site.
+
+    Args:
+        rows: of one program.
+        site: that is steered.
+        vectors: the different vectors.
+        index: which of them each row adds.
+        logit: of a program that is solved again at every position.
+    """
+
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        site: Site,
+        vectors: Float[np.ndarray, "m d_model"],
+        index: Int[np.ndarray, " n"],
+        logit: ProgramLogit | None = None,
+    ):
+        super().__init__(rows.assign(vector=index), {site: vectors})
+        self.logit = logit
+
+    def at_site(self, site: Site) -> "ProgramAtSite":
+        """Return the rows with the vectors that they stand for."""
+        return ProgramAtSite(self, self.vectors[site])
+
+    def parameters(self, rows: pd.DataFrame) -> Float[np.ndarray, " n"]:
+        """Return λ or ε of each row; of each row one is given."""
+        return rows["lam"].fillna(rows["epsilon"]).to_numpy(dtype=float)
+
+
+class ProgramAtSite(PlanAtSite):
+    """The rows of a declared program, and all its vectors."""
+
+    def vectors(self, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
+        """Return the vector of each row; NaN if the row has no solution."""
+        return self.vector[rows["vector"].to_numpy(dtype=np.int64)]
+
+
+def write_program(
+    path: str | Path,
+    site: Site,
+    vectors: Float[np.ndarray, "m d_model"],
+    index: Int[np.ndarray, " n"],
+    logit: ProgramLogit | None,
+) -> None:
+    """Write what :class:`ProgramRows` needs besides the rows (safetensors)."""
+    arrays, metadata = {"vectors": vectors, "index": index}, {"site": site.to_dict()}
+    if logit is not None:
+        arrays |= {"weight": logit.weight, "bias": np.array([logit.bias])}
+        metadata["program"] = logit.program
+        if logit.metric is not None:
+            arrays["metric"] = logit.metric
+    save_arrays(path, arrays, metadata)
+
+
 def write_plan(path: str | Path, vectors: Mapping[Site, Float[np.ndarray, " d_model"]]) -> None:
     """Write the sites and vectors of a plan (safetensors)."""
     arrays = {f"vector.{number}": vector for number, vector in enumerate(vectors.values())}
@@ -177,7 +251,7 @@ def write_plan(path: str | Path, vectors: Mapping[Site, Float[np.ndarray, " d_mo
 def read_plan(
     solutions: str | Path | Sequence[str | Path], vectors: str | Path, method: str
 ) -> PlanRows:
-    """Read a plan: its rows among the solutions, and what :func:`write_plan` wrote.
+    """Read a plan or a declared program: its rows among the solutions, and its vectors.
 
     Raises:
         StorageError: if a file is missing or damaged.
@@ -185,6 +259,13 @@ def read_plan(
     files = [solutions] if isinstance(solutions, str | Path) else [*solutions]
     rows = pd.read_parquet(files, filters=[("method", "==", method)])
     arrays, metadata = load_arrays(vectors)
+    if "site" in metadata:
+        logit = None
+        if "program" in metadata:
+            bias, metric = float(arrays["bias"][0]), arrays.get("metric")
+            logit = ProgramLogit(metadata["program"], arrays["weight"], bias, metric)
+        site = Site(**metadata["site"])
+        return ProgramRows(rows, site, arrays["vectors"], arrays["index"], logit)
     at = {Site(**site): arrays[f"vector.{k}"] for k, site in metadata["sites"].items()}
     return PlanRows(rows, at)
 

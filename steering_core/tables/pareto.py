@@ -200,9 +200,11 @@ def _row(
         "config_sha256": subject.config_sha256,
         "code_sha256": subject.code_sha256,
     }
+    # A declared program is not registered; its rows say that it was solved.
+    program = is_program(method) or bool((solutions["status"] != "fixed").any())
     populations = {"": solutions, "_examples": examples, "_prompts": prompts}
     for name, inputs in populations.items():
-        had = solved(inputs).astype(float) if is_program(method) else np.zeros(0)
+        had = solved(inputs).astype(float) if program else np.zeros(0)
         interval = mean_interval(had, **boot)
         row |= interval_cells(f"feasible_fraction{name}", f"feasible{name}_ci", interval)
     warnings = list(subject.warnings)
@@ -213,11 +215,12 @@ def _row(
         )
     if row["n_empty"]:
         warnings.append(f"{row['n_empty']} of {row['n_texts']} texts have no word: in no class")
-    if is_program(method):
+    if program:
         for status, count in solutions["status"].value_counts().items():
             if status not in SOLVED:
                 warnings.append(f"{count} of {len(solutions)} inputs {status}")
-    if is_adaptive(method):
+    counted = "steered_positions" in texts and bool(texts["steered_positions"].notna().any())
+    if is_adaptive(method) or counted:
         steered, row["unsolved_positions"] = (
             int(texts[f"{which}_positions"].sum()) for which in ("steered", "unsolved")
         )

@@ -16,6 +16,7 @@ from steering_core.config.resolve import (
     load_config,
     load_corrsteer,
     plan_names,
+    program_names,
     resolve,
     resolve_corrsteer,
 )
@@ -486,3 +487,33 @@ def test_a_plan_has_a_name_of_its_own():
     plans["qp_optimal"] = plans.pop("praised")
     with pytest.raises(ConfigError, match="qp_optimal is the name of a method"):
         resolve(raw, "demo")
+
+
+def with_program(name="mine", **program):
+    raw = copy.deepcopy(PUBLISHED)
+    program = {"program": "qp", "tau": [1.0], "qp_lambda": [1.0]} | program
+    settings = raw["experiments"]["demo"]["settings"]
+    settings["programs"] = settings.get("programs", {}) | {name: program}
+    return raw
+
+
+def test_a_declared_program_is_the_published_one_by_default():
+    raw = with_program()
+    assert "mine" in program_names(raw) and "mine" not in plan_names(raw)
+    found = resolve(raw, "demo").settings.programs["mine"]
+    assert (found.mode, found.concept_direction, found.metric) == ("static", "probe", "identity")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ({"qp_lambda": None}, "a program qp needs qp_lambda"),
+        ({"program": "socp"}, "a program socp takes no qp_lambda"),
+        ({"program": "dense", "qp_lambda": None, "mode": "adaptive"}, "static, shared or uniform"),
+        ({"concept_direction": "mean_diff"}, "did you mean 'mean_difference'"),
+        ({"name": "qp_optimal"}, "qp_optimal is the name of a method"),
+    ],
+)
+def test_a_program_that_cannot_be_solved_is_refused_with_the_reason(program, reason):
+    with pytest.raises(ConfigError, match=reason):
+        resolve(with_program(**program), "demo")

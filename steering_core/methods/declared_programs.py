@@ -1,0 +1,195 @@
+"""Programs that the configuration declares: any direction, a metric, one margin for all inputs.
+
+The registered programs are one choice of these: the probe's logit as the margin, the plain norm,
+and for each input its own shortfall.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from steering_core.methods.directions import DIRECTIONS, FitData
+from steering_core.methods.programs import (
+    ConvexOptimalSteering,
+    QPOptimalSteering,
+    fits_shared_vector,
+)
+from steering_core.methods.solutions import GridPoint, solution_rows, with_split
+from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.substitution import (
+    Substitution,
+    covariance_metric,
+    dense_optimum,
+    substitute,
+)
+from steering_core.probes.calibration import calibrated
+from steering_core.probes.linear_probe import LinearProbe
+
+if TYPE_CHECKING:
+    from steering_core.config.schema import DeclaredProgram
+
+#: The method that finds each direction but the probe.
+_FOUND_BY: Mapping[str, str] = {
+    "mean_difference": "caa_mean_diff",
+    "contrastive": "caa_contrastive",
+    "repe": "caa_repe",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """The solutions of a declared program.
+
+    Attributes:
+        rows: a row per (strength, input), as :mod:`steering_core.methods.solutions` makes them.
+        vectors: the different vectors; NaN where there is no solution.
+        index: which of ``vectors`` each row adds.
+        weight: of the logit whose margin is asked for, oriented to the target class.
+        bias: its bias.
+        metric: A² of the metric; None for the identity.
+    """
+
+    rows: pd.DataFrame
+    vectors: Float[np.ndarray, "m d_model"]
+    index: Int[np.ndarray, " n"]
+    weight: Float[np.ndarray, " d_model"]
+    bias: float
+    metric: Float[np.ndarray, "d_model d_model"] | None
+
+
+def oriented_logit(
+    concept_direction: str, probe: LinearProbe, data: FitData
+) -> tuple[Float[np.ndarray, " d_model"], float]:
+    """Return weight and bias of the logit that a margin is on.
+
+    Args:
+        concept_direction: ``probe``, or a direction that is calibrated on the training rows.
+        probe: oriented to the target class.
+        data: training rows and the concept's own texts.
+
+    Raises:
+        DataError: as :func:`steering_core.probes.calibration.calibrated`.
+    """
+    if concept_direction == "probe":
+        return probe.weight_vector, probe.bias
+    unit = DIRECTIONS[_FOUND_BY[concept_direction]]().find(data, np.zeros((0, 0))).vector
+    return calibrated(unit, data.residuals, data.labels == data.target_class, concept_direction)
+
+
+def program_grid(name: str, declared: "DeclaredProgram") -> list[GridPoint]:
+    """Return every strength of a declared program; λ or ε are in the outer or inner loop as usual.
+
+    As for the registered programs, the strength is the margin, and the budget ε of an SOCP.
+    """
+    points: list[GridPoint] = []
+    if declared.program == "dense":
+        return [GridPoint(name, i, "tau", tau, tau) for i, tau in enumerate(declared.tau)]
+    if declared.program == "qp":
+        for lam in declared.qp_lambda:
+            called = QPOptimalSteering(qp_lambda=lam).strength_name
+            points += [GridPoint(name, 0, called, tau, tau, qp_lambda=lam) for tau in declared.tau]
+    else:
+        for tau in declared.tau:
+            called = ConvexOptimalSteering(tau=tau).strength_name
+            points += [GridPoint(name, 0, called, e, tau, epsilon=e) for e in declared.epsilon]
+    return [GridPoint(**{**vars(p), "strength_index": i}) for i, p in enumerate(points)]
+
+
+def solve_declared(
+    name: str,
+    declared: "DeclaredProgram",
+    examples: pd.DataFrame,
+    residuals: Float[np.ndarray, "n d_model"],
+    probe: LinearProbe,
+    data: FitData,
+    decoder: Float[np.ndarray, "d_sae d_model"],
+) -> Solved:
+    """Solve a declared program at every strength for every input.
+
+    Args:
+        name: of the program, in the configuration.
+        declared: what it is.
+        examples: ``example_id``, ``split`` and ``label`` of the n inputs.
+        residuals: of the inputs, as the site sees them.
+        probe: oriented to the target class.
+        data: training rows and the concept's own texts.
+        decoder: a row per feature.
+
+    Raises:
+        DataError: as :func:`oriented_logit`.
+    """
+    weight, bias = oriented_logit(declared.concept_direction, probe, data)
+    metric = None
+    if declared.metric == "covariance":
+        metric = covariance_metric(data.residuals.astype(np.float64), data.labels)
+    inside = substitute(decoder, metric)
+    path = None
+    if declared.program != "dense":
+        path = SteeringPath.fit(inside.decoder, inside.weight(weight))
+    logits = residuals.astype(np.float64) @ weight + bias
+    outside = fits_shared_vector(examples, data.target_class)
+    if declared.mode == "shared" and not outside.any():
+        raise ValueError("examples: no validation row is outside the target class")
+    frames, vectors, index = [], [], []
+    for point in program_grid(name, declared):
+        tau = float(point.tau)
+        if declared.mode == "uniform":
+            shortfall = np.full(len(logits), tau)
+        elif declared.mode == "shared":
+            shortfall = np.full(len(logits), tau - logits[outside].min())
+        else:
+            shortfall = tau - logits
+        columns, found = _solve(point, shortfall, path, weight, inside)
+        frames.append(solution_rows(point, examples["example_id"].tolist(), **columns))
+        once = declared.mode in ("uniform", "shared")
+        start = sum(map(len, vectors))
+        vectors.append(found[:1] if once else found)
+        index.append(start + (np.zeros(len(found)) if once else np.arange(len(found))))
+    return Solved(
+        rows=with_split(frames, examples),
+        vectors=np.concatenate(vectors),
+        index=np.concatenate(index).astype(np.int64),
+        weight=weight,
+        bias=bias,
+        metric=metric,
+    )
+
+
+def _solve(
+    point: GridPoint,
+    shortfall: Float[np.ndarray, " n"],
+    path: SteeringPath | None,
+    weight: Float[np.ndarray, " d_model"],
+    inside: Substitution,
+) -> tuple[dict[str, np.ndarray | float], Float[np.ndarray, "n d_model"]]:
+    """Return the columns of a strength's rows, and the vector of each."""
+    if path is None:
+        vectors = np.maximum(shortfall, 0.0)[:, None] * dense_optimum(weight, inside)[None]
+        nothing = ("position", "objective", "dual_objective", "relative_gap", "dual_violation")
+        return {
+            "status": np.where(shortfall > 0, "optimal", "already_satisfied"),
+            "shortfall": shortfall,
+            **dict.fromkeys([*nothing, "l0", "l1"], np.nan),
+            "residual_norm": np.linalg.norm(vectors, axis=1),
+        }, vectors
+    if point.qp_lambda is not None:
+        solved = path.qp(shortfall, qp_lambda=point.qp_lambda)
+    else:
+        solved = path.socp(shortfall, epsilon=point.epsilon)
+    vectors = inside.vectors(solved.vector)
+    return {
+        "status": solved.status,
+        "shortfall": solved.shortfall,
+        "position": solved.position,
+        "objective": solved.objective,
+        "dual_objective": solved.dual_objective,
+        "relative_gap": solved.relative_gap,
+        "dual_violation": solved.dual_violation,
+        "l0": np.where(solved.solved, solved.l0, np.nan),
+        "l1": solved.l1,
+        "residual_norm": np.linalg.norm(vectors, axis=1),
+    }, vectors

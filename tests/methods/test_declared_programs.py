@@ -1,0 +1,151 @@
+"""Declared programs: their rows, their vectors, and the file that carries both to later stages."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from steering_core.errors import DataError
+from steering_core.generation.steered_method import read_steered_method
+from steering_core.methods.declared_programs import oriented_logit, program_grid, solve_declared
+from steering_core.methods.interventions import ProgramLogit, read_plan, write_program
+from steering_core.methods.programs import QPOptimalSteering
+from steering_core.methods.solutions import write_solutions
+from steering_core.models.site import Site
+from steering_core.probes.calibration import calibrated
+from steering_core.storage.arrays import save_decoder
+from small_world import concept, decoder, fit_data, inputs, probe
+
+SITE = Site(1, "pre", False, True)
+H = inputs()
+EXAMPLES = pd.DataFrame(
+    {
+        "example_id": [f"e{i}" for i in range(len(H))],
+        "split": ["validation", "test", "prompt", "validation_prompt", "test"] * (len(H) // 5),
+        "label": ([0, 1, None, None, 0] * (len(H) // 5)),
+    }
+)
+
+
+def declared(**changed):
+    plain = {
+        "program": "qp",
+        "mode": "uniform",
+        "concept_direction": "mean_difference",
+        "metric": "identity",
+        "tau": [1.0, 2.0],
+        "qp_lambda": [0.5],
+        "epsilon": None,
+    }
+    return SimpleNamespace(**{**plain, **changed})
+
+
+def solve(**changed):
+    return solve_declared("mine", declared(**changed), EXAMPLES, H, probe(), fit_data(), decoder())
+
+
+@pytest.mark.parametrize("direction", ["probe", "mean_difference", "contrastive", "repe"])
+@pytest.mark.parametrize("metric", ["identity", "covariance"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        {"program": "qp"},
+        {"program": "socp", "qp_lambda": None, "epsilon": [20.0]},
+        {"program": "dense", "qp_lambda": None},
+    ],
+)
+def test_every_vector_has_its_margin_on_the_direction(direction, metric, program):
+    weight, bias = oriented_logit(direction, probe(), fit_data())
+    for mode in ("uniform", "static", "shared"):
+        found = solve(concept_direction=direction, metric=metric, mode=mode, **program)
+        assert found.rows["status"].isin(["optimal", "already_satisfied"]).all()
+        assert (found.rows["relative_gap"].dropna().abs() < 1e-8).all()
+        tau = np.repeat([1.0, 2.0], len(H))
+        vectors = found.vectors[found.index]
+        moved = vectors @ weight
+        logits = np.tile(H @ weight + bias, 2)
+        if mode == "uniform":
+            np.testing.assert_allclose(moved, tau)
+            assert len(found.vectors) == 2
+        elif mode == "static":
+            np.testing.assert_allclose(moved, np.maximum(tau - logits, 0), atol=1e-9)
+        else:
+            outside = (EXAMPLES["split"] == "validation") & (EXAMPLES["label"] == 0)
+            worst = (H @ weight + bias)[outside.to_numpy()].min()
+            np.testing.assert_allclose(moved, np.maximum(tau - worst, 0))
+        norms = np.linalg.norm(vectors, axis=1)
+        np.testing.assert_allclose(found.rows["residual_norm"], norms)
+
+
+def test_a_static_program_on_the_probe_is_the_registered_one():
+    found = solve(concept_direction="probe", mode="static")
+    registered = QPOptimalSteering(qp_lambda=0.5, tau=2.0).compute_steering_vectors(
+        H, probe().weight_vector, probe().bias, decoder()
+    )
+    assert np.array_equal(found.vectors[found.index][len(H) :], registered)
+
+
+def test_what_is_infeasible_has_its_status_and_no_vector():
+    found = solve(program="socp", qp_lambda=None, epsilon=[1e-3])
+    assert (found.rows["status"] == "infeasible").all() and np.isnan(found.vectors).all()
+    assert found.rows["l0"].isna().all()
+
+
+def test_the_strengths_are_in_the_order_of_the_registered_programs():
+    points = program_grid("mine", declared(qp_lambda=[0.1, 1.0]))
+    assert [(p.strength_index, p.tau, p.qp_lambda) for p in points] == [
+        (0, 1.0, 0.1), (1, 2.0, 0.1), (2, 1.0, 1.0), (3, 2.0, 1.0),
+    ]  # fmt: skip
+    socp = program_grid("mine", declared(program="socp", epsilon=[3.0, 5.0]))
+    assert [(p.strength, p.tau) for p in socp] == [(3.0, 1.0), (5.0, 1.0), (3.0, 2.0), (5.0, 2.0)]
+
+
+def test_a_direction_is_calibrated_to_logits():
+    data = fit_data()
+    target = data.labels == 1
+    weight, bias = calibrated(concept(), data.residuals, target)
+    logits = data.residuals @ weight + bias
+    assert np.corrcoef(weight, concept())[0, 1] == pytest.approx(1.0)
+    # The mean predicted probability of a logistic regression is the share of the class.
+    assert (1 / (1 + np.exp(-logits))).mean() == pytest.approx(target.mean(), abs=1e-4)
+    assert calibrated(3 * concept(), data.residuals, target)[0] == pytest.approx(weight)
+
+
+def test_a_direction_away_from_the_target_class_is_refused_with_advice():
+    data = fit_data()
+    with pytest.raises(DataError, match=r"repe points away.*choose another concept_direction"):
+        calibrated(-concept(), data.residuals, data.labels == 1, "repe")
+    with pytest.raises(DataError, match="same projection"):
+        calibrated(0 * concept(), data.residuals, data.labels == 1)
+
+
+@pytest.mark.parametrize("metric", ["identity", "covariance"])
+@pytest.mark.parametrize("mode", ["uniform", "static", "adaptive"])
+def test_a_program_steers_later_stages_as_it_was_solved(tmp_path, mode, metric):
+    found = solve(mode=mode, metric=metric)
+    logit = None
+    if mode == "adaptive":
+        logit = ProgramLogit("qp", found.weight, found.bias, found.metric)
+    files = {name: str(tmp_path / name) for name in ("solutions", "plan", "decoder")}
+    write_program(files["plan"], SITE, found.vectors, found.index, logit)
+    write_solutions(found.rows, files["solutions"])
+    save_decoder(files["decoder"], decoder(), "tiny")
+
+    plan = read_plan(files["solutions"], files["plan"], "mine")
+    assert plan.moves_alone(SITE) and plan.points() == [0, 1]
+    steered = read_steered_method(
+        "mine", files, SITE, positions="last", target_class=1, device=torch.device("cpu")
+    )
+    ids = ["e7", "e2"]
+    rows = steered.at(1, ids)
+    expected = found.vectors[found.index][len(H) :][[7, 2]]
+    assert np.array_equal(plan.at_site(SITE).vectors(rows), expected)
+    intervention = steered.intervention(rows)
+    assert intervention.is_adaptive == (mode == "adaptive")
+    if mode == "adaptive":  # at the residuals that were solved for, the same optimum
+        [rule] = intervention.at.values()
+        residual = torch.tensor(H[[7, 2]], dtype=torch.float32)
+        there = rule.start().at(torch.arange(2), residual) - residual
+        np.testing.assert_allclose(there, expected, atol=1e-4)

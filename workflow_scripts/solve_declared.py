@@ -1,0 +1,44 @@
+"""Solve a declared program at every strength for every test row, validation row and prompt."""
+
+from steering_core.runtime.job import job
+
+with job(snakemake):
+    from types import SimpleNamespace
+
+    from steering_core.activations.reader import ActivationCache
+    from steering_core.data.examples import PROMPT_SPLITS, read_examples
+    from steering_core.methods.declared_programs import solve_declared
+    from steering_core.methods.directions import FitData
+    from steering_core.methods.interventions import ProgramLogit, write_program
+    from steering_core.methods.solutions import write_solutions
+    from steering_core.models.site import Site
+    from steering_core.probes.linear_probe import LinearProbe
+    from steering_core.storage.arrays import load_decoder
+    from steering_core.storage.files import read_json
+
+    files, target_class = snakemake.input, snakemake.params.target_class
+    declared = SimpleNamespace(**snakemake.params.declared)
+    layer = read_json(files.layer)
+    site = Site(**{key: layer[key] for key in ("layer", "stream", "centred", "prepend_bos")})
+    cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
+    data = FitData.of_examples(
+        read_examples(files.examples),
+        lambda ids: cache.matrix(site.hook_name, ids),
+        target_class=target_class,
+        centred=site.centred,
+    )
+    examples = read_examples(files.examples, ["validation", "test", *PROMPT_SPLITS])
+    solved = solve_declared(
+        snakemake.wildcards.method,
+        declared,
+        examples,
+        cache.matrix(site.hook_name, examples["example_id"]),
+        LinearProbe.load(files.probe).oriented(target_class),
+        data,
+        load_decoder(files.decoder),
+    )
+    logit = None
+    if declared.mode == "adaptive":
+        logit = ProgramLogit(declared.program, solved.weight, solved.bias, solved.metric)
+    write_program(snakemake.output.plan, site, solved.vectors, solved.index, logit)
+    write_solutions(solved.rows, snakemake.output.solutions)
