@@ -98,7 +98,7 @@ class AdaptiveSolver:
             worst = torch.where(codes == BEYOND, needed, 0.0).max()
             self._needed = torch.maximum(self._needed, worst)  # read later: no wait for the device
         if self._inverse is not None:
-            vectors = vectors @ self._inverse
+            vectors = vectors.double() @ self._inverse
         return vectors.to(residual.device, residual.dtype), codes
 
     def grow(self) -> bool:

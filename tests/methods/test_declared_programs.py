@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from small_world import concept, decoder, fit_data, inputs, probe
 
 from steering_core.errors import DataError
 from steering_core.generation.steered_method import read_steered_method
@@ -16,7 +17,6 @@ from steering_core.methods.solutions import write_solutions
 from steering_core.models.site import Site
 from steering_core.probes.calibration import calibrated
 from steering_core.storage.arrays import save_decoder
-from small_world import concept, decoder, fit_data, inputs, probe
 
 SITE = Site(1, "pre", False, True)
 H = inputs()
