@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from workflow_rules import JOB, ROOT, Rules, parse, wildcards_of
+from workflow_rules import CONFIG, JOB, ROOT, Rules, parse, wildcards_of
 
 from steering_core.config.methods import METHODS
 from steering_core.errors import ConfigError
@@ -78,7 +78,11 @@ def test_another_method_makes_no_other_family_stale(rules):
 def test_a_family_without_a_configured_method_has_no_job(rules, monkeypatch, methods, families):
     monkeypatch.setitem(rules.names["config"], "methods", methods)
     found = rules.names["all_solutions"](JOB)
-    assert found == [f"results/demo/solutions/{family}.parquet" for family in families]
+    declared = CONFIG["experiments"]["demo"]["settings"]["programs"]
+    assert found == [
+        *(f"results/demo/solutions/{family}.parquet" for family in families),
+        *(f"results/demo/plans/{name}.parquet" for name in declared),
+    ]
     # The pictures show the path whether or not a program is configured.
     assert rules.names["all_paths"](JOB) == ["results/demo/paths/qp.safetensors"]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
+from sklearn.covariance import ledoit_wolf
 
 from steering_core.methods.directions import DIRECTIONS, FitData
 from steering_core.methods.programs import (
@@ -22,8 +23,8 @@ from steering_core.methods.solutions import GridPoint, solution_rows, with_split
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.substitution import (
     Substitution,
-    covariance_metric,
     dense_optimum,
+    matrix_power,
     substitute,
 )
 from steering_core.probes.calibration import calibrated
@@ -157,6 +158,25 @@ def solve_declared(
         bias=bias,
         metric=metric,
     )
+
+
+def covariance_metric(
+    residuals: Float[np.ndarray, "n d_model"], labels: np.ndarray
+) -> Float[np.ndarray, "d_model d_model"]:
+    """Return ``A² = Σ⁻¹``, Σ the covariance within classes, scaled to a mean eigenvalue of 1.
+
+    Σ is shrunk towards a multiple of the identity (Ledoit and Wolf 2004). The scale makes λ
+    comparable with that of the identity.
+
+    Raises:
+        ValueError: naming ``residuals``, if they do not vary within a class.
+    """
+    means = {label: residuals[labels == label].mean(axis=0) for label in np.unique(labels)}
+    within = residuals - np.stack([means[label] for label in labels])
+    if not within.any():
+        raise ValueError("residuals do not vary within a class")
+    inverse = matrix_power(ledoit_wolf(within, assume_centered=True)[0], -1.0)
+    return inverse * (len(inverse) / np.trace(inverse))
 
 
 def _solve(

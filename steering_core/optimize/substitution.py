@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.covariance import ledoit_wolf
 
 from steering_core.optimize.checks import as_float64
 
@@ -65,7 +64,7 @@ def substitute(
         matrix = as_float64("metric", metric, 2)
         if matrix.shape != (rows.shape[1],) * 2:
             raise ValueError(f"metric must be {(rows.shape[1],) * 2}, got {matrix.shape}")
-        rows, inverse = rows @ _power(matrix, 0.5), _power(matrix, -0.5)
+        rows, inverse = rows @ matrix_power(matrix, 0.5), matrix_power(matrix, -0.5)
     if cost is not None:
         cost = as_float64("cost", cost, 1)
         if cost.shape != rows.shape[:1] or not (cost > 0).all():
@@ -92,26 +91,7 @@ def dense_optimum(
     return substitution.vectors(inside[None] / square)[0]
 
 
-def covariance_metric(
-    residuals: Float[np.ndarray, "n d_model"], labels: np.ndarray
-) -> Float[np.ndarray, "d_model d_model"]:
-    """Return ``A² = Σ⁻¹``, Σ the covariance within classes, scaled to a mean eigenvalue of 1.
-
-    Σ is shrunk towards a multiple of the identity (Ledoit and Wolf 2004). The scale makes λ
-    comparable with that of the identity.
-
-    Raises:
-        ValueError: naming ``residuals``, if they do not vary within a class.
-    """
-    means = {label: residuals[labels == label].mean(axis=0) for label in np.unique(labels)}
-    within = residuals - np.stack([means[label] for label in labels])
-    if not within.any():
-        raise ValueError("residuals do not vary within a class")
-    inverse = _power(ledoit_wolf(within, assume_centered=True)[0], -1.0)
-    return inverse * (len(inverse) / np.trace(inverse))
-
-
-def _power(
+def matrix_power(
     matrix: Float[np.ndarray, "d_model d_model"], exponent: float
 ) -> Float[np.ndarray, "d_model d_model"]:
     """Return a symmetric positive definite matrix to a power."""

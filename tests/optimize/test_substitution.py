@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from steering_core.methods.declared_programs import covariance_metric
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.substitution import (
-    covariance_metric,
     dense_optimum,
     substitute,
 )
