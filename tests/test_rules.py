@@ -81,7 +81,7 @@ def test_a_family_without_a_configured_method_has_no_job(rules, monkeypatch, met
     declared = CONFIG["experiments"]["demo"]["settings"]["programs"]
     assert found == [
         *(f"results/demo/solutions/{family}.parquet" for family in families),
-        *(f"results/demo/plans/{name}.parquet" for name in declared),
+        *(f"results/demo/plans/{name}.parquet" for name in sorted(declared)),
     ]
     # The pictures show the path whether or not a program is configured.
     assert rules.names["all_paths"](JOB) == ["results/demo/paths/qp.safetensors"]
