@@ -62,7 +62,7 @@ stress: $(STAMP)
 # the table in docs/exports.md.
 parity: $(STAMP)
 	$(BIN)/pip install --quiet --constraint envs/constraints.txt --editable '.[parity,real]'
-	$(BIN)/python -m pytest tests/exports/test_parity.py tests/exports/test_programs.py
+	$(BIN)/python -m pytest tests/exports/test_parity.py tests/exports/test_other_programs.py
 	$(BIN)/python tests/exports/render_parity.py
 
 lint: $(STAMP)
