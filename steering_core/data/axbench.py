@@ -192,7 +192,7 @@ def _distinct(texts: pd.Series, used: set[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Turn a concept set of AxBench into experiments.")
     parser.add_argument("set", help="folder with train_data.parquet and latent_eval_data.parquet")
     parser.add_argument("--model", required=True, help="a model of the configuration")
     parser.add_argument("--out", required=True, help="folder of the files to write")

@@ -18,8 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from steering_core.demo.language_model import read_texts
 from steering_core.errors import ModelError
 from steering_core.storage.files import atomic_directory, write_json
-from steering_core.training.fit import save_sae, train_sae
-from steering_core.training.measure import measure
+from steering_core.training.fit import measure, save_sae, train_sae
 
 HELD_OUT = 0.1
 """Share of the documents that measure an SAE and do not train it."""

@@ -18,25 +18,6 @@ _ENCODED_ROWS = 4096
 _RESAMPLES = 2000
 
 
-def measure(sae: SAE, activations: Float[torch.Tensor, "tokens d_model"]) -> dict[str, float]:
-    """Return `l0`, `explained_variance`, `dead_features` and `n_tokens` of an SAE on a sample.
-
-    The explained variance is 1 − Σ‖x − x̂‖² / Σ‖x − x̄‖² over all tokens. `dead_features` is the
-    number of features that no token of the sample activates.
-    """
-    with torch.no_grad():
-        features = sae.encode(activations.to(sae.device))
-        error = (sae.decode(features).cpu() - activations).double().pow(2).sum()
-    total = (activations - activations.mean(0)).double().pow(2).sum()
-    active = features > 0
-    return {
-        "l0": float(active.sum(1).double().mean()),
-        "explained_variance": float(1.0 - error / total),
-        "dead_features": int((~active.any(0)).sum()),
-        "n_tokens": len(activations),
-    }
-
-
 @torch.no_grad()
 def measure_texts(
     sae: SAE,
@@ -45,7 +26,9 @@ def measure_texts(
     *,
     seed: int,
 ) -> dict[str, float | int | None]:
-    """Return the values of :func:`measure`, with intervals over texts, in little memory.
+    """Return the values of :func:`~steering_core.training.fit.measure`, with intervals over texts.
+
+    Tokens are encoded piece by piece, so that memory stays small.
 
     ``token_explained_variance`` is the median over tokens of 1 − ‖x − x̂‖² / ‖x − x̄‖²: a few tokens
     of huge norm decide the sum over all tokens, and not this.

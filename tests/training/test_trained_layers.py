@@ -20,9 +20,9 @@ from steering_core.models.language_model import load_tokenizer
 from steering_core.models.resources import cached_sites, fetched_model
 from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.storage.parquet import write_parquet
-from steering_core.training.fit import TRAINERS, batches, train_sae
+from steering_core.training.fit import TRAINERS, batches, measure, train_sae
 from steering_core.training.layer import COLUMNS, read_split, sae_table, train_layer
-from steering_core.training.measure import measure, measure_texts
+from steering_core.training.measure import measure_texts
 from steering_core.training.texts import choose_texts, describe_training, read_texts
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "n_steps": 40, "batch_size": 16}
