@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from sae_lens import (
+    SAE,
     BatchTopKTrainingSAE,
     BatchTopKTrainingSAEConfig,
     GatedTrainingSAE,
