@@ -73,3 +73,29 @@ rule answer:
         code=code("answer.py"),
     script:
         "../workflow_scripts/answer.py"
+
+
+# Compare each method with its references on the same prompts, and the judges with each other.
+rule differences:
+    input:
+        pareto=rules.pareto.output.pareto,
+        examples=rules.examples.output.examples,
+        divergence=methods_of(rules.divergence.output.divergence),
+        judged=rules.judge.output.judged,
+    output:
+        differences="results/{experiment}/differences.csv",
+        judges="results/{experiment}/judges.csv",
+    log:
+        "results/{experiment}/logs/differences.log",
+    benchmark:
+        "results/{experiment}/benchmarks/differences.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        task=task,
+        settings=settings("seed", "bootstrap_resamples"),
+        code=code("differences.py"),
+    script:
+        "../workflow_scripts/differences.py"

@@ -417,6 +417,8 @@ def codes_behind(wildcards):
         files.append("demo")
     if experiment(wildcards).model.sae.train is not None:
         files.append("train_saes")
+    if with_directory(experiment(wildcards).model).id != experiment(wildcards).model.id:
+        files.append("gguf")
     if experiment(wildcards).settings.plans:
         files += ["corrsteer_select", "corrsteer_answer"]
     return codes_of(*files)

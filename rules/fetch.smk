@@ -4,29 +4,6 @@ localrules:
     fetch,
 
 
-rule dequantise:
-    input:
-        gguf_file,
-    output:
-        model=directory(f"{FOLDER}/{{gguf}}"),
-    log:
-        f"{FOLDER}/logs/{{gguf}}.log",
-    benchmark:
-        f"{FOLDER}/benchmarks/{{gguf}}.tsv"
-    conda:
-        "../envs/steering.yaml"
-    threads: 2
-    resources:
-        mem_mb=megabytes(16000),
-        runtime=minutes(60),
-    params:
-        source=lambda wildcards: GGUF[wildcards.gguf].id,
-        revision=lambda wildcards: GGUF[wildcards.gguf].revision,
-        code=code("dequantise.py"),
-    script:
-        "../workflow_scripts/dequantise.py"
-
-
 rule fetch:
     input:
         local_sources,

@@ -102,8 +102,6 @@ rule solve_declared:
         "results/{experiment}/benchmarks/solve_declared-{method}.tsv"
     wildcard_constraints:
         method="|".join(PROGRAMS) or "(?!)",
-    group:
-        "fits"
     conda:
         "../envs/steering.yaml"
     threads: 2

@@ -526,6 +526,7 @@ def test_13_the_completion_alone_is_judged_and_truth_not_by_sentiment():
         {
             "method": "m",
             "strength_index": 0,
+            "draw": 0,
             "example_id": ["a", "b"],
             "prompt": ["The prompt", "Another"],
             "text": [" the completion", None],
@@ -555,9 +556,10 @@ def test_13_truth_without_a_judge_is_warned_of(
         "solutions": rows,
         "effects": rows[rows["split"] == "test"][[*point, "split"]].assign(**logits),
         "divergence": rows[rows["split"] == "prompt"][point].assign(
-            kl_sum=0.1, base_nll_sum=1.0, n_tokens=2
+            draw=0, kl_sum=0.1, base_nll_sum=1.0, n_tokens=2
         ),
         "judged": rows[rows["split"] == "prompt"][point].assign(
+            draw=0,
             score=lambda texts: np.resize([0.3, 0.7], len(texts)),
             judged=lambda texts: texts["score"] > 0.5,
             empty=0.0,

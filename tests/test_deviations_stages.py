@@ -222,6 +222,8 @@ def test_14_results_of_another_seed_or_layer_are_stale(rules):
         "variants_table",
         "norm_matched",
         "provenance",
+        "matched",
+        "differences",
     }
     assert rules.stale(layer=1) == {"fetch", "pick_layer", "provenance"}
     families = {"qp_tau": "solve-qp", "qp_lambda": "solve-qp", "strengths": "solve_directions"}

@@ -128,7 +128,7 @@ def write_vllm_lens(one: LoadedIntervention, directory: Path) -> str:
 
 
 def write_hotwire(one: LoadedIntervention, directory: Path) -> str:
-    """Write the ``vllm_xargs`` of hotwire. Its table of vectors is pickle, so it is not written."""
+    """Write the ``vllm_xargs`` of hotwire. Its table of vectors is not written."""
     blocks = block_vectors(one)
     if len(blocks) > 1:
         raise UnsayableError("a request of hotwire names one layer.")
@@ -240,11 +240,11 @@ def _own_dose(one: LoadedIntervention) -> list[str]:
     return [*_everywhere(one), "it multiplies by its own strength: set the multiplier to 1."]
 
 
-def _pickle(one: LoadedIntervention) -> list[str]:
+def _no_table(one: LoadedIntervention) -> list[str]:
     return [
         *_everywhere(one),
-        "its table of vectors is a .pt file, which is pickle and is not written here: make it from "
-        "intervention.safetensors, of shape (n_layers, d_model).",
+        "its table of vectors is a file of torch.save, a format that can hold code and is not "
+        "written here: make it from intervention.safetensors, of shape (n_layers, d_model).",
     ]
 
 
@@ -255,7 +255,7 @@ WRITERS: Mapping[str, tuple[Writer, Warner]] = {
     "llama.cpp": (write_gguf, _everywhere),
     "EasySteer": (write_easysteer, _nothing),
     "vllm-lens": (write_vllm_lens, _everywhere),
-    "hotwire": (write_hotwire, _pickle),
+    "hotwire": (write_hotwire, _no_table),
     "lm-evaluation-harness": (
         write_lm_eval,
         lambda one: [*_everywhere(one), *_features(one)],

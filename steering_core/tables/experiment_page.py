@@ -46,6 +46,8 @@ RESULTS = {
     "pareto.svg": "effect against cost, three panels",
     "matched.csv": "what each method costs at the same effect",
     "matched.svg": "what each method costs at the same effect, as a picture",
+    "differences.csv": "every method beside three references, prompt by prompt, by every judge",
+    "judges.csv": "how far the judges agree",
     "effect_curves.csv": "effect and cost at every strength",
     "price.csv": "cost at the same effect against the number of features",
     "price.svg": "cost at the same effect against the number of features, as a picture",

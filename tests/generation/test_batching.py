@@ -156,6 +156,7 @@ def test_texts_do_not_change_when_memory_runs_out(tiny, monkeypatch):
     kwargs = {"site": SITE, "vectors": vectors}
     whole = generate(tiny, prompts, names, GREEDY, **kwargs)
     own, sizes, ticks = tiny.model.generate, [], []
+    hooks = [len(b._forward_hooks) + len(b._forward_pre_hooks) for b in tiny.blocks]
 
     def scarce(input_ids, **options):
         sizes.append(len(input_ids))
@@ -167,8 +168,8 @@ def test_texts_do_not_change_when_memory_runs_out(tiny, monkeypatch):
     assert generate(tiny, prompts, names, GREEDY, **kwargs, tick=ticks.append) == whole
     assert sizes == [40, 24, 16, 16, 8]
     assert ticks == [16, 16, 4]
-    hooks = [len(b._forward_hooks) + len(b._forward_pre_hooks) for b in tiny.blocks]
-    assert hooks == [0] * len(tiny.blocks)
+    left = [len(b._forward_hooks) + len(b._forward_pre_hooks) for b in tiny.blocks]
+    assert left == hooks  # transformers may have put hooks of its own there before
 
 
 def test_keys_and_values_are_counted(tiny, monkeypatch):

@@ -159,7 +159,7 @@ def no_weights(monkeypatch):
 @pytest.mark.usefixtures("no_weights")
 def test_wrong_classifier_label(hub, config):
     raw = copy.deepcopy(config)
-    raw["tasks"]["sst2"]["classifier"]["label"] = "GREAT"
+    raw["tasks"]["sst2"]["classifier"][0]["label"] = "GREAT"
     with pytest.raises(ConfigError, match=r"no 'GREAT'.*NEGATIVE.*POSITIVE"):
         fetch_experiment(experiment(raw, layers=[7]))
 
@@ -167,7 +167,7 @@ def test_wrong_classifier_label(hub, config):
 @pytest.mark.usefixtures("no_weights")
 def test_missing_classifier(hub, config):
     raw = copy.deepcopy(config)
-    raw["tasks"]["sst2"]["classifier"]["model"] = "nobody/judge"
+    raw["tasks"]["sst2"]["classifier"][0]["model"] = "nobody/judge"
     with pytest.raises(ModelError, match="nobody/judge is not on the hub"):
         fetch_experiment(experiment(raw, layers=[7]))
 
@@ -175,7 +175,7 @@ def test_missing_classifier(hub, config):
 @pytest.mark.usefixtures("no_weights")
 def test_a_classifier_directory_without_a_model(hub, config, tmp_path):
     raw = copy.deepcopy(config)
-    raw["tasks"]["sst2"]["classifier"]["model"] = str(tmp_path)
+    raw["tasks"]["sst2"]["classifier"][0]["model"] = str(tmp_path)
     with pytest.raises(ModelError, match="holds no model that transformers can read"):
         fetch_experiment(experiment(raw, layers=[7]))
 

@@ -97,7 +97,7 @@ def test_batches_and_shards_change_last_digits_at_most(
 
 
 #: What holds the configuration, or a digest of it.
-OF_THE_CONFIGURATION = {"pareto.csv", "provenance.json", "products.json"}
+OF_THE_CONFIGURATION = {"index.html", "pareto.csv", "provenance.json", "products.json"}
 
 
 def test_no_file_of_a_run_depends_on_batch_sizes_or_cores(tmp_path, rows_stand_alone):

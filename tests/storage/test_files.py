@@ -259,7 +259,7 @@ WRITERS = {
 }
 #: Called with the temporary path of their caller; a claim, of which half is as good as a whole;
 #: and the note of a run for Snakemake's locks, which is locked itself.
-BELOW = {"_background_writer", "_save", "claimed", "take_over"}
+BELOW = {"_background_writer", "_save", "claimed", "save_sae", "take_over"}
 
 
 def writes(node: ast.AST) -> bool:
