@@ -67,7 +67,7 @@ def write_page(page: str | Path, folders: Iterable[str | Path]) -> None:
         if (own / "sparse_autoencoders.csv").is_file():
             saes = _saes(pd.read_csv(own / "sparse_autoencoders.csv"))
         spent = stage_costs(folder)
-        spent.to_csv(own / "stages.csv", index=False)
+        write_text(own / "stages.csv", spent.to_csv(index=False))
         costs += [
             [folder.name, row.stage, row.jobs, f"{row.seconds:.0f}", _number(row.peak_mb, ".0f")]
             for row in spent.itertuples()
