@@ -32,7 +32,7 @@ from jaxtyping import Float
 
 from steering_core.config.task import Endpoint
 from steering_core.errors import ConfigError, ModelError, clipped
-from steering_core.metrics.judges import ClassJudge, Verdict, in_target_class, is_empty
+from steering_core.metrics.judges import ClassJudge, is_empty
 from steering_core.progress import counter
 from steering_core.storage.files import read_json, write_json
 
@@ -184,10 +184,9 @@ class Rater:
                 for one in asked:
                     one.result()
                     tick(1)
-            except BaseException:
+            finally:  # after an error or an interrupt, ask nothing more
                 for one in asked:
                     one.cancel()
-                raise
         rows = [
             {"text": i, "scale": scale, **vars(self._kept(question))}
             for i, scale, question in wanted
@@ -331,24 +330,12 @@ class ApiJudge(ClassJudge):
     score: it is counted, never taken for class 0.
     """
 
+    abstains = True
+
     def __init__(self, endpoint: Endpoint, cache: str | Path):
         if endpoint.concept is None:
             raise ConfigError("classifier.api.concept: say in words what class 1 shows.")
         self.rater = Rater(endpoint, cache)
-
-    def _judge(
-        self,
-        texts: Sequence[str],
-        golds: Sequence[int],
-        letters: Sequence[Sequence[str]],
-        classifier: Any = None,
-        *,
-        reasoned: bool = False,
-    ) -> Verdict:
-        """Judge texts; one without a rating has no score, no class and no success."""
-        score = self._score(texts)
-        answer = [None if np.isnan(s) or s == 0.5 else str(int(s > 0.5)) for s in score]
-        return Verdict(answer, in_target_class(score, np.asarray(golds)).astype(bool), score)
 
     def _score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
         """Return half the rating of each text, NaN where the judge gave none."""

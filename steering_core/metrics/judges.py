@@ -127,6 +127,9 @@ class ClassJudge(Judge):
     A score above 0.5 means class 1, a score below 0.5 class 0; 0.5 itself means neither.
     """
 
+    #: True if the judge may give a text no score; such a text is in no class.
+    abstains = False
+
     def score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
         """Return the score of each text in [0, 1], NaN for an empty one.
 
@@ -146,9 +149,12 @@ class ClassJudge(Judge):
     ) -> Verdict:
         """Score the completions and compare their classes with the golds."""
         score = np.asarray(self._score(texts), dtype=np.float64)
-        if not np.isfinite(score).all():
+        if not self.abstains and not np.isfinite(score).all():
             raise ModelError("the judge's scores are NaN: its weights are damaged, replace them.")
-        answer = [None if value == 0.5 else str(int(value > 0.5)) for value in score]
+        unclear = np.isnan(score) | (score == 0.5)
+        answer = [
+            None if no else str(int(value > 0.5)) for no, value in zip(unclear, score, strict=True)
+        ]
         return Verdict(answer, in_target_class(score, np.asarray(golds)).astype(bool), score)
 
     @abstractmethod
