@@ -70,7 +70,7 @@ def test_what_a_format_cannot_say_is_said(exported, caplog):
     facts = exported["caa_mean_diff"][1]
     warnings = " ".join(facts["formats"]["llama.cpp"]["warnings"])
     assert "BOS included" in warnings and "begins at the last prompt token" in warnings
-    assert "pickle" in " ".join(facts["formats"]["hotwire"]["warnings"])
+    assert "can hold code" in " ".join(facts["formats"]["hotwire"]["warnings"])
     where, facts = exported["qp_adaptive"]
     for consumer in facts["formats"]:
         assert "refused" in facts["formats"][consumer], consumer
