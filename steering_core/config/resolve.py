@@ -31,7 +31,7 @@ from steering_core.config.schema import (
     ParetoExperiment,
     Settings,
 )
-from steering_core.config.trained import trained_models, with_path
+from steering_core.config.trained import trained_layers, trained_models, with_path
 from steering_core.config.validation import hint, validated
 from steering_core.errors import ConfigError
 
@@ -230,6 +230,8 @@ def _resolve(config: Config, overrides: dict[str, Any], name: str) -> ParetoExpe
     entry = config.experiments[name]
     settings = merge_layers(Settings, _experiment_layers(config, name, entry, overrides))
     model, task = with_path(entry.model, config.models[entry.model]), config.tasks[entry.task]
+    layers = trained_layers(f"experiments.{name}", model, settings.layers, settings.layer)
+    settings = settings.model_copy(update={"layers": layers})
     return Experiment(name, entry.model, entry.task, model, task, settings)
 
 
@@ -395,6 +397,9 @@ def _resolve_corrsteer(
     settings = merge_layers(CorrSteerSettings, layers, _arms_by_name(section, overrides))
     model = with_path(entry.model, section.models[entry.model])
     task = section.tasks[entry.task]
+    # CorrSteer begins at layer 1, as published.
+    layers = trained_layers(f"corrsteer {name}", model, settings.layers, first=1)
+    settings = settings.model_copy(update={"layers": layers})
     return Experiment(name, entry.model, entry.task, model, task, settings)
 
 

