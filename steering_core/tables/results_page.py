@@ -4,71 +4,85 @@
 
 A folder with ``pareto.csv`` is an experiment, one with ``corrsteer.csv`` a run of CorrSteer, and
 one with ``sparse_autoencoders.csv`` a model whose SAEs were trained here. No number of the page
-comes from anywhere else.
+comes from anywhere else. ``--remark`` adds what no table knows, such as that a judge is a stand-in.
 """
 
+import argparse
 import shutil
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from steering_core.config.methods import BASELINE
 from steering_core.errors import StorageError
-from steering_core.storage.files import write_text
+from steering_core.storage.files import read_json, write_text
 from steering_core.tables.caveats import warnings_in
-from steering_core.tables.frontier_verdict import is_true, readable_strength
+from steering_core.tables.frontier_verdict import is_true, readable_strength, strength_label
 from steering_core.tables.stages import stage_costs
 
-#: Copied beside the page, of those that are there.
+#: Copied beside the page, of those that are there: the tables of results first.
 KEPT = (
-    "pareto.csv",
-    "norm_matched.csv",
-    "summary.csv",
-    "matched.csv",
-    "price.csv",
-    "corrsteer.csv",
-    "sparse_autoencoders.csv",
-    "pareto.svg",
+    *("pareto.csv", "corrsteer.csv", "sparse_autoencoders.csv"),
+    *("verdict.json", "summary.csv", "matched.csv", "price.csv", "differences.csv", "judges.csv"),
+    *("norm_matched.csv", "sweep.csv", "features.csv"),
+    *("pareto.svg", "matched.svg", "price.svg"),
 )
-_BASE, _RATE = "no_steering", "classifier_rate_steered"
-_SAE_COLUMNS = ("layer", "l0", "explained_variance", "dead_features", "loss_recovered")
+#: One of these makes a folder one of results.
+_RESULTS = KEPT[:3]
+#: Pictures of an experiment, in the order of the page, and what they show.
+_PICTURES = {
+    "matched.svg": "What each method costs at the same effect",
+    "price.svg": "What sparsity costs at the same effect",
+    "pareto.svg": "Effect against cost at every strength",
+}
+_SAE_COLUMNS = (
+    "layer",
+    "l0",
+    "explained_variance",
+    "token_explained_variance",
+    "dead_features",
+    "d_sae",
+    "loss_recovered",
+)
 
 
-def write_page(page: str | Path, folders: Iterable[str | Path]) -> None:
+def write_page(
+    page: str | Path, folders: Iterable[str | Path], remarks: Sequence[str] = ()
+) -> None:
     """Write ``page`` in Markdown, and copy the tables behind it to a folder of its name.
 
     Args:
         page: such as ``docs/results.md``; the tables go to ``docs/results/``.
         folders: results of experiments, runs and models.
+        remarks: sentences that stand at the top of the page as they are.
 
     Raises:
         StorageError: if a folder has none of the three tables.
     """
     page = Path(page)
     data = page.with_suffix("")
-    experiments, runs, costs, saes = [], [], [], None
+    found: dict[str, list] = {"experiments": [], "runs": [], "saes": [], "costs": [], "totals": []}
     for folder in map(Path, folders):
-        tables = [folder / name for name in KEPT if (folder / name).is_file()]
-        if not any(table.suffix == ".csv" for table in tables):
+        if not any((folder / name).is_file() for name in _RESULTS):
             raise StorageError(f"{folder} has no table of results: run its experiment first.")
         own = data / folder.name
         own.mkdir(parents=True, exist_ok=True)
-        for table in tables:
-            shutil.copyfile(table, own / table.name)
+        for name in KEPT:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, own / name)
         if (own / "pareto.csv").is_file():
-            picture = own / "pareto.svg"
-            shown = f"{data.name}/{own.name}/pareto.svg" if picture.is_file() else ""
-            experiments.append(_experiment(pd.read_csv(own / "pareto.csv"), shown))
+            found["experiments"].append(_experiment(own, f"{data.name}/{own.name}", _about(folder)))
         if (own / "corrsteer.csv").is_file():
-            runs.append(_run(folder.name, pd.read_csv(own / "corrsteer.csv")))
+            found["runs"].append(_run(folder.name, pd.read_csv(own / "corrsteer.csv")))
         if (own / "sparse_autoencoders.csv").is_file():
-            saes = _saes(pd.read_csv(own / "sparse_autoencoders.csv"))
+            found["saes"].append(_saes(pd.read_csv(own / "sparse_autoencoders.csv")))
         spent = stage_costs(folder)
         write_text(own / "stages.csv", spent.to_csv(index=False))
-        costs += [
+        found["totals"].append(_total(folder.name, spent))
+        found["costs"] += [
             [folder.name, row.stage, row.jobs, f"{row.seconds:.0f}", _number(row.peak_mb, ".0f")]
             for row in spent.itertuples()
         ]
@@ -79,68 +93,194 @@ def write_page(page: str | Path, folders: Iterable[str | Path]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    failed = [text for part in ("experiments", "runs") for one in found[part] for text in one["no"]]
     text = environment.get_template("results.md.j2").render(
-        data=data.as_posix(), experiments=experiments, runs=runs, saes=saes, costs=costs
+        data=data.name, remarks=[_cell(remark) for remark in remarks], failed=failed, **found
     )
     write_text(page, text.rstrip("\n") + "\n")
 
 
-def _experiment(table: pd.DataFrame, picture: str) -> dict[str, Any]:
-    first, base = table.iloc[0], table[table["method"] == _BASE].iloc[0]
-    chosen = table[is_true(table["selected"])].sort_values(_RATE, ascending=False)
-    judges = [c.removeprefix(f"{_RATE}_") for c in table if c.startswith(f"{_RATE}_")]
-    methods = [method for method in table["method"].unique() if method != _BASE]
-    above = chosen[chosen["classifier_ci_low"] > base["classifier_rate_base"]]
-    names = ", ".join(f"`{method}`" for method in above["method"]) or "none"
-    finding = (
-        f"Of {len(methods)} methods, {len(chosen)} have a selected strength. The interval of "
-        f"{len(above)} of them lies above the rate without steering: {names}."
-    )
-    warnings = [text for cell in chosen["warnings"] for text in warnings_in(cell)]
+# ------------------------------------------------------------------------------ experiments
+def _about(folder: Path) -> dict[str, Any]:
+    """Return what the fetch stage of an experiment says; empty if the file is not there."""
+    file = folder / "resources.json"
+    return read_json(file) if file.is_file() else {}
+
+
+def _optional(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file) if file.is_file() else pd.DataFrame()
+
+
+def _experiment(own: Path, link: str, about: dict[str, Any]) -> dict[str, Any]:
+    """Return what the page says of an experiment, from the tables in ``own``."""
+    table = pd.read_csv(own / "pareto.csv")
+    differences, judged = _optional(own / "differences.csv"), _optional(own / "judges.csv")
+    file = own / "verdict.json"
+    verdict = read_json(file) if file.is_file() else {}
+    first, base = table.iloc[0], table[table["method"] == BASELINE].iloc[0]
+    methods = [method for method in table["method"].unique() if method != BASELINE]
+    steered = is_true(table["selected"]) & (table["method"] != BASELINE)
+    chosen = table[steered].sort_values("classifier_rate_steered", ascending=False)
+    judges = judged["judge"].tolist() if len(judged) else []
+    changes = _changes(differences, judges)
+    per_prompt = first["n_texts"] / first["n_prompts"]
     return {
         "name": first["experiment"],
+        "link": link,
         "model": first["model"],
+        "dtype": about.get("model", {}).get("dtype", ""),
         "layer": first["layer"],
-        "n_prompts": first["n_prompts"],
+        "prompts": f"{first['n_prompts']:g} prompts with {per_prompt:g} "
+        f"{'text' if per_prompt == 1 else 'texts'} each",
         "base": _interval(
             base["classifier_rate_base"],
             base["classifier_base_ci_low"],
             base["classifier_base_ci_high"],
         ),
         "judges": judges,
-        "finding": finding,
-        "rows": [_pareto_row(row, judges) for _, row in chosen.iterrows()],
-        "unselected": [f"`{m}`" for m in methods if m not in set(chosen["method"])],
-        "warnings": [_cell(text) for text in dict.fromkeys(warnings)],
-        "picture": picture,
+        "agreement": _agreement(judged),
+        "headline": verdict.get("headline", ""),
+        "sentences": [one["text"] for one in verdict.get("sentences", [])],
+        "distrust": [_cell(text) for text in verdict.get("distrust", [])],
+        "rows": [_pareto_row(row, changes, judges) for _, row in chosen.iterrows()],
+        "matched": _matched(_optional(own / "matched.csv")),
+        "pictures": [
+            (title, f"{link}/{name}") for name, title in _PICTURES.items() if (own / name).is_file()
+        ],
+        "no": _experiment_failures(first["experiment"], methods, chosen, changes, judges),
     }
 
 
-def _pareto_row(row: pd.Series, judges: list[str]) -> list[str]:
-    return [
+def _key(row: pd.Series) -> tuple[str, str]:
+    return str(row["method"]), strength_label(row)
+
+
+def _changes(
+    differences: pd.DataFrame, judges: Sequence[str]
+) -> dict[tuple[tuple[str, str], str], pd.Series]:
+    """Return the row of ``differences`` against no steering, by method and strength and judge."""
+    if differences.empty:
+        return {}
+    against = differences[differences["reference"] == BASELINE]
+    return {
+        (_key(row), row["judge"]): row for _, row in against.iterrows() if row["judge"] in judges
+    }
+
+
+def _pareto_row(row: pd.Series, changes: dict, judges: Sequence[str]) -> list[str]:
+    cells = [
         f"`{row['method']}`",
         _cell(readable_strength(row["strength_name"], row["strength"])),
-        _interval(row[_RATE], row["classifier_ci_low"], row["classifier_ci_high"]),
-        *(_number(row[f"{_RATE}_{judge}"]) for judge in judges),
+        _interval(
+            row["classifier_rate_steered"], row["classifier_ci_low"], row["classifier_ci_high"]
+        ),
+    ]
+    for judge in judges:
+        change = changes.get((_key(row), judge))
+        cells.append("" if change is None else _change(change, "rate_difference"))
+    return [
+        *cells,
         _interval(row["kl_mean"], row["kl_ci_low"], row["kl_ci_high"]),
         _number(row["perplexity_steered"], ".1f"),
-        _number(row["l0_outside_eval_mean"], ".1f"),
+        _number(row["prompt_l0_mean"], ".1f"),
         "" if pd.isna(row["on_frontier"]) else ("yes" if row["on_frontier"] else "no"),
     ]
 
 
+def _change(row: pd.Series, stem: str) -> str:
+    value, low, high = row[stem], row[f"{stem}_ci_low"], row[f"{stem}_ci_high"]
+    if pd.isna(value):
+        return ""
+    return f"{value:+.2f}" + ("" if pd.isna(low) else f" [{low:+.2f}, {high:+.2f}]")
+
+
+def _agreement(judged: pd.DataFrame) -> list[str]:
+    """Say how far each further judge agrees with the headline judge."""
+    if judged.empty:
+        return []
+    headline = judged.loc[is_true(judged["headline"]), "judge"].iloc[0]
+    return [
+        f"`{row['judge']}` and `{headline}` put "
+        f"{_interval(row['agreement'], row['agreement_ci_low'], row['agreement_ci_high'])} of the "
+        f"texts on the same side (Cohen's κ {_number(row['kappa'])}); their scores have a rank "
+        f"correlation of {_number(row['rank_correlation'])}."
+        for _, row in judged.iterrows()
+        if row["judge"] != headline and pd.notna(row["agreement"])
+    ]
+
+
+def _matched(table: pd.DataFrame) -> dict[str, Any] | None:
+    """Return the costs at the same effect by the headline judge's rate, the cheapest first."""
+    if table.empty or pd.isna(table.iloc[0]["effect"]):
+        return None
+    first = table.iloc[0]
+    own = table[(table["judge"] == first["judge"]) & (table["measure"] == first["measure"])]
+    reached = own[own["status"] == "reached"].sort_values("kl", kind="stable")
+    rows = [
+        [
+            f"`{row['method']}`",
+            _cell(str(row["curve"]).partition(" at ")[2]),
+            row["kind"],
+            _interval(row["kl"], row["kl_ci_low"], row["kl_ci_high"]),
+            _interval(row["kl_ratio"], row["kl_ratio_ci_low"], row["kl_ratio_ci_high"]),
+            _number(row["l0"], ".1f"),
+            _number(row["perplexity"], ".1f"),
+        ]
+        for _, row in reached.iterrows()
+    ]
+    return {
+        "effect": _number(first["effect"], ".2f"),
+        "unsteered": _number(first["unsteered"], ".2f"),
+        "judge": first["judge"],
+        "rows": rows,
+        "n": len(own),
+    }
+
+
+def _experiment_failures(
+    name: str, methods: Sequence[str], chosen: pd.DataFrame, changes: dict, judges: Sequence[str]
+) -> list[str]:
+    """Say which methods have no strength, and which do nothing that a judge can tell from noise."""
+    found = []
+    lacking = [f"`{method}`" for method in methods if method not in set(chosen["method"])]
+    if lacking:
+        found.append(
+            f"{name}: no strength of {', '.join(lacking)} keeps to the KL budget and steers every "
+            "validation prompt."
+        )
+    idle = []
+    for _, row in chosen.iterrows():
+        own = [changes.get((_key(row), judge)) for judge in judges]
+        ends = [one["rate_difference_ci_low"] for one in own if one is not None]
+        if ends and not any(end > 0 for end in ends):
+            idle.append(f"`{row['method']}`")
+    if idle:
+        found.append(
+            f"{name}: by no judge does the target rate of these methods rise beyond noise at their "
+            f"selected strengths: {', '.join(idle)}."
+        )
+    return found
+
+
+# ---------------------------------------------------------------------------- CorrSteer, SAEs
 def _run(name: str, table: pd.DataFrame) -> dict[str, Any]:
     table = table[table["seed"].astype(str) == "all"]
     base = table[table["method"] == "unsteered"].iloc[0]
     refused = warnings_in(base["warnings"])
     better = table.loc[table["change_low"] > 0, "method"]
-    finding = f"Without steering {_number(base['accuracy'])} of {base['n']} answers are right. "
+    worse = table.loc[table["change_high"] < 0, "method"]
+    right = _interval(base["accuracy"], base["accuracy_low"], base["accuracy_high"])
+    finding = f"Without steering a share of {right} of {base['n']} answers is right. "
+    no = []
     if refused:
         finding += f"This is no baseline, so the changes below say nothing: {'; '.join(refused)}."
-    elif better.empty:
-        finding += "No method has a change whose interval lies above 0."
+        no.append(f"{name}: the baseline is refused: {'; '.join(refused)}.")
     else:
-        finding += "The change of these lies above 0: " + ", ".join(f"`{m}`" for m in better) + "."
+        finding += _beyond_noise(better, "rises") + _beyond_noise(worse, "falls")
+        if better.empty and worse.empty:
+            finding += "No method changes it beyond noise."
+    for _, row in table[table["status"] != "ok"].iterrows():
+        no.append(f"{name}: `{row['method']}` has no result: {row['reason']}.")
     rows = [
         [
             f"`{row['method']}`",
@@ -153,7 +293,17 @@ def _run(name: str, table: pd.DataFrame) -> dict[str, Any]:
         ]
         for _, row in table.iterrows()
     ]
-    return {"name": name, "finding": _cell(finding), "rows": rows}
+    return {
+        "name": name,
+        "finding": _cell(finding.strip()),
+        "rows": rows,
+        "no": [_cell(text).replace("..", ".") for text in no],
+    }
+
+
+def _beyond_noise(methods: pd.Series, does: str) -> str:
+    names = ", ".join(f"`{method}`" for method in methods)
+    return f"It {does} beyond noise under {names}. " if names else ""
 
 
 def _saes(table: pd.DataFrame) -> dict[str, Any]:
@@ -164,15 +314,44 @@ def _saes(table: pd.DataFrame) -> dict[str, Any]:
         ]
         for _, row in table.iterrows()
     ]
-    return {"header": [column.replace("_", " ") for column in _SAE_COLUMNS], "rows": rows}
+    first = table.iloc[0]
+
+    def span(column: str, form: str) -> str:
+        low, high = format(table[column].min(), form), format(table[column].max(), form)
+        return low if low == high else f"{low} to {high}"
+
+    return {
+        "header": [column.replace("_", " ") for column in _SAE_COLUMNS],
+        "rows": rows,
+        "finding": (
+            f"The SAEs of `{first['model']}` at {len(table)} layers ({first['architecture']}, "
+            f"{first['d_sae']} features, {first['n_training_tokens']:,} tokens) explain "
+            f"{span('explained_variance', '.2f')} of the variance of held-out residuals with "
+            f"{span('l0', '.0f')} features a token. For the median token, which no few huge "
+            f"residuals rule, it is {span('token_explained_variance', '.2f')}. With the "
+            f"reconstruction in place of the residual, {span('loss_recovered', '.2f')} of the loss "
+            "is recovered."
+        ),
+    }
 
 
+def _total(name: str, spent: pd.DataFrame) -> list[str]:
+    return [
+        name,
+        str(int(spent["jobs"].sum())),
+        f"{spent['seconds'].sum() / 60:.1f}",
+        _number(spent["cpu_seconds"].sum() / 60, ".1f"),
+        _number(spent["peak_mb"].max(), ".0f"),
+    ]
+
+
+# ------------------------------------------------------------------------------------ cells
 def _interval(value: Any, low: Any, high: Any) -> str:
     """Return ``0.50 [0.40, 0.60]``; an empty text for a missing value."""
     if pd.isna(value):
         return ""
     ends = [_number(low), _number(high)]
-    open_ended = pd.isna(low) or pd.isna(high)
+    open_ended = low is None or high is None or pd.isna(low) or pd.isna(high)
     return _number(value) if open_ended else f"{_number(value)} [{', '.join(ends)}]"
 
 
@@ -186,4 +365,9 @@ def _cell(text: Any) -> str:
 
 
 if __name__ == "__main__":
-    write_page(sys.argv[1], sys.argv[2:])
+    parser = argparse.ArgumentParser(description="Write the page of results of a model.")
+    parser.add_argument("page", help="Markdown file to write")
+    parser.add_argument("folders", nargs="+", help="results of experiments, runs and models")
+    parser.add_argument("--remark", action="append", default=[], help="a sentence for the top")
+    given = parser.parse_args()
+    write_page(given.page, given.folders, given.remark)

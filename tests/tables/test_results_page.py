@@ -1,5 +1,7 @@
 """The page of results is written from the tables alone, and keeps them beside it."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -15,13 +17,28 @@ def pareto() -> pd.DataFrame:
         **{"classifier_base_ci_high": 0.5, "classifier_rate_steered": 0.4},
         **{"classifier_ci_low": 0.3, "classifier_ci_high": 0.5, "kl_mean": 0.0},
         **{"kl_ci_low": 0.0, "kl_ci_high": 0.0, "perplexity_steered": 9.0},
-        **{"l0_outside_eval_mean": None, "on_frontier": True},
+        **{"prompt_l0_mean": None, "on_frontier": True, "n_texts": 80},
     }
     steered = {"selected": True, "strength_name": "tau", "strength": 4.0, "kl_mean": 0.25}
     good = {"method": "qp_optimal", "classifier_rate_steered": 0.7, "classifier_ci_low": 0.6}
     weak = {"method": "caa", "warnings": "a | b", "classifier_rate_steered": 0.45}
     lost = {"method": "socp", "selected": False}
     return pd.DataFrame([base, base | steered | good, base | steered | weak, base | lost])
+
+
+def differences() -> pd.DataFrame:
+    """By both judges, qp_optimal changes the rate; by none, caa does."""
+    row = {"strength_name": "tau", "strength": 4.0, "reference": "no_steering"}
+    rows = []
+    for method, change in (("qp_optimal", 0.3), ("caa", 0.05)):
+        for judge, share in (("first", 1.0), ("second", 0.5)):
+            ends = {f"rate_difference_ci_{k}": share * change + d for k, d in ENDS.items()}
+            whole = {"method": method, "judge": judge, "rate_difference": share * change, **ends}
+            rows += [row | whole, row | whole | {"reference": "best_dense", "rate_difference": 9}]
+    return pd.DataFrame(rows)
+
+
+ENDS = {"low": -0.1, "high": 0.1}
 
 
 def corrsteer(warnings: str | None) -> pd.DataFrame:
@@ -49,23 +66,87 @@ def test_an_experiment(folder, tmp_path):
     page = tmp_path / "docs" / "results.md"
     write_page(page, [folder])
     text = page.read_text(encoding="utf-8")
-    assert "Of 3 methods, 2 have a selected strength. The interval of 1 of them" in text
     assert "| `qp_optimal` | τ = 4 | 0.7 [0.6, 0.5] | 0.25 [0, 0] | 9.0 |  | yes |" in text
-    assert "No strength was selected for `socp`" in text and "a \\| b" in text
-    assert "| e | solve | 1 | 12 | 300 |" in text
+    assert "no strength of `socp` keeps to the KL budget" in text
+    assert "20 prompts with 4 texts each" in text and "In short" in text
+    assert "| e | solve | 1 | 12 | 300 |" in text and "| e | 1 | 0.2 | 0.3 | 300 |" in text
     kept = pd.read_csv(tmp_path / "docs/results/e/pareto.csv")
     assert len(kept) == 4 and (tmp_path / "docs/results/e/stages.csv").is_file()
 
 
+def test_what_both_judges_say_and_what_neither_sees(folder, tmp_path):
+    pareto().to_csv(folder / "pareto.csv", index=False)
+    differences().to_csv(folder / "differences.csv", index=False)
+    judged = {
+        **{"judge": ["first", "second"], "headline": [True, False], "agreement": [None, 0.8]},
+        **{"agreement_ci_low": [None, 0.7], "agreement_ci_high": [None, 0.9]},
+        **{"kappa": [None, 0.6], "rank_correlation": [None, 0.61]},
+    }
+    pd.DataFrame(judged).to_csv(folder / "judges.csv", index=False)
+    verdict = {
+        "headline": "Steering works.",
+        "sentences": [{"about": "power", "text": "It is weak."}],
+        "distrust": ["a | b"],
+    }
+    (folder / "verdict.json").write_text(json.dumps(verdict))
+    (folder / "pareto.svg").write_text("<svg/>")
+    write_page(tmp_path / "results.md", [folder], ["`first` is a stand-in."])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "**`first` is a stand-in.**" in text
+    assert "| 0.7 [0.6, 0.5] | +0.30 [+0.20, +0.40] | +0.15 [+0.05, +0.25] | 0.25" in text
+    assert "`second` and `first` put 0.8 [0.7, 0.9] of the texts on the same side" in text
+    assert "- `e`: Steering works." in text and "- It is weak." in text and "- a \\| b" in text
+    assert "rise beyond noise at their selected strengths: `caa`." in text
+    assert "(results/e/pareto.svg)" in text and "(results/e/differences.csv)" in text
+
+
+def test_costs_at_the_same_effect(folder, tmp_path):
+    pareto().to_csv(folder / "pareto.csv", index=False)
+    row = {
+        **{"judge": "first", "measure": "rate", "effect": 0.2, "unsteered": 0.4, "kind": "dense"},
+        **{"method": "caa", "curve": "caa", "status": "reached", "kl": 0.1, "kl_ci_low": 0.05},
+        **{"kl_ci_high": 0.2, "kl_ratio": None, "kl_ratio_ci_low": None, "kl_ratio_ci_high": None},
+        **{"l0": None, "perplexity": 9.0},
+    }
+    ratio = {"kl_ratio": 0.5, "kl_ratio_ci_low": 0.2, "kl_ratio_ci_high": 1.5, "kl": 0.05}
+    sparse = {"method": "qp_optimal", "curve": "qp_optimal at lambda=0.1", "kind": "features"}
+    pd.DataFrame(
+        [row, row | sparse | ratio | {"l0": 12.0}, row | {"status": "not_reached"}]
+    ).to_csv(folder / "matched.csv", index=False)
+    write_page(tmp_path / "results.md", [folder])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "from 0.40\nby 0.20. 2 of 3 curves get there." in text
+    cheap = text.index("| `qp_optimal` | lambda=0.1 | features | 0.05 [0.05, 0.2] | 0.5 [0.2, 1.5]")
+    assert cheap < text.index("| `caa` |  | dense | 0.1 [0.05, 0.2] |  |  | 9.0 |")
+
+
 @pytest.mark.parametrize(
     ("warnings", "found"),
-    [(None, "change of these lies above 0: `corrsteer_s`"), ("all say A", "This is no baseline")],
+    [(None, "It rises beyond noise under `corrsteer_s`."), ("all say A", "This is no baseline")],
 )
 def test_a_run_of_corrsteer(folder, tmp_path, warnings, found):
     corrsteer(warnings).to_csv(folder / "corrsteer.csv", index=False)
     write_page(tmp_path / "results.md", [folder])
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert found in text and "undefined: no layer helped" in text
+    assert "- e: `corrsteer_p` has no result: no layer helped." in text
+    assert ("the baseline is refused: all say A." in text) == (warnings is not None)
+
+
+def test_saes(folder, tmp_path):
+    row = {
+        **{"model": "m", "architecture": "batchtopk", "d_sae": 64, "n_training_tokens": 5000},
+        **{"layer": 1, "l0": 31.6, "l0_low": 31.0, "l0_high": 32.0, "explained_variance": 0.9},
+        **{"token_explained_variance": 0.8, "dead_features": 3, "loss_recovered": 0.95},
+    }
+    pd.DataFrame([row, row | {"layer": 2, "explained_variance": 0.8}]).to_csv(
+        folder / "sparse_autoencoders.csv", index=False
+    )
+    write_page(tmp_path / "results.md", [folder])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "64 features, 5,000 tokens) explain 0.80 to 0.90 of the variance" in text
+    assert "with 32 features a token" in text
+    assert "| 1 | 31.6 [31, 32] | 0.9 | 0.8 | 3 | 64 | 0.95 |" in text
 
 
 def test_a_folder_without_a_table(folder, tmp_path):
