@@ -356,7 +356,10 @@ def _interval(value: Any, low: Any, high: Any) -> str:
 
 
 def _number(value: Any, form: str = ".3g") -> str:
-    return "" if pd.isna(value) else format(float(value), form)
+    if pd.isna(value):
+        return ""
+    # 2304 and not 2.3e+03
+    return f"{value:.0f}" if form == ".3g" and abs(value) >= 1000 else format(float(value), form)
 
 
 def _cell(text: Any) -> str:
