@@ -27,6 +27,14 @@ def declared_program(wildcards):
     return experiment(wildcards).settings.programs[wildcards.method].model_dump()
 
 
+def gradient_files(wildcards):
+    """Return what a declared program needs of the stages that take gradients."""
+    files = {}
+    if experiment(wildcards).settings.programs[wildcards.method].needs_fisher:
+        files["fisher"] = rules.estimate_fisher.output.fisher
+    return {name: expand(file, experiment=wildcards.experiment)[0] for name, file in files.items()}
+
+
 def plan_files(wildcards):
     """The files of the CorrSteer experiment that a plan comes from."""
     source = plan_source(wildcards)

@@ -87,6 +87,7 @@ rule solve:
 # A program that the experiment declares: the margin on any direction, in any metric.
 rule solve_declared:
     input:
+        unpack(gradient_files),
         decoder=rules.encode_features.output.decoder,
         resources=rules.fetch.output.resources,
         examples=rules.examples.output.examples,

@@ -38,8 +38,10 @@ def test_provenance_names_every_script_behind_a_result(rules):
     for rule in rules.rules:
         if codes := rule.params.get("codes"):
             named |= set(codes(wildcards_of(rule)))
-    named |= set(rules.names["codes_of"]("layer_sweep", "demo", "train_saes", "gguf"))
-    # … of `layer: auto`, of the demo, of a model whose SAEs the rules train, of a GGUF file
+    files = ("layer_sweep", "demo", "train_saes", "gguf", "gradients")
+    named |= set(rules.names["codes_of"](*files))
+    # … of `layer: auto`, of the demo, of a model whose SAEs the rules train, of a GGUF file, of
+    # programs that need gradients
     beside = {
         "corrsteer_planted_feature.py",
         "tables_provenance.py",

@@ -13,6 +13,7 @@ with job(snakemake):
     from steering_core.methods.solutions import write_solutions
     from steering_core.models.site import Site
     from steering_core.probes.linear_probe import LinearProbe
+    from steering_core.statistics.fisher import Fisher
     from steering_core.storage.arrays import load_decoder
     from steering_core.storage.files import read_json
 
@@ -36,9 +37,12 @@ with job(snakemake):
         LinearProbe.load(files.probe).oriented(target_class),
         data,
         load_decoder(files.decoder),
+        fisher=Fisher.load(files.fisher) if files.get("fisher") else None,
     )
     logit = None
     if declared.mode == "adaptive":
-        logit = ProgramLogit(declared.program, solved.weight, solved.bias, solved.metric)
+        logit = ProgramLogit(
+            declared.program, solved.weight, solved.bias, solved.metric, solved.cost
+        )
     write_program(snakemake.output.plan, site, solved.vectors, solved.index, logit)
     write_solutions(solved.rows, snakemake.output.solutions)

@@ -50,13 +50,15 @@ class DeclaredProgram(Closed):
 
     ``mode`` is ``uniform`` (one margin ``tau`` for every input, whatever its logit is), ``static``,
     ``shared`` or ``adaptive``, as for the registered programs. ``dense`` is the least vector with
-    the margin, without features: the floor of the sparse ones.
+    the margin, without features: the floor of the sparse ones. ``metric`` is of the norm,
+    ``feature_cost`` what a coefficient of each feature costs in the L1 norm.
     """
 
     program: Literal["qp", "socp", "dense"]
     mode: Literal["uniform", "static", "adaptive", "shared"] = "static"
     concept_direction: Literal["probe", "mean_difference", "contrastive", "repe"] = "probe"
-    metric: Literal["identity", "covariance"] = "identity"
+    metric: Literal["identity", "covariance", "fisher"] = "identity"
+    feature_cost: Literal["unit", "fisher"] = "unit"
     tau: Sweep
     qp_lambda: Sweep | None = None
     epsilon: Sweep | None = None
@@ -70,7 +72,23 @@ class DeclaredProgram(Closed):
                 raise ValueError(f"a program {self.program} {verb} {name}")
         if self.program == "dense" and self.mode == "adaptive":
             raise ValueError("a dense program is static, shared or uniform")
+        if self.program == "dense" and self.feature_cost != "unit":
+            raise ValueError("a dense program uses no features, so it takes no feature_cost")
         return self
+
+    @property
+    def needs_fisher(self) -> bool:
+        """Whether the Fisher information has to be estimated for it."""
+        return "fisher" in (self.metric, self.feature_cost)
+
+
+class FisherSettings(Closed):
+    """How the Fisher information is estimated: what it rests on and how it is shrunk."""
+
+    texts: Annotated[int, Field(ge=4)] = 300
+    tokens: Count = 24
+    samples: Count = 4
+    shrinkage: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
 
 
 class Settings(Closed):
@@ -111,6 +129,7 @@ class Settings(Closed):
     socp_epsilon: Sweep = [1.0, 3.0, 5.0, 10.0, 20.0]
     plans: dict[Name, PlanSource] = {}
     programs: dict[Name, DeclaredProgram] = {}
+    fisher: FisherSettings = FisherSettings()
 
     # variants of the programs
     variants: Annotated[list[Literal[VARIANTS]], Field(min_length=1), Distinct] = list(VARIANTS)

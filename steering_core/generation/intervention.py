@@ -151,6 +151,22 @@ def steered_positions(prompt: TokenBatch, positions: Positions) -> Bool[torch.Te
     return last & ~prompt.bos
 
 
+def text_positions(
+    batch: TokenBatch, last: Int[torch.Tensor, " batch"], steer_prompt: bool
+) -> tuple[Bool[torch.Tensor, "batch seq"], Bool[torch.Tensor, "batch seq"]]:
+    """Return the positions of whole texts that predict a new token, and those that are steered.
+
+    Args:
+        batch: prompts with their continuations, padded on the right.
+        last: column of the last prompt token of each.
+        steer_prompt: whether the whole prompt is steered, not its last token alone.
+    """
+    after = torch.arange(batch.ids.shape[1], device=last.device)[None] >= last[:, None]
+    predicting = after & batch.mask & batch.mask.roll(-1, dims=1)
+    predicting[:, -1] = False
+    return predicting, batch.mask & ~batch.bos & (after | steer_prompt)
+
+
 class Applied:
     """An intervention while it acts on one batch.
 

@@ -183,7 +183,7 @@ def _solver_of(
     device: torch.device,
 ) -> AdaptiveSolver:
     """Return the solver of a declared program; its path is followed as residuals need it."""
-    inside = substitute(decoder, logit.metric)
+    inside = substitute(decoder, logit.metric, logit.cost)
     path = SteeringPath.fit(inside.decoder, inside.weight(logit.weight))
     return AdaptiveSolver(
         path, logit.weight, logit.bias, logit.program, site, device, inside.inverse

@@ -29,6 +29,7 @@ from steering_core.optimize.substitution import (
 )
 from steering_core.probes.calibration import calibrated
 from steering_core.probes.linear_probe import LinearProbe
+from steering_core.statistics.fisher import Fisher
 
 if TYPE_CHECKING:
     from steering_core.config.schema import DeclaredProgram
@@ -52,6 +53,7 @@ class Solved:
         weight: of the logit whose margin is asked for, oriented to the target class.
         bias: its bias.
         metric: A² of the metric; None for the identity.
+        cost: of each feature; None where each costs 1.
     """
 
     rows: pd.DataFrame
@@ -60,6 +62,7 @@ class Solved:
     weight: Float[np.ndarray, " d_model"]
     bias: float
     metric: Float[np.ndarray, "d_model d_model"] | None
+    cost: Float[np.ndarray, " d_sae"] | None
 
 
 def oriented_logit(
@@ -108,6 +111,7 @@ def solve_declared(
     probe: LinearProbe,
     data: FitData,
     decoder: Float[np.ndarray, "d_sae d_model"],
+    fisher: Fisher | None = None,
 ) -> Solved:
     """Solve a declared program at every strength for every input.
 
@@ -119,15 +123,15 @@ def solve_declared(
         probe: oriented to the target class.
         data: training rows and the concept's own texts.
         decoder: a row per feature.
+        fisher: what vectors cost in KL; a program with ``fisher`` in it needs it.
 
     Raises:
         DataError: as :func:`oriented_logit`.
+        ValueError: naming ``fisher``, if it is needed and not given.
     """
     weight, bias = oriented_logit(declared.concept_direction, probe, data)
-    metric = None
-    if declared.metric == "covariance":
-        metric = covariance_metric(data.residuals.astype(np.float64), data.labels)
-    inside = substitute(decoder, metric)
+    metric, cost = _metric_and_cost(declared, data, decoder, fisher)
+    inside = substitute(decoder, metric, cost)
     path = None
     if declared.program != "dense":
         path = SteeringPath.fit(inside.decoder, inside.weight(weight))
@@ -157,7 +161,27 @@ def solve_declared(
         weight=weight,
         bias=bias,
         metric=metric,
+        cost=cost,
     )
+
+
+def _metric_and_cost(
+    declared: "DeclaredProgram",
+    data: FitData,
+    decoder: Float[np.ndarray, "d_sae d_model"],
+    fisher: Fisher | None,
+) -> tuple[Float[np.ndarray, "d_model d_model"] | None, Float[np.ndarray, " d_sae"] | None]:
+    """Return A² and the costs of the features; None where they are the plain ones."""
+    if "fisher" in (declared.metric, declared.feature_cost) and fisher is None:
+        raise ValueError("fisher: the program needs the Fisher information")
+    metric = cost = None
+    if declared.metric == "covariance":
+        metric = covariance_metric(data.residuals.astype(np.float64), data.labels)
+    elif declared.metric == "fisher":
+        metric = fisher.metric
+    if declared.feature_cost == "fisher":
+        cost = fisher.feature_cost(decoder)
+    return metric, cost
 
 
 def covariance_metric(
@@ -210,6 +234,8 @@ def _solve(
         "relative_gap": solved.relative_gap,
         "dual_violation": solved.dual_violation,
         "l0": np.where(solved.solved, solved.l0, np.nan),
-        "l1": solved.l1,
+        "l1": solved.l1
+        if inside.cost is None
+        else np.where(solved.solved, solved.delta @ (1.0 / inside.cost), np.nan),
         "residual_norm": np.linalg.norm(vectors, axis=1),
     }, vectors

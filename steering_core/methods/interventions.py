@@ -177,12 +177,14 @@ class ProgramLogit:
         weight: of the logit whose margin is asked for, oriented to the target class.
         bias: its bias.
         metric: A² of the metric; None for the identity.
+        cost: of each feature; None where each costs 1.
     """
 
     program: Literal["qp", "socp"]
     weight: Float[np.ndarray, " d_model"]
     bias: float
     metric: Float[np.ndarray, "d_model d_model"] | None
+    cost: Float[np.ndarray, " d_sae"] | None = None
 
 
 class ProgramRows(PlanRows):
@@ -238,6 +240,8 @@ def write_program(
         metadata["program"] = logit.program
         if logit.metric is not None:
             arrays["metric"] = logit.metric
+        if logit.cost is not None:
+            arrays["cost"] = logit.cost
     save_arrays(path, arrays, metadata)
 
 
@@ -262,8 +266,13 @@ def read_plan(
     if "site" in metadata:
         logit = None
         if "program" in metadata:
-            bias, metric = float(arrays["bias"][0]), arrays.get("metric")
-            logit = ProgramLogit(metadata["program"], arrays["weight"], bias, metric)
+            logit = ProgramLogit(
+                metadata["program"],
+                arrays["weight"],
+                float(arrays["bias"][0]),
+                arrays.get("metric"),
+                arrays.get("cost"),
+            )
         site = Site(**metadata["site"])
         return ProgramRows(rows, site, arrays["vectors"], arrays["index"], logit)
     at = {Site(**site): arrays[f"vector.{k}"] for k, site in metadata["sites"].items()}

@@ -13,16 +13,16 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from steering_core.errors import ModelError
-from steering_core.generation.intervention import Intervention, run_steered
+from steering_core.generation.intervention import Intervention, run_steered, text_positions
 from steering_core.generation.steered_method import Steered
 from steering_core.methods.solutions import TEXT_KEY
 from steering_core.models.devices import float64_device
 from steering_core.models.head import check_head, final_hidden, logits_of, vocabulary_size
 from steering_core.models.language_model import LanguageModel, dtype_name
-from steering_core.models.tokens import ROW_STEP, TokenBatch, padded_batches
+from steering_core.models.tokens import ROW_STEP, padded_batches
 from steering_core.progress import progress
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def divergence(
     for chosen, padded in batches:
         batch = padded.to(lm.device)
         last = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=lm.device)
-        predicting, steered_at = _places(batch, last, steer_prompt)
+        predicting, steered_at = text_positions(batch, last, steer_prompt)
         run = partial(final_hidden, lm, batch.ids, batch.mask)
         base, steered = run()[predicting], None
         if intervention is not None:
@@ -154,16 +154,6 @@ def divergence(
         )
     kl, nll = (np.where(np.isfinite(sums), sums, np.nan) for sums in (kl, nll))
     return Divergence(kl, nll, np.array([len(row) for row in continuations]))
-
-
-def _places(
-    batch: TokenBatch, last: Int[torch.Tensor, " batch"], steer_prompt: bool
-) -> tuple[Bool[torch.Tensor, "batch seq"], Bool[torch.Tensor, "batch seq"]]:
-    """Return the positions that predict a generated token, and those that are steered."""
-    after = torch.arange(batch.ids.shape[1], device=last.device)[None] >= last[:, None]
-    predicting = after & batch.mask & batch.mask.roll(-1, dims=1)
-    predicting[:, -1] = False
-    return predicting, batch.mask & ~batch.bos & (after | steer_prompt)
 
 
 #: Positions and tokens of the vocabulary at a time. The 256k logits of a Gemma batch would take

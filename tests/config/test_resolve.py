@@ -502,6 +502,20 @@ def test_a_declared_program_is_the_published_one_by_default():
     assert "mine" in program_names(raw) and "mine" not in plan_names(raw)
     found = resolve(raw, "demo").settings.programs["mine"]
     assert (found.mode, found.concept_direction, found.metric) == ("static", "probe", "identity")
+    assert found.feature_cost == "unit" and not found.needs_fisher
+
+
+@pytest.mark.parametrize("key", ["metric", "feature_cost"])
+def test_a_program_in_the_metric_of_kl_needs_the_fisher_information(key):
+    assert resolve(with_program(**{key: "fisher"}), "demo").settings.programs["mine"].needs_fisher
+
+
+@pytest.mark.parametrize("shrinkage", [0, 1.5, "most"])
+def test_a_shrinkage_that_is_no_share_is_refused(shrinkage):
+    raw = with_program(metric="fisher")
+    raw["experiments"]["demo"]["settings"]["fisher"] = {"shrinkage": shrinkage}
+    with pytest.raises(ConfigError, match="fisher.shrinkage"):
+        resolve(raw, "demo")
 
 
 @pytest.mark.parametrize(
@@ -510,6 +524,10 @@ def test_a_declared_program_is_the_published_one_by_default():
         ({"qp_lambda": None}, "a program qp needs qp_lambda"),
         ({"program": "socp"}, "a program socp takes no qp_lambda"),
         ({"program": "dense", "qp_lambda": None, "mode": "adaptive"}, "static, shared or uniform"),
+        (
+            {"program": "dense", "qp_lambda": None, "feature_cost": "fisher"},
+            "takes no feature_cost",
+        ),
         ({"concept_direction": "mean_diff"}, "did you mean 'mean_difference'"),
         ({"name": "qp_optimal"}, "qp_optimal is the name of a method"),
     ],

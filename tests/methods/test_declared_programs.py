@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import cvxpy as cp
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,14 +11,24 @@ from small_world import concept, decoder, fit_data, inputs, probe
 
 from steering_core.errors import DataError
 from steering_core.generation.steered_method import read_steered_method
-from steering_core.methods.declared_programs import oriented_logit, program_grid, solve_declared
+from steering_core.methods.declared_programs import (
+    covariance_metric,
+    oriented_logit,
+    program_grid,
+    solve_declared,
+)
 from steering_core.methods.interventions import ProgramLogit, read_plan, write_program
 from steering_core.methods.programs import QPOptimalSteering
 from steering_core.methods.solutions import write_solutions
 from steering_core.models.site import Site
+from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.substitution import substitute
 from steering_core.probes.calibration import calibrated
+from steering_core.statistics.fisher import Fisher, FisherSums
 from steering_core.storage.arrays import save_decoder
 
+DIRECTIONS = ["probe", "mean_difference", "contrastive", "repe"]
+METRICS = ["identity", "covariance", "fisher"]
 SITE = Site(1, "pre", False, True)
 H = inputs()
 EXAMPLES = pd.DataFrame(
@@ -35,6 +46,7 @@ def declared(**changed):
         "mode": "uniform",
         "concept_direction": "mean_difference",
         "metric": "identity",
+        "feature_cost": "unit",
         "tau": [1.0, 2.0],
         "qp_lambda": [0.5],
         "epsilon": None,
@@ -42,18 +54,31 @@ def declared(**changed):
     return SimpleNamespace(**{**plain, **changed})
 
 
+def fisher() -> Fisher:
+    """An estimate in which some directions cost the output a hundred times as much as others."""
+    rng = np.random.default_rng(3)
+    sums = FisherSums.empty(len(concept()))
+    for row in rng.standard_normal((200, 2, len(concept()))) * np.geomspace(1, 10, len(concept())):
+        sums.add(row, 24)
+    return sums.fisher()
+
+
 def solve(**changed):
-    return solve_declared("mine", declared(**changed), EXAMPLES, H, probe(), fit_data(), decoder())
+    return solve_declared(
+        "mine", declared(**changed), EXAMPLES, H, probe(), fit_data(), decoder(), fisher()
+    )
 
 
-@pytest.mark.parametrize("direction", ["probe", "mean_difference", "contrastive", "repe"])
-@pytest.mark.parametrize("metric", ["identity", "covariance"])
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     "program",
     [
         {"program": "qp"},
         {"program": "socp", "qp_lambda": None, "epsilon": [20.0]},
         {"program": "dense", "qp_lambda": None},
+        {"program": "qp", "feature_cost": "fisher"},
+        {"program": "socp", "qp_lambda": None, "epsilon": [20.0], "feature_cost": "fisher"},
     ],
 )
 def test_every_vector_has_its_margin_on_the_direction(direction, metric, program):
@@ -77,6 +102,70 @@ def test_every_vector_has_its_margin_on_the_direction(direction, metric, program
             np.testing.assert_allclose(moved, np.maximum(tau - worst, 0))
         norms = np.linalg.norm(vectors, axis=1)
         np.testing.assert_allclose(found.rows["residual_norm"], norms)
+
+
+def oracle(weight, metric, cost, margin, *, qp_lambda=None, epsilon=None):
+    """The least objective by a conic solver that knows nothing of paths."""
+    rows = decoder()
+    delta = cp.Variable(len(rows), nonneg=True)
+    vector = rows.T @ delta
+    square = cp.quad_form(vector, cp.psd_wrap(metric))
+    limits = [weight @ vector >= margin]
+    if epsilon is not None:
+        limits.append(cp.norm(np.linalg.cholesky(metric).T @ vector) <= epsilon)
+    problem = cp.Problem(cp.Minimize(cost @ delta + (qp_lambda or 0.0) / 2 * square), limits)
+    problem.solve(solver=cp.CLARABEL)
+    return problem.value
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("feature_cost", ["unit", "fisher"])
+def test_every_program_is_the_optimum_of_a_solver_without_a_path(direction, metric, feature_cost):
+    weight, _ = oriented_logit(direction, probe(), fit_data())
+    square = {
+        "identity": np.eye(len(weight)),
+        "covariance": covariance_metric(fit_data().residuals, fit_data().labels),
+        "fisher": fisher().metric,
+    }[metric]
+    cost = np.ones(len(decoder()))
+    if feature_cost == "fisher":
+        cost = np.sqrt(np.einsum("fi,ij,fj->f", decoder(), fisher().matrix, decoder()))
+        cost /= cost.mean()
+    shared = {"concept_direction": direction, "metric": metric, "feature_cost": feature_cost}
+    found = solve(**shared)
+    for index, margin in enumerate((1.0, 2.0)):
+        row = found.rows[found.rows["strength_index"] == index].iloc[0]
+        best = oracle(weight, square, cost, margin, qp_lambda=0.5)
+        assert row["objective"] == pytest.approx(best, rel=1e-5)
+        vector = found.vectors[index]
+        length = np.sqrt(vector @ square @ vector)
+    socp = solve(program="socp", qp_lambda=None, epsilon=[1.2 * length], tau=[2.0], **shared)
+    best = oracle(weight, square, cost, 2.0, epsilon=1.2 * length)
+    assert socp.rows["objective"].iloc[0] == pytest.approx(best, rel=1e-5)
+    if feature_cost == "unit":
+        floor = solve(program="dense", qp_lambda=None, tau=[2.0], **shared).vectors[0]
+        v = cp.Variable(len(weight))
+        norm = cp.norm(np.linalg.cholesky(square).T @ v)
+        least = cp.Problem(cp.Minimize(norm), [weight @ v >= 2.0]).solve(solver=cp.CLARABEL)
+        assert np.sqrt(floor @ square @ floor) == pytest.approx(least, rel=1e-6)
+
+
+def test_coefficients_are_counted_as_they_are_whatever_they_cost():
+    found = solve(feature_cost="fisher")
+    inside = substitute(decoder(), None, fisher().feature_cost(decoder()))
+    path = SteeringPath.fit(inside.decoder, inside.weight(found.weight))
+    delta = path.qp(2.0, 0.5).delta.toarray()[0] / inside.cost
+    last = found.rows.iloc[-1]
+    assert last["l1"] == pytest.approx(delta.sum()) and last["l0"] == (delta > 0).sum()
+    np.testing.assert_allclose(found.vectors[-1], delta @ decoder())
+
+
+def test_a_program_in_the_metric_of_kl_needs_an_estimate():
+    with pytest.raises(ValueError, match="fisher: the program needs"):
+        solve_declared(
+            "mine", declared(metric="fisher"), EXAMPLES, H, probe(), fit_data(), decoder()
+        )
 
 
 def test_a_static_program_on_the_probe_is_the_registered_one():
@@ -121,13 +210,16 @@ def test_a_direction_away_from_the_target_class_is_refused_with_advice():
         calibrated(0 * concept(), data.residuals, data.labels == 1)
 
 
-@pytest.mark.parametrize("metric", ["identity", "covariance"])
+@pytest.mark.parametrize(
+    ("metric", "feature_cost"),
+    [("identity", "unit"), ("covariance", "unit"), ("fisher", "unit"), ("fisher", "fisher")],
+)
 @pytest.mark.parametrize("mode", ["uniform", "static", "adaptive"])
-def test_a_program_steers_later_stages_as_it_was_solved(tmp_path, mode, metric):
-    found = solve(mode=mode, metric=metric)
+def test_a_program_steers_later_stages_as_it_was_solved(tmp_path, mode, metric, feature_cost):
+    found = solve(mode=mode, metric=metric, feature_cost=feature_cost)
     logit = None
     if mode == "adaptive":
-        logit = ProgramLogit("qp", found.weight, found.bias, found.metric)
+        logit = ProgramLogit("qp", found.weight, found.bias, found.metric, found.cost)
     files = {name: str(tmp_path / name) for name in ("solutions", "plan", "decoder")}
     write_program(files["plan"], SITE, found.vectors, found.index, logit)
     write_solutions(found.rows, files["solutions"])
