@@ -514,7 +514,7 @@ def test_a_program_in_the_metric_of_kl_needs_the_fisher_information(key):
 def test_a_shrinkage_that_is_no_share_is_refused(shrinkage):
     raw = with_program(metric="fisher")
     raw["experiments"]["demo"]["settings"]["fisher"] = {"shrinkage": shrinkage}
-    with pytest.raises(ConfigError, match="fisher.shrinkage"):
+    with pytest.raises(ConfigError, match=r"fisher\.shrinkage"):
         resolve(raw, "demo")
 
 
