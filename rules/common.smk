@@ -419,7 +419,8 @@ def codes_behind(wildcards):
         files.append("train_saes")
     if with_directory(experiment(wildcards).model).id != experiment(wildcards).model.id:
         files.append("gguf")
-    if any(program.needs_fisher for program in experiment(wildcards).settings.programs.values()):
+    programs = experiment(wildcards).settings.programs.values()
+    if any(one.needs_fisher or one.needs_likelihood_gradient for one in programs):
         files.append("gradients")
     if experiment(wildcards).settings.plans:
         files += ["corrsteer_select", "corrsteer_answer"]

@@ -36,3 +36,31 @@ rule estimate_fisher:
         code=code("estimate_fisher.py"),
     script:
         "../workflow_scripts/estimate_fisher.py"
+
+
+# The direction in which training texts of the target class become likelier, and the others less so.
+rule likelihood_gradient:
+    input:
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+        layer=rules.pick_layer.output.layer,
+    output:
+        gradient="results/{experiment}/likelihood_gradient.safetensors",
+    log:
+        "results/{experiment}/logs/likelihood_gradient.log",
+    benchmark:
+        "results/{experiment}/benchmarks/likelihood_gradient.tsv"
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(120),
+        gpu=gpus,
+    params:
+        model=model,
+        target_class=target_class,
+        settings=settings("max_tokens", "batch_tokens", "device"),
+        code=code("likelihood_gradient.py"),
+    script:
+        "../workflow_scripts/likelihood_gradient.py"

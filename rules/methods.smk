@@ -29,9 +29,11 @@ def declared_program(wildcards):
 
 def gradient_files(wildcards):
     """Return what a declared program needs of the stages that take gradients."""
-    files = {}
-    if experiment(wildcards).settings.programs[wildcards.method].needs_fisher:
+    files, program = {}, experiment(wildcards).settings.programs[wildcards.method]
+    if program.needs_fisher:
         files["fisher"] = rules.estimate_fisher.output.fisher
+    if program.needs_likelihood_gradient:
+        files["gradient"] = rules.likelihood_gradient.output.gradient
     return {name: expand(file, experiment=wildcards.experiment)[0] for name, file in files.items()}
 
 

@@ -12,7 +12,7 @@ with job(snakemake):
     from steering_core.storage.files import read_json
 
     files, settings = snakemake.input, snakemake.params.settings
-    wanted = snakemake.params.fisher["fisher"]
+    wanted = snakemake.params.fisher
     lm = fetched_model(snakemake.params.model, read_json(files.resources), settings["device"])
     site = site_at(read_json(files.layer))
     names, prompts = beginnings(

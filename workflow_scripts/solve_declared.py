@@ -3,6 +3,7 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from dataclasses import replace
     from types import SimpleNamespace
 
     from steering_core.activations.reader import ActivationCache
@@ -14,7 +15,7 @@ with job(snakemake):
     from steering_core.models.site import Site
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.statistics.fisher import Fisher
-    from steering_core.storage.arrays import load_decoder
+    from steering_core.storage.arrays import load_arrays, load_decoder
     from steering_core.storage.files import read_json
 
     files, target_class = snakemake.input, snakemake.params.target_class
@@ -28,6 +29,9 @@ with job(snakemake):
         target_class=target_class,
         centred=site.centred,
     )
+    if files.get("gradient"):
+        gradient = load_arrays(files.gradient)[0]["vector"]
+        data = replace(data, likelihood_gradient=gradient)
     examples = read_examples(files.examples, ["validation", "test", *PROMPT_SPLITS])
     solved = solve_declared(
         snakemake.wildcards.method,

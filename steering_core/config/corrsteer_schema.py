@@ -195,7 +195,9 @@ class SparseMethods(Closed):
     arm: Name = "corrsteer_a"
     features: Count = 20
     strengths: Positives = Field(default=[0.1, 0.25, 0.5, 1.0])  # in mean residual norms
-    tau: Positives = Field(default=[0.5, 2.0, 4.0, 8.0])  # margin of the success probe, in logits
+    # What the margins of the programs are on, learned from success on training rows.
+    concept_direction: Literal["probe", "mean_difference", "contrastive", "repe"] = "probe"
+    tau: Positives = Field(default=[0.5, 2.0, 4.0, 8.0])  # margins, in logits
     topk: Count = 10
     epsilon: Positives = Field(default=[5.0])  # norm budget of the SOCP
     qp_lambda: Positive = 1.0  # λ of the QP

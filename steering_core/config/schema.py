@@ -45,18 +45,23 @@ class PlanSource(Closed):
     scales: Sweep = [1.0]
 
 
+#: What a margin may be on.
+ConceptDirection = Literal["probe", "mean_difference", "contrastive", "repe", "likelihood_gradient"]
+
+
 class DeclaredProgram(Closed):
     """A program that is evaluated like a method: what the margin is on, and what is minimised.
 
     ``mode`` is ``uniform`` (one margin ``tau`` for every input, whatever its logit is), ``static``,
     ``shared`` or ``adaptive``, as for the registered programs. ``dense`` is the least vector with
     the margin, without features: the floor of the sparse ones. ``metric`` is of the norm,
-    ``feature_cost`` what a coefficient of each feature costs in the L1 norm.
+    ``feature_cost`` what a coefficient of each feature costs in the L1 norm. With a list of
+    directions the margin is asked for on each of them.
     """
 
     program: Literal["qp", "socp", "dense"]
     mode: Literal["uniform", "static", "adaptive", "shared"] = "static"
-    concept_direction: Literal["probe", "mean_difference", "contrastive", "repe"] = "probe"
+    concept_direction: ConceptDirection | list[ConceptDirection] = "probe"
     metric: Literal["identity", "covariance", "fisher"] = "identity"
     feature_cost: Literal["unit", "fisher"] = "unit"
     tau: Sweep
@@ -76,10 +81,34 @@ class DeclaredProgram(Closed):
             raise ValueError("a dense program uses no features, so it takes no feature_cost")
         return self
 
+    @model_validator(mode="after")
+    def _has_distinct_directions(self) -> "DeclaredProgram":
+        if isinstance(self.concept_direction, list):
+            found = _distinct(self.concept_direction)
+            if not found:
+                raise ValueError("concept_direction: names no direction")
+            if self.mode == "adaptive" and len(found) > 1:
+                raise ValueError(
+                    "an adaptive program has one concept_direction: with several, one path does "
+                    "not hold the solutions of all residuals. Take mode static, shared or uniform"
+                )
+        return self
+
+    @property
+    def directions(self) -> list[str]:
+        """What margins are on, at least one direction."""
+        given = self.concept_direction
+        return list(given) if isinstance(given, list) else [given]
+
     @property
     def needs_fisher(self) -> bool:
         """Whether the Fisher information has to be estimated for it."""
         return "fisher" in (self.metric, self.feature_cost)
+
+    @property
+    def needs_likelihood_gradient(self) -> bool:
+        """Whether the likelihood gradient has to be computed for it."""
+        return "likelihood_gradient" in self.directions
 
 
 class FisherSettings(Closed):

@@ -1,8 +1,8 @@
 """The methods of optimal sparse steering, learned from the training rows of a CorrSteer task.
 
-The programs move a probe of success past a margin with the features that CorrSteer selected; the
-fixed directions are those of the main pipeline, with success in place of the label. Every strength
-of a method gives an intervention on rows whose residuals are known.
+The programs move a probe of success, or another direction, past a margin with the features that
+CorrSteer selected; the fixed directions are those of the main pipeline, with success in place of
+the label. Every strength of a method gives an intervention on rows whose residuals are known.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,10 @@ from steering_core.config.methods import BASELINE, Program, is_program, mode_of,
 from steering_core.errors import DataError
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.intervention import Intervention, RowVectors
+from steering_core.methods.base import Direction
 from steering_core.methods.directions import (
     DIRECTIONS,
+    FOUND_BY,
     CAAContrastive,
     CAAMeanDiff,
     CAARepE,
@@ -33,6 +35,7 @@ from steering_core.methods.solutions import SOLVED
 from steering_core.models.site import Site
 from steering_core.optimize.homotopy import DegeneratePathError
 from steering_core.optimize.path import SteeringPath
+from steering_core.probes.calibration import calibrated
 from steering_core.probes.fit import fit_probe
 
 if TYPE_CHECKING:
@@ -114,6 +117,24 @@ def strengths(method: str, settings: "SparseMethods", data: TrainingData) -> lis
 
 
 def _fixed(method: FixedDirection, settings: "SparseMethods", data: TrainingData) -> list[Strength]:
+    direction, unit = _found(method, data)
+    used = None if direction.features is None else len(direction.features)
+
+    def steer(strength: float, residuals: Residuals) -> Steered:
+        n = len(residuals)
+        vector = strength * unit * direction.vector
+        features = None if used is None else np.full(n, used)
+        return Steered(Intervention({data.site: RowVectors(vector)}), features, [""] * n)
+
+    return [Strength(f"alpha {alpha:g}", partial(steer, alpha)) for alpha in settings.strengths]
+
+
+def _found(method: FixedDirection, data: TrainingData) -> tuple[Direction, float]:
+    """Return the direction of a method, and the mean norm of the training residuals.
+
+    Raises:
+        DataError: if the training rows lack what the method learns from.
+    """
     nothing = np.zeros((0, data.residuals.shape[1]))
     contrast = data.contrast() if isinstance(method, CAAContrastive) else (nothing, nothing)
     personas = data.personas() if isinstance(method, CAARepE) else (nothing, nothing)
@@ -131,18 +152,28 @@ def _fixed(method: FixedDirection, settings: "SparseMethods", data: TrainingData
         centred=data.site.centred,
     )
     try:
-        direction = method.find(fit_data, data.dictionary)
+        return method.find(fit_data, data.dictionary), fit_data.residual_norm
     except ValueError as error:
         raise DataError(f"no direction: {error}") from error
-    used = None if direction.features is None else len(direction.features)
 
-    def steer(strength: float, residuals: Residuals) -> Steered:
-        n = len(residuals)
-        vector = strength * fit_data.residual_norm * direction.vector
-        features = None if used is None else np.full(n, used)
-        return Steered(Intervention({data.site: RowVectors(vector)}), features, [""] * n)
 
-    return [Strength(f"alpha {alpha:g}", partial(steer, alpha)) for alpha in settings.strengths]
+def _logit(
+    concept_direction: str, data: TrainingData
+) -> tuple[Float[np.ndarray, " d_model"], float, str]:
+    """Return weight and bias of the logit of success that margins are on, and a caveat.
+
+    Raises:
+        DataError: if the training rows do not tell success from failure, or the direction does not
+            point to success.
+    """
+    if concept_direction == "probe":
+        probe = fit_probe(data.residuals, data.success, seed=data.seed, centred=data.site.centred)
+        note = "the probe of success is no better than chance" if probe.at_chance else ""
+        return probe.weight_vector, probe.bias, note
+    if data.success.all() == data.success.any():
+        raise DataError("one outcome only")
+    direction, _ = _found(DIRECTIONS[FOUND_BY[concept_direction]](), data)
+    return *calibrated(direction.vector, data.residuals, data.success, concept_direction), ""
 
 
 def _programs(method: str, settings: "SparseMethods", data: TrainingData) -> list[Strength]:
@@ -153,13 +184,10 @@ def _programs(method: str, settings: "SparseMethods", data: TrainingData) -> lis
     every row gets that vector.
 
     Raises:
-        DataError: if the training rows do not tell success from failure, or the path of the
-            programs cannot be followed.
+        DataError: as :func:`_logit`, or if the path of the programs cannot be followed.
     """
-    probe = fit_probe(data.residuals, data.success, seed=data.seed, centred=data.site.centred)
-    weight, bias = probe.weight_vector, probe.bias
+    weight, bias, note = _logit(settings.concept_direction, data)
     path = SteeringPath.fit(data.dictionary.astype(np.float64), weight)
-    note = "the probe of success is no better than chance" if probe.at_chance else ""
     mode, program = mode_of(method), program_of(method)
     solver = None
     if mode == "adaptive":

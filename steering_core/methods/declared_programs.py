@@ -4,7 +4,6 @@ The registered programs are one choice of these: the probe's logit as the margin
 and for each input its own shortfall.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from sklearn.covariance import ledoit_wolf
 
-from steering_core.methods.directions import DIRECTIONS, FitData
+from steering_core.methods.directions import DIRECTIONS, FOUND_BY, FitData
 from steering_core.methods.programs import (
     ConvexOptimalSteering,
     QPOptimalSteering,
@@ -21,25 +20,21 @@ from steering_core.methods.programs import (
 )
 from steering_core.methods.solutions import GridPoint, solution_rows, with_split
 from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.solution import Solutions
 from steering_core.optimize.substitution import (
     Substitution,
+    dense_optima,
     dense_optimum,
     matrix_power,
     substitute,
 )
+from steering_core.optimize.working_set.solver import WorkingSet
 from steering_core.probes.calibration import calibrated
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.statistics.fisher import Fisher
 
 if TYPE_CHECKING:
     from steering_core.config.schema import DeclaredProgram
-
-#: The method that finds each direction but the probe.
-_FOUND_BY: Mapping[str, str] = {
-    "mean_difference": "caa_mean_diff",
-    "contrastive": "caa_contrastive",
-    "repe": "caa_repe",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +45,9 @@ class Solved:
         rows: a row per (strength, input), as :mod:`steering_core.methods.solutions` makes them.
         vectors: the different vectors; NaN where there is no solution.
         index: which of ``vectors`` each row adds.
-        weight: of the logit whose margin is asked for, oriented to the target class.
-        bias: its bias.
+        weight: of the logit whose margin is asked for, oriented to the target class; of k logits,
+            ``(k, d_model)``.
+        bias: its bias; of k logits, ``(k,)``.
         metric: A² of the metric; None for the identity.
         cost: of each feature; None where each costs 1.
     """
@@ -59,8 +55,8 @@ class Solved:
     rows: pd.DataFrame
     vectors: Float[np.ndarray, "m d_model"]
     index: Int[np.ndarray, " n"]
-    weight: Float[np.ndarray, " d_model"]
-    bias: float
+    weight: Float[np.ndarray, "*k d_model"]
+    bias: float | Float[np.ndarray, " k"]
     metric: Float[np.ndarray, "d_model d_model"] | None
     cost: Float[np.ndarray, " d_sae"] | None
 
@@ -77,10 +73,16 @@ def oriented_logit(
 
     Raises:
         DataError: as :func:`steering_core.probes.calibration.calibrated`.
+        ValueError: naming ``data``, if it lacks the direction.
     """
     if concept_direction == "probe":
         return probe.weight_vector, probe.bias
-    unit = DIRECTIONS[_FOUND_BY[concept_direction]]().find(data, np.zeros((0, 0))).vector
+    if concept_direction == "likelihood_gradient":
+        if data.likelihood_gradient is None:
+            raise ValueError("data: the likelihood gradient is missing")
+        unit = data.likelihood_gradient / np.linalg.norm(data.likelihood_gradient)
+    else:
+        unit = DIRECTIONS[FOUND_BY[concept_direction]]().find(data, np.zeros((0, 0))).vector
     return calibrated(unit, data.residuals, data.labels == data.target_class, concept_direction)
 
 
@@ -129,13 +131,20 @@ def solve_declared(
         DataError: as :func:`oriented_logit`.
         ValueError: naming ``fisher``, if it is needed and not given.
     """
-    weight, bias = oriented_logit(declared.concept_direction, probe, data)
+    found_on = [oriented_logit(one, probe, data) for one in _directions(declared)]
+    weights = np.stack([weight for weight, _ in found_on])
     metric, cost = _metric_and_cost(declared, data, decoder, fisher)
     inside = substitute(decoder, metric, cost)
-    path = None
+    program: SteeringPath | WorkingSet | None = None
     if declared.program != "dense":
-        path = SteeringPath.fit(inside.decoder, inside.weight(weight))
-    logits = residuals.astype(np.float64) @ weight + bias
+        tilted = np.stack([inside.weight(weight) for weight in weights])
+        one = len(weights) == 1
+        program = (
+            SteeringPath.fit(inside.decoder, tilted[0])
+            if one
+            else WorkingSet(inside.decoder, tilted)
+        )
+    logits = np.stack([residuals.astype(np.float64) @ w + b for w, b in found_on], axis=1)
     outside = fits_shared_vector(examples, data.target_class)
     if declared.mode == "shared" and not outside.any():
         raise ValueError("examples: no validation row is outside the target class")
@@ -143,12 +152,12 @@ def solve_declared(
     for point in program_grid(name, declared):
         tau = float(point.tau)
         if declared.mode == "uniform":
-            shortfall = np.full(len(logits), tau)
+            shortfall = np.full(logits.shape, tau)
         elif declared.mode == "shared":
-            shortfall = np.full(len(logits), tau - logits[outside].min())
+            shortfall = np.tile(tau - logits[outside].min(axis=0), (len(logits), 1))
         else:
             shortfall = tau - logits
-        columns, found = _solve(point, shortfall, path, weight, inside)
+        columns, found = _solve(point, shortfall, program, weights, inside)
         frames.append(solution_rows(point, examples["example_id"].tolist(), **columns))
         once = declared.mode in ("uniform", "shared")
         start = sum(map(len, vectors))
@@ -158,8 +167,8 @@ def solve_declared(
         rows=with_split(frames, examples),
         vectors=np.concatenate(vectors),
         index=np.concatenate(index).astype(np.int64),
-        weight=weight,
-        bias=bias,
+        weight=weights[0] if len(weights) == 1 else weights,
+        bias=found_on[0][1] if len(weights) == 1 else np.array([bias for _, bias in found_on]),
         metric=metric,
         cost=cost,
     )
@@ -203,39 +212,73 @@ def covariance_metric(
     return inverse * (len(inverse) / np.trace(inverse))
 
 
+def _directions(declared: "DeclaredProgram") -> list[str]:
+    given = declared.concept_direction
+    return list(given) if isinstance(given, list) else [given]
+
+
 def _solve(
     point: GridPoint,
-    shortfall: Float[np.ndarray, " n"],
-    path: SteeringPath | None,
-    weight: Float[np.ndarray, " d_model"],
+    shortfall: Float[np.ndarray, "n k"],
+    program: SteeringPath | WorkingSet | None,
+    weights: Float[np.ndarray, "k d_model"],
     inside: Substitution,
 ) -> tuple[dict[str, np.ndarray | float], Float[np.ndarray, "n d_model"]]:
-    """Return the columns of a strength's rows, and the vector of each."""
-    if path is None:
-        vectors = np.maximum(shortfall, 0.0)[:, None] * dense_optimum(weight, inside)[None]
-        nothing = ("position", "objective", "dual_objective", "relative_gap", "dual_violation")
-        return {
-            "status": np.where(shortfall > 0, "optimal", "already_satisfied"),
-            "shortfall": shortfall,
-            **dict.fromkeys([*nothing, "l0", "l1"], np.nan),
-            "residual_norm": np.linalg.norm(vectors, axis=1),
-        }, vectors
-    if point.qp_lambda is not None:
-        solved = path.qp(shortfall, qp_lambda=point.qp_lambda)
+    """Return the columns of a strength's rows, and the vector of each.
+
+    A working set solves one input after the other, so inputs with the same margins are solved once.
+    """
+    largest = shortfall.max(axis=1)
+    if program is None:
+        return _dense(shortfall, weights, inside)
+    if isinstance(program, SteeringPath):
+        asked, which = largest, np.arange(len(largest))
     else:
-        solved = path.socp(shortfall, epsilon=point.epsilon)
+        asked, which = np.unique(shortfall, axis=0, return_inverse=True)
+        which = which.reshape(len(shortfall))
+    if point.qp_lambda is not None:
+        solved = program.qp(asked, qp_lambda=point.qp_lambda)
+    else:
+        solved = program.socp(asked, epsilon=point.epsilon)
     vectors = inside.vectors(solved.vector)
-    return {
+    l1 = solved.l1
+    if inside.cost is not None:
+        l1 = np.where(solved.solved, solved.delta @ (1.0 / inside.cost), np.nan)
+    columns = {
         "status": solved.status,
-        "shortfall": solved.shortfall,
-        "position": solved.position,
+        "position": solved.position if isinstance(solved, Solutions) else np.nan,
         "objective": solved.objective,
         "dual_objective": solved.dual_objective,
         "relative_gap": solved.relative_gap,
         "dual_violation": solved.dual_violation,
         "l0": np.where(solved.solved, solved.l0, np.nan),
-        "l1": solved.l1
-        if inside.cost is None
-        else np.where(solved.solved, solved.delta @ (1.0 / inside.cost), np.nan),
+        "l1": l1,
+        "residual_norm": np.linalg.norm(vectors, axis=1),
+    }
+    rows = {
+        name: values[which] if isinstance(values, np.ndarray) else values
+        for name, values in columns.items()
+    }
+    return {**rows, "shortfall": largest}, vectors[which]
+
+
+def _dense(
+    shortfall: Float[np.ndarray, "n k"],
+    weights: Float[np.ndarray, "k d_model"],
+    inside: Substitution,
+) -> tuple[dict[str, np.ndarray | float], Float[np.ndarray, "n d_model"]]:
+    """As :func:`_solve`, for the least vectors without features."""
+    largest = shortfall.max(axis=1)
+    if len(weights) == 1:
+        vectors = np.maximum(largest, 0.0)[:, None] * dense_optimum(weights[0], inside)[None]
+    else:
+        vectors = dense_optima(weights, shortfall, inside)
+    status = np.where(largest > 0, "optimal", "already_satisfied").astype("<U17")
+    status[np.isnan(vectors).any(axis=1)] = "infeasible"
+    nothing = ("position", "objective", "dual_objective", "relative_gap", "dual_violation")
+    return {
+        "status": status,
+        "shortfall": largest,
+        **dict.fromkeys([*nothing, "l0", "l1"], np.nan),
         "residual_norm": np.linalg.norm(vectors, axis=1),
     }, vectors

@@ -32,6 +32,8 @@ class FitData:
         target_class: the class to steer to.
         seed: of the random direction.
         centred: the site removes the mean over d_model, so directions must have mean zero.
+        likelihood_gradient: towards the target class; see
+            :mod:`steering_core.generation.score_gradients`. Only programs on it need it.
 
     """
 
@@ -45,6 +47,7 @@ class FitData:
     target_class: Literal[0, 1] = 1
     seed: int = 0
     centred: bool = False
+    likelihood_gradient: Float[np.ndarray, " d_model"] | None = None
 
     @classmethod
     def of_examples(
@@ -265,6 +268,14 @@ DIRECTIONS: dict[str, type[FixedDirection]] = {
         SingleFeature,
         TopKFeatures,
     )
+}
+
+
+#: The method that finds each direction that is learned from residuals alone.
+FOUND_BY = {
+    "mean_difference": "caa_mean_diff",
+    "contrastive": "caa_contrastive",
+    "repe": "caa_repe",
 }
 
 

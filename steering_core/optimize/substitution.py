@@ -14,9 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.optimize import nnls
 
 from steering_core.optimize.checks import as_float64
 
+#: ``1 / (1 + length²)`` of the shortest vector, in units of the largest single margin's own: below
+#: it margins contradict each other.
+_CONTRADICTION = 1e-12
 _FLAT = 1e-10  # an eigenvalue below this share of the largest makes a matrix singular
 
 
@@ -89,6 +93,37 @@ def dense_optimum(
     if not square > 0:
         raise ValueError("weight must not be zero")
     return substitution.vectors(inside[None] / square)[0]
+
+
+def dense_optima(
+    weights: Float[np.ndarray, "k d_model"],
+    shortfall: Float[np.ndarray, "n k"],
+    substitution: Substitution,
+) -> Float[np.ndarray, "n d_model"]:
+    """Return ``argmin ‖A v‖²  s.t. w_jᵀv ≥ r_j`` for every j, for each row of margins r.
+
+    The floor of every sparse program with several margins; as :func:`dense_optimum` for one. This
+    is least distance programming, solved by non-negative least squares (Lawson and Hanson, Solving
+    Least Squares Problems, 1974, chapter 23).
+
+    Returns:
+        A row per input: zeros where no r is above 0, NaN where the margins contradict each other.
+    """
+    inside = np.stack([substitution.weight(weight) for weight in weights])
+    sizes = np.linalg.norm(inside, axis=1)
+    if not (sizes > 0).all():
+        raise ValueError("weights must not be zero")
+    unit, distance = inside / sizes[:, None], shortfall / sizes
+    found = np.zeros((len(shortfall), inside.shape[1]))
+    for i in np.flatnonzero((distance > 0).any(axis=1)):
+        scale = distance[i].max()  # no vector is shorter, so the lengths below are of order 1
+        system = np.vstack([unit.T, distance[i] / scale])
+        last = np.zeros(len(system))
+        last[-1] = 1.0
+        multipliers, _ = nnls(system, last)
+        rest = system @ multipliers - last
+        found[i] = scale * -rest[:-1] / rest[-1] if -rest[-1] > _CONTRADICTION else np.nan
+    return substitution.vectors(found)
 
 
 def matrix_power(

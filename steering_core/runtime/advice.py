@@ -66,6 +66,7 @@ NEEDS = {
     "solve_variants": Needs(("variant_rows", "prefilter_features"), other=_SAE),
     "solve_declared": Needs(("rows_per_class", "n_prompts"), other=_SAE),
     "estimate_fisher": Needs(("batch_tokens",), batch="batch_prompts", model=True),
+    "likelihood_gradient": Needs(("batch_tokens", "max_tokens"), model=True),
     "dequantise": Needs(other="take a smaller model"),
     "cache_training_activations": Needs(("batch_tokens",), model=True),
     "train_sae": Needs(other="lower d_sae or tokens of sae.train"),

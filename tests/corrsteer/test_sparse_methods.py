@@ -19,6 +19,7 @@ from steering_core.corrsteer.sparse_answers import NO_STEERING, answer_sparse_me
 from steering_core.corrsteer.sparse_methods import TrainingData, strengths
 from steering_core.errors import DataError
 from steering_core.metrics.judges import Judge, Verdict
+from steering_core.probes.calibration import calibrated
 from steering_core.probes.fit import fit_probe
 
 HOW = Decoding(new_tokens=2, batch_rows=8)
@@ -70,6 +71,30 @@ def test_a_program_moves_every_solved_row_past_the_margin_of_the_probe(data, met
         already = probe.decision(test) >= tau
         assert already.any() and np.allclose(vectors_of(added)[already], 0.0)
         assert (added.n_features[already] == 0).all() and (added.n_features[~already] > 0).all()
+
+
+@pytest.mark.parametrize("direction", ["mean_difference", "contrastive", "repe"])
+@pytest.mark.parametrize("method", PROGRAMS)
+def test_a_margin_may_be_on_another_direction_than_the_probe(data, method, direction):
+    settings = SparseMethods(tau=[1.0], epsilon=[20.0], concept_direction=direction)
+    [strength] = strengths(method, settings, data)
+    same = {"mean_difference": "mean_diff"}.get(direction, direction)
+    [fixed] = strengths(f"caa_{same}", SparseMethods(strengths=[1.0]), data)
+    [vector] = vectors_of(fixed.steer(np.zeros((1, 12))))
+    weight, bias = calibrated(vector / np.linalg.norm(vector), data.residuals, data.success)
+    test = np.random.default_rng(1).standard_normal((20, 12))
+    added = vectors_of(strength.steer(test))
+    logits, moved = test @ weight + bias, added @ weight
+    np.testing.assert_allclose(moved, np.maximum(1.0 - logits, 0.0), atol=1e-6)
+    [published] = strengths(method, SparseMethods(tau=[1.0], epsilon=[20.0]), data)
+    assert not np.allclose(added, vectors_of(published.steer(test)))
+
+
+def test_a_margin_on_another_direction_needs_both_outcomes_too(data):
+    always = replace(data, success=np.ones_like(data.success))
+    for direction in ("mean_difference", "repe"):
+        with pytest.raises(DataError, match="one outcome only"):
+            strengths("qp_optimal", SparseMethods(concept_direction=direction), always)
 
 
 @pytest.mark.parametrize("method", ["qp_shared", "socp_shared"])

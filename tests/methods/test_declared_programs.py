@@ -1,5 +1,6 @@
 """Declared programs: their rows, their vectors, and the file that carries both to later stages."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cvxpy as cp
@@ -17,17 +18,18 @@ from steering_core.methods.declared_programs import (
     program_grid,
     solve_declared,
 )
+from steering_core.methods.directions import FitData
 from steering_core.methods.interventions import ProgramLogit, read_plan, write_program
 from steering_core.methods.programs import QPOptimalSteering
 from steering_core.methods.solutions import write_solutions
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.substitution import substitute
+from steering_core.optimize.substitution import dense_optima, substitute
 from steering_core.probes.calibration import calibrated
 from steering_core.statistics.fisher import Fisher, FisherSums
 from steering_core.storage.arrays import save_decoder
 
-DIRECTIONS = ["probe", "mean_difference", "contrastive", "repe"]
+DIRECTIONS = ["probe", "mean_difference", "contrastive", "repe", "likelihood_gradient"]
 METRICS = ["identity", "covariance", "fisher"]
 SITE = Site(1, "pre", False, True)
 H = inputs()
@@ -54,6 +56,12 @@ def declared(**changed):
     return SimpleNamespace(**{**plain, **changed})
 
 
+def training() -> FitData:
+    """The small world's training data, with a likelihood gradient that leans to the concept."""
+    gradient = concept() + 0.2 * decoder()[7]
+    return replace(fit_data(), likelihood_gradient=0.03 * gradient)
+
+
 def fisher() -> Fisher:
     """An estimate in which some directions cost the output a hundred times as much as others."""
     rng = np.random.default_rng(3)
@@ -65,7 +73,7 @@ def fisher() -> Fisher:
 
 def solve(**changed):
     return solve_declared(
-        "mine", declared(**changed), EXAMPLES, H, probe(), fit_data(), decoder(), fisher()
+        "mine", declared(**changed), EXAMPLES, H, probe(), training(), decoder(), fisher()
     )
 
 
@@ -82,7 +90,7 @@ def solve(**changed):
     ],
 )
 def test_every_vector_has_its_margin_on_the_direction(direction, metric, program):
-    weight, bias = oriented_logit(direction, probe(), fit_data())
+    weight, bias = oriented_logit(direction, probe(), training())
     for mode in ("uniform", "static", "shared"):
         found = solve(concept_direction=direction, metric=metric, mode=mode, **program)
         assert found.rows["status"].isin(["optimal", "already_satisfied"]).all()
@@ -104,6 +112,21 @@ def test_every_vector_has_its_margin_on_the_direction(direction, metric, program
         np.testing.assert_allclose(found.rows["residual_norm"], norms)
 
 
+def square_of(metric: str) -> np.ndarray:
+    return {
+        "identity": np.eye(len(concept())),
+        "covariance": covariance_metric(fit_data().residuals, fit_data().labels),
+        "fisher": fisher().metric,
+    }[metric]
+
+
+def cost_of(feature_cost: str) -> np.ndarray:
+    if feature_cost == "unit":
+        return np.ones(len(decoder()))
+    cost = np.sqrt(np.einsum("fi,ij,fj->f", decoder(), fisher().matrix, decoder()))
+    return cost / cost.mean()
+
+
 def oracle(weight, metric, cost, margin, *, qp_lambda=None, epsilon=None):
     """The least objective by a conic solver that knows nothing of paths."""
     rows = decoder()
@@ -122,16 +145,8 @@ def oracle(weight, metric, cost, margin, *, qp_lambda=None, epsilon=None):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("feature_cost", ["unit", "fisher"])
 def test_every_program_is_the_optimum_of_a_solver_without_a_path(direction, metric, feature_cost):
-    weight, _ = oriented_logit(direction, probe(), fit_data())
-    square = {
-        "identity": np.eye(len(weight)),
-        "covariance": covariance_metric(fit_data().residuals, fit_data().labels),
-        "fisher": fisher().metric,
-    }[metric]
-    cost = np.ones(len(decoder()))
-    if feature_cost == "fisher":
-        cost = np.sqrt(np.einsum("fi,ij,fj->f", decoder(), fisher().matrix, decoder()))
-        cost /= cost.mean()
+    weight, _ = oriented_logit(direction, probe(), training())
+    square, cost = square_of(metric), cost_of(feature_cost)
     shared = {"concept_direction": direction, "metric": metric, "feature_cost": feature_cost}
     found = solve(**shared)
     for index, margin in enumerate((1.0, 2.0)):
@@ -151,6 +166,83 @@ def test_every_program_is_the_optimum_of_a_solver_without_a_path(direction, metr
         assert np.sqrt(floor @ square @ floor) == pytest.approx(least, rel=1e-6)
 
 
+SEVERAL = ["mean_difference", "contrastive", "likelihood_gradient"]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("feature_cost", ["unit", "fisher"])
+def test_a_program_with_several_margins_is_the_optimum_of_a_solver_without_a_path(
+    metric, feature_cost
+):
+    weight = np.stack([oriented_logit(one, probe(), training())[0] for one in SEVERAL])
+    square, cost = square_of(metric), cost_of(feature_cost)
+    shared = {"concept_direction": SEVERAL, "metric": metric, "feature_cost": feature_cost}
+    found = solve(**shared)
+    assert found.weight.shape == weight.shape
+    for index, margin in enumerate((1.0, 2.0)):
+        row = found.rows[found.rows["strength_index"] == index].iloc[0]
+        best = oracle(weight, square, cost, margin, qp_lambda=0.5)
+        assert row["objective"] == pytest.approx(best, rel=1e-5)
+        vector = found.vectors[index]
+        length = np.sqrt(vector @ square @ vector)
+        assert (weight @ vector >= margin * (1 - 1e-9)).all()
+    socp = solve(program="socp", qp_lambda=None, epsilon=[1.2 * length], tau=[2.0], **shared)
+    best = oracle(weight, square, cost, 2.0, epsilon=1.2 * length)
+    assert socp.rows["objective"].iloc[0] == pytest.approx(best, rel=1e-5)
+    if feature_cost == "unit":
+        floor = solve(program="dense", qp_lambda=None, tau=[2.0], **shared).vectors[0]
+        v = cp.Variable(weight.shape[1])
+        norm = cp.norm(np.linalg.cholesky(square).T @ v)
+        least = cp.Problem(cp.Minimize(norm), [weight @ v >= 2.0]).solve(solver=cp.CLARABEL)
+        assert np.sqrt(floor @ square @ floor) == pytest.approx(least, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        {"program": "qp"},
+        {"program": "socp", "qp_lambda": None, "epsilon": [30.0]},
+        {"program": "dense", "qp_lambda": None},
+    ],
+)
+@pytest.mark.parametrize("mode", ["uniform", "static", "shared"])
+def test_every_vector_has_its_margin_on_each_of_several_directions(mode, program):
+    logits = [oriented_logit(one, probe(), training()) for one in SEVERAL[:2]]
+    found = solve(concept_direction=SEVERAL[:2], mode=mode, **program)
+    assert found.rows["status"].isin(["optimal", "already_satisfied"]).all()
+    outside = ((EXAMPLES["split"] == "validation") & (EXAMPLES["label"] == 0)).to_numpy()
+    at = np.stack([H @ weight + bias for weight, bias in logits], axis=1)
+    at = {"uniform": 0 * at, "static": at, "shared": np.tile(at[outside].min(axis=0), (25, 1))}[
+        mode
+    ]
+    shortfall = np.concatenate([tau - at for tau in (1.0, 2.0)])
+    vectors = found.vectors[found.index]
+    moved = np.stack([vectors @ weight for weight, _ in logits], axis=1)
+    asked = shortfall.max(axis=1) > 0
+    assert asked.any() and not vectors[~asked].any()
+    assert (moved[asked] >= shortfall[asked] - 1e-6).all()
+    # Of the margins of a row at least one binds.
+    np.testing.assert_allclose((moved - shortfall)[asked].min(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose(found.rows["shortfall"], shortfall.max(axis=1))
+    assert len(found.vectors) == (2 if mode != "static" else 50)
+
+
+def test_margins_that_contradict_each_other_have_no_dense_vector():
+    weights = np.stack([concept(), -concept()])
+    found = dense_optima(
+        weights, np.array([[1.0, 0.5], [1.0, -2.0], [-1.0, -1.0]]), substitute(decoder())
+    )
+    assert np.isnan(found[0]).all() and not found[2].any()
+    np.testing.assert_allclose(found[1], concept())
+
+
+def test_a_list_of_one_direction_is_that_direction():
+    assert np.array_equal(
+        solve(concept_direction=["contrastive"]).vectors,
+        solve(concept_direction="contrastive").vectors,
+    )
+
+
 def test_coefficients_are_counted_as_they_are_whatever_they_cost():
     found = solve(feature_cost="fisher")
     inside = substitute(decoder(), None, fisher().feature_cost(decoder()))
@@ -161,10 +253,15 @@ def test_coefficients_are_counted_as_they_are_whatever_they_cost():
     np.testing.assert_allclose(found.vectors[-1], delta @ decoder())
 
 
+def test_a_program_on_the_likelihood_gradient_needs_it():
+    with pytest.raises(ValueError, match="data: the likelihood gradient is missing"):
+        oriented_logit("likelihood_gradient", probe(), fit_data())
+
+
 def test_a_program_in_the_metric_of_kl_needs_an_estimate():
     with pytest.raises(ValueError, match="fisher: the program needs"):
         solve_declared(
-            "mine", declared(metric="fisher"), EXAMPLES, H, probe(), fit_data(), decoder()
+            "mine", declared(metric="fisher"), EXAMPLES, H, probe(), training(), decoder()
         )
 
 
