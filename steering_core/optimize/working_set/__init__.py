@@ -2,5 +2,6 @@
 
 ``solver`` is where to start. It solves a small program on a working set of columns, prices every
 column of the full dictionary, and repeats with the columns that would lower the objective.
-``limits`` are the bounds of the coefficients, ``variants`` the named programs of an experiment.
+``limits`` are the bounds of the coefficients, ``guards`` bound the residual along other directions,
+``variants`` are the named programs of an experiment.
 """

@@ -67,7 +67,7 @@ def guess(
     usable = program.caps > 0
     capped = usable & (program.caps - x <= -cost * size)
     free = usable & ~capped & (x > np.maximum(cost, 1e-12) * size)
-    tight = mu / _size(mu) > np.maximum((program.margins @ x - s) / _size(s), 1e-12)
+    tight = mu / _size(mu) > np.maximum((program.margins @ x - s) / reaches(s), 1e-12)
     return ActiveSet(free, capped, tight)
 
 
@@ -121,7 +121,7 @@ def violations(
     column = np.where(active.free, free, column)
     column[program.caps <= 0] = 0.0
     gap = s - program.margins @ x
-    margin = np.where(active.tight, -mu / _size(mu), gap / _size(s))
+    margin = np.where(active.tight, -mu / _size(mu), gap / reaches(s))
     return np.where(column > _ZERO, column, 0.0), np.where(margin > _ZERO, margin, 0.0)
 
 
@@ -170,6 +170,14 @@ def tidied(program: Program, s: PerMargin, x: PerColumn, active: ActiveSet) -> P
     return np.clip(x, 0.0, program.caps)
 
 
+def reaches(s: PerMargin) -> PerMargin:
+    """Size of each margin: of the largest one, or its own if that is larger.
+
+    The bound of a guard is a negative margin. A wide one must not widen the tolerance of others.
+    """
+    return np.maximum(np.abs(s), max(float(s.max(initial=0.0)), 1e-300))
+
+
 def holds(program: Program, active: ActiveSet, s: PerMargin, x: PerColumn, mu: PerMargin) -> bool:
     """Whether a solution of the equations of an active set is optimal."""
     columns, margins = violations(program, active, s, x, mu)
@@ -192,8 +200,8 @@ def cholesky(
 
 def _meets(program: Program, active: ActiveSet, s: PerMargin, x: PerColumn) -> bool:
     """Whether the tight margins hold; they do not if the free columns are too few or too alike."""
-    gap = (s - program.margins @ x)[active.tight]
-    return bool((np.abs(gap) <= _ZERO * _size(s)).all())
+    gap = s - program.margins @ x
+    return bool((np.abs(gap) <= _ZERO * reaches(s))[active.tight].all())
 
 
 def _pivot(

@@ -39,7 +39,8 @@ class Outcome:
     """One input's solution; NaN where there is none.
 
     ``miss`` is the worst violation of a constraint, relative to the largest shortfall (margins,
-    each in units of its best feature's gain) or to ε (budget).
+    each in units of its best feature's gain) or to ε (budget). ``prices`` of the margins (in these
+    units) and ``budget_price`` η, with ``ν = η Dᵀδ``, are the multipliers of ``dual_objective``.
     """
 
     status: str
@@ -52,6 +53,8 @@ class Outcome:
     iterations: int = 0
     rounds: int = 0
     inner: str = ""
+    prices: PerMargin | None = None
+    budget_price: float = np.nan
 
     @classmethod
     def without_solution(cls, status: str, d_sae: int) -> "Outcome":
@@ -229,6 +232,8 @@ class QPInputProgram:
             certificate.violation,
             np.sqrt(square) / scale,
             miss,
+            prices=point.mu / (shrink * columns.unit),
+            budget_price=scale / (shrink * columns.unit),
         )
 
 
@@ -315,6 +320,9 @@ class ConeInputProgram:
             certificate.violation,
             norm,
             max(margin, norm / self._epsilon - 1.0),
+            prices=point.mu / (certificate.shrink * columns.unit),
+            budget_price=float(np.linalg.norm(point.nu))
+            / (max(norm, 1e-300) * certificate.shrink * columns.unit),
         )
 
 

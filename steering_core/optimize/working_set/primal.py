@@ -22,6 +22,7 @@ from steering_core.optimize.working_set.active_set import (
     affine,
     cholesky,
     finish_qp,
+    reaches,
     violations,
 )
 
@@ -69,7 +70,7 @@ def primal_qp(
         return None
     active, x = reduced
     reached = program.margins @ x
-    size = max(float(np.abs(s).max()), 1e-300)
+    size = reaches(s)
     tight = (mu > 0) & (reached - s <= 1e-6 * size)
     relaxed = np.where(tight, reached, np.minimum(s, reached))
     active = replace(active, tight=_spanned(program, active.free, tight, mu))
@@ -125,7 +126,7 @@ def _blocking(
     columns[up] = (program.caps[up] - x[up]) / step[up]
     fall = -(program.margins @ step)
     slack = np.maximum(program.margins @ x - s, 0.0)
-    loose = ~active.tight & (fall > slack + 1e-12 * np.abs(s).max(initial=0.0))
+    loose = ~active.tight & (fall > slack + 1e-12 * reaches(s))
     room[x.size :][loose] = slack[loose] / fall[loose]
     first = int(room.argmin())
     return (float(room[first]), first) if room[first] < 1.0 else (1.0, None)

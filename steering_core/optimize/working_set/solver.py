@@ -26,6 +26,7 @@ from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.solution import STATUSES
 from steering_core.optimize.working_set.active_set import PerMargin
 from steering_core.optimize.working_set.columns import WorkingColumns
+from steering_core.optimize.working_set.guards import Guards
 from steering_core.optimize.working_set.inner import ConeSolver, WarmOSQP
 from steering_core.optimize.working_set.input_programs import (
     ConeInputProgram,
@@ -54,6 +55,9 @@ class WorkingSetSolutions:
         shortfall: r, ``(n, k)``.
         parameter: λ or ε, ``(n,)``.
         delta: δ, ``(n, d_sae)`` CSR; negative entries are features turned down.
+        prices: μ of the dual bound, feasible for the dual: of the k margins, then of the two sides
+            of each finite guard, ``(n, k + 2m)``.
+        budget_price: η of the dual bound, whose multiplier of the residual vector is ``η Dᵀδ``.
         iterations: of the inner solver, all rounds together.
         rounds: how often the reduced costs of the full dictionary were computed.
         inner: the inner solver whose point was used, e.g. ``"clarabel"`` if OSQP did not converge;
@@ -66,8 +70,9 @@ class WorkingSetSolutions:
         shortfall: Float[np.ndarray, "n k"],
         parameter: Float[np.ndarray, " n"],
         outcomes: list[Outcome],
+        gain: Float[np.ndarray, " rows"],
     ) -> None:
-        self._dictionary = dictionary
+        self._dictionary, self._outcomes, self._gain = dictionary, outcomes, gain
         self.shortfall, self.parameter = shortfall, parameter
         empty = sparse.csr_array((0, dictionary.d_sae))
         self.delta = (
@@ -81,12 +86,22 @@ class WorkingSetSolutions:
             ("residual_norm", "norm"),
         ):
             setattr(self, name, np.array([getattr(o, source) for o in outcomes], dtype=float))
+        nothing = np.full(gain.size, np.nan)
+        prices = [nothing if o.prices is None else o.prices / gain for o in outcomes]
+        self.prices = np.array(prices).reshape(len(outcomes), gain.size)
+        self.budget_price = np.array([o.budget_price for o in outcomes], dtype=float)
         self.iterations = np.array([o.iterations for o in outcomes], dtype=np.int64)
         self.rounds = np.array([o.rounds for o in outcomes], dtype=np.int64)
         self.inner = np.array([o.inner for o in outcomes], dtype="<U8")
 
     def __len__(self) -> int:
         return self.status.size
+
+    def rows(self, index: Int[np.ndarray, " m"]) -> "WorkingSetSolutions":
+        """The solutions of some inputs."""
+        chosen = [self._outcomes[i] for i in index]
+        arrays = self.shortfall[index], self.parameter[index]
+        return WorkingSetSolutions(self._dictionary, *arrays, chosen, self._gain)
 
     @property
     def solved(self) -> Bool[np.ndarray, " n"]:
@@ -122,8 +137,9 @@ class WorkingSet:
     """Exact solutions for k margins and any limits, one input after the other.
 
     ``min ‖δ‖₁ + (λ/2)‖Dᵀδ‖²`` or ``min ‖δ‖₁ s.t. ‖Dᵀδ‖ ≤ ε``, subject to ``(D w_j)ᵀδ ≥ r_j``,
-    j = 1..k, and ``−down ≤ δ ≤ up`` (:class:`Limits`). Columns, factorisation and last solution
-    are kept from input to input and from call to call, so each input starts warm.
+    j = 1..k, ``−down ≤ δ ≤ up`` (:class:`Limits`) and, with guards, ``|g_j·Dᵀδ| ≤ κ_j``. Columns,
+    factorisation and last solution are kept from input to input and from call to call, so each
+    input starts warm.
 
     Args:
         decoder: ``(d_sae, d_model)``, numpy or torch; or a ``Dictionary``.
@@ -131,6 +147,7 @@ class WorkingSet:
         cone_solver: inner solver of the SOCP, ``"clarabel"`` or ``"scs"``; the QP uses OSQP.
         warm: start OSQP from the last solution; False is for benchmarks.
         device: where products with the whole dictionary run.
+        guards: how far the solutions may move the residual along other directions.
 
     Raises:
         ValueError: naming the argument.
@@ -144,12 +161,22 @@ class WorkingSet:
         cone_solver: ConeSolver = "clarabel",
         warm: bool = True,
         device: str | torch.device = "cpu",
+        guards: Guards | None = None,
     ) -> None:
         if cone_solver not in ("clarabel", "scs"):
             raise ValueError(f"cone_solver must be 'clarabel' or 'scs', not {cone_solver!r}.")
         dictionary = decoder if isinstance(decoder, Dictionary) else Dictionary(decoder, device)
         directions = as_directions(directions, dictionary.d_model)
         self._dictionary, self._cone_solver = dictionary, cone_solver
+        self._k, self._bounds = len(directions), np.zeros(0)
+        if guards is not None:
+            guards = guards.finite
+            if guards.directions.shape[1] != dictionary.d_model:
+                raise ValueError(
+                    f"guards must be (m, {dictionary.d_model}), not {guards.directions.shape}."
+                )
+            directions = np.concatenate([directions, guards.rows])
+            self._bounds = guards.bounds
         # Scale so that each direction's best feature gains 1: solvers use absolute tolerances.
         gains = WorkingColumns(dictionary, directions).gains
         gain = np.where((gains > 0).any(axis=1), gains.max(axis=1), np.abs(gains).max(axis=1))
@@ -206,8 +233,8 @@ class WorkingSet:
         tolerance: float,
         make: Callable[[PerMargin, float, Caps], InputProgram],
     ) -> WorkingSetSolutions:
-        k, d_sae = self._columns.directions.shape[0], self._columns.d_sae
-        shortfall, tolerance = _margins(shortfall, k), tolerated(tolerance)
+        d_sae = self._columns.d_sae
+        shortfall, tolerance = _margins(shortfall, self._k), tolerated(tolerance)
         n = len(shortfall)
         limits = (limits or Limits()).checked(n, d_sae)
         parameter = match(name, parameter, n)
@@ -219,9 +246,10 @@ class WorkingSet:
             elif name == "epsilon" and parameter[i] == 0:
                 outcomes.append(Outcome.without_solution("infeasible", d_sae))
             else:
-                outcome = self._one(make(shortfall[i] / self._gain, float(parameter[i]), caps))
+                r = np.concatenate([shortfall[i], self._bounds]) / self._gain
+                outcome = self._one(make(r, float(parameter[i]), caps))
                 outcomes.append(outcome.judged(tolerance))
-        return WorkingSetSolutions(self._dictionary, shortfall, parameter, outcomes)
+        return WorkingSetSolutions(self._dictionary, shortfall, parameter, outcomes, self._gain)
 
     def _one(self, input_program: InputProgram) -> Outcome:
         """Solve one input. If a factorisation breaks down, only this input has failed."""
