@@ -49,6 +49,33 @@ rule activation_manifest:
         "../workflow_scripts/activation_manifest.py"
 
 
+# Few texts, so one job caches and lists them.
+rule cache_prompts:
+    input:
+        resources=rules.fetch.output.resources,
+        prompts=rules.prompts.output.prompts,
+    output:
+        part="results/{experiment}/prompts/activations/part-0.parquet",
+        manifest="results/{experiment}/prompts/activations/manifest.json",
+    log:
+        "results/{experiment}/logs/cache_prompts.log",
+    benchmark:
+        "results/{experiment}/benchmarks/cache_prompts.tsv"
+    conda:
+        "../envs/steering.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(16000),
+        runtime=minutes(60),
+        gpu=gpus,
+    params:
+        model=model,
+        settings=settings("max_tokens", "batch_tokens", "device"),
+        code=code("cache_prompts.py"),
+    script:
+        "../workflow_scripts/cache_prompts.py"
+
+
 rule encode_features:
     input:
         resources=rules.fetch.output.resources,

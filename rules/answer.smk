@@ -4,7 +4,7 @@
 
 rule matched:
     input:
-        solutions=all_solutions,
+        solutions=all_solutions_and_prompts,
         effects=rules.probe_effects.output.effects,
         divergence=methods_of(rules.divergence.output.divergence),
         judged=rules.judge.output.judged,
@@ -79,7 +79,7 @@ rule answer:
 rule differences:
     input:
         pareto=rules.pareto.output.pareto,
-        examples=rules.examples.output.examples,
+        prompts=rules.prompts.output.prompts,
         divergence=methods_of(rules.divergence.output.divergence),
         judged=rules.judge.output.judged,
     output:

@@ -31,7 +31,9 @@ from steering_core.config.resolve import (
 )
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
+from steering_core.data.concept import read_concept
 from steering_core.early_checks import check_before_any_job
+from steering_core.runtime.provenance import json_digest
 from steering_core.storage.files import read_json
 
 check_config_files(workflow.config_settings.configfiles, Path.cwd())
@@ -100,11 +102,15 @@ EXAMPLE_SETTINGS = [
     "test_fraction",
     "probe_folds",
     "max_tokens",
-    "new_tokens",
     "long_texts",
-    "n_prompts",
-    "n_validation_prompts",
 ]
+
+#: Settings that determine the table of prompts.
+PROMPT_SETTINGS = ["max_tokens", "long_texts", "n_prompts", "n_validation_prompts"]
+
+
+#: The labelled rows of an experiment, all of them.
+DATASET = "results/{experiment}/dataset.parquet"
 
 
 #: When this run began: verdicts that are older are of earlier runs.
@@ -203,6 +209,46 @@ def setting(name):
 def target_class(wildcards):
     """Return the class that the task steers to."""
     return experiment(wildcards).task.target_class
+
+
+@cache
+def read_concept_file(path, written):
+    """Read a concept file; `written` is the time of its last change."""
+    return read_concept(path)
+
+
+def concept_of(wildcards):
+    """Return the texts of the concept of an experiment."""
+    path = experiment(wildcards).task.concept
+    return read_concept_file(path, Path(path).stat().st_mtime_ns)
+
+
+def concept_texts(*roles):
+    """Return a parameter with a digest of these texts of the concept, not of the whole file."""
+    return lambda wildcards: json_digest(concept_of(wildcards).model_dump(include={*roles}))
+
+
+@cache
+def prompts_in(dataset, written, concept, questions):
+    """Return the prompts that are also rows of a dataset; `concept` is a file and its time."""
+    from pandas import read_parquet
+
+    from steering_core.data.build import prompts_among_rows
+
+    rows = read_parquet(dataset, columns=["text", "group"])
+    return prompts_among_rows(rows, read_concept_file(*concept), questions=questions)
+
+
+def prompts_left_out(wildcards):
+    """Return the prompts that are also rows of the dataset, as the examples leave these rows out.
+
+    Before the dataset is fetched nothing is known. Snakemake asks again when the job is ready.
+    """
+    found, dataset = experiment(wildcards).task, DATASET.format(experiment=wildcards.experiment)
+    if not Path(dataset).is_file():
+        return []
+    times = [Path(path).stat().st_mtime_ns for path in (dataset, found.concept)]
+    return prompts_in(dataset, times[0], (found.concept, times[1]), found.question is not None)
 
 
 def section(found):

@@ -180,7 +180,7 @@ rule corrsteer_as_method:
     input:
         unpack(plan_files),
         resources=rules.fetch.output.resources,
-        examples=rules.examples.output.examples,
+        inputs=rules.examples.output.examples,
     output:
         solutions=PLAN_SOLUTIONS,
         plan=PLAN_VECTORS,
@@ -202,3 +202,17 @@ rule corrsteer_as_method:
         code=code("corrsteer_as_method.py"),
     script:
         "../workflow_scripts/corrsteer_as_method.py"
+
+
+use rule corrsteer_as_method as corrsteer_as_method_prompts with:
+    input:
+        unpack(plan_files),
+        resources=rules.fetch.output.resources,
+        inputs=rules.prompts.output.prompts,
+    output:
+        solutions=PROMPT_PLAN_SOLUTIONS,
+        plan=PROMPT_PLAN_VECTORS,
+    log:
+        "results/{experiment}/logs/corrsteer_as_method_prompts-{method}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/corrsteer_as_method_prompts-{method}.tsv"

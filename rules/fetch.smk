@@ -1,4 +1,4 @@
-# Fetch what an experiment needs, and make its table of texts. Only fetch stages use the network:
+# Fetch what an experiment needs, and make its tables of texts: examples and prompts. Only fetch stages use the network:
 # they pin, download and check everything.
 localrules:
     fetch,
@@ -11,7 +11,7 @@ rule fetch:
         concept=lambda wildcards: ancient(experiment(wildcards).task.concept),
     output:
         resources="results/{experiment}/resources.json",
-        dataset="results/{experiment}/dataset.parquet",
+        dataset=DATASET,
     log:
         "results/{experiment}/logs/fetch.log",
     benchmark:
@@ -22,9 +22,9 @@ rule fetch:
     params:
         model=model,
         task=task,
-        settings=settings("layer", "layers", "max_tokens", "new_tokens"),
-        # Rows and their lengths are checked before the weights are downloaded.
-        examples=checked(settings(*EXAMPLE_SETTINGS)),
+        settings=settings("layer", "layers", "max_tokens"),
+        # Rows, prompts and their lengths are checked before the weights are downloaded.
+        examples=checked(settings(*EXAMPLE_SETTINGS, *PROMPT_SETTINGS, "new_tokens")),
         device=checked(setting("device")),
         code=code("fetch.py"),
     script:
@@ -35,7 +35,8 @@ rule examples:
     input:
         resources=rules.fetch.output.resources,
         dataset=rules.fetch.output.dataset,
-        concept=lambda wildcards: experiment(wildcards).task.concept,
+        # `ancient`: the parameters say what of the concept matters here.
+        concept=lambda wildcards: ancient(experiment(wildcards).task.concept),
     output:
         examples="results/{experiment}/examples.parquet",
         summary="results/{experiment}/examples.json",
@@ -49,6 +50,31 @@ rule examples:
         model=model,
         task=task,
         settings=settings(*EXAMPLE_SETTINGS),
+        concept=concept_texts("contrast", "personas", "queries"),
+        left_out=prompts_left_out,
         code=code("examples.py"),
     script:
         "../workflow_scripts/examples.py"
+
+
+# The prompts have a table of their own: other prompts leave all that is fitted on examples alone.
+rule prompts:
+    input:
+        resources=rules.fetch.output.resources,
+        concept=lambda wildcards: ancient(experiment(wildcards).task.concept),
+    output:
+        prompts="results/{experiment}/prompts.parquet",
+    log:
+        "results/{experiment}/logs/prompts.log",
+    benchmark:
+        "results/{experiment}/benchmarks/prompts.tsv"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        model=model,
+        settings=settings(*PROMPT_SETTINGS),
+        concept=concept_texts("prompts", "validation_prompts"),
+        new_tokens=checked(setting("new_tokens")),
+        code=code("prompts.py"),
+    script:
+        "../workflow_scripts/prompts.py"

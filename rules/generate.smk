@@ -4,9 +4,9 @@
 
 rule generate:
     input:
-        unpack(steering_files),
+        unpack(prompt_steering_files),
         resources=rules.fetch.output.resources,
-        examples=rules.examples.output.examples,
+        prompts=rules.prompts.output.prompts,
         layer=rules.pick_layer.output.layer,
     output:
         generations="results/{experiment}/generations/{method}.parquet",
@@ -42,7 +42,7 @@ rule generate:
 
 rule divergence:
     input:
-        unpack(steering_files),
+        unpack(prompt_steering_files),
         resources=rules.fetch.output.resources,
         layer=rules.pick_layer.output.layer,
         generations=rules.generate.output.generations,

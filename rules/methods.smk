@@ -16,6 +16,12 @@ SOLUTIONS = "results/{experiment}/solutions/{family}.parquet"
 PLAN_SOLUTIONS = "results/{experiment}/plans/{method}.parquet"
 PLAN_VECTORS = "results/{experiment}/plans/{method}.safetensors"
 
+#: The same files for the prompts. They are apart, so that other prompts leave the rest alone.
+PROMPT_SOLUTIONS = "results/{experiment}/prompts/solutions/{family}.parquet"
+PROMPT_PATH = "results/{experiment}/prompts/paths/{family}.safetensors"
+PROMPT_PLAN_SOLUTIONS = "results/{experiment}/prompts/plans/{method}.parquet"
+PROMPT_PLAN_VECTORS = "results/{experiment}/prompts/plans/{method}.safetensors"
+
 
 def plan_source(wildcards):
     """The arm that a plan comes from, and its scales."""
@@ -74,12 +80,36 @@ def steering_files(wildcards):
     return {name: expand(file, **names)[0] for name, file in files.items()}
 
 
+def prompt_steering_files(wildcards):
+    """Return the files with which a method steers the prompts."""
+    names = {"experiment": wildcards.experiment, "method": wildcards.method}
+    files = steering_files(wildcards)
+    if wildcards.method in METHODS:
+        own = {"solutions": PROMPT_SOLUTIONS, "path": PROMPT_PATH}
+        names["family"] = family_of(wildcards.method)
+    else:
+        own = {"solutions": PROMPT_PLAN_SOLUTIONS, "plan": PROMPT_PLAN_VECTORS}
+    return {
+        name: expand(own[name], **names)[0] if name in own else file for name, file in files.items()
+    }
+
+
 def all_solutions(wildcards):
     """Return the solutions of every family with a configured method."""
     families = families_of(experiment(wildcards).settings.methods)
     return [
         *expand(SOLUTIONS, experiment=wildcards.experiment, family=families),
         *expand(PLAN_SOLUTIONS, experiment=wildcards.experiment, method=plans(wildcards)),
+    ]
+
+
+def all_solutions_and_prompts(wildcards):
+    """Return the solutions of every family, for rows and for prompts."""
+    families = families_of(experiment(wildcards).settings.methods)
+    return [
+        *all_solutions(wildcards),
+        *expand(PROMPT_SOLUTIONS, experiment=wildcards.experiment, family=families),
+        *expand(PROMPT_PLAN_SOLUTIONS, experiment=wildcards.experiment, method=plans(wildcards)),
     ]
 
 

@@ -27,7 +27,7 @@ rule pareto:
         provenance=rules.provenance.output.provenance,
         layer=rules.pick_layer.output.layer,
         probes=rules.fit_probes.output.report,
-        solutions=all_solutions,
+        solutions=all_solutions_and_prompts,
         effects=rules.probe_effects.output.effects,
         divergence=methods_of(rules.divergence.output.divergence),
         judged=rules.judge.output.judged,

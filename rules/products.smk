@@ -60,7 +60,7 @@ rule sweep_figure:
 rule generations_page:
     input:
         pareto=rules.pareto.output.pareto,
-        examples=rules.examples.output.examples,
+        prompts=rules.prompts.output.prompts,
         generations=methods_of(rules.generate.output.generations),
         judged=rules.judge.output.judged,
         probes=rules.fit_probes.output.report,
@@ -214,7 +214,7 @@ rule experiment_page:
         summary=results_made("summary.csv"),
         norm_matched=rules.norm_matched.output.table,
         pictures=results_made("matched.svg", "price.svg"),
-        examples=rules.examples.output.examples,
+        prompts=rules.prompts.output.prompts,
         generations=methods_of(rules.generate.output.generations),
         judged=rules.judge.output.judged,
         provenance=rules.provenance.output.provenance,

@@ -32,7 +32,7 @@ rule fit_directions:
 
 rule solve_directions:
     input:
-        examples=rules.examples.output.examples,
+        inputs=rules.examples.output.examples,
         directions=rules.fit_directions.output.directions,
     output:
         solutions="results/{experiment}/solutions/directions.parquet",
@@ -52,6 +52,18 @@ rule solve_directions:
         code=code("solve_directions.py"),
     script:
         "../workflow_scripts/solve_directions.py"
+
+
+use rule solve_directions as solve_directions_prompts with:
+    input:
+        inputs=rules.prompts.output.prompts,
+        directions=rules.fit_directions.output.directions,
+    output:
+        solutions="results/{experiment}/prompts/solutions/directions.parquet",
+    log:
+        "results/{experiment}/logs/solve_directions_prompts.log",
+    benchmark:
+        "results/{experiment}/benchmarks/solve_directions_prompts.tsv"
 
 
 # Follows the path as far as the margins and budgets of a family need it.
@@ -82,6 +94,27 @@ rule solve:
         code=code("solve.py"),
     script:
         "../workflow_scripts/solve.py"
+
+
+# The prompts begin with the path of the rows, and follow it further where they need to.
+use rule solve as solve_prompts with:
+    input:
+        decoder=rules.encode_features.output.decoder,
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+        manifest=rules.activation_manifest.output.manifest,
+        prompts=rules.prompts.output.prompts,
+        prompt_manifest=rules.cache_prompts.output.manifest,
+        layer=rules.pick_layer.output.layer,
+        probe=rules.fit_probes.output.probe,
+        path=rules.solve.output.path,
+    output:
+        path=PROMPT_PATH,
+        solutions=PROMPT_SOLUTIONS,
+    log:
+        "results/{experiment}/logs/solve_prompts-{family}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/solve_prompts-{family}.tsv"
 
 
 # A program that the experiment declares: the margin on any direction, in any metric.
@@ -115,3 +148,23 @@ rule solve_declared:
         code=code("solve_declared.py"),
     script:
         "../workflow_scripts/solve_declared.py"
+
+
+use rule solve_declared as solve_declared_prompts with:
+    input:
+        unpack(gradient_files),
+        decoder=rules.encode_features.output.decoder,
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+        manifest=rules.activation_manifest.output.manifest,
+        prompts=rules.prompts.output.prompts,
+        prompt_manifest=rules.cache_prompts.output.manifest,
+        layer=rules.pick_layer.output.layer,
+        probe=rules.fit_probes.output.probe,
+    output:
+        solutions=PROMPT_PLAN_SOLUTIONS,
+        plan=PROMPT_PLAN_VECTORS,
+    log:
+        "results/{experiment}/logs/solve_declared_prompts-{method}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/solve_declared_prompts-{method}.tsv"

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from steering_core.config.model import Model
@@ -113,8 +112,6 @@ class _BeforeAnyJob:
 
         rows = labelled_rows(read_table(task), task)
         if texts is not None:
-            # The prompts have a check of their own.
-            settings = {**dict(self.settings), "n_prompts": 1, "n_validation_prompts": 0}
             log = logging.getLogger("steering_core.data")
             before = log.level
             log.setLevel(logging.ERROR)  # the stage that makes the table warns
@@ -122,7 +119,7 @@ class _BeforeAnyJob:
                 build_examples(
                     rows,
                     texts,
-                    SimpleNamespace(**settings),
+                    self.settings,
                     lambda some: [1] * len(some),
                     questions=task.question is not None,
                 )
@@ -206,33 +203,31 @@ def check_examples(
     model: Model,
     resources: dict[str, Any],
 ) -> None:
-    """Build the table of examples and discard it.
+    """Build the tables of examples and of prompts and discard them.
 
     Args:
         rows: labelled rows of the dataset.
         task: section of the configuration.
         concept: path of the concept file.
-        settings: of the table of examples.
+        settings: of both tables.
         model: section of the configuration.
         resources: what the fetch stage found; its weights need not be here.
 
     Raises:
-        DataError, ConfigError: as :func:`steering_core.data.build.build_examples`.
+        DataError, ConfigError: as :func:`steering_core.data.build.build_examples` and
+            :func:`steering_core.data.build.build_prompts`.
     """
-    from steering_core.data.build import build_examples
+    from steering_core.data.build import build_examples, build_prompts
     from steering_core.hub.errors import retry_while_unavailable
     from steering_core.models.resources import fetched_tokenizer
     from steering_core.models.tokens import token_counter
 
     tokenizer = retry_while_unavailable(lambda: fetched_tokenizer(model, resources))
-    build_examples(
-        rows,
-        read_concept(concept),
-        settings,
-        token_counter(tokenizer, prepend_bos=resources["saes"][0]["prepend_bos"]),
-        questions=task.question is not None,
-        context=resources["shape"]["context"],
-    )
+    count_tokens = token_counter(tokenizer, prepend_bos=resources["saes"][0]["prepend_bos"])
+    texts, questions = read_concept(concept), task.question is not None
+    context = resources["shape"]["context"]
+    build_examples(rows, texts, settings, count_tokens, questions=questions)
+    build_prompts(texts, settings, count_tokens, new_tokens=settings.new_tokens, context=context)
 
 
 def check_items(

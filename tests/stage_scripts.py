@@ -17,6 +17,9 @@ class Files(SimpleNamespace):
     def get(self, name, default=None):
         return getattr(self, name, default)
 
+    def items(self):
+        return vars(self).items()
+
     def __iter__(self):
         for value in vars(self).values():
             yield from value if isinstance(value, list) else [value]

@@ -21,7 +21,7 @@ from steering_core.config.methods import METHODS, is_adaptive, is_program, progr
 from steering_core.config.resolve import resolve
 from steering_core.config.schema import Settings
 from steering_core.config.task import Task
-from steering_core.data.build import SPLITS, assign_splits, build_examples
+from steering_core.data.build import SPLITS, assign_splits, build_examples, build_prompts
 from steering_core.data.concept import Concept, read_concept
 from steering_core.data.labelled import labelled_rows
 from steering_core.errors import ConfigError, DataError
@@ -454,7 +454,7 @@ def test_10_queries_are_no_prompts_and_pairs_stay_together(tmp_path: Path):
     rows, _ = examples_of(labelled(), FLAT, concept(), SETTINGS, words)
     # RepE's queries are no prompts, and the two texts of a question share a split.
     persona = set(rows.loc[rows["split"] == "persona", "text"])
-    assert not persona & set(rows.loc[rows["split"] == "prompt", "text"])
+    assert not persona & set(build_prompts(concept(), SETTINGS, words)["text"])
     written = concept().model_dump() | {"queries": ["query 0", concept().prompts[0]]}
     (tmp_path / "concept.yaml").write_text(yaml.safe_dump(written))
     with pytest.raises(ConfigError, match="both a prompt and a query"):

@@ -27,7 +27,7 @@ from steering_core.statistics.correlation import StreamingCorrelation
 from steering_core.storage.arrays import load_arrays, save_decoder
 from steering_core.storage.files import write_json
 
-SPLITS = ("train", "validation", "test", "evaluation", "contrast", "persona", "prompt")
+SPLITS = ("train", "validation", "test", "evaluation", "contrast", "persona")
 AXIS = {split: axis for axis, split in enumerate(SPLITS)}
 WIDTH, ROWS = 8, 160
 SITE = {"layer": 1, "hook_name": "hook", "stream": "post", "centred": False, "prepend_bos": True}
@@ -90,6 +90,7 @@ def files(tmp_path) -> dict[str, Path]:
     write_json(found["layer"], SITE)
     save_decoder(found["decoder"], np.eye(WIDTH), "sae")
     found["paths"] = [found.pop("path")]
+    found["inputs"] = found["examples"]
     return found
 
 
@@ -227,7 +228,10 @@ def test_14_results_of_another_seed_or_layer_are_stale(rules):
         "differences",
     }
     assert rules.stale(layer=1) == {"fetch", "pick_layer", "provenance"}
-    families = {"qp_tau": "solve-qp", "qp_lambda": "solve-qp", "strengths": "solve_directions"}
-    families |= {"socp_tau": "solve-socp", "socp_epsilon": "solve-socp"}
-    for setting, rule in families.items():
-        assert rules.stale(**{setting: [0.7]}) == {rule, "provenance"}, setting
+    qp, socp = (
+        {f"{rule}-{name}" for rule in ("solve", "solve_prompts")} for name in ("qp", "socp")
+    )
+    families = {"qp_tau": qp, "qp_lambda": qp, "socp_tau": socp, "socp_epsilon": socp}
+    families["strengths"] = {"solve_directions", "solve_directions_prompts"}
+    for setting, stale in families.items():
+        assert rules.stale(**{setting: [0.7]}) == stale | {"provenance"}, setting

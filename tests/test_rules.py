@@ -6,12 +6,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from workflow_rules import CONFIG, JOB, ROOT, Rules, parse, wildcards_of
 
 from steering_core.config.methods import METHODS
 from steering_core.errors import ConfigError
 from steering_core.runtime.digest import code_digest, used_modules
 
+#: The texts of a concept that each of the two tables is made from.
+ROLES = {
+    "examples": ("contrast", "personas", "queries"),
+    "prompts": ("prompts", "validation_prompts"),
+}
 SCRIPTS = sorted((ROOT / "workflow_scripts").glob("*.py"))
 
 
@@ -70,7 +76,8 @@ def test_another_method_makes_no_other_family_stale(rules):
     methods = [name for name in METHODS if name != "socp_shared"]
     tables = {"fit_directions", "probe_effects", "norm_matched", "pareto", "provenance"}
     tables.add("experiment_page")  # names the methods that can be exported
-    assert rules.stale(methods=methods) == {"solve-socp"} | tables
+    solved = {"solve-socp", "solve_prompts-socp"}
+    assert rules.stale(methods=methods) == solved | tables
 
 
 @pytest.mark.parametrize(
@@ -89,26 +96,66 @@ def test_a_family_without_a_configured_method_has_no_job(rules, monkeypatch, met
     assert rules.names["all_paths"](JOB) == ["results/demo/paths/qp.safetensors"]
 
 
-def test_a_method_steers_with_the_files_of_its_own_family(rules):
+@pytest.mark.parametrize(
+    ("find", "results"),
+    [("steering_files", "results/demo"), ("prompt_steering_files", "results/demo/prompts")],
+)
+def test_a_method_steers_with_the_files_of_its_own_family(rules, find, results):
     files = {
-        method: rules.names["steering_files"](SimpleNamespace(**{**vars(JOB), "method": method}))
+        method: rules.names[find](SimpleNamespace(**{**vars(JOB), "method": method}))
         for method in ("caa_repe", "socp_adaptive")
     }
-    results = "results/demo"
     assert files["caa_repe"] == {
         "solutions": f"{results}/solutions/directions.parquet",
-        "directions": f"{results}/directions.safetensors",
+        "directions": "results/demo/directions.safetensors",
     }
     assert files["socp_adaptive"] == {
         "solutions": f"{results}/solutions/socp.parquet",
         "path": f"{results}/paths/socp.safetensors",
-        **{name: f"{results}/{name}.safetensors" for name in ("decoder", "probe")},
+        **{name: f"results/demo/{name}.safetensors" for name in ("decoder", "probe")},
     }
 
 
 def test_another_number_of_rows_fetches_nothing_again(rules):
     stale = rules.stale(rows_per_class=40, long_texts="truncate")
     assert "examples" in stale and not {"fetch", "fetch_sweep"} & stale
+
+
+@pytest.mark.parametrize(
+    ("settings", "stale"),
+    [
+        ({"new_tokens": 7}, {"generate"}),
+        ({"draws": 3}, {"generate"}),
+        ({"temperature": 0.5, "top_p": 0.5}, {"generate"}),
+        ({"n_prompts": 7}, {"prompts"}),
+        ({"n_validation_prompts": 7}, {"prompts"}),
+        ({"topk": 7}, {"fit_directions"}),
+    ],
+)
+def test_a_setting_of_texts_leaves_what_is_fitted_on_rows_alone(rules, settings, stale):
+    assert rules.stale(**settings) == stale | {"provenance"}
+
+
+def test_prompts_of_the_concept_matter_to_their_own_table_alone(rules, tmp_path, monkeypatch):
+    file = ROOT / CONFIG["tasks"]["sst2"]["concept"]
+    written = yaml.safe_load(file.read_text(encoding="utf-8"))
+    digest = {name: rules.names["concept_texts"](*roles) for name, roles in ROLES.items()}
+
+    def digests(**changed):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.yaml"
+        path.write_text(yaml.safe_dump({**written, **changed}), encoding="utf-8")
+        task = SimpleNamespace(concept=str(path))
+        monkeypatch.setitem(rules.names, "experiment", lambda job: SimpleNamespace(task=task))
+        return {name: one(JOB) for name, one in digest.items()}
+
+    before = digests()
+    assert digests(description="in other words") == before
+    for role, table in (("prompts", "prompts"), ("validation_prompts", "prompts")):
+        now = digests(**{role: written[role][1:]})
+        assert [name for name in ROLES if now[name] != before[name]] == [table]
+    for role in ("contrast", "queries"):
+        now = digests(**{role: written[role][1:]})
+        assert [name for name in ROLES if now[name] != before[name]] == ["examples"]
 
 
 def modules(script: str) -> set[str]:

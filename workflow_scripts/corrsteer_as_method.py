@@ -30,7 +30,7 @@ with job(snakemake):
         params.scales,
         float(norms[0]),
         plan.n_features(choice.layers),
-        read_examples(files.examples, ["validation", "test", "prompt", "validation_prompt"]),
+        read_examples(files.inputs, ["validation", "test", "prompt", "validation_prompt"]),
     )
     vectors = {plan.sites[layer]: plan.vectors[layer] for layer in choice.layers}
     write_plan(snakemake.output.plan, vectors)

@@ -14,7 +14,7 @@ with job(snakemake):
     files, settings = snakemake.input, snakemake.params.settings
     task = Task(**snakemake.params.task)
     names = [judge.name for judge in task.judges] or ["evaluation_probe"]
-    prompts = read_examples(files.examples, ["prompt"])["example_id"]
+    prompts = read_examples(files.prompts, ["prompt"])["example_id"]
     texts = pd.concat([pd.read_parquet(path) for path in files.divergence])
     texts = texts.merge(pd.read_parquet(files.judged), on=[*TEXT_KEY], validate="one_to_one")
     texts = texts[texts["example_id"].isin(prompts)]

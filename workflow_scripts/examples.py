@@ -1,4 +1,4 @@
-"""Make one table of the labelled rows and the concept's texts, with their splits."""
+"""Make one table of the labelled rows and the texts that directions are fitted on."""
 
 from steering_core.runtime.job import job
 
@@ -24,7 +24,6 @@ with job(snakemake):
         SimpleNamespace(**snakemake.params.settings),
         token_counter(tokenizer, prepend_bos=resources["saes"][0]["prepend_bos"]),
         questions=Task(**snakemake.params.task).question is not None,
-        context=resources["shape"]["context"],
     )
     write_examples(snakemake.output.examples, examples)
     write_json(snakemake.output.summary, summary(examples, dropped))

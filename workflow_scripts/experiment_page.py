@@ -14,7 +14,7 @@ with job(snakemake):
 
     files, params = snakemake.input, snakemake.params
     pareto, matched = (pd.read_csv(path) for path in (files.pareto, files.norm_matched))
-    prompts = read_examples(files.examples, ["prompt"])
+    prompts = read_examples(files.prompts, ["prompt"])
     columns = ["method", "strength_index", "strength_name", "strength", "example_id"]
     texts = pd.concat(
         pd.read_parquet(path, columns=[*columns, "status", "prompt", "text"])

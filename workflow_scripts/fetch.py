@@ -16,6 +16,7 @@ with job(snakemake, network=True):
 
     task, model = Task(**snakemake.params.task), Model(**snakemake.params.model)
     settings = SimpleNamespace(**snakemake.params.settings)
+    examples = SimpleNamespace(**snakemake.params.examples)
     steered = None if settings.layer == "auto" else settings.layer
     # Cheap checks first, to find a wrong column, too few rows or a text that is too long before
     # downloading gigabytes of weights. Another stage makes the table of examples.
@@ -27,7 +28,7 @@ with job(snakemake, network=True):
                 layers=settings.layers,
                 steered_layer=steered,
                 max_tokens=settings.max_tokens,
-                new_tokens=settings.new_tokens,
+                new_tokens=examples.new_tokens,
                 device=snakemake.params.device,
             ),
             "classifier": describe_judge(task.classifier),
@@ -35,7 +36,6 @@ with job(snakemake, network=True):
         }
     )
     rows, dataset = retry_while_unavailable(lambda: fetch_labelled(task))
-    examples = SimpleNamespace(**snakemake.params.examples)
     check_examples(rows, task, snakemake.input.concept, examples, model, found)
     # With `layer: auto`, the layer sweep downloads every SAE.
     layers = [] if steered is None else [steered]

@@ -3,7 +3,7 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
-    from steering_core.data.examples import PROMPT_SPLITS, read_examples
+    from steering_core.data.examples import read_examples
     from steering_core.generation.sampling import Sampling
     from steering_core.generation.steered_method import read_steered_method
     from steering_core.generation.table import generate_method, write_generations
@@ -14,7 +14,7 @@ with job(snakemake):
     lm = fetched_model(snakemake.params.model, read_json(files.resources), settings["device"])
     generations = generate_method(
         lm,
-        read_examples(files.examples, PROMPT_SPLITS),
+        read_examples(files.prompts),
         read_steered_method(
             snakemake.wildcards.method,
             dict(files.items()),

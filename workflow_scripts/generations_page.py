@@ -12,7 +12,7 @@ with job(snakemake):
     from steering_core.tables.caveats import judge_warnings, probe_warnings
     from steering_core.tables.pages import generations_page
 
-    prompts = read_examples(snakemake.input.examples, ["prompt"])
+    prompts = read_examples(snakemake.input.prompts, ["prompt"])
     columns = ["method", "strength_index", "strength_name", "strength", "example_id"]
     texts = pd.concat(
         pd.read_parquet(path, columns=[*columns, "draw", "status", "prompt", "text"])

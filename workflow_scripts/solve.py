@@ -1,12 +1,11 @@
-"""Solve a program at every strength for every test row, validation row and prompt."""
+"""Solve a program at every strength for every validation and test row, or for every prompt."""
 
 from steering_core.runtime.job import job
 
 with job(snakemake):
     from types import SimpleNamespace
 
-    from steering_core.activations.reader import ActivationCache
-    from steering_core.data.examples import PROMPT_SPLITS, read_examples
+    from steering_core.activations.reader import read_inputs
     from steering_core.methods.programs import solve_program_grid
     from steering_core.methods.solutions import write_solutions
     from steering_core.optimize.path import SteeringPath
@@ -15,17 +14,21 @@ with job(snakemake):
     from steering_core.storage.files import read_json
 
     files, target_class = snakemake.input, snakemake.params.target_class
-    examples = read_examples(files.examples, ["validation", "test", *PROMPT_SPLITS])
-    cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
+    named = dict(files.items())
+    inputs = read_inputs(named, read_json(files.resources), read_json(files.layer)["hook_name"])
     probe = LinearProbe.load(files.probe).oriented(target_class)
-    path = SteeringPath.fit(load_decoder(files.decoder), probe.weight_vector)
+    decoder = load_decoder(files.decoder)
+    if "path" in named:  # of the rows: the prompts follow it further where they need to
+        path = SteeringPath.load(files.path, decoder)
+    else:
+        path = SteeringPath.fit(decoder, probe.weight_vector)
     solutions = solve_program_grid(
         SimpleNamespace(**snakemake.params.settings),
-        examples,
-        cache.matrix(read_json(files.layer)["hook_name"], examples["example_id"]),
+        inputs.examples,
+        inputs.residuals,
         probe,
         path,
         target_class,
     )
     path.save(snakemake.output.path)
-    write_solutions(solutions, snakemake.output.solutions)
+    write_solutions(solutions[inputs.written(solutions)], snakemake.output.solutions)

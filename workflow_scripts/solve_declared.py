@@ -1,4 +1,4 @@
-"""Solve a declared program at every strength for every test row, validation row and prompt."""
+"""Solve a declared program for every validation and test row, or for every prompt."""
 
 from steering_core.runtime.job import job
 
@@ -6,8 +6,10 @@ with job(snakemake):
     from dataclasses import replace
     from types import SimpleNamespace
 
-    from steering_core.activations.reader import ActivationCache
-    from steering_core.data.examples import PROMPT_SPLITS, read_examples
+    import numpy as np
+
+    from steering_core.activations.reader import ActivationCache, read_inputs
+    from steering_core.data.examples import read_examples
     from steering_core.methods.declared_programs import solve_declared
     from steering_core.methods.directions import FitData
     from steering_core.methods.interventions import ProgramLogit, write_program
@@ -22,7 +24,8 @@ with job(snakemake):
     declared = SimpleNamespace(**snakemake.params.declared)
     layer = read_json(files.layer)
     site = Site(**{key: layer[key] for key in ("layer", "stream", "centred", "prepend_bos")})
-    cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
+    resources = read_json(files.resources)
+    cache = ActivationCache(files.manifest, resources, files.examples)
     data = FitData.of_examples(
         read_examples(files.examples),
         lambda ids: cache.matrix(site.hook_name, ids),
@@ -32,12 +35,12 @@ with job(snakemake):
     if files.get("gradient"):
         gradient = load_arrays(files.gradient)[0]["vector"]
         data = replace(data, likelihood_gradient=gradient)
-    examples = read_examples(files.examples, ["validation", "test", *PROMPT_SPLITS])
+    inputs = read_inputs(dict(files.items()), resources, site.hook_name)
     solved = solve_declared(
         snakemake.wildcards.method,
         declared,
-        examples,
-        cache.matrix(site.hook_name, examples["example_id"]),
+        inputs.examples,
+        inputs.residuals,
         LinearProbe.load(files.probe).oriented(target_class),
         data,
         load_decoder(files.decoder),
@@ -48,5 +51,7 @@ with job(snakemake):
         logit = ProgramLogit(
             declared.program, solved.weight, solved.bias, solved.metric, solved.cost
         )
-    write_program(snakemake.output.plan, site, solved.vectors, solved.index, logit)
-    write_solutions(solved.rows, snakemake.output.solutions)
+    written = inputs.written(solved.rows)
+    used, index = np.unique(solved.index[written], return_inverse=True)
+    write_program(snakemake.output.plan, site, solved.vectors[used], index, logit)
+    write_solutions(solved.rows[written], snakemake.output.solutions)

@@ -1,4 +1,4 @@
-"""Apply each fixed direction at each strength to all test rows, validation rows and prompts."""
+"""Apply each fixed direction at each strength to all validation and test rows, or all prompts."""
 
 from steering_core.runtime.job import job
 
@@ -12,7 +12,7 @@ with job(snakemake):
 
     solutions = solve_directions(
         SimpleNamespace(**snakemake.params.settings),
-        read_examples(snakemake.input.examples, ["validation", "test", *PROMPT_SPLITS]),
+        read_examples(snakemake.input.inputs, ["validation", "test", *PROMPT_SPLITS]),
         lambda method: read_direction(snakemake.input.directions, method),
     )
     write_solutions(solutions, snakemake.output.solutions)

@@ -1,16 +1,19 @@
 """Read cached residuals, whole or batch by batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
 from steering_core.activations.manifest import check_origin, damage_of, origin
+from steering_core.data.examples import PROMPT_SPLITS, read_examples
 from steering_core.errors import StorageError
 from steering_core.storage.files import read_json
 from steering_core.storage.integrity import content_digest
@@ -149,6 +152,55 @@ class ActivationCache:
             f"{example_id} is not in the cache at position {position}: the text is shorter, or the "
             "cache holds last tokens alone (set `cached_positions: all`)."
         )
+
+
+@dataclass(frozen=True, eq=False)
+class SolvedInputs:
+    """The inputs that a program is solved for, in one job.
+
+    Attributes:
+        examples: ``example_id``, ``split`` and ``label`` of the n inputs. The validation rows are
+            always among them, because a shared vector is fitted to them.
+        residuals: of the inputs, as the site sees them.
+        splits: of the inputs whose solutions are written.
+    """
+
+    examples: pd.DataFrame
+    residuals: Float[np.ndarray, "n d_model"]
+    splits: tuple[str, ...]
+
+    def written(self, rows: pd.DataFrame) -> Bool[np.ndarray, " rows"]:
+        """Return the mask of the solution rows that are written."""
+        return rows["split"].isin(self.splits).to_numpy()
+
+
+def read_inputs(
+    files: Mapping[str, str], resources: dict[str, Any], hook_name: str
+) -> SolvedInputs:
+    """Read the validation and test rows with their residuals, or the prompts if they are given.
+
+    Args:
+        files: ``examples`` and ``manifest``; for the prompts also ``prompts`` and
+            ``prompt_manifest``. Other names are ignored.
+        resources: as :class:`ActivationCache`.
+        hook_name: of the site.
+
+    Raises:
+        StorageError: as :class:`ActivationCache`.
+    """
+    splits = ("validation",) if "prompts" in files else ("validation", "test")
+    rows = read_examples(files["examples"], splits)
+    cache = ActivationCache(files["manifest"], resources, files["examples"])
+    residuals = cache.matrix(hook_name, rows["example_id"])
+    if "prompts" not in files:
+        return SolvedInputs(rows, residuals, splits)
+    prompts = read_examples(files["prompts"])
+    cache = ActivationCache(files["prompt_manifest"], resources, files["prompts"])
+    return SolvedInputs(
+        pd.concat([rows, prompts], ignore_index=True),
+        np.concatenate([residuals, cache.matrix(hook_name, prompts["example_id"])]),
+        PROMPT_SPLITS,
+    )
 
 
 def _at(rows: pa.Table, position: int) -> Bool[np.ndarray, " rows"]:

@@ -1,6 +1,7 @@
-"""Build the table of examples: sample and split the labelled rows, add the concept's texts.
+"""Build the tables of texts: the examples, and the prompts that are continued.
 
-Groups are never divided between splits, and both classes have equal shares in each.
+The examples are the labelled rows, sampled and split, and the concept's texts that a direction is
+fitted on. Groups are never divided between splits, and both classes have equal shares in each.
 """
 
 import logging
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from steering_core.data.concept import Concept, concept_rows, texts_by_role
-from steering_core.data.examples import PROMPT_SPLITS, SCHEMA
+from steering_core.data.concept import Concept, concept_rows, prompt_rows, texts_by_role
+from steering_core.data.examples import SCHEMA
 from steering_core.data.same_text import normal_form, normal_forms
 from steering_core.errors import DataError, clipped
 
@@ -32,7 +33,6 @@ def build_examples(
     count_tokens: Callable[[Sequence[str]], list[int]],
     *,
     questions: bool,
-    context: int | None = None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return the table of examples, with the columns of ``SCHEMA``, and how many rows were dropped.
 
@@ -41,17 +41,14 @@ def build_examples(
 
     Args:
         rows: as :func:`steering_core.data.labelled.labelled_rows` returns them.
-        concept: whose texts are added.
+        concept: whose texts are added, without the prompts.
         settings: of the experiment.
         count_tokens: returns the length of each text in tokens as the model reads it, with BOS.
         questions: whether the groups of the rows are questions.
-        context: positions of the model, if prompts are to be continued.
 
     Raises:
         DataError: if texts are too long for ``max_tokens`` and ``long_texts`` is ``error``, if a
-            text has no token, if a prompt and its continuation exceed ``context``, or if the rows
-            are too few.
-        ConfigError: if fewer prompts are written than the settings ask for.
+            text has no token, or if the rows are too few.
 
     """
     rows, dropped = _without_concept_texts(rows, concept, questions=questions)
@@ -67,9 +64,44 @@ def build_examples(
     available = rows["label"].value_counts()
     rows = subsample(rows, settings.rows_per_class, settings.seed)
     rows["split"] = assign_splits(rows, settings, available)
-    texts = concept_rows(concept, settings)
+    texts = concept_rows(concept)
     texts["n_tokens"] = count_tokens(texts["text"].tolist())
-    rows = pd.concat([rows, texts], ignore_index=True)
+    return _within_limits(pd.concat([rows, texts], ignore_index=True), settings), dropped
+
+
+def build_prompts(
+    concept: Concept,
+    settings: "Settings",
+    count_tokens: Callable[[Sequence[str]], list[int]],
+    *,
+    new_tokens: int = 0,
+    context: int | None = None,
+) -> pd.DataFrame:
+    """Return the table of the prompts that are continued, with the columns of ``SCHEMA``.
+
+    Args:
+        concept: whose prompts are taken, reported ones and those for validation.
+        settings: how many of each, and what is done with long texts.
+        count_tokens: as :func:`build_examples`.
+        new_tokens: that must fit behind each prompt.
+        context: positions of the model, if that is to be checked.
+
+    Raises:
+        DataError: if a prompt is too long for ``max_tokens`` and ``long_texts`` is not
+            ``truncate``, has no token, or exceeds ``context`` with its continuation.
+        ConfigError: if fewer prompts are written than the settings ask for.
+
+    """
+    rows = prompt_rows(concept, settings)
+    rows["n_tokens"] = count_tokens(rows["text"].tolist())
+    rows = _within_limits(rows, settings)
+    if context is not None:
+        _check_room(rows, new_tokens, context)
+    return rows
+
+
+def _within_limits(rows: pd.DataFrame, settings: "Settings") -> pd.DataFrame:
+    """Return rows with the columns of ``SCHEMA``; texts above ``max_tokens`` are cut or refused."""
     if not rows["n_tokens"].all():
         empty = rows.loc[rows["n_tokens"].idxmin()]
         raise DataError(f"{empty['example_id']} has no tokens: {clipped(empty['text'])}")
@@ -84,10 +116,27 @@ def build_examples(
             raise DataError(f"{message}. Raise max_tokens, or set long_texts to truncate or drop.")
         log.warning("%s: cut at the end", message)
     rows["n_tokens"] = rows["n_tokens"].clip(upper=settings.max_tokens)
-    if context is not None:
-        _check_room(rows[rows["split"].isin(PROMPT_SPLITS)], settings.new_tokens, context)
     rows["label"] = rows["label"].astype("Int8")
-    return rows[SCHEMA.names], dropped
+    return rows[SCHEMA.names]
+
+
+def prompts_among_rows(rows: pd.DataFrame, concept: Concept, *, questions: bool) -> list[str]:
+    """Return the prompts of a concept that are also rows of a dataset, sorted.
+
+    :func:`build_examples` leaves these rows out. Every other prompt leaves its table as it is.
+
+    Args:
+        rows: columns ``text`` and ``group``.
+        concept: whose prompts are looked for, also those that the settings do not ask for.
+        questions: whether the groups of the rows are questions.
+    """
+    there = set(normal_forms(rows["text"]))
+    if questions:
+        there |= set(normal_forms(rows["group"]))
+    prompts = [*concept.prompts, *concept.validation_prompts]
+    return sorted(
+        text for text, form in zip(prompts, normal_forms(prompts), strict=True) if form in there
+    )
 
 
 def _without_concept_texts(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from steering_core.config.schema import Settings
 
 
+_COLUMNS = ["example_id", "text", "label", "group", "split"]
+
+
 class _Texts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -153,16 +156,12 @@ def check_prompts(concept: Concept, settings: "Settings") -> None:
         raise ConfigError(" ".join(faults)).of(faults)
 
 
-def concept_rows(concept: Concept, settings: "Settings") -> pd.DataFrame:
-    """Return the texts of a concept as rows: pairs, personas with queries, requested prompts.
+def concept_rows(concept: Concept) -> pd.DataFrame:
+    """Return the texts of a concept that a direction is fitted on: pairs, personas with queries.
 
-    Columns: ``example_id, text, label, group, split``; a prompt has no label.
-
-    Raises:
-        ConfigError: as :func:`check_prompts`.
+    Columns: ``example_id, text, label, group, split``.
     """
-    check_prompts(concept, settings)
-    rows: list[tuple[str, str, int | None, str, str]] = []
+    rows: list[tuple[str, str, int, str, str]] = []
     for i, pair in enumerate(concept.contrast):
         rows.append((f"contrast:{i}:positive", pair.positive, 1, f"contrast:{i}", "contrast"))
         rows.append((f"contrast:{i}:negative", pair.negative, 0, f"contrast:{i}", "contrast"))
@@ -170,10 +169,22 @@ def concept_rows(concept: Concept, settings: "Settings") -> pd.DataFrame:
         for label, prefix in ((1, concept.personas.positive), (0, concept.personas.negative)):
             name = "positive" if label else "negative"
             rows.append((f"persona:{i}:{name}", prefix + query, label, f"persona:{i}", "persona"))
-    for split, prompts in (
-        ("prompt", concept.prompts[: settings.n_prompts]),
-        ("validation_prompt", concept.validation_prompts[: settings.n_validation_prompts]),
-    ):
-        for i, prompt in enumerate(prompts):
-            rows.append((f"{split}:{i}", prompt, None, f"{split}:{i}", split))
-    return pd.DataFrame(rows, columns=["example_id", "text", "label", "group", "split"])
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def prompt_rows(concept: Concept, settings: "Settings") -> pd.DataFrame:
+    """Return the requested prompts of a concept as rows, with the same columns; no label.
+
+    Raises:
+        ConfigError: as :func:`check_prompts`.
+    """
+    check_prompts(concept, settings)
+    rows = [
+        (f"{split}:{i}", prompt, None, f"{split}:{i}", split)
+        for split, prompts in (
+            ("prompt", concept.prompts[: settings.n_prompts]),
+            ("validation_prompt", concept.validation_prompts[: settings.n_validation_prompts]),
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+    return pd.DataFrame(rows, columns=_COLUMNS)

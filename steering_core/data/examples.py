@@ -1,7 +1,9 @@
-"""The one table of texts that an experiment reads: its schema, written and read.
+"""The two tables of texts that an experiment reads: their schema, written and read.
 
-Every later stage reads it; how it is built is in :mod:`steering_core.data.build`, so that by the
-code digest an edit there reruns the stage that builds it and not all that read it.
+The examples are rows and texts that something is fitted or measured on, the prompts are continued.
+Other prompts leave every stage alone that reads examples only. How the tables are built is in
+:mod:`steering_core.data.build`, so that by the code digest an edit there reruns the stages that
+build them and not all that read them.
 """
 
 from collections import Counter
@@ -26,10 +28,10 @@ SCHEMA = pa.schema(
     ]
 )
 
-#: Splits of the concept texts, beside those of the dataset.
-CONCEPT_SPLITS = ("contrast", "persona", "prompt", "validation_prompt")
+#: Splits of the concept texts among the examples, beside those of the dataset.
+CONCEPT_SPLITS = ("contrast", "persona")
 
-#: Splits that are continued: reported, and for selecting a strength.
+#: Splits of the prompts: reported, and for selecting a strength.
 PROMPT_SPLITS = ("prompt", "validation_prompt")
 
 

@@ -13,7 +13,7 @@ from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_STAGES = {
-    *("cache_activations", "encode_features", "generate", "divergence", "judge"),
+    *("cache_activations", "cache_prompts", "encode_features", "generate", "divergence", "judge"),
     *("corrsteer_select", "corrsteer_validate", "corrsteer_answer", "corrsteer_fine_tune"),
     "corrsteer_sparse_methods",
 }
@@ -22,6 +22,8 @@ OTHER_STAGES = {
     *(
         "solve",
         "solve_directions",
+        "solve_prompts",
+        "prompts",
         "sweep_layers",
         "fit_probes",
         "fit_directions",

@@ -1,4 +1,4 @@
-"""The one table of texts: sampled, split, measured, and written in a fixed schema."""
+"""The two tables of texts: sampled, split, measured, and written in a fixed schema."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import yaml
 from steering_core.config.resolve import resolve
 from steering_core.config.schema import Settings
 from steering_core.config.task import Task
-from steering_core.data.build import SPLITS, build_examples
+from steering_core.data.build import SPLITS, build_examples, build_prompts, prompts_among_rows
 from steering_core.data.concept import Concept, read_concept
 from steering_core.data.examples import (
     CONCEPT_SPLITS,
@@ -49,14 +49,18 @@ def table(n: int = 100, length: int = 3) -> pd.DataFrame:
     return pd.DataFrame({"text": texts, "label": [i % 2 for i in range(2 * n)]})
 
 
-def examples_of(data: pd.DataFrame, task: Task, concept: Concept, *rest, **context):
+def examples_of(data: pd.DataFrame, task: Task, concept: Concept, *rest):
     """Build the table of examples from the columns of a dataset."""
     questions = task.question is not None
-    return build_examples(labelled_rows(data, task), concept, *rest, questions=questions, **context)
+    return build_examples(labelled_rows(data, task), concept, *rest, questions=questions)
 
 
 def build(data: pd.DataFrame, settings: Settings = SMALL) -> pd.DataFrame:
     return examples_of(data, TASK, CONCEPT, settings, words)[0]
+
+
+def prompts(settings: Settings = SMALL, concept: Concept = CONCEPT, **room) -> pd.DataFrame:
+    return build_prompts(concept, settings, words, **room)
 
 
 def labels(rows: pd.DataFrame, split: str) -> list:
@@ -72,25 +76,45 @@ def test_rows_and_columns():
         assert labels(rows, split).count(0) == labels(rows, split).count(1) > 0
     assert labels(rows, "contrast") == [1, 0] * 3
     assert labels(rows, "persona") == [1, 0] * 2
-    continued = rows["split"].isin(PROMPT_SPLITS)
-    assert rows.loc[continued, "label"].isna().all()
-    assert rows.loc[~continued, "label"].notna().all()
+    assert rows["label"].notna().all()
     assert not rows["truncated"].any()
     assert rows["n_tokens"].tolist() == words(rows["text"])
 
 
 def test_concept_texts():
-    rows = build(table(), SMALL.model_copy(update={"n_prompts": 2}))
+    rows = build(table())
     text = rows.set_index("example_id")["text"]
     assert text["contrast:1:positive"] == "warm 1"
     assert text["contrast:1:negative"] == "cold 1"
     assert text["persona:0:positive"] == "A warm one: what is here"
     assert text["persona:1:negative"] == "A cold one: who is there"
+
+
+def test_the_prompts_have_a_table_of_their_own():
+    rows = prompts(SMALL.model_copy(update={"n_prompts": 2}))
+    assert list(rows.columns) == SCHEMA.names
+    assert rows["example_id"].is_unique and rows["label"].isna().all()
+    assert set(rows["split"]) == set(PROMPT_SPLITS)
+    assert rows["n_tokens"].tolist() == words(rows["text"])
     assert rows.loc[rows["split"] == "prompt", "text"].tolist() == ["one opening", "two openings"]
     validation = rows[rows["split"] == "validation_prompt"]
     assert validation["text"].tolist() == ["another opening", "and one more"]
-    none = build(table(), SMALL.model_copy(update={"n_validation_prompts": 0}))
-    assert "validation_prompt" not in set(none["split"])
+    none = prompts(SMALL.model_copy(update={"n_validation_prompts": 0}))
+    assert set(none["split"]) == {"prompt"}
+
+
+def test_other_prompts_leave_the_examples_alone_unless_they_are_rows():
+    others = {"prompts": ["new", "T0  word WORD"], "validation_prompts": ["newer"]}
+    changed = CONCEPT.model_copy(update=others)
+    data = labelled_rows(table(), TASK)
+    assert prompts_among_rows(data, CONCEPT, questions=False) == []
+    assert prompts_among_rows(data, changed, questions=False) == ["T0  word WORD"]
+    asked = data.assign(group=["new", *data["group"][1:]])
+    assert prompts_among_rows(asked, changed, questions=False) == ["T0  word WORD"]
+    assert prompts_among_rows(asked, changed, questions=True) == ["T0  word WORD", "new"]
+    fewer = changed.model_copy(update={"prompts": ["new"]})
+    assert examples_of(table(), TASK, fewer, SMALL, words)[0].equals(build(table()))
+    assert not examples_of(table(), TASK, changed, SMALL, words)[0].equals(build(table()))
 
 
 def test_no_group_is_in_two_splits_and_duplicates_stay_together():
@@ -232,35 +256,34 @@ def test_the_limit_counts_bos():
 def test_a_long_prompt_is_not_dropped_in_silence():
     concept = CONCEPT.model_copy(update={"prompts": ["word " * 30, "b", "c"]})
     with pytest.raises(DataError, match="prompt:0"):
-        examples_of(table(), TASK, concept, SMALL.model_copy(update={"long_texts": "drop"}), words)
+        prompts(SMALL.model_copy(update={"long_texts": "drop"}), concept)
 
 
 def test_more_prompts_than_are_written_is_refused():
     with pytest.raises(ConfigError, match="n_prompts: 4 are asked for, warmth has 3"):
-        build(table(), SMALL.model_copy(update={"n_prompts": 4}))
+        prompts(SMALL.model_copy(update={"n_prompts": 4}))
     with pytest.raises(
         ConfigError, match=r"n_validation_prompts: 3 are asked for, warmth has 2.*0"
     ):
-        build(table(), SMALL.model_copy(update={"n_validation_prompts": 3}))
+        prompts(SMALL.model_copy(update={"n_validation_prompts": 3}))
 
 
 def test_a_prompt_that_leaves_no_room_to_continue_it_is_named():
     concept = CONCEPT.model_copy(update={"validation_prompts": ["short", "word " * 9]})
-    settings = SMALL.model_copy(update={"new_tokens": 20})
-    assert len(examples_of(table(), TASK, concept, settings, words, context=30)[0])
+    assert len(prompts(concept=concept, new_tokens=20, context=30))
     with pytest.raises(DataError, match=r"new_tokens: validation_prompt:1 has 10 tokens.*29.*20"):
-        examples_of(table(), TASK, concept, settings, words, context=29)
+        prompts(concept=concept, new_tokens=20, context=29)
 
 
 def test_a_text_without_tokens_is_named_and_not_quoted_whole():
-    prompts = ["one opening", "\u200b" * 2**20, "three openings"]
-    concept = CONCEPT.model_copy(update={"prompts": prompts})
+    empty = "\u200b" * 2**20
+    concept = CONCEPT.model_copy(update={"prompts": ["one opening", empty, "three openings"]})
 
     def count(texts):
-        return [0 if text == prompts[1] else n for text, n in zip(texts, words(texts), strict=True)]
+        return [0 if text == empty else n for text, n in zip(texts, words(texts), strict=True)]
 
     with pytest.raises(DataError, match="prompt:1 has no tokens") as caught:
-        examples_of(table(), TASK, concept, SMALL, count)
+        build_prompts(concept, SMALL, count)
     assert len(str(caught.value)) < 1000
 
 
@@ -287,17 +310,18 @@ def test_written_schema_and_round_trip(tmp_path: Path):
     assert found["label"].isna().tolist() == rows["label"].isna().tolist()
     assert found["label"].dropna().tolist() == rows["label"].dropna().tolist()
     assert set(texts) <= set(found["text"])
-    stored = pq.read_table(tmp_path / "e.parquet")
-    prompts = stored.filter(pa.compute.equal(stored["split"], "prompt"))
-    assert prompts["label"].null_count == len(prompts) == 3
+    write_examples(tmp_path / "p.parquet", prompts())
+    stored = pq.read_table(tmp_path / "p.parquet")
+    assert stored.schema.equals(SCHEMA, check_metadata=True)
+    assert stored["label"].null_count == len(stored) == 5
 
 
 def test_reading_some_splits(tmp_path: Path):
     rows = build(table())
     write_examples(tmp_path / "e.parquet", rows)
-    found = read_examples(tmp_path / "e.parquet", ["prompt", "test"])
-    assert set(found["split"]) == {"prompt", "test"}
-    want = rows.loc[rows["split"].isin(["prompt", "test"]), "example_id"]
+    found = read_examples(tmp_path / "e.parquet", ["contrast", "test"])
+    assert set(found["split"]) == {"contrast", "test"}
+    want = rows.loc[rows["split"].isin(["contrast", "test"]), "example_id"]
     assert found["example_id"].tolist() == want.tolist()
     assert found.index.tolist() == list(range(len(found)))
 
@@ -307,6 +331,6 @@ def test_summary_counts_every_row():
     found = summary(rows, {"too_long": 2})
     counts = found["rows"]
     assert sum(counts.values()) == len(rows)
-    assert counts["prompt/none"] == 3
+    assert counts["contrast/0"] == 3
     assert found["dropped"] == {"too_long": 2}
     assert counts["train/0"] == counts["train/1"] == 50

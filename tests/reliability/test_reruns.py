@@ -5,9 +5,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
-from tiny_demo import ROOT, SIZES, TARGETS, command, environment, finished_demo, run
+from tiny_demo import ROOT, SIZES, TARGETS, command, copy_of, environment, finished_demo, run
 
 from steering_core.runtime.digest import used_modules
 
@@ -85,8 +86,51 @@ def test_another_margin_steers_again_with_the_programs_that_read_it_alone():
         "generations_page",
         "features_page",
     }
-    steered = {"solve-qp", "generate-qp_optimal", "divergence-qp_optimal"}
+    steered = {"solve-qp", "solve_prompts-qp", "generate-qp_optimal", "divergence-qp_optimal"}
     assert {Path(log).stem for log in logs} == steered | tables
+
+
+def planned(directory: Path, *changed: str) -> set[str]:
+    """Rules that run if some settings are others, without those that only sum up."""
+    names = {setting.split("=")[0] for setting in changed}
+    sizes = [size for size in SIZES if size.split("=")[0] not in names]
+    done = run(directory, *TARGETS, "--dry-run", sizes=[*sizes, *changed])
+    assert done.returncode == 0, done.stderr[-3000:]
+    return set(re.findall(r"^ *(?:local)?rule (\w+):$", done.stdout + done.stderr, flags=re.M))
+
+
+#: Stages that other prompts and other texts of the same prompts leave alone.
+OF_ROWS = {
+    *("fetch", "examples", "cache_activations", "activation_manifest", "encode_features"),
+    *("fit_probes", "fit_directions", "solve", "solve_directions", "solve_variants"),
+    *("probe_effects", "norm_matched", "features_page", "frontier_figure"),
+}
+OF_PROMPTS = {"prompts", "cache_prompts", "solve_prompts", "solve_directions_prompts"}
+
+
+def test_other_texts_and_other_prompts_leave_the_stages_of_rows_alone(tmp_path):
+    texts = planned(finished_demo(), "new_tokens=5")
+    assert "generate" in texts and not (OF_ROWS | OF_PROMPTS) & texts
+    prompts = planned(finished_demo(), "n_prompts=5")
+    assert OF_PROMPTS <= prompts and not OF_ROWS & prompts
+
+
+def test_a_prompt_of_the_concept_is_read_by_the_stages_of_prompts_alone(tmp_path):
+    directory = copy_of(finished_demo(), tmp_path / "demo")
+    config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    file = directory / config["tasks"]["grammar"]["concept"]
+    written = yaml.safe_load(file.read_text(encoding="utf-8"))
+    rows = pd.read_parquet(directory / "results/demo/dataset.parquet")["text"]
+
+    def stages(first: str) -> set[str]:
+        prompts = [first, *written["prompts"][1:]]
+        file.write_text(yaml.safe_dump({**written, "prompts": prompts}), encoding="utf-8")
+        return planned(directory)
+
+    found = stages("something else that they said")
+    assert OF_PROMPTS <= found and not OF_ROWS - {"fetch"} & found
+    # A row that is a prompt now is left out of the examples, and so all that is fitted on them.
+    assert {"examples", "fit_probes", *OF_PROMPTS} <= stages(rows[0])
 
 
 @pytest.mark.parametrize(

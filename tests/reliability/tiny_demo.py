@@ -60,6 +60,7 @@ PIPELINE = (
         "resources.json",
         "dataset.parquet",
         "examples.*",
+        "prompts*",
         "activations",
         "features.parquet",
         "decoder.*",

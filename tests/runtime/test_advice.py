@@ -30,8 +30,11 @@ MUCH = 8000
 def rules() -> dict[str, str]:
     """The text of every rule."""
     text = "\n".join(path.read_text("utf-8") for path in sorted(RULES.glob("*.smk")))
-    parts = re.split(r"^rule (\w+):$", text, flags=re.MULTILINE)[1:]
-    return dict(zip(parts[::2], parts[1::2], strict=True))
+    parts = re.split(r"^(?:rule|use rule (\w+) as) (\w+)(?: with)?:$", text, flags=re.MULTILINE)[1:]
+    found: dict[str, str] = {}
+    for base, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        found[name] = body if base is None else found[base] + body
+    return found
 
 
 def test_every_stage_that_needs_much_memory_has_its_own_advice():

@@ -95,12 +95,7 @@ def planned(tmp_path_factory):
     directory = tmp_path_factory.mktemp("plan")
     for name in ("config.yaml", "resources"):
         (directory / name).symlink_to(ROOT / name)
-    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
-    script = {
-        rule.split(":", 1)[0]: found[1]
-        for rule in re.split(r"^rule ", rules, flags=re.M)
-        if (found := re.search(r'workflow_scripts/(\w+\.py)"', rule))
-    }
+    script = {rule.name: Path(rule.script).name for rule in parse().rules if rule.script}
     done = subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--rulegraph", "--directory", str(directory)),

@@ -47,12 +47,12 @@ def test_every_stage_is_measured():
     rules = [
         rule
         for file in sorted((ROOT / "rules").glob("*.smk"))
-        for rule in re.split(r"(?m)^(?=rule )", file.read_text("utf-8"))
-        if rule.startswith("rule ") and "\n    script:" in rule
+        for rule in re.split(r"(?m)^(?=rule |use rule )", file.read_text("utf-8"))
+        if rule.startswith("use rule ") or (rule.startswith("rule ") and "\n    script:" in rule)
     ]
     assert len(rules) > 30
     for rule in rules:
-        name = re.match(r"rule (\w+):", rule)[1]
+        name = re.match(r"(?:rule|use rule \w+ as) (\w+)", rule)[1]
         assert re.search(rf'\n    benchmark:\n        "[^"]+/benchmarks/{name}[-.][^"]*"', rule), (
             name
         )
