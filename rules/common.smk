@@ -218,14 +218,22 @@ def read_concept_file(path, written):
 
 
 def concept_of(wildcards):
-    """Return the texts of the concept of an experiment."""
-    path = experiment(wildcards).task.concept
-    return read_concept_file(path, Path(path).stat().st_mtime_ns)
+    """Return the texts of the concept of an experiment; None until a rule has made its file."""
+    path = Path(experiment(wildcards).task.concept)
+    return read_concept_file(str(path), path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def concept_texts(*roles):
-    """Return a parameter with a digest of these texts of the concept, not of the whole file."""
-    return lambda wildcards: json_digest(concept_of(wildcards).model_dump(include={*roles}))
+    """Return a parameter with a digest of these texts of the concept, not of the whole file.
+
+    Snakemake asks again when a job is ready, so the file is there.
+    """
+
+    def digest(wildcards):
+        texts = concept_of(wildcards)
+        return None if texts is None else json_digest(texts.model_dump(include={*roles}))
+
+    return digest
 
 
 @cache
