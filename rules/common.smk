@@ -309,12 +309,17 @@ def codes_of(*files):
 
 
 # --------------------------------------------------------------------------------- inputs
+def all_methods(wildcards):
+    """Return the methods, plans and declared programs of the experiment."""
+    return [*experiment(wildcards).settings.methods, *plans(wildcards)]
+
+
 def methods_of(pattern):
-    """Return an input with a file for each method, plan and declared program of the experiment."""
+    """Return an input with the tables of all methods: a file for each of the jobs that share them."""
     return lambda wildcards: expand(
         pattern,
         experiment=wildcards.experiment,
-        method=[*experiment(wildcards).settings.methods, *plans(wildcards)],
+        shard=range(min(experiment(wildcards).settings.shards, len(all_methods(wildcards)))),
     )
 
 
@@ -351,8 +356,7 @@ def other_results(wildcards):
 def exported_methods(wildcards):
     """Return the methods whose interventions can be exported, in the order of the settings."""
     folder = f"results/{wildcards.experiment}/exports"
-    methods = [*experiment(wildcards).settings.methods, *plans(wildcards)]
-    return [name for name in methods if made_here(f"{folder}/{name}")]
+    return [name for name in all_methods(wildcards) if made_here(f"{folder}/{name}")]
 
 
 def target_in_words(wildcards):

@@ -2,28 +2,31 @@
 # predictions, on the text and on the probes.
 
 
+# One process generates with all methods, so the model is loaded once, and so on for the divergence.
+# The table of each method is kept in `methods` beside the output as soon as it is complete.
 rule generate:
     input:
-        unpack(prompt_steering_files),
+        steering=shard_files,
         resources=rules.fetch.output.resources,
         prompts=rules.prompts.output.prompts,
         layer=rules.pick_layer.output.layer,
     output:
-        generations="results/{experiment}/generations/{method}.parquet",
+        generations="results/{experiment}/generations/part-{shard}.parquet",
     log:
-        "results/{experiment}/logs/generate-{method}.log",
+        "results/{experiment}/logs/generate-{shard}.log",
     benchmark:
-        "results/{experiment}/benchmarks/generate-{method}.tsv"
+        "results/{experiment}/benchmarks/generate-{shard}.tsv"
     conda:
         "../envs/steering.yaml"
     threads: 2
     resources:
         mem_mb=megabytes(16000),
-        runtime=minutes(240),
+        runtime=minutes(720),
         gpu=gpus,
     params:
         model=model,
         target_class=target_class,
+        methods=shard_methods,
         settings=settings(
             "seed",
             "max_tokens",
@@ -42,26 +45,27 @@ rule generate:
 
 rule divergence:
     input:
-        unpack(prompt_steering_files),
+        steering=shard_files,
         resources=rules.fetch.output.resources,
         layer=rules.pick_layer.output.layer,
         generations=rules.generate.output.generations,
     output:
-        divergence="results/{experiment}/divergence/{method}.parquet",
+        divergence="results/{experiment}/divergence/part-{shard}.parquet",
     log:
-        "results/{experiment}/logs/divergence-{method}.log",
+        "results/{experiment}/logs/divergence-{shard}.log",
     benchmark:
-        "results/{experiment}/benchmarks/divergence-{method}.tsv"
+        "results/{experiment}/benchmarks/divergence-{shard}.tsv"
     conda:
         "../envs/steering.yaml"
     threads: 2
     resources:
         mem_mb=megabytes(16000),
-        runtime=minutes(240),
+        runtime=minutes(720),
         gpu=gpus,
     params:
         model=model,
         target_class=target_class,
+        methods=shard_methods,
         settings=settings("positions", "batch_tokens", "device"),
         code=code("divergence.py"),
     script:

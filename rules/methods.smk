@@ -94,6 +94,21 @@ def prompt_steering_files(wildcards):
     }
 
 
+def shard_methods(wildcards):
+    """Return the methods of one of the jobs that share them, with the files they steer with."""
+    shards, name = experiment(wildcards).settings.shards, wildcards.experiment
+    return {
+        method: prompt_steering_files(SimpleNamespace(experiment=name, method=method))
+        for method in all_methods(wildcards)[int(wildcards.shard) :: shards]
+    }
+
+
+def shard_files(wildcards):
+    """Return all files that the methods of such a job steer with."""
+    files = (file for files in shard_methods(wildcards).values() for file in files.values())
+    return [*dict.fromkeys(files)]
+
+
 def all_solutions(wildcards):
     """Return the solutions of every family with a configured method."""
     families = families_of(experiment(wildcards).settings.methods)

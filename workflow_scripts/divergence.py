@@ -1,29 +1,29 @@
-"""Compute KL and base-model surprise of the texts of one method."""
+"""Compute KL and base-model surprise of the texts of all methods of a job."""
 
 from steering_core.runtime.job import job
 
 with job(snakemake):
-    import pandas as pd
+    from pathlib import Path
 
-    from steering_core.generation.steered_method import read_steered_method
+    from steering_core.generation.by_method import SteeredMethods, rows_of
     from steering_core.metrics.divergence import text_divergence
-    from steering_core.models.resources import fetched_model, site_at
     from steering_core.storage.files import read_json
-    from steering_core.storage.parquet import write_parquet
+    from steering_core.storage.parquet import table_digest, write_parquet
 
     files, settings = snakemake.input, snakemake.params.settings
-    lm = fetched_model(snakemake.params.model, read_json(files.resources), settings["device"])
-    rows = text_divergence(
-        lm,
-        pd.read_parquet(files.generations),
-        read_steered_method(
-            snakemake.wildcards.method,
-            dict(files.items()),
-            site_at(read_json(files.layer)),
-            positions=settings["positions"],
-            target_class=snakemake.params.target_class,
-            device=lm.device,
+    methods = SteeredMethods(snakemake.params, read_json(files.resources), read_json(files.layer))
+
+    def texts_of(method):
+        return rows_of(method, files.generations)
+
+    divergence = methods.tables(
+        Path(snakemake.output.divergence).parent / "methods",
+        lambda steered: text_divergence(
+            methods.lm,
+            texts_of(steered.method).to_pandas(),
+            steered,
+            batch_tokens=settings["batch_tokens"],
         ),
-        batch_tokens=settings["batch_tokens"],
+        lambda method: {"texts": table_digest(texts_of(method))},
     )
-    write_parquet(snakemake.output.divergence, rows)
+    write_parquet(snakemake.output.divergence, divergence)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,6 @@ from steering_core.models.language_model import LanguageModel, dtype_name
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 from steering_core.progress import counter
-from steering_core.storage.parquet import write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +153,3 @@ def _warn_of_lost(table: pd.DataFrame, sites: Sequence[Site], lm: LanguageModel)
             "in %s: take a smaller strength, or bfloat16 or float32 as dtype.",
             rows["method"].iloc[0], name, strength, len(rows), where, dtype_name(lm),
         )  # fmt: skip
-
-
-def write_generations(generations: pd.DataFrame, path: str | Path) -> None:
-    """Write the table as Parquet."""
-    write_parquet(path, generations, SCHEMA)

@@ -4,6 +4,8 @@ It has its own module so that stages without tables need not import pandas. Only
 cache, which grows while a model runs, is written by row groups elsewhere.
 """
 
+import hashlib
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -35,3 +37,16 @@ def write_parquet(
         rows = rows.replace_schema_metadata(None)
     with atomic_path(path) as temporary:
         pq.write_table(rows, temporary, compression="zstd")
+
+
+def table_digest(table: pa.Table) -> str:
+    """Return the SHA-256 of the columns and values of a table, however it is stored.
+
+    Raises:
+        TypeError: if a value is none of JSON's.
+    """
+    digest = hashlib.sha256(json.dumps(table.column_names).encode())
+    for batch in table.to_batches(max_chunksize=1024):  # few rows at a time are Python objects
+        for row in batch.to_pylist():
+            digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()

@@ -80,7 +80,9 @@ def test_a_strength_is_selected_on_prompts_that_are_not_reported(world):
     chosen = table[table["selected"]].groupby("method").size()
     assert (chosen == 1).all() and chosen.index.isin(table["method"]).all()
     assert {"no_steering", "caa_mean_diff"} <= set(chosen.index)
-    texts = pd.read_parquet(world / "generations" / "caa_mean_diff.parquet")
+    texts = pd.read_parquet(
+        world / "generations" / "part-0.parquet", filters=[("method", "==", "caa_mean_diff")]
+    )
     prompts = texts["example_id"].str.split(":").str[0].groupby(texts["strength_index"])
     assert (prompts.value_counts().unstack() == [12, 4]).all(axis=None)
     page = (world / "generations.html").read_text(encoding="utf-8")
@@ -153,7 +155,7 @@ def test_a_finished_run_is_not_repeated(world):
 def test_no_stage_leaves_temporary_files_or_an_empty_log(world):
     assert not list(world.rglob("*.tmp"))
     logs = {log.stem: log.read_text() for log in (world / "logs").glob("*.log")}
-    assert {"cache_activations-0", "generate-qp_optimal", "solve-qp", "provenance"} <= set(logs)
+    assert {"cache_activations-0", "generate-0", "solve-qp", "provenance"} <= set(logs)
     for stage, log in logs.items():
         assert " wrote results/demo/" in log.splitlines()[-1], stage
 

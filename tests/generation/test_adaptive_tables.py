@@ -20,13 +20,14 @@ from adaptive_world import (
 from steered_generation import continuations, divergence, generate_method, text_divergence
 
 from steering_core.generation.steered_method import SteeredMethod
-from steering_core.generation.table import SCHEMA, write_generations
+from steering_core.generation.table import SCHEMA
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint
 from steering_core.models.residual_stream import edit_residual
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
+from steering_core.storage.parquet import write_parquet
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_table_counts_positions_without_a_solution(tiny, interventions, table, t
         assert rows["unsolved_positions"].tolist() == alone.unsolved.tolist()
         assert rows["steered_positions"].tolist() == [len(tokens) for tokens in alone.tokens]
     assert table["unsolved_positions"].sum() > 0
-    write_generations(table, tmp_path / "g.parquet")
+    write_parquet(tmp_path / "g.parquet", table, SCHEMA)
     back = pd.read_parquet(tmp_path / "g.parquet")
     assert list(back.columns) == SCHEMA.names
     assert back["unsolved_positions"].sum() == table["unsolved_positions"].sum()

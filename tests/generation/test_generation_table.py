@@ -7,7 +7,7 @@ import pytest
 from steered_generation import generate, generate_method
 
 from steering_core.generation.sampling import Sampling
-from steering_core.generation.table import SCHEMA, write_generations
+from steering_core.generation.table import SCHEMA
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint
@@ -15,6 +15,7 @@ from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
+from steering_core.storage.parquet import write_parquet
 
 SITE = Site(2, "pre", False, True)
 SAMPLING = Sampling(new_tokens=5, temperature=1.0, top_p=0.9, seed=0)
@@ -83,7 +84,7 @@ def test_texts_are_those_of_direct_generation(tiny, made, programs, prompts):
 
 
 def test_written_table_keeps_missing_texts_missing(made, tmp_path):
-    write_generations(made, tmp_path / "g.parquet")
+    write_parquet(tmp_path / "g.parquet", made, SCHEMA)
     table = pq.read_table(tmp_path / "g.parquet")
     assert table.schema.equals(SCHEMA)
     assert table["text"].null_count == table["new_tokens"].null_count == 2

@@ -18,13 +18,14 @@ from steered_generation import continuations, divergence, generate_method, text_
 from steering_core.errors import ModelError
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.sampling import FirstNotFinite, Sampling
-from steering_core.generation.table import SCHEMA, write_generations
+from steering_core.generation.table import SCHEMA
 from steering_core.metrics.judges import ClassJudge
 from steering_core.metrics.judging import judge_texts
 from steering_core.models.residual_stream import last_token_residuals
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 from steering_core.optimize.path import SteeringPath
+from steering_core.storage.parquet import write_parquet
 
 SITE = Site(2, "post", False, True)
 NAMES = ["a", "b", "c", "d"]
@@ -165,7 +166,7 @@ def test_the_table_records_which_text_was_lost_and_the_log_where(generations, tm
     assert len(messages) == 1
     for part in ("caa_mean_diff", "alpha 2", "1 prompts", "blocks.2.hook_resid_post", "float16"):
         assert part in messages[0]
-    write_generations(table, tmp_path / "g.parquet")
+    write_parquet(tmp_path / "g.parquet", table, SCHEMA)
     assert pd.read_parquet(tmp_path / "g.parquet").columns.tolist() == SCHEMA.names
 
 

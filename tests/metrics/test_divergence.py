@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from steering_core.generation.sampling import Sampling
+from steering_core.generation.table import SCHEMA
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint
@@ -31,6 +32,7 @@ from steering_core.models.site import Site
 from steering_core.models.tokens import ROW_STEP
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
+from steering_core.storage.parquet import write_parquet
 
 SITE = Site(2, "pre", False, True)
 POST = Site(1, "post", False, True)
@@ -265,9 +267,7 @@ def generations(tiny, solved):
 def test_divergence_of_texts(tiny, solved, generations, positions, stored, tmp_path):
     table = generations
     if stored:
-        from steering_core.generation.table import write_generations
-
-        write_generations(generations, tmp_path / "g.parquet")
+        write_parquet(tmp_path / "g.parquet", generations, SCHEMA)
         table = pd.read_parquet(tmp_path / "g.parquet")
     got = text_divergence(tiny, table, solved, SITE, positions=positions, batch_tokens=50)
     assert got["example_id"].tolist() == IDS * 2

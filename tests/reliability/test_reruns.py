@@ -86,8 +86,44 @@ def test_another_margin_steers_again_with_the_programs_that_read_it_alone():
         "generations_page",
         "features_page",
     }
-    steered = {"solve-qp", "solve_prompts-qp", "generate-qp_optimal", "divergence-qp_optimal"}
+    steered = {"solve-qp", "solve_prompts-qp", "generate-0", "divergence-0"}
     assert {Path(log).stem for log in logs} == steered | tables
+
+
+def test_only_methods_that_steer_otherwise_are_generated_and_measured_again(tmp_path):
+    directory = copy_of(finished_demo(), tmp_path / "demo")
+    results = directory / "results/demo"
+    target = "results/demo/divergence/part-0.parquet"
+
+    def made() -> dict[str, int]:
+        files = [results / stage / "methods" for stage in ("generations", "divergence")]
+        paths = [path for folder in files for path in sorted(folder.glob("*.parquet"))]
+        return {str(path.relative_to(results)): path.stat().st_mtime_ns for path in paths}
+
+    before, content = made(), (directory / target).read_bytes()
+    assert len(before) == 4
+    sizes = [size for size in SIZES if not size.startswith("qp_tau=")]
+    done = run(directory, target, sizes=[*sizes, "qp_tau=[2.0,3.0]"], forked=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = made()
+    again = {name for name in before if after[name] != before[name]}
+    assert again == {
+        f"{stage}/methods/qp_optimal.parquet" for stage in ("generations", "divergence")
+    }
+    # The output that was removed is put together from its parts, without the model.
+    done = run(directory, target, forked=True)  # the settings of before: one method again
+    assert done.returncode == 0 and (directory / target).read_bytes() == content
+    (directory / target).unlink()
+    kept = made()
+    done = run(directory, target, forked=True)
+    assert done.returncode == 0 and (directory / target).read_bytes() == content
+    assert made() == kept
+    # A damaged part is made again.
+    part = results / "divergence/methods/qp_optimal.parquet"
+    part.write_bytes(part.read_bytes()[:-9])
+    (directory / target).unlink()
+    done = run(directory, target, forked=True)
+    assert done.returncode == 0 and (directory / target).read_bytes() == content
 
 
 def planned(directory: Path, *changed: str) -> set[str]:

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steering_core.storage.parquet import write_parquet
+from steering_core.storage.parquet import table_digest, write_parquet
 
 SCHEMA = pa.schema(
     [
@@ -72,3 +72,16 @@ def test_what_does_not_fit_leaves_the_old_file(tmp_path, rows, wrong, error):
         write_parquet(tmp_path / "a", rows.drop(columns="tokens"), SCHEMA)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
+
+
+def test_the_digest_of_a_table_is_of_its_values_and_names(tmp_path, rows):
+    table = pa.Table.from_pandas(rows, SCHEMA, preserve_index=False)
+    pq.write_table(pa.concat_tables([table] * 3), tmp_path / "a", row_group_size=1)
+    found = table_digest(pq.read_table(tmp_path / "a"))
+    assert found == table_digest(pa.concat_tables([table] * 3).combine_chunks())
+    assert found != table_digest(table) != table_digest(table.rename_columns(["a", "b", "c"]))
+    assert table_digest(table) != table_digest(table.take([1, 0]))
+    nan = pa.table({"x": [float("nan"), 1.0]})
+    assert table_digest(nan) != table_digest(pa.table({"x": [None, 1.0]}))
+    with pytest.raises(TypeError):
+        table_digest(pa.table({"x": [b"bytes"]}))
