@@ -1,4 +1,4 @@
-"""The methods of a job: one model for all, a table of each that is kept, and made again if need be."""
+"""The methods of a job share one model, and the table of each is kept while it is valid."""
 
 from types import SimpleNamespace
 
@@ -85,7 +85,7 @@ def tables(methods, folder, make=None, prompts="p"):
         if make is not None:
             make(steered)
         return generate_method(
-            methods.lm, PROMPTS, steered, Sampling(3, 0.0, 1.0, 0), max_tokens=20, batch_size=3
+            methods.lm, PROMPTS, steered, Sampling(3, None, 1.0, 0), max_tokens=20, batch_size=3
         )
 
     return methods.tables(folder, generate, lambda method: {"prompts": prompts}, SCHEMA), made
