@@ -5,10 +5,10 @@ KILLS ?= 40
 ROUNDS ?= 5
 BIN := .venv/bin
 STAMP := .venv/installed
-# The demo's model is small: each job uses one core, and memory need not limit how many run at once.
-SMALL := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_sparse_methods corrsteer_select divergence \
-	encode_features fit_probes generate judge solve solve_variants sweep_layers)
-ONE_THREAD := $(SMALL) $(addsuffix =1,cache_training_activations corrsteer_validate solve_declared train_sae)
+# Two jobs at a time, one core each: SmolLM2 is small.
+ONE_THREAD := $(addsuffix =1,cache_activations cache_training_activations corrsteer_answer corrsteer_select \
+	corrsteer_sparse_methods corrsteer_validate divergence encode_features fit_probes generate judge solve \
+	solve_declared solve_variants sweep_layers train_sae)
 
 .PHONY: check demo real test stress parity lint format bench bench-table docs report clean
 
@@ -32,7 +32,7 @@ check: $(STAMP)
 	$(BIN)/snakemake -n --quiet all --cores $(CORES) results/$(or $(E),demo)/products.json
 
 demo: $(STAMP)
-	$(BIN)/snakemake --cores $(CORES) demo --set-threads $(SMALL) --resources gpu=1 mem_mb=64000
+	$(BIN)/snakemake --cores $(CORES) demo
 	@$(BIN)/python -m steering_core.corrsteer.show results/demo_praise/corrsteer.csv
 	@echo
 	@$(BIN)/python -m steering_core.tables.show results/demo/pareto.csv

@@ -12,9 +12,9 @@ rule cache_activations:
         "results/{experiment}/benchmarks/cache_activations-{shard}.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, model=1.5),
         runtime=minutes(240),
         gpu=gpus,
     params:
@@ -63,9 +63,9 @@ rule cache_prompts:
         "results/{experiment}/benchmarks/cache_prompts.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, model=1.5),
         runtime=minutes(60),
         gpu=gpus,
     params:
@@ -91,9 +91,9 @@ rule encode_features:
         "results/{experiment}/benchmarks/encode_features.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, sae=4),
         runtime=minutes(120),
         gpu=gpus,
     params:

@@ -10,6 +10,7 @@ from snakemake.logging import logger
 
 from steering_core.runtime.machine import gpus_on
 from steering_core.runtime.digest import code_digest
+from steering_core.runtime.sizes import read_sizes
 from steering_core.config import load_config, resolve
 from steering_core.config.gguf import FOLDER, gguf_path, is_gguf, with_directory
 from steering_core.config.methods import METHODS
@@ -429,9 +430,41 @@ def gpus_for_training(wildcards):
 
 
 # ------------------------------------------------------------------------------ resources
-def megabytes(first):
-    """Return the memory of a job in MB, doubled on every retry."""
-    return lambda wildcards, attempt: first * 2 ** (attempt - 1)
+@cache
+def sizes_in(path, written):
+    """Return the sizes of a fetched model and its SAEs; `written` is the time of the file."""
+    return read_sizes(path)
+
+
+def sizes(wildcards):
+    """Return the sizes of the model and the SAEs of a job; None until they are fetched.
+
+    Snakemake asks again when a job is ready, and then they are.
+    """
+    name = wildcards.run if hasattr(wildcards, "run") else wildcards.experiment
+    path = Path("results", name, "resources.json")
+    return sizes_in(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+def megabytes(first, **times):
+    """Return the memory of a job in MB, doubled on every retry.
+
+    With `model`, `sae` or `judges`, how many times the size of each the job needs, it follows from
+    these sizes. `first` is the request without them, and until they are fetched.
+    """
+
+    def request(wildcards, attempt):
+        found = sizes(wildcards) if times else None
+        needed = first if found is None else found.megabytes(**times)
+        return needed * 2 ** (attempt - 1)
+
+    return request
+
+
+def cores(wildcards):
+    """Return the number of cores of a job that runs the model or reads what it was fitted on."""
+    found = sizes(wildcards)
+    return 2 if found is None else found.cores
 
 
 def minutes(first):

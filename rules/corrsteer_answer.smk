@@ -37,9 +37,9 @@ rule corrsteer_validate:
         "results/{run}/benchmarks/corrsteer_validate-{seed}-{arm}.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(24000),
+        mem_mb=megabytes(24000, model=1.5, judges=1.5),
         runtime=minutes(240),
         gpu=gpus,
     params:
@@ -64,9 +64,9 @@ rule corrsteer_answer:
         "results/{run}/benchmarks/corrsteer_answer-{seed}-{arm}.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(24000),
+        mem_mb=megabytes(24000, model=1.5, judges=1.5),
         runtime=minutes(240),
         gpu=gpus,
     params:
@@ -92,9 +92,9 @@ rule corrsteer_experiment_method:
         "results/{run}/benchmarks/corrsteer_experiment_method-{seed}-{method_arm}.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(24000),
+        mem_mb=megabytes(24000, model=1.5, sae=3, judges=1.5),
         runtime=minutes(240),
         gpu=gpus,
     params:
@@ -123,9 +123,9 @@ rule corrsteer_fine_tune:
         "results/{run}/benchmarks/corrsteer_fine_tune-{seed}.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(48000),
+        mem_mb=megabytes(48000, model=5, judges=1.5),
         runtime=minutes(240),
         gpu=gpus,
     params:
@@ -160,9 +160,9 @@ rule corrsteer_sparse_methods:
         method="|".join(CORRSTEER_METHODS),
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(24000),
+        mem_mb=megabytes(24000, model=1.5, sae=3, judges=1.5),
         runtime=minutes(240),
         gpu=gpus,
     params:

@@ -67,9 +67,9 @@ rule corrsteer_select:
         "results/{run}/benchmarks/corrsteer_select-{seed}-{shard}.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(24000),
+        mem_mb=megabytes(24000, model=1.5, sae=3, judges=1.5),
         runtime=minutes(240),
         gpu=gpus,
     params:

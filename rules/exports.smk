@@ -19,7 +19,7 @@ rule export_intervention:
     conda:
         "../envs/steering.yaml"
     resources:
-        mem_mb=megabytes(8000),
+        mem_mb=megabytes(8000, sae=3),
         runtime=minutes(30),
     params:
         code=code("export_intervention.py"),

@@ -18,9 +18,9 @@ rule generate:
         "results/{experiment}/benchmarks/generate-{shard}.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, model=1.5, sae=2),
         runtime=minutes(720),
         gpu=gpus,
     params:
@@ -57,9 +57,9 @@ rule divergence:
         "results/{experiment}/benchmarks/divergence-{shard}.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, model=1.5, sae=2),
         runtime=minutes(720),
         gpu=gpus,
     params:
@@ -86,9 +86,9 @@ rule judge:
         "results/{experiment}/benchmarks/judge.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, model=1.5, judges=1.5),
         runtime=minutes(120),
         gpu=gpus,
     params:
@@ -123,7 +123,7 @@ rule probe_effects:
     conda:
         "../envs/steering.yaml"
     resources:
-        mem_mb=megabytes(8000),
+        mem_mb=megabytes(8000, sae=3),
         runtime=minutes(60),
     params:
         target_class=target_class,

@@ -38,9 +38,9 @@ rule sweep_layers:
         "layer"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, sae=6),
         runtime=minutes(240),
     params:
         model=model,

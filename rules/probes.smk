@@ -41,7 +41,7 @@ rule correlate_features:
     conda:
         "../envs/steering.yaml"
     resources:
-        mem_mb=megabytes(8000),
+        mem_mb=megabytes(8000, sae=3),
         runtime=minutes(60),
     params:
         code=code("correlate_features.py"),
@@ -67,9 +67,9 @@ rule fit_probes:
         "fits"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(8000),
+        mem_mb=megabytes(8000, sae=3),
         runtime=minutes(60),
     params:
         settings=settings("seed", "probe_folds", "probe_regularisation"),

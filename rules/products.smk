@@ -114,7 +114,7 @@ rule features_page:
     conda:
         "../envs/steering.yaml"
     resources:
-        mem_mb=megabytes(8000),
+        mem_mb=megabytes(8000, sae=3),
         runtime=minutes(30),
     params:
         target_class=target_class,
@@ -172,7 +172,7 @@ rule norm_matched:
     conda:
         "../envs/steering.yaml"
     resources:
-        mem_mb=megabytes(8000),
+        mem_mb=megabytes(8000, sae=3),
         runtime=minutes(30),
     params:
         target_class=target_class,
@@ -263,9 +263,9 @@ rule solve_variants:
         "results/{experiment}/benchmarks/solve_variants.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, sae=6),
         runtime=minutes(240),
     params:
         target_class=target_class,

@@ -20,7 +20,7 @@ rule fit_directions:
     conda:
         "../envs/steering.yaml"
     resources:
-        mem_mb=megabytes(8000),
+        mem_mb=megabytes(8000, sae=3),
         runtime=minutes(60),
     params:
         target_class=target_class,
@@ -45,7 +45,7 @@ rule solve_directions:
     conda:
         "../envs/steering.yaml"
     resources:
-        mem_mb=megabytes(8000),
+        mem_mb=megabytes(8000, sae=3),
         runtime=minutes(60),
     params:
         settings=family_settings("directions"),
@@ -84,9 +84,9 @@ rule solve:
         "results/{experiment}/benchmarks/solve-{family}.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, sae=6),
         runtime=minutes(240),
     params:
         target_class=target_class,
@@ -138,9 +138,9 @@ rule solve_declared:
         method="|".join(PROGRAMS) or "(?!)",
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, sae=6),
         runtime=minutes(240),
     params:
         target_class=target_class,

@@ -38,7 +38,7 @@ with job(snakemake, network=True):
     )
     examples = SimpleNamespace(**snakemake.params.examples)
     check_items(items, entry, examples, model, found, snakemake.params.seeds[0])
-    retry_while_unavailable(
+    parameters = retry_while_unavailable(
         lambda: download(
             model,
             found,
@@ -47,4 +47,5 @@ with job(snakemake, network=True):
         )
     )
     write_parquet(snakemake.output.rows, items)
-    write_json(snakemake.output.resources, {**found, "dataset": dataset})
+    resources = {**found, "dataset": dataset, "parameters": parameters}
+    write_json(snakemake.output.resources, resources)

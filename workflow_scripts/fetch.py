@@ -39,6 +39,7 @@ with job(snakemake, network=True):
     check_examples(rows, task, snakemake.input.concept, examples, model, found)
     # With `layer: auto`, the layer sweep downloads every SAE.
     layers = [] if steered is None else [steered]
-    retry_while_unavailable(lambda: download(model, found, layers))
+    parameters = retry_while_unavailable(lambda: download(model, found, layers))
     write_parquet(snakemake.output.dataset, rows)
-    write_json(snakemake.output.resources, {**found, "dataset": dataset})
+    resources = {**found, "dataset": dataset, "parameters": parameters}
+    write_json(snakemake.output.resources, resources)

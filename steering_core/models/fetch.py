@@ -5,12 +5,14 @@ configurations of model and SAEs, which are small. :func:`download` then downloa
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import snapshot_download
+from safetensors import safe_open
 
 from steering_core.config.model import Model, SAESource
 from steering_core.config.task import Classifier
@@ -171,7 +173,7 @@ def download(
     found: dict[str, Any],
     layers: Sequence[int],
     check_classifier: Callable[[], object] | None = None,
-) -> None:
+) -> dict[str, int]:
     """Download the weights, the smallest first: of the classifier, of SAEs, of the model.
 
     Args:
@@ -180,23 +182,27 @@ def download(
         layers: whose SAEs are downloaded now.
         check_classifier: called as soon as the classifier is downloaded.
 
+    Returns:
+        The numbers of parameters of the ``model`` and of the largest of the ``judges``.
+
     Raises:
         ModelError: if something cannot be loaded, with what to do.
 
     """
-    classifier = found["classifier"]
+    classifier, judges = found["classifier"], [0]
     if classifier is not None and "model" in classifier:
-        fetch_weights(classifier["model"], classifier["revision"])
+        judges.append(fetch_weights(classifier["model"], classifier["revision"]))
         if check_classifier is not None:
             check_classifier()
     for judge in found.get("further_judges", []):
         if "model" in judge:
-            fetch_weights(judge["model"], judge["revision"])
+            judges.append(fetch_weights(judge["model"], judge["revision"]))
     for layer in layers:  # one SAE in memory at a time
         load_sae(model.sae, layer)
     if layers:
         pinned_sae(model, found)  # sae-lens has no revisions: it took the present `main`
-    fetch_weights(found["model"]["id"], found["model"]["revision"])
+    own = fetch_weights(found["model"]["id"], found["model"]["revision"])
+    return {"model": own, "judges": max(judges)}
 
 
 def choose_layers(
@@ -309,8 +315,11 @@ def _sae_revision(source: SAESource, layers: list[int]) -> str:
     return pin(repository, "main")
 
 
-def fetch_weights(repository: str, revision: str) -> None:
+def fetch_weights(repository: str, revision: str) -> int:
     """Download the files of a hub repository that transformers loads, and check its weights.
+
+    Returns:
+        The number of parameters, from which the rules know what memory a job needs.
 
     Raises:
         ModelError: as :func:`require_safetensors`, or if the hub refuses, with what to do.
@@ -320,11 +329,20 @@ def fetch_weights(repository: str, revision: str) -> None:
     if not is_local(repository):
         with explain_hub_errors(repository):
             folder = snapshot_download(repository, revision=revision, allow_patterns=_FILES)
-    require_safetensors(Path(folder), repository)
+    return _parameters(require_safetensors(Path(folder), repository))
 
 
-def require_safetensors(folder: Path, name: str) -> None:
-    """Make sure that ``folder`` has weights that later stages can load.
+def _parameters(files: list[Path]) -> int:
+    """Return the number of parameters in files of weights; their headers alone are read."""
+    count = 0
+    for path in files:
+        with safe_open(path, "np") as file:
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
+    return count
+
+
+def require_safetensors(folder: Path, name: str) -> list[Path]:
+    """Make sure that ``folder`` has weights that later stages can load, and return their files.
 
     Raises:
         ModelError: if there are none in safetensors, or a part that the index lists is missing.
@@ -342,10 +360,12 @@ def require_safetensors(folder: Path, name: str) -> None:
             "same HF_HOME.)"
         )
     if there.suffix == ".json":
-        parts = sorted(set(read_json(there)["weight_map"].values()))
+        parts: list[str] = sorted(set(read_json(there)["weight_map"].values()))
         missing = [part for part in parts if not (folder / part).is_file()]
         if missing:
             raise ModelError(
                 f"{name} lacks {len(missing)} of {len(parts)} files of weights, the first is "
                 f"{missing[0]}: the copy is incomplete."
             )
+        return [folder / part for part in parts]
+    return [there]

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from steering_core.errors import ModelError
 from steering_core.models.fetch import fetch_weights, require_safetensors
@@ -28,7 +29,8 @@ def folder(tmp_path):
 
 def test_whole_weights_pass(folder, tiny_model):
     require_safetensors(folder, "some/model")
-    fetch_weights(str(tiny_model), "main")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert fetch_weights(str(tiny_model), "main") == model.num_parameters()
 
 
 def test_a_missing_part_is_named(folder):

@@ -41,7 +41,7 @@ def test_every_stage_that_needs_much_memory_has_its_own_advice():
     large = {
         name
         for name, text in rules().items()
-        if any(int(mb) >= MUCH for mb in re.findall(r"megabytes\((\d+)\)", text))
+        if any(int(mb) >= MUCH for mb in re.findall(r"megabytes\((\d+)\b", text))
     }
     assert len(large) > 10 and large <= NEEDS.keys() <= rules().keys()
 
