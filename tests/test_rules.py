@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from workflow_rules import CONFIG, JOB, ROOT, Rules, parse, wildcards_of
+from workflow_rules import CONFIG, CORRSTEER_JOB, JOB, ROOT, Rules, parse, wildcards_of
 
 from steering_core.config.methods import METHODS
 from steering_core.errors import ConfigError
 from steering_core.runtime.digest import code_digest, used_modules
+from steering_core.runtime.sizes import BASE
+from steering_core.storage.files import write_json
 
 #: The texts of a concept that each of the two tables is made from.
 ROLES = {
@@ -157,6 +159,40 @@ def test_prompts_of_the_concept_matter_to_their_own_table_alone(rules, tmp_path,
     for role in ("contrast", "queries"):
         now = digests(**{role: written[role][1:]})
         assert [name for name in ROLES if now[name] != before[name]] == ["examples"]
+
+
+def test_a_job_asks_for_what_its_model_needs_once_that_is_fetched(rules, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ask, cores = rules.names["megabytes"](16000, model=1.5, sae=2), rules.names["cores"]
+    assert [ask(JOB, 1), ask(JOB, 2), cores(JOB)] == [16000, 32000, 2]
+    fetched = {
+        "model": {"dtype": "float32"},
+        "shape": {"d_model": 100},
+        "saes": [{"d_sae": 5000}],
+        "parameters": {"model": 1_000_000, "judges": 0},
+    }
+    for job in (JOB, CORRSTEER_JOB):
+        name = job.run if job is CORRSTEER_JOB else job.experiment
+        write_json(Path("results", name, "resources.json"), fetched)
+        needed = BASE + round(1.5 * 4 + 2 * 4)
+        assert [ask(job, 1), ask(job, 2), cores(job)] == [needed, 2 * needed, 1]
+    # What reads no model asks for the same as before.
+    assert rules.names["megabytes"](8000)(JOB, 1) == 8000
+
+
+def test_methods_are_shared_by_as_many_jobs_as_shards(rules, monkeypatch):
+    def of(shard):
+        return list(rules.names["shard_methods"](SimpleNamespace(experiment="demo", shard=shard)))
+
+    names = rules.names["all_methods"](JOB)
+    assert of("0") == names and len(names) > 10
+    files = rules.names["methods_of"]("{shard}")
+    assert files(JOB) == ["0"]
+    monkeypatch.setitem(rules.names["config"], "shards", 3)
+    assert sorted(of("0") + of("1") + of("2")) == sorted(names)
+    assert files(JOB) == ["0", "1", "2"]
+    monkeypatch.setitem(rules.names["config"], "shards", 1000)
+    assert len(files(JOB)) == len(names)  # none has no method
 
 
 def modules(script: str) -> set[str]:
