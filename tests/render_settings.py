@@ -25,8 +25,8 @@ from the rules, and a test holds it to them.
 
 **reads**: the stage reads the setting, so it runs again. **again**: it does not read it, but lies
 downstream of a stage that does. An empty cell: it is left alone. The last column names stages
-without a column of their own that read the setting; `provenance`, which holds every setting, is left
-out. `solve` stands for the rows. The prompts have stages of their own (`prompts`, `cache_prompts`,
+without a column of their own that read the setting, but for `provenance`, which holds every one.
+`solve` stands for the rows. The prompts have stages of their own (`prompts`, `cache_prompts`,
 `solve_prompts`, …), so settings of prompts and of texts leave all that is fitted on rows alone.
 Within `generate` and `divergence` only methods that steer otherwise than before are made again
 ([reliability](reliability.md)).
