@@ -16,9 +16,9 @@ rule estimate_fisher:
         "results/{experiment}/benchmarks/estimate_fisher.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, model=2.5),
         runtime=minutes(120),
         gpu=gpus,
     params:
@@ -52,9 +52,9 @@ rule likelihood_gradient:
         "results/{experiment}/benchmarks/likelihood_gradient.tsv"
     conda:
         "../envs/steering.yaml"
-    threads: 2
+    threads: cores
     resources:
-        mem_mb=megabytes(16000),
+        mem_mb=megabytes(16000, model=2.5),
         runtime=minutes(120),
         gpu=gpus,
     params:
