@@ -86,14 +86,15 @@ def test_another_margin_steers_again_with_the_programs_that_read_it_alone():
         "generations_page",
         "features_page",
     }
-    steered = {"solve-qp", "solve_prompts-qp", "generate-0", "divergence-0"}
+    # The second of two jobs has the program; the other's methods are left alone.
+    steered = {"solve-qp", "solve_prompts-qp", "generate-1", "divergence-1"}
     assert {Path(log).stem for log in logs} == steered | tables
 
 
 def test_only_methods_that_steer_otherwise_are_generated_and_measured_again(tmp_path):
     directory = copy_of(finished_demo(), tmp_path / "demo")
     results = directory / "results/demo"
-    target = "results/demo/divergence/part-0.parquet"
+    target = "results/demo/divergence/part-1.parquet"
 
     def made() -> dict[str, int]:
         files = [results / stage / "methods" for stage in ("generations", "divergence")]
@@ -101,7 +102,7 @@ def test_only_methods_that_steer_otherwise_are_generated_and_measured_again(tmp_
         return {str(path.relative_to(results)): path.stat().st_mtime_ns for path in paths}
 
     before, content = made(), (directory / target).read_bytes()
-    assert len(before) == 4
+    assert len(before) == 8  # two methods and two declared programs, generated and measured
     sizes = [size for size in SIZES if not size.startswith("qp_tau=")]
     done = run(directory, target, sizes=[*sizes, "qp_tau=[2.0,3.0]"], forked=True)
     assert done.returncode == 0, done.stderr[-3000:]
