@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from snakemake.io import Wildcards
+from snakemake.iocontainers import Wildcards
 from workflow_rules import CORRSTEER_JOB, JOB, ROOT, Rules, parse
 
 from steering_core.config.methods import PROGRAM_FAMILIES
