@@ -48,12 +48,15 @@ include: "rules/pareto.smk"
 include: "rules/answer.smk"
 include: "rules/products.smk"
 include: "rules/exports.smk"
+include: "rules/ratings.smk"
 include: "rules/corrsteer_common.smk"
 include: "rules/corrsteer_select.smk"
 include: "rules/corrsteer_answer.smk"
 include: "rules/corrsteer_report.smk"
 include: "rules/corrsteer_tables.smk"
 include: "rules/corrsteer_demo.smk"
+include: "rules/elsewhere_common.smk"
+include: "rules/elsewhere.smk"
 
 
 # End with advice on what to change, after Snakemake's own messages.

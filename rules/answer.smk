@@ -99,3 +99,36 @@ rule differences:
         code=code("differences.py"),
     script:
         "../workflow_scripts/differences.py"
+
+
+# Effect and cost over the size of what is added, with the band in which texts stay fluent.
+rule dose:
+    input:
+        solutions=all_solutions_and_prompts,
+        effects=rules.probe_effects.output.effects,
+        directions=rules.fit_directions.output.directions,
+        generations=methods_of(rules.generate.output.generations),
+        divergence=methods_of(rules.divergence.output.divergence),
+        judged=rules.judge.output.judged,
+    output:
+        table="results/{experiment}/dose.csv",
+        figure=report(
+            "results/{experiment}/dose.svg",
+            caption="report/dose.rst",
+            category="{experiment}",
+            labels={"what": "effect and cost over the dose"},
+        ),
+    log:
+        "results/{experiment}/logs/dose.log",
+    benchmark:
+        "results/{experiment}/benchmarks/dose.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        target_class=target_class,
+        settings=settings("seed", "bootstrap_resamples", "fluent_perplexity", "fluent_repetition"),
+        code=code("dose.py"),
+    script:
+        "../workflow_scripts/dose.py"

@@ -13,7 +13,7 @@ from steering_core.runtime.digest import code_digest
 from steering_core.runtime.sizes import read_sizes
 from steering_core.config import load_config, resolve
 from steering_core.config.gguf import FOLDER, gguf_path, is_gguf, with_directory
-from steering_core.config.methods import METHODS
+from steering_core.config.methods import BASELINE, METHODS, PROMPTING
 from steering_core.config.paths import fixed_part
 from steering_core.config.requests import (
     check_config_files,
@@ -24,6 +24,8 @@ from steering_core.config.requests import (
 )
 from steering_core.config.resolve import (
     check_plans,
+    concept_sets,
+    elsewhere_runs,
     load_corrsteer,
     load_section,
     load_trained,
@@ -42,8 +44,14 @@ config.update(with_nulls(config, workflow.config_settings.config))
 
 EXPERIMENTS = sorted(load_config(config)[0].experiments)
 
-#: The CorrSteer experiments, by name.
-CORRSTEER = load_corrsteer(config)
+#: CorrSteer tasks that other experiments answer to see the cost elsewhere, by name.
+ELSEWHERE = elsewhere_runs(config)
+
+#: The CorrSteer experiments, by name, and these.
+CORRSTEER = {**load_corrsteer(config), **ELSEWHERE}
+
+#: Experiments of each concept set, which one table averages over.
+CONCEPT_SETS = concept_sets(config)
 
 #: Models whose SAEs the rules train, by name.
 TRAINED = {name: with_directory(found) for name, found in load_trained(config).items()}
@@ -68,6 +76,8 @@ PRODUCTS = [
     "verdict.json",
     "matched.csv",
     "matched.svg",
+    "dose.csv",
+    "dose.svg",
     "pareto.csv",
     "pareto.svg",
     "pareto.html",
@@ -137,6 +147,7 @@ wildcard_constraints:
     model="|".join(TRAINED) or "(?!)",
     layer=r"\d+",
     gguf="|".join(map(re.escape, GGUF)) or "(?!)",
+    concept_set="|".join(CONCEPT_SETS) or "(?!)",
 
 
 # ------------------------------------------------------------------ checks before any job
@@ -347,17 +358,47 @@ def results_made(*names):
     ]
 
 
+def elsewhere_results(wildcards):
+    """Return the results about the cost elsewhere, if the experiment looks there."""
+    looks = experiment(wildcards).settings.elsewhere
+    return ["elsewhere.csv", "elsewhere.svg"] if looks else []
+
+
+def ratings(wildcards):
+    """Return the table of ratings, if a judge of the task is behind a server."""
+    rated = any(judge.api is not None for judge in experiment(wildcards).task.judges)
+    return ["ratings.csv"] if rated else []
+
+
+def further_results(wildcards):
+    """Return the results that only some experiments have."""
+    return [*elsewhere_results(wildcards), *ratings(wildcards)]
+
+
+def page_pictures(wildcards):
+    """Return the further pictures on the page of an experiment."""
+    more = [name for name in elsewhere_results(wildcards) if name.endswith(".svg")]
+    return results_made("matched.svg", "price.svg", "dose.svg", *more)(wildcards)
+
+
 def other_results(wildcards):
     """Return the names of the results that the page of an experiment links to."""
     further = results_made("summary.csv", "verdict.json", "matched.csv", "effect_curves.csv")
-    names = [*PRODUCTS, *BESIDE, *(Path(path).name for path in further(wildcards))]
+    names = [
+        *PRODUCTS,
+        *BESIDE,
+        *further_results(wildcards),
+        *(Path(path).name for path in further(wildcards)),
+    ]
     return [name for name in dict.fromkeys(names) if name != "index.html"]
 
 
 def exported_methods(wildcards):
     """Return the methods whose interventions can be exported, in the order of the settings."""
     folder = f"results/{wildcards.experiment}/exports"
-    return [name for name in all_methods(wildcards) if made_here(f"{folder}/{name}")]
+    # Neither adds a vector.
+    vectors = [name for name in all_methods(wildcards) if name not in (BASELINE, PROMPTING)]
+    return [name for name in vectors if made_here(f"{folder}/{name}")]
 
 
 def target_in_words(wildcards):

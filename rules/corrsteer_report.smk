@@ -10,7 +10,9 @@ CORRSTEER_RULES = ["corrsteer_select", "corrsteer_answer", "corrsteer_report"]
 rule corrsteer:
     input:
         expand(
-            "results/{run}/{product}", run=CORRSTEER, product=["corrsteer.csv", "provenance.json"]
+            "results/{run}/{product}",
+            run=[name for name in CORRSTEER if name not in ELSEWHERE],
+            product=["corrsteer.csv", "provenance.json"],
         ),
 
 

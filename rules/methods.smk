@@ -70,7 +70,9 @@ def steering_files(wildcards):
         return files
     family = family_of(wildcards.method)
     files = {"solutions": SOLUTIONS}
-    if family == "directions":
+    if family == "prompt":
+        files["concept"] = experiment(wildcards).task.concept
+    elif family == "directions":
         files["directions"] = rules.fit_directions.output.directions
     else:
         files["decoder"] = rules.encode_features.output.decoder

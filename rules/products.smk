@@ -213,7 +213,7 @@ rule experiment_page:
         verdict=results_made("verdict.json"),
         summary=results_made("summary.csv"),
         norm_matched=rules.norm_matched.output.table,
-        pictures=results_made("matched.svg", "price.svg"),
+        pictures=page_pictures,
         prompts=rules.prompts.output.prompts,
         generations=methods_of(rules.generate.output.generations),
         judged=rules.judge.output.judged,
@@ -319,7 +319,7 @@ rule products:
         provenance=rules.provenance.output.provenance,
         products=lambda wildcards: [
             f"results/{wildcards.experiment}/{product}"
-            for product in [*PRODUCTS, *BESIDE]
+            for product in [*PRODUCTS, *BESIDE, *further_results(wildcards)]
             if product != "products.json"
         ],
     output:
@@ -333,7 +333,13 @@ rule products:
     conda:
         "../envs/steering.yaml"
     params:
-        codes=lambda wildcards: codes_of("layer_sweep", "answer", "products"),
+        codes=lambda wildcards: codes_of(
+            "layer_sweep",
+            "answer",
+            "products",
+            *["elsewhere"] * bool(elsewhere_results(wildcards)),
+            *["ratings"] * bool(ratings(wildcards)),
+        ),
         code=code("products.py"),
     script:
         "../workflow_scripts/products.py"

@@ -66,6 +66,36 @@ use rule solve_directions as solve_directions_prompts with:
         "results/{experiment}/benchmarks/solve_directions_prompts.tsv"
 
 
+rule solve_prompting:
+    input:
+        inputs=rules.examples.output.examples,
+    output:
+        solutions="results/{experiment}/solutions/prompt.parquet",
+    log:
+        "results/{experiment}/logs/solve_prompting.log",
+    benchmark:
+        "results/{experiment}/benchmarks/solve_prompting.tsv"
+    group:
+        "fits"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        code=code("solve_prompting.py"),
+    script:
+        "../workflow_scripts/solve_prompting.py"
+
+
+use rule solve_prompting as solve_prompting_prompts with:
+    input:
+        inputs=rules.prompts.output.prompts,
+    output:
+        solutions="results/{experiment}/prompts/solutions/prompt.parquet",
+    log:
+        "results/{experiment}/logs/solve_prompting_prompts.log",
+    benchmark:
+        "results/{experiment}/benchmarks/solve_prompting_prompts.tsv"
+
+
 # Follows the path as far as the margins and budgets of a family need it.
 rule solve:
     input:

@@ -9,7 +9,7 @@ from steering_core.config.requests import files_made, refuse_unknown_target
 
 MADE_FILES = files_made(
     [strip_wildcard_constraints(str(file)) for rule in workflow.rules for file in rule.output],
-    {"experiment": EXPERIMENTS, "run": CORRSTEER, "table": FILES},
+    {"experiment": EXPERIMENTS, "run": CORRSTEER, "table": FILES, "concept_set": CONCEPT_SETS},
 )
 
 

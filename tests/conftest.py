@@ -60,6 +60,7 @@ _SHARED_RUNS = {
         "tests/reliability/test_reruns.py",
         "tests/reliability/test_determinism.py",
         "tests/reliability/test_both_halves.py",
+        "tests/reliability/test_axbench_concepts.py",
         "tests/reliability/test_tracing.py",
         "tests/cluster/test_slurm.py",
     ),

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from steering_core.config.schema import Settings
 
 Program = Literal["qp", "socp"]
-Family = Literal["directions", "qp", "socp"]
+Family = Literal["directions", "qp", "socp", "prompt"]
 Mode = Literal["fixed", "static", "adaptive", "shared"]
 
 #: The method that adds nothing. Every other method is compared with it.
 BASELINE = "no_steering"
+#: The method that adds nothing to the residual stream either, but puts a text before the prompt.
+PROMPTING = "prompting"
 
 #: The settings that each family's strengths are made of. One job solves one family, so a changed
 #: setting makes the solutions of its own family stale, and no others.
@@ -24,6 +26,7 @@ FAMILY_SETTINGS: dict[str, tuple[str, ...]] = {
     "directions": ("strengths",),
     "qp": ("qp_tau", "qp_lambda"),
     "socp": ("socp_tau", "socp_epsilon"),
+    "prompt": (),
 }
 
 
@@ -33,7 +36,8 @@ class Method:
 
     Attributes:
         name: in the configuration and in every table.
-        family: ``directions`` adds one fixed direction; ``qp`` and ``socp`` solve that program.
+        family: ``directions`` adds one fixed direction; ``qp`` and ``socp`` solve that program;
+            ``prompt`` puts a text before the prompt and leaves the residual stream alone.
         mode: when the vector is computed. ``fixed``: from training data, the same for every input.
             ``static``: solved for each input at its last prompt token, and added at every position
             steered. ``adaptive``: solved again at every position steered. ``shared``: solved once,
@@ -62,17 +66,18 @@ REGISTER = {
         Method("qp_adaptive", "qp", "adaptive"),
         Method("socp_shared", "socp", "shared"),
         Method("qp_shared", "qp", "shared"),
+        Method(PROMPTING, "prompt"),
     )
 }
 
 METHODS = tuple(REGISTER)
 #: Families that solve a program on the path.
-PROGRAM_FAMILIES = [name for name in FAMILY_SETTINGS if name != "directions"]
+PROGRAM_FAMILIES = [name for name in FAMILY_SETTINGS if name not in ("directions", "prompt")]
 #: The methods that can also run on CorrSteer's tasks, in the order of the rows of corrsteer.csv:
 #: as registered, but the programs of a mode by name.
 CORRSTEER_METHODS = tuple(
     sorted(
-        (name for name in METHODS if name != BASELINE),
+        (name for name in METHODS if name not in (BASELINE, PROMPTING)),
         key=lambda name: (
             ("fixed", "static", "adaptive", "shared").index(REGISTER[name].mode),
             name if REGISTER[name].mode != "fixed" else "",
@@ -83,7 +88,7 @@ CORRSTEER_METHODS = tuple(
 
 def is_program(method: str) -> bool:
     """Whether ``method`` solves a program."""
-    return method in REGISTER and REGISTER[method].family != "directions"
+    return method in REGISTER and REGISTER[method].family in PROGRAM_FAMILIES
 
 
 def program_of(method: str) -> Program:
@@ -140,6 +145,8 @@ def settings_of(family: str, settings: "Settings") -> dict[str, Any]:
 def strength_grid(method: str, settings: "Settings") -> list[dict[str, float]]:
     """Return every strength of ``method`` by its parts: ``alpha``, or ``tau`` and a parameter."""
     family = family_of(method)
+    if family == "prompt":
+        return [{}]
     first, second = FAMILY_SETTINGS[family][0], FAMILY_SETTINGS[family][-1]
     if family == "directions":
         return [{"alpha": alpha} for alpha in settings.strengths]

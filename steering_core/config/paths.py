@@ -67,6 +67,8 @@ def named_paths(experiment: Experiment, dataset: str) -> list[NamedPath]:
     ]
     if isinstance(task, Task):
         paths.append(NamedPath(f"{of_task}.concept", task.concept, "file"))
+        if "text" in settings.elsewhere:
+            paths += _dataset_paths("elsewhere_text.dataset", settings.elsewhere_text.dataset)
         for judge in task.judges:
             paths += _judge_paths(f"{of_task}.classifier", judge)
     return paths

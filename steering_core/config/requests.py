@@ -111,6 +111,9 @@ def requested_experiments(
             names.add(folder)
         elif target == "corrsteer":
             names |= set(runs)
+        elif folder == "tables" and Path(target).name.startswith("axbench_"):
+            kinds.add(PARETO)
+            continue
         elif folder == "tables" or (folder is None and target.startswith("corrsteer")):
             names |= set(table_runs)
         else:

@@ -40,6 +40,9 @@ T = TypeVar("T", bound=BaseModel)
 #: The name of the last layer in messages.
 TOP_LEVEL = "settings at top level"
 
+#: The word for neutral text among the tasks of ``elsewhere``.
+NEUTRAL_TEXT = "text"
+
 #: In front of the keys of the section ``corrsteer`` in messages.
 _PREFIX = "corrsteer."
 
@@ -203,7 +206,8 @@ def load_config(raw: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
     _check_sections(Settings, config)
     for name in config.experiments:
         _check_layer(_resolve(config, {}, name), "")
-        _resolve(config, overrides, name)
+        # The top level need not fit an experiment that this run does not make.
+        _merged(config, overrides, name)
     return config, overrides
 
 
@@ -227,12 +231,16 @@ def resolve(raw: dict[str, Any], name: str) -> ParetoExperiment:
 
 
 def _resolve(config: Config, overrides: dict[str, Any], name: str) -> ParetoExperiment:
-    entry = config.experiments[name]
-    settings = merge_layers(Settings, _experiment_layers(config, name, entry, overrides))
+    entry, settings = config.experiments[name], _merged(config, overrides, name)
     model, task = with_path(entry.model, config.models[entry.model]), config.tasks[entry.task]
     layers = trained_layers(f"experiments.{name}", model, settings.layers, settings.layer)
     settings = settings.model_copy(update={"layers": layers})
     return Experiment(name, entry.model, entry.task, model, task, settings)
+
+
+def _merged(config: Config, overrides: dict[str, Any], name: str) -> Settings:
+    entry = config.experiments[name]
+    return merge_layers(Settings, _experiment_layers(config, name, entry, overrides))
 
 
 def _check_layer(experiment: ParetoExperiment, more: str) -> None:
@@ -281,6 +289,91 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
         for name in config.experiments:
             check_plans(_resolve(config, {}, name), found)
     return found
+
+
+def concept_sets(raw: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the experiments of each concept set that tasks name, in the order of the file.
+
+    Raises:
+        ConfigError: if a task of a set has no judge behind a server, whose ratings its table needs.
+    """
+    config, _ = load_config(raw)
+    found: dict[str, list[str]] = {}
+    for name, entry in config.experiments.items():
+        task = config.tasks[entry.task]
+        if task.concept_set is None:
+            continue
+        if all(judge.api is None for judge in task.judges):
+            raise ConfigError(
+                f"tasks.{entry.task}.concept_set: the table over {task.concept_set} needs ratings: "
+                "add a judge {api: …} to classifier."
+            )
+        found.setdefault(task.concept_set, []).append(name)
+    return found
+
+
+def elsewhere_runs(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
+    """Return the CorrSteer tasks that experiments with pareto.csv answer to see the cost elsewhere.
+
+    Each is an experiment without arms, ``{experiment}/elsewhere/{task}``, on the model of its
+    experiment. Its settings are those of ``corrsteer``, of the CorrSteer model of the same name if
+    there is one, and of the task.
+
+    Raises:
+        ConfigError: naming a task that does not exist.
+    """
+    config, overrides = load_config(raw)
+    section = load_section(raw)
+    found = {}
+    for name in config.experiments:
+        entry, settings = config.experiments[name], _merged(config, overrides, name)
+        model = with_path(entry.model, config.models[entry.model])
+        # Not more is checked: the top level need not fit what this run does not make.
+        experiment = Experiment(
+            name, entry.model, entry.task, model, config.tasks[entry.task], settings
+        )
+        for task in settings.elsewhere:
+            if task != NEUTRAL_TEXT:
+                run = _elsewhere_run(section, experiment, task)
+                found[run.name] = run
+    return found
+
+
+def _elsewhere_run(
+    section: CorrSteerSection, experiment: ParetoExperiment, task: str
+) -> CorrSteerExperiment:
+    if task not in section.tasks:
+        raise ConfigError(
+            f"experiments.{experiment.name}: elsewhere: there is no CorrSteer task {task!r}"
+            f"{hint(task, [NEUTRAL_TEXT, *section.tasks])}; there are {NEUTRAL_TEXT}, "
+            f"{', '.join(section.tasks)}."
+        )
+    entry, model, own = section.tasks[task], experiment.model_name, experiment.settings
+    twin = section.models.get(model)
+    lent = twin.settings if twin is not None and twin.id == experiment.model.id else {}
+    layers = [
+        Layer(f"{_PREFIX}settings", section.settings),
+        Layer(f"{_PREFIX}models.{model}.settings", lent),
+        Layer(f"{_PREFIX}tasks.{task}.settings", entry.settings),
+    ]
+    settings = merge_layers(CorrSteerSettings, layers, _arms_by_name(section, {}))
+    read = own.layers if own.layer == "auto" else [own.layer]
+    if read == "all" and experiment.model.sae.train is not None:
+        read = experiment.model.sae.train.layers
+    settings = settings.model_copy(
+        update={
+            "arms": {},
+            "sparse_methods": SparseMethods(methods=[]),
+            "fine_tuning": FineTuning(),
+            "seeds": [own.seed],
+            "layers": read,
+            "test_rows": own.elsewhere_rows,
+            "long_prompts": "drop",
+            "device": own.device,
+        }
+    )
+    name = f"{experiment.name}/elsewhere/{task}"
+    return Experiment(name, model, task, experiment.model, entry, settings)
 
 
 def plan_names(raw: dict[str, Any]) -> list[str]:
@@ -397,9 +490,10 @@ def _resolve_corrsteer(
     settings = merge_layers(CorrSteerSettings, layers, _arms_by_name(section, overrides))
     model = with_path(entry.model, section.models[entry.model])
     task = section.tasks[entry.task]
-    # CorrSteer begins at layer 1, as published.
-    layers = trained_layers(f"corrsteer {name}", model, settings.layers, first=1)
-    settings = settings.model_copy(update={"layers": layers})
+    if "layers" not in overrides:  # those of the top level may be of another experiment
+        # CorrSteer begins at layer 1, as published.
+        layers = trained_layers(f"corrsteer {name}", model, settings.layers, first=1)
+        settings = settings.model_copy(update={"layers": layers})
     return Experiment(name, entry.model, entry.task, model, task, settings)
 
 

@@ -120,6 +120,16 @@ class FisherSettings(Closed):
     shrinkage: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
 
 
+class NeutralTexts(Closed):
+    """A dataset of texts that have nothing to do with the concept."""
+
+    dataset: str
+    revision: str = "main"
+    subset: str | None = None
+    split: str = "train"
+    text: str
+
+
 class Settings(Closed):
     """The settings of an experiment that delivers ``pareto.csv``.
 
@@ -187,6 +197,17 @@ class Settings(Closed):
     selection_kl: Positive = 1.0
     matched_effect: Annotated[float, Field(gt=0, lt=1)] | Literal["half"] = "half"
     matched_factor: Annotated[float, Field(ge=1)] = 1.5
+
+    # dose
+    fluent_perplexity: Annotated[float, Field(ge=1)] = 2.0
+    fluent_repetition: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+    # cost elsewhere
+    elsewhere: Annotated[list[Name], Distinct] = []
+    elsewhere_rows: Count = 200
+    elsewhere_text: NeutralTexts = NeutralTexts(
+        dataset="Salesforce/wikitext", subset="wikitext-2-raw-v1", split="test", text="text"
+    )
 
     @model_validator(mode="after")
     def _splits_leave_room(self) -> "Settings":

@@ -82,6 +82,8 @@ class Task(Closed):
     - ``question``, ``positive`` and ``negative`` name the columns of question-answer pairs. The
       question with the positive answer is class 1, with the negative answer class 0. The rows of
       one question form one group.
+
+    Tasks with one ``concept_set`` are the concepts of one table, ``axbench_{concept_set}.csv``.
     """
 
     dataset: str
@@ -97,6 +99,7 @@ class Task(Closed):
     positive: str | None = None
     negative: str | None = None
     concept: str
+    concept_set: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")] | None = None
     target_class: Literal[0, 1] = 1
     classifier: Classifier | None = None
     further_judges: list[Classifier] = []

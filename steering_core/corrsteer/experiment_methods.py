@@ -1,32 +1,28 @@
-"""Methods of an experiment that delivers pareto.csv, as arms of a CorrSteer experiment.
+"""Methods of an experiment that delivers pareto.csv answer the questions of a task.
 
 The directions and the probe were fitted on the labels of that experiment's task. Here they steer
-the answers to another task's questions, at the same site of the same model.
+the answers to another task's questions, at the same site of the same model: as arms of a CorrSteer
+experiment, and to see what steering costs elsewhere.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
 
-from steering_core.config.methods import is_adaptive, is_program, mode_of, program_of
-from steering_core.corrsteer.sparse_methods import Residuals, Steered, Strength
+from steering_core.config.methods import BASELINE, PROMPTING
+from steering_core.corrsteer.answers import undefined
+from steering_core.corrsteer.contrast import persona_pairs
+from steering_core.corrsteer.session import Session
+from steering_core.corrsteer.sparse_answers import answer_at
 from steering_core.errors import ModelError
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
-from steering_core.generation.intervention import Intervention, RowVectors
-from steering_core.methods.base import read_direction
-from steering_core.methods.programs import make_program
-from steering_core.methods.solutions import SOLVED
+from steering_core.generation.intervention import Positions
+from steering_core.generation.new_inputs import chosen_point, strength_on_new_inputs
+from steering_core.generation.steered_method import persona_of
 from steering_core.models.site import Site
-from steering_core.optimize.path import SteeringPath
-from steering_core.probes.linear_probe import LinearProbe
-from steering_core.storage.arrays import load_decoder
-
-#: Columns of the solutions that name a strength; ``strength`` is alpha for a fixed direction.
-_PARTS = ["strength", "tau", "lam", "epsilon"]
+from steering_core.models.tokens import count_tokens
 
 
 def check_same_model(own: Mapping[str, Any], other: Mapping[str, Any]) -> None:
@@ -47,106 +43,75 @@ def check_same_model(own: Mapping[str, Any], other: Mapping[str, Any]) -> None:
         )
 
 
-def chosen_point(
-    solutions: pd.DataFrame, strength: str | Mapping[str, float], pareto: pd.DataFrame | None
-) -> pd.Series | None:
-    """Return a solution row of the strength that an arm names; None if none was selected.
-
-    Args:
-        solutions: rows of one method.
-        strength: ``selected``, or the parts of a strength of the grid.
-        pareto: the experiment's pareto.csv; needed for ``selected``.
-    """
-    points = solutions.drop_duplicates("strength_index").set_index("strength_index", drop=False)
-    if isinstance(strength, str):
-        if pareto is None:
-            raise ValueError("pareto: a selected strength is read from pareto.csv")
-        own = pareto[pareto["method"] == points["method"].iloc[0]]
-        selected = own[own["selected"].eq(True)]
-        if selected.empty:
-            return None
-        wanted = selected.iloc[0][_PARTS]
-    else:
-        wanted = {name.replace("alpha", "strength"): value for name, value in strength.items()}
-    same = np.ones(len(points), dtype=bool)
-    for name, value in dict(wanted).items():
-        if pd.notna(value):
-            same &= np.isclose(points[name].to_numpy(dtype=float), value)
-    (place,) = np.flatnonzero(same)
-    return points.iloc[place]
-
-
-def experiment_strength(
-    point: pd.Series,
+def answers_under(
+    session: Session,
+    rows: pd.DataFrame,
     files: Mapping[str, str],
+    method: str,
+    strength: str | Mapping[str, float],
     *,
     site: Site,
     target_class: Literal[0, 1],
-    device: torch.device,
-) -> Strength:
-    """Return what a method adds to rows of another task, at one strength.
-
-    A fixed direction and a shared vector are those of the experiment. A static program is solved
-    for each row at its last prompt token, an adaptive one at every position, with the experiment's
-    probe and dictionary.
+    positions: Positions = "last",
+) -> pd.DataFrame:
+    """Answer the rows under a method; all are undefined if the experiment selects no strength.
 
     Args:
-        point: a solution row of the method at that strength.
-        files: ``directions`` for a fixed direction; ``path``, ``probe`` and ``decoder`` for a
-            program.
+        session: the model and how it answers.
+        rows: of one split.
+        files: as of :func:`steering_core.generation.new_inputs.strength_on_new_inputs`, with
+            ``solutions``, and ``pareto`` for a selected strength.
+        method: its name.
+        strength: ``selected``, or the parts of a strength of the grid.
         site: where the experiment steers.
         target_class: that it steers to.
-        device: of the model.
+        positions: which positions of a prompt are steered.
 
     Raises:
         StorageError: if a file is missing or damaged.
     """
-    method = str(point["method"])
-    if is_program(method):
-        return _program(method, point, files, site, target_class, device)
-    direction, unit = read_direction(files["directions"], method)
-    vector = float(point["strength"]) * unit * direction.vector
-    used = None if direction.features is None else len(direction.features)
+    if method == BASELINE:
+        return session.answer(rows)
+    if method == PROMPTING:
+        return _answers_after(session, rows, persona_of(files["concept"], target_class))
+    point = chosen_point(
+        pd.read_parquet(files["solutions"], filters=[("method", "==", method)]),
+        strength,
+        pd.read_csv(files["pareto"]) if "pareto" in files else None,
+    )
+    if point is None:
+        return undefined(rows, f"no strength of {method} is selected")
+    found = strength_on_new_inputs(
+        point,
+        files,
+        site=site,
+        target_class=target_class,
+        device=session.lm.device,
+        positions=positions,
+    )
+    return answer_at(session, rows, site, found)
 
-    def steer(residuals: Residuals) -> Steered:
-        n = len(residuals)
-        features = None if used is None else np.full(n, used)
-        return Steered(Intervention({site: RowVectors(vector)}), features, [""] * n)
 
-    return Strength(f"alpha {point['strength']:g}", steer)
+def _answers_after(session: Session, rows: pd.DataFrame, persona: str) -> pd.DataFrame:
+    """Answer the questions after a persona; those that no longer fit the context are undefined.
 
-
-def _program(
-    method: str,
-    point: pd.Series,
-    files: Mapping[str, str],
-    site: Site,
-    target_class: Literal[0, 1],
-    device: torch.device,
-) -> Strength:
-    probe = LinearProbe.load(files["probe"]).oriented(target_class)
-    path = SteeringPath.load(files["path"], load_decoder(files["decoder"]))
-    tau, qp_lambda, epsilon = (float(point[name]) for name in ("tau", "lam", "epsilon"))
-    kind = program_of(method)
-    name, parameter = ("lambda", qp_lambda) if kind == "qp" else ("epsilon", epsilon)
-    program = make_program(method, tau, qp_lambda, epsilon)
-
-    def shortfalls(residuals: Residuals) -> Float[np.ndarray, " n"]:
-        if mode_of(method) == "shared":  # solved once, for all inputs of the experiment alike
-            return np.full(len(residuals), float(point["shortfall"]))
-        return program.shortfalls(residuals, probe.weight_vector, probe.bias)
-
-    def steer(residuals: Residuals) -> Steered:
-        n = len(residuals)
-        found = program.solve(path, shortfalls(residuals))
-        solved = np.isin(found.status, SOLVED)
-        reason = ["" if ok else f"program: {s}" for ok, s in zip(solved, found.status, strict=True)]
-        if is_adaptive(method):
-            solver = AdaptiveSolver(path, probe.weight_vector, probe.bias, kind, site, device)
-            plan = AdaptivePlan(solver, np.full(n, tau), np.full(n, parameter))
-            return Steered(Intervention({site: plan}), None, reason)
-        vectors = np.where(solved[:, None], found.vector, np.nan)
-        l0 = np.where(solved, found.l0, 0)
-        return Steered(Intervention({site: RowVectors(vectors)}), l0, reason)
-
-    return Strength(f"tau {tau:g}, {name} {parameter:g}", steer)
+    In a prompt that a chat template wrote, the persona stands at the beginning of the user's turn.
+    """
+    how, task = session.how, replace(session.task, personas=(persona, ""))
+    prompts, _ = persona_pairs(
+        task, rows["prompt"].tolist(), session.lm.tokenizer, chat_template=how.chat_template
+    )
+    asked = rows.assign(prompt=prompts)
+    lengths = count_tokens(
+        session.lm.tokenizer,
+        asked["prompt"].tolist(),
+        how.prepend_bos,
+        control_tokens=how.chat_template,
+    )
+    fits = np.array(lengths) + how.new_tokens <= session.lm.shape.context
+    table = undefined(asked, "does not fit the context after the persona").astype(object)
+    if fits.any():
+        answered = session.answer(asked[fits].reset_index(drop=True))
+        answered.index = table.index[fits]
+        table.loc[answered.index] = answered.astype(object)
+    return table

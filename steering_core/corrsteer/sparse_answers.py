@@ -16,15 +16,10 @@ from steering_core.corrsteer.answers import undefined, with_note
 from steering_core.corrsteer.contrast import answer_pairs, persona_pairs
 from steering_core.corrsteer.plan import Plan, Rows
 from steering_core.corrsteer.session import Session
-from steering_core.corrsteer.sparse_methods import (
-    Pairs,
-    Residuals,
-    Strength,
-    TrainingData,
-    strengths,
-)
+from steering_core.corrsteer.sparse_methods import Pairs, TrainingData, strengths
 from steering_core.corrsteer.strategy import choose
 from steering_core.errors import DataError
+from steering_core.generation.new_inputs import Residuals, Strength
 from steering_core.models.site import Site
 from steering_core.models.tokens import count_tokens
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from steering_core.config.methods import BASELINE, Program, is_program, mode_of, program_of
 from steering_core.errors import DataError
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.intervention import Intervention, RowVectors
+from steering_core.generation.new_inputs import Residuals, SteeredInputs, Strength
 from steering_core.methods.base import Direction
 from steering_core.methods.directions import (
     DIRECTIONS,
@@ -41,7 +42,6 @@ from steering_core.probes.fit import fit_probe
 if TYPE_CHECKING:
     from steering_core.config.corrsteer_schema import SparseMethods
 
-Residuals = Float[np.ndarray, "n d_model"]
 #: Residuals of texts that should differ in success: of those that succeed, and of those that fail.
 Pairs = tuple[Residuals, Residuals]
 
@@ -76,32 +76,6 @@ class TrainingData:
     device: torch.device
 
 
-@dataclass(frozen=True)
-class Steered:
-    """What a strength adds to n rows.
-
-    Attributes:
-        intervention: on the rows. A row with a ``reason`` has NaN there and must be left out.
-        n_features: how many features each row's vector uses, (n,); None for a method that does not
-            act through features, and for an adaptive program.
-        reason: why a row has no solution; empty where it has one.
-        note: a caveat on all rows; empty if there is none.
-    """
-
-    intervention: Intervention
-    n_features: Int[np.ndarray, " n"] | None
-    reason: list[str]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Strength:
-    """One strength of a method, and what it adds to rows with given last-token residuals."""
-
-    name: str
-    steer: Callable[[Residuals], Steered]
-
-
 def strengths(method: str, settings: "SparseMethods", data: TrainingData) -> list[Strength]:
     """Return every strength of a method, the weakest first.
 
@@ -120,11 +94,11 @@ def _fixed(method: FixedDirection, settings: "SparseMethods", data: TrainingData
     direction, unit = _found(method, data)
     used = None if direction.features is None else len(direction.features)
 
-    def steer(strength: float, residuals: Residuals) -> Steered:
+    def steer(strength: float, residuals: Residuals) -> SteeredInputs:
         n = len(residuals)
         vector = strength * unit * direction.vector
         features = None if used is None else np.full(n, used)
-        return Steered(Intervention({data.site: RowVectors(vector)}), features, [""] * n)
+        return SteeredInputs(Intervention({data.site: RowVectors(vector)}), features, [""] * n)
 
     return [Strength(f"alpha {alpha:g}", partial(steer, alpha)) for alpha in settings.strengths]
 
@@ -198,7 +172,7 @@ def _programs(method: str, settings: "SparseMethods", data: TrainingData) -> lis
         solver = AdaptiveSolver(path, weight, bias, program, data.site, data.device)
     shared_by = data.shared_by if mode == "shared" else None
 
-    def steer(strength: OptimalSteering, parameter: float, residuals: Residuals) -> Steered:
+    def steer(strength: OptimalSteering, parameter: float, residuals: Residuals) -> SteeredInputs:
         shortfall = strength.shortfalls(residuals, weight, bias, shared_by)
         found = strength.solve(path, shortfall)
         solved = np.isin(found.status, SOLVED)  # a solution that missed its tolerance is none
@@ -206,10 +180,10 @@ def _programs(method: str, settings: "SparseMethods", data: TrainingData) -> lis
         if solver is not None:
             n = len(residuals)
             plan = AdaptivePlan(solver, np.full(n, strength.tau), np.full(n, parameter))
-            return Steered(Intervention({data.site: plan}), None, reason, note)
+            return SteeredInputs(Intervention({data.site: plan}), None, reason, note)
         vectors = np.where(solved[:, None], found.vector, np.nan)
         l0 = np.where(solved, found.l0, 0)
-        return Steered(Intervention({data.site: RowVectors(vectors)}), l0, reason, note)
+        return SteeredInputs(Intervention({data.site: RowVectors(vectors)}), l0, reason, note)
 
     return [
         Strength(f"tau {strength.tau:g}, {name} {parameter:g}", partial(steer, strength, parameter))

@@ -9,6 +9,8 @@ each concept, a table of texts and a concept file, and one configuration with al
 
     snakemake --cores 8 results/axbench_0/pareto.csv --configfile resources/axbench/config.yaml
 
+With a judge behind a server, ``results/tables/axbench_SET.csv`` averages over the concepts.
+
 The instructions to which texts are generated come from AxBench's evaluation file: none is the
 instruction of a text that a direction is fitted on. Some select a strength, the others are
 reported.
@@ -130,6 +132,7 @@ def write_experiments(
     model: str,
     *,
     judge: dict[str, Any] | None = None,
+    concept_set: str | None = None,
 ) -> Path:
     """Write tables, concept files and ``config.yaml`` with a task and experiment per concept.
 
@@ -139,6 +142,7 @@ def write_experiments(
         model: of the workflow's configuration.
         judge: the ``classifier`` of every task, without its ``concept``; None for the evaluation
             probe.
+        concept_set: name of the set, for the table over its concepts; None for no such table.
 
     Returns:
         The path of the configuration.
@@ -164,6 +168,8 @@ def write_experiments(
                 "long_texts": "truncate",
             },
         }
+        if concept_set is not None:
+            tasks[name]["concept_set"] = concept_set
         if judge is not None:
             tasks[name]["classifier"] = {"api": {**judge, "concept": one.concept}}
         experiments[name] = {"model": model, "task": name}
@@ -213,7 +219,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"no concept {unknown}; the set has {known}")
         sets = [one for one in sets if one.concept_id in given.concepts]
     judge = given.judge_url and {"url": given.judge_url, "model": given.judge_model}
-    print(write_experiments(sets, given.out, given.model, judge=judge or None))
+    name = Path(given.set).resolve().name if judge else None  # the table needs ratings
+    written = write_experiments(sets, given.out, given.model, judge=judge or None, concept_set=name)
+    print(written)
 
 
 if __name__ == "__main__":

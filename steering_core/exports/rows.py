@@ -13,6 +13,7 @@ import pandas as pd
 
 from steering_core.config.methods import (
     BASELINE,
+    PROMPTING,
     REGISTER,
     is_program,
     mode_of,
@@ -63,8 +64,8 @@ def read_row(
     directory = Path(directory)
     if not directory.is_dir():
         raise StorageError(f"{directory} is no directory: run the experiment first.")
-    if method == BASELINE:
-        raise DataError(f"{BASELINE} adds nothing: choose another method.")
+    if method in (BASELINE, PROMPTING):
+        raise DataError(f"{method} adds nothing to the residual stream: choose another method.")
     site = site_at(read_json(directory / "layer.json"))
     provenance = read_json(directory / "provenance.json")["config"]
     solutions, rows = _rows(directory, method)

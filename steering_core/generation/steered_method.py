@@ -1,6 +1,7 @@
 """The solution rows of a method, and the interventions that they stand for."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -8,7 +9,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from steering_core.config.methods import is_adaptive, program_of
+from steering_core.config.methods import PROMPTING, is_adaptive, program_of
+from steering_core.data.concept import read_concept
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.intervention import Intervention, Positions, RowVectors
 from steering_core.methods.interventions import (
@@ -118,8 +120,45 @@ class SteeredPlan:
         return Intervention(at, self._positions)
 
 
-#: What texts are generated under: a method, or a CorrSteer plan.
-Steered = SteeredMethod | SteeredPlan
+class SteeredPrompt:
+    """A text that is put before every prompt. Nothing is added to the residual stream.
+
+    Args:
+        rows: a row per input.
+        prefix: the text.
+        prepend_bos: whether prompts begin with BOS.
+    """
+
+    def __init__(self, rows: PlanRows, prefix: str, prepend_bos: bool):
+        self.method, self.prefix, self.prepend_bos = rows.method, prefix, prepend_bos
+        self.sites: list[Site] = []
+        self._rows = rows
+
+    def points(self) -> list[int]:
+        """Return the one strength index."""
+        return self._rows.points()
+
+    def at(self, strength_index: int, example_ids: Sequence[str]) -> pd.DataFrame:
+        """Return the rows in the order of ``example_ids``."""
+        return self._rows.at(strength_index, example_ids)
+
+    def intervention(self, rows: pd.DataFrame) -> Intervention | None:
+        """Return None: the residual stream is left alone."""
+        return None
+
+
+#: What texts are generated under: a method, a CorrSteer plan, or a text before the prompt.
+Steered = SteeredMethod | SteeredPlan | SteeredPrompt
+
+
+def persona_of(concept: str | Path, target_class: Literal[0, 1]) -> str:
+    """Return the persona of a concept file that asks for the target class.
+
+    Raises:
+        ConfigError: if the file is missing or malformed.
+    """
+    personas = read_concept(concept).personas
+    return personas.positive if target_class == 1 else personas.negative
 
 
 def read_steered_method(
@@ -138,8 +177,9 @@ def read_steered_method(
 
     Args:
         method: its name.
-        files: ``solutions`` and, for a plan, ``plan``; for a method, as it needs them,
-            ``directions``, ``path``, ``probe`` and ``decoder``. Other names are ignored.
+        files: ``solutions`` and, for a plan, ``plan``; for prompting, ``concept``; for any other
+            method, as it needs them, ``directions``, ``path``, ``probe`` and ``decoder``. Other
+            names are ignored.
         site: where to steer.
         positions: which prompt positions are steered besides every new token.
         target_class: that the method steers to.
@@ -149,6 +189,10 @@ def read_steered_method(
         ValueError: if the method comes without one of its files.
         StorageError: if a file is missing or damaged.
     """
+    if method == PROMPTING:
+        rows = pd.read_parquet(files["solutions"], filters=[("method", "==", method)])
+        prefix = persona_of(files["concept"], target_class)
+        return SteeredPrompt(PlanRows(rows, {}), prefix, site.prepend_bos)
     if "plan" in files:
         plan, solver = read_plan(files["solutions"], files["plan"], method), None
         if isinstance(plan, ProgramRows) and plan.logit is not None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_core.generation.decode import Decoded, continuations
 from steering_core.generation.sampling import Sampling
-from steering_core.generation.steered_method import Steered
+from steering_core.generation.steered_method import Steered, SteeredPrompt
 from steering_core.methods.solutions import NOT_FINITE, solved
 from steering_core.models.language_model import LanguageModel, dtype_name
 from steering_core.models.site import Site
@@ -30,7 +30,9 @@ SCHEMA = pa.schema(
         pa.field("draw", pa.int32()),  # number of the text of its prompt, from 0
         pa.field("status", pa.string()),
         pa.field("prompt", pa.string()),
-        pa.field("prompt_tokens", pa.list_(pa.int32())),
+        pa.field("prompt_tokens", pa.list_(pa.int32())),  # as the model reads it
+        # Of a prompt with a text before it: the prompt alone, as the unsteered model reads it.
+        pa.field("plain_tokens", pa.list_(pa.int32())),
         # Null without a solution, or where the logits were not finite.
         pa.field("new_tokens", pa.list_(pa.int32())),
         pa.field("text", pa.string()),  # the completion alone; likewise
@@ -81,6 +83,11 @@ def generate_method(
     """
     texts = prompts["text"].tolist()
     tokens = tokenize(lm.tokenizer, texts, prepend_bos=steered.prepend_bos, max_tokens=max_tokens)
+    plain: list[list[int] | None] = [None] * len(texts)
+    if isinstance(steered, SteeredPrompt):
+        # It is not cut: what asks for the concept would stay, and the prompt would go.
+        longer = [steered.prefix + text for text in texts]
+        plain, tokens = tokens, tokenize(lm.tokenizer, longer, prepend_bos=steered.prepend_bos)
     points = steered.points()
     ids = prompts["example_id"].tolist()
     rows = pd.concat([steered.at(index, ids * draws) for index in points], ignore_index=True)
@@ -89,6 +96,7 @@ def generate_method(
         draw=np.tile(np.repeat(np.arange(draws), len(ids)), len(points)),
         prompt=texts * repeats,
         prompt_tokens=tokens * repeats,
+        plain_tokens=plain * repeats,
     )
     names = [_seed_name(*row) for row in zip(table["example_id"], table["draw"], strict=True)]
     has = np.flatnonzero(solved(rows))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from steering_core.config.methods import BASELINE
+from steering_core.config.methods import BASELINE, PROMPTING
 from steering_core.methods.base import ALPHA, Direction
 from steering_core.methods.solutions import GridPoint, solution_rows, with_split
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 
 def fixed_grid(method: str, settings: "Settings") -> list[GridPoint]:
-    """Return every strength of a fixed direction, in the order of the configuration."""
+    """Return every strength of a fixed direction, or the one of prompting, in the order given."""
     if method == BASELINE:
         return [GridPoint(method, 0, ALPHA, 0.0)]
+    if method == PROMPTING:
+        return [GridPoint(method, 0, "instruction", 1.0)]
     return [GridPoint(method, i, ALPHA, strength) for i, strength in enumerate(settings.strengths)]
 
 
@@ -81,6 +83,22 @@ def solve_plan(
         for i, scale in enumerate(scales)
     ]
     return with_split(frames, examples)
+
+
+def solve_prompting(examples: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per input for the text before the prompt, which adds nothing to the residuals.
+
+    Args:
+        examples: ``example_id`` and ``split`` of the n inputs.
+    """
+    nothing = ("shortfall", "position", "objective", "dual_objective", "relative_gap")
+    rows = solution_rows(
+        GridPoint(PROMPTING, 0, "instruction", 1.0),
+        examples["example_id"].tolist(),
+        status="fixed",
+        **dict.fromkeys([*nothing, "dual_violation", "l0", "l1", "residual_norm"], np.nan),
+    )
+    return with_split([rows], examples)
 
 
 def solve_directions(

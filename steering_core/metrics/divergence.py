@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 
 from steering_core.errors import ModelError
 from steering_core.generation.intervention import Intervention, run_steered, text_positions
-from steering_core.generation.steered_method import Steered
+from steering_core.generation.steered_method import Steered, SteeredPrompt
 from steering_core.methods.solutions import TEXT_KEY
 from steering_core.models.devices import float64_device
 from steering_core.models.head import check_head, final_hidden, logits_of, vocabulary_size
 from steering_core.models.language_model import LanguageModel, dtype_name
-from steering_core.models.tokens import ROW_STEP, padded_batches
+from steering_core.models.tokens import ROW_STEP, pad, padded_batches
 from steering_core.progress import progress
 
 log = logging.getLogger(__name__)
@@ -50,15 +50,18 @@ def text_divergence(
         counts = ["steered_positions", "unsolved_positions"]
         frame = texts[[*TEXT_KEY, *counts]].assign(kl_sum=np.nan, base_nll_sum=np.nan, n_tokens=0)
         if made.any():
-            rows = steered.at(index, texts.loc[made, "example_id"].tolist())
-            result = divergence(
-                lm,
-                texts.loc[made, "prompt_tokens"].tolist(),
-                texts.loc[made, "new_tokens"].tolist(),
-                prepend_bos=steered.prepend_bos,
-                intervention=steered.intervention(rows),
-                batch_tokens=batch_tokens,
+            read = {"prepend_bos": steered.prepend_bos, "batch_tokens": batch_tokens}
+            prompts, new = (
+                texts.loc[made, f"{which}_tokens"].tolist() for which in ("prompt", "new")
             )
+            if isinstance(steered, SteeredPrompt):
+                result = prompt_divergence(
+                    lm, prompts, texts.loc[made, "plain_tokens"].tolist(), new, **read
+                )
+            else:
+                rows = steered.at(index, texts.loc[made, "example_id"].tolist())
+                intervention = steered.intervention(rows)
+                result = divergence(lm, prompts, new, intervention=intervention, **read)
             finite = np.isfinite(result.kl_sum) & np.isfinite(result.base_nll_sum)
             made[made] = finite
             frame.loc[made, "kl_sum"] = result.kl_sum[finite]
@@ -148,12 +151,67 @@ def divergence(
         np.add.at(kl, np.array(chosen)[row.cpu().numpy()], kl_token.cpu().numpy())
         np.add.at(nll, np.array(chosen)[row.cpu().numpy()], nll_token.cpu().numpy())
     if intervention is None and not np.isfinite(nll).all():
-        raise ModelError(
-            f"{lm.shape.architecture} has NaN or infinite logits without steering, in "
-            f"{dtype_name(lm)}: set `dtype: bfloat16` or `float32` in the model's section."
-        )
+        raise _not_finite(lm)
     kl, nll = (np.where(np.isfinite(sums), sums, np.nan) for sums in (kl, nll))
     return Divergence(kl, nll, np.array([len(row) for row in continuations]))
+
+
+@torch.no_grad()
+def prompt_divergence(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    plain: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    *,
+    prepend_bos: bool,
+    batch_tokens: int = 2048,
+) -> Divergence:
+    """Compare the model after a longer prompt with itself after the plain one, on the same texts.
+
+    The KL is between the two conditionals at every generated token.
+
+    Args:
+        lm: the model.
+        prompts: token ids of the longer prompts, after which the texts were generated.
+        plain: token ids of the plain prompts.
+        continuations: token ids of the texts.
+        prepend_bos: whether both begin with BOS.
+        batch_tokens: padded tokens of the longer prompts and texts at a time.
+
+    Raises:
+        ModelError: as :func:`divergence`.
+    """
+    sides = [
+        [[*a, *b] for a, b in zip(before, continuations, strict=True)]
+        for before in (prompts, plain)
+    ]
+    if continuations:
+        check_head(lm)
+    kl, nll = np.zeros((2, len(continuations)))
+    padding = {"prepend_bos": prepend_bos, "context": lm.shape.context}
+    batches = padded_batches(sides[0], lm.tokenizer, batch_tokens=batch_tokens, **padding)
+    for chosen, padded in batches:
+        shorter = pad([sides[1][i] for i in chosen], lm.tokenizer, side="right", **padding)
+        hidden = []
+        for batch, before in ((padded.to(lm.device), prompts), (shorter.to(lm.device), plain)):
+            last = torch.tensor([len(before[i]) - 1 for i in chosen], device=lm.device)
+            predicting, _ = text_positions(batch, last, steer_prompt=False)
+            hidden.append(final_hidden(lm, batch.ids, batch.mask)[predicting])
+        # Row by row, both sides predict the same tokens.
+        row, column = predicting.nonzero(as_tuple=True)
+        kl_token, nll_token = token_divergence(lm, *hidden, batch.ids[row, column + 1])
+        np.add.at(kl, np.array(chosen)[row.cpu().numpy()], kl_token.cpu().numpy())
+        np.add.at(nll, np.array(chosen)[row.cpu().numpy()], nll_token.cpu().numpy())
+    if not np.isfinite([kl, nll]).all():
+        raise _not_finite(lm)
+    return Divergence(kl, nll, np.array([len(row) for row in continuations]))
+
+
+def _not_finite(lm: LanguageModel) -> ModelError:
+    return ModelError(
+        f"{lm.shape.architecture} has NaN or infinite logits without steering, in "
+        f"{dtype_name(lm)}: set `dtype: bfloat16` or `float32` in the model's section."
+    )
 
 
 #: Positions and tokens of the vocabulary at a time. The 256k logits of a Gemma batch would take

@@ -20,6 +20,9 @@ from steering_core.models.residual_stream import last_token_residuals
 from steering_core.models.site import Site
 from steering_core.probes.linear_probe import LinearProbe
 
+#: Directory where the answers of judges behind a server are kept, for all experiments.
+ANSWERS = "results/judge_answers"
+
 
 def judge_texts(
     generations: pd.DataFrame,
@@ -54,7 +57,7 @@ def load_judge(
     classifier: Classifier,
     device: str = "auto",
     pinned: dict[str, Any] | None = None,
-    answers: str | Path = "results/judge_answers",
+    answers: str | Path = ANSWERS,
 ) -> ClassJudge:
     """Return the judge that the task configures.
 

@@ -37,6 +37,7 @@ PALETTE: dict[str, Style] = {
     "caa_contrastive": Style("#56B4E9", "triangle-down"),
     "caa_repe": Style("#882255", "triangle-left"),
     "random_direction": Style("#8C8C8C", "triangle-right"),
+    "prompting": Style("#B8860B", "stroke"),
     "no_steering": Style("#000000", _STAR),
 }
 _OTHER_COLOURS = ("#332288", "#117733", "#999933", "#AA4499", "#44AA99", "#661100", "#6699CC")

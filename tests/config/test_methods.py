@@ -10,6 +10,7 @@ from steering_core.config.methods import (
     CORRSTEER_METHODS,
     FAMILY_SETTINGS,
     METHODS,
+    PROMPTING,
     REGISTER,
     families_of,
     family_of,
@@ -26,7 +27,8 @@ from steering_core.tables.palette import PALETTE, method_styles
 def test_families_are_the_programs_and_the_rest():
     assert set(FAMILY_SETTINGS) == {family_of(method) for method in METHODS}
     for method in METHODS:
-        assert family_of(method) == (program_of(method) if is_program(method) else "directions")
+        other = "prompt" if method == PROMPTING else "directions"
+        assert family_of(method) == (program_of(method) if is_program(method) else other)
     with pytest.raises(ValueError, match="method: caa is in no family"):
         family_of("caa")
 
@@ -49,12 +51,12 @@ def test_only_configured_methods_are_solved_in_their_order():
 def test_both_halves_run_every_registered_method():
     assert Settings().methods == list(METHODS)
     assert SparseMethods().methods == list(CORRSTEER_METHODS)
-    assert set(METHODS) - set(CORRSTEER_METHODS) == {BASELINE}
+    assert set(METHODS) - set(CORRSTEER_METHODS) == {BASELINE, PROMPTING}
 
 
 def test_every_registered_method_has_its_code_and_its_style():
     fixed = {name for name, method in REGISTER.items() if method.mode == "fixed"}
-    assert fixed == set(DIRECTIONS) == {name for name in METHODS if not is_program(name)}
+    assert fixed == {*DIRECTIONS, PROMPTING} == {name for name in METHODS if not is_program(name)}
     styles = method_styles(METHODS)
     assert list(styles) == list(PALETTE)  # each has colours of its own, and none is left over
     assert len({(style.colour, style.shape) for style in styles.values()}) == len(METHODS)

@@ -13,6 +13,7 @@ from steering_core.config.corrsteer_schema import DEFAULT_ARMS
 from steering_core.config.methods import METHODS
 from steering_core.config.resolve import (
     check_plans,
+    elsewhere_runs,
     load_config,
     load_corrsteer,
     plan_names,
@@ -538,3 +539,37 @@ def test_a_shrinkage_that_is_no_share_is_refused(shrinkage):
 def test_a_program_that_cannot_be_solved_is_refused_with_the_reason(program, reason):
     with pytest.raises(ConfigError, match=reason):
         resolve(with_program(**program), "demo")
+
+
+def looking(*probes, **settings):
+    raw = copy.deepcopy(PUBLISHED)
+    raw["experiments"]["smollm2_sst2"]["settings"] |= {"elsewhere": list(probes), **settings}
+    return raw
+
+
+def test_a_task_that_is_answered_elsewhere_is_a_run_without_arms_on_the_same_model():
+    raw = looking("text", "mmlu", elsewhere_rows=30, seed=3)
+    found = elsewhere_runs(raw)
+    (name,) = found
+    assert name == "smollm2_sst2/elsewhere/mmlu"
+    run, experiment = found[name], resolve(raw, "smollm2_sst2")
+    assert run.model == experiment.model and run.task.task == "mmlu"
+    settings = run.settings
+    assert (settings.arms, settings.sparse_methods.methods, settings.seeds) == ({}, [], [3])
+    assert (settings.test_rows, settings.layers) == (30, [experiment.settings.layer])
+    # As the CorrSteer model of the same name: it is tuned to chat.
+    assert settings.chat_template and settings.batch_rows == 50
+    assert name not in load_corrsteer(raw) and elsewhere_runs(PUBLISHED) == {}
+
+
+def test_a_task_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(ConfigError, match=r"no CorrSteer task 'mmul'.*did you mean 'mmlu'.*text,"):
+        elsewhere_runs(looking("mmul"))
+
+
+def test_layers_of_one_run_need_not_be_trained_for_the_experiments_of_others():
+    raw = {**copy.deepcopy(PUBLISHED), "layers": [1], "layer": 1}
+    assert resolve(raw, "demo").settings.layer == 1
+    assert load_corrsteer(raw)["demo_praise"].settings.layers == [1]
+    with pytest.raises(ConfigError, match=r"layer 1 is not among sae\.train\.layers"):
+        resolve(raw, "smollm2_sst2")

@@ -1,114 +1,78 @@
-"""Methods of an experiment with pareto.csv answer task questions: what they add there."""
+"""Methods of an experiment with pareto.csv answer the questions of a task."""
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+import yaml
 from corrsteer_world import SITE, session_of, word_rows
 
 from steering_core.corrsteer.decoding import Decoding
-from steering_core.corrsteer.experiment_methods import (
-    check_same_model,
-    chosen_point,
-    experiment_strength,
-)
-from steering_core.corrsteer.sparse_answers import answer_at
+from steering_core.corrsteer.experiment_methods import answers_under, check_same_model
 from steering_core.errors import ModelError
-from steering_core.generation.adaptive import AdaptivePlan
 from steering_core.methods.base import Direction, write_directions
-from steering_core.methods.programs import solve_programs
-from steering_core.methods.solutions import GridPoint
-from steering_core.optimize.path import SteeringPath
-from steering_core.probes.linear_probe import LinearProbe
-from steering_core.storage.arrays import save_arrays
+from steering_core.methods.fixed_solutions import solve_fixed
+from steering_core.methods.solutions import GridPoint, write_solutions
 
-IDS = ["a", "b", "c"]
-RNG = np.random.default_rng(0)
-DECODER = RNG.standard_normal((40, 32)).astype(np.float32)
-DECODER /= np.linalg.norm(DECODER, axis=1, keepdims=True)
-WEIGHT = RNG.standard_normal(32)
-PROBE = LinearProbe(WEIGHT, -0.2, (0, 1), 1.0, 1.0, (1.0,), 0.0, False, 10)
-H = RNG.standard_normal((3, 32))
+ROWS = word_rows(3)
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("experiment")
-    names = {name: str(folder / name) for name in ("directions", "path", "probe", "decoder")}
-    path = SteeringPath.fit(DECODER, WEIGHT)
-    path.qp(np.array([3.0]), qp_lambda=1.0)
-    path.save(names["path"])
-    PROBE.save(names["probe"])
-    save_arrays(names["decoder"], {"decoder": DECODER}, {})
-    directions = {
-        "caa_mean_diff": Direction(WEIGHT / np.linalg.norm(WEIGHT)),
-        "single_feature": Direction(DECODER[3].astype(float), np.array([3]), np.array([1.0])),
-    }
-    write_directions(names["directions"], directions, 2.5, 1)
-    return names
+@pytest.fixture
+def files(tmp_path):
+    vector = np.random.default_rng(0).standard_normal(32)
+    direction = Direction(vector / np.linalg.norm(vector))
+    points = [GridPoint("caa_repe", i, "alpha", alpha) for i, alpha in enumerate((0.5, 4.0))]
+    rows = solve_fixed(points, ["a"], direction, 3.0)
+    write_solutions(rows, tmp_path / "solutions")
+    write_directions(tmp_path / "directions", {"caa_repe": direction}, 3.0, 1)
+    rows.assign(selected=[False, True]).to_csv(tmp_path / "pareto")
+    return {name: str(tmp_path / name) for name in ("solutions", "directions", "pareto")}
 
 
-def point(method, **cells):
-    row = {"method": method, "strength": np.nan, "tau": np.nan, "lam": np.nan, "epsilon": np.nan}
-    return pd.Series(row | cells)
+@pytest.fixture
+def session(tiny):
+    return session_of(tiny, Decoding(new_tokens=3))
 
 
-def steered(method, files, residuals=H, **cells):
-    strength = experiment_strength(
-        point(method, **cells), files, site=SITE, target_class=1, device=torch.device("cpu")
-    )
-    return strength, strength.steer(residuals)
+def answers(session, files, method="caa_repe", strength="selected"):
+    return answers_under(session, ROWS, files, method, strength, site=SITE, target_class=1)
 
 
-@pytest.mark.parametrize(("method", "used"), [("caa_mean_diff", None), ("single_feature", 1)])
-def test_a_direction_has_the_length_that_it_has_in_its_experiment(files, method, used):
-    strength, found = steered(method, files, strength=0.5)
-    assert strength.name == "alpha 0.5" and found.reason == [""] * 3
-    norms = found.intervention.norms(3)
-    np.testing.assert_allclose(norms, 0.5 * 2.5)
-    assert found.n_features is None if used is None else found.n_features.tolist() == [used] * 3
+def test_questions_are_answered_at_the_selected_strength_or_a_named_one(session, files):
+    chosen, named = (answers(session, files, strength=s) for s in ("selected", {"alpha": 0.5}))
+    np.testing.assert_allclose(chosen["norm"].astype(float), 12.0, rtol=1e-5)
+    np.testing.assert_allclose(named["norm"].astype(float), 1.5, rtol=1e-5)
+    plain = answers(session, files, method="no_steering")
+    assert (plain["norm"] == 0).all() and (chosen["text"] != plain["text"]).any()
 
 
-@pytest.mark.parametrize(
-    ("method", "cells"),
-    [("qp_optimal", {"tau": 4.0, "lam": 1.0}), ("convex_optimal", {"tau": 1.0, "epsilon": 50.0})],
-)
-def test_a_static_program_brings_each_question_to_the_margin(files, method, cells):
-    _, found = steered(method, files, **cells)
-    (what,) = found.intervention.at.values()
-    assert found.reason == [""] * 3
-    after = PROBE.decision(H + what.vectors)
-    assert (after >= cells["tau"] - 1e-6).all()
-    # It is what the experiment's own solver adds for such residuals.
-    names = {"qp_lambda": cells.get("lam"), "epsilon": cells.get("epsilon")}
-    own = GridPoint(method, 0, "-", 1.0, cells["tau"], **names)
-    rows = solve_programs([own], IDS, H, PROBE, SteeringPath.fit(DECODER, WEIGHT))
-    np.testing.assert_allclose(found.intervention.norms(3), rows["residual_norm"], rtol=1e-6)
-    np.testing.assert_allclose(found.n_features, rows["l0"])
+def test_without_a_selected_strength_no_question_is_answered(session, files):
+    table = pd.read_csv(files["pareto"]).assign(selected=False)
+    table.to_csv(files["pareto"])
+    found = answers(session, files)
+    assert set(found["status"]) == {"undefined"}
+    assert set(found["reason"]) == {"no strength of caa_repe is selected"}
 
 
-def test_a_shared_vector_is_that_of_the_experiment(files):
-    _, found = steered("qp_shared", files, tau=4.0, lam=1.0, shortfall=6.5)
-    (what,) = found.intervention.at.values()
-    np.testing.assert_allclose(what.vectors @ WEIGHT, 6.5)
-
-
-def test_an_adaptive_program_is_solved_at_every_position(files, tiny):
-    strength, found = steered("qp_adaptive", files, tau=4.0, lam=1.0)
-    assert isinstance(found.intervention.at[SITE], AdaptivePlan)
-    rows, session = word_rows(3), session_of(tiny, Decoding(new_tokens=3))
-    answers = answer_at(session, rows, SITE, strength)
-    assert set(answers["status"]) == {"ok"} and answers["norm"].isna().all()
-    assert (answers["text"] != session.answer(rows)["text"]).any()
-
-
-def test_the_strength_is_named_or_the_selected_one():
-    points = [GridPoint("qp_optimal", i, "-", tau, tau, 1.0) for i, tau in enumerate((2.0, 4.0))]
-    rows = pd.concat([pd.DataFrame([p.columns()] * 2) for p in points], ignore_index=True)
-    assert chosen_point(rows, {"tau": 4.0, "lam": 1.0}, None)["strength_index"] == 1
-    pareto = rows.drop_duplicates("strength_index").assign(selected=[True, False])
-    assert chosen_point(rows, "selected", pareto)["strength_index"] == 0
-    assert chosen_point(rows, "selected", pareto.assign(selected=False)) is None
+def test_questions_after_a_persona_are_answered_without_steering(session, tmp_path):
+    personas = {"positive": "w10 ", "negative": "w13 w14 "}
+    pairs = [{"positive": f"w{i}", "negative": f"w{i + 1}"} for i in (20, 22)]
+    texts = {"prompts": ["w1"], "contrast": pairs, "queries": ["w30", "w31"]}
+    concept = {"concept": "words", "personas": personas, **texts}
+    (tmp_path / "concept.yaml").write_text(yaml.safe_dump(concept))
+    files = {"concept": str(tmp_path / "concept.yaml")}
+    found = answers(session, files, method="prompting")
+    plain = session.answer(ROWS.assign(prompt="w10 " + ROWS["prompt"]))
+    said = ["example_id", "prompt", "text", "success", "status"]
+    assert found[said].to_dict("records") == plain[said].to_dict("records")
+    # A question that no longer fits is not answered, and is counted.
+    longest = ROWS["prompt"].str.split().map(len).max()
+    words = session.lm.shape.context - session.how.new_tokens - longest + 1
+    personas["positive"] = "w10 " * words
+    (tmp_path / "concept.yaml").write_text(yaml.safe_dump(concept))
+    found = answers(session, files, method="prompting")
+    assert set(found["status"]) == {"ok", "undefined"}
+    (reason,) = set(found.loc[found["status"] == "undefined", "reason"])
+    assert reason == "does not fit the context after the persona"
 
 
 def test_other_weights_are_refused():

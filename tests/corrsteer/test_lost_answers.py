@@ -18,10 +18,10 @@ from steering_core.corrsteer.report import Summary, paired
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.sparse_answers import _tried
-from steering_core.corrsteer.sparse_methods import Steered, Strength
 from steering_core.corrsteer.strategy import answer_choice, validate_layers
 from steering_core.errors import ModelError
 from steering_core.generation.intervention import Intervention, RowVectors
+from steering_core.generation.new_inputs import SteeredInputs, Strength
 
 HOW = Decoding(new_tokens=4, batch_rows=8, prepend_bos=True)
 ROWS = word_rows(12)
@@ -118,7 +118,7 @@ def test_a_layer_that_overflows_alone_has_no_accuracy_to_be_kept_for(run, unstee
 
 def test_a_strength_that_overflows_is_not_chosen_for_unsteered_answers(run, unsteered):
     def strength(name, n_lost, reasons):
-        return Strength(name, lambda seen: Steered(lost(n_lost), None, reasons, ""))
+        return Strength(name, lambda seen: SteeredInputs(lost(n_lost), None, reasons, ""))
 
     unsolved = ["program: infeasible"] * 5 + [""] * 7
     grid = [strength("unsolved", 0, unsolved), strength("lost", 5, [""] * 12)]

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from steering_core.generation.sampling import Sampling
-from steering_core.generation.steered_method import SteeredPlan
+from steering_core.generation.steered_method import SteeredPlan, read_steered_method
 from steering_core.generation.table import generate_method
-from steering_core.methods.fixed_solutions import solve_plan
+from steering_core.methods.fixed_solutions import solve_plan, solve_prompting
 from steering_core.methods.interventions import PlanRows, read_plan, write_plan
 from steering_core.methods.solutions import write_solutions
 from steering_core.metrics.divergence import text_divergence
@@ -91,3 +91,72 @@ def test_kl_of_texts_is_that_of_steering_at_both_sites(tiny, plan):
         terms = (moved.exp() * (moved - base)).sum(-1)[start:-1]
         assert kl == pytest.approx(float(terms.sum()), rel=2e-3, abs=1e-4)
     assert found["kl_sum"].max() > 0.1
+
+
+CONCEPT = """
+concept: words
+prompts: [w1]
+contrast: [{positive: w2 w3, negative: w4 w5}, {positive: w6 w7, negative: w8 w9}]
+personas: {positive: "w10 w11 w12 ", negative: "w13 "}
+queries: [w20, w21]
+"""
+
+
+@pytest.fixture
+def prompting(tmp_path):
+    """The persona of either class, read as the stages read it."""
+    (tmp_path / "concept.yaml").write_text(CONCEPT)
+    write_solutions(solve_prompting(EXAMPLES), tmp_path / "rows")
+    files = {"solutions": str(tmp_path / "rows"), "concept": str(tmp_path / "concept.yaml")}
+
+    def read(target_class=1):
+        return read_steered_method(
+            "prompting",
+            files,
+            SITES[0],
+            positions="last",
+            target_class=target_class,
+            device=torch.device("cpu"),
+        )
+
+    return read
+
+
+def test_prompting_continues_the_prompt_after_the_persona_of_the_target_class(tiny, prompting):
+    sampling = Sampling(new_tokens=4, temperature=None)
+    for target, persona in ((1, "w10 w11 w12 "), (0, "w13 ")):
+        steered = prompting(target)
+        made = generate_method(tiny, EXAMPLES, steered, sampling, max_tokens=4, batch_size=2)
+        longer = EXAMPLES.assign(text=persona + EXAMPLES["text"])
+        unsteered = SteeredPlan(
+            PlanRows(solve_plan("mine", [1.0], 0.0, 0, longer), {}), True, "last"
+        )
+        plain = generate_method(tiny, longer, unsteered, sampling, max_tokens=20, batch_size=2)
+        assert made["text"].tolist() == plain["text"].tolist()
+        # The table shows the prompt itself, which alone may be cut.
+        assert made["prompt"].tolist() == EXAMPLES["text"].tolist()
+        assert made["plain_tokens"].map(len).tolist() == [3, 2, 4]
+        assert made["prompt_tokens"].tolist() == plain["prompt_tokens"].tolist()
+        assert plain["plain_tokens"].isna().all()
+    assert set(made["status"]) == {"fixed"} and set(made["strength_name"]) == {"instruction"}
+
+
+def test_kl_of_prompting_is_between_the_predictions_with_and_without_the_persona(tiny, prompting):
+    steered = prompting()
+    sampling = Sampling(new_tokens=5, temperature=1.0, top_p=0.9)
+    table = generate_method(tiny, EXAMPLES, steered, sampling, max_tokens=20, batch_size=2)
+    found = text_divergence(tiny, table, steered, batch_tokens=20)
+    for row, got in zip(table.itertuples(), found.itertuples(), strict=True):
+        sides = []
+        for before in (row.prompt_tokens, row.plain_tokens):
+            ids = torch.tensor([[*before, *row.new_tokens]])
+            with torch.no_grad():
+                logits = tiny.model(ids).logits[0].double().log_softmax(-1)
+            sides.append(logits[len(before) - 1 : -1])
+        after, base = sides
+        kl = (after.exp() * (after - base)).sum()
+        nll = -base[torch.arange(len(base)), torch.tensor(row.new_tokens)].sum()
+        assert got.n_tokens == len(row.new_tokens)
+        assert got.kl_sum == pytest.approx(float(kl), rel=2e-3, abs=1e-4)
+        assert got.base_nll_sum == pytest.approx(float(nll), rel=1e-4)
+    assert found["kl_sum"].min() > 0

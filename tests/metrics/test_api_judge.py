@@ -4,13 +4,13 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judge_server import Server
 
 from steering_core.config.task import Endpoint
 from steering_core.errors import ConfigError, ModelError
@@ -25,43 +25,6 @@ from steering_core.metrics.api_judge import (
 )
 
 KEY = "sk-a-secret-of-the-test"
-
-
-class Server(ThreadingHTTPServer):
-    """Answers by a function of the request's number and body: (status, headers, text or JSON)."""
-
-    def __init__(self, reply):
-        self.bodies: list[dict] = []
-        self.keys: list[str | None] = []
-        self.reply, self.lock = reply, threading.Lock()
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            number = len(server.bodies)
-            server.bodies.append({"path": self.path, **body})
-            server.keys.append(self.headers.get("Authorization"))
-        status, headers, said = server.reply(number, body)
-        if status == 200 and isinstance(said, str):
-            said = {"model": "judge-1", "choices": [{"message": {"content": said}}]}
-        sent = (said if isinstance(said, str) else json.dumps(said)).encode()
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(sent)))
-        self.end_headers()
-        self.wfile.write(sent)
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture

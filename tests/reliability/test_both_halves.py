@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import yaml
-from tiny_demo import copy_of, finished_demo, run
+from tiny_demo import SIZES, copy_of, finished_demo, run
 
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.models.site import Site
@@ -86,3 +86,39 @@ def test_a_plan_of_praise_has_its_rows_in_the_demos_tables(tmp_path):
         others.reset_index(drop=True), before.drop(columns=digests), check_dtype=False
     )
     assert "praised" in (directory / "results/demo/generations.html").read_text()
+
+
+def test_the_demo_looks_elsewhere_at_its_corpus_and_at_praise(tmp_path):
+    directory = copy_of(finished_demo(), tmp_path / "demo")
+    methods = ["no_steering", "qp_optimal", "prompting"]
+    sizes = [size for size in SIZES if not size.startswith("methods=")]
+    sizes += [f"methods=[{','.join(methods)}]", "selection_kl=1000"]
+    sizes += ["elsewhere=[text,praise]", "elsewhere_rows=12"]
+    done = run(directory, "results/demo/products.json", forked=True, sizes=sizes)
+    assert done.returncode == 0, done.stderr[-4000:]
+    folder = directory / "results/demo"
+    table = pd.read_csv(folder / "elsewhere.csv")
+    table = table.set_index(["method", "probe", "measure"])
+    measures = [("text", "kl"), ("text", "perplexity"), ("praise", "accuracy")]
+    steered = [*methods[1:], "mean_difference_qp", "mean_difference_dense"]  # two are declared
+    assert set(table.index) == {(method, *of) for method in steered for of in measures}
+    assert (table["n"] == 12).all() and table["change"].notna().all()
+    assert (table.xs("kl", level="measure")["change_low"] > 0).all()
+    # A text before the prompt has its rows in the other tables, without a norm.
+    row = pd.read_csv(folder / "pareto.csv").query("method == 'prompting'").iloc[0]
+    assert row["n_texts"] == 4 and row["kl_mean"] > 0 and row["strength_name"] == "instruction"
+    assert np.isnan(row["prompt_residual_norm_mean"]) and np.isnan(row["prompt_l0_mean"])
+    assert "prompting" not in set(pd.read_csv(folder / "dose.csv")["method"])
+    # One job for each probe keeps the table of each method; the page shows the picture.
+    for probe in ("text", "praise"):
+        for method in methods:
+            assert (folder / f"elsewhere/{probe}/{method}.parquet").is_file()
+    assert "What steering costs on other text" in (folder / "index.html").read_text()
+    again = run(directory, "results/demo/products.json", "--dry-run", sizes=sizes)
+    assert "Nothing to be done" in again.stdout + again.stderr
+    # What is kept is not made again.
+    kept = folder / "elsewhere/praise/qp_optimal.parquet"
+    before = kept.stat().st_mtime_ns
+    (folder / "elsewhere/praise.parquet").unlink()
+    done = run(directory, "results/demo/elsewhere/praise.parquet", forked=True, sizes=sizes)
+    assert done.returncode == 0 and kept.stat().st_mtime_ns == before

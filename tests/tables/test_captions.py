@@ -15,6 +15,8 @@ NAMES = (
     "frontier",
     "variants",
     "norm_matched",
+    "elsewhere",
+    "dose",
     "index",
 )
 

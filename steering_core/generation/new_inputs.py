@@ -1,0 +1,325 @@
+"""A method at one strength on inputs that its experiment has not solved.
+
+The experiment's own prompts have solution rows. Here the same direction, plan or program acts on
+other texts, at the same site of the same model: on a task's questions, or on text that has nothing
+to do with the concept.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float, Int
+
+from steering_core.config.methods import is_adaptive, is_program, mode_of, program_of
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.by_method import steering_digests
+from steering_core.generation.intervention import Intervention, Positions, RowVectors
+from steering_core.methods.base import read_direction
+from steering_core.methods.interventions import ProgramLogit, ProgramRows, read_plan
+from steering_core.methods.programs import make_program
+from steering_core.methods.solutions import SOLVED
+from steering_core.models.site import Site
+from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.substitution import dense_optimum, substitute
+from steering_core.probes.linear_probe import LinearProbe
+from steering_core.storage.arrays import load_decoder
+from steering_core.storage.once import make_once
+from steering_core.storage.parquet import write_parquet
+
+Residuals = Float[np.ndarray, "n d_model"]
+
+#: Columns of the solutions that name a strength; ``strength`` is alpha for a fixed direction.
+_PARTS = ["strength", "tau", "lam", "epsilon"]
+
+
+@dataclass(frozen=True)
+class SteeredInputs:
+    """What a strength adds to n inputs.
+
+    Attributes:
+        intervention: on the inputs. One with a ``reason`` has NaN there and must be left out.
+        n_features: how many features each input's vector uses, (n,); None for a method that does
+            not act through features, and for an adaptive program.
+        reason: why an input has no solution; empty where it has one.
+        note: a caveat on all inputs; empty if there is none.
+    """
+
+    intervention: Intervention
+    n_features: Int[np.ndarray, " n"] | None
+    reason: list[str]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """One strength of a method, and what it adds to inputs with given last-token residuals."""
+
+    name: str
+    steer: Callable[[Residuals], SteeredInputs]
+
+
+def chosen_point(
+    solutions: pd.DataFrame, strength: str | Mapping[str, float], pareto: pd.DataFrame | None
+) -> pd.Series | None:
+    """Return a solution row of the strength that is asked for; None if none was selected.
+
+    Args:
+        solutions: rows of one method.
+        strength: ``selected``, or the parts of a strength of the grid.
+        pareto: the experiment's pareto.csv; needed for ``selected``.
+    """
+    points = solutions.drop_duplicates("strength_index").set_index("strength_index", drop=False)
+    if isinstance(strength, str):
+        if pareto is None:
+            raise ValueError("pareto: a selected strength is read from pareto.csv")
+        own = pareto[pareto["method"] == points["method"].iloc[0]]
+        selected = own[own["selected"].eq(True)]
+        if selected.empty:
+            return None
+        wanted = selected.iloc[0][_PARTS]
+    else:
+        wanted = {name.replace("alpha", "strength"): value for name, value in strength.items()}
+    same = np.ones(len(points), dtype=bool)
+    for name, value in dict(wanted).items():
+        if pd.notna(value):
+            same &= np.isclose(points[name].to_numpy(dtype=float), value)
+    (place,) = np.flatnonzero(same)
+    return points.iloc[place]
+
+
+def strength_on_new_inputs(
+    point: pd.Series,
+    files: Mapping[str, str],
+    *,
+    site: Site,
+    target_class: Literal[0, 1],
+    device: torch.device,
+    positions: Positions = "last",
+) -> Strength:
+    """Return what a method adds to new inputs, at one strength.
+
+    A fixed direction, a CorrSteer plan, and a vector that all inputs of the experiment share are
+    added as they are. A static program is solved for each input at its last token, an adaptive one
+    at every position, with the experiment's logit and dictionary.
+
+    Args:
+        point: a solution row of the method at that strength.
+        files: ``plan`` and ``solutions`` for a plan or a declared program, and ``decoder`` if it
+            is solved anew; ``directions`` for a fixed direction; ``path``, ``probe`` and
+            ``decoder`` for a registered program.
+        site: where the experiment steers.
+        target_class: that it steers to.
+        device: of the model.
+        positions: which positions of a prompt are steered.
+
+    Raises:
+        StorageError: if a file is missing or damaged.
+    """
+    method = str(point["method"])
+    if "plan" in files:
+        return _of_plan(method, point, files, device, positions)
+    if is_program(method):
+        return _of_program(method, point, files, site, target_class, device, positions)
+    direction, unit = read_direction(files["directions"], method)
+    vector = float(point["strength"]) * unit * direction.vector
+    used = None if direction.features is None else len(direction.features)
+    return _same_for_all(f"alpha {point['strength']:g}", {site: vector}, used, positions)
+
+
+def _same_for_all(
+    name: str,
+    vectors: Mapping[Site, Float[np.ndarray, " d_model"]],
+    n_features: int | None,
+    positions: Positions,
+    reason: str = "",
+) -> Strength:
+    """Return a strength that adds the same vectors to every input."""
+    intervention = Intervention({at: RowVectors(v) for at, v in vectors.items()}, positions)
+
+    def steer(residuals: Residuals) -> SteeredInputs:
+        n = len(residuals)
+        features = None if n_features is None else np.full(n, n_features)
+        return SteeredInputs(intervention, features, [reason] * n)
+
+    return Strength(name, steer)
+
+
+def _of_plan(
+    method: str,
+    point: pd.Series,
+    files: Mapping[str, str],
+    device: torch.device,
+    positions: Positions,
+) -> Strength:
+    """Return a strength of a CorrSteer plan or a declared program."""
+    plan = read_plan(files["solutions"], files["plan"], method)
+    name = f"{point['strength_name']} {point['strength']:g}"
+    used = None if pd.isna(point["l0"]) else int(point["l0"])
+    if not isinstance(plan, ProgramRows):
+        scale = float(point["strength"])
+        scaled = {site: scale * vector for site, vector in plan.vectors.items()}
+        return _same_for_all(name, scaled, used, positions)
+    ((site, vectors),) = plan.vectors.items()
+    rows = plan.rows[plan.rows["strength_index"] == point["strength_index"]]
+    index, *others = rows["vector"].unique()
+    if not others:  # one margin for all inputs, or the vector that all share
+        status = str(point["status"])
+        reason = "" if status in SOLVED else f"program: {status}"
+        return _same_for_all(name, {site: vectors[int(index)]}, used, positions, reason)
+    if plan.logit is None:
+        reason = "solved for the inputs of the experiment alone"
+        return _same_for_all(name, {site: vectors[int(index)]}, used, positions, reason)
+    decoder = load_decoder(files["decoder"])
+    return _of_declared(name, plan.logit, point, decoder, site, device, positions)
+
+
+def _of_declared(
+    name: str,
+    logit: ProgramLogit,
+    point: pd.Series,
+    decoder: Float[np.ndarray, "d_sae d_model"],
+    site: Site,
+    device: torch.device,
+    positions: Positions,
+) -> Strength:
+    """Return a strength of a declared program that is solved for each input or position."""
+    inside, tau = substitute(decoder, logit.metric, logit.cost), float(point["tau"])
+    parameter = float(point["lam"] if logit.program == "qp" else point["epsilon"])
+
+    def shortfalls(residuals: Residuals) -> Float[np.ndarray, " n"]:
+        return tau - (residuals.astype(np.float64) @ logit.weight + logit.bias)
+
+    if logit.program == "dense":
+        unit = dense_optimum(logit.weight, inside)
+
+        def along(residuals: Residuals) -> SteeredInputs:
+            vectors = np.maximum(shortfalls(residuals), 0.0)[:, None] * unit[None]
+            at = {site: RowVectors(vectors)}
+            return SteeredInputs(Intervention(at, positions), None, [""] * len(vectors))
+
+        return Strength(name, along)
+    path = SteeringPath.fit(inside.decoder, inside.weight(logit.weight))
+
+    def steer(residuals: Residuals) -> SteeredInputs:
+        if logit.program == "qp":
+            found = path.qp(shortfalls(residuals), qp_lambda=parameter)
+        else:
+            found = path.socp(shortfalls(residuals), epsilon=parameter)
+        solved = np.isin(found.status, SOLVED)
+        reason = _reasons(found.status)
+        if getattr(logit, "mode", "adaptive") == "adaptive":
+            solver = AdaptiveSolver(
+                path, logit.weight, logit.bias, logit.program, site, device, inside.inverse
+            )
+            return SteeredInputs(
+                _adaptive(solver, tau, parameter, site, positions, n=len(solved)), None, reason
+            )
+        vectors = np.where(solved[:, None], inside.vectors(found.vector), np.nan)
+        at = {site: RowVectors(vectors)}
+        return SteeredInputs(Intervention(at, positions), np.where(solved, found.l0, 0), reason)
+
+    return Strength(name, steer)
+
+
+def _of_program(
+    method: str,
+    point: pd.Series,
+    files: Mapping[str, str],
+    site: Site,
+    target_class: Literal[0, 1],
+    device: torch.device,
+    positions: Positions,
+) -> Strength:
+    """Return a strength of a registered program."""
+    probe = LinearProbe.load(files["probe"]).oriented(target_class)
+    path = SteeringPath.load(files["path"], load_decoder(files["decoder"]))
+    tau, qp_lambda, epsilon = (float(point[name]) for name in ("tau", "lam", "epsilon"))
+    kind = program_of(method)
+    name, parameter = ("lambda", qp_lambda) if kind == "qp" else ("epsilon", epsilon)
+    program = make_program(method, tau, qp_lambda, epsilon)
+
+    def shortfalls(residuals: Residuals) -> Float[np.ndarray, " n"]:
+        if mode_of(method) == "shared":  # solved once, for all inputs of the experiment alike
+            return np.full(len(residuals), float(point["shortfall"]))
+        return program.shortfalls(residuals, probe.weight_vector, probe.bias)
+
+    def steer(residuals: Residuals) -> SteeredInputs:
+        n = len(residuals)
+        found = program.solve(path, shortfalls(residuals))
+        solved = np.isin(found.status, SOLVED)
+        reason = _reasons(found.status)
+        if is_adaptive(method):
+            solver = AdaptiveSolver(path, probe.weight_vector, probe.bias, kind, site, device)
+            return SteeredInputs(
+                _adaptive(solver, tau, parameter, site, positions, n=n), None, reason
+            )
+        vectors = np.where(solved[:, None], found.vector, np.nan)
+        at = {site: RowVectors(vectors)}
+        return SteeredInputs(Intervention(at, positions), np.where(solved, found.l0, 0), reason)
+
+    return Strength(f"tau {tau:g}, {name} {parameter:g}", steer)
+
+
+def _adaptive(
+    solver: AdaptiveSolver,
+    tau: float,
+    parameter: float,
+    site: Site,
+    positions: Positions,
+    *,
+    n: int,
+) -> Intervention:
+    plan = AdaptivePlan(solver, np.full(n, tau), np.full(n, parameter))
+    return Intervention({site: plan}, positions)
+
+
+def _reasons(statuses: np.ndarray) -> list[str]:
+    return ["" if status in SOLVED else f"program: {status}" for status in statuses]
+
+
+def tables_of_methods(
+    folder: str | Path,
+    methods: Mapping[str, Mapping[str, str]],
+    pareto: pd.DataFrame,
+    made_from: Mapping[str, Any],
+    make: Callable[[str], pd.DataFrame],
+    schema: pa.Schema,
+) -> pa.Table:
+    """Return a table of each method on new inputs, one below the other, with a column ``method``.
+
+    The table of each method is kept as soon as it is complete, and is made again only if the
+    method, its selected strength, or what else it is made from has changed.
+
+    Args:
+        folder: where the tables are kept, as ``{method}.parquet``.
+        methods: by name, the files that each steers with.
+        pareto: the experiment's pareto.csv.
+        made_from: all else that the tables are made from, as JSON holds it.
+        make: makes the table of a method.
+        schema: of its table.
+    """
+    parts = []
+    for method, files in methods.items():
+        part = Path(folder) / f"{method}.parquet"
+        own = pareto[(pareto["method"] == method) & pareto["selected"].eq(True)]
+        source = {
+            **made_from,
+            "steering": steering_digests(method, files),
+            "selected": [str(value) for value in own[["strength_name", *_PARTS]].to_numpy().flat],
+        }
+        make_once(part, source, partial(_write, make, method, schema))
+        table = pq.read_table(part)
+        parts.append(table.append_column("method", pa.array([method] * len(table), pa.string())))
+    return pa.concat_tables(parts).replace_schema_metadata(None)
+
+
+def _write(make: Callable[[str], pd.DataFrame], method: str, schema: pa.Schema, path: Path) -> None:
+    write_parquet(path, make(method), schema)

@@ -1,0 +1,280 @@
+"""What steering does to the model's predictions on text that has nothing to do with the concept.
+
+Nothing is generated: the steered and the unsteered model read the same text, and every position but
+BOS is steered.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int
+from transformers import PreTrainedTokenizerBase
+
+from steering_core.config.methods import BASELINE, PROMPTING
+from steering_core.data.columns import texts_of
+from steering_core.data.sources import dataset_revision, read_rows
+from steering_core.errors import DataError, ModelError
+from steering_core.generation.intervention import Intervention, run_steered
+from steering_core.generation.new_inputs import chosen_point, strength_on_new_inputs
+from steering_core.generation.steered_method import persona_of
+from steering_core.methods.solutions import NOT_FINITE
+from steering_core.metrics.divergence import prompt_divergence, token_divergence
+from steering_core.models.head import check_head, final_hidden
+from steering_core.models.language_model import LanguageModel, dtype_name
+from steering_core.models.residual_stream import last_token_residuals
+from steering_core.models.site import Site
+from steering_core.models.tokens import count_tokens, padded_batches, tokenize
+from steering_core.progress import counter
+
+if TYPE_CHECKING:
+    from steering_core.config.schema import NeutralTexts
+
+log = logging.getLogger(__name__)
+
+#: A shorter text, such as a heading, says little about predictions. In tokens, with BOS.
+SHORTEST = 8
+
+SCHEMA = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # ok, undefined or not_finite
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),  # predicted from a steered position
+        # Null where the status is not ok: sums over these tokens, in nats.
+        pa.field("kl_sum", pa.float64()),  # KL(steered ‖ unsteered)
+        pa.field("nll_sum", pa.float64()),  # −log p of the text's own tokens under steering
+        pa.field("base_nll_sum", pa.float64()),  # and without
+    ]
+)
+
+
+def read_neutral_texts(
+    source: "NeutralTexts",
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    prepend_bos: bool,
+    rows: int,
+    seed: int,
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Draw texts at random; return ``example_id`` and ``text``, and the dataset's revision.
+
+    Equal texts count once, and texts below :data:`SHORTEST` tokens are left out.
+
+    Args:
+        source: dataset, subset, split and column.
+        tokenizer: of the model.
+        prepend_bos: whether BOS stands in front of each text.
+        rows: how many texts; all if there are fewer.
+        seed: of the draw.
+
+    Raises:
+        DataError: if the dataset cannot be read, lacks the column, or has no text that is long
+            enough.
+        ModelError: if the hub refuses, with what to do.
+    """
+    revision = dataset_revision(source.dataset, source.revision)
+    table = read_rows(source.dataset, source.subset, source.split, revision)
+    if source.text not in table:
+        raise DataError(
+            f"elsewhere_text: {source.dataset} has no column {source.text!r}; it has "
+            f"{list(table.columns)}"
+        )
+    texts = list(dict.fromkeys(texts_of(table[source.text], "elsewhere_text")))
+    order = np.random.default_rng([seed, 6]).permutation(len(texts))
+    found: list[tuple[str, str]] = []
+    for start in range(0, len(order), rows):
+        some = order[start : start + rows]
+        lengths = count_tokens(tokenizer, [texts[i] for i in some], prepend_bos)
+        long = [i for i, length in zip(some, lengths, strict=True) if length >= SHORTEST]
+        found += [(f"text:{i}", texts[i]) for i in long]
+        if len(found) >= rows:
+            break
+    if not found:
+        raise DataError(f"elsewhere_text: {source.dataset} has no text of {SHORTEST} tokens")
+    if len(found) < rows:
+        log.warning("%d neutral texts, not %d: there are no more", len(found), rows)
+    chosen = pd.DataFrame(found[:rows], columns=["example_id", "text"])
+    return chosen, {"id": source.dataset, "revision": revision}
+
+
+@dataclass(frozen=True)
+class TextCost:
+    """Sums over the tokens of each text that are predicted from a steered position, in nats.
+
+    Attributes:
+        n_tokens: how many they are.
+        kl_sum: Σ KL(steered ‖ unsteered); not finite where steering makes logits NaN or infinite.
+        nll_sum: Σ −log p(token) under steering; likewise.
+        base_nll_sum: Σ −log p(token) without steering.
+    """
+
+    n_tokens: Int[np.ndarray, " n"]
+    kl_sum: Float[np.ndarray, " n"]
+    nll_sum: Float[np.ndarray, " n"]
+    base_nll_sum: Float[np.ndarray, " n"]
+
+
+@torch.no_grad()
+def text_cost(
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    *,
+    prepend_bos: bool,
+    intervention: Intervention | None,
+    batch_tokens: int = 2048,
+) -> TextCost:
+    """Compare the steered and the unsteered model on the same texts, steered at every position.
+
+    Args:
+        lm: the model.
+        rows: token ids of the texts.
+        prepend_bos: whether they begin with BOS, which is not steered.
+        intervention: on the rows; None leaves the model alone.
+        batch_tokens: padded tokens at a time.
+
+    Raises:
+        ModelError: if the model does more to its logits than a known scale and a soft cap, or its
+            logits are NaN or infinite without steering.
+    """
+    if rows:
+        check_head(lm)
+    sums = np.zeros((4, len(rows)))
+    batches = padded_batches(
+        rows,
+        lm.tokenizer,
+        prepend_bos=prepend_bos,
+        context=lm.shape.context,
+        batch_tokens=batch_tokens,
+    )
+    with counter(len(rows), "reading neutral texts") as tick:
+        for chosen, padded in batches:
+            batch = padded.to(lm.device)
+            where = batch.mask & ~batch.bos
+            predicting = where & batch.mask.roll(-1, dims=1)
+            predicting[:, -1] = False
+            run = partial(final_hidden, lm, batch.ids, batch.mask)
+            base, steered = run()[predicting], None
+            if intervention is not None:
+                steered = run_steered(lm, intervention.rows(chosen), where, run)[0][predicting]
+            row, column = predicting.nonzero(as_tuple=True)
+            target = batch.ids[row, column + 1]
+            kl, base_nll = token_divergence(lm, steered, base, target)
+            nll = base_nll if steered is None else token_divergence(lm, None, steered, target)[1]
+            place = np.array(chosen)[row.cpu().numpy()]
+            for total, values in zip(sums, (torch.ones_like(kl), kl, nll, base_nll), strict=True):
+                np.add.at(total, place, values.cpu().numpy())
+            tick(len(chosen))
+    if not np.isfinite(sums[3]).all():
+        raise ModelError(
+            f"{lm.shape.architecture} has NaN or infinite logits without steering, in "
+            f"{dtype_name(lm)}: set `dtype: bfloat16` or `float32` in the model's section."
+        )
+    return TextCost(sums[0].astype(np.int64), *sums[1:])
+
+
+def _after_persona(
+    lm: LanguageModel,
+    persona: str,
+    rows: Sequence[Sequence[int]],
+    prepend_bos: bool,
+    batch_tokens: int,
+) -> TextCost:
+    """Return what a persona before the texts does to the predictions of their tokens.
+
+    As under steering, the first token of a text is not among the predicted ones.
+    """
+    before = tokenize(lm.tokenizer, [persona], prepend_bos=prepend_bos)[0]
+    begins = prepend_bos and lm.tokenizer.bos_token_id is not None
+    room = lm.shape.context - len(before) + begins
+    plain = [row[: 1 + begins] for row in rows]
+    after = [[*before, *row[begins : 1 + begins]] for row in rows]
+    rest = [list(row[1 + begins : room]) for row in rows]
+    read = {"prepend_bos": prepend_bos, "batch_tokens": batch_tokens}
+    there = prompt_divergence(lm, after, plain, rest, **read)
+    back = prompt_divergence(lm, plain, after, rest, **read)  # for −log p after the persona
+    return TextCost(there.n_tokens, there.kl_sum, back.base_nll_sum, there.base_nll_sum)
+
+
+def cost_under(
+    lm: LanguageModel,
+    texts: pd.DataFrame,
+    files: Mapping[str, str],
+    method: str,
+    *,
+    site: Site,
+    target_class: Literal[0, 1],
+    max_tokens: int,
+    batch_tokens: int,
+) -> pd.DataFrame:
+    """Return :data:`SCHEMA` for the texts, under a method at its selected strength.
+
+    For prompting, the texts stand after the persona. A static program is solved for each text at
+    its last token, as for the rows of a dataset.
+
+    Args:
+        lm: the model.
+        texts: columns ``example_id`` and ``text``.
+        files: as of :func:`steering_core.generation.new_inputs.strength_on_new_inputs`, with
+            ``solutions`` and ``pareto``.
+        method: its name.
+        site: where it steers.
+        target_class: that it steers to.
+        max_tokens: at which texts are cut, BOS included.
+        batch_tokens: padded tokens at a time.
+
+    Raises:
+        StorageError: if a file is missing or damaged.
+        ModelError: as :func:`text_cost`, or if residuals are not finite without steering.
+    """
+    table = pd.DataFrame({"example_id": texts["example_id"], "status": "undefined"})
+    table = table.assign(reason="", n_tokens=0, kl_sum=np.nan, nll_sum=np.nan, base_nll_sum=np.nan)
+    given, intervention = texts["text"].tolist(), None
+    cut = {"prepend_bos": site.prepend_bos, "max_tokens": max_tokens}
+    if method == PROMPTING:
+        persona = persona_of(files["concept"], target_class)
+        rows = tokenize(lm.tokenizer, given, **cut)
+        sums = _after_persona(lm, persona, rows, site.prepend_bos, batch_tokens)
+        return table.assign(status="ok", **vars(sums))[SCHEMA.names]
+    if method != BASELINE:
+        point = chosen_point(
+            pd.read_parquet(files["solutions"], filters=[("method", "==", method)]),
+            "selected",
+            pd.read_csv(files["pareto"]),
+        )
+        if point is None:
+            return table.assign(reason=f"no strength of {method} is selected")
+        strength = strength_on_new_inputs(
+            point,
+            files,
+            site=site,
+            target_class=target_class,
+            device=lm.device,
+            positions="all",
+        )
+        steered = strength.steer(
+            last_token_residuals(lm, given, site, max_tokens=max_tokens, batch_tokens=batch_tokens)
+        )
+        table["reason"], intervention = steered.reason, steered.intervention.float32()
+    has = np.flatnonzero(table["reason"] == "")
+    tokens = tokenize(lm.tokenizer, given, **cut)
+    cost = text_cost(
+        lm,
+        [tokens[i] for i in has],
+        prepend_bos=site.prepend_bos,
+        intervention=None if intervention is None else intervention.rows(has.tolist()),
+        batch_tokens=batch_tokens,
+    )
+    finite = np.isfinite(cost.kl_sum) & np.isfinite(cost.nll_sum)
+    table.loc[has, "n_tokens"] = cost.n_tokens
+    for name in ("kl_sum", "nll_sum", "base_nll_sum"):
+        table.loc[has, name] = np.where(finite, getattr(cost, name), np.nan)
+    table.loc[has, "status"] = np.where(finite, "ok", NOT_FINITE)
+    table.loc[has[~finite], "reason"] = "logits NaN or infinite"
+    return table[SCHEMA.names]

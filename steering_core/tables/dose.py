@@ -1,0 +1,160 @@
+"""The table ``dose``: effect and cost of each method over the size of what it adds.
+
+The dose is the norm of the added vector in units of the mean residual norm at the site, so it
+compares methods whose strengths mean different things. Each method has a band of doses in which its
+texts stay fluent.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from steering_core.config.methods import BASELINE
+from steering_core.methods.solutions import TEXT_KEY, solved
+from steering_core.statistics.bootstrap import (
+    Interval,
+    mean_interval,
+    resampled_sums,
+    share_interval,
+)
+from steering_core.tables.columns import column_names, interval_cells, validate_table
+from steering_core.tables.matched import curve_names
+from steering_core.tables.pareto import Measured, of_prompts
+
+_POINT = ["method", "strength_index"]
+#: Length of the runs of tokens that are looked for twice in a text.
+RUN = 3
+
+
+def repeated_share(tokens: Sequence[int]) -> float:
+    """Return the share of a text's runs of three tokens that occurred in it before.
+
+    NaN for a text without such a run. This is 1 minus the share of distinct 3-grams (Li et al.
+    2016, distinct-n).
+    """
+    runs = [tuple(tokens[i : i + RUN]) for i in range(len(tokens) - RUN + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else float("nan")
+
+
+def with_repetition(measured: Measured, generations: pd.DataFrame) -> pd.DataFrame:
+    """Return the reported texts with ``repetition``, a row per strength and prompt.
+
+    Args:
+        measured: of the experiment.
+        generations: rows of all methods: the key of a text and ``new_tokens``.
+    """
+    shares = [np.nan if t is None else repeated_share(t) for t in generations["new_tokens"]]
+    repeated = of_prompts(generations[[*TEXT_KEY]].assign(repetition=shares, n_tokens=1))
+    key = [*_POINT, "example_id"]
+    return measured.texts.merge(repeated[[*key, "repetition"]], on=key, validate="one_to_one")
+
+
+def dose_table(
+    experiment: str,
+    measured: Measured,
+    texts: pd.DataFrame,
+    unit: float,
+    *,
+    target_class: int,
+    fluent_perplexity: float,
+    fluent_repetition: float,
+    seed: int,
+    n_resamples: int,
+) -> pd.DataFrame:
+    """Return the table ``dose``: a row per method and strength that adds a vector of known size.
+
+    Args:
+        experiment: its name.
+        measured: of the experiment.
+        texts: of :func:`with_repetition`.
+        unit: mean residual norm at the site.
+        target_class: that is steered to.
+        fluent_perplexity: texts are fluent up to so many times the perplexity of the unsteered
+            texts of the same prompts …
+        fluent_repetition: … and as long as the share of repeated runs is at most so much higher.
+        seed: of the bootstrap.
+        n_resamples: of the bootstrap.
+    """
+    boot = {"seed": seed, "n_resamples": n_resamples}
+    # The judge's score is finer than its verdict. It is missing for a text without a word.
+    score = texts["score"] if target_class == 1 else 1 - texts["score"]
+    made = texts.assign(towards=score)[texts["n_tokens"] > 0]
+    base = made[made["method"] == BASELINE].set_index("example_id")
+    prompts = measured.solutions[measured.solutions["split"] == "prompt"]
+    first = prompts[solved(prompts)].drop_duplicates(_POINT)
+    curves = first[_POINT].assign(curve=curve_names(first)["curve"])
+    names = measured.solutions.drop_duplicates(_POINT).set_index(_POINT)
+    rows = []
+    for point, own in made.groupby(_POINT, sort=False):
+        norm = prompts.loc[(prompts[_POINT] == list(point)).all(axis=1), "residual_norm"].mean()
+        if np.isnan(norm):  # a text before the prompt
+            continue
+        own = own[own["example_id"].isin(base.index)].set_index("example_id")
+        cells = _cells(own, base.loc[own.index], boot)
+        ratio, excess = cells["perplexity_ratio"], cells["repetition"] - cells["repetition_base"]
+        rows.append(
+            {
+                "experiment": experiment,
+                "method": point[0],
+                "strength_index": point[1],
+                **names.loc[point, ["strength_name", "strength", "tau"]].to_dict(),
+                "dose": norm / unit,
+                "n_prompts": len(own),
+                **cells,
+                "fluent": bool(ratio <= fluent_perplexity and excess <= fluent_repetition),
+            }
+        )
+    table = pd.DataFrame(rows).merge(curves, on=_POINT, how="left")
+    bands = {
+        name: _band(curve.sort_values("dose", kind="stable"))
+        for name, curve in table.groupby(["method", "curve"], sort=False)
+    }
+    table["fluent_up_to"] = [
+        bands[key] for key in zip(table["method"], table["curve"], strict=True)
+    ]
+    table = table[column_names("dose")]
+    validate_table(table, "dose")
+    return table
+
+
+def _band(curve: pd.DataFrame) -> float:
+    """Return the largest dose before the first that is not fluent; NaN if the first is not."""
+    fluent = curve["fluent"].cummin()
+    return float(curve.loc[fluent, "dose"].max()) if fluent.any() else np.nan
+
+
+def _cells(own: pd.DataFrame, base: pd.DataFrame, boot: dict[str, int]) -> dict[str, Any]:
+    """Return effect, cost, fluency and the share of prompts that went the wrong way."""
+    effect = (own["judged"] - base["judged"]).to_numpy(dtype=float)
+    both = own["towards"].notna() & base["towards"].notna()
+    wrong = (own["towards"] < base["towards"])[both].to_numpy(dtype=float)
+    shares = [side["repetition"].mean() for side in (own, base)]
+    return {
+        **interval_cells("effect", "effect_ci", mean_interval(effect, **boot)),
+        **interval_cells(
+            "anti_steered", "anti_steered_ci", share_interval(wrong, np.ones_like(wrong), **boot)
+        ),
+        **interval_cells(
+            "kl", "kl_ci", mean_interval((own["kl_sum"] / own["n_tokens"]).to_numpy(), **boot)
+        ),
+        **interval_cells("perplexity_ratio", "perplexity_ratio_ci", _ratio(own, base, boot)),
+        "repetition": shares[0],
+        "repetition_base": shares[1],
+    }
+
+
+def _ratio(own: pd.DataFrame, base: pd.DataFrame, boot: dict[str, int]) -> Interval:
+    """Return the ratio of two perplexities, of texts of the same prompts, resampled as pairs."""
+    sides = [
+        side[name].to_numpy(dtype=float)
+        for side in (own, base)
+        for name in ("base_nll_sum", "n_tokens")
+    ]
+    nll, tokens, nll_base, tokens_base = resampled_sums(sides, **boot)
+    drawn = np.exp(nll / tokens - nll_base / tokens_base)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    totals = [part.sum() for part in sides]
+    mean = np.exp(totals[0] / totals[1] - totals[2] / totals[3])
+    return Interval(float(mean), float(low), float(high), len(own))

@@ -1,0 +1,159 @@
+"""The table ``elsewhere``: what steering costs on text and tasks that the concept is not about.
+
+Every number is a paired change: the same text or question with and without steering. Texts and
+questions without a solution, or whose logits were lost, are left out on both sides and counted.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from steering_core.config.methods import BASELINE
+from steering_core.errors import DataError
+from steering_core.statistics.bootstrap import (
+    Interval,
+    mean_interval,
+    ratio_interval,
+    resampled_sums,
+)
+from steering_core.statistics.paired import positions_after
+from steering_core.tables.columns import column_names, interval_cells, validate_table
+
+#: The probe that reads neutral text; every other one is a task with questions.
+TEXT = "text"
+#: The answers that a task about requests asks for, and what a wrong answer there is counted as.
+_REFUSE, _COMPLY = "refuse", "comply"
+
+
+def elsewhere_table(
+    experiment: str,
+    summary: pd.DataFrame,
+    found: Mapping[tuple[str, str], pd.DataFrame],
+    *,
+    seed: int,
+    n_resamples: int,
+) -> pd.DataFrame:
+    """Return the table ``elsewhere``: a row per method, probe and measure.
+
+    Args:
+        experiment: its name.
+        summary: table ``summary`` of the same run.
+        found: by probe and method, the rows of
+            :data:`steering_core.metrics.neutral_text.SCHEMA` for neutral text, or answers to
+            questions (``example_id``, ``gold``, ``n_options``, ``success``, ``status``).
+        seed: of the bootstrap.
+        n_resamples: of the bootstrap.
+
+    Raises:
+        DataError: if a method has other texts or questions than no steering.
+    """
+    boot = {"seed": seed, "n_resamples": n_resamples}
+    effects = summary.set_index("method")
+    rows = []
+    for (probe, method), after in found.items():
+        if method == BASELINE:
+            continue
+        before = found[probe, BASELINE]
+        order = positions_after(before["example_id"].tolist(), after["example_id"].tolist())
+        after = after.iloc[order].reset_index(drop=True)
+        measure = _text_rows if probe == TEXT else _task_rows
+        about = effects.loc[method]
+        for row in measure(before.reset_index(drop=True), after, boot):
+            rows.append(
+                {
+                    "experiment": experiment,
+                    "method": method,
+                    "strength": about["strength"],
+                    **{name: about[name] for name in ("effect", "effect_low", "effect_high")},
+                    "probe": probe,
+                    **row,
+                }
+            )
+    table = pd.DataFrame(rows, columns=column_names("elsewhere"))
+    table = table.astype({"strength": object})
+    validate_table(table, "elsewhere")
+    return table
+
+
+def _counts(after: pd.DataFrame, kept: pd.Series) -> dict[str, Any]:
+    reasons = after.loc[~kept, "reason"].value_counts()
+    return {
+        "n": int(kept.sum()),
+        "n_missing": int((~kept).sum()),
+        "reason": "; ".join(f"{n} {reason}" for reason, n in reasons.items()) or np.nan,
+    }
+
+
+def _text_rows(
+    before: pd.DataFrame, after: pd.DataFrame, boot: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Return the rows of neutral text: KL per token, and perplexity of the text itself."""
+    kept = after["status"] == "ok"
+    own = after[kept]
+    counts = {**_counts(after, kept), "chance": np.nan}
+    nothing = {"unsteered": np.nan, "steered": np.nan}
+    tokens = own["n_tokens"].to_numpy(dtype=np.float64)
+    kl = ratio_interval(own["kl_sum"].to_numpy(), tokens, **boot)
+    level = {"unsteered": 0.0, "steered": kl.mean} if kl.n else nothing
+    rows: list[dict[str, Any]] = [
+        {"measure": "kl", **counts, **level, **interval_cells("change", "change", kl)}
+    ]
+    sums = [own[name].to_numpy() for name in ("nll_sum", "base_nll_sum")]
+    change = Interval(None, None, None, 0)
+    if len(own):
+        steered, unsteered = (float(np.exp(part.sum() / tokens.sum())) for part in sums)
+        nothing = {"unsteered": unsteered, "steered": steered}
+        above, below, total = resampled_sums([*sums, tokens], **boot)
+        # Both perplexities of a resample are of the same texts.
+        changes = np.exp(above / total) - np.exp(below / total)
+        low, high = np.percentile(changes, [2.5, 97.5])
+        change = Interval(steered - unsteered, float(low), float(high), len(own))
+    rows.append(
+        {"measure": "perplexity", **counts, **nothing, **interval_cells("change", "change", change)}
+    )
+    return rows
+
+
+def _task_rows(
+    before: pd.DataFrame, after: pd.DataFrame, boot: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Return the rows of a task: accuracy; or refusal of harmful and of harmless requests."""
+    if not (before["gold"] == after["gold"]).all():
+        raise DataError("the questions without steering are others: run them with the same options")
+    asked = set(before["gold"])
+    if not asked <= {_REFUSE, _COMPLY}:
+        return [_share_row("accuracy", before, after, boot)]
+    rows = []
+    for gold, measure in ((_REFUSE, "refusal_of_harmful"), (_COMPLY, "refusal_of_harmless")):
+        of = before["gold"] == gold
+        if of.any():
+            parts = before[of].reset_index(drop=True), after[of].reset_index(drop=True)
+            rows.append(_share_row(measure, *parts, boot, wrong=gold == _COMPLY))
+    return rows
+
+
+def _share_row(
+    measure: str,
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    boot: Mapping[str, int],
+    *,
+    wrong: bool = False,
+) -> dict[str, Any]:
+    """Return the share of right answers, or with ``wrong`` of wrong ones, and its change."""
+    kept = (before["status"] == "ok") & (after["status"] == "ok")
+    first, second = (
+        side.loc[kept, "success"].astype(bool).to_numpy() != wrong for side in (before, after)
+    )
+    options = pd.to_numeric(before.loc[kept, "n_options"])
+    change = mean_interval(second.astype(float) - first.astype(float), **boot)
+    return {
+        "measure": measure,
+        **_counts(after, kept),
+        "chance": float((1 / options).mean()) if options.notna().any() else np.nan,
+        "unsteered": float(first.mean()) if len(first) else np.nan,
+        "steered": float(second.mean()) if len(second) else np.nan,
+        **interval_cells("change", "change", change),
+    }

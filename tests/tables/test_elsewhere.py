@@ -1,0 +1,142 @@
+"""The table and the picture of the cost elsewhere, from rows with known sums."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from steering_core.errors import DataError
+from steering_core.tables.elsewhere import elsewhere_table
+from steering_core.tables.elsewhere_figure import elsewhere_figure
+
+SUMMARY = pd.DataFrame(
+    {
+        "method": ["no_steering", "caa_repe", "qp_optimal"],
+        "strength": ["alpha=0", "alpha=0.5", np.nan],
+        "effect": [0.0, 0.3, np.nan],
+        "effect_low": [0.0, 0.1, np.nan],
+        "effect_high": [0.0, 0.5, np.nan],
+    }
+)
+
+
+def texts(kl=(0.0, 0.0), nll=(20.0, 10.0), status="ok"):
+    return pd.DataFrame(
+        {
+            "example_id": ["a", "b"],
+            "status": status,
+            "reason": "" if status == "ok" else "no strength of qp_optimal is selected",
+            "n_tokens": [10, 5],
+            "kl_sum": kl,
+            "nll_sum": nll,
+            "base_nll_sum": [20.0, 10.0],
+        }
+    )
+
+
+def answers(success, gold=None, status="ok", n_options=None):
+    n = len(success)
+    return pd.DataFrame(
+        {
+            "example_id": [str(i) for i in range(n)],
+            "gold": gold or ["A"] * n,
+            "n_options": pd.array([n_options] * n, dtype="Int32"),
+            "success": pd.array(success, dtype=object),
+            "status": status if isinstance(status, list) else [status] * n,
+            "reason": ["" if s else "program: infeasible" for s in success],
+        }
+    )
+
+
+def table(found):
+    return elsewhere_table("e", SUMMARY, found, seed=0, n_resamples=200)
+
+
+def test_neutral_text_has_kl_and_perplexity_of_the_same_texts():
+    found = {
+        ("text", "no_steering"): texts(),
+        ("text", "caa_repe"): texts((5.0, 1.0), (25.0, 14.0)),
+    }
+    kl, perplexity = table(found).to_dict("records")
+    assert (kl["measure"], kl["n"], kl["n_missing"]) == ("kl", 2, 0)
+    assert kl["steered"] == kl["change"] == pytest.approx(6 / 15)
+    assert kl["change_low"] == pytest.approx(0.2) and kl["change_high"] == pytest.approx(0.5)
+    assert perplexity["unsteered"] == pytest.approx(np.exp(2))
+    assert perplexity["steered"] == pytest.approx(np.exp(39 / 15))
+    assert perplexity["change"] == pytest.approx(np.exp(39 / 15) - np.exp(2))
+    # The two texts alone have the least and the largest change.
+    assert perplexity["change_low"] == pytest.approx(np.exp(2.5) - np.exp(2))
+    assert perplexity["change_high"] == pytest.approx(np.exp(2.8) - np.exp(2))
+    assert (kl["strength"], kl["effect"], kl["effect_high"]) == ("alpha=0.5", 0.3, 0.5)
+
+
+def test_a_method_without_a_strength_has_a_row_without_numbers():
+    found = {
+        ("text", "no_steering"): texts(),
+        ("text", "qp_optimal"): texts((np.nan,) * 2, (np.nan,) * 2, "undefined"),
+    }
+    rows = table(found)
+    assert (rows["n"] == 0).all() and (rows["n_missing"] == 2).all()
+    assert rows[["unsteered", "steered", "change", "strength"]].isna().all(axis=None)
+    assert set(rows["reason"]) == {"2 no strength of qp_optimal is selected"}
+    assert "cost elsewhere was measured" in json.dumps(elsewhere_figure(rows).to_dict())
+
+
+def test_accuracy_is_compared_question_by_question():
+    before = answers([True, True, False, False, True], n_options=4)
+    after = answers([True, False, False, False, None], status=["ok"] * 4 + ["undefined"])
+    # Another order of the same questions.
+    found = {("mmlu", "no_steering"): before, ("mmlu", "caa_repe"): after.iloc[::-1]}
+    (row,) = table(found).to_dict("records")
+    assert (row["measure"], row["n"], row["n_missing"]) == ("accuracy", 4, 1)
+    assert row["reason"] == "1 program: infeasible" and row["chance"] == 0.25
+    assert (row["unsteered"], row["steered"], row["change"]) == (0.5, 0.25, -0.25)
+    assert row["change_low"] <= -0.25 <= row["change_high"]
+
+
+def test_requests_have_refusals_of_harmful_and_of_harmless_ones():
+    gold = ["refuse", "refuse", "comply", "comply"]
+    found = {
+        ("xstest", "no_steering"): answers([True, True, True, True], gold),
+        ("xstest", "caa_repe"): answers([True, False, False, True], gold),
+    }
+    harmful, harmless = table(found).to_dict("records")
+    assert (harmful["measure"], harmless["measure"]) == (
+        "refusal_of_harmful",
+        "refusal_of_harmless",
+    )
+    assert (harmful["unsteered"], harmful["steered"]) == (1.0, 0.5)
+    # Complying is right there, so a wrong answer is a refusal.
+    assert (harmless["unsteered"], harmless["steered"], harmless["change"]) == (0.0, 0.5, 0.5)
+    only = {key: rows.iloc[:2] for key, rows in found.items()}
+    assert table(only)["measure"].tolist() == ["refusal_of_harmful"]
+
+
+def test_other_questions_are_no_baseline():
+    found = {
+        ("mmlu", "no_steering"): answers([True, True]),
+        ("mmlu", "caa_repe"): answers([True, True], ["A", "B"]),
+    }
+    with pytest.raises(DataError, match="same options"):
+        table(found)
+    found["mmlu", "caa_repe"] = answers([True])
+    with pytest.raises(DataError, match="do not pair up"):
+        table(found)
+
+
+def test_the_picture_has_a_panel_for_each_measure():
+    gold = ["refuse", "comply"]
+    found = {
+        ("text", "no_steering"): texts(),
+        ("text", "caa_repe"): texts((5.0, 1.0), (25.0, 14.0)),
+        ("xstest", "no_steering"): answers([True, True], gold),
+        ("xstest", "caa_repe"): answers([True, False], gold),
+    }
+    chart = elsewhere_figure(table(found)).to_dict()
+    named = [panel["layer"][0]["encoding"]["x"]["title"] for panel in chart["concat"]]
+    assert named[0].startswith("KL") and "perplexity" in named[1]
+    assert named[2:] == [
+        "change of the refusal of harmful requests, xstest",
+        "change of the refusal of harmless requests, xstest",
+    ]
