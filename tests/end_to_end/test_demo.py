@@ -34,7 +34,7 @@ SMALL = [
     "variant_tau=2.0",
     "variant_epsilon=[100.0]",
     "bootstrap_resamples=200",
-    "methods=[no_steering,caa_mean_diff,convex_optimal,qp_optimal,qp_adaptive]",
+    "methods=[no_steering,caa_mean_diff,convex_optimal,qp_optimal,qp_adaptive,prompting]",
     "demo_world={training_steps: 1000, documents: 12000, sae_samples: 60000}",
 ]
 
@@ -115,6 +115,24 @@ def test_every_product_is_there(world):
         "features.html",
     ):
         assert (world / name).stat().st_size > 1000, name
+
+
+def test_every_method_is_looked_at_elsewhere(world):
+    table = pd.read_csv(world / "elsewhere.csv")
+    validate_table(table, "elsewhere")
+    methods = set(pd.read_csv(world / "pareto.csv")["method"]) - {"no_steering"}
+    for _, rows in table.groupby(["probe", "measure"]):
+        assert set(rows["method"]) == methods
+    kl = table[(table["measure"] == "kl") & (table["n"] > 0)]
+    assert (kl["change"] >= 0).all() and (kl["change_low"] > 0).any()
+
+
+def test_texts_are_put_over_the_size_of_what_is_added(world):
+    table = pd.read_csv(world / "dose.csv")
+    validate_table(table, "dose")
+    fixed = table[table["method"] == "caa_mean_diff"]
+    np.testing.assert_allclose(fixed["dose"], fixed["strength"])  # both in mean residual norms
+    assert table["anti_steered"].between(0, 1).all() and "prompting" not in set(table["method"])
 
 
 def test_variants_cost_what_their_constraints_say(world):

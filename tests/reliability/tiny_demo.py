@@ -29,6 +29,7 @@ SIZES = [
     "variants=[path,box,shared]",
     "variant_rows=4",
     "bootstrap_resamples=50",
+    "elsewhere=[]",
     "shards=2",
     "demo_world={n_layers: 2, training_steps: 40, documents: 1500, sae_samples: 8000, "
     "labelled: 300}",
