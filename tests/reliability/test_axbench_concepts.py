@@ -82,7 +82,7 @@ def test_two_concepts_are_rated_and_averaged(tmp_path, judge, monkeypatch):
     found = pd.read_csv(directory / table)
     assert set(found["experiment"]) == {"ten_words"} and found["published"].isna().all()
     best = found[found["at"] == "best"].set_index("method")
-    assert list(best.index) == METHODS and (best["n_concepts"] == 2).all()
+    assert {*best.index} == {*METHODS} and (best["n_concepts"] == 2).all()
     assert (best["instruction"] == 1).all() and best["harmonic"].between(0, 1.5).all()
     assert np.isnan(best.loc["prompting", "norm"]) and best.loc["no_steering", "norm"] == 0
     equal = found[found["at"] == "equal_norm"].set_index("method")
