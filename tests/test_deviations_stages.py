@@ -225,6 +225,10 @@ def test_14_results_of_another_seed_or_layer_are_stale(rules):
         "norm_matched",
         "provenance",
         "matched",
+        "dose",
+        "ratings_table",
+        "elsewhere",
+        "elsewhere_texts",
         "differences",
     }
     assert rules.stale(layer=1) == {"fetch", "pick_layer", "provenance"}
