@@ -75,6 +75,31 @@ rule answer:
         "../workflow_scripts/answer.py"
 
 
+# What guards of declared programs cost and save; without such programs the table has no rows.
+rule guards:
+    input:
+        prompts=rules.prompts.output.prompts,
+        guards=files_of_guarded(PROMPT_GUARD_ROWS),
+        divergence=methods_of(rules.divergence.output.divergence),
+        judged=rules.judge.output.judged,
+    output:
+        guards="results/{experiment}/guards.csv",
+    log:
+        "results/{experiment}/logs/guards.log",
+    benchmark:
+        "results/{experiment}/benchmarks/guards.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        unguarded=guarded_programs,
+        settings=settings("seed", "bootstrap_resamples"),
+        code=code("guards.py"),
+    script:
+        "../workflow_scripts/guards.py"
+
+
 # Compare each method with its references on the same prompts, and the judges with each other.
 rule differences:
     input:

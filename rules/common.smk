@@ -23,6 +23,7 @@ from steering_core.config.requests import (
     with_nulls,
 )
 from steering_core.config.resolve import (
+    check_guards,
     check_plans,
     concept_sets,
     elsewhere_runs,
@@ -98,6 +99,7 @@ BESIDE = [
     "effect_curves.csv",
     "differences.csv",
     "judges.csv",
+    "guards.csv",
     "features.csv",
     "frontier.csv",
     "frontier_knots.csv",
@@ -188,6 +190,7 @@ def checked_experiment(name, configuration):
     """Return the experiment `name`, cached because every parameter of a job needs it."""
     found = resolve(config, name)
     check_plans(found, CORRSTEER)
+    check_guards(config, found)
     check_files(found)
     return found
 
@@ -565,6 +568,12 @@ def config_behind(wildcards):
     found = experiment(wildcards)
     runs = {plan.experiment for plan in found.settings.plans.values()}
     behind = {"corrsteer": {run: resolved(CORRSTEER[run]) for run in sorted(runs)}} if runs else {}
+    programs = found.settings.programs.values()
+    guarding = {name for program in programs for name in program.guarding_experiments}
+    if guarding:
+        behind["guards"] = {
+            name: resolved(checked_experiment(name, repr(config))) for name in sorted(guarding)
+        }
     return {**resolved(found), **world, **behind}
 
 

@@ -15,12 +15,15 @@ SOLUTIONS = "results/{experiment}/solutions/{family}.parquet"
 #: Of a CorrSteer plan or a declared program: its rows, and its vectors where it steers.
 PLAN_SOLUTIONS = "results/{experiment}/plans/{method}.parquet"
 PLAN_VECTORS = "results/{experiment}/plans/{method}.safetensors"
+#: Of a declared program: what each of its guards costs and saves; without guards it has no rows.
+GUARD_ROWS = "results/{experiment}/plans/{method}.guards.parquet"
 
 #: The same files for the prompts. They are apart, so that other prompts leave the rest alone.
 PROMPT_SOLUTIONS = "results/{experiment}/prompts/solutions/{family}.parquet"
 PROMPT_PATH = "results/{experiment}/prompts/paths/{family}.safetensors"
 PROMPT_PLAN_SOLUTIONS = "results/{experiment}/prompts/plans/{method}.parquet"
 PROMPT_PLAN_VECTORS = "results/{experiment}/prompts/plans/{method}.safetensors"
+PROMPT_GUARD_ROWS = "results/{experiment}/prompts/plans/{method}.guards.parquet"
 
 
 def plan_source(wildcards):
@@ -31,6 +34,39 @@ def plan_source(wildcards):
 def declared_program(wildcards):
     """A declared program as plain values."""
     return experiment(wildcards).settings.programs[wildcards.method].model_dump()
+
+
+def guarding_experiments(wildcards):
+    """The experiments whose probes are guards of a declared program."""
+    return experiment(wildcards).settings.programs[wildcards.method].guarding_experiments
+
+
+def guard_files(wildcards):
+    """Return the probes that are guards of a declared program, and the layers they are at."""
+    others = guarding_experiments(wildcards)
+    return {
+        "guard_probes": expand(rules.fit_probes.output.probe, experiment=others),
+        "guard_layers": expand(rules.pick_layer.output.layer, experiment=others),
+    }
+
+
+def guarded_programs(wildcards):
+    """Return each declared program with guards, and the one that differs in its guards alone."""
+    named = experiment(wildcards).settings.programs
+    programs = {name: one.model_dump() for name, one in named.items()}
+    found = {}
+    for name, one in programs.items():
+        if one["guards"]:
+            plain = {**one, "guards": []}
+            found[name] = next((other for other in programs if programs[other] == plain), None)
+    return found
+
+
+def files_of_guarded(pattern):
+    """Return an input with a file for each declared program with guards."""
+    return lambda wildcards: expand(
+        pattern, experiment=wildcards.experiment, method=[*guarded_programs(wildcards)]
+    )
 
 
 def gradient_files(wildcards):

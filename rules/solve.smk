@@ -151,6 +151,7 @@ use rule solve as solve_prompts with:
 rule solve_declared:
     input:
         unpack(gradient_files),
+        unpack(guard_files),
         decoder=rules.encode_features.output.decoder,
         resources=rules.fetch.output.resources,
         examples=rules.examples.output.examples,
@@ -160,6 +161,7 @@ rule solve_declared:
     output:
         solutions=PLAN_SOLUTIONS,
         plan=PLAN_VECTORS,
+        guards=GUARD_ROWS,
     log:
         "results/{experiment}/logs/solve_declared-{method}.log",
     benchmark:
@@ -175,6 +177,7 @@ rule solve_declared:
     params:
         target_class=target_class,
         declared=declared_program,
+        guarding_experiments=guarding_experiments,
         code=code("solve_declared.py"),
     script:
         "../workflow_scripts/solve_declared.py"
@@ -183,6 +186,7 @@ rule solve_declared:
 use rule solve_declared as solve_declared_prompts with:
     input:
         unpack(gradient_files),
+        unpack(guard_files),
         decoder=rules.encode_features.output.decoder,
         resources=rules.fetch.output.resources,
         examples=rules.examples.output.examples,
@@ -194,6 +198,7 @@ use rule solve_declared as solve_declared_prompts with:
     output:
         solutions=PROMPT_PLAN_SOLUTIONS,
         plan=PROMPT_PLAN_VECTORS,
+        guards=PROMPT_GUARD_ROWS,
     log:
         "results/{experiment}/logs/solve_declared_prompts-{method}.log",
     benchmark:

@@ -230,6 +230,7 @@ def test_14_results_of_another_seed_or_layer_are_stale(rules):
         "elsewhere",
         "elsewhere_texts",
         "differences",
+        "guards",
     }
     assert rules.stale(layer=1) == {"fetch", "pick_layer", "provenance"}
     qp, socp = (

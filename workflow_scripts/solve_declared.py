@@ -12,6 +12,7 @@ with job(snakemake):
     from steering_core.data.examples import read_examples
     from steering_core.methods.declared_programs import solve_declared
     from steering_core.methods.directions import FitData
+    from steering_core.methods.guard_directions import guards_of, same_site, write_guard_rows
     from steering_core.methods.interventions import ProgramLogit, write_program
     from steering_core.methods.solutions import write_solutions
     from steering_core.models.site import Site
@@ -35,6 +36,14 @@ with job(snakemake):
     if files.get("gradient"):
         gradient = load_arrays(files.gradient)[0]["vector"]
         data = replace(data, likelihood_gradient=gradient)
+    probes = {}
+    named = zip(
+        snakemake.params.guarding_experiments, files.guard_probes, files.guard_layers, strict=True
+    )
+    for other, probe, picked in named:
+        same_site(other, read_json(picked), layer)
+        probes[other] = LinearProbe.load(probe)
+    guards = guards_of(declared.guards, data.residuals, probes)
     inputs = read_inputs(dict(files.items()), resources, site.hook_name)
     solved = solve_declared(
         snakemake.wildcards.method,
@@ -45,13 +54,18 @@ with job(snakemake):
         data,
         load_decoder(files.decoder),
         fisher=Fisher.load(files.fisher) if files.get("fisher") else None,
+        guards=guards,
     )
     logit = None
     if declared.mode == "adaptive":
         logit = ProgramLogit(
-            declared.program, solved.weight, solved.bias, solved.metric, solved.cost
+            declared.program, solved.weight, solved.bias, solved.metric, solved.cost, guards
         )
     written = inputs.written(solved.rows)
     used, index = np.unique(solved.index[written], return_inverse=True)
     write_program(snakemake.output.plan, site, solved.vectors[used], index, logit)
     write_solutions(solved.rows[written], snakemake.output.solutions)
+    guarded = solved.guard_rows
+    write_guard_rows(
+        None if guarded is None else guarded[inputs.written(guarded)], snakemake.output.guards
+    )

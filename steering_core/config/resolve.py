@@ -432,6 +432,35 @@ def check_plans(experiment: ParetoExperiment, runs: Mapping[str, CorrSteerExperi
             )
 
 
+def check_guards(raw: dict[str, Any], experiment: ParetoExperiment) -> None:
+    """Refuse a guard with the probe of an experiment that has none of the same residuals.
+
+    Args:
+        raw: the configuration, for the other experiments.
+        experiment: whose programs have guards.
+
+    Raises:
+        ConfigError: naming the program.
+    """
+    for name, program in experiment.settings.programs.items():
+        where = f"experiments.{experiment.name}: programs.{name}.guards"
+        for other in program.guarding_experiments:
+            known = raw.get("experiments", {})
+            if other not in known:
+                raise ConfigError(f"{where}: there is no experiment {other!r}{hint(other, known)}")
+            theirs = resolve(raw, other)
+            if _model_of(theirs) != _model_of(experiment):
+                raise ConfigError(
+                    f"{where}: {other} runs another model, so its probe means nothing"
+                )
+            layers = {experiment.settings.layer, theirs.settings.layer} - {"auto"}
+            if len(layers) > 1:
+                raise ConfigError(
+                    f"{where}: {other} has its probe at layer {theirs.settings.layer}, and "
+                    f"{experiment.name} steers layer {experiment.settings.layer}: set the same"
+                )
+
+
 def _model_of(found: ParetoExperiment | CorrSteerExperiment) -> tuple[str, str, str]:
     return found.model.id, found.model.revision, found.model.dtype
 

@@ -49,6 +49,29 @@ class PlanSource(Closed):
 ConceptDirection = Literal["probe", "mean_difference", "contrastive", "repe", "likelihood_gradient"]
 
 
+class Guard(Closed):
+    """What must not move: the vector may move the residual along it by ``kappa`` at most.
+
+    ``principal_components`` are the first ``count`` of the training rows, each with its bound.
+    ``probe`` is the probe of another ``experiment``, of the same model and layer. ``kappa`` is in
+    standard deviations of the projection on training rows, up or down.
+    """
+
+    direction: Literal["principal_components", "probe"]
+    count: Count | None = None
+    experiment: str | None = None
+    kappa: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def _has_its_source(self) -> "Guard":
+        needed = {"principal_components": "count", "probe": "experiment"}[self.direction]
+        for name in ("count", "experiment"):
+            if (getattr(self, name) is not None) != (name == needed):
+                verb = "needs" if name == needed else "takes no"
+                raise ValueError(f"a guard {self.direction} {verb} {name}")
+        return self
+
+
 class DeclaredProgram(Closed):
     """A program that is evaluated like a method: what the margin is on, and what is minimised.
 
@@ -56,7 +79,8 @@ class DeclaredProgram(Closed):
     ``shared`` or ``adaptive``, as for the registered programs. ``dense`` is the least vector with
     the margin, without features: the floor of the sparse ones. ``metric`` is of the norm,
     ``feature_cost`` what a coefficient of each feature costs in the L1 norm. With a list of
-    directions the margin is asked for on each of them.
+    directions the margin is asked for on each of them. ``guards`` are directions along which the
+    vector may move the residual only so far.
     """
 
     program: Literal["qp", "socp", "dense"]
@@ -67,6 +91,7 @@ class DeclaredProgram(Closed):
     tau: Sweep
     qp_lambda: Sweep | None = None
     epsilon: Sweep | None = None
+    guards: list[Guard] = []
 
     @model_validator(mode="after")
     def _has_its_parameter(self) -> "DeclaredProgram":
@@ -99,6 +124,21 @@ class DeclaredProgram(Closed):
         """What margins are on, at least one direction."""
         given = self.concept_direction
         return list(given) if isinstance(given, list) else [given]
+
+    @model_validator(mode="after")
+    def _takes_its_guards(self) -> "DeclaredProgram":
+        if self.guards and (self.program == "dense" or len(self.directions) > 1):
+            raise ValueError("guards are for a qp or socp with one concept_direction")
+        if sum(guard.direction == "principal_components" for guard in self.guards) > 1:
+            raise ValueError("guards name principal_components twice: give one count")
+        if len(set(self.guarding_experiments)) < len(self.guarding_experiments):
+            raise ValueError("guards name the probe of an experiment twice")
+        return self
+
+    @property
+    def guarding_experiments(self) -> list[str]:
+        """The experiments whose probes are guards, in their order."""
+        return [guard.experiment for guard in self.guards if guard.experiment is not None]
 
     @property
     def needs_fisher(self) -> bool:

@@ -2,7 +2,8 @@
 
 Between tokens only the shortfall ``r = τ − w·h − b`` changes, and the path holds the solution for
 every r. So a new optimum is a dot product, an interpolation between two knots, and an add; no
-second forward pass and no solver.
+second forward pass and no solver. With guards, a position whose solution on the path exceeds one is
+looked up in a table of the guarded program instead.
 """
 
 import logging
@@ -17,6 +18,8 @@ from jaxtyping import Float, Int
 
 from steering_core.models.devices import float64_device
 from steering_core.models.site import Site
+from steering_core.optimize.guarded import GuardedProgram
+from steering_core.optimize.guarded_table import GuardedLookup
 from steering_core.optimize.homotopy import DegeneratePathError
 from steering_core.optimize.lookup import PathLookup
 from steering_core.optimize.path import SteeringPath
@@ -40,6 +43,7 @@ class AdaptiveSolver:
         site: where the residuals are; where it is centred, so are they before the dot product.
         device: of the model.
         inverse: A⁻¹ where the path is that of another metric: solutions are mapped back by it.
+        guarded: the program with guards, on the same path; None without guards.
 
     """
 
@@ -52,6 +56,7 @@ class AdaptiveSolver:
         site: Site,
         device: torch.device,
         inverse: Float[np.ndarray, "d_model d_model"] | None = None,
+        guarded: GuardedProgram | None = None,
     ):
         self.program = program
         self._path, self._bias = path, bias
@@ -62,6 +67,9 @@ class AdaptiveSolver:
         self._inverse = None
         if inverse is not None:
             self._inverse = torch.tensor(inverse, dtype=torch.float64, device=self.device)
+        self._guarded = None
+        if guarded is not None and len(guarded.guards.finite):
+            self._guarded = GuardedLookup(guarded, program, self.device)
         if path.feasible and path.knots.mu.size < 2:
             with _stuck_is_beyond():
                 path.extend(np.nextafter(0.0, 1.0))
@@ -97,6 +105,8 @@ class AdaptiveSolver:
         if len(needed):
             worst = torch.where(codes == BEYOND, needed, 0.0).max()
             self._needed = torch.maximum(self._needed, worst)  # read later: no wait for the device
+        if self._guarded is not None:
+            vectors, codes = self._guarded.replaced(vectors, codes, shortfall, parameter)
         if self._inverse is not None:
             vectors = vectors.double() @ self._inverse
         return vectors.to(residual.device, residual.dtype), codes

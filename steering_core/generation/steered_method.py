@@ -22,6 +22,8 @@ from steering_core.methods.interventions import (
     read_plan,
 )
 from steering_core.models.site import Site
+from steering_core.optimize.dictionary import Dictionary
+from steering_core.optimize.guarded import GuardedProgram
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.substitution import substitute
 from steering_core.probes.linear_probe import LinearProbe
@@ -228,7 +230,10 @@ def _solver_of(
 ) -> AdaptiveSolver:
     """Return the solver of a declared program; its path is followed as residuals need it."""
     inside = substitute(decoder, logit.metric, logit.cost)
-    path = SteeringPath.fit(inside.decoder, inside.weight(logit.weight))
+    dictionary, weight = Dictionary(inside.decoder), inside.weight(logit.weight)
+    path, guarded = SteeringPath.fit(dictionary, weight), None
+    if logit.guards is not None:
+        guarded = GuardedProgram(dictionary, weight, logit.guards.mapped(inside.weight), path=path)
     return AdaptiveSolver(
-        path, logit.weight, logit.bias, logit.program, site, device, inside.inverse
+        path, logit.weight, logit.bias, logit.program, site, device, inside.inverse, guarded
     )

@@ -13,12 +13,15 @@ from jaxtyping import Float, Int
 from sklearn.covariance import ledoit_wolf
 
 from steering_core.methods.directions import DIRECTIONS, FOUND_BY, FitData
+from steering_core.methods.guard_directions import guard_rows
 from steering_core.methods.programs import (
     ConvexOptimalSteering,
     QPOptimalSteering,
     fits_shared_vector,
 )
 from steering_core.methods.solutions import GridPoint, solution_rows, with_split
+from steering_core.optimize.dictionary import Dictionary
+from steering_core.optimize.guarded import GuardedProgram, GuardedSolutions
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Solutions
 from steering_core.optimize.substitution import (
@@ -28,13 +31,17 @@ from steering_core.optimize.substitution import (
     matrix_power,
     substitute,
 )
-from steering_core.optimize.working_set.solver import WorkingSet
+from steering_core.optimize.working_set.guards import Guards
+from steering_core.optimize.working_set.solver import WorkingSet, WorkingSetSolutions
 from steering_core.probes.calibration import calibrated
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.statistics.fisher import Fisher
 
 if TYPE_CHECKING:
     from steering_core.config.schema import DeclaredProgram
+
+#: What solves a sparse program.
+Sparse = SteeringPath | GuardedProgram | WorkingSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +57,9 @@ class Solved:
         bias: its bias; of k logits, ``(k,)``.
         metric: A² of the metric; None for the identity.
         cost: of each feature; None where each costs 1.
+        guards: of the residual; None without guards.
+        guard_rows: what each guard costs and saves, a row per (strength, input, guard); see
+            :mod:`steering_core.methods.guard_directions`. None without guards.
     """
 
     rows: pd.DataFrame
@@ -59,6 +69,8 @@ class Solved:
     bias: float | Float[np.ndarray, " k"]
     metric: Float[np.ndarray, "d_model d_model"] | None
     cost: Float[np.ndarray, " d_sae"] | None
+    guards: Guards | None = None
+    guard_rows: pd.DataFrame | None = None
 
 
 def oriented_logit(
@@ -114,6 +126,7 @@ def solve_declared(
     data: FitData,
     decoder: Float[np.ndarray, "d_sae d_model"],
     fisher: Fisher | None = None,
+    guards: Guards | None = None,
 ) -> Solved:
     """Solve a declared program at every strength for every input.
 
@@ -126,6 +139,7 @@ def solve_declared(
         data: training rows and the concept's own texts.
         decoder: a row per feature.
         fisher: what vectors cost in KL; a program with ``fisher`` in it needs it.
+        guards: of the residual, for a sparse program with one direction.
 
     Raises:
         DataError: as :func:`oriented_logit`.
@@ -135,19 +149,15 @@ def solve_declared(
     weights = np.stack([weight for weight, _ in found_on])
     metric, cost = _metric_and_cost(declared, data, decoder, fisher)
     inside = substitute(decoder, metric, cost)
-    program: SteeringPath | WorkingSet | None = None
+    program: Sparse | None = None
     if declared.program != "dense":
         tilted = np.stack([inside.weight(weight) for weight in weights])
-        one = len(weights) == 1
-        program = (
-            SteeringPath.fit(inside.decoder, tilted[0])
-            if one
-            else WorkingSet(inside.decoder, tilted)
-        )
+        program = _sparse_program(inside, tilted, guards)
     logits = np.stack([residuals.astype(np.float64) @ w + b for w, b in found_on], axis=1)
     outside = fits_shared_vector(examples, data.target_class)
     if declared.mode == "shared" and not outside.any():
         raise ValueError("examples: no validation row is outside the target class")
+    ids, guarding = examples["example_id"].tolist(), []
     frames, vectors, index = [], [], []
     for point in program_grid(name, declared):
         tau = float(point.tau)
@@ -157,8 +167,15 @@ def solve_declared(
             shortfall = np.tile(tau - logits[outside].min(axis=0), (len(logits), 1))
         else:
             shortfall = tau - logits
-        columns, found = _solve(point, shortfall, program, weights, inside)
-        frames.append(solution_rows(point, examples["example_id"].tolist(), **columns))
+        if program is None:
+            columns, found = _dense(shortfall, weights, inside)
+        else:
+            solved, which = _solve(point, shortfall, program)
+            columns, found = _columns(solved, which, shortfall, inside)
+            if guards is not None:
+                free = inside.vectors(solved.free.vector)
+                guarding += guard_rows(point, ids, guards, solved, found, free)
+        frames.append(solution_rows(point, ids, **columns))
         once = declared.mode in ("uniform", "shared")
         start = sum(map(len, vectors))
         vectors.append(found[:1] if once else found)
@@ -171,6 +188,8 @@ def solve_declared(
         bias=found_on[0][1] if len(weights) == 1 else np.array([bias for _, bias in found_on]),
         metric=metric,
         cost=cost,
+        guards=guards,
+        guard_rows=with_split(guarding, examples) if guarding else None,
     )
 
 
@@ -217,29 +236,43 @@ def _directions(declared: "DeclaredProgram") -> list[str]:
     return list(given) if isinstance(given, list) else [given]
 
 
+def _sparse_program(
+    inside: Substitution, tilted: Float[np.ndarray, "k d_model"], guards: Guards | None
+) -> Sparse:
+    """Return what solves a sparse program: the path alone, with guards, or the working set."""
+    if len(tilted) > 1:
+        return WorkingSet(inside.decoder, tilted)
+    dictionary = Dictionary(inside.decoder)
+    path = SteeringPath.fit(dictionary, tilted[0])
+    if guards is None:
+        return path
+    return GuardedProgram(dictionary, tilted[0], guards.mapped(inside.weight), path=path)
+
+
 def _solve(
-    point: GridPoint,
-    shortfall: Float[np.ndarray, "n k"],
-    program: SteeringPath | WorkingSet | None,
-    weights: Float[np.ndarray, "k d_model"],
-    inside: Substitution,
-) -> tuple[dict[str, np.ndarray | float], Float[np.ndarray, "n d_model"]]:
-    """Return the columns of a strength's rows, and the vector of each.
+    point: GridPoint, shortfall: Float[np.ndarray, "n k"], program: Sparse
+) -> tuple[Solutions | GuardedSolutions | WorkingSetSolutions, Int[np.ndarray, " n"]]:
+    """Return solutions, and which of them each input has.
 
     A working set solves one input after the other, so inputs with the same margins are solved once.
     """
-    largest = shortfall.max(axis=1)
-    if program is None:
-        return _dense(shortfall, weights, inside)
-    if isinstance(program, SteeringPath):
-        asked, which = largest, np.arange(len(largest))
-    else:
+    if isinstance(program, WorkingSet):
         asked, which = np.unique(shortfall, axis=0, return_inverse=True)
         which = which.reshape(len(shortfall))
-    if point.qp_lambda is not None:
-        solved = program.qp(asked, qp_lambda=point.qp_lambda)
     else:
-        solved = program.socp(asked, epsilon=point.epsilon)
+        asked, which = shortfall[:, 0], np.arange(len(shortfall))
+    if point.qp_lambda is not None:
+        return program.qp(asked, qp_lambda=point.qp_lambda), which
+    return program.socp(asked, epsilon=point.epsilon), which
+
+
+def _columns(
+    solved: Solutions | GuardedSolutions | WorkingSetSolutions,
+    which: Int[np.ndarray, " n"],
+    shortfall: Float[np.ndarray, "n k"],
+    inside: Substitution,
+) -> tuple[dict[str, np.ndarray | float], Float[np.ndarray, "n d_model"]]:
+    """Return the columns of a strength's rows, and the vector of each."""
     vectors = inside.vectors(solved.vector)
     l1 = solved.l1
     if inside.cost is not None:
@@ -259,7 +292,7 @@ def _solve(
         name: values[which] if isinstance(values, np.ndarray) else values
         for name, values in columns.items()
     }
-    return {**rows, "shortfall": largest}, vectors[which]
+    return {**rows, "shortfall": shortfall.max(axis=1)}, vectors[which]
 
 
 def _dense(
@@ -267,7 +300,7 @@ def _dense(
     weights: Float[np.ndarray, "k d_model"],
     inside: Substitution,
 ) -> tuple[dict[str, np.ndarray | float], Float[np.ndarray, "n d_model"]]:
-    """As :func:`_solve`, for the least vectors without features."""
+    """As :func:`_columns`, for the least vectors without features."""
     largest = shortfall.max(axis=1)
     if len(weights) == 1:
         vectors = np.maximum(largest, 0.0)[:, None] * dense_optimum(weights[0], inside)[None]

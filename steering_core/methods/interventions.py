@@ -14,6 +14,7 @@ from steering_core.config.methods import is_program, program_of
 from steering_core.methods.base import Direction, read_direction
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.working_set.guards import Guards
 from steering_core.storage.arrays import load_arrays, save_arrays
 
 
@@ -178,6 +179,7 @@ class ProgramLogit:
         bias: its bias.
         metric: A² of the metric; None for the identity.
         cost: of each feature; None where each costs 1.
+        guards: of the residual; None without guards.
     """
 
     program: Literal["qp", "socp"]
@@ -185,6 +187,7 @@ class ProgramLogit:
     bias: float
     metric: Float[np.ndarray, "d_model d_model"] | None
     cost: Float[np.ndarray, " d_sae"] | None = None
+    guards: Guards | None = None
 
 
 class ProgramRows(PlanRows):
@@ -242,6 +245,9 @@ def write_program(
             arrays["metric"] = logit.metric
         if logit.cost is not None:
             arrays["cost"] = logit.cost
+        if logit.guards is not None:
+            arrays |= {"guards": logit.guards.directions, "kappa": logit.guards.kappa}
+            metadata["guards"] = list(logit.guards.names)
     save_arrays(path, arrays, metadata)
 
 
@@ -266,12 +272,16 @@ def read_plan(
     if "site" in metadata:
         logit = None
         if "program" in metadata:
+            guards = None
+            if "guards" in metadata:
+                guards = Guards.of(arrays["guards"], arrays["kappa"], metadata["guards"])
             logit = ProgramLogit(
                 metadata["program"],
                 arrays["weight"],
                 float(arrays["bias"][0]),
                 arrays.get("metric"),
                 arrays.get("cost"),
+                guards,
             )
         site = Site(**metadata["site"])
         return ProgramRows(rows, site, arrays["vectors"], arrays["index"], logit)

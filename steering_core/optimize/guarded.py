@@ -29,6 +29,7 @@ class GuardedSolutions:
     """Solutions of n inputs, with the attributes of :class:`Solutions` but ``position``.
 
     Attributes:
+        free: the solutions without guards.
         shortfall: r, ``(n,)``.
         parameter: λ or ε, ``(n,)``.
         status: of each input, as text.
@@ -51,7 +52,7 @@ class GuardedSolutions:
         blocked_by: list[tuple[str, ...]],
     ) -> None:
         self._guards, self.on_path, self.blocked_by = guards, on_path, blocked_by
-        self.shortfall, self.parameter = free.shortfall, free.parameter
+        self.free, self.shortfall, self.parameter = free, free.shortfall, free.parameter
         for name in _SHARED:
             setattr(self, name, self._joined(getattr(free, name), getattr(found, name)))
         self.status: Shaped[np.ndarray, " n"] = self._joined(free.status, found.status)
@@ -115,6 +116,16 @@ class GuardedProgram:
         self.guards, self._dictionary, self._cone_solver = guards, dictionary, cone_solver
         self.working_set = self._with(guards)
 
+    @property
+    def longest_row(self) -> float:
+        """Largest norm of a row of the decoder."""
+        return float(self._dictionary.norms.max())
+
+    @property
+    def d_model(self) -> int:
+        """Length of a residual vector."""
+        return self._dictionary.d_model
+
     def qp(self, shortfall: Any, qp_lambda: Any, tolerance: float = 1e-8) -> GuardedSolutions:
         """Solve the QP for each input; arguments as of :meth:`SteeringPath.qp`."""
         return self._solve("qp", shortfall, positive("qp_lambda", qp_lambda), tolerance)
@@ -143,19 +154,31 @@ class GuardedProgram:
         size = np.where(np.isfinite(size), size, 0.0)
         on_path = ~free.solved | (self.guards.over(vectors) <= _HOLDS * size).all(axis=1)
         rest = np.flatnonzero(~on_path)
-        order = rest[np.argsort(shortfall[rest], kind="stable")]  # the nearest start for the next
-        found = getattr(self.working_set, program)(
-            shortfall[order], parameter[order], tolerance=tolerance
-        )
-        back = np.argsort(order, kind="stable")
+        # Each distinct program once, and near shortfalls one after the other, to start warm.
+        pairs = np.stack([parameter[rest], shortfall[rest]], axis=1)
+        pairs, which = np.unique(pairs, axis=0, return_inverse=True)
+        which = which.reshape(rest.size)
+        found = getattr(self.working_set, program)(pairs[:, 1], pairs[:, 0], tolerance=tolerance)
+        names = self._blocking_each(program, pairs, found.status == "infeasible")
         blocked: list[tuple[str, ...]] = [()] * len(free)
-        for value in np.unique(parameter[rest]):
-            at = order[(found.status == "infeasible") & (parameter[order] == value)]
-            if at.size:  # what is infeasible at r is so at every larger r
-                names = self._blocking(program, float(shortfall[at[0]]), float(value))
-                for i in at:
-                    blocked[i] = names
-        return GuardedSolutions(self.guards, free, on_path, found.rows(back), blocked)
+        for i, pair in zip(rest, which, strict=True):
+            blocked[i] = names[pair]
+        return GuardedSolutions(self.guards, free, on_path, found.rows(which), blocked)
+
+    def _blocking_each(
+        self,
+        program: Program,
+        pairs: Float[np.ndarray, "p 2"],
+        infeasible: Bool[np.ndarray, " p"],
+    ) -> list[tuple[str, ...]]:
+        """The guards that make each sorted (parameter, shortfall) infeasible; none if feasible."""
+        known: dict[float, tuple[str, ...]] = {}
+        names = []
+        for (parameter, shortfall), blocked in zip(pairs, infeasible, strict=True):
+            if blocked and parameter not in known:  # what is infeasible at r is so at larger ones
+                known[parameter] = self._blocking(program, float(shortfall), float(parameter))
+            names.append(known[parameter] if blocked else ())
+        return names
 
     def _blocking(self, program: Program, shortfall: float, parameter: float) -> tuple[str, ...]:
         def feasible(guards: Guards) -> bool:

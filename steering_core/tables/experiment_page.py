@@ -48,6 +48,7 @@ RESULTS = {
     "matched.svg": "what each method costs at the same effect, as a picture",
     "differences.csv": "every method beside three references, prompt by prompt, by every judge",
     "judges.csv": "how far the judges agree",
+    "guards.csv": "what the guards of declared programs cost and save",
     "effect_curves.csv": "effect and cost at every strength",
     "price.csv": "cost at the same effect against the number of features",
     "price.svg": "cost at the same effect against the number of features, as a picture",

@@ -12,6 +12,7 @@ from small_config import at, small
 from steering_core.config.corrsteer_schema import DEFAULT_ARMS
 from steering_core.config.methods import METHODS
 from steering_core.config.resolve import (
+    check_guards,
     check_plans,
     elsewhere_runs,
     load_config,
@@ -504,6 +505,60 @@ def test_a_declared_program_is_the_published_one_by_default():
     found = resolve(raw, "demo").settings.programs["mine"]
     assert (found.mode, found.concept_direction, found.metric) == ("static", "probe", "identity")
     assert found.feature_cost == "unit" and not found.needs_fisher
+
+
+COMPONENTS = {"direction": "principal_components", "count": 2, "kappa": 0.5}
+PROBE = {"direction": "probe", "experiment": "gpt2_sst2", "kappa": 0.5}
+
+
+def test_a_program_may_be_guarded():
+    found = resolve(with_program(guards=[COMPONENTS, PROBE]), "demo").settings.programs["mine"]
+    assert [guard.kappa for guard in found.guards] == [0.5, 0.5]
+    assert found.guarding_experiments == ["gpt2_sst2"]
+    assert resolve(with_program(), "demo").settings.programs["mine"].guards == []
+
+
+@pytest.mark.parametrize(
+    ("guards", "reason"),
+    [
+        ([{**COMPONENTS, "count": None}], "a guard principal_components needs count"),
+        ([{**COMPONENTS, "experiment": "demo"}], "principal_components takes no experiment"),
+        ([{**PROBE, "count": 2}], "a guard probe takes no count"),
+        ([{**PROBE, "kappa": -1}], "greater than or equal to 0"),
+        ([COMPONENTS, COMPONENTS], "name principal_components twice"),
+        ([PROBE, PROBE], "name the probe of an experiment twice"),
+    ],
+)
+def test_a_guard_without_its_source_is_refused(guards, reason):
+    with pytest.raises(ConfigError, match=reason):
+        resolve(with_program(guards=guards), "demo")
+
+
+def test_guards_are_for_sparse_programs_with_one_direction():
+    with pytest.raises(ConfigError, match="guards are for a qp or socp with one"):
+        resolve(with_program(program="dense", qp_lambda=None, guards=[COMPONENTS]), "demo")
+    both = {"concept_direction": ["probe", "repe"], "guards": [COMPONENTS]}
+    with pytest.raises(ConfigError, match="guards are for a qp or socp with one"):
+        resolve(with_program(**both), "demo")
+
+
+@pytest.mark.parametrize(
+    ("guard", "settings", "reason"),
+    [
+        ({"experiment": "gpt2_sst"}, {}, "there is no experiment 'gpt2_sst'.*'gpt2_sst2'"),
+        ({}, {}, "gpt2_sst2 runs another model"),
+        ({"experiment": "twin"}, {"layer": 2}, "at layer 2, and demo steers layer 1"),
+    ],
+)
+def test_the_probe_of_a_guard_reads_the_same_residuals(guard, settings, reason):
+    raw = with_program(guards=[PROBE | guard])
+    raw["experiments"]["demo"]["settings"]["layer"] = 1
+    raw["experiments"]["twin"] = {"model": "demo", "task": "grammar", "settings": settings}
+    with pytest.raises(ConfigError, match=rf"demo: programs\.mine\.guards: .*{reason}"):
+        check_guards(raw, resolve(raw, "demo"))
+    raw = with_program(guards=[PROBE | {"experiment": "twin"}])
+    raw["experiments"]["twin"] = {"model": "demo", "task": "grammar"}
+    check_guards(raw, resolve(raw, "demo"))
 
 
 @pytest.mark.parametrize("key", ["metric", "feature_cost"])

@@ -79,6 +79,7 @@ def test_another_margin_steers_again_with_the_programs_that_read_it_alone():
         "differences",
         "dose",
         "matched",
+        "guards",
         "matched_figure",
         "answer",
         "pareto_figure",

@@ -62,6 +62,12 @@ class Guards:
         names = tuple(self.names[j] for j in chosen)
         return Guards(self.directions[chosen], self.kappa[chosen], names)
 
+    def mapped(
+        self, change: Callable[[Float[np.ndarray, " d_model"]], Float[np.ndarray, " d_model"]]
+    ) -> "Guards":
+        """Return the guards with each direction changed, as for a program in another metric."""
+        return Guards(np.stack([change(one) for one in self.directions]), self.kappa, self.names)
+
     @property
     def finite(self) -> "Guards":
         """The guards that can be reached at all."""

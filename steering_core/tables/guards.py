@@ -1,0 +1,120 @@
+"""What guards of declared programs cost and save: ``guards.csv``.
+
+A row per method, strength and guard, over the reported prompts. What the same program would do
+without guards is known for every prompt from its path. What the texts would cost is known where the
+experiment declares the same program without guards.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from steering_core.methods.solutions import solved
+from steering_core.statistics.bootstrap import mean_interval
+from steering_core.tables.columns import column_names, interval_cells, validate_table
+from steering_core.tables.pareto import of_prompts
+
+_POINT = ["strength_name", "strength", "tau", "lam", "epsilon"]
+_AT_BOUND = 1e-6  # a guard is at its bound if the shift is this close to κ
+
+
+def guard_table(
+    experiment: str,
+    rows: pd.DataFrame | None,
+    texts: pd.DataFrame,
+    unguarded: Mapping[str, str | None],
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    n_resamples: int,
+) -> pd.DataFrame:
+    """Return the table ``guards`` as ``columns.yaml`` describes it.
+
+    Args:
+        experiment: its name.
+        rows: of the guards of all programs, as :mod:`steering_core.methods.guard_directions` makes
+            them; None if no program has guards.
+        texts: ``kl_sum``, ``n_tokens`` and ``judged`` of each text of these programs and of those
+            that ``unguarded`` names; other methods are ignored.
+        unguarded: of each program the declared one that differs in its guards alone, or None.
+        prompts: ids of the reported prompts.
+        seed: of the intervals.
+        n_resamples: of the intervals.
+    """
+    boot = {"seed": seed, "n_resamples": n_resamples}
+    cells: list[dict[str, Any]] = []
+    if rows is not None:
+        made = of_prompts(texts[texts["method"].isin([*unguarded, *unguarded.values()])])
+        rows = rows[rows["example_id"].isin(prompts)]
+        key = ["method", "strength_index", "guard"]
+        for (method, index, guard), group in rows.groupby(key, sort=False):
+            twin = unguarded.get(method)
+            mine, plain = (
+                made[(made["method"] == name) & (made["strength_index"] == index)]
+                for name in (method, twin)
+            )
+            cells.append(
+                {
+                    "experiment": experiment,
+                    "seed": seed,
+                    "method": method,
+                    **group.iloc[0][_POINT].to_dict(),
+                    "guard": guard,
+                    **_solution_cells(group, boot),
+                    "unguarded_method": twin or np.nan,
+                    **_text_cells(mine, plain, boot),
+                }
+            )
+    names = column_names("guards")
+    if not cells:
+        return pd.DataFrame(columns=names)
+    table = pd.DataFrame(cells)[names].astype(dict.fromkeys(_POINT[1:], float))
+    validate_table(table, "guards")
+    return table
+
+
+def _solution_cells(group: pd.DataFrame, boot: dict[str, int]) -> dict[str, Any]:
+    """Return what the solutions of one guard's rows show."""
+    both = group[solved(group) & group["l0_unguarded"].notna()]
+    kappa = float(group["kappa"].iloc[0])
+    at_bound = both["shift"].abs() >= kappa * (1.0 - _AT_BOUND) - _AT_BOUND
+    binding = at_bound & (both["price"] > 0)
+    return {
+        "kappa": kappa,
+        "n_prompts": len(group),
+        "n_solved": int(solved(group).sum()),
+        "n_blocked": int(group["blocking"].sum()),
+        **_mean("bound_rate", "bound_ci", binding.astype(float), boot),
+        **_mean("shift_mean", "shift_ci", both["shift"].abs(), boot),
+        **_mean("shift_unguarded_mean", "shift_unguarded_ci", both["shift_unguarded"].abs(), boot),
+        **_mean("price_mean", "price_ci", both["price"], boot),
+        **_change("l0", both["l0"], both["l0_unguarded"], boot),
+        **_change("residual_norm", both["residual_norm"], both["residual_norm_unguarded"], boot),
+    }
+
+
+def _text_cells(mine: pd.DataFrame, plain: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
+    """Return what the texts of prompts cost that have one with and one without guards."""
+    both = mine.merge(plain, on="example_id", suffixes=("", "_plain"))
+    both = both[(both["n_tokens"] > 0) & (both["n_tokens_plain"] > 0)]
+    kl = (both[f"kl_sum{end}"] / both[f"n_tokens{end}"] for end in ("", "_plain"))
+    return {
+        "n_texts": len(both),
+        **_change("kl", *kl, boot),
+        **_change("classifier_rate", both["judged"], both["judged_plain"], boot),
+    }
+
+
+def _change(name: str, mine: pd.Series, plain: pd.Series, boot: dict[str, int]) -> dict[str, float]:
+    """Return both means and the mean paired difference with its interval."""
+    means = {
+        f"{name}_mean": mine.mean() if len(mine) else np.nan,
+        f"{name}_unguarded_mean": plain.mean() if len(plain) else np.nan,
+    }
+    return means | _mean(f"{name}_change", f"{name}_change_ci", mine - plain, boot)
+
+
+def _mean(name: str, stem: str, values: pd.Series, boot: dict[str, int]) -> dict[str, float]:
+    return interval_cells(name, stem, mean_interval(values.to_numpy(dtype=float), **boot))
