@@ -30,6 +30,7 @@ from steering_core.config.resolve import (
     load_corrsteer,
     load_section,
     load_trained,
+    gated_names,
     plan_names,
     program_names,
 )
@@ -69,6 +70,9 @@ PLANS = plan_names(config)
 
 #: Programs that experiments declare.
 PROGRAMS = program_names(config)
+
+#: Every gated method that an experiment declares.
+GATED = gated_names(config)
 
 #: The results of an experiment.
 PRODUCTS = [
@@ -144,7 +148,7 @@ def verdicts_made():
 wildcard_constraints:
     experiment="|".join(EXPERIMENTS),
     run="|".join(CORRSTEER) or "(?!)",
-    method="|".join([*METHODS, *PLANS, *PROGRAMS]),
+    method="|".join([*METHODS, *PLANS, *PROGRAMS, *GATED]),
     shard=r"\d+",
     model="|".join(TRAINED) or "(?!)",
     layer=r"\d+",
@@ -339,9 +343,9 @@ def methods_of(pattern):
 
 
 def plans(wildcards):
-    """The names of the CorrSteer plans and declared programs that are evaluated like methods."""
+    """The names of what is evaluated like methods: CorrSteer plans, declared programs, gates."""
     found = experiment(wildcards).settings
-    return [*found.plans, *found.programs]
+    return [*found.plans, *found.programs, *found.gated]
 
 
 def made_here(path):

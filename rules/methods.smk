@@ -2,7 +2,13 @@
 # experiment evaluates like methods.
 from types import SimpleNamespace
 
-from steering_core.config.methods import PROGRAM_FAMILIES, families_of, family_of, settings_of
+from steering_core.config.methods import (
+    PROGRAM_FAMILIES,
+    families_of,
+    family_of,
+    is_adaptive,
+    settings_of,
+)
 
 
 wildcard_constraints:
@@ -92,6 +98,32 @@ def family_settings(family=None):
     return lambda wildcards: settings_of(family or wildcards.family, experiment(wildcards).settings)
 
 
+def gate(wildcards):
+    """A gated method as plain values."""
+    return experiment(wildcards).settings.gated[wildcards.method].model_dump()
+
+
+def behind_gate(wildcards, files=None):
+    """Return the files that the method behind a gate steers with."""
+    method = experiment(wildcards).settings.gated[wildcards.method].method
+    job = SimpleNamespace(experiment=wildcards.experiment, method=method)
+    return (files or steering_files)(job)
+
+
+def behind_gate_of_prompts(wildcards):
+    """Return the files with which the method behind a gate steers the prompts."""
+    return behind_gate(wildcards, prompt_steering_files)
+
+
+def solved_at_every_position(wildcards):
+    """Return whether a declared program, or what is behind a gate, is adaptive."""
+    found = experiment(wildcards).settings
+    gated = found.gated.get(wildcards.method)
+    method = wildcards.method if gated is None else gated.method
+    declared = found.programs.get(method)
+    return is_adaptive(method) if declared is None else declared.mode == "adaptive"
+
+
 def steering_files(wildcards):
     """Return the files a method steers with. Adaptive programs extend the path with the decoder."""
     if wildcards.method not in METHODS:
@@ -100,8 +132,7 @@ def steering_files(wildcards):
             "solutions": expand(PLAN_SOLUTIONS, **names)[0],
             "plan": expand(PLAN_VECTORS, **names)[0],
         }
-        declared = experiment(wildcards).settings.programs.get(wildcards.method)
-        if declared is not None and declared.mode == "adaptive":
+        if solved_at_every_position(wildcards):
             files["decoder"] = expand(rules.encode_features.output.decoder, **names)[0]
         return files
     family = family_of(wildcards.method)

@@ -203,3 +203,54 @@ use rule solve_declared as solve_declared_prompts with:
         "results/{experiment}/logs/solve_declared_prompts-{method}.log",
     benchmark:
         "results/{experiment}/benchmarks/solve_declared_prompts-{method}.tsv"
+
+
+# A method that acts only where a condition on the residual holds.
+rule gate_method:
+    input:
+        unpack(behind_gate),
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+        manifest=rules.activation_manifest.output.manifest,
+        layer=rules.pick_layer.output.layer,
+        gate_probe=rules.fit_probes.output.probe,
+    output:
+        solutions=PLAN_SOLUTIONS,
+        plan=PLAN_VECTORS,
+    log:
+        "results/{experiment}/logs/gate_method-{method}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/gate_method-{method}.tsv"
+    wildcard_constraints:
+        method="|".join(GATED) or "(?!)",
+    conda:
+        "../envs/steering.yaml"
+    resources:
+        mem_mb=megabytes(8000, sae=3),
+        runtime=minutes(60),
+    params:
+        target_class=target_class,
+        model=model,
+        gated=gate,
+        code=code("gate_method.py"),
+    script:
+        "../workflow_scripts/gate_method.py"
+
+
+use rule gate_method as gate_method_prompts with:
+    input:
+        unpack(behind_gate_of_prompts),
+        resources=rules.fetch.output.resources,
+        examples=rules.examples.output.examples,
+        manifest=rules.activation_manifest.output.manifest,
+        prompts=rules.prompts.output.prompts,
+        prompt_manifest=rules.cache_prompts.output.manifest,
+        layer=rules.pick_layer.output.layer,
+        gate_probe=rules.fit_probes.output.probe,
+    output:
+        solutions=PROMPT_PLAN_SOLUTIONS,
+        plan=PROMPT_PLAN_VECTORS,
+    log:
+        "results/{experiment}/logs/gate_method_prompts-{method}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/gate_method_prompts-{method}.tsv"

@@ -93,10 +93,11 @@ def test_another_method_makes_no_other_family_stale(rules):
 def test_a_family_without_a_configured_method_has_no_job(rules, monkeypatch, methods, families):
     monkeypatch.setitem(rules.names["config"], "methods", methods)
     found = rules.names["all_solutions"](JOB)
-    declared = CONFIG["experiments"]["demo"]["settings"]["programs"]
+    settings = CONFIG["experiments"]["demo"]["settings"]
+    declared = [*sorted(settings["programs"]), *sorted(settings["gated"])]
     assert found == [
         *(f"results/demo/solutions/{family}.parquet" for family in families),
-        *(f"results/demo/plans/{name}.parquet" for name in sorted(declared)),
+        *(f"results/demo/plans/{name}.parquet" for name in declared),
     ]
     # The pictures show the path whether or not a program is configured.
     assert rules.names["all_paths"](JOB) == ["results/demo/paths/qp.safetensors"]

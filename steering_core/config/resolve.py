@@ -386,6 +386,11 @@ def program_names(raw: dict[str, Any]) -> list[str]:
     return _names(raw, "programs")
 
 
+def gated_names(raw: dict[str, Any]) -> list[str]:
+    """Return the names of the gated methods that any experiment with pareto.csv declares."""
+    return _names(raw, "gated")
+
+
 def _names(raw: dict[str, Any], key: str) -> list[str]:
     config, overrides = load_config(raw)
     return sorted(_names_in(config, key) | set(overrides.get(key, {})))

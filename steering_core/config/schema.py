@@ -9,7 +9,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from steering_core.config.methods import BASELINE, METHODS
+from steering_core.config.methods import BASELINE, METHODS, PROMPTING
 from steering_core.config.model import Closed, Count, Fraction, Model, Name, Positive
 from steering_core.config.task import Task
 
@@ -151,6 +151,34 @@ class DeclaredProgram(Closed):
         return "likelihood_gradient" in self.directions
 
 
+class Condition(Closed):
+    """Where a gated method steers: the probe's logit is below a number, or a feature above one.
+
+    ``above`` is an activation as a length along the feature's unit decoder row.
+    """
+
+    probe_below: float | None = None
+    feature: LayerIndex | None = None
+    above: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_condition(self) -> "Condition":
+        if (self.probe_below is None) == (self.feature is None):
+            raise ValueError("a gate needs probe_below, or feature and above")
+        if (self.feature is None) != (self.above is None):
+            raise ValueError(
+                "a gate on a feature needs feature and above, one on the probe neither"
+            )
+        return self
+
+
+class Gated(Closed):
+    """Another method of the experiment that acts only where a condition holds."""
+
+    method: Name
+    gate: Condition
+
+
 class FisherSettings(Closed):
     """How the Fisher information is estimated: what it rests on and how it is shrunk."""
 
@@ -208,6 +236,7 @@ class Settings(Closed):
     socp_epsilon: Sweep = [1.0, 3.0, 5.0, 10.0, 20.0]
     plans: dict[Name, PlanSource] = {}
     programs: dict[Name, DeclaredProgram] = {}
+    gated: dict[Name, Gated] = {}
     fisher: FisherSettings = FisherSettings()
 
     # variants of the programs
@@ -275,7 +304,7 @@ class Settings(Closed):
             raise ValueError(f"must contain {BASELINE}: every other method is compared with it")
         return values
 
-    @field_validator("plans", "programs")
+    @field_validator("plans", "programs", "gated")
     @classmethod
     def _plans_have_names_of_their_own(cls, values: dict) -> dict:
         taken = sorted(set(METHODS) & set(values))
@@ -288,6 +317,19 @@ class Settings(Closed):
         taken = sorted(set(self.plans) & set(self.programs))
         if taken:
             raise ValueError(f"{taken[0]} is a plan and a program: rename one")
+        return self
+
+    @model_validator(mode="after")
+    def _gated_methods_are_there(self) -> "Settings":
+        for name, gated in self.gated.items():
+            if name in {**self.plans, **self.programs}:
+                raise ValueError(f"{name} is a gated method and a plan or a program: rename one")
+            steering = {*self.methods, *self.programs} - {BASELINE, PROMPTING}
+            if gated.method not in steering:
+                raise ValueError(
+                    f"gated.{name}: {gated.method} is no method that steers and no declared "
+                    "program of the experiment"
+                )
         return self
 
     @field_validator("variants")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from steering_core.generation.gate import own_counts
 from steering_core.models.devices import float64_device
 from steering_core.models.site import Site
 from steering_core.optimize.guarded import GuardedProgram
@@ -183,6 +184,7 @@ class AdaptiveSteering:
         self._tau = torch.as_tensor(plan.tau, **like)
         self._parameter = torch.as_tensor(plan.parameter, **like)
         self._unsolved: list[torch.Tensor] = []
+        self._added: list[torch.Tensor] = []
 
     def at(
         self, rows: Int[torch.Tensor, " n"], residual: Float[torch.Tensor, "n d_model"]
@@ -193,22 +195,29 @@ class AdaptiveSteering:
         """
         rows = rows.to(self._solver.device)
         vectors, codes = self._solver.solve(residual, self._tau[rows], self._parameter[rows])
-        missing = ((codes != OPTIMAL) & (codes != SATISFIED)).long()
-        count = torch.zeros(len(self._tau), dtype=torch.long, device=missing.device)
-        self._unsolved.append(count.index_add_(0, rows, missing))
+        missing = (codes != OPTIMAL) & (codes != SATISFIED)
+        for counts, which in ((self._unsolved, missing), (self._added, codes == OPTIMAL)):
+            count = torch.zeros(len(self._tau), dtype=torch.long, device=which.device)
+            counts.append(count.index_add_(0, rows, which.long()))
         return residual + vectors
 
     def unsolved(self, passes: Int[np.ndarray, " batch"]) -> Int[np.ndarray, " batch"]:
         """Return how many steered positions of each row had no certified solution.
 
         Args:
-            passes: forward passes that belong to each row. After a row has ended, passes that only
-                other rows of the batch need are not counted.
-
+            passes: forward passes that belong to each row.
         """
-        counts = torch.stack(self._unsolved).cpu().numpy()
-        own = np.arange(len(counts))[:, None] < np.asarray(passes)[None]
-        return np.where(own, counts, 0).sum(axis=0)
+        return own_counts(self._unsolved, passes)
+
+    def added(self, passes: Int[np.ndarray, " batch"]) -> Int[np.ndarray, " batch"]:
+        """Return at how many positions of each row something was added.
+
+        A program is gated by its margin: where the logit has it already, nothing is added.
+
+        Args:
+            passes: as of :meth:`unsolved`.
+        """
+        return own_counts(self._added, passes)
 
     def grow(self) -> bool:
         """Extend the path if it was too short; see :meth:`AdaptiveSolver.grow`."""

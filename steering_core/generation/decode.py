@@ -46,12 +46,15 @@ class Decoded:
             which no pass reads. Zero without steering and for a lost row.
         unsolved: how many of them an adaptive program had no solution for; nothing was added
             there. A row under programs at several sites counts each of them.
+        added: at how many of them something was added, where a program or a gate decides; equal to
+            ``steered`` without either.
     """
 
     rows: list[int]
     tokens: list[list[int] | None]
     steered: Int[np.ndarray, " n"]
     unsolved: Int[np.ndarray, " n"]
+    added: Int[np.ndarray, " n"]
 
 
 def decode(
@@ -118,7 +121,8 @@ def decode(
     for width, order in groups:
         for chosen, made in batches.each(order, partial(run, width)):
             n = len(chosen)  # without the rows that fill the batch up
-            decoded = Decoded(chosen, made.tokens[:n], made.steered[:n], made.unsolved[:n])
+            counts = (part[:n] for part in (made.steered, made.unsolved, made.added))
+            decoded = Decoded(chosen, made.tokens[:n], *counts)
             if intervention is None:
                 _require_finite(lm, decoded.tokens)
             yield decoded
@@ -139,7 +143,7 @@ def _decode_batch(
 
     if intervention is None:
         none = np.zeros(len(chosen), dtype=np.int64)
-        return Decoded(chosen, run(), none, none)
+        return Decoded(chosen, run(), none, none, none)
     where = steered_positions(batch, intervention.positions)
     tokens, applied = run_steered(lm, intervention, where, run)
     of_prompt = where.sum(dim=1).tolist()
@@ -147,7 +151,9 @@ def _decode_batch(
         0 if row is None else n + len(row) - 1 for n, row in zip(of_prompt, tokens, strict=True)
     ]
     passes = np.array([len(row or []) for row in tokens])  # a pass chooses each new token
-    return Decoded(chosen, tokens, np.array(steered), applied.unsolved(passes))
+    added = applied.added(passes)
+    counts = applied.unsolved(passes), np.array(steered) if added is None else added
+    return Decoded(chosen, tokens, np.array(steered), *counts)
 
 
 def _groups(
@@ -268,7 +274,7 @@ def continuations(
         DataError, ModelError, PathRangeError: as :func:`decode`.
     """
     n = len(prompts)
-    made = Decoded(list(range(n)), [None] * n, *np.zeros((2, n), dtype=np.int64))
+    made = Decoded(list(range(n)), [None] * n, *np.zeros((3, n), dtype=np.int64))
     for batch in decode(
         lm,
         prompts,
@@ -278,7 +284,8 @@ def continuations(
         intervention=intervention,
         processors=sampling.processors(example_ids),
     ):
-        made.steered[batch.rows], made.unsolved[batch.rows] = batch.steered, batch.unsolved
+        for name in ("steered", "unsolved", "added"):
+            getattr(made, name)[batch.rows] = getattr(batch, name)
         for i, row in zip(batch.rows, batch.tokens, strict=True):
             made.tokens[i] = row
         if tick is not None:

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from steering_core.errors import DataError, ModelError
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSteering
+from steering_core.generation.gate import GatedPlan, GatedSteering
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import Edit, edit_residual
 from steering_core.models.site import Site
@@ -73,11 +74,11 @@ class Intervention:
     """What is added to the residual streams of n rows.
 
     Attributes:
-        at: the vectors, or the program, of each site.
+        at: the vectors, or the program, of each site, possibly behind a gate.
         positions: which prompt positions are steered. Every new token is steered too.
     """
 
-    at: Mapping[Site, RowVectors | AdaptivePlan]
+    at: Mapping[Site, RowVectors | AdaptivePlan | GatedPlan]
     positions: Positions = "last"
 
     @property
@@ -88,7 +89,12 @@ class Intervention:
     @property
     def is_adaptive(self) -> bool:
         """Whether a program is solved at every position of some site."""
-        return any(isinstance(what, AdaptivePlan) for what in self.at.values())
+        return any(isinstance(_inside(what), AdaptivePlan) for what in self.at.values())
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether some site is steered only where a gate is open."""
+        return any(isinstance(what, GatedPlan) for what in self.at.values())
 
     def rows(self, chosen: Sequence[int]) -> "Intervention":
         """Return the intervention on the rows ``chosen``."""
@@ -109,11 +115,11 @@ class Intervention:
     def norms(self, n: int) -> Float[np.ndarray, " n"] | None:
         """Return the norm of what is added to each of ``n`` rows, over all sites together.
 
-        None for an adaptive program, which adds another vector at every position.
+        None for an adaptive program or a gate, where positions differ in what is added.
         """
         squares = np.zeros(n)
         for what in self.at.values():
-            if isinstance(what, AdaptivePlan):
+            if not isinstance(what, RowVectors):
                 return None
             squares = squares + what.norms(n) ** 2
         return np.sqrt(squares)
@@ -124,7 +130,8 @@ class Intervention:
         Raises:
             DataError: if they are not.
         """
-        for site, what in self.at.items():
+        for site, plan in self.at.items():
+            what = _inside(plan)
             if isinstance(what, AdaptivePlan):
                 continue
             if what.vectors.shape[-1] != lm.shape.d_model:
@@ -137,6 +144,11 @@ class Intervention:
                     f"a steering vector at {site.hook_name} is not finite: steer only rows that "
                     "have a solution."
                 )
+
+
+def _inside(what: RowVectors | AdaptivePlan | GatedPlan) -> RowVectors | AdaptivePlan:
+    """Return what acts behind a gate, or what there is without one."""
+    return what.plan if isinstance(what, GatedPlan) else what
 
 
 def steered_positions(prompt: TokenBatch, positions: Positions) -> Bool[torch.Tensor, "batch seq"]:
@@ -179,7 +191,28 @@ class Applied:
 
     @property
     def _adaptive(self) -> list[AdaptiveSteering]:
-        return [one for one in self.steering.values() if isinstance(one, AdaptiveSteering)]
+        inner = [getattr(one, "inner", one) for one in self.steering.values()]
+        return [one for one in inner if isinstance(one, AdaptiveSteering)]
+
+    def added(self, passes: Int[np.ndarray, " batch"]) -> Int[np.ndarray, " batch"] | None:
+        """Return at how many positions of each row something was added, at all sites together.
+
+        None unless each site has a program that is solved at every position, or a gate: a vector
+        without one is added everywhere.
+
+        Args:
+            passes: as of :meth:`unsolved`.
+        """
+        counts = np.zeros(len(passes), dtype=np.int64)
+        for one in self.steering.values():
+            inner = getattr(one, "inner", one)
+            if isinstance(inner, AdaptiveSteering):
+                counts += inner.added(passes)
+            elif isinstance(one, GatedSteering):
+                counts += one.opened(passes)
+            else:
+                return None
+        return counts
 
     def unsolved(self, passes: Int[np.ndarray, " batch"]) -> Int[np.ndarray, " batch"]:
         """Return at how many steered positions of each row a program had no solution.

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from steering_core.config.methods import PROMPTING, is_adaptive, program_of
 from steering_core.data.concept import read_concept
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.gate import GatedPlan
 from steering_core.generation.intervention import Intervention, Positions, RowVectors
 from steering_core.methods.interventions import (
     Interventions,
@@ -83,7 +84,7 @@ class SteeredMethod:
 
 
 class SteeredPlan:
-    """A CorrSteer plan or a declared program, with a row for each strength and input.
+    """A CorrSteer plan, declared program or gated method: a row for each strength and input.
 
     Args:
         plan: the rows, and the vectors at each site.
@@ -114,11 +115,15 @@ class SteeredPlan:
 
     def intervention(self, rows: pd.DataFrame) -> Intervention | None:
         """Return the intervention on the rows, each at its strength."""
-        if self._solver is not None and isinstance(self._plan, ProgramRows):
-            tau, parameter = rows["tau"].to_numpy(dtype=float), self._plan.parameters(rows)
-            plan = AdaptivePlan(self._solver, tau, parameter)
-            return Intervention({site: plan for site in self.sites}, self._positions)
-        at = {site: RowVectors(self._plan.at_site(site).vectors(rows)) for site in self.sites}
+        at: dict[Site, RowVectors | AdaptivePlan | GatedPlan] = {}
+        for site in self.sites:
+            if self._solver is not None and isinstance(self._plan, ProgramRows):
+                tau, parameter = rows["tau"].to_numpy(dtype=float), self._plan.parameters(rows)
+                at[site] = AdaptivePlan(self._solver, tau, parameter)
+            else:
+                at[site] = RowVectors(self._plan.at_site(site).vectors(rows))
+            if isinstance(self._plan, ProgramRows) and self._plan.gate is not None:
+                at[site] = GatedPlan(at[site], self._plan.gate, site, len(rows))
         return Intervention(at, self._positions)
 
 

@@ -36,14 +36,16 @@ SCHEMA = pa.schema(
         # Null without a solution, or where the logits were not finite.
         pa.field("new_tokens", pa.list_(pa.int32())),
         pa.field("text", pa.string()),  # the completion alone; likewise
-        # Of a program solved anew at every position, else null: positions that were to be
-        # steered, and those of them that have no solution, where nothing was added.
+        # Of a program solved anew at every position and behind a gate, else null: positions that
+        # could be steered, those of them that have no solution, where nothing was added, and those
+        # at which something was added.
         pa.field("steered_positions", pa.int32()),
         pa.field("unsolved_positions", pa.int32()),
+        pa.field("added_positions", pa.int32()),
     ]
 )
 _OF_ROWS = ("method", "strength_index", "strength_name", "strength", "example_id", "status")
-_COUNTS = ("steered_positions", "unsolved_positions")
+_COUNTS = ("steered_positions", "unsolved_positions", "added_positions")
 _OF_TEXTS = ("new_tokens", "text", *_COUNTS)
 
 
@@ -115,7 +117,7 @@ def generate_method(
                 batch_rows=batch_size * len(points),
                 tick=tick,
             )
-    counted = intervention is not None and intervention.is_adaptive
+    counted = intervention is not None and (intervention.is_adaptive or intervention.is_gated)
     table = _with_texts(table, has, made, lm.tokenizer, counted=counted)
     _warn_of_lost(table, steered.sites, lm)
     return table
@@ -144,9 +146,9 @@ def _with_texts(
         columns["new_tokens"][i] = new
         columns["text"][i] = tokenizer.decode(new, skip_special_tokens=True)
     if counted and made is not None:
-        for i, steered, unsolved in zip(has, made.steered, made.unsolved, strict=True):
-            columns["steered_positions"][i] = int(steered)
-            columns["unsolved_positions"][i] = int(unsolved)
+        for name, counts in zip(_COUNTS, (made.steered, made.unsolved, made.added), strict=True):
+            for i, count in zip(has, counts, strict=True):
+                columns[name][i] = int(count)
     counts = {name: pd.array(columns.pop(name), dtype="Int32") for name in _COUNTS}
     return table.assign(**columns, **counts, status=status)[SCHEMA.names]
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from steering_core.config.methods import is_program, program_of
 from steering_core.methods.base import Direction, read_direction
+from steering_core.methods.gates import Gate
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.working_set.guards import Guards
@@ -191,7 +192,7 @@ class ProgramLogit:
 
 
 class ProgramRows(PlanRows):
-    """The solution rows of a declared program, each with its own vector, at one site.
+    """The solution rows of a declared program or a gated method, each with its own vector.
 
     Args:
         rows: of one program.
@@ -199,6 +200,7 @@ class ProgramRows(PlanRows):
         vectors: the different vectors.
         index: which of them each row adds.
         logit: of a program that is solved again at every position.
+        gate: where the rows act; None is everywhere.
     """
 
     def __init__(
@@ -208,9 +210,10 @@ class ProgramRows(PlanRows):
         vectors: Float[np.ndarray, "m d_model"],
         index: Int[np.ndarray, " n"],
         logit: ProgramLogit | None = None,
+        gate: Gate | None = None,
     ):
         super().__init__(rows.assign(vector=index), {site: vectors})
-        self.logit = logit
+        self.logit, self.gate = logit, gate
 
     def at_site(self, site: Site) -> "ProgramAtSite":
         """Return the rows with the vectors that they stand for."""
@@ -235,6 +238,7 @@ def write_program(
     vectors: Float[np.ndarray, "m d_model"],
     index: Int[np.ndarray, " n"],
     logit: ProgramLogit | None,
+    gate: Gate | None = None,
 ) -> None:
     """Write what :class:`ProgramRows` needs besides the rows (safetensors)."""
     arrays, metadata = {"vectors": vectors, "index": index}, {"site": site.to_dict()}
@@ -248,6 +252,8 @@ def write_program(
         if logit.guards is not None:
             arrays |= {"guards": logit.guards.directions, "kappa": logit.guards.kappa}
             metadata["guards"] = list(logit.guards.names)
+    if gate is not None:
+        arrays |= {"gate_weight": gate.weight, "gate_bias": np.array([gate.bias])}
     save_arrays(path, arrays, metadata)
 
 
@@ -261,7 +267,7 @@ def write_plan(path: str | Path, vectors: Mapping[Site, Float[np.ndarray, " d_mo
 def read_plan(
     solutions: str | Path | Sequence[str | Path], vectors: str | Path, method: str
 ) -> PlanRows:
-    """Read a plan or a declared program: its rows among the solutions, and its vectors.
+    """Read a plan, declared program or gated method: its rows among the solutions, its vectors.
 
     Raises:
         StorageError: if a file is missing or damaged.
@@ -283,8 +289,10 @@ def read_plan(
                 arrays.get("cost"),
                 guards,
             )
-        site = Site(**metadata["site"])
-        return ProgramRows(rows, site, arrays["vectors"], arrays["index"], logit)
+        site, gate = Site(**metadata["site"]), None
+        if "gate_weight" in arrays:
+            gate = Gate(arrays["gate_weight"], float(arrays["gate_bias"][0]))
+        return ProgramRows(rows, site, arrays["vectors"], arrays["index"], logit, gate)
     at = {Site(**site): arrays[f"vector.{k}"] for k, site in metadata["sites"].items()}
     return PlanRows(rows, at)
 

@@ -47,7 +47,7 @@ def text_divergence(
     for index in progress(steered.points(), f"divergence of {steered.method}"):
         texts = generations[generations["strength_index"] == index].reset_index(drop=True)
         made = texts["new_tokens"].notna().to_numpy(copy=True)
-        counts = ["steered_positions", "unsolved_positions"]
+        counts = ["steered_positions", "unsolved_positions", "added_positions"]
         frame = texts[[*TEXT_KEY, *counts]].assign(kl_sum=np.nan, base_nll_sum=np.nan, n_tokens=0)
         if made.any():
             read = {"prepend_bos": steered.prepend_bos, "batch_tokens": batch_tokens}

@@ -232,6 +232,18 @@ class FeatureEncoder:
         """Return activations of residuals as the site sees them (centred if it is), as lengths."""
         return lengths(self.sae, self.row_scale, residual)
 
+    def row(self, feature: int) -> Float[np.ndarray, " d_model"]:
+        """Return the encoder row of a feature, which its activation is read along.
+
+        Raises:
+            ConfigError: if the SAE has no such feature, or no encoder rows.
+        """
+        rows = getattr(self.sae, "W_enc", None)
+        if rows is None or feature >= self.d_sae:
+            what = "no encoder rows" if rows is None else f"{self.d_sae} features"
+            raise ConfigError(f"gate: the SAE has {what}, so there is no feature {feature} to read")
+        return rows[:, feature].detach().to(torch.float64).cpu().numpy()
+
 
 def load_encoder(
     source: SAESource, layer: int, device: torch.device | str = "cpu"

@@ -66,6 +66,8 @@ NEEDS = {
     "solve_prompts": Needs(("n_prompts",), other=_SAE),
     "solve_directions": Needs(("rows_per_class",)),
     "solve_directions_prompts": Needs(("n_prompts",)),
+    "gate_method": Needs(("rows_per_class",), other=_SAE),
+    "gate_method_prompts": Needs(("rows_per_class", "n_prompts"), other=_SAE),
     "solve_variants": Needs(("variant_rows", "prefilter_features"), other=_SAE),
     "solve_declared": Needs(("rows_per_class",), other=_SAE),
     "solve_declared_prompts": Needs(("rows_per_class", "n_prompts"), other=_SAE),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from steering_core.config.methods import BASELINE, is_adaptive, is_program
 from steering_core.methods.solutions import SOLVED, TEXT_KEY, solved
-from steering_core.statistics.bootstrap import mean_interval, perplexity_interval
+from steering_core.statistics.bootstrap import mean_interval, perplexity_interval, share_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, interval_cells, validate_table
 from steering_core.tables.pareto_frontier import frontier_flags, frontier_probability
@@ -110,6 +110,7 @@ _SUMS = (
     "n_tokens",
     "steered_positions",
     "unsolved_positions",
+    "added_positions",
     "empty",
 )
 
@@ -196,6 +197,7 @@ def _row(
         **solutions.iloc[0][_POINT].to_dict(),
         **row_cells(examples, effects, boot),
         **text_cells(prompts, texts, base, boot),
+        **_where_cells(examples, effects, prompts, texts, boot),
         "unsolved_positions": np.nan,
         "config_sha256": subject.config_sha256,
         "code_sha256": subject.code_sha256,
@@ -230,6 +232,43 @@ def _row(
                 "were left alone"
             )
     return row | {"warnings": warnings_cell(warnings)}
+
+
+def _where_cells(
+    examples: pd.DataFrame,
+    effects: pd.DataFrame,
+    prompts: pd.DataFrame,
+    texts: pd.DataFrame,
+    boot: dict[str, int],
+) -> dict[str, float]:
+    """Return where something is added: at which positions of texts, and where it is needless.
+
+    A program or a gate decides at every position of its texts, and these were counted. Everything
+    else adds a prompt's vector at all of its positions.
+
+    Args:
+        examples: solution rows of the test rows.
+        effects: their logits.
+        prompts: solution rows of the prompts.
+        texts: of the prompts.
+        boot: ``seed`` and ``n_resamples`` of the intervals.
+    """
+    made = texts[texts["n_tokens"] > 0]
+    if prompts["residual_norm"].isna().all():  # nothing can be added to the residual stream
+        made = made.iloc[:0]
+    if "added_positions" in made and made["added_positions"].notna().any():
+        added, steerable = made["added_positions"], made["steered_positions"]
+    else:
+        moved = prompts.set_index("example_id")["residual_norm"].fillna(0.0) > 0
+        steerable = made["n_tokens"]
+        added = steerable * made["example_id"].map(moved).astype(float)
+    share = share_interval(added.to_numpy(dtype=float), steerable.to_numpy(dtype=float), **boot)
+    inside = effects.loc[effects["eval_probe_base"] > 0, "example_id"]
+    rows = examples[examples["example_id"].isin(inside) & examples["residual_norm"].notna()]
+    needless = (rows["residual_norm"] > 0).to_numpy(dtype=float)
+    return interval_cells("steered_share", "steered_share_ci", share) | interval_cells(
+        "needless_rate", "needless_ci", mean_interval(needless, **boot)
+    )
 
 
 #: Columns of the solutions, with the stems of the cells for their means.

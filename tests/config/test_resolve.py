@@ -15,6 +15,7 @@ from steering_core.config.resolve import (
     check_guards,
     check_plans,
     elsewhere_runs,
+    gated_names,
     load_config,
     load_corrsteer,
     plan_names,
@@ -628,3 +629,38 @@ def test_layers_of_one_run_need_not_be_trained_for_the_experiments_of_others():
     assert load_corrsteer(raw)["demo_praise"].settings.layers == [1]
     with pytest.raises(ConfigError, match=r"layer 1 is not among sae\.train\.layers"):
         resolve(raw, "smollm2_sst2")
+
+
+def with_gate(name="mine", **gated):
+    raw = copy.deepcopy(PUBLISHED)
+    gated = {"method": "caa_mean_diff", "gate": {"probe_below": 0.0}} | gated
+    raw["experiments"]["demo"]["settings"]["gated"] = {name: gated}
+    return raw
+
+
+def test_a_method_may_stand_behind_a_gate():
+    raw = with_gate(gate={"feature": 3, "above": 0.5})
+    assert "mine" in gated_names(raw)
+    found = resolve(raw, "demo").settings.gated["mine"]
+    assert (found.method, found.gate.feature, found.gate.probe_below) == ("caa_mean_diff", 3, None)
+
+
+@pytest.mark.parametrize(
+    ("gated", "reason"),
+    [
+        ({"gate": {}}, "a gate needs probe_below, or feature and above"),
+        (
+            {"gate": {"probe_below": 0.0, "feature": 1, "above": 0.5}},
+            "a gate needs probe_below, or",
+        ),
+        ({"gate": {"feature": 1}}, "a gate on a feature needs feature and above"),
+        ({"gate": {"probe_below": 0.0, "above": 0.5}}, "one on the probe neither"),
+        ({"method": "no_steering"}, "no_steering is no method that steers"),
+        ({"method": "nothing"}, "nothing is no method that steers"),
+        ({"name": "caa_repe"}, "caa_repe is the name of a method"),
+        ({"name": "mean_difference_qp"}, "is a gated method and a plan or a program"),
+    ],
+)
+def test_a_gate_without_a_condition_or_a_method_is_refused(gated, reason):
+    with pytest.raises(ConfigError, match=reason):
+        resolve(with_gate(**gated), "demo")

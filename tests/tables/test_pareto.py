@@ -465,3 +465,22 @@ def test_a_judge_that_cannot_tell_is_warned_of(scores, judged, said):
     warnings = judge_warnings({"lexicon": None}, texts)
     assert len(warnings) == (said is not None)
     assert said is None or said in warnings[0]
+
+
+def test_where_something_is_added_and_where_it_is_needless():
+    table = pareto_table(SUBJECT, measured(), SETTINGS).set_index(["method", "strength"])
+    assert table.loc[("no_steering", 0.0), ["steered_share", "needless_rate"]].tolist() == [0, 0]
+    assert table.loc[("caa_mean_diff", 0.5), ["steered_share", "needless_rate"]].tolist() == [1, 1]
+
+
+def test_the_share_of_a_gate_is_over_the_positions_that_it_saw():
+    found = measured()
+    counts = {"steered_positions": [4, 8], "unsolved_positions": [0, 0], "added_positions": [1, 2]}
+    gated = found.texts["method"] == "caa_mean_diff"
+    both = found.texts.assign(**dict.fromkeys(counts, NAN))
+    for name, values in counts.items():
+        both.loc[gated, name] = values
+    table = pareto_table(SUBJECT, replace(found, texts=both), SETTINGS)
+    row = table.set_index("method").loc["caa_mean_diff"]
+    assert row["steered_share"] == pytest.approx(3 / 12) and row["unsolved_positions"] == 0
+    assert row["steered_share_ci_low"] <= row["steered_share"] <= row["steered_share_ci_high"]
