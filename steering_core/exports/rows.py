@@ -22,7 +22,7 @@ from steering_core.config.methods import (
 from steering_core.errors import DataError, StorageError
 from steering_core.exports.attach import FixedVector, SolvedProgram
 from steering_core.methods.base import read_direction
-from steering_core.methods.interventions import Interventions, read_plan
+from steering_core.methods.interventions import Interventions, PlanRows, ProgramRows, read_plan
 from steering_core.methods.solutions import solved
 from steering_core.models.resources import site_at
 from steering_core.models.site import Site
@@ -156,6 +156,26 @@ def _strength(row: pd.Series) -> dict[str, Any]:
     }
 
 
+def refuse_conditions(plan: PlanRows) -> None:
+    """Refuse what no export can do: a gate, or guards where a program is solved anew.
+
+    Raises:
+        DataError: naming the method.
+    """
+    if not isinstance(plan, ProgramRows):
+        return
+    if plan.gate is not None:
+        raise DataError(
+            f"{plan.method} acts only where its gate is open, and neither a plain model nor the "
+            "format of another program has gates: export the method behind the gate."
+        )
+    if plan.logit is not None and plan.logit.guards is not None:
+        raise DataError(
+            f"{plan.method} is solved with guards, and an export has the path without them: export "
+            "the program without guards."
+        )
+
+
 def _what(
     directory: Path,
     method: str,
@@ -167,6 +187,7 @@ def _what(
     """Return what is added, its features (None if unknown), and the files of a program."""
     if solutions.parent.name == "plans":
         plan = read_plan(solutions, solutions.with_suffix(".safetensors"), method)
+        refuse_conditions(plan)
         vectors = {s: plan.at_site(s).vectors(row)[0] for s in plan.vectors}
         return {s: FixedVector(vector) for s, vector in vectors.items()}, None, {}
     if not is_program(method):
