@@ -37,12 +37,15 @@ def elsewhere_questions(wildcards):
 
 def elsewhere_methods(wildcards):
     """Return all methods of an experiment, with the files that they steer new inputs with."""
-    name, declared = wildcards.experiment, experiment(wildcards).settings.programs
+    name, found = wildcards.experiment, experiment(wildcards).settings
     decoder = expand(rules.encode_features.output.decoder, experiment=name)[0]
     return {
         method: {
-            **steering_files(SimpleNamespace(experiment=name, method=method)),
-            **({"decoder": decoder} if method in declared else {}),
+            # Behind a gate, the rows have no vector where it is closed; the prompts keep theirs.
+            **(prompt_steering_files if method in found.gated else steering_files)(
+                SimpleNamespace(experiment=name, method=method)
+            ),
+            **({"decoder": decoder} if method in found.programs else {}),
         }
         for method in all_methods(wildcards)
     }

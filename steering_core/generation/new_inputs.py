@@ -6,7 +6,7 @@ to do with the concept.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +21,16 @@ from jaxtyping import Float, Int
 from steering_core.config.methods import is_adaptive, is_program, mode_of, program_of
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.by_method import steering_digests
+from steering_core.generation.gate import GatedPlan
 from steering_core.generation.intervention import Intervention, Positions, RowVectors
 from steering_core.methods.base import read_direction
+from steering_core.methods.gates import Gate
 from steering_core.methods.interventions import ProgramLogit, ProgramRows, read_plan
 from steering_core.methods.programs import make_program
 from steering_core.methods.solutions import SOLVED
 from steering_core.models.site import Site
+from steering_core.optimize.dictionary import Dictionary
+from steering_core.optimize.guarded import GuardedProgram
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.substitution import dense_optimum, substitute
 from steering_core.probes.linear_probe import LinearProbe
@@ -167,6 +171,32 @@ def _of_plan(
         scale = float(point["strength"])
         scaled = {site: scale * vector for site, vector in plan.vectors.items()}
         return _same_for_all(name, scaled, used, positions)
+    found = _of_rows(name, plan, point, files, used, device, positions)
+    return found if plan.gate is None else _gated(found, plan.gate)
+
+
+def _gated(found: Strength, gate: Gate) -> Strength:
+    """Return a strength that acts only where a gate is open."""
+
+    def steer(residuals: Residuals) -> SteeredInputs:
+        inputs, n = found.steer(residuals), len(residuals)
+        at = inputs.intervention.at
+        shut = {site: GatedPlan(plan, gate, site, n) for site, plan in at.items()}
+        return replace(inputs, intervention=Intervention(shut, inputs.intervention.positions))
+
+    return Strength(found.name, steer)
+
+
+def _of_rows(
+    name: str,
+    plan: ProgramRows,
+    point: pd.Series,
+    files: Mapping[str, str],
+    used: int | None,
+    device: torch.device,
+    positions: Positions,
+) -> Strength:
+    """Return a strength of a declared program, or of what is behind a gate."""
     ((site, vectors),) = plan.vectors.items()
     rows = plan.rows[plan.rows["strength_index"] == point["strength_index"]]
     index, *others = rows["vector"].unique()
@@ -206,19 +236,22 @@ def _of_declared(
             return SteeredInputs(Intervention(at, positions), None, [""] * len(vectors))
 
         return Strength(name, along)
-    path = SteeringPath.fit(inside.decoder, inside.weight(logit.weight))
+    dictionary, weight = Dictionary(inside.decoder), inside.weight(logit.weight)
+    path, guarded = SteeringPath.fit(dictionary, weight), None
+    if logit.guards is not None:
+        guarded = GuardedProgram(dictionary, weight, logit.guards.mapped(inside.weight), path=path)
+    program = path if guarded is None else guarded
 
     def steer(residuals: Residuals) -> SteeredInputs:
         if logit.program == "qp":
-            found = path.qp(shortfalls(residuals), qp_lambda=parameter)
+            found = program.qp(shortfalls(residuals), qp_lambda=parameter)
         else:
-            found = path.socp(shortfalls(residuals), epsilon=parameter)
+            found = program.socp(shortfalls(residuals), epsilon=parameter)
         solved = np.isin(found.status, SOLVED)
         reason = _reasons(found.status)
         if getattr(logit, "mode", "adaptive") == "adaptive":
-            solver = AdaptiveSolver(
-                path, logit.weight, logit.bias, logit.program, site, device, inside.inverse
-            )
+            made = (path, logit.weight, logit.bias, logit.program, site, device)
+            solver = AdaptiveSolver(*made, inside.inverse, guarded)
             return SteeredInputs(
                 _adaptive(solver, tau, parameter, site, positions, n=len(solved)), None, reason
             )

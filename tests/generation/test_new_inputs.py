@@ -6,14 +6,17 @@ import pytest
 import torch
 
 from steering_core.generation.adaptive import AdaptivePlan
+from steering_core.generation.gate import GatedPlan
 from steering_core.generation.new_inputs import chosen_point, strength_on_new_inputs
 from steering_core.methods.base import Direction, write_directions
 from steering_core.methods.fixed_solutions import solve_plan
+from steering_core.methods.gates import Gate
 from steering_core.methods.interventions import ProgramLogit, write_plan, write_program
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint, solution_rows, write_solutions
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.working_set.guards import Guards
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import save_arrays
 
@@ -116,12 +119,14 @@ def test_a_plan_is_scaled_at_each_of_its_sites(tmp_path):
         np.testing.assert_allclose(found.intervention.at[site].vectors, 3.0 * vector)
 
 
-def declared(tmp_path, index=(0, 0, 0), status="optimal", vectors=DECODER[:3], logit=None):
+def declared(
+    tmp_path, index=(0, 0, 0), status="optimal", vectors=DECODER[:3], logit=None, gate=None
+):
     point = GridPoint("mine", 0, "tau", 2.0, 2.0, qp_lambda=1.0)
     cells = {"status": status, "l0": 3.0, "shortfall": 2.0, "position": 1.0}
     rows = solution_rows(point, IDS, **cells)
     write_solutions(rows, tmp_path / "rows")
-    write_program(tmp_path / "plan", SITE, vectors.astype(float), np.array(index), logit)
+    write_program(tmp_path / "plan", SITE, vectors.astype(float), np.array(index), logit, gate)
     save_arrays(tmp_path / "decoder", {"decoder": DECODER}, {})
     names = {"rows": "solutions", "plan": "plan", "decoder": "decoder"}
     return strength_on_new_inputs(
@@ -150,6 +155,32 @@ def test_a_declared_program_is_solved_at_every_position_of_new_inputs(tmp_path):
     assert isinstance(found.intervention.at[SITE], AdaptivePlan) and found.reason == [""] * 3
     alone = declared(tmp_path, index=(0, 1, 2))
     assert alone.reason == ["solved for the inputs of the experiment alone"] * 3
+
+
+def test_a_gate_is_asked_on_new_inputs_too(tmp_path):
+    gate = Gate(WEIGHT, 0.1)
+    found = declared(tmp_path, gate=gate)
+    plan = found.intervention.at[SITE]
+    assert isinstance(plan, GatedPlan) and plan.n == 3 and plan.site == SITE
+    np.testing.assert_array_equal(plan.gate.weight, WEIGHT)
+    np.testing.assert_allclose(plan.plan.vectors, DECODER[0])
+    residual = torch.tensor(H, dtype=torch.float32)
+    moved = plan.start().at(torch.arange(3), residual) - residual
+    opened = H @ WEIGHT + 0.1 > 0
+    assert 0 < opened.sum() < 3
+    np.testing.assert_allclose(moved.numpy(), opened[:, None] * DECODER[0], atol=1e-5)
+
+
+def test_guards_are_kept_on_new_inputs(tmp_path):
+    guards = Guards.of(RNG.standard_normal((2, 32)), 0.05)
+    logit = ProgramLogit("qp", WEIGHT, -0.2, None, guards=guards)
+    found = declared(tmp_path, index=(0, 1, 2), logit=logit)
+    residual = torch.tensor(H, dtype=torch.float32)
+    plan = found.intervention.at[SITE]
+    moved = (plan.start().at(torch.arange(3), residual) - residual).double().numpy()
+    assert found.reason == [""] * 3 and np.abs(moved).any()
+    assert (np.abs(guards.shifts(moved)) <= 0.05 + 1e-4).all()
+    assert (PROBE.decision(H + moved) >= 2.0 - 1e-3).all()
 
 
 def test_the_strength_is_named_or_the_selected_one():
