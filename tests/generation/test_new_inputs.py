@@ -158,7 +158,8 @@ def test_a_declared_program_is_solved_at_every_position_of_new_inputs(tmp_path):
 
 
 def test_a_gate_is_asked_on_new_inputs_too(tmp_path):
-    gate = Gate(WEIGHT, 0.1)
+    bias = 1e-3 - float(np.median(H @ WEIGHT))  # closed at one of the three
+    gate = Gate(WEIGHT, bias)
     found = declared(tmp_path, gate=gate)
     plan = found.intervention.at[SITE]
     assert isinstance(plan, GatedPlan) and plan.n == 3 and plan.site == SITE
@@ -166,8 +167,8 @@ def test_a_gate_is_asked_on_new_inputs_too(tmp_path):
     np.testing.assert_allclose(plan.plan.vectors, DECODER[0])
     residual = torch.tensor(H, dtype=torch.float32)
     moved = plan.start().at(torch.arange(3), residual) - residual
-    opened = H @ WEIGHT + 0.1 > 0
-    assert 0 < opened.sum() < 3
+    opened = H @ WEIGHT + bias > 0
+    assert opened.sum() == 2
     np.testing.assert_allclose(moved.numpy(), opened[:, None] * DECODER[0], atol=1e-5)
 
 
