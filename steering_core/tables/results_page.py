@@ -123,7 +123,9 @@ def _experiment(own: Path, link: str, about: dict[str, Any]) -> dict[str, Any]:
     chosen = table[steered].sort_values("classifier_rate_steered", ascending=False)
     judges = judged["judge"].tolist() if len(judged) else []
     changes = _changes(differences, judges)
-    per_prompt = first["n_texts"] / first["n_prompts"]
+    # `n_texts` of pareto.csv counts prompts; the verdict has the number of texts.
+    counted = verdict.get("matched") or first
+    per_prompt = counted["n_texts"] / counted["n_prompts"]
     return {
         "name": first["experiment"],
         "link": link,

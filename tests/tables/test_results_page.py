@@ -17,7 +17,7 @@ def pareto() -> pd.DataFrame:
         **{"classifier_base_ci_high": 0.5, "classifier_rate_steered": 0.4},
         **{"classifier_ci_low": 0.3, "classifier_ci_high": 0.5, "kl_mean": 0.0},
         **{"kl_ci_low": 0.0, "kl_ci_high": 0.0, "perplexity_steered": 9.0},
-        **{"prompt_l0_mean": None, "on_frontier": True, "n_texts": 80},
+        **{"prompt_l0_mean": None, "on_frontier": True, "n_texts": 20},
     }
     steered = {"selected": True, "strength_name": "tau", "strength": 4.0, "kl_mean": 0.25}
     good = {"method": "qp_optimal", "classifier_rate_steered": 0.7, "classifier_ci_low": 0.6}
@@ -68,7 +68,7 @@ def test_an_experiment(folder, tmp_path):
     text = page.read_text(encoding="utf-8")
     assert "| `qp_optimal` | τ = 4 | 0.7 [0.6, 0.5] | 0.25 [0, 0] | 9.0 |  | yes |" in text
     assert "no strength of `socp` keeps to the KL budget" in text
-    assert "20 prompts with 4 texts each" in text and "In short" in text
+    assert "20 prompts with 1 text each" in text and "In short" in text
     assert "| e | solve | 1 | 12 | 300 |" in text and "| e | 1 | 0.2 | 0.3 | 300 |" in text
     kept = pd.read_csv(tmp_path / "docs/results/e/pareto.csv")
     assert len(kept) == 4 and (tmp_path / "docs/results/e/stages.csv").is_file()
@@ -87,12 +87,13 @@ def test_what_both_judges_say_and_what_neither_sees(folder, tmp_path):
         "headline": "Steering works.",
         "sentences": [{"about": "power", "text": "It is weak."}],
         "distrust": ["a | b"],
+        "matched": {"n_texts": 80, "n_prompts": 20},
     }
     (folder / "verdict.json").write_text(json.dumps(verdict))
     (folder / "pareto.svg").write_text("<svg/>")
     write_page(tmp_path / "results.md", [folder], ["`first` is a stand-in."])
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
-    assert "**`first` is a stand-in.**" in text
+    assert "**`first` is a stand-in.**" in text and "20 prompts with 4 texts each" in text
     assert "| 0.7 [0.6, 0.5] | +0.30 [+0.20, +0.40] | +0.15 [+0.05, +0.25] | 0.25" in text
     assert "`second` and `first` put 0.8 [0.7, 0.9] of the texts on the same side" in text
     assert "- `e`: Steering works." in text and "- It is weak." in text and "- a \\| b" in text
