@@ -112,11 +112,6 @@ class DeclaredProgram(Closed):
             found = _distinct(self.concept_direction)
             if not found:
                 raise ValueError("concept_direction: names no direction")
-            if self.mode == "adaptive" and len(found) > 1:
-                raise ValueError(
-                    "an adaptive program has one concept_direction: with several, one path does "
-                    "not hold the solutions of all residuals. Take mode static, shared or uniform"
-                )
         return self
 
     @property
@@ -184,7 +179,7 @@ class FisherSettings(Closed):
 
     texts: Annotated[int, Field(ge=4)] = 300
     tokens: Count = 24
-    samples: Count = 4
+    samples: Count = 8
     shrinkage: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
 
 

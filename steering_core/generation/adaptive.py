@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -151,6 +151,23 @@ def _stuck_is_beyond() -> Iterator[None]:
         log.warning("residuals beyond the end of the path are not steered: %s", error)
 
 
+class TokenSolver(Protocol):
+    """What solves a program at every steered position; :class:`AdaptiveSolver` for one margin."""
+
+    device: torch.device
+
+    def solve(
+        self,
+        residual: Float[torch.Tensor, "n d_model"],
+        tau: Float[torch.Tensor, " n"],
+        parameter: Float[torch.Tensor, " n"],
+    ) -> tuple[Float[torch.Tensor, "n d_model"], Int[torch.Tensor, " n"]]:
+        """As :meth:`AdaptiveSolver.solve`."""
+
+    def grow(self) -> bool:
+        """As :meth:`AdaptiveSolver.grow`."""
+
+
 @dataclass(frozen=True)
 class AdaptivePlan:
     """A program for each of n rows, solved at every position that is steered.
@@ -162,7 +179,7 @@ class AdaptivePlan:
 
     """
 
-    solver: AdaptiveSolver
+    solver: TokenSolver
     tau: Float[np.ndarray, " n"]
     parameter: Float[np.ndarray, " n"]
 

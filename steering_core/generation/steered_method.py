@@ -11,7 +11,8 @@ from jaxtyping import Float
 
 from steering_core.config.methods import PROMPTING, is_adaptive, program_of
 from steering_core.data.concept import read_concept
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver, TokenSolver
+from steering_core.generation.adaptive_margins import MarginsSolver
 from steering_core.generation.gate import GatedPlan
 from steering_core.generation.intervention import Intervention, Positions, RowVectors
 from steering_core.methods.interventions import (
@@ -27,6 +28,7 @@ from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.guarded import GuardedProgram
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.substitution import substitute
+from steering_core.optimize.working_set.solver import WorkingSet
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import load_decoder
 
@@ -98,7 +100,7 @@ class SteeredPlan:
         plan: PlanRows,
         prepend_bos: bool,
         positions: Positions,
-        solver: AdaptiveSolver | None = None,
+        solver: TokenSolver | None = None,
     ):
         self.method = plan.method
         self.sites = list(plan.vectors)
@@ -232,9 +234,15 @@ def _solver_of(
     decoder: Float[np.ndarray, "d_sae d_model"],
     site: Site,
     device: torch.device,
-) -> AdaptiveSolver:
+) -> TokenSolver:
     """Return the solver of a declared program; its path is followed as residuals need it."""
     inside = substitute(decoder, logit.metric, logit.cost)
+    if logit.weight.ndim > 1:
+        tilted = np.stack([inside.weight(weight) for weight in logit.weight])
+        return MarginsSolver(
+            WorkingSet(inside.decoder, tilted), logit.weight, np.asarray(logit.bias),
+            logit.program, site, device, inside.inverse,
+        )  # fmt: skip
     dictionary, weight = Dictionary(inside.decoder), inside.weight(logit.weight)
     path, guarded = SteeringPath.fit(dictionary, weight), None
     if logit.guards is not None:

@@ -176,16 +176,17 @@ class ProgramLogit:
 
     Attributes:
         program: which program.
-        weight: of the logit whose margin is asked for, oriented to the target class.
-        bias: its bias.
+        weight: of the logit whose margin is asked for, oriented to the target class; of k logits,
+            ``(k, d_model)``.
+        bias: its bias; of k logits, ``(k,)``.
         metric: A² of the metric; None for the identity.
         cost: of each feature; None where each costs 1.
         guards: of the residual; None without guards.
     """
 
     program: Literal["qp", "socp"]
-    weight: Float[np.ndarray, " d_model"]
-    bias: float
+    weight: Float[np.ndarray, "*k d_model"]
+    bias: float | Float[np.ndarray, " k"]
     metric: Float[np.ndarray, "d_model d_model"] | None
     cost: Float[np.ndarray, " d_sae"] | None = None
     guards: Guards | None = None
@@ -243,7 +244,7 @@ def write_program(
     """Write what :class:`ProgramRows` needs besides the rows (safetensors)."""
     arrays, metadata = {"vectors": vectors, "index": index}, {"site": site.to_dict()}
     if logit is not None:
-        arrays |= {"weight": logit.weight, "bias": np.array([logit.bias])}
+        arrays |= {"weight": logit.weight, "bias": np.atleast_1d(logit.bias)}
         metadata["program"] = logit.program
         if logit.metric is not None:
             arrays["metric"] = logit.metric
@@ -278,13 +279,14 @@ def read_plan(
     if "site" in metadata:
         logit = None
         if "program" in metadata:
+            weight, bias = arrays["weight"], arrays["bias"]
             guards = None
             if "guards" in metadata:
                 guards = Guards.of(arrays["guards"], arrays["kappa"], metadata["guards"])
             logit = ProgramLogit(
                 metadata["program"],
-                arrays["weight"],
-                float(arrays["bias"][0]),
+                weight,
+                float(bias[0]) if weight.ndim == 1 else bias,
                 arrays.get("metric"),
                 arrays.get("cost"),
                 guards,

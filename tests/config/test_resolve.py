@@ -587,7 +587,6 @@ def test_a_shrinkage_that_is_no_share_is_refused(shrinkage):
         ),
         ({"concept_direction": []}, "names no direction"),
         ({"concept_direction": ["probe", "probe"]}, "has an entry twice"),
-        ({"concept_direction": ["probe", "repe"], "mode": "adaptive"}, "has one concept_direction"),
         ({"concept_direction": "mean_diff"}, "did you mean 'mean_difference'"),
         ({"name": "qp_optimal"}, "qp_optimal is the name of a method"),
     ],

@@ -30,6 +30,7 @@ from steering_core.statistics.fisher import Fisher, FisherSums
 from steering_core.storage.arrays import save_decoder
 
 DIRECTIONS = ["probe", "mean_difference", "contrastive", "repe", "likelihood_gradient"]
+SEVERAL = ["mean_difference", "contrastive", "likelihood_gradient"]
 METRICS = ["identity", "covariance", "fisher"]
 SITE = Site(1, "pre", False, True)
 H = inputs()
@@ -164,9 +165,6 @@ def test_every_program_is_the_optimum_of_a_solver_without_a_path(direction, metr
         norm = cp.norm(np.linalg.cholesky(square).T @ v)
         least = cp.Problem(cp.Minimize(norm), [weight @ v >= 2.0]).solve(solver=cp.CLARABEL)
         assert np.sqrt(floor @ square @ floor) == pytest.approx(least, rel=1e-6)
-
-
-SEVERAL = ["mean_difference", "contrastive", "likelihood_gradient"]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -312,8 +310,11 @@ def test_a_direction_away_from_the_target_class_is_refused_with_advice():
     [("identity", "unit"), ("covariance", "unit"), ("fisher", "unit"), ("fisher", "fisher")],
 )
 @pytest.mark.parametrize("mode", ["uniform", "static", "adaptive"])
-def test_a_program_steers_later_stages_as_it_was_solved(tmp_path, mode, metric, feature_cost):
-    found = solve(mode=mode, metric=metric, feature_cost=feature_cost)
+@pytest.mark.parametrize("direction", ["mean_difference", SEVERAL[:2]], ids=["one", "two"])
+def test_a_program_steers_later_stages_as_it_was_solved(
+    tmp_path, mode, metric, feature_cost, direction
+):
+    found = solve(mode=mode, metric=metric, feature_cost=feature_cost, concept_direction=direction)
     logit = None
     if mode == "adaptive":
         logit = ProgramLogit("qp", found.weight, found.bias, found.metric, found.cost)
