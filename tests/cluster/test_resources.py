@@ -14,6 +14,7 @@ from snakemake_executor_plugin_slurm.utils import set_gres_string
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_STAGES = {
     *("cache_activations", "cache_prompts", "encode_features", "generate", "divergence", "judge"),
+    *("estimate_fisher", "likelihood_gradient"),
     *("corrsteer_select", "corrsteer_validate", "corrsteer_answer", "corrsteer_fine_tune"),
     "corrsteer_sparse_methods",
 }
