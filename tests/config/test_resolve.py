@@ -45,13 +45,20 @@ EXPERIMENTS = [
 
 def test_the_experiments_of_the_repository_resolve():
     config, overrides = load_config(PUBLISHED)
-    assert sorted(config.experiments) == sorted(EXPERIMENTS)
+    assert sorted(config.experiments) == sorted([*EXPERIMENTS, "smollm2_sst2_metrics"])
     assert overrides == {}
     for name in EXPERIMENTS:
         found = resolve(PUBLISHED, name)
         assert found.settings.methods == list(METHODS)
         assert found.settings.layer in (7, 14, 15, "auto")
         assert found.task.target_class == 1
+
+
+def test_an_experiment_compares_three_directions_in_three_metrics():
+    programs = resolve(PUBLISHED, "smollm2_sst2_metrics").settings.programs.values()
+    compared = {(program.concept_direction, program.metric) for program in programs}
+    assert len(compared) == len(programs) == 9
+    assert len({direction for direction, _ in compared}) == 3
 
 
 @pytest.mark.parametrize(
