@@ -382,6 +382,15 @@ def further_results(wildcards):
     return [*elsewhere_results(wildcards), *ratings(wildcards)]
 
 
+def product_codes(wildcards):
+    """Return the digest of each script that makes a product, and no row, by the script's name."""
+    files = ["layer_sweep", "answer", "products"]
+    if not elsewhere_results(wildcards):
+        return codes_of(*files, *["ratings"] * bool(ratings(wildcards)))
+    questions = {script: code(script) for script in ("corrsteer_fetch.py", "corrsteer_examples.py")}
+    return {**codes_of(*files, "elsewhere", *["ratings"] * bool(ratings(wildcards))), **questions}
+
+
 def page_pictures(wildcards):
     """Return the further pictures on the page of an experiment."""
     more = [name for name in elsewhere_results(wildcards) if name.endswith(".svg")]

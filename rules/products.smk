@@ -333,13 +333,7 @@ rule products:
     conda:
         "../envs/steering.yaml"
     params:
-        codes=lambda wildcards: codes_of(
-            "layer_sweep",
-            "answer",
-            "products",
-            *["elsewhere"] * bool(elsewhere_results(wildcards)),
-            *["ratings"] * bool(ratings(wildcards)),
-        ),
+        codes=product_codes,
         code=code("products.py"),
     script:
         "../workflow_scripts/products.py"

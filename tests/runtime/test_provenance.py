@@ -99,7 +99,8 @@ def planned(tmp_path_factory):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--rulegraph", "--directory", str(directory)),
-            *("results/demo/products.json", "--config", "methods=[no_steering,qp_optimal]"),
+            *("results/demo/products.json", "--config"),
+            "methods=[no_steering,qp_optimal,prompting]",
         ],
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
