@@ -38,6 +38,7 @@ from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
 from steering_core.data.concept import read_concept
 from steering_core.early_checks import check_before_any_job
+from steering_core.errors import ConfigError
 from steering_core.runtime.provenance import json_digest
 from steering_core.storage.files import read_json
 
@@ -469,6 +470,19 @@ def training_sources(wildcards):
 def trained_model(wildcards):
     """Return the section of a model whose SAEs are trained."""
     return section(TRAINED[wildcards.model])
+
+
+def without_one_layer(wildcards):
+    """Refuse a request for the SAE of one layer: the table keeps the cache until all are trained."""
+    table = f"results/models/{wildcards.model}/sparse_autoencoders.csv"
+    alone = f"{Path(table).with_suffix('')}/layer_{wildcards.layer}"
+    if targets_known():
+        asked = set(map(str, workflow.dag_settings.targets))
+        if asked & {alone, f"{alone}.json"} and table not in asked:
+            raise ConfigError(
+                f"{alone} is not made alone: ask for {table}. To train fewer layers, list fewer "
+                "in sae.train.layers; one that is there is not trained again."
+            )
 
 
 def training(*names):

@@ -1,5 +1,6 @@
 # Train SAEs for a model: `sae: {train: …}` in its section. One pass caches the activations of all
-# layers. Each layer is a job of its own, so one that is killed starts again without the others.
+# layers. Each layer is a job of its own, so one that is killed starts again without the others, and
+# another layer in the list does not train the others again.
 localrules:
     fetch_training,
 
@@ -19,8 +20,8 @@ rule fetch_training:
         "../envs/steering.yaml"
     params:
         model=trained_model,
-        training=training("layers", "tokens", "texts", "max_tokens", "seed"),
-        # The sizes of the SAEs are checked here too, before any download.
+        training=training("tokens", "texts", "max_tokens", "seed"),
+        # Layers and the sizes of the SAEs are checked here too, before any download.
         whole=checked(lambda wildcards: TRAINED[wildcards.model].sae.train.model_dump()),
         device=checked(training_device),
         code=code("fetch_training.py"),
@@ -34,7 +35,7 @@ rule cache_training_activations:
         texts=rules.fetch_training.output.texts,
     output:
         part=temp("results/models/{model}/activations/part-0.parquet"),
-        manifest=temp("results/models/{model}/activations/manifest.json"),
+        manifest="results/models/{model}/activations/manifest.json",
     log:
         "results/models/{model}/logs/cache_training_activations.log",
     benchmark:
@@ -48,7 +49,7 @@ rule cache_training_activations:
         gpu=gpus_for_training,
     params:
         model=trained_model,
-        training=training("max_tokens", "batch_tokens"),
+        training=training("layers", "max_tokens", "batch_tokens"),
         device=training_device,
         code=code("cache_training_activations.py"),
     script:
@@ -59,8 +60,9 @@ rule train_sae:
     input:
         resources=rules.fetch_training.output.resources,
         texts=rules.fetch_training.output.texts,
-        part=rules.cache_training_activations.output.part,
-        manifest=rules.cache_training_activations.output.manifest,
+        # When another layer is added, the cache is filled again with the same activations. So only
+        # the model and the texts make an SAE stale, and not the age of the cache.
+        manifest=ancient(rules.cache_training_activations.output.manifest),
     output:
         sae=directory("results/models/{model}/sparse_autoencoders/layer_{layer}"),
         measured="results/models/{model}/sparse_autoencoders/layer_{layer}.json",
@@ -79,6 +81,7 @@ rule train_sae:
         model=trained_model,
         training=lambda wildcards: TRAINED[wildcards.model].sae.train.model_dump(exclude={"layers"}),
         device=training_device,
+        alone=checked(without_one_layer),
         code=code("train_sae.py"),
     script:
         "../workflow_scripts/train_sae.py"
@@ -91,6 +94,8 @@ rule sae_table:
             model=wildcards.model,
             layer=TRAINED[wildcards.model].sae.train.layers,
         ),
+        # It is kept until every layer is trained, and only then deleted.
+        part=rules.cache_training_activations.output.part,
     output:
         table="results/models/{model}/sparse_autoencoders.csv",
     log:

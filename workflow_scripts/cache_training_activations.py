@@ -9,9 +9,10 @@ with job(snakemake):
     from steering_core.models.residual_stream import check_blocks
     from steering_core.models.resources import cached_sites, fetched_model
     from steering_core.storage.files import read_json
+    from steering_core.training.sites import with_sites
 
     training, files = snakemake.params.training, snakemake.input
-    resources = read_json(files.resources)
+    resources = with_sites(read_json(files.resources), training["layers"])
     lm = fetched_model(snakemake.params.model, resources, snakemake.params.device)
     check_blocks(lm)
     made_from = origin(resources, files.texts, training["max_tokens"], "all")

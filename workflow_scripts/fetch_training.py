@@ -19,7 +19,7 @@ with job(snakemake, network=True):
     table = choose_texts(
         texts,
         fetched_tokenizer(model, found),
-        prepend_bos=found["saes"][0]["prepend_bos"],
+        prepend_bos=found["prepend_bos"],
         tokens=training.tokens,
         max_tokens=training.max_tokens,
         seed=training.seed,

@@ -7,12 +7,13 @@ with job(snakemake):
     from steering_core.models.resources import fetched_model
     from steering_core.storage.files import read_json
     from steering_core.training.layer import train_layer
+    from steering_core.training.sites import with_sites
 
-    resources = read_json(snakemake.input.resources)
-    device = snakemake.params.device
+    layer, device = int(snakemake.wildcards.layer), snakemake.params.device
+    resources = with_sites(read_json(snakemake.input.resources), [layer])
     train_layer(
-        SAETraining(layers=resources["layers"], **snakemake.params.training),
-        int(snakemake.wildcards.layer),
+        SAETraining(layers=[layer], **snakemake.params.training),
+        layer,
         resources,
         snakemake.input.manifest,
         snakemake.input.texts,

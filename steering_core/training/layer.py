@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from sae_lens import SAE
 
+from steering_core.activations.manifest import check_origin, origin
 from steering_core.activations.reader import ActivationCache
 from steering_core.config.model import SAETraining
 from steering_core.data.examples import read_examples
@@ -46,8 +47,9 @@ def train_layer(
     Args:
         training: ``sae.train`` of the model.
         layer: one of its layers.
-        resources: what the fetch stage of the training found.
-        manifest: of the cache of activations.
+        resources: what the fetch stage of the training found, with the site of the layer
+            (:func:`steering_core.training.sites.with_sites`).
+        manifest: of the cache of activations, which may have further layers.
         texts: the table of texts; the cache must be of it.
         sae_folder: directory to write.
         measured: JSON file to write: a row of :func:`sae_table`.
@@ -60,7 +62,10 @@ def train_layer(
         StorageError: if the cache is damaged, or of something else.
     """
     (site,) = (site for site in cached_sites(resources) if site.layer == layer)
-    cache = ActivationCache(manifest, resources, texts)
+    cache = ActivationCache(manifest)
+    # It may have further layers.
+    expected = {k: v for k, v in origin(resources, texts).items() if k != "sites"}
+    check_origin(cache.manifest, expected, manifest)
     table = read_examples(texts)
     dtype = DTYPES[resources["model"]["dtype"]]
     train, _ = read_split(cache, table, site.hook_name, TRAIN, dtype, bos=site.prepend_bos)

@@ -14,9 +14,9 @@ from steering_core.data.sources import dataset_revision, read_rows
 from steering_core.errors import ConfigError, DataError
 from steering_core.hub.revisions import pin
 from steering_core.models.language_model import load_shape, load_tokenizer
-from steering_core.models.site import Site
 from steering_core.models.tokens import count_tokens
 from steering_core.runtime.machine import running_versions
+from steering_core.training.sites import check_layers
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ TRAIN, HELD_OUT = "train", "held_out"
 
 
 def describe_training(model: Model, training: SAETraining, dtype: str) -> dict[str, Any]:
-    """Pin a model and check the layers to train SAEs for.
+    """Pin a model, and check the layers to train SAEs for.
 
     Args:
         model: section of the configuration.
@@ -36,32 +36,26 @@ def describe_training(model: Model, training: SAETraining, dtype: str) -> dict[s
         dtype: in which the model runs.
 
     Returns:
-        What later stages need to know, in the form of ``resources.json`` of an experiment.
+        What later stages need to know, in the form of ``resources.json`` of an experiment but
+        without layers and sites: another layer changes nothing for those that are trained
+        (:func:`steering_core.training.sites.with_sites` adds them).
 
     Raises:
         ConfigError: if a layer is not in the model, or texts are longer than its context.
         ModelError: if the configuration or the tokenizer cannot be loaded, with what to do.
     """
     shape = load_shape(model)
-    missing = [layer for layer in training.layers if layer >= shape.n_layers]
-    if missing:
-        raise ConfigError(
-            f"sae.train.layers: {missing[0]} is out of range, {model.id} has {shape.n_layers} "
-            f"layers (0 to {shape.n_layers - 1})."
-        )
+    check_layers(training.layers, shape.n_layers, model.id)
     if training.max_tokens > shape.context:
         raise ConfigError(
             f"sae.train.max_tokens: {training.max_tokens} exceeds the context {shape.context} of "
             f"{model.id}."
         )
     pinned = Model(**{**model.model_dump(), "revision": pin(model.id, model.revision)})
-    bos = load_tokenizer(pinned).bos_token_id is not None
-    sites = [Site(layer, "post", False, bos) for layer in sorted(training.layers)]
     return {
         "model": {"id": model.id, "revision": pinned.revision, "dtype": dtype},
         "shape": vars(shape),
-        "layers": sorted(training.layers),
-        "saes": [{"hook_name": site.hook_name, **site.to_dict()} for site in sites],
+        "prepend_bos": load_tokenizer(pinned).bos_token_id is not None,
         "sae_revision": "none: they are trained from this cache",
         "versions": running_versions(),
     }

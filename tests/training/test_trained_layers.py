@@ -23,6 +23,7 @@ from steering_core.storage.parquet import write_parquet
 from steering_core.training.fit import TRAINERS, batches, measure, train_sae
 from steering_core.training.layer import COLUMNS, read_split, sae_table, train_layer
 from steering_core.training.measure import measure_texts
+from steering_core.training.sites import with_sites
 from steering_core.training.texts import choose_texts, describe_training, read_texts
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "n_steps": 40, "batch_size": 16}
@@ -52,7 +53,7 @@ def world(tmp_path_factory) -> SimpleNamespace:
         max_tokens=training.max_tokens,
         seed=0,
     )
-    resources = {**found, "dataset": datasets}
+    resources = with_sites({**found, "dataset": datasets}, training.layers)
     write_parquet(folder / "texts.parquet", table)
     lm = fetched_model(model.model_dump(), resources, "cpu")
     made_from = origin(resources, folder / "texts.parquet", training.max_tokens, "all")
@@ -168,6 +169,8 @@ def test_a_layer_that_is_not_there_is_an_error(world):
     wrong = world.training.model_copy(update={"layers": [0, 2]})
     with pytest.raises(ConfigError, match=r"layers: 2 is out of range.*2 layers"):
         describe_training(world.model, wrong, "float32")
+    with pytest.raises(ConfigError, match=r"layers: 2 is out of range"):
+        with_sites(world.found, [2])
 
 
 def test_a_column_that_is_not_there_is_an_error(world):
