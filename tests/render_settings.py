@@ -74,7 +74,8 @@ def reads_and_edges(rules: Rules, kind: str) -> tuple[dict[str, set[str]], dict[
     reads: dict[str, set[str]] = {}
     edges: dict[str, set[str]] = {}
     find = rules.names["experiment"]
-    programs = [*find(JOB).settings.programs, *find(JOB).settings.plans]
+    own = find(JOB).settings
+    programs = [*own.programs, *own.plans, *own.gated]
     for rule in rules.rules:
         if kind not in rule.wildcard_names or rule.script is None:
             continue
