@@ -2,7 +2,7 @@
 # behind its name any strength, as in exports/qp_optimal-3.
 rule export_intervention:
     input:
-        unpack(steering_files),
+        unpack(exported_files),
         resources=rules.fetch.output.resources,
         layer=rules.pick_layer.output.layer,
         directions=rules.fit_directions.output.directions,

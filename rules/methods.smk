@@ -9,6 +9,7 @@ from steering_core.config.methods import (
     is_adaptive,
     settings_of,
 )
+from steering_core.config.requests import check_export
 
 
 wildcard_constraints:
@@ -176,6 +177,16 @@ def shard_files(wildcards):
     """Return all files that the methods of such a job steer with."""
     files = (file for files in shard_methods(wildcards).values() for file in files.values())
     return [*dict.fromkeys(files)]
+
+
+def exported_files(wildcards):
+    """Return the files an export reads. A declared program is solved again, on the decoder."""
+    check_export(wildcards.method, experiment(wildcards).settings)
+    files = steering_files(wildcards)
+    if wildcards.method in experiment(wildcards).settings.programs:
+        decoder = rules.encode_features.output.decoder
+        files["decoder"] = expand(decoder, experiment=wildcards.experiment)[0]
+    return files
 
 
 def all_solutions(wildcards):

@@ -21,8 +21,9 @@ rule unknown_target:
     log:
         "results/logs/{unknown}.log",
     wildcard_constraints:
-        unknown="(?!(?:{})$)[^/]+/[^/]+[.][a-z]+".format(
-            "|".join(re.escape(f.split("/", 1)[1]) for made in MADE_FILES.values() for f in made)
+        unknown="(?!(?:{})$)[^/]+/[^/]+[.][a-z]+|[^/]+/exports/(?!(?:{})$)[^/]+".format(
+            "|".join(re.escape(f.split("/", 1)[1]) for made in MADE_FILES.values() for f in made),
+            "(?:" + "|".join([*METHODS, *PLANS, *PROGRAMS, *GATED]) + r")(?:-\d+)?",
         ),
     conda:
         "../envs/steering.yaml"

@@ -123,6 +123,17 @@ def test_a_method_steers_with_the_files_of_its_own_family(rules, find, results):
     }
 
 
+def test_an_export_of_a_declared_program_reads_the_decoder_to_solve_new_inputs(rules):
+    for method, more in (("mean_difference_qp", {"decoder"}), ("caa_repe", set()),
+                         ("socp_adaptive", set())):  # fmt: skip
+        job = SimpleNamespace(**{**vars(JOB), "method": method})
+        own = rules.names["steering_files"](job)
+        exported = rules.names["exported_files"](job)
+        assert {*exported} - {*own} == more and exported.items() >= own.items()
+    with pytest.raises(ConfigError, match="prompting adds no vector"):
+        rules.names["exported_files"](SimpleNamespace(**{**vars(JOB), "method": "prompting"}))
+
+
 def test_another_number_of_rows_fetches_nothing_again(rules):
     stale = rules.stale(rows_per_class=40, long_texts="truncate")
     assert "examples" in stale and not {"fetch", "fetch_sweep"} & stale

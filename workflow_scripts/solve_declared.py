@@ -56,11 +56,15 @@ with job(snakemake):
         fisher=Fisher.load(files.fisher) if files.get("fisher") else None,
         guards=guards,
     )
-    logit = None
-    if declared.mode == "adaptive":
-        logit = ProgramLogit(
-            declared.program, solved.weight, solved.bias, solved.metric, solved.cost, guards
-        )
+    logit = ProgramLogit(
+        declared.program,
+        solved.weight,
+        solved.bias,
+        solved.metric,
+        solved.cost,
+        guards,
+        declared.mode,
+    )
     written = inputs.written(solved.rows)
     used, index = np.unique(solved.index[written], return_inverse=True)
     write_program(snakemake.output.plan, site, solved.vectors[used], index, logit)

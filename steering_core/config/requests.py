@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from steering_core.config.corrsteer_schema import CorrSteerExperiment, CorrSteerSettings
+from steering_core.config.methods import BASELINE, PROMPTING
 from steering_core.config.resolve import resolve, resolve_corrsteer
 from steering_core.config.schema import Settings
 from steering_core.config.validation import hint
@@ -225,11 +226,39 @@ def refuse_unknown_target(
         ConfigError: always.
 
     """
-    _, name, file = target.split("/")
+    _, name, file = target.split("/", 2)
     if name not in made:
         # This raises: it finds no such experiment and names the nearest one of its kind.
         (resolve_corrsteer if file.startswith("corrsteer") else resolve)(raw, name)
+    if file.startswith("exports/"):
+        check_export(file.removeprefix("exports/"), resolve(raw, name).settings)
     names = sorted(path.split("/")[2] for path in made[name])
     close = difflib.get_close_matches(file, names, n=1)
     advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
     raise ConfigError(f"no rule makes {file} of {name}: {advice}")
+
+
+def check_export(method: str, settings: Settings) -> None:
+    """Check that an experiment has a method that adds something, so that it can be exported.
+
+    Args:
+        method: its name.
+        settings: of the experiment.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    known = [*settings.methods, *settings.plans, *settings.programs]
+    known = [name for name in known if name not in (BASELINE, PROMPTING)]
+    if method in (BASELINE, PROMPTING):
+        raise ConfigError(f"{method} adds no vector, so there is nothing to export.")
+    if method in settings.gated:
+        raise ConfigError(
+            f"{method} acts only where its gate is open, and no export has gates: export "
+            f"{settings.gated[method].method}, the method behind the gate."
+        )
+    if method not in known:
+        raise ConfigError(
+            f"the experiment has no method {method} to export{hint(method, known)}: "
+            f"it has {', '.join(known)}"
+        )

@@ -1,6 +1,7 @@
 """Pool over the positions of a sample, and accumulate over samples.
 
-Both work on what arrives: a chunk of positions, a batch of samples. Memory does not grow with them.
+Pooling takes positions in chunks, and accumulation takes samples in batches, so memory does not
+grow with their number.
 """
 
 from collections.abc import Iterable, Mapping

@@ -51,9 +51,8 @@ def answer(
 ) -> pd.DataFrame:
     """Return :data:`SCHEMA` for the rows of one split, in their order.
 
-    Where the logits of a step are NaN or infinite, as a vector makes them that is too long for
-    float16, a row has no text and no success. Its status is ``not_finite``, and its reason names
-    layers and dtype.
+    A vector that is too long for float16 makes logits NaN or infinite. Such a row has no text and
+    no success. Its status is ``not_finite``, and its reason names layers and dtype.
 
     Args:
         lm: the model.

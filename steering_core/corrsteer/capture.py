@@ -1,8 +1,7 @@
 """Read, encode and pool the residual stream of many layers while the model generates.
 
-Encoding one new token at a time would read every encoder for a handful of numbers. Residuals of
-a few steps are kept (``BUFFERED`` of them, whatever the length of the answer) and encoded at once,
-without those of rows that have ended.
+Encoding one new token at a time would read every encoder for a handful of numbers. So the residuals
+of ``BUFFERED`` steps are kept and encoded together. Rows that have ended are left out.
 """
 
 from collections.abc import Callable, Iterator, Sequence

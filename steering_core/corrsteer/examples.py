@@ -36,7 +36,7 @@ _TUNED = re.compile(
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """What a prompt has besides the question; the same in selection, validation and evaluation."""
+    """The options of a prompt. Selection, validation and evaluation use the same ones."""
 
     few_shot: int = 0
     chain_of_thought: bool = False

@@ -1,4 +1,4 @@
-"""How well the feature that CorrSteer-S chose knows the sentiment that the demo planted."""
+"""How well the feature that CorrSteer-S chose predicts the sentiment that the demo planted."""
 
 from typing import Any
 
@@ -77,8 +77,8 @@ def planted_feature(
 ) -> dict[str, Any]:
     """Compare a feature at generated tokens of the unsteered model with what the demo planted.
 
-    Some words of a prompt have the other polarity, so no reader of them tells its sentiment every
-    time: what their balance tells stands beside the feature.
+    Some words of a prompt have the other polarity, so words alone cannot always tell its sentiment.
+    ``auc_words`` says how often they do.
 
     Args:
         session: the model and how it answers.

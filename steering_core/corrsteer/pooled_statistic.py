@@ -1,6 +1,6 @@
 """The numbers of a sample that selection accumulates, and those that the arms of a run need.
 
-It imports no model library, since each start of the workflow asks what the arms need.
+This module imports no model library, because the workflow reads it at every start.
 """
 
 from collections.abc import Mapping

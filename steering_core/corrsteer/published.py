@@ -38,7 +38,7 @@ class Cell:
         table: name of the table.
         row: its row there.
         column: its column there.
-        published: percent, or a ratio in the table ``ser``; None where it was not published.
+        published: percent, or a ratio in the table ``ser``; None if the paper does not give it.
         published_std: standard deviation over seeds, where published.
         task: what follows the model's name in the experiment's name.
         method: arm of that experiment.

@@ -90,7 +90,7 @@ def rank(arm: "Arm", scores: Scores, coefficient: Coefficients, keep: int) -> pd
 
 
 def why_none(arm: "Arm", scores: Scores, coefficient: Coefficients) -> str:
-    """Return the most common reason that features of a layer cannot be steered with."""
+    """Return the most common reason why the features of a layer cannot be used for steering."""
     reasons = np.where(scores.reason != "", scores.reason, coefficient.reason)
     reasons = np.where(reasons != "", reasons, f"no {arm.sign} feature")
     names, counts = np.unique(reasons, return_counts=True)

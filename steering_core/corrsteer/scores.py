@@ -1,4 +1,4 @@
-"""Scores of features: how much does each tell about success?
+"""Scores of features: how strongly each is associated with success.
 
 Each score is a number per feature, larger is better, NaN where it is not defined. The direction of
 a feature is the same for all scores: the sign of the difference of its means over successful and

@@ -1,4 +1,4 @@
-"""Answer the training rows and accumulate what the layers did, in one pass."""
+"""Answer the training rows and accumulate statistics of the features of all layers, in one pass."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Selected:
-    """What selection leaves behind.
+    """The results of selection.
 
     Attributes:
         accumulators: the statistics.
@@ -83,7 +83,7 @@ def select(
 ) -> Selected:
     """Answer ``rows`` and accumulate every statistic at every reader's layer.
 
-    Of a batch only its answers, and what it adds to the accumulators, are kept.
+    Only the answers of a batch and the accumulated sums are kept.
 
     Args:
         session: the model and how it answers, the same as in evaluation.

@@ -69,7 +69,7 @@ def _verdict(row: pd.Series) -> str:
 
 
 def _found(planted: dict) -> str:
-    """Return a sentence on how well the chosen feature tells the planted sentiment."""
+    """Return a sentence on how well the chosen feature predicts the planted sentiment."""
     return (
         "its feature, {feature} of layer {layer}, read at the answers to {n_prompts} test prompts, "
         "tells success with an AUC of {auc_success:.3f}, and the planted sentiment of the prompts "

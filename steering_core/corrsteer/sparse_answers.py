@@ -1,8 +1,8 @@
-"""The methods of optimal sparse steering answer CorrSteer's tasks, and stand in the same table.
+"""The methods of optimal sparse steering on CorrSteer's tasks, for the same table of results.
 
 They steer at the best layer of an arm. The validation rows choose the strength of each method, as
-they choose the layers of P. No steering is one of the candidates: a method that does not beat it
-on the validation rows has no strength and answers no test row.
+they choose the layers of P. No steering is one of the candidates. A method that does not beat it on
+the validation rows is not run on the test rows.
 """
 
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ def answer_sparse_method(
 
 
 def _nothing_helped(table: pd.DataFrame) -> str:
-    """Say that no strength beats no steering, and by how much the best of them misses it."""
+    """Return the message that no strength beats no steering, and how far the best falls short."""
     steered = table.iloc[1:]
     best = steered.loc[steered["accuracy"].idxmax()]
     unsolved = f", without a solution for {best['n_missing']} of {best['n']} rows"

@@ -73,7 +73,7 @@ def choose(strategy: str, plan: Plan, validation: pd.DataFrame | None = None) ->
 def validate_layers(session: Session, rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Return ``layer, accuracy, n`` for the unsteered model (layer −1) and each layer alone.
 
-    A row without an answer, since its logits were NaN or infinite, is no success.
+    A row whose logits were NaN or infinite has no answer and counts as a failure.
 
     Args:
         session: the model and how it answers.
@@ -93,8 +93,8 @@ def answer_choice(
 ) -> pd.DataFrame:
     """Answer under the chosen layers of a plan; without a plan, unsteered.
 
-    A choice without layers gives a table that is undefined, with the reason. Layers that have no
-    vector are named, with the reason, in the reason of every row.
+    If no layer was chosen, all rows are undefined, with the reason. Layers that have no vector are
+    named, with the reason, in the reason of every row.
 
     Raises:
         ModelError: if logits are NaN or infinite without steering.

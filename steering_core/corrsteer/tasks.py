@@ -271,8 +271,8 @@ def _xstest(row: Mapping[str, Any], end: str) -> Item:
 def read_sst2_choice(row: Mapping[str, Any]) -> Item:
     """Read a row of SST-2 as a question with two words as options.
 
-    The options are words and not letters, as a small model that is asked for a letter answers with
-    one letter whatever the review says.
+    The options are words, because a small model that is asked for a letter gives the same letter
+    for every review.
     """
     label = whole_number_in(row, "label")
     _require_choice(label, len(SENTIMENTS))  # the hidden labels of the test split are -1

@@ -8,10 +8,10 @@ prompt begins.
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -21,15 +21,20 @@ from transformers import PreTrainedTokenizerBase
 from steering_core.errors import ModelError
 from steering_core.generation.adaptive import AdaptiveSolver
 from steering_core.generation.intervention import Positions, nan_if_too_long
+from steering_core.methods.solutions import SOLVED
+from steering_core.models.devices import float64_device
 from steering_core.models.language_model import LanguageModel
-from steering_core.models.residual_stream import edit_residual
+from steering_core.models.residual_stream import edit_residual, locate
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.solution import BEYOND, OPTIMAL, SATISFIED
+from steering_core.optimize.solution import BEYOND, INFEASIBLE, OPTIMAL, SATISFIED
+from steering_core.optimize.substitution import Substitution, dense_optima
+from steering_core.optimize.working_set.solver import WorkingSet
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -49,28 +54,36 @@ class SolvedProgram:
     """A program that is solved for each prompt, or again at every token.
 
     Attributes:
-        program: ``qp`` or ``socp``.
+        program: ``qp``, ``socp`` or ``dense``.
         mode: ``static`` solves it at the last token of a prompt, and that vector is added to every
             steered token. ``adaptive`` solves it again at every steered token.
-        tau: margin of the probe, in logits.
-        parameter: λ of the QP or ε of the SOCP.
-        weight: w of the probe, oriented to the target class.
-        bias: its b.
-        path: of the probe on the decoder.
+        tau: margin on the logit.
+        parameter: λ of the QP or ε of the SOCP; NaN for ``dense``.
+        weight: w of the logit, of the probe or of a calibrated direction, oriented to the target
+            class; of k logits, ``(k, d_model)``.
+        bias: its b; of k logits, ``(k,)``.
+        path: of the logit on the decoder, in the program's metric and at its costs. Several logits
+            have a working set instead, and ``dense`` needs neither.
+        inverse: A⁻¹ of the metric, which maps solutions on the path back; None for the identity.
     """
 
-    program: Literal["qp", "socp"]
+    program: Literal["qp", "socp", "dense"]
     mode: Literal["static", "adaptive"]
     tau: float
     parameter: float
-    weight: Float[np.ndarray, " d_model"]
-    bias: float
-    path: SteeringPath
+    weight: Float[np.ndarray, "*k d_model"]
+    bias: float | Float[np.ndarray, " k"]
+    path: SteeringPath | WorkingSet | None
+    inverse: Float[np.ndarray, "d_model d_model"] | None = None
 
     def start(self, site: Site, device: torch.device) -> "_Solved":
         """Return what acts on the passes of one block."""
-        solver = AdaptiveSolver(self.path, self.weight, self.bias, self.program, site, device)
-        return _Solved(self, solver)
+        if isinstance(self.path, SteeringPath):
+            solver = AdaptiveSolver(
+                self.path, self.weight, self.bias, self.program, site, device, self.inverse
+            )
+            return _Solved(self, solver)
+        return _Solved(self, _MarginSolver(self, site, device))
 
 
 @dataclass
@@ -79,10 +92,13 @@ class Attached:
 
     Attributes:
         passes: number of forward passes that were steered.
+        decode: calls a decode loop. Its first pass begins a prompt, and no later one does. Only a
+            loop without a KV cache needs it, and only outside of ``generate``.
     """
 
     acting: list["_Fixed | _Solved"] = field(default_factory=list)
     passes: int = 0
+    decode: Callable[[Callable[[], T]], T] = lambda run: run()
 
     def unsolved(self) -> int:
         """Return how many solves had no certified solution; nothing was added there."""
@@ -111,7 +127,10 @@ def attach(
     owner = model.config if tokenizer is None else tokenizer
     wants_bos = any(site.prepend_bos for site in at) and tokenizer is not None
     passes = _Passes(getattr(owner, "bos_token_id", None), positions, steer_bos, wants_bos)
-    applied = Attached()
+    applied = Attached(decode=passes.generate)
+    with _no_hooks(model):
+        for site in at:
+            locate(lm, site)
     with ExitStack() as stack:
         stack.enter_context(_generate_told(model, passes))
         handle = model.register_forward_pre_hook(passes.begin, with_kwargs=True)
@@ -178,10 +197,53 @@ class _Fixed:
         return 0
 
 
+class _MarginSolver:
+    """A program without a path: the least vector without features, or several margins at once."""
+
+    def __init__(self, what: SolvedProgram, site: Site, device: torch.device):
+        self.device = float64_device(device)
+        self._what = what
+        self._weights = np.atleast_2d(what.weight).astype(np.float64)
+        self._of_raw = site.view(self._weights)  # w·(h − mean h) = (w − mean w)·h
+        inverse = None if what.inverse is None else np.asarray(what.inverse, dtype=np.float64)
+        self._inside = Substitution(np.zeros((0, self._weights.shape[1])), inverse)
+
+    def solve(
+        self,
+        residual: Float[torch.Tensor, "n d_model"],
+        tau: Float[torch.Tensor, " n"],
+        parameter: Float[torch.Tensor, " n"],
+    ) -> tuple[Float[torch.Tensor, "n d_model"], Int[torch.Tensor, " n"]]:
+        """Return what to add to each raw residual, and codes into ``optimize.solution.STATUSES``.
+
+        Args:
+            residual: the raw stream, any float type.
+            tau: margin of each row, on every logit.
+            parameter: λ or ε of each row.
+        """
+        logits = residual.double().cpu().numpy() @ self._of_raw.T + self._what.bias
+        shortfall, program = tau.cpu().numpy()[:, None] - logits, self._what.path
+        if isinstance(program, WorkingSet):
+            solve = program.qp if self._what.program == "qp" else program.socp
+            found = solve(shortfall, parameter.cpu().numpy())
+            solved = np.isin(found.status, SOLVED)
+            vectors = self._inside.vectors(found.vector)
+        else:
+            vectors = dense_optima(self._weights, shortfall, self._inside)
+            solved = ~np.isnan(vectors).any(axis=1)
+        vectors = torch.tensor(np.where(solved[:, None], vectors, 0.0))
+        codes = torch.tensor(np.where(solved, OPTIMAL, INFEASIBLE), device=self.device)
+        return vectors.to(residual.device, residual.dtype), codes
+
+    def grow(self) -> bool:
+        """Return False: there is no path to follow further."""
+        return False
+
+
 class _Solved:
     """Solves a program for each prompt, or at every steered token."""
 
-    def __init__(self, what: SolvedProgram, solver: AdaptiveSolver):
+    def __init__(self, what: SolvedProgram, solver: AdaptiveSolver | _MarginSolver):
         self._what, self._solver = what, solver
         self._of_prompt: torch.Tensor | None = None
         self._missing: list[torch.Tensor] = []
@@ -255,6 +317,11 @@ class _Passes:
         tokens = kwargs.get("inputs_embeds") if ids is None else ids
         if tokens is None:
             raise ModelError("a forward pass needs input_ids or inputs_embeds.")
+        if kwargs.get("cu_seq_lens_q") is not None:
+            raise ModelError(
+                "several texts are packed into one row, so prompts cannot be told from new tokens: "
+                "turn continuous batching off."
+            )
         shape, device = tokens.shape[:2], tokens.device
         cached = _past(kwargs) > 0
         self.count += 1
@@ -304,12 +371,42 @@ class _Passes:
         self.everywhere = False
 
 
+@contextmanager
+def _no_hooks(model: "PreTrainedModel") -> Iterator[None]:
+    """Set all hooks of ``model`` aside: a place inside a block is found by what the block computes.
+
+    The hooks of a block around this one would change that.
+    """
+    names = ("_forward_hooks", "_forward_pre_hooks")
+    kept = [(module, name, getattr(module, name)) for module in model.modules() for name in names]
+    for module, name, hooks in kept:
+        setattr(module, name, type(hooks)())
+    try:
+        yield
+    finally:
+        for module, name, hooks in kept:
+            setattr(module, name, hooks)
+
+
 def _past(kwargs: dict[str, Any]) -> int:
     """Return how many tokens are in the cache of a pass."""
     cache = kwargs.get("past_key_values")
     if cache is None:
         return int(kwargs.get("cache_params") is not None)
     return int(cache.get_seq_length())
+
+
+def refuse_chunks(config: "GenerationConfig", given: Mapping[str, Any]) -> None:
+    """Refuse a prompt that is read in several passes.
+
+    Raises:
+        ModelError: if ``prefill_chunk_size`` is set.
+    """
+    if given.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None):
+        raise ModelError(
+            "generate reads the prompt in chunks, so its last token is not known in the first "
+            "pass: leave out prefill_chunk_size."
+        )
 
 
 @contextmanager
@@ -319,12 +416,7 @@ def _generate_told(model: "PreTrainedModel", passes: _Passes) -> Iterator[None]:
 
     @functools.wraps(before)
     def generate(*args: Any, **kwargs: Any) -> Any:
-        config = kwargs.get("generation_config") or model.generation_config
-        if kwargs.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None):
-            raise ModelError(
-                "generate reads the prompt in chunks, so its last token is not known in the first "
-                "pass: leave out prefill_chunk_size."
-            )
+        refuse_chunks(kwargs.get("generation_config") or model.generation_config, kwargs)
         return passes.generate(lambda: before(*args, **kwargs))
 
     model.generate = generate

@@ -20,7 +20,8 @@ from steering_core.exports.load import (
     sha256,
 )
 from steering_core.exports.rows import read_row
-from steering_core.storage.arrays import save_arrays
+from steering_core.optimize.path import SteeringPath
+from steering_core.storage.arrays import save_arrays, save_decoder
 from steering_core.storage.files import atomic_directory, read_json, write_json
 from steering_core.tables.pages import neuronpedia_url
 
@@ -39,7 +40,7 @@ def export_row(
 
     Args:
         experiment: its directory.
-        method: a method or a plan.
+        method: a method, a plan or a declared program.
         out: the directory to write; it must not exist.
         strength: as in the tables.
         strength_index: its number.
@@ -55,20 +56,25 @@ def export_row(
     out = Path(out)
     if out.exists():
         raise StorageError(f"{out} exists: delete it, or choose another directory.")
-    at, facts, files = read_row(experiment, method, strength, strength_index)
+    at, facts, dictionary = read_row(experiment, method, strength, strength_index)
     facts = {**facts, "format": FORMAT, "links": _links(facts), "sae": _sae(experiment, facts)}
     with atomic_directory(out) as directory:
         arrays = {}
         for k, what in enumerate(at.values()):
             if isinstance(what, FixedVector):
                 arrays[f"vector.{k}"] = np.asarray(what.vector, dtype=np.float64)
-            else:
-                arrays["probe.weight"] = np.asarray(what.weight, dtype=np.float64)
-                arrays["probe.bias"] = np.array([what.bias])
+                continue
+            arrays["logit.weight"] = np.asarray(what.weight, dtype=np.float64)
+            arrays["logit.bias"] = np.atleast_1d(what.bias)
+            if what.inverse is not None:
+                arrays["metric.inverse"] = what.inverse
+            if isinstance(what.path, SteeringPath):
+                what.path.save(directory / PATH)
         save_arrays(directory / ARRAYS, arrays, {"format": FORMAT})
-        for name, file in (("path", PATH), ("decoder", DECODER)):
-            if name in files:
-                shutil.copyfile(files[name], directory / file)
+        if isinstance(dictionary, Path):
+            shutil.copyfile(dictionary, directory / DECODER)
+        elif dictionary is not None:
+            save_decoder(directory / DECODER, dictionary, f"{facts['sae']['name']}, transformed")
         facts["formats"] = _write_formats(LoadedIntervention(at, facts), directory)
         facts["digests"] = {file.name: sha256(file) for file in sorted(directory.iterdir())}
         write_json(directory / FACTS, facts)

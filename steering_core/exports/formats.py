@@ -36,8 +36,17 @@ def block_vectors(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_mo
     The input of block L is the output of block L − 1, so ``resid_pre`` of L is block L − 1.
 
     Raises:
-        UnsayableError: if the vector depends on the prompt or token, or is added before block 0.
+        UnsayableError: if the vector depends on the prompt or token, is added before block 0, or
+            inside a block where the rest of the block reads it.
     """
+    blocks = _by_block(one)
+    if -1 in blocks:
+        raise UnsayableError("the vector is added before block 0, and the format begins after it.")
+    return blocks
+
+
+def _by_block(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_model"]]:
+    """Return what is added at the output of each block, −1 being the embedding."""
     try:
         vectors = total_vectors(one)
     except DataError as error:
@@ -45,17 +54,24 @@ def block_vectors(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_mo
     blocks: dict[int, np.ndarray] = {}
     for site, vector in vectors.items():
         block = block_of(site)
-        if block < 0:
-            raise UnsayableError(
-                "the vector is added before block 0, and the format begins after it."
-            )
         blocks[block] = blocks.get(block, 0.0) + np.asarray(vector, dtype=np.float64)
     return blocks
 
 
 def block_of(site: Site) -> int:
-    """Return the block whose output is the stream at ``site``; −1 is the embedding."""
-    return site.layer if site.stream == "post" else site.layer - 1
+    """Return the block whose output changes by a vector at ``site``; −1 is the embedding.
+
+    ``mlp_out`` is the last that a block adds to the stream: a vector there is added to the output.
+
+    Raises:
+        UnsayableError: if the rest of the block reads what is added at ``site``.
+    """
+    blocks = {"pre": site.layer - 1, "post": site.layer, "mlp_out": site.layer}
+    if site.stream not in blocks:
+        raise UnsayableError(
+            f"it adds vectors to the stream between blocks, and {site.hook_name} is inside a block."
+        )
+    return blocks[site.stream]
 
 
 def llama_cpp_layers(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_model"]]:
@@ -154,14 +170,13 @@ def write_lm_eval(one: LoadedIntervention, directory: Path) -> str:
             "it loads SAEs of sae-lens by release and id; this SAE is a local file."
         )
     (site,) = one.at
-    model = one.facts["model"]
     block = block_of(site)
     if block < 0:
         raise UnsayableError("the vector is added before block 0, which is no module's output.")
     ((feature, coefficient),) = features
-    hookpoint = f"{model['blocks_path'].partition('.')[2]}.{block}"
+    where = hookpoint(one, block)
     header = "loader,action,sparse_model,hookpoint,feature_index,steering_coefficient,sae_id,"
-    row = f"sae_lens,add,{sae['release']},{hookpoint},{int(feature)},{coefficient!r},{sae['id']},"
+    row = f"sae_lens,add,{sae['release']},{where},{int(feature)},{coefficient!r},{sae['id']},"
     name = "lm_eval.csv"
     write_text(directory / name, f"{header}description\n{row}{one.facts['method']}\n")
     return name
@@ -198,11 +213,7 @@ def write_neuronpedia(one: LoadedIntervention, directory: Path) -> str:
 
 def block_vectors_or_input(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_model"]]:
     """Return what is added at the input of each block; after the last it is block ``n_layers``."""
-    try:
-        vectors = total_vectors(one)
-    except DataError as error:
-        raise UnsayableError(str(error)) from error
-    return {block_of(site) + 1: np.asarray(v, dtype=np.float64) for site, v in vectors.items()}
+    return {block + 1: vector for block, vector in _by_block(one).items()}
 
 
 def write_features(one: LoadedIntervention, directory: Path) -> str:
@@ -277,6 +288,33 @@ def to_steering_vectors(one: LoadedIntervention) -> Any:
     blocks = block_vectors(one)
     vectors = {k: torch.tensor(v, dtype=torch.float32) for k, v in blocks.items()}
     return _package("steering_vectors").SteeringVector(vectors, "decoder_block")
+
+
+def to_lm_eval(one: LoadedIntervention) -> dict[str, dict[str, Any]]:
+    """Return a steering file of lm-evaluation-harness as an object; write it with ``torch.save``.
+
+    Raises:
+        UnsayableError: as :func:`block_vectors`, or for several blocks: the program would add the
+            vector of the last one at all of them.
+    """
+    import torch
+
+    blocks = block_vectors(one)
+    if len(blocks) > 1:
+        raise UnsayableError("it adds the vector of the last hookpoint at all of them.")
+    ((block, vector),) = blocks.items()
+    steering = {
+        "action": "add",
+        "steering_vector": torch.tensor(vector, dtype=torch.float32),
+        "steering_coefficient": 1.0,
+        "bias": None,
+    }
+    return {hookpoint(one, block): steering}
+
+
+def hookpoint(one: LoadedIntervention, block: int) -> str:
+    """Return the name of a block in the base model of transformers, such as ``layers.2``."""
+    return f"{one.facts['model']['blocks_path'].partition('.')[2]}.{block}"
 
 
 def to_repeng(one: LoadedIntervention) -> Any:

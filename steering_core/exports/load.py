@@ -8,7 +8,8 @@
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
+from transformers.generation import GenerationMode
 
 from steering_core.errors import DataError, ModelError, StorageError
-from steering_core.exports.attach import Attached, FixedVector, SolvedProgram, attach
+from steering_core.exports.attach import (
+    Attached,
+    FixedVector,
+    SolvedProgram,
+    attach,
+    refuse_chunks,
+)
 from steering_core.exports.rows import read_row
 from steering_core.generation.intervention import Positions
 from steering_core.models.language_model import LanguageModel, ModelShape, find_blocks
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.working_set.solver import WorkingSet
 from steering_core.storage.arrays import load_arrays, load_decoder
 from steering_core.storage.files import read_json
 
@@ -31,10 +40,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 #: Version of the two files of an export.
-FORMAT = "steering-core intervention 1"
+FORMAT = "steering-core intervention 2"
 #: The files of an export that hold what is applied.
 FACTS, ARRAYS = "intervention.json", "intervention.safetensors"
 PATH, DECODER = "path.safetensors", "decoder.safetensors"
+#: What the decode loop of transformers for one row at a time can do.
+_SAMPLED = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,31 @@ class LoadedIntervention:
         ) as applied:
             yield applied
 
+    def custom_generate(
+        self, tokenizer: PreTrainedTokenizerBase | None = None, **options: Any
+    ) -> Callable[..., Any]:
+        """Return a function for ``model.generate(custom_generate=…)``: it steers one call.
+
+        Greedy decoding and sampling are those of ``generate``.
+
+        Args:
+            tokenizer: as in :meth:`apply`.
+            options: as in :meth:`apply`.
+        """
+
+        def steered(model: "PreTrainedModel", input_ids: Any, **kwargs: Any) -> Any:
+            config = kwargs["generation_config"]
+            refuse_chunks(config, {})
+            if config.get_generation_mode() not in _SAMPLED:
+                raise ModelError(
+                    "custom_generate decodes greedily or samples: set num_beams to 1, or call "
+                    "generate inside `with steering.apply(model)`."
+                )
+            with self.apply(model, tokenizer, **options) as applied:
+                return applied.decode(lambda: model._sample(input_ids, **kwargs))
+
+        return steered
+
 
 @contextmanager
 def apply_all(
@@ -115,7 +151,7 @@ def load_intervention(
 
     Args:
         source: the directory of an export, or of an experiment (``results/{experiment}``).
-        method: of an experiment: the method, or the plan.
+        method: of an experiment: the method, the plan or the declared program.
         strength: of an experiment: the strength as its tables give it; by default the selected
             one. It is in the units of the table, and they are resolved here.
         strength_index: of an experiment: the number of the strength, where several rows have the
@@ -153,15 +189,25 @@ def _read_export(directory: Path) -> LoadedIntervention:
     if program is None:
         at = {site: FixedVector(arrays[f"vector.{k}"]) for k, site in enumerate(sites)}
         return LoadedIntervention(at, facts)
-    path = SteeringPath.load(directory / PATH, load_decoder(directory / DECODER))
+    weight, bias = arrays["logit.weight"], arrays["logit.bias"]
+    inverse = arrays.get("metric.inverse")
+    path = None
+    if (directory / DECODER).is_file():
+        decoder = load_decoder(directory / DECODER)
+        if (directory / PATH).is_file():
+            path = SteeringPath.load(directory / PATH, decoder)
+        else:
+            path = WorkingSet(decoder, weight if inverse is None else weight @ inverse)
+    parameter = program["parameter"]
     solved = SolvedProgram(
         program["name"],
         program["mode"],
         program["tau"],
-        program["parameter"],
-        arrays["probe.weight"],
-        float(arrays["probe.bias"][0]),
+        math.nan if parameter is None else parameter,
+        weight,
+        float(bias[0]) if bias.size == 1 else bias,
         path,
+        inverse,
     )
     return LoadedIntervention({sites[0]: solved}, facts)
 

@@ -4,12 +4,15 @@ The tables store a position on the path, or a multiple of the mean residual norm
 vectors in residual-stream units, or a program with its margin.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from steering_core.config.methods import (
     BASELINE,
@@ -27,6 +30,9 @@ from steering_core.methods.solutions import solved
 from steering_core.models.resources import site_at
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.solution import Solutions
+from steering_core.optimize.substitution import substitute
+from steering_core.optimize.working_set.solver import WorkingSet
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import load_arrays, load_decoder
 from steering_core.storage.files import read_json
@@ -38,24 +44,60 @@ OPERATIONS = {
     "adaptive": "solve a program again at each token, and add its solution there",
 }
 
+#: Each site in the words of transformers.
+PLACES = {
+    "pre": "input of {block}",
+    "post": "output of {block}",
+    "mid": "stream between attention and MLP of {block}",
+    "attn_out": "what attention of {block} adds to the stream",
+    "mlp_out": "what the MLP of {block} adds to the stream",
+    "attn": "output of the attention module of {block}",
+    "mlp": "output of the MLP module of {block}",
+}
+
+#: The decoder of a program's path: its file, or its rows in the metric of the program.
+Dictionary = Path | Float[np.ndarray, "d_sae d_model"] | None
+#: What a declared program can say that is solved again for new prompts.
+_DECLARED = ("program", "mode", "concept_direction", "metric", "feature_cost")
+_DECLARED += ("tau", "qp_lambda", "epsilon")
+#: The decoder of an experiment.
+DECODER = "decoder.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """An intervention as the files of an experiment say it.
+
+    Attributes:
+        at: what is added at each site.
+        features: with their coefficients; None if they are not fixed or not known.
+        dictionary: of a program that is solved for each prompt or token.
+        margin: of a program: what it is on.
+    """
+
+    at: Mapping[Site, FixedVector | SolvedProgram]
+    features: list[list[float]] | None = None
+    dictionary: Dictionary = None
+    margin: dict[str, Any] | None = None
+
 
 def read_row(
     directory: str | Path,
     method: str,
     strength: float | None = None,
     strength_index: int | None = None,
-) -> tuple[dict[Site, FixedVector | SolvedProgram], dict[str, Any], dict[str, Path]]:
+) -> tuple[dict[Site, FixedVector | SolvedProgram], dict[str, Any], Dictionary]:
     """Read one row of an experiment.
 
     Args:
         directory: of the experiment.
-        method: its name, or that of a plan.
+        method: its name, or that of a plan or a declared program.
         strength: as in the tables; by default the selected one.
         strength_index: its number, where ``strength`` is not unique.
 
     Returns:
-        What is added at each site; facts about it; and the files of the path and the decoder, for
-        a program that is solved for each prompt or token.
+        What is added at each site; facts about it; and the decoder, for a program that is solved
+        for each prompt or token.
 
     Raises:
         StorageError: if a file is missing or damaged.
@@ -64,6 +106,11 @@ def read_row(
     directory = Path(directory)
     if not directory.is_dir():
         raise StorageError(f"{directory} is no directory: run the experiment first.")
+    if not (directory / "layer.json").is_file() and any(directory.glob("corrsteer*")):
+        raise DataError(
+            f"{directory} is a CorrSteer experiment, whose plans are chosen for its own task: name "
+            "one under `plans` in an experiment that delivers pareto.csv, and load it from there."
+        )
     if method in (BASELINE, PROMPTING):
         raise DataError(f"{method} adds nothing to the residual stream: choose another method.")
     site = site_at(read_json(directory / "layer.json"))
@@ -77,7 +124,13 @@ def read_row(
             f"{chosen['status'].iloc[0]} for every input. Choose another strength."
         )
     first = chosen[solved(chosen)].iloc[[0]]
-    at, features, files = _what(directory, method, solutions, first, site, provenance)
+    found = _what(directory, method, solutions, chosen[solved(chosen)], site, provenance)
+    at = found.at
+    if not any(_adds(what) for what in at.values()):
+        raise DataError(
+            f"{method} adds nothing at strength {point}: every input that it is made for has the "
+            "margin already. Choose another strength."
+        )
     facts = {
         **_strength(first.iloc[0]),
         "experiment": directory.name,
@@ -85,11 +138,12 @@ def read_row(
         "selected": _selected(directory, method) == point,
         "positions": provenance["settings"]["positions"],
         "steer_bos": False,
-        "features": features,
-        **_origin(directory, at),
+        "features": found.features,
+        **_origin(directory, site, at),
         **_what_is_solved(at),
+        "margin": found.margin,
     }
-    return at, facts, files
+    return at, facts, found.dictionary
 
 
 def _rows(directory: Path, method: str) -> tuple[Path, pd.DataFrame]:
@@ -169,7 +223,8 @@ def refuse_conditions(plan: PlanRows) -> None:
             f"{plan.method} acts only where its gate is open, and neither a plain model nor the "
             "format of another program has gates: export the method behind the gate."
         )
-    if plan.logit is not None and plan.logit.guards is not None:
+    logit = plan.logit
+    if logit is not None and logit.guards is not None and logit.mode in ("static", "adaptive"):
         raise DataError(
             f"{plan.method} is solved with guards, and an export has the path without them: export "
             "the program without guards."
@@ -180,67 +235,165 @@ def _what(
     directory: Path,
     method: str,
     solutions: Path,
-    row: pd.DataFrame,
+    rows: pd.DataFrame,
     site: Site,
-    provenance: Mapping[str, Any],
-) -> tuple[dict[Site, FixedVector | SolvedProgram], list[list[float]] | None, dict[str, Path]]:
-    """Return what is added, its features (None if unknown), and the files of a program."""
+    config: Mapping[str, Any],
+) -> _Found:
+    """Return the intervention of the solved rows of one strength."""
     if solutions.parent.name == "plans":
         plan = read_plan(solutions, solutions.with_suffix(".safetensors"), method)
         refuse_conditions(plan)
-        vectors = {s: plan.at_site(s).vectors(row)[0] for s in plan.vectors}
-        return {s: FixedVector(vector) for s, vector in vectors.items()}, None, {}
-    if not is_program(method):
-        if method not in REGISTER:
-            raise DataError(f"{method} is no registered method and no plan: it cannot be loaded.")
-        direction, unit = read_direction(directory / "directions.safetensors", method)
-        scale = float(row["strength"].iloc[0]) * unit
-        features = None
-        if direction.features is not None and direction.coefficients is not None:
-            sizes = (scale * direction.coefficients).tolist()
-            features = [list(pair) for pair in zip(direction.features.tolist(), sizes, strict=True)]
-        return {site: FixedVector(scale * direction.vector)}, features, {}
-    path_file = directory / "paths" / f"{solutions.stem}.safetensors"
-    decoder_file = directory / "decoder.safetensors"
-    parameter = float(row["lam" if program_of(method) == "qp" else "epsilon"].iloc[0])
-    if mode_of(method) == "shared":
+        if isinstance(plan, ProgramRows):
+            declared = config["settings"]["programs"][method]
+            return _declared(directory, plan, plan.rows.loc[rows.index], declared)
+        vectors = {s: plan.at_site(s).vectors(rows.iloc[[0]])[0] for s in plan.vectors}
+        return _Found({s: FixedVector(vector) for s, vector in vectors.items()})
+    if is_program(method):
+        return _registered(directory, method, solutions.stem, rows.iloc[[0]], site, config)
+    if method not in REGISTER:
+        raise DataError(
+            f"{method} is no registered method, plan or declared program: it cannot be loaded."
+        )
+    direction, unit = read_direction(directory / "directions.safetensors", method)
+    scale = float(rows["strength"].iloc[0]) * unit
+    features = None
+    if direction.features is not None and direction.coefficients is not None:
+        sizes = (scale * direction.coefficients).tolist()
+        features = [list(pair) for pair in zip(direction.features.tolist(), sizes, strict=True)]
+    return _Found({site: FixedVector(scale * direction.vector)}, features)
+
+
+def _registered(
+    directory: Path,
+    method: str,
+    family: str,
+    row: pd.DataFrame,
+    site: Site,
+    config: Mapping[str, Any],
+) -> _Found:
+    """Return a registered program: its margin is on the probe."""
+    path_file, decoder_file = directory / "paths" / f"{family}.safetensors", directory / DECODER
+    program, mode = program_of(method), mode_of(method)
+    tau, parameter = (
+        float(row[name].iloc[0]) for name in ("tau", "lam" if program == "qp" else "epsilon")
+    )
+    probe = LinearProbe.load(directory / "probe.safetensors")
+    probe = probe.oriented(config["task"]["target_class"])
+    weight, bias = probe.weight_vector, probe.bias
+    margin = _margin({}, mode, tau, weight, bias)
+    if mode == "shared":
         path = SteeringPath.load(path_file)
         vector = Interventions(row, path=path).vectors(row)[0]
         place = (row["position"].to_numpy(), row["shortfall"].to_numpy())
-        delta = path.at(*place, program_of(method), parameter).delta.tocsr()
-        pairs = zip(delta.indices.tolist(), delta.data.tolist(), strict=True)
-        return {site: FixedVector(vector)}, sorted(list(pair) for pair in pairs), {}
-    probe = LinearProbe.load(directory / "probe.safetensors")
-    probe = probe.oriented(provenance["task"]["target_class"])
+        features = _features(path.at(*place, program, parameter))
+        return _Found({site: FixedVector(vector)}, features, margin=margin)
+    path = SteeringPath.load(path_file, load_decoder(decoder_file))
+    what = SolvedProgram(program, mode, tau, parameter, weight, bias, path)
+    return _Found({site: what}, dictionary=decoder_file, margin=margin)
+
+
+def _declared(
+    directory: Path, plan: ProgramRows, rows: pd.DataFrame, declared: Mapping[str, Any]
+) -> _Found:
+    """Return a declared program: one vector for all inputs, or a program that is solved again."""
+    logit, (site,) = plan.logit, plan.vectors
+    if logit is None:
+        raise StorageError(
+            f"the solutions of {plan.method} are of an earlier version: run the experiment again."
+        )
+    row, decoder_file = rows.iloc[[0]], directory / DECODER
+    tau, parameter = float(row["tau"].iloc[0]), float(plan.parameters(row)[0])
+    margin = _margin(declared, logit.mode, tau, logit.weight, logit.bias)
+    once = logit.mode in ("uniform", "shared")
+    unknown = {key for key, value in declared.items() if key not in _DECLARED and value}
+    if unknown and not once:
+        raise DataError(
+            f"{plan.method} is solved with {', '.join(sorted(unknown))}, which cannot be solved "
+            "for new prompts here: choose another method."
+        )
+    features, dictionary, program = None, None, None
+    inside = substitute(load_decoder(decoder_file), logit.metric, logit.cost)
+    several = logit.weight.ndim == 2
+    if logit.program != "dense" and not (once and several):
+        if several:
+            tilted = np.stack([inside.weight(weight) for weight in logit.weight])
+            program = WorkingSet(inside.decoder, tilted)
+        else:
+            program = SteeringPath.fit(inside.decoder, inside.weight(logit.weight))
+            solve = program.qp if logit.program == "qp" else program.socp
+            found = solve(row["shortfall"] if once else rows["shortfall"], parameter)
+            features = _features(found, inside.cost) if once and not unknown else None
+        plain = inside.inverse is None and inside.cost is None
+        dictionary = decoder_file if plain else inside.decoder
+    if once:
+        vector = plan.at_site(site).vectors(row)[0]
+        return _Found({site: FixedVector(vector)}, features, margin=margin)
     what = SolvedProgram(
-        program_of(method),
-        mode_of(method),
-        float(row["tau"].iloc[0]),
-        parameter,
-        probe.weight_vector,
-        probe.bias,
-        SteeringPath.load(path_file, load_decoder(decoder_file)),
+        logit.program, logit.mode, tau, parameter, logit.weight, logit.bias, program, inside.inverse
     )
-    return {site: what}, None, {"path": path_file, "decoder": decoder_file}
+    return _Found({site: what}, dictionary=dictionary, margin=margin)
+
+
+def _margin(
+    declared: Mapping[str, Any],
+    mode: str,
+    tau: float,
+    weight: Float[np.ndarray, "*k d_model"],
+    bias: float | Float[np.ndarray, " k"],
+) -> dict[str, Any]:
+    """Return what the margin of a program is on, and what the program minimises."""
+    direction = declared.get("concept_direction", "probe")
+    names = direction if isinstance(direction, list) else [direction]
+    norms = np.linalg.norm(np.atleast_2d(weight), axis=1).tolist()
+    return {
+        "on": [
+            {
+                "direction": name,
+                "calibrated_to_logits": name != "probe",
+                "logit_bias": one_bias,
+                "logit_weight_norm": norm,
+            }
+            for name, one_bias, norm in zip(names, np.atleast_1d(bias).tolist(), norms, strict=True)
+        ],
+        "tau": tau,
+        "mode": mode,
+        "metric": declared.get("metric", "identity"),
+        "feature_cost": declared.get("feature_cost", "unit"),
+    }
+
+
+def _features(
+    solution: Solutions, cost: Float[np.ndarray, " d_sae"] | None = None
+) -> list[list[float]]:
+    """Return feature and coefficient of one solution, by feature."""
+    delta = solution.delta.tocsr()
+    sizes = delta.data if cost is None else delta.data / cost[delta.indices]
+    return sorted(list(pair) for pair in zip(delta.indices.tolist(), sizes.tolist(), strict=True))
+
+
+def _adds(what: FixedVector | SolvedProgram) -> bool:
+    return isinstance(what, SolvedProgram) or bool(np.any(what.vector))
 
 
 def _what_is_solved(at: Mapping[Site, FixedVector | SolvedProgram]) -> dict[str, Any]:
     (what, *_) = at.values()
     if isinstance(what, FixedVector):
         return {"operation": OPERATIONS["fixed"], "program": None}
+    parameters = {"qp": "lambda", "socp": "epsilon", "dense": None}
     program = {
         "name": what.program,
         "mode": what.mode,
         "tau": what.tau,
-        "parameter": what.parameter,
-        "parameter_name": "lambda" if what.program == "qp" else "epsilon",
-        "probe_bias": what.bias,
+        "parameter": None if math.isnan(what.parameter) else what.parameter,
+        "parameter_name": parameters[what.program],
     }
     return {"operation": OPERATIONS[what.mode], "program": program}
 
 
-def _origin(directory: Path, at: Mapping[Site, FixedVector | SolvedProgram]) -> dict[str, Any]:
-    """Return model, SAE, sites and dose."""
+def _origin(
+    directory: Path, own: Site, at: Mapping[Site, FixedVector | SolvedProgram]
+) -> dict[str, Any]:
+    """Return model, SAE, sites and dose; the mean residual norm is known at the site ``own``."""
     resources = read_json(directory / "resources.json")
     shape = resources["shape"]
     arrays, _ = load_arrays(directory / "directions.safetensors")
@@ -250,15 +403,16 @@ def _origin(directory: Path, at: Mapping[Site, FixedVector | SolvedProgram]) -> 
     for site, what in at.items():
         norm = float(np.linalg.norm(what.vector)) if isinstance(what, FixedVector) else None
         block = f"{shape['blocks_path']}.{site.layer}"
+        states = {"pre": site.layer, "post": site.layer + 1}
         sites.append(
             {
                 "site": site.to_dict(),
                 "transformer_lens": site.hook_name,
-                "transformers": f"{'input' if site.stream == 'pre' else 'output'} of {block}",
+                "transformers": PLACES[site.stream].format(block=block),
                 "block": block,
-                "hidden_states_index": site.layer + (site.stream == "post"),
+                "hidden_states_index": states.get(site.stream),
                 "added_norm": norm,
-                "added_norm_relative": None if norm is None else norm / unit,
+                "added_norm_relative": norm / unit if norm is not None and site == own else None,
             }
         )
     site = next(iter(at))

@@ -33,7 +33,7 @@ _MARGIN = 1.5
 
 
 class AdaptiveSolver:
-    """QP or SOCP for residuals on the model's device, whatever they are.
+    """Solves the QP or SOCP for any residuals, on the model's device.
 
     Args:
         path: of the oriented probe; it must know its decoder, or be complete, to go further than
@@ -116,9 +116,9 @@ class AdaptiveSolver:
         """Follow the path as far as the residuals since the last call would have needed.
 
         Returns:
-            Whether it was too short and is longer now: then positions were left alone that have a
-            solution. Where the path cannot be followed further in float64, positions beyond its
-            end stay without one.
+            True if the path was too short and is longer now. Then some positions that have a
+            solution were not steered. Where the path cannot be followed further in float64,
+            positions beyond its end stay without one.
 
         Raises:
             PathRangeError: if the path has no decoder to go on with.
@@ -144,7 +144,7 @@ class AdaptiveSolver:
 
 @contextmanager
 def _stuck_is_beyond() -> Iterator[None]:
-    """Where the path inside cannot be followed in float64, it ends; that is logged."""
+    """Log if the path inside the block cannot be followed further in float64; it ends there."""
     try:
         yield
     except DegeneratePathError as error:

@@ -1,4 +1,4 @@
-"""Which sequences together: as many as fit, alike in length, and fewer when memory runs out."""
+"""Batches of sequences of similar length, as large as memory allows, smaller when it runs out."""
 
 import gc
 import logging
@@ -39,9 +39,9 @@ _DIGITS = f"with fewer than {ROW_STEP} the last digits of sums, and so a token, 
 def cache_bytes(lm: LanguageModel, tokens: int) -> int:
     """Return the bytes of the cache of one sequence of ``tokens``, as transformers builds it.
 
-    What a layer caches differs between families and between the layers of one: compressed keys and
-    values, shared ones, states of a fixed size. So it is measured at two lengths and continued as
-    a line; a sliding window, which would end the line, is not counted.
+    Families and layers cache different things: compressed or shared keys and values, or states of a
+    fixed size. So the size is measured at two lengths and extrapolated linearly. A sliding window,
+    which would limit the growth, is not counted.
     """
     short, longer = (_measured_cache(lm, n) for n in _MEASURED)
     each = (longer - short) // (_MEASURED[1] - _MEASURED[0])
@@ -73,8 +73,8 @@ def largest_batch(lm: LanguageModel, tokens: int) -> int:
 def batches_for(lm: LanguageModel, wanted: int, tokens: int) -> "Batches":
     """Return batches of ``wanted`` sequences of ``tokens``, fewer where the cache would not fit.
 
-    On a CPU the number of rows is a multiple of ``ROW_STEP`` (``wanted`` is rounded up), so that
-    a row's digits do not depend on it; below that many it cannot be, and the log says so.
+    On a CPU the number of rows is a multiple of ``ROW_STEP`` (``wanted`` is rounded up), so that a
+    row's digits do not depend on it; if fewer rows fit, that is impossible, and the log says so.
     """
     step = 1 if batch_dependent(lm.device) else ROW_STEP
     limit = largest_batch(lm, tokens)
@@ -169,7 +169,7 @@ def _rounded_up(n: int, step: int) -> int:
 
 
 def _attempt(run: Callable[[list[int]], T], chosen: list[int]) -> tuple[T] | None:
-    """Return what ``run`` returned, or None if memory ran out and there may be less to do."""
+    """Return what ``run`` returned, or None if memory ran out and a smaller slice can be tried."""
     try:
         return (run(chosen),)
     except RuntimeError as error:

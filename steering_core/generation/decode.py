@@ -223,8 +223,8 @@ def _require_finite(lm: LanguageModel, tokens: Sequence[list[int] | None]) -> No
 def last_logits(lm: LanguageModel) -> dict[str, Any]:
     """Return the arguments that make ``generate`` compute logits at the last position alone.
 
-    The position is given as an index. A number of positions, which ``generate`` would give, makes
-    Gemma 4 leave out all others before its last blocks, where they may be read or steered.
+    The position is given as an index. Given a number of positions instead, as ``generate`` would
+    do, Gemma 4 drops all other positions before its last blocks, where they may be read or steered.
     """
     if "logits_to_keep" not in signature(lm.model.forward).parameters:
         return {}

@@ -20,7 +20,7 @@ from steering_core.errors import DataError, ModelError
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSteering
 from steering_core.generation.gate import GatedPlan, GatedSteering
 from steering_core.models.language_model import LanguageModel
-from steering_core.models.residual_stream import Edit, edit_residual
+from steering_core.models.residual_stream import Edit, edit_residual, locate
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch
 
@@ -252,6 +252,8 @@ def steer(
     """
     applied = Applied(intervention)
     place = where.to(lm.device).nonzero(as_tuple=True)
+    for site in intervention.at:  # before any hook: a place inside a block is looked for once
+        locate(lm, site)
     with ExitStack() as stack:
         for site, steering in applied.steering.items():
             stack.enter_context(edit_residual(lm, site, _edit(steering.at, place)))

@@ -204,7 +204,7 @@ def _of_rows(
         status = str(point["status"])
         reason = "" if status in SOLVED else f"program: {status}"
         return _same_for_all(name, {site: vectors[int(index)]}, used, positions, reason)
-    if plan.logit is None:
+    if plan.logit is None or not plan.solved_again:
         reason = "solved for the inputs of the experiment alone"
         return _same_for_all(name, {site: vectors[int(index)]}, used, positions, reason)
     decoder = load_decoder(files["decoder"])

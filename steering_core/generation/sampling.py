@@ -31,7 +31,7 @@ class Sampling:
     def processors(
         self, example_ids: Sequence[str]
     ) -> Callable[[list[int], int], list[LogitsProcessor]]:
-        """Return what draws the tokens of a batch, from its rows and the padded prompt length.
+        """Return a function that makes the sampler of a batch from its rows and prompt length.
 
         Args:
             example_ids: names of all rows; they seed the draws.
@@ -86,7 +86,7 @@ class FirstNotFinite(LogitsProcessor):
         return scores
 
     def finite(self, lengths: Sequence[int]) -> list[bool]:
-        """Return whether all of the first so many tokens of each row were chosen among numbers."""
+        """Return whether the logits of each row were finite in its first ``lengths`` steps."""
         return [n <= first for n, first in zip(lengths, self._first.tolist(), strict=True)]
 
 
@@ -148,9 +148,10 @@ class InverseCdfSampling(LogitsProcessor):
 def _most_likely(
     p: Float[torch.Tensor, "n vocab"], k: int
 ) -> tuple[Float[torch.Tensor, "n k"], Int[torch.Tensor, "n k"]]:
-    """Return the first k of a stable sort by probability, those as likely as the last with none.
+    """Return the k most likely tokens; those as likely as the k-th get probability 0.
 
-    Which of equals are among the k is up to the library; of all others nothing is.
+    The library decides which of several equally likely tokens are among the k, so these are not
+    used.
     """
     by_index = p.topk(k, dim=-1, sorted=False).indices.sort(dim=-1).values
     ordered, place = p.gather(1, by_index).sort(dim=-1, descending=True, stable=True)

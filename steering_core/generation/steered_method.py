@@ -182,7 +182,7 @@ def read_steered_method(
     """Read a method, or a plan, from the files of earlier stages.
 
     An adaptive method also needs ``probe`` and ``decoder``, a declared one ``decoder`` alone. With
-    the decoder, a path that ends early can be extended to residuals that no example has.
+    the decoder, a path can be extended for residuals that lie beyond its end.
 
     Args:
         method: its name.
@@ -204,7 +204,7 @@ def read_steered_method(
         return SteeredPrompt(PlanRows(rows, {}), prefix, site.prepend_bos)
     if "plan" in files:
         plan, solver = read_plan(files["solutions"], files["plan"], method), None
-        if isinstance(plan, ProgramRows) and plan.logit is not None:
+        if isinstance(plan, ProgramRows) and plan.solved_again:
             if "decoder" not in files:
                 raise ValueError(f"files: {method} needs decoder")
             solver = _solver_of(plan.logit, load_decoder(files["decoder"]), site, device)

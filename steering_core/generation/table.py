@@ -62,9 +62,9 @@ def generate_method(
     """Continue every prompt at every strength of a method, all strengths in the same batches.
 
     A prompt whose program has no solution (at its last token, if it is solved at every position)
-    is not continued: its text is missing and its status says why. Where steering made the logits
-    NaN or infinite, as a vector does that is too long for float16, the text is missing and the
-    status is ``not_finite``; the log names the strengths.
+    is not continued: its text is missing and its status says why. If steering makes the logits NaN
+    or infinite (a vector too long for float16 does), the text is missing and the status is
+    ``not_finite``; the log names the strengths.
 
     Args:
         lm: the model.
@@ -124,7 +124,7 @@ def generate_method(
 
 
 def _seed_name(example_id: str, draw: int) -> str:
-    """Return what seeds the random numbers of a text; the first draw keeps its prompt's name."""
+    """Return the name that seeds a text's random numbers: of the first draw, the prompt's."""
     return example_id if draw == 0 else f"{example_id} draw {draw}"
 
 

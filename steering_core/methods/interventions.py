@@ -172,24 +172,27 @@ class PlanAtSite:
 
 @dataclass(frozen=True, eq=False)
 class ProgramLogit:
-    """What solving a declared program again at every position needs besides the decoder.
+    """The logit that a declared program puts a margin on, and how the program is solved.
+
+    With the decoder this is all that solving it for new residuals needs.
 
     Attributes:
         program: which program.
-        weight: of the logit whose margin is asked for, oriented to the target class; of k logits,
-            ``(k, d_model)``.
+        weight: of the logit, oriented to the target class; of k logits, ``(k, d_model)``.
         bias: its bias; of k logits, ``(k,)``.
         metric: A² of the metric; None for the identity.
         cost: of each feature; None where each costs 1.
         guards: of the residual; None without guards.
+        mode: which inputs share a solution; ``adaptive`` is solved again at every position.
     """
 
-    program: Literal["qp", "socp"]
+    program: Literal["qp", "socp", "dense"]
     weight: Float[np.ndarray, "*k d_model"]
     bias: float | Float[np.ndarray, " k"]
     metric: Float[np.ndarray, "d_model d_model"] | None
     cost: Float[np.ndarray, " d_sae"] | None = None
     guards: Guards | None = None
+    mode: Literal["uniform", "static", "adaptive", "shared"] = "adaptive"
 
 
 class ProgramRows(PlanRows):
@@ -200,7 +203,7 @@ class ProgramRows(PlanRows):
         site: that is steered.
         vectors: the different vectors.
         index: which of them each row adds.
-        logit: of a program that is solved again at every position.
+        logit: that the margin is on; None for what is no declared program.
         gate: where the rows act; None is everywhere.
     """
 
@@ -215,6 +218,11 @@ class ProgramRows(PlanRows):
     ):
         super().__init__(rows.assign(vector=index), {site: vectors})
         self.logit, self.gate = logit, gate
+
+    @property
+    def solved_again(self) -> bool:
+        """Whether the program is solved again at every position."""
+        return self.logit is not None and self.logit.mode == "adaptive"
 
     def at_site(self, site: Site) -> "ProgramAtSite":
         """Return the rows with the vectors that they stand for."""
@@ -245,7 +253,7 @@ def write_program(
     arrays, metadata = {"vectors": vectors, "index": index}, {"site": site.to_dict()}
     if logit is not None:
         arrays |= {"weight": logit.weight, "bias": np.atleast_1d(logit.bias)}
-        metadata["program"] = logit.program
+        metadata |= {"program": logit.program, "mode": logit.mode}
         if logit.metric is not None:
             arrays["metric"] = logit.metric
         if logit.cost is not None:
@@ -290,6 +298,7 @@ def read_plan(
                 arrays.get("metric"),
                 arrays.get("cost"),
                 guards,
+                metadata.get("mode", "adaptive"),
             )
         site, gate = Site(**metadata["site"]), None
         if "gate_weight" in arrays:

@@ -259,7 +259,7 @@ class Rater:
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     def _ask(self, client: httpx.Client, question: str) -> None:
-        """Ask until there is a rating or the budget is spent, and keep what was said."""
+        """Ask until there is a rating or the budget is spent, and store the answer."""
         messages = [{"role": "user", "content": question}]
         reply, asked = self._call(client, messages), 1
         while (rating := read_rating(reply["text"])) is None and asked < self.endpoint.attempts:
@@ -327,7 +327,7 @@ class ApiJudge(ClassJudge):
     """Class 1 is a text that shows the concept: half its rating is the score.
 
     A rating of 1 scores 0.5, which is neither class. A text that the judge does not rate has no
-    score: it is counted, never taken for class 0.
+    score. Such texts are counted, and are not class 0.
     """
 
     abstains = True

@@ -1,4 +1,4 @@
-"""How far steering moves the model's predictions, and how odd its texts are to the base model.
+"""The KL divergence that steering causes, and the perplexity of its texts under the base model.
 
 Read from top to bottom: the table of a method's texts (:func:`text_divergence`), the sums over the
 tokens of each text (:func:`divergence`), and the KL and the surprise of a token

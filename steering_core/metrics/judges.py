@@ -1,4 +1,4 @@
-"""What a judge is, for both halves of the project, and the words that the simplest judges count.
+"""The interface of a judge, for both halves of the project, and the judges that need no model.
 
 A :class:`Judge` reads completions, never their prompts, and compares each with its gold: the class
 that steering aims at, or the right answer to a task's question. The judges of labelled texts are

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from steering_core.config.requests import (
     CORRSTEER,
     EXPERIMENT_KINDS,
     PARETO,
+    check_export,
     check_options,
     check_top_level,
     files_made,
@@ -20,7 +22,7 @@ from steering_core.config.requests import (
     requested_experiments,
     with_nulls,
 )
-from steering_core.config.resolve import load_config, load_corrsteer, resolve_corrsteer
+from steering_core.config.resolve import load_config, load_corrsteer, resolve, resolve_corrsteer
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
 from steering_core.errors import ConfigError
@@ -189,11 +191,28 @@ def test_files_directly_in_a_folder_are_known_by_experiment():
     }
 
 
+def test_a_method_that_adds_nothing_or_is_not_run_is_not_exported():
+    settings = resolve(CONFIG, "demo").settings
+    check_export("qp_optimal", settings)
+    check_export("mean_difference_qp", settings)
+    for name in ("no_steering", "prompting"):
+        with pytest.raises(ConfigError, match=f"{name} adds no vector"):
+            check_export(name, settings)
+    behind = settings.model_copy(update={"gated": {"shut": SimpleNamespace(method="caa_repe")}})
+    with pytest.raises(ConfigError, match="export caa_repe, the method behind the gate"):
+        check_export("shut", behind)
+    others = settings.model_copy(update={"methods": ["caa_repe"]})
+    with pytest.raises(ConfigError, match="no method qp_optimal to export"):
+        check_export("qp_optimal", others)
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [
         ("demo/pareto.cvs", "did you mean pareto.csv"),
         ("tables/corrsteer_sre.csv", "did you mean corrsteer_ser.csv"),
+        ("demo/exports/qp_optimum", "no method qp_optimum to export .did you mean 'qp_optimal'"),
+        ("gpt2_sst/exports/qp_optimal", "did you mean 'gpt2_sst2'"),
         ("demo/a.b", "there are corpus.parquet, pareto.csv"),
         ("gpt2_sst/pareto.csv", "did you mean 'gpt2_sst2'"),
         ("gemma2b_mml/corrsteer.csv", "did you mean 'gemma2b_mmlu'"),

@@ -5,13 +5,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from export_world import ALPHA, DECODER, DIRECTION, UNIT, write_experiment
 from gguf import GGUFReader
 
 from steering_core import load_intervention
 from steering_core.errors import ConfigError
 from steering_core.exports.export import export_row
-from steering_core.exports.formats import UnsayableError, model_hint, to_repeng, to_steering_vectors
+from steering_core.exports.formats import (
+    UnsayableError,
+    model_hint,
+    to_lm_eval,
+    to_repeng,
+    to_steering_vectors,
+)
 from steering_core.models.site import Site
 
 
@@ -109,6 +116,19 @@ def test_lm_evaluation_harness_gets_one_feature(exported):
     assert (row["loader"], row["action"], row["hookpoint"]) == ("sae_lens", "add", "layers.2")
     assert (row["sparse_model"], row["sae_id"]) == ("a-release", "layer_2")
     assert (row["feature_index"], float(row["steering_coefficient"])) == ("3", ALPHA * UNIT)
+
+
+def test_lm_evaluation_harness_gets_any_vector_as_an_object(finished, tiny, tmp_path):
+    file = tmp_path / "steer.pt"
+    torch.save(to_lm_eval(load_intervention(finished, "caa_mean_diff")), file)
+    ((hookpoint, steering),) = torch.load(file, weights_only=True).items()
+    names = dict(tiny.model.base_model.named_modules())
+    assert names[hookpoint] is tiny.blocks[2]
+    added = steering["steering_coefficient"] * steering["steering_vector"].numpy()
+    np.testing.assert_allclose(added, ALPHA * UNIT * DIRECTION, rtol=1e-6)
+    assert steering["action"] == "add" and steering["bias"] is None
+    with pytest.raises(UnsayableError, match="the last hookpoint"):
+        to_lm_eval(load_intervention(finished, "a_plan"))
 
 
 def test_easysteer_and_neuronpedia_say_position_and_strength(exported):

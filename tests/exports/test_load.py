@@ -178,6 +178,15 @@ def test_a_model_that_does_not_fit_is_refused(finished, width, layers, name, rea
             model(torch.tensor([[1, 2]]))
 
 
+def test_what_is_no_model_is_refused(finished):
+    steering = load_intervention(finished, "caa_mean_diff")
+    with (
+        pytest.raises(ModelError, match="str is no model of transformers: load it with"),
+        steering.apply("org/model"),
+    ):
+        pass
+
+
 def test_a_prompt_read_in_chunks_is_refused(finished, tiny, inputs):
     steering = load_intervention(finished, "caa_mean_diff")
     with steering.apply(tiny.model), pytest.raises(ModelError, match="prefill_chunk_size"):

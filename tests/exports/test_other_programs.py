@@ -9,7 +9,7 @@ from render_parity import Row, write_rows
 
 from steering_core import load_intervention
 from steering_core.errors import ConfigError
-from steering_core.exports.formats import to_repeng, to_steering_vectors
+from steering_core.exports.formats import to_lm_eval, to_repeng, to_steering_vectors
 
 #: The same sums in the same order, up to the last digits of float32.
 TOLERANCE = 1e-5
@@ -52,15 +52,15 @@ def test_repeng(tiny, wanted):
     record("repeng", steering, found, steered)
 
 
-def test_lm_evaluation_harness(tiny, wanted, tmp_path):
+def test_lm_evaluation_harness(tiny, wanted):
     hf_steered = pytest.importorskip(
         "lm_eval.models.hf_steered", reason="lm-evaluation-harness is not installed"
     )
     steering, ids, steered = wanted
-    (what,) = steering.at.values()
-    vector = torch.tensor(what.vector, dtype=torch.float32)
-    # Its hook, at the module that the CSV names; the CSV itself names SAEs of the hub.
-    with torch.no_grad(), hf_steered.steer(tiny.model, {"layers.2": lambda acts: acts + vector}):
+    ((where, what),) = to_lm_eval(steering).items()
+    added = what["steering_coefficient"] * what["steering_vector"]
+    # Its hook, at the module that both files name; the CSV itself names SAEs of the hub.
+    with torch.no_grad(), hf_steered.steer(tiny.model, {where: lambda acts: acts + added}):
         found = tiny.model(ids).logits
     record("lm-evaluation-harness", steering, found, steered, "lm_eval")
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from steering_core.config.model import Model, SAESource
 from steering_core.errors import DataError, ModelError
 from steering_core.generation.intervention import (
     Intervention,
@@ -11,6 +12,7 @@ from steering_core.generation.intervention import (
     steer,
     steered_positions,
 )
+from steering_core.models.language_model import load_language_model
 from steering_core.models.residual_stream import read_residuals
 from steering_core.models.site import Site
 from steering_core.models.tokens import pad
@@ -51,6 +53,19 @@ def test_exact_positions_of_one_pass(tiny):
     expected = base + where[..., None] * torch.tensor(vectors).float()[:, None]
     torch.testing.assert_close(steered, expected)
     assert torch.equal(steered[~where], base[~where])
+
+
+def test_places_inside_several_blocks_are_found_before_any_is_steered(tiny_model):
+    source = SAESource(path="unused/layer_{layer}")
+    fresh = load_language_model(Model(id=str(tiny_model), sae=source), "cpu")
+    batch = pad([[1, 5, 6, 7], [1, 8]], fresh.tokenizer, side="right", prepend_bos=True)
+    sites = [Site(layer, "attn_out", False, True) for layer in (0, 2)]
+    at = {site: RowVectors(np.ones(32)) for site in sites}
+    base = read_residuals(fresh, sites[:1], batch.ids, batch.mask)[sites[0].hook_name]
+    fresh = load_language_model(Model(id=str(tiny_model), sae=source), "cpu")
+    with steer(fresh, Intervention(at), batch.mask):
+        steered = read_residuals(fresh, sites[:1], batch.ids, batch.mask)[sites[0].hook_name]
+    torch.testing.assert_close(steered[batch.mask], base[batch.mask] + 1)
 
 
 def test_generation_without_a_cache_is_refused(tiny, batch):

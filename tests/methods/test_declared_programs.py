@@ -315,9 +315,7 @@ def test_a_program_steers_later_stages_as_it_was_solved(
     tmp_path, mode, metric, feature_cost, direction
 ):
     found = solve(mode=mode, metric=metric, feature_cost=feature_cost, concept_direction=direction)
-    logit = None
-    if mode == "adaptive":
-        logit = ProgramLogit("qp", found.weight, found.bias, found.metric, found.cost)
+    logit = ProgramLogit("qp", found.weight, found.bias, found.metric, found.cost, mode=mode)
     files = {name: str(tmp_path / name) for name in ("solutions", "plan", "decoder")}
     write_program(files["plan"], SITE, found.vectors, found.index, logit)
     write_solutions(found.rows, files["solutions"])

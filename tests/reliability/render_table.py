@@ -3,7 +3,9 @@
 python tests/reliability/render_table.py
 """
 
+import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +35,15 @@ def rendered(page: str, rows: dict[str, dict[str, str]]) -> str:
     """Return ``page`` with the table between its marks replaced."""
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{table(rows)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{table(rows)}\n\n{measured()}\n{END}{after}"
+
+
+def measured() -> str:
+    """Return when the ledger was last written, and the commit that is checked out."""
+    day = datetime.fromtimestamp(ledger_path().stat().st_mtime, UTC)
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    return f"Measured on {day.day} {day:%B %Y}" + (f", commit {commit}." if commit else ".")
 
 
 def main() -> None:

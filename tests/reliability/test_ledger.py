@@ -30,6 +30,7 @@ def test_the_table_replaces_the_old_one(ledger):
     page = PAGE.read_text(encoding="utf-8")
     once = rendered(page, read_ledger(ledger))
     assert "| full disk | workflow | 5 | 4 | 7 |" in once
+    assert re.search(r"\nMeasured on \d+ [A-Z][a-z]+ 20\d\d(, commit [0-9a-f]+)?\.\n", once)
     assert "| **all** | | **6** | **5** | **7** |" in once
     assert rendered(once, read_ledger(ledger)) == once
     assert once.split("<!-- table: end -->")[1] == page.split("<!-- table: end -->")[1]
