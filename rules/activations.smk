@@ -19,7 +19,14 @@ rule cache_activations:
         gpu=gpus,
     params:
         model=model,
-        settings=settings("max_tokens", "cached_positions", "batch_tokens", "shards", "device"),
+        settings=settings(
+            "max_tokens",
+            "chat_template",
+            "cached_positions",
+            "batch_tokens",
+            "shards",
+            "device",
+        ),
         code=code("cache_activations.py"),
     script:
         "../workflow_scripts/cache_activations.py"
@@ -70,7 +77,7 @@ rule cache_prompts:
         gpu=gpus,
     params:
         model=model,
-        settings=settings("max_tokens", "batch_tokens", "device"),
+        settings=settings("max_tokens", "chat_template", "batch_tokens", "device"),
         code=code("cache_prompts.py"),
     script:
         "../workflow_scripts/cache_prompts.py"

@@ -121,10 +121,17 @@ EXAMPLE_SETTINGS = [
     "probe_folds",
     "max_tokens",
     "long_texts",
+    "chat_template",
 ]
 
 #: Settings that determine the table of prompts.
-PROMPT_SETTINGS = ["max_tokens", "long_texts", "n_prompts", "n_validation_prompts"]
+PROMPT_SETTINGS = [
+    "max_tokens",
+    "long_texts",
+    "chat_template",
+    "n_prompts",
+    "n_validation_prompts",
+]
 
 
 #: The labelled rows of an experiment, all of them.

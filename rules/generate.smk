@@ -30,6 +30,7 @@ rule generate:
         settings=settings(
             "seed",
             "max_tokens",
+            "chat_template",
             "new_tokens",
             "temperature",
             "top_p",
@@ -94,7 +95,7 @@ rule judge:
     params:
         model=model,
         task=task,
-        settings=settings("batch_tokens", "device"),
+        settings=settings("chat_template", "batch_tokens", "device"),
         code=code("judge.py"),
     script:
         "../workflow_scripts/judge.py"

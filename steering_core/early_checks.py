@@ -219,11 +219,16 @@ def check_examples(
     """
     from steering_core.data.build import build_examples, build_prompts
     from steering_core.hub.errors import retry_while_unavailable
+    from steering_core.models.chat_template import uses_chat_template
     from steering_core.models.resources import fetched_tokenizer
     from steering_core.models.tokens import token_counter
 
     tokenizer = retry_while_unavailable(lambda: fetched_tokenizer(model, resources))
-    count_tokens = token_counter(tokenizer, prepend_bos=resources["saes"][0]["prepend_bos"])
+    count_tokens = token_counter(
+        tokenizer,
+        prepend_bos=resources["saes"][0]["prepend_bos"],
+        chat_template=uses_chat_template(settings.chat_template, tokenizer),
+    )
     texts, questions = read_concept(concept), task.question is not None
     context = resources["shape"]["context"]
     build_examples(rows, texts, settings, count_tokens, questions=questions)

@@ -6,6 +6,7 @@ with job(snakemake):
     from steering_core.activations.cache import cache_activations
     from steering_core.activations.manifest import origin
     from steering_core.data.examples import read_examples
+    from steering_core.models.chat_template import uses_chat_template
     from steering_core.models.head import check_head
     from steering_core.models.residual_stream import check_blocks
     from steering_core.models.resources import cached_sites, fetched_model
@@ -26,6 +27,7 @@ with job(snakemake):
         shard=int(snakemake.wildcards.shard),
         shards=settings["shards"],
         positions=settings["cached_positions"],
+        chat_template=uses_chat_template(settings["chat_template"], lm.tokenizer),
         metadata=origin(
             resources,
             snakemake.input.examples,

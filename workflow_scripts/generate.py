@@ -9,6 +9,7 @@ with job(snakemake):
     from steering_core.generation.by_method import SteeredMethods
     from steering_core.generation.sampling import Sampling
     from steering_core.generation.table import SCHEMA, generate_method
+    from steering_core.models.chat_template import uses_chat_template
     from steering_core.storage.files import read_json
     from steering_core.storage.integrity import content_digest
     from steering_core.storage.parquet import write_parquet
@@ -29,6 +30,7 @@ with job(snakemake):
             max_tokens=settings["max_tokens"],
             batch_size=settings["batch_prompts"],
             draws=settings["draws"],
+            chat_template=uses_chat_template(settings["chat_template"], methods.lm.tokenizer),
         ),
         lambda method: source,
         SCHEMA,

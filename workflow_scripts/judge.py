@@ -8,6 +8,7 @@ with job(snakemake):
     from steering_core.config.task import Task
     from steering_core.methods.solutions import TEXT_KEY
     from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts, load_judge
+    from steering_core.models.chat_template import uses_chat_template
     from steering_core.models.resources import fetched_model, site_at
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.files import read_json
@@ -19,11 +20,13 @@ with job(snakemake):
     if task.classifier is not None:
         judge = load_judge(task.classifier, settings["device"], resources["classifier"])
     else:
+        lm = fetched_model(snakemake.params.model, resources, settings["device"])
         judge = EvaluationProbeJudge(
-            fetched_model(snakemake.params.model, resources, settings["device"]),
+            lm,
             site_at(read_json(snakemake.input.layer)),
             LinearProbe.load(snakemake.input.evaluation_probe),
             batch_tokens=settings["batch_tokens"],
+            chat_template=uses_chat_template(settings["chat_template"], lm.tokenizer),
         )
     further = {
         one.name: load_judge(one, settings["device"], pinned)

@@ -59,6 +59,7 @@ def cache_activations(
     shard: int = 0,
     shards: int = 1,
     positions: Literal["last", "all"] = "last",
+    chat_template: bool = False,
     metadata: dict[str, Any] | None = None,
 ) -> int:
     """Write the residual stream at every site, centred where the SAE of the site needs it.
@@ -68,6 +69,8 @@ def cache_activations(
     on the batches. A second thread copies from the device, checks, compresses and writes during
     the next forward passes. Peak memory is one batch, the queue of residuals (``QUEUE_BYTES``, or
     one larger batch), one row group, the texts, and 4 bytes per token.
+
+    With ``chat_template``, each text is read as the user's turn.
 
     Returns:
         The number of rows written.
@@ -79,7 +82,13 @@ def cache_activations(
     if len({site.prepend_bos for site in sites}) != 1:
         raise DataError("the SAEs of the cached layers disagree on BOS: cache them apart.")
     bos = sites[0].prepend_bos
-    tokens = tokenize_many(lm.tokenizer, examples["text"], prepend_bos=bos, max_tokens=max_tokens)
+    tokens = tokenize_many(
+        lm.tokenizer,
+        examples["text"],
+        prepend_bos=bos,
+        max_tokens=max_tokens,
+        chat_template=chat_template,
+    )
     ids = examples["example_id"].array
     schema = activation_schema(sites, lm.shape.d_model, metadata or {})
     context = lm.shape.context

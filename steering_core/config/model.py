@@ -4,7 +4,7 @@ Stages that run a model build this section. The other sections are in files of t
 an edit of them does not make the code of these stages stale.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -22,7 +22,8 @@ class Closed(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_flags(cls, value: Any, info: ValidationInfo) -> Any:
-        if cls.model_fields[str(info.field_name)].annotation is bool:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if bool in (annotation, *get_args(annotation)):
             return value
         # YAML reads yes, no, on and off as booleans, and Python accepts True as the number 1.
         entries = value if isinstance(value, list) else [value]

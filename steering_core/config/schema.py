@@ -208,6 +208,7 @@ class Settings(Closed):
     test_fraction: Fraction = 0.2
     max_tokens: Annotated[int, Field(ge=2)] = 128
     long_texts: Literal["error", "truncate", "drop"] = "error"
+    chat_template: bool | Literal["auto"] = "auto"
 
     # activations
     layer: LayerIndex | Literal["auto"] = "auto"

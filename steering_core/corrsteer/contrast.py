@@ -8,9 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_core.corrsteer.examples import joined
 from steering_core.corrsteer.tasks import Task
-
-#: Takes the place of the question when the text before it in a chat template is looked up.
-_MARK = "QUESTION"
+from steering_core.models.chat_template import around_the_turn
 
 
 def wrong_answers(task: Task, rows: pd.DataFrame, seed: int) -> list[str | None]:
@@ -61,9 +59,7 @@ def persona_pairs(
     """
     front = ""
     if chat_template:
-        turn = [{"role": "user", "content": _MARK}]
-        whole = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        front = whole[: whole.index(_MARK)]
+        front, _ = around_the_turn(tokenizer)
     succeed, fail = (
         [front + persona + prompt.removeprefix(front) for prompt in prompts]
         for persona in task.personas

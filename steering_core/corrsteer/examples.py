@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from steering_core.corrsteer.tasks import Source, Task, follows
 from steering_core.data.same_text import normal_forms
 from steering_core.errors import ConfigError, DataError
+from steering_core.models.chat_template import user_turns, uses_chat_template
 from steering_core.models.tokens import count_tokens, naming_special_tokens
 from steering_core.storage.parquet import write_parquet
 
@@ -62,22 +63,14 @@ def build_prompts(
     Raises:
         ConfigError: if there is no chat template, or the number of shots is not ``few_shot``.
     """
+    chat = uses_chat_template(options.chat_template, tokenizer)
     if len(shots) != options.few_shot:
         raise ConfigError(f"few_shot: {options.few_shot} examples are needed, not {len(shots)}.")
-    if options.chat_template and not tokenizer.chat_template:
-        raise ConfigError("chat_template: the tokenizer of this model has none.")
     before = task.chain_of_thought if options.chain_of_thought else ""
     for shot in shots.itertuples():
         before += shot.prompt + joined(shot.prompt, shot.worked) + BETWEEN_SHOTS
     texts = [before + question for question in questions]
-    if not options.chat_template:
-        return texts
-    return [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-        )
-        for text in texts
-    ]
+    return user_turns(tokenizer, texts) if chat else texts
 
 
 def suggest_chat_template(

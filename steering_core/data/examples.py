@@ -46,12 +46,15 @@ def read_examples(path: str | Path, splits: Sequence[str] | None = None) -> pd.D
     return rows if splits is None else rows[rows["split"].isin(splits)].reset_index(drop=True)
 
 
-def summary(rows: pd.DataFrame, dropped: Mapping[str, int]) -> dict[str, Any]:
+def summary(
+    rows: pd.DataFrame, dropped: Mapping[str, int], *, chat_template: bool
+) -> dict[str, Any]:
     """Return counts for the manifest: rows per split and class, how many were cut or left out.
 
     Args:
         rows: the table of examples.
         dropped: how many rows of the dataset were left out, by reason.
+        chat_template: whether the model reads each text as the user's turn of its chat template.
     """
     labels = rows["label"].astype("string").fillna("none")
     counts = Counter(zip(rows["split"], labels, strict=True))
@@ -59,4 +62,5 @@ def summary(rows: pd.DataFrame, dropped: Mapping[str, int]) -> dict[str, Any]:
         "rows": {f"{split}/{label}": n for (split, label), n in sorted(counts.items())},
         "truncated": int(rows["truncated"].sum()),
         "dropped": dict(dropped),
+        "chat_template": chat_template,
     }

@@ -58,6 +58,7 @@ def generate_method(
     max_tokens: int,
     batch_size: int,
     draws: int = 1,
+    chat_template: bool = False,
 ) -> pd.DataFrame:
     """Continue every prompt at every strength of a method, all strengths in the same batches.
 
@@ -75,6 +76,7 @@ def generate_method(
         batch_size: texts at a time, each at every strength.
         draws: texts of each prompt and strength. Their random numbers differ from draw to draw.
             Every method and strength uses the same ones, so differences are paired.
+        chat_template: whether a prompt is the user's turn, and the text the assistant's.
 
     Returns:
         The columns of :data:`SCHEMA`.
@@ -84,12 +86,13 @@ def generate_method(
 
     """
     texts = prompts["text"].tolist()
-    tokens = tokenize(lm.tokenizer, texts, prepend_bos=steered.prepend_bos, max_tokens=max_tokens)
+    how = {"prepend_bos": steered.prepend_bos, "chat_template": chat_template}
+    tokens = tokenize(lm.tokenizer, texts, max_tokens=max_tokens, **how)
     plain: list[list[int] | None] = [None] * len(texts)
     if isinstance(steered, SteeredPrompt):
         # It is not cut: what asks for the concept would stay, and the prompt would go.
         longer = [steered.prefix + text for text in texts]
-        plain, tokens = tokens, tokenize(lm.tokenizer, longer, prepend_bos=steered.prepend_bos)
+        plain, tokens = tokens, tokenize(lm.tokenizer, longer, **how)
     points = steered.points()
     ids = prompts["example_id"].tolist()
     rows = pd.concat([steered.at(index, ids * draws) for index in points], ignore_index=True)

@@ -88,12 +88,21 @@ class EvaluationProbeJudge(ClassJudge):
 
     For concepts without a text classifier. The probe reads the representation that is steered, so
     it is weaker evidence than a classifier; the results warn of that. A completion is cut only
-    where it exceeds the model's context.
+    where it exceeds the model's context. With ``chat_template`` it is read as the user's turn, as
+    the texts were that the probe was fitted on.
     """
 
-    def __init__(self, lm: LanguageModel, site: Site, probe: LinearProbe, *, batch_tokens: int):
+    def __init__(
+        self,
+        lm: LanguageModel,
+        site: Site,
+        probe: LinearProbe,
+        *,
+        batch_tokens: int,
+        chat_template: bool = False,
+    ):
         self.lm, self.site, self.probe = lm, site, probe
-        self.batch_tokens = batch_tokens
+        self.batch_tokens, self.chat_template = batch_tokens, chat_template
 
     def _score(self, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
         """Return the probability of class 1."""
@@ -103,6 +112,7 @@ class EvaluationProbeJudge(ClassJudge):
             self.site,
             max_tokens=self.lm.shape.context,
             batch_tokens=self.batch_tokens,
+            chat_template=self.chat_template,
         )
         logits = torch.from_numpy(self.probe.decision(residuals))
         return torch.sigmoid(logits).numpy()

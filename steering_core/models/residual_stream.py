@@ -157,10 +157,12 @@ def last_token_residuals(
     max_tokens: int,
     batch_tokens: int,
     control_tokens: bool = False,
+    chat_template: bool = False,
 ) -> Float[np.ndarray, "n d_model"]:
     """Return the residual of the last token of each text, as the SAE of the site sees it.
 
-    Set ``control_tokens`` for texts that a chat template wrote.
+    Set ``control_tokens`` for texts that a chat template wrote, and ``chat_template`` for texts to
+    be read as the user's turn of one.
 
     Raises:
         ModelError: if a residual is NaN or infinite.
@@ -171,6 +173,7 @@ def last_token_residuals(
         prepend_bos=site.prepend_bos,
         max_tokens=max_tokens,
         control_tokens=control_tokens,
+        chat_template=chat_template,
     )
     out = np.empty((len(rows), lm.shape.d_model), dtype=np.float32)
     batches = padded_batches(

@@ -4,7 +4,7 @@ import logging
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile, pairwise
+from itertools import dropwhile, pairwise, takewhile
 from typing import Literal, overload
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from transformers import PreTrainedTokenizerBase
 
 from steering_core.errors import DataError, ModelError, clipped
+from steering_core.models.chat_template import around_the_turn, user_turns
 from steering_core.models.devices import to_device
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def tokenize(
     prepend_bos: bool,
     max_tokens: int | None = None,
     control_tokens: bool = False,
+    chat_template: bool = False,
 ) -> list[list[int]]:
     """Return the token ids of each text.
 
@@ -92,13 +94,19 @@ def tokenize(
     With ``control_tokens``, such names are special tokens, as in a prompt that a chat template
     wrote. If the template wrote a BOS, no other is prepended.
 
-    A row longer than ``max_tokens`` (BOS included) is cut at its end.
+    With ``chat_template``, each text is put into the tokenizer's chat template as the user's turn,
+    followed by what opens the assistant's turn. What the template writes is read as tokens, and
+    the text as data.
+
+    A row longer than ``max_tokens`` (BOS included) is cut at its end; in a chat template, at the
+    end of the text.
 
     Raises:
-        DataError: if a text has no token besides BOS.
+        DataError: if a text has no token besides BOS, or if a chat template leaves no room for it.
 
     """
-    return list(_token_rows(tokenizer, texts, prepend_bos, max_tokens, control_tokens))
+    reading = _Reading(tokenizer, prepend_bos, control_tokens, chat_template)
+    return list(_token_rows(reading, texts, max_tokens))
 
 
 def tokenize_many(
@@ -108,23 +116,11 @@ def tokenize_many(
     prepend_bos: bool,
     max_tokens: int | None = None,
     control_tokens: bool = False,
+    chat_template: bool = False,
 ) -> TokenRows:
     """Return the rows of :func:`tokenize` as one compact array."""
-    return TokenRows(_token_rows(tokenizer, texts, prepend_bos, max_tokens, control_tokens))
-
-
-def _token_rows(
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    prepend_bos: bool,
-    max_tokens: int | None,
-    control_tokens: bool,
-) -> Iterator[list[int]]:
-    encoded = _encoded(tokenizer, texts, prepend_bos, control_tokens)
-    for number, (text, front, ids) in enumerate(encoded, 1):
-        if not ids:
-            raise DataError(f"text {number} of {len(texts)} has no tokens: {clipped(text)}")
-        yield (front + ids)[:max_tokens]
+    reading = _Reading(tokenizer, prepend_bos, control_tokens, chat_template)
+    return TokenRows(_token_rows(reading, texts, max_tokens))
 
 
 def count_tokens(
@@ -133,14 +129,15 @@ def count_tokens(
     prepend_bos: bool,
     *,
     control_tokens: bool = False,
+    chat_template: bool = False,
 ) -> list[int]:
     """Return the length of each row of :func:`tokenize`; 0 for a text that has no token."""
-    encoded = _encoded(tokenizer, texts, prepend_bos, control_tokens)
+    encoded = _Reading(tokenizer, prepend_bos, control_tokens, chat_template).rows(texts)
     return [len(front) + len(ids) if ids else 0 for _, front, ids in encoded]
 
 
 def token_counter(
-    tokenizer: PreTrainedTokenizerBase, *, prepend_bos: bool
+    tokenizer: PreTrainedTokenizerBase, *, prepend_bos: bool, chat_template: bool = False
 ) -> Callable[[Sequence[str]], list[int]]:
     """Return :func:`count_tokens` of a tokenizer as a function of texts alone.
 
@@ -156,46 +153,110 @@ def token_counter(
                 named,
                 len(texts),
             )
-        return count_tokens(tokenizer, texts, prepend_bos)
+        return count_tokens(tokenizer, texts, prepend_bos, chat_template=chat_template)
 
     return count
 
 
-def _encoded(
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    prepend_bos: bool,
-    control_tokens: bool,
-) -> Iterator[tuple[str, list[int], list[int]]]:
-    """Yield each text, the BOS in front of it (a list of one id or none) and its other tokens."""
-    bos = tokenizer.bos_token_id
-    wanted = [bos] if prepend_bos and bos is not None else []
-    special = frozenset() if control_tokens else special_ids(tokenizer)
-    n_spoilt = 0
-    for start in range(0, len(texts), _BLOCK):
-        block = list(texts[start : start + _BLOCK])
-        rows = tokenizer(
-            block,
+@dataclass(frozen=True)
+class _Reading:
+    """How texts become tokens; the fields are arguments of :func:`tokenize`."""
+
+    tokenizer: PreTrainedTokenizerBase
+    prepend_bos: bool
+    control_tokens: bool = False
+    chat_template: bool = False
+
+    def rows(self, texts: Sequence[str]) -> Iterator[tuple[str, list[int], list[int]]]:
+        """Yield each text, the BOS in front of it (a list of one id or none), its other tokens."""
+        bos = self.tokenizer.bos_token_id
+        wanted = [bos] if self.prepend_bos and bos is not None else []
+        templated = self.control_tokens or self.chat_template
+        special = frozenset() if templated else special_ids(self.tokenizer)
+        n_spoilt = 0
+        for start in range(0, len(texts), _BLOCK):
+            block = list(texts[start : start + _BLOCK])
+            rows = self._in_turns(block) if self.chat_template else self._ids(block, templated)
+            for text, ids in zip(block, rows, strict=True):
+                front = wanted
+                if templated and bos is not None and ids[:1] == [bos]:
+                    front = [bos]  # the template wrote it
+                    ids = list(dropwhile(lambda token: token == bos, ids))
+                elif not special.isdisjoint(ids):
+                    n_spoilt += 1
+                    ids = [token for token in ids if token not in special]
+                yield text, front, ids
+        if n_spoilt:
+            log.warning(
+                "%d of %d texts name special tokens that this tokenizer cannot read as plain text: "
+                "these tokens are left out",
+                n_spoilt,
+                len(texts),
+            )
+
+    def after_the_text(self, max_tokens: int) -> int:
+        """Return how many tokens the chat template writes after the user's text; 0 without one.
+
+        Raises:
+            DataError: if what the template writes leaves no room within ``max_tokens``.
+        """
+        if not self.chat_template:
+            return 0
+        before, after = self._ids(around_the_turn(self.tokenizer), control_tokens=True)
+        bos = self.tokenizer.bos_token_id
+        prepended = self.prepend_bos and bos is not None and before[:1] != [bos]
+        written = int(prepended) + len(before) + len(after)
+        if written >= max_tokens:
+            raise DataError(
+                f"max_tokens: the chat template alone has {written} tokens, so {max_tokens} leave "
+                "no room for a text: raise max_tokens."
+            )
+        # A tokenizer may join the end of the text with what follows it; whole rows show that.
+        rows = self._ids(user_turns(self.tokenizer, ["a", "1", "?"]), control_tokens=True)
+        tails = zip(*(reversed(row) for row in rows), strict=False)
+        shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, tails))
+        return min(shared, len(after))
+
+    def _ids(self, texts: Sequence[str], control_tokens: bool) -> list[list[int]]:
+        return self.tokenizer(
+            list(texts),
             add_special_tokens=False,
             split_special_tokens=not control_tokens,
             verbose=False,
         )["input_ids"]
-        for text, ids in zip(block, rows, strict=True):
-            front = wanted
-            if control_tokens and bos is not None and ids[:1] == [bos]:
-                front = [bos]  # the template wrote it
-                ids = list(dropwhile(lambda token: token == bos, ids))
-            elif not special.isdisjoint(ids):
-                n_spoilt += 1
-                ids = [token for token in ids if token not in special]
-            yield text, front, ids
-    if n_spoilt:
-        log.warning(
-            "%d of %d texts name special tokens that this tokenizer cannot read as plain text: "
-            "these tokens are left out",
-            n_spoilt,
-            len(texts),
-        )
+
+    def _in_turns(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each text in the chat template; none for a blank text.
+
+        A text that names a special token would be read as that token. It is read apart, and joined
+        with the tokens of the template around it.
+        """
+        rows = self._ids(user_turns(self.tokenizer, texts), control_tokens=True)
+        around = None
+        for i, named in enumerate(naming_special_tokens(self.tokenizer, texts)):
+            if not texts[i].strip():
+                rows[i] = []
+            elif named:
+                around = around or self._ids(around_the_turn(self.tokenizer), control_tokens=True)
+                (plain,) = self._ids([texts[i]], control_tokens=False)
+                special = special_ids(self.tokenizer)  # where they cannot be read as plain text
+                plain = [token for token in plain if token not in special]
+                rows[i] = [*around[0], *plain, *around[1]]
+        return rows
+
+
+def _token_rows(
+    reading: _Reading, texts: Sequence[str], max_tokens: int | None
+) -> Iterator[list[int]]:
+    tail = None
+    for number, (text, front, ids) in enumerate(reading.rows(texts), 1):
+        if not ids:
+            raise DataError(f"text {number} of {len(texts)} has no tokens: {clipped(text)}")
+        row = front + ids
+        if max_tokens is not None and len(row) > max_tokens:
+            tail = reading.after_the_text(max_tokens) if tail is None else tail
+            row = row[: max_tokens - tail] + row[len(row) - tail :]
+        yield row
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

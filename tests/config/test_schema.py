@@ -118,6 +118,8 @@ def test_a_null_under_a_wrong_name_is_refused_with_the_nearest(section: str, nea
         {"train_fraction": 0.5, "validation_fraction": 0.25, "test_fraction": 0.25},
         {"max_tokens": 1},
         {"long_texts": "cut"},
+        {"chat_template": "chatml"},
+        {"chat_template": 2},
         {"layer": -1},
         {"layer": "best"},
         {"layer": True},

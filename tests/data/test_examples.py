@@ -172,7 +172,7 @@ def test_long_texts_can_be_cut(caplog: pytest.LogCaptureFixture):
     assert (cut["n_tokens"] == 16).all()
     assert cut["text"].str.startswith("long").all()
     assert "cut at the end" in caplog.text
-    assert summary(rows, {})["truncated"] == 6
+    assert summary(rows, {}, chat_template=False)["truncated"] == 6
 
 
 def test_long_texts_can_be_dropped():
@@ -328,7 +328,7 @@ def test_reading_some_splits(tmp_path: Path):
 
 def test_summary_counts_every_row():
     rows = build(table())
-    found = summary(rows, {"too_long": 2})
+    found = summary(rows, {"too_long": 2}, chat_template=True)
     counts = found["rows"]
     assert sum(counts.values()) == len(rows)
     assert counts["contrast/0"] == 3
