@@ -273,6 +273,7 @@ rule solve_variants:
             "seed",
             "variants",
             "variant_rows",
+            "units",
             "variant_tau",
             "variant_lambda",
             "variant_epsilon",

@@ -178,6 +178,7 @@ rule solve_declared:
         target_class=target_class,
         declared=declared_program,
         guarding_experiments=guarding_experiments,
+        settings=settings("units"),
         code=code("solve_declared.py"),
     script:
         "../workflow_scripts/solve_declared.py"

@@ -5,7 +5,9 @@ from steering_core.runtime.job import job
 with job(snakemake):
     from types import SimpleNamespace
 
-    from steering_core.activations.reader import read_inputs
+    from steering_core.activations.reader import ActivationCache, read_inputs
+    from steering_core.data.examples import read_examples
+    from steering_core.methods.model_units import ModelUnits
     from steering_core.methods.programs import solve_program_grid
     from steering_core.methods.solutions import write_solutions
     from steering_core.optimize.path import SteeringPath
@@ -14,8 +16,10 @@ with job(snakemake):
     from steering_core.storage.files import read_json
 
     files, target_class = snakemake.input, snakemake.params.target_class
-    named = dict(files.items())
-    inputs = read_inputs(named, read_json(files.resources), read_json(files.layer)["hook_name"])
+    named, hook = dict(files.items()), read_json(files.layer)["hook_name"]
+    resources = read_json(files.resources)
+    inputs = read_inputs(named, resources, hook)
+    cache = ActivationCache(files.manifest, resources, files.examples)
     probe = LinearProbe.load(files.probe).oriented(target_class)
     decoder = load_decoder(files.decoder)
     if "path" in named:  # of the rows: the prompts follow it further where they need to
@@ -29,6 +33,11 @@ with job(snakemake):
         probe,
         path,
         target_class,
+        ModelUnits.of_examples(
+            read_examples(files.examples, ["train", "validation"]),
+            lambda ids: cache.matrix(hook, ids),
+            probe.decision,
+        ),
     )
     path.save(snakemake.output.path)
     write_solutions(solutions[inputs.written(solutions)], snakemake.output.solutions)

@@ -55,6 +55,7 @@ with job(snakemake):
         load_decoder(files.decoder),
         fisher=Fisher.load(files.fisher) if files.get("fisher") else None,
         guards=guards,
+        units=snakemake.params.settings["units"],
     )
     logit = ProgramLogit(
         declared.program,

@@ -8,6 +8,7 @@ with job(snakemake):
     from steering_core.activations.features import feature_matrix
     from steering_core.activations.reader import ActivationCache
     from steering_core.data.examples import read_examples
+    from steering_core.methods.model_units import ModelUnits
     from steering_core.methods.variants import variants_of_test_rows
     from steering_core.optimize.dictionary import Dictionary
     from steering_core.optimize.path import SteeringPath
@@ -32,5 +33,10 @@ with job(snakemake):
         dictionary=dictionary,
         path=SteeringPath.fit(dictionary, probe.weight_vector),
         target_class=target_class,
+        units=ModelUnits.of_examples(
+            read_examples(files.examples, ["train", "validation"]),
+            lambda ids: cache.matrix(hook, ids),
+            probe.decision,
+        ),
     )
     write_parquet(snakemake.output.solutions, rows)

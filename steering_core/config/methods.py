@@ -24,8 +24,8 @@ PROMPTING = "prompting"
 #: setting makes the solutions of its own family stale, and no others.
 FAMILY_SETTINGS: dict[str, tuple[str, ...]] = {
     "directions": ("strengths",),
-    "qp": ("qp_tau", "qp_lambda"),
-    "socp": ("socp_tau", "socp_epsilon"),
+    "qp": ("qp_tau", "qp_lambda", "units"),
+    "socp": ("socp_tau", "socp_epsilon", "units"),
     "prompt": (),
 }
 
@@ -147,9 +147,9 @@ def strength_grid(method: str, settings: "Settings") -> list[dict[str, float]]:
     family = family_of(method)
     if family == "prompt":
         return [{}]
-    first, second = FAMILY_SETTINGS[family][0], FAMILY_SETTINGS[family][-1]
     if family == "directions":
         return [{"alpha": alpha} for alpha in settings.strengths]
+    first, second, _ = FAMILY_SETTINGS[family]
     name = "lam" if family == "qp" else "epsilon"
     return [
         {"tau": tau, name: value}

@@ -196,7 +196,8 @@ class NeutralTexts(Closed):
 class Settings(Closed):
     """The settings of an experiment that delivers ``pareto.csv``.
 
-    The defaults are the published values where there are any. ``config.yaml`` describes each key.
+    The defaults are the published values where there are any; strengths are in units of the model.
+    ``config.yaml`` describes each key.
     """
 
     seed: Seed = 0
@@ -226,10 +227,11 @@ class Settings(Closed):
     methods: Annotated[list[Literal[METHODS]], Field(min_length=1), Distinct] = list(METHODS)
     strengths: Sweep = [0.1, 0.25, 0.5, 1.0, 2.0]
     topk: Count = 10
-    qp_tau: Sweep = [0.5, 2.0, 4.0, 8.0]
-    qp_lambda: Sweep = [0.1, 1.0]
-    socp_tau: Sweep = [0.5, 4.0]
-    socp_epsilon: Sweep = [1.0, 3.0, 5.0, 10.0, 20.0]
+    units: Literal["model", "absolute"] = "model"
+    qp_tau: Sweep = [0.5, 1.0, 2.0, 4.0]
+    qp_lambda: Sweep = [1.0, 10.0]
+    socp_tau: Sweep = [0.5, 2.0]
+    socp_epsilon: Sweep = [0.1, 0.25, 0.5, 1.0, 2.0]
     plans: dict[Name, PlanSource] = {}
     programs: dict[Name, DeclaredProgram] = {}
     gated: dict[Name, Gated] = {}
@@ -239,8 +241,8 @@ class Settings(Closed):
     variants: Annotated[list[Literal[VARIANTS]], Field(min_length=1), Distinct] = list(VARIANTS)
     variant_rows: Count = 50
     variant_tau: Positive = 0.5
-    variant_lambda: Sweep = [1.0]
-    variant_epsilon: Sweep = [5.0]
+    variant_lambda: Sweep = [10.0]
+    variant_epsilon: Sweep = [0.5]
     cone_solver: Literal["clarabel", "scs"] = "clarabel"
     prefilter_features: Annotated[int, Field(ge=2)] = 2000
     box_factor: Positive = 1.0

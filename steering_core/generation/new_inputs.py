@@ -77,7 +77,8 @@ def chosen_point(
 
     Args:
         solutions: rows of one method.
-        strength: ``selected``, or the parts of a strength of the grid.
+        strength: ``selected``, or the parts of a strength of the grid, in the units of the
+            experiment.
         pareto: the experiment's pareto.csv; needed for ``selected``.
     """
     points = solutions.drop_duplicates("strength_index").set_index("strength_index", drop=False)
@@ -88,15 +89,24 @@ def chosen_point(
         selected = own[own["selected"].eq(True)]
         if selected.empty:
             return None
-        wanted = selected.iloc[0][_PARTS]
-    else:
-        wanted = {name.replace("alpha", "strength"): value for name, value in strength.items()}
+        (place,) = _places(points, selected.iloc[0][_PARTS].to_dict())
+        return points.iloc[place]
+    absolute = {name.replace("alpha", "strength"): value for name, value in strength.items()}
+    found = _places(points, absolute)
+    if not found.size:  # the parts are in units of the model
+        model = {k if k == "strength" else f"{k}_model": v for k, v in absolute.items()}
+        found = _places(points, model)
+    (place,) = found
+    return points.iloc[place]
+
+
+def _places(points: pd.DataFrame, wanted: Mapping[str, float]) -> Int[np.ndarray, " k"]:
+    """Return the places of the strengths with the wanted parts."""
     same = np.ones(len(points), dtype=bool)
-    for name, value in dict(wanted).items():
+    for name, value in wanted.items():
         if pd.notna(value):
             same &= np.isclose(points[name].to_numpy(dtype=float), value)
-    (place,) = np.flatnonzero(same)
-    return points.iloc[place]
+    return np.flatnonzero(same)
 
 
 def strength_on_new_inputs(

@@ -5,7 +5,7 @@ and for each input its own shortfall.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from sklearn.covariance import ledoit_wolf
 
 from steering_core.methods.directions import DIRECTIONS, FOUND_BY, FitData
 from steering_core.methods.guard_directions import guard_rows
+from steering_core.methods.model_units import ModelUnits, median_norm
 from steering_core.methods.programs import (
     ConvexOptimalSteering,
     QPOptimalSteering,
@@ -101,7 +102,8 @@ def oriented_logit(
 def program_grid(name: str, declared: "DeclaredProgram") -> list[GridPoint]:
     """Return every strength of a declared program; λ or ε are in the outer or inner loop as usual.
 
-    As for the registered programs, the strength is the margin, and the budget ε of an SOCP.
+    As for the registered programs, the strength is the margin, and the budget ε of an SOCP. Its
+    parts are as configured.
     """
     points: list[GridPoint] = []
     if declared.program == "dense":
@@ -127,6 +129,7 @@ def solve_declared(
     decoder: Float[np.ndarray, "d_sae d_model"],
     fisher: Fisher | None = None,
     guards: Guards | None = None,
+    units: Literal["model", "absolute"] = "absolute",
 ) -> Solved:
     """Solve a declared program at every strength for every input.
 
@@ -140,12 +143,22 @@ def solve_declared(
         decoder: a row per feature.
         fisher: what vectors cost in KL; a program with ``fisher`` in it needs it.
         guards: of the residual, for a sparse program with one direction.
+        units: of the configured strengths. In units of the model, every direction of several has
+            its own typical logit; the rows have the margin on the first.
 
     Raises:
-        DataError: as :func:`oriented_logit`.
+        DataError: as :func:`oriented_logit` and :class:`ModelUnits`.
         ValueError: naming ``fisher``, if it is needed and not given.
     """
     found_on = [oriented_logit(one, probe, data) for one in _directions(declared)]
+    validation = residuals[(examples["split"] == "validation").to_numpy()].astype(np.float64)
+    typical = [float(np.median(np.abs(validation @ w + b))) for w, b in found_on]
+    model = [ModelUnits(logit, median_norm(data.residuals)) for logit in typical][0]
+    if units == "model":  # so that the margin on every direction is as many of its typical logits
+        found_on = [
+            (w * typical[0] / size, b * typical[0] / size)
+            for (w, b), size in zip(found_on, typical, strict=True)
+        ]
     weights = np.stack([weight for weight, _ in found_on])
     metric, cost = _metric_and_cost(declared, data, decoder, fisher)
     inside = substitute(decoder, metric, cost)
@@ -159,7 +172,7 @@ def solve_declared(
         raise ValueError("examples: no validation row is outside the target class")
     ids, guarding = examples["example_id"].tolist(), []
     frames, vectors, index = [], [], []
-    for point in program_grid(name, declared):
+    for point in (model.in_both(one, units) for one in program_grid(name, declared)):
         tau = float(point.tau)
         if declared.mode == "uniform":
             shortfall = np.full(logits.shape, tau)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from steering_core.config.methods import is_program, mode_of, program_of
 from steering_core.methods.base import SteeringMethod
 from steering_core.methods.fixed_solutions import fixed_grid
+from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.solutions import GridPoint, solution_rows, with_split
 from steering_core.optimize.checks import as_float64, as_number, as_numbers
 from steering_core.optimize.dictionary import Dictionary
@@ -234,17 +235,22 @@ class ConvexOptimalSteering(OptimalSteering):
         return path.socp(shortfall, epsilon=self.epsilon)
 
 
-def grid(method: str, settings: "Settings") -> list[GridPoint]:
-    """Return every strength of ``method``, in the order of the configuration."""
+def grid(method: str, settings: "Settings", units: ModelUnits | None = None) -> list[GridPoint]:
+    """Return every strength of ``method``, in the order of the configuration.
+
+    With the ``units`` of the model, the parts of a program's strength are in both units. Without
+    them they are as configured.
+    """
     if not is_program(method):
         return fixed_grid(method, settings)
     points = []
     for tau, qp_lambda, epsilon in _programs(method, settings):
         program = make_program(method, tau, qp_lambda, epsilon)
         strength = tau if epsilon is None else epsilon
-        points.append(
-            GridPoint(method, len(points), program.strength_name, strength, tau, qp_lambda, epsilon)
+        point = GridPoint(
+            method, len(points), program.strength_name, strength, tau, qp_lambda, epsilon
         )
+        points.append(point if units is None else units.in_both(point, settings.units))
     return points
 
 
@@ -319,6 +325,7 @@ def solve_program_grid(
     probe: LinearProbe,
     path: SteeringPath,
     target_class: int,
+    units: ModelUnits | None = None,
 ) -> pd.DataFrame:
     """Return a row per (grid point of a program, input), with the input's ``split``.
 
@@ -329,13 +336,14 @@ def solve_program_grid(
         probe: oriented to the target class.
         path: of the probe on the dictionary.
         target_class: the class to steer to.
+        units: of the model; without them, strengths are taken as they are configured.
     """
     ids = examples["example_id"].tolist()
     outside = residuals[fits_shared_vector(examples, target_class)]
     frames = []
     for method in progress(settings.methods, "solving"):
         shared_by = outside if mode_of(method) == "shared" else None
-        points = grid(method, settings)
+        points = grid(method, settings, units)
         frames.append(solve_programs(points, ids, residuals, probe, path, shared_by))
     return with_split(frames, examples)
 

@@ -19,13 +19,20 @@ from steering_core.storage.parquet import write_parquet
 NOT_FINITE = "not_finite"
 #: The columns that together name a text: ``draw`` counts the texts of a prompt at a strength.
 TEXT_KEY = ("method", "strength_index", "example_id", "draw")
+#: The parts of a strength, in absolute units and in units of the model.
+PARTS = ("tau", "lam", "epsilon", "tau_model", "lam_model", "epsilon_model")
 #: Statuses under which an intervention exists.
 SOLVED = ("fixed", "optimal", "already_satisfied")
 
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One strength of one method. ``strength_index`` counts within the method."""
+    """One strength of one method. ``strength_index`` counts within the method.
+
+    ``strength`` and ``strength_name`` are as configured. ``tau`` is in logits, ``qp_lambda`` in
+    1 / residual norm, ``epsilon`` a residual norm; ``*_model`` are the same three in units of the
+    model (:mod:`steering_core.methods.model_units`).
+    """
 
     method: str
     strength_index: int
@@ -34,6 +41,9 @@ class GridPoint:
     tau: float | None = None
     qp_lambda: float | None = None
     epsilon: float | None = None
+    tau_model: float | None = None
+    lam_model: float | None = None
+    epsilon_model: float | None = None
 
     def columns(self) -> dict[str, Any]:
         """Return the columns of its rows; that of λ is called ``lam``."""
@@ -55,7 +65,7 @@ def with_split(frames: list[pd.DataFrame], examples: pd.DataFrame) -> pd.DataFra
 
 def write_solutions(rows: pd.DataFrame, path: str | Path) -> None:
     """Write solution rows as Parquet."""
-    write_parquet(path, rows.astype({"tau": float, "lam": float, "epsilon": float}))
+    write_parquet(path, rows.astype(dict.fromkeys(PARTS, float)))
 
 
 def solved(rows: pd.DataFrame) -> Bool[np.ndarray, " n"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from steering_core.errors import ConfigError
+from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.solutions import SOLVED
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath
@@ -88,6 +89,7 @@ def variants_of_test_rows(
     dictionary: Dictionary,
     path: SteeringPath,
     target_class: int,
+    units: ModelUnits,
 ) -> pd.DataFrame:
     """Solve the variants that ``settings`` name, for test rows that start outside the target class.
 
@@ -104,22 +106,26 @@ def variants_of_test_rows(
         dictionary: the decoder.
         path: of the probe on the dictionary.
         target_class: 0 or 1.
+        units: of the model. The settings say whether their margin and parameters are in them.
 
     Returns:
-        As :func:`solve_variants`.
+        As :func:`solve_variants`, and the margin and the parameter in units of the model.
 
     Raises:
         ConfigError: as :func:`concept_subspace`.
     """
     residuals = residuals_of(test_ids).astype(np.float64)
     logits = probe.decision(residuals)
+    given = settings.units == "model"
+    one = {part: units.one(part) if given else 1.0 for part in ("tau", "lam", "epsilon")}
+    tau = settings.variant_tau * one["tau"]
     chosen = rows_outside(logits, settings.variant_rows, settings.seed)
     ids = np.asarray(test_ids)[chosen].tolist()
     programs = VariantPrograms(
         path=path,
         dictionary=dictionary,
         residuals=residuals[chosen],
-        shortfall=settings.variant_tau - logits[chosen],
+        shortfall=tau - logits[chosen],
         activations=sparse.csr_array(features_of(ids)),
         largest=features_of(train["example_id"]).max(axis=0).toarray()[0],
         subspace=concept_subspace(
@@ -133,8 +139,22 @@ def variants_of_test_rows(
         box_factor=settings.box_factor,
         cone_solver=settings.cone_solver,
     )
-    grid = variant_grid(settings.variants, settings.variant_lambda, settings.variant_epsilon)
-    return solve_variants(programs, grid, ids, settings.variant_tau, evaluation_probe)
+    grid = variant_grid(
+        settings.variants,
+        [value * one["lam"] for value in settings.variant_lambda],
+        [value * one["epsilon"] for value in settings.variant_epsilon],
+    )
+    rows = solve_variants(programs, grid, ids, tau, evaluation_probe)
+    per_program = rows["program"].map({"qp": units.one("lam"), "socp": units.one("epsilon")})
+    return rows.assign(
+        tau_model=_rounded(rows["tau"] / units.one("tau")),
+        parameter_model=_rounded(rows["parameter"] / per_program),
+    )
+
+
+def _rounded(values: pd.Series) -> pd.Series:
+    """Return values without the rounding error of a product that was divided again."""
+    return values.astype(float).map(lambda value: float(f"{value:.12g}"))
 
 
 def solve_variants(

@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from steering_core.methods.interventions import Interventions
-from steering_core.methods.solutions import solved
+from steering_core.methods.solutions import PARTS, solved
 from steering_core.probes.linear_probe import LinearProbe
 
 
@@ -58,7 +58,7 @@ def without_probe_effects(interventions: Interventions, example_ids: Sequence[st
     return table.assign(**dict.fromkeys(logits, np.nan))
 
 
-_POINT = ["method", "strength_index", "strength_name", "strength", "tau", "lam", "epsilon"]
+_POINT = ["method", "strength_index", "strength_name", "strength", *PARTS]
 
 
 def all_norm_matched_effects(

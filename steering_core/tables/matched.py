@@ -202,16 +202,17 @@ def curve_names(strengths: pd.DataFrame) -> pd.DataFrame:
     """Return ``curve`` and ``strength`` of each strength.
 
     Args:
-        strengths: ``strength_name``, ``strength``, ``tau`` and ``epsilon``. A program with a budget
-            sweeps the budget at a margin; its curve is ordered by the margin at a budget, because a
-            larger budget does not mean a larger effect.
+        strengths: ``strength_name`` and ``strength``. A program with a budget sweeps the budget at
+            a margin; its curve is ordered by the margin at a budget, because a larger budget does
+            not mean a larger effect.
     """
-    budget = strengths["epsilon"].notna()
-    by_margin = strengths["epsilon"].map("tau at epsilon={:g}".format)
+    budget = strengths["strength_name"].str.startswith("epsilon at tau=")
+    by_margin = strengths["strength"].map("tau at epsilon={:g}".format)
+    margin = strengths["strength_name"].str.rpartition("=")[2].where(budget).astype(float)
     return pd.DataFrame(
         {
             "curve": strengths["strength_name"].where(~budget, by_margin),
-            "strength": strengths["strength"].where(~budget, strengths["tau"]),
+            "strength": strengths["strength"].where(~budget, margin),
         }
     )
 

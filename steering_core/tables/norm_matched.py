@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from steering_core.methods.solutions import PARTS
 from steering_core.statistics.bootstrap import mean_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, interval_cells, validate_table
 
-_POINT = ["strength_name", "strength", "tau", "lam", "epsilon"]
+_POINT = ["strength_name", "strength", *PARTS]
 
 
 def norm_matched_table(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.config.methods import BASELINE, is_adaptive, is_program
-from steering_core.methods.solutions import SOLVED, TEXT_KEY, solved
+from steering_core.methods.solutions import PARTS, SOLVED, TEXT_KEY, solved
 from steering_core.statistics.bootstrap import mean_interval, perplexity_interval, share_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, interval_cells, validate_table
@@ -18,7 +18,7 @@ from steering_core.tables.selection import select_strengths
 if TYPE_CHECKING:
     from steering_core.config.schema import Settings
 
-_POINT = ["method", "strength_index", "strength_name", "strength", "tau", "lam", "epsilon"]
+_POINT = ["method", "strength_index", "strength_name", "strength", *PARTS]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ def program_frontier(path: SteeringPath, solutions: pd.DataFrame, experiment: st
             empty if no program is among them.
         experiment: name of the experiment.
     """
-    margins = np.unique(solutions["tau"].dropna().to_numpy(dtype=float))
+    # Declared programs may have their margin on another logit than that of this path.
+    of_path = solutions[solutions["method"].map(is_program)]
+    margins = np.unique(of_path["tau"].to_numpy(dtype=float))
     parts = {
         "curve": curves(path, logits_of(solutions), margins),
         "sweep": grid_points(solutions),
@@ -35,8 +37,23 @@ def program_frontier(path: SteeringPath, solutions: pd.DataFrame, experiment: st
         ]
         or [pd.DataFrame()]
     ).reindex(columns=column_names("frontier"))
+    table = table.assign(**_in_model_units(table, of_path))
     validate_table(table, "frontier")
     return table.reset_index(drop=True)
+
+
+def _in_model_units(table: pd.DataFrame, solutions: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return margin and parameter of each row in units of the model, which the solutions know."""
+    known = solutions[["tau", "lam", "epsilon"]].to_numpy(dtype=float)
+    model = solutions[["tau_model", "lam_model", "epsilon_model"]].to_numpy(dtype=float)
+    ratio = pd.DataFrame(model / known, columns=["tau", "qp", "socp"]).median()  # all are equal
+    # λ is an inverse norm, and ε a norm, so one of the two tells both.
+    norm = ratio["qp"] if pd.notna(ratio["qp"]) else 1 / ratio["socp"]
+    by_program = table["program"].map({"qp": norm, "socp": 1 / norm}).astype(float)
+    return {
+        "tau_model": table["tau"] * ratio["tau"],
+        "parameter_model": table["parameter"] * by_program,
+    }
 
 
 def knot_table(path: SteeringPath, experiment: str) -> pd.DataFrame:
