@@ -153,7 +153,7 @@ def solve_declared(
     found_on = [oriented_logit(one, probe, data) for one in _directions(declared)]
     validation = residuals[(examples["split"] == "validation").to_numpy()].astype(np.float64)
     typical = [float(np.median(np.abs(validation @ w + b))) for w, b in found_on]
-    model = [ModelUnits(logit, median_norm(data.residuals)) for logit in typical][0]
+    model, *_ = [ModelUnits(logit, median_norm(data.residuals)) for logit in typical]
     if units == "model":  # so that the margin on every direction is as many of its typical logits
         found_on = [
             (w * typical[0] / size, b * typical[0] / size)
