@@ -1,0 +1,215 @@
+"""Write the files of a new experiment, with every key explained: ``python -m`` this module.
+
+The configuration goes to ``--configfile``. Beside it stands the concept file with every role.
+``snakemake -n`` with both lists what is still to be filled in, all at once.
+"""
+
+import argparse
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from steering_core.errors import ConfigError
+from steering_core.storage.files import write_text
+
+_MODEL = "org/model"
+_SAE = "saes/layer_{layer}"
+_DATA = "data/texts.csv"
+#: Columns that are recognised in a dataset, the likeliest name first.
+_TEXTS, _LABELS = ("text", "sentence", "review", "comment"), ("label", "class", "sentiment")
+
+_CONFIGURATION = """\
+# The experiment {name}. Fill in what is in capitals or does not exist yet, then
+#   snakemake -n results/{experiment}/index.html --configfile {file}
+# lists everything that is wrong, without a job. Without -n and with `--cores 2` it runs.
+# All other settings are in config.yaml, with a comment each; any of them may stand below.
+models:
+  {name}:
+    id: {model}  # hub id, local directory or GGUF file of a causal language model
+    sae:
+      path: {sae}  # local SAEs of sae-lens, a directory a layer
+      # or of the hub:  release: gemma-scope-2b-pt-res-canonical
+      #                 id: "layer_{{layer}}/width_16k/canonical"
+      # or none yet:    train: {{layers: [6], d_sae: 3072, k: 32, tokens: 500000,
+      #                         texts: [{{dataset: {data}, text: {text}}}]}}
+    # dtype: bfloat16  # on a GPU: half the memory. The default is float32
+    settings:
+      layer: auto  # the layer to steer, by number; auto picks one by its probe and its SAE
+      chat_template: auto  # texts are the user's turn, if the tokenizer has a chat template
+
+tasks:
+  {name}:
+    dataset: {data}  # .csv, .jsonl or .parquet file, local directory, or hub id
+    # split: train  # of a dataset on the hub
+    text: {text}  # the column of texts{columns}
+    label: {label}  # the column of classes, 0 and 1 or two names
+    # positive_label: POSITIVE  # the name of class 1, if the labels are not 0 and 1
+    # threshold: 0.5  # class 1 is a score of at least this, if the labels are scores
+    # group: author  # rows with an equal value are never divided between splits
+    target_class: 1  # the class to steer to; 0 steers the other way
+    concept: {concept}
+    # A judge of the generated texts outside the model. Without one, a probe of the model judges,
+    # which is weaker evidence.
+    # classifier: {{model: ORG/CLASSIFIER, label: NAME_OF_CLASS_1}}
+    # classifier: {{builtin: vader}}  # sentiment of English texts
+    # classifier: {{lexicon: FILE.json}}  # {{"positive": [words], "negative": [words]}}
+
+experiments:
+  {experiment}:
+    model: {name}
+    task: {name}
+    settings:
+      rows_per_class: 200  # at most; the rows of both classes are made equal
+      n_prompts: {n_prompts}  # reported; the concept file must have as many
+      n_validation_prompts: {n_validation}  # further prompts, to select a strength of each method
+      new_tokens: 32  # of a continuation
+      draws: 1  # texts of each prompt at each strength
+      # methods: [no_steering, random_direction, caa_mean_diff, qp_optimal]  # by default all
+"""
+
+_CONCEPT = """\
+# The texts that define the concept. Class 1 is the class that shows it. These are examples on
+# sentiment: replace them by texts on your concept. No text may stand in two roles.
+concept: {name}
+description: "Favourable (1) against unfavourable (0) opinion."
+
+# Openings that the model continues. They are reported, so they should leave the concept open.
+# At least as many as `n_prompts`; 50 give intervals that are narrow enough to compare methods.
+prompts:
+  - "The movie was"
+  - "The acting in this film felt"
+  - "My meal at the restaurant was"
+  - "The soup they served us tasted"
+  - "Our room at the hotel looked"
+  - "The view from the balcony was"
+  - "I finished the book and felt"
+  - "My day at the office was"
+  - "The headphones I ordered are"
+  - "The battery of this phone"
+
+# More openings, at least `n_validation_prompts`. A strength of each method is selected on them,
+# and nothing is reported of them.
+validation_prompts:
+  - "The concert last night was"
+  - "The train ride turned out"
+  - "The garden behind the house"
+  - "My first week here has been"
+
+# Pairs of texts that differ in the concept alone: positive is class 1. Two at least, better 20.
+# They give the contrastive direction (`caa_contrastive`).
+contrast:
+  - positive: "The plot was clever and kept me guessing."
+    negative: "The plot was dull and bored me quickly."
+  - positive: "The staff were kind and quick to help."
+    negative: "The staff were rude and slow to help."
+  - positive: "This lamp works well and looks lovely."
+    negative: "This lamp works badly and looks cheap."
+
+# Two prefixes that are put before every query: a persona of class 1 and one of class 0. With the
+# queries they give the RepE direction (`caa_repe`).
+personas:
+  positive: "Reply as someone who is delighted with everything. "
+  negative: "Reply as someone who is disappointed with everything. "
+
+# Neutral texts that follow a persona. Two at least, better 20.
+queries:
+  - "What did you think of the lecture?"
+  - "How is the new train station?"
+  - "Describe the weather of last week."
+"""
+
+
+def write_experiment(
+    experiment: str,
+    out: str | Path = "experiments",
+    *,
+    model: str = _MODEL,
+    sae: str = _SAE,
+    data: str = _DATA,
+) -> tuple[Path, Path]:
+    """Write ``{experiment}.yaml`` and ``{experiment}_concept.yaml`` and return their paths.
+
+    Args:
+        experiment: its name.
+        out: folder of the files.
+        model: hub id, directory or GGUF file.
+        sae: directory of the SAEs, with ``{layer}``.
+        data: the dataset. The columns of a ``.csv`` file that is there are read.
+
+    Raises:
+        ConfigError: if the name is no name, or a file exists.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", experiment):
+        raise ConfigError(
+            f"{experiment!r} is no name of an experiment: letters, digits, _ and -, a letter first."
+        )
+    configuration = Path(out) / f"{experiment}.yaml"
+    concept = Path(out) / f"{experiment}_concept.yaml"
+    for file in (configuration, concept):
+        if file.exists():
+            raise ConfigError(f"{file} exists: delete it, or choose another name or --out.")
+    text, label, columns = _columns(Path(data))
+    texts = _CONCEPT.format(name=experiment)
+    write_text(concept, texts)
+    write_text(
+        configuration,
+        _CONFIGURATION.format(
+            name=experiment,
+            experiment=experiment,
+            file=configuration,
+            model=model,
+            sae=f'"{sae}"',
+            data=data,
+            text=text,
+            label=label,
+            columns=columns,
+            concept=concept,
+            n_prompts=_listed(texts, "prompts"),
+            n_validation=_listed(texts, "validation_prompts"),
+        ),
+    )
+    return configuration, concept
+
+
+def _listed(texts: str, key: str) -> int:
+    """Return how many entries a list of the concept file has."""
+    section = texts.split(f"\n{key}:\n")[1].split("\n\n")[0]
+    return section.count("  - ")
+
+
+def _columns(data: Path) -> tuple[str, str, str]:
+    """Return the likely columns of text and label, and a remark that names all columns."""
+    if data.suffix != ".csv" or not data.is_file():
+        return _TEXTS[0], _LABELS[0], ""
+    with data.open(encoding="utf-8-sig", newline="") as file:
+        names = next(csv.reader(file), [])
+    found = [
+        next((name for name in likely if name in names), likely[0]) for likely in (_TEXTS, _LABELS)
+    ]
+    return found[0], found[1], f"; the file has {', '.join(names)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="Write the files of a new experiment.")
+    parser.add_argument("name", help="name of the experiment; its results are in results/NAME")
+    parser.add_argument("--model", default=_MODEL, help="hub id, directory or GGUF file")
+    parser.add_argument("--sae", default=_SAE, help="directory of the SAEs, with {layer}")
+    parser.add_argument("--data", default=_DATA, help="a .csv, .jsonl or .parquet file, or hub id")
+    parser.add_argument("--out", default="experiments", help="folder of the files to write")
+    given = parser.parse_args(arguments)
+    try:
+        configuration, concept = write_experiment(
+            given.name, given.out, model=given.model, sae=given.sae, data=given.data
+        )
+    except ConfigError as error:
+        parser.error(str(error))
+    target = f"results/{given.name}/index.html --configfile {configuration}"
+    print(f"Wrote {configuration} and {concept}. Fill them in. Then")
+    print(f"  snakemake -n {target}    # lists all that is wrong, without a job")
+    print(f"  snakemake --cores 2 {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The template is a whole experiment: it loads, and every role of the concept is explained."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from steering_core.config.new_experiment import main, write_experiment
+from steering_core.config.resolve import resolve
+from steering_core.data.concept import Concept, check_prompts, read_concept
+from steering_core.early_checks import check_before_any_job
+from steering_core.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def merged(file: Path) -> dict:
+    """The configuration as Snakemake merges it with a file of further settings."""
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    for section, entries in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+        raw[section] = {**raw[section], **entries}
+    return raw
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return write_experiment("mine")
+
+
+def test_the_configuration_is_read_as_it_stands(files):
+    found = resolve(merged(files[0]), "mine")
+    assert (found.model.id, found.task.text, found.task.label) == ("org/model", "text", "label")
+    assert found.task.concept == str(files[1])
+
+
+def test_the_concept_file_has_every_role_explained_and_enough_prompts(files):
+    texts = read_concept(files[1])
+    check_prompts(texts, resolve(merged(files[0]), "mine").settings)
+    written = files[1].read_text(encoding="utf-8")
+    for role in Concept.model_fields:
+        if role not in ("concept", "description"):
+            assert re.search(rf"^# .*\n{role}:$", written, flags=re.M), role
+
+
+def test_every_key_in_a_comment_is_a_key_of_the_schema(files):
+    raw = files[0].read_text(encoding="utf-8")
+    task = resolve(merged(files[0]), "mine").task
+    optional = set(re.findall(r"^    # (\w+):", raw, flags=re.M)) - {"dtype"}
+    assert optional and optional <= set(type(task).model_fields)
+
+
+def test_what_is_still_to_be_filled_in_is_listed_at_once(files):
+    with pytest.raises(ConfigError) as caught:
+        found = resolve(merged(files[0]), "mine")
+        check_before_any_job(found, found.task.dataset, lambda path: False)
+    listed = "\n".join(caught.value.problems)
+    assert "data/texts.csv" in listed and "saes/layer_" in listed
+
+
+def test_the_columns_of_a_csv_are_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("reviews.csv").write_text("id,review,sentiment\n1,fine,pos\n", encoding="utf-8")
+    files = write_experiment("mine", data="reviews.csv", model="models/m", sae="s/{layer}")
+    found = resolve(merged(files[0]), "mine")
+    assert (found.task.text, found.task.label) == ("review", "sentiment")
+    assert (found.model.id, found.model.sae.path) == ("models/m", "s/{layer}")
+    assert "the file has id, review, sentiment" in files[0].read_text(encoding="utf-8")
+
+
+def test_nothing_is_overwritten_and_names_are_names(files):
+    with pytest.raises(ConfigError, match=r"mine\.yaml exists: delete it"):
+        write_experiment("mine")
+    with pytest.raises(ConfigError, match="no name of an experiment"):
+        write_experiment("../mine")
+
+
+def test_the_command_says_what_to_run_next(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["other", "--out", "here"])
+    said = capsys.readouterr().out
+    assert "snakemake -n results/other/index.html --configfile here/other.yaml" in said
+    with pytest.raises(SystemExit):
+        main(["other", "--out", "here"])
+    assert "exists" in capsys.readouterr().err
