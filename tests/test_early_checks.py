@@ -1,6 +1,9 @@
 """Everything that is wrong and can be known without a network is listed at once."""
 
+import importlib.util
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +12,7 @@ import pytest
 import yaml
 
 from steering_core.config.resolve import resolve
-from steering_core.early_checks import check_before_any_job
+from steering_core.early_checks import check_before_any_job, main
 from steering_core.errors import ConfigError
 
 SAE = {
@@ -174,3 +177,85 @@ def test_the_checks_import_no_model_library(world: Path):
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------------------- the hub
+ROOT = Path(__file__).resolve().parents[1]
+HUB = ROOT.parent / "shared" / "hub"
+
+
+@pytest.fixture
+def small_hub(tmp_path):
+    """A hub of an open and a gated model, and of an open dataset; its address."""
+    if not (HUB / "serve.py").is_file():
+        pytest.skip("../shared/hub is absent: there is no server to ask")
+    spec = importlib.util.spec_from_file_location("hub_serve_small", HUB / "serve.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    root = tmp_path / "hub"
+    for name in ("models/org/open", "models/org/gated"):
+        (root / name).mkdir(parents=True)
+        (root / name / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 2}))
+    (root / "datasets/org/rows").mkdir(parents=True)
+    (root / "datasets/org/rows/train.csv").write_text("text,label\na,0\n")
+    (root / "gated.txt").write_text("org/gated secret\n")
+    server = module.serve(str(root), 0)
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+def asked(address: str, directory: Path, *arguments: str, **more: str):
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(directory / "home"), **more}
+    return subprocess.run(
+        [sys.executable, "-m", "steering_core.early_checks", *arguments],
+        cwd=directory,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_gated_missing_and_wrong_repositories_of_several_experiments_are_one_list(world, small_hub):
+    task = {"dataset": "rows.csv", "text": "text", "label": "label", "concept": "concept.yaml"}
+    sae = {"path": "saes/layer_{layer}"}
+    raw = {
+        "models": {
+            "gated": {"id": "org/gated", "sae": sae},
+            "absent": {"id": "org/absent", "sae": sae},
+            "old": {"id": "org/open", "revision": "v9", "sae": sae},
+        },
+        "tasks": {
+            "plain": task,
+            "judged": {**task, "classifier": {"model": "org/none", "label": "GOOD"}},
+            "hub": {**task, "dataset": "org/nothing"},
+        },
+        "experiments": {
+            "one": {"model": "gated", "task": "judged", "settings": SETTINGS},
+            "two": {"model": "absent", "task": "hub", "settings": SETTINGS},
+            "three": {"model": "old", "task": "plain", "settings": {**SETTINGS, "n_prompts": 9}},
+        },
+    }
+    Path("config.yaml").write_text(yaml.safe_dump(raw))
+    done = asked(small_hub, world, "one", "two", "three")
+    assert done.returncode == 1, done.stderr
+    one, two, three = re.split(r"^(?:one|two|three):$", done.stdout, flags=re.M)[1:]
+    assert "org/gated is gated: accept its licence" in one and "org/none is not on the hub" in one
+    assert "org/absent is not on the hub" in two and "org/nothing is not on the hub" in two
+    assert "org/open has no such revision" in three and "n_prompts: 9 are asked for" in three
+    assert [part.count("\n  - ") for part in (one, two, three)] == [2, 2, 2]
+    assert len(list((world / "home").rglob("*.safetensors"))) == 0
+
+    offline = asked(small_hub, world, "one", "two", "--offline")
+    assert (offline.returncode, offline.stdout) == (0, "nothing is wrong with one, two\n")
+    allowed = asked(small_hub, world, "one", HF_TOKEN="secret")
+    assert "gated" not in allowed.stdout and "org/none is not on the hub" in allowed.stdout
+
+
+def test_what_a_configuration_lacks_is_said_by_the_command_too(world, capsys):
+    Path("config.yaml").write_text("models: {}\ntasks: {}\nexperiments: {}\n")
+    assert main(["mine", "--offline"]) == 1
+    assert "the configuration:\n  - " in capsys.readouterr().out
+    assert main(["mine", "--configfile", "nowhere.yaml"]) == 1
+    assert "there is no file nowhere.yaml" in capsys.readouterr().out

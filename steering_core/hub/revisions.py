@@ -4,7 +4,7 @@ import logging
 import re
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, is_offline_mode
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, is_offline_mode
 from huggingface_hub.file_download import repo_folder_name
 
 from steering_core.errors import ModelError
@@ -55,6 +55,25 @@ def hub_commit(repository: str, revision: str, kind: str = "model") -> str:
     if commit != revision and cached_commit(repository, revision, kind) != commit:
         write_text(_reference(repository, revision, kind), commit)
     return commit
+
+
+def check_access(repository: str, revision: str = "main", kind: str = "model") -> None:
+    """Make sure that the hub has a repository and lets this login read its files.
+
+    The hub describes a gated repository to everyone, so the headers of a file are asked for.
+
+    Raises:
+        ModelError: if the repository or the revision is missing or gated, with what to do.
+    """
+    with explain_hub_errors(repository):
+        found = HfApi().repo_info(repository, revision=revision, repo_type=kind)
+        names = [file.rfilename for file in found.siblings or []]
+        # The card may be open to all.
+        files = [name for name in names if not name.startswith(".") and not name.endswith(".md")]
+        if files:
+            get_hf_file_metadata(
+                hf_hub_url(repository, files[0], repo_type=kind, revision=found.sha)
+            )
 
 
 def cached_commit(repository: str, revision: str = "main", kind: str = "model") -> str | None:
