@@ -89,7 +89,7 @@ bench-table: $(STAMP)
 
 # The documentation as a site, in results/site.
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict
+	TUTORIALS=$(if $(wildcard results/demo/products.json),run) $(BIN)/mkdocs build --strict
 
 report: $(STAMP)
 	$(BIN)/snakemake --report results/report.zip demo

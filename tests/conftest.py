@@ -64,6 +64,7 @@ _SHARED_RUNS = {
         "tests/reliability/test_tracing.py",
         "tests/cluster/test_slurm.py",
     ),
+    "the small demo": ("tests/end_to_end/test_demo.py", "tests/end_to_end/test_tutorials.py"),
     "gpt2 on sst2": (
         "tests/end_to_end/test_gpt2_sst2.py",
         "tests/reliability/test_fetch_rule.py",

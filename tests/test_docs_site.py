@@ -26,6 +26,11 @@ def test_the_site_builds_and_its_links_lead_somewhere(tmp_path: Path):
     assert {page.stem for page in (ROOT / "docs").rglob("*.md")} <= pages
     front = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert all(f"({page.name})" in front for page in (ROOT / "docs").glob("[!i]*.md"))
+    tutorials = {page.stem for page in (ROOT / "docs" / "tutorials").glob("*.py")}
+    assert len(tutorials) == 5 and tutorials <= pages
+    assert all(f"(tutorials/{name}.md)" in front for name in tutorials)
+    text = (site / "tutorials" / "1_baselines.html").read_text(encoding="utf-8")
+    assert "load_intervention" in text and "# %%" not in text
 
 
 @pytest.mark.parametrize("link", ["nowhere.md", "index.md#no-such-heading"])

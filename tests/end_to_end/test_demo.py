@@ -1,17 +1,13 @@
 """One small run of the whole workflow on the demo, through Snakemake."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from forked_jobs import SNAKEMAKE
+from demo_world import finished_small_demo, snakemake
 from sae_lens import SAE
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
@@ -20,46 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from steering_core.tables.columns import validate_table
 from steering_core.tables.show import summary
 
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = [
-    "rows_per_class=150",
-    "n_prompts=12",
-    "n_validation_prompts=4",
-    "new_tokens=12",
-    "strengths=[0.25,1.0]",
-    "qp_tau=[2.0,6.0]",
-    "socp_tau=[2.0]",
-    "socp_epsilon=[0.5,20.0]",
-    "variant_rows=12",
-    "variant_tau=2.0",
-    "variant_epsilon=[100.0]",
-    "bootstrap_resamples=200",
-    "methods=[no_steering,caa_mean_diff,convex_optimal,qp_optimal,qp_adaptive,prompting]",
-    "demo_world={training_steps: 1000, documents: 12000, sae_samples: 60000}",
-]
-
-
-def snakemake(directory: Path, *arguments: str, config=SMALL) -> subprocess.CompletedProcess:
-    command = [*SNAKEMAKE, "--cores", "2", "--directory", str(directory)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    return subprocess.run(
-        [*command, *arguments, "--config", *config],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=2000,
-    )
-
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world():
     """A finished small demo in a directory of its own."""
-    directory = tmp_path_factory.mktemp("demo")
-    shutil.copy(ROOT / "config.yaml", directory)
-    run = snakemake(directory, "demo")
-    assert run.returncode == 0, run.stderr[-4000:]
-    return directory / "results" / "demo"
+    return finished_small_demo() / "results" / "demo"
 
 
 @pytest.fixture(scope="module")

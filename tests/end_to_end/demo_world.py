@@ -1,0 +1,53 @@
+"""The demo in small sizes, run once for all tests that read it."""
+
+import atexit
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from forked_jobs import SNAKEMAKE
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "rows_per_class=150",
+    "n_prompts=12",
+    "n_validation_prompts=4",
+    "new_tokens=12",
+    "strengths=[0.25,1.0]",
+    "qp_tau=[0.5,2.0]",
+    "qp_lambda=[10.0]",
+    "socp_tau=[0.5]",
+    "socp_epsilon=[0.02,2.0]",
+    "variant_rows=12",
+    "variant_epsilon=[4.0]",
+    "bootstrap_resamples=200",
+    "methods=[no_steering,caa_mean_diff,convex_optimal,qp_optimal,qp_adaptive,prompting]",
+    "demo_world={training_steps: 1000, documents: 12000, sae_samples: 60000}",
+]
+
+
+def snakemake(directory: Path, *arguments: str, config=SMALL) -> subprocess.CompletedProcess:
+    command = [*SNAKEMAKE, "--cores", "2", "--directory", str(directory)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    return subprocess.run(
+        [*command, *arguments, "--config", *config],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=2000,
+    )
+
+
+@functools.cache
+def finished_small_demo() -> Path:
+    """The working directory of a finished run, made once."""
+    parent = Path(tempfile.mkdtemp(prefix="small-demo-"))
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    shutil.copy(ROOT / "config.yaml", parent)
+    run = snakemake(parent, "demo")
+    assert run.returncode == 0, run.stderr[-4000:]
+    return parent
