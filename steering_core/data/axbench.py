@@ -166,6 +166,7 @@ def write_experiments(
                 "n_prompts": len(one.texts["prompts"]),
                 "n_validation_prompts": len(one.texts["validation_prompts"]),
                 "long_texts": "truncate",
+                "chat_template": "auto",  # the texts are instructions, whatever the model's setting
             },
         }
         if concept_set is not None:
