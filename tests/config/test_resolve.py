@@ -409,7 +409,7 @@ def with_method(**source):
     [
         ("qp_optimal", "selected"),
         ("qp_shared", {"tau": 4.0, "lam": 1.0}),
-        ("convex_optimal", {"tau": 10.0, "epsilon": 14.0}),
+        ("convex_optimal", {"tau": 2.0, "epsilon": 0.5}),
         ("caa_repe", {"alpha": 0.5}),
     ],
 )
@@ -424,8 +424,8 @@ def test_an_arm_may_be_a_method_of_another_experiment(method, strength):
     [
         ({"experiment": "dmeo"}, "there is no experiment 'dmeo'.*did you mean 'demo'"),
         ({"model": "gemma2b"}, "steers the model results/demo/language_model .* fitted on alone"),
-        ({"strength": {"tau": 5.0, "lam": 1.0}}, "none of demo: give one of tau: 4, lam: 1"),
-        ({"strength": {"alpha": 0.5}}, "none of demo: give one of tau: 4, lam: 1"),
+        ({"strength": {"tau": 5.0, "lam": 1.0}}, "none of demo: give one of tau: 0.5, lam: 1"),
+        ({"strength": {"alpha": 0.5}}, "none of demo: give one of tau: 0.5, lam: 1"),
         ({"method": "no_steering"}, "intervention_from.method"),
     ],
 )

@@ -5,7 +5,7 @@ import pandas as pd
 
 from steering_core.methods.base import Direction, write_directions
 from steering_core.methods.interventions import write_plan
-from steering_core.methods.solutions import write_solutions
+from steering_core.methods.solutions import PARTS, write_solutions
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
@@ -26,7 +26,7 @@ COLUMNS = ["objective", "dual_objective", "relative_gap", "dual_violation", "l0"
 
 
 def row(method, index, strength, status, **more):
-    nothing = dict.fromkeys([*COLUMNS, "tau", "lam", "epsilon", "shortfall", "position"], np.nan)
+    nothing = dict.fromkeys([*COLUMNS, *PARTS, "shortfall", "position"], np.nan)
     return {
         "example_id": "e0", "method": method, "strength_index": index, "strength_name": "alpha",
         "strength": strength, "status": status, "residual_norm": 1.0, "split": "test",

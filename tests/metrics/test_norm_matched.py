@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from steering_core.methods.interventions import Interventions
+from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint
 from steering_core.metrics.probe_effects import norm_matched_effects
@@ -18,6 +19,9 @@ def probe(weight, bias=0.0):
     return LinearProbe(weight, bias, (0, 1), 1.0, 1.0, (1.0,), 0.0, False, 10)
 
 
+UNITS = ModelUnits(logit=2.0, residual_norm=10.0)
+
+
 @pytest.fixture
 def world(tmp_path):
     rng = np.random.default_rng(1)
@@ -28,7 +32,8 @@ def world(tmp_path):
     residuals = np.outer([9.0, 0, -1, -2, -3, -4, -5, -1e4], along)
     path = SteeringPath.fit(decoder, weight)
     points = [
-        GridPoint("convex_optimal", i, "epsilon", e, 1.0, None, e) for i, e in ((0, 2.0), (1, 6.0))
+        UNITS.in_both(GridPoint("convex_optimal", i, "epsilon", e, 1.0, None, e), "absolute")
+        for i, e in ((0, 2.0), (1, 6.0))
     ]
     rows = solve_programs(points, IDS, residuals, probe(weight), path)
     return Interventions(rows, tmp_path / "none", path), weight, residuals

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solutions import GridPoint
 from steering_core.optimize.path import SteeringPath
@@ -18,9 +19,13 @@ from steering_core.tables.program_frontier import (
     program_frontier,
 )
 
+UNITS = ModelUnits(logit=2.0, residual_norm=10.0)
 SWEEP = [
-    [GridPoint("qp_optimal", i, "tau", tau, tau, 1.0) for i, tau in enumerate([0.5, 2.0])],
-    [GridPoint("convex_optimal", 0, "epsilon", 6.0, 3.0, None, 6.0)],
+    [
+        UNITS.in_both(GridPoint("qp_optimal", i, "tau", tau, tau, 1.0), "absolute")
+        for i, tau in enumerate([0.5, 2.0])
+    ],
+    [UNITS.in_both(GridPoint("convex_optimal", 0, "epsilon", 6.0, 3.0, None, 6.0), "absolute")],
 ]
 
 
@@ -52,6 +57,23 @@ def test_the_points_of_the_sweep_lie_on_the_curves(world):
         for column in ("l1", "residual_norm"):
             between = np.interp(point.parameter, curve["parameter"], curve[column])
             assert getattr(point, column) == pytest.approx(between, rel=1e-3)
+
+
+def test_every_row_has_both_units(world):
+    path, solutions = world
+    table = program_frontier(path, solutions, "e")
+    np.testing.assert_allclose(table["tau"], 2.0 * table["tau_model"])
+    qp, socp = (table[table["program"] == program] for program in ("qp", "socp"))
+    np.testing.assert_allclose(qp["parameter_model"], 10.0 * qp["parameter"])
+    np.testing.assert_allclose(socp["parameter_model"], socp["parameter"] / 10.0)
+    assert len(qp) and len(socp)
+
+
+def test_margins_of_declared_programs_are_not_drawn_on_this_path(world):
+    path, solutions = world
+    other = solutions.assign(method="mine", tau=77.0)
+    table = program_frontier(path, pd.concat([solutions, other]), "e")
+    assert 77.0 not in set(table["tau"])
 
 
 def test_tables_keep_to_their_columns_also_after_csv(world):

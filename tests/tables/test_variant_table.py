@@ -20,7 +20,9 @@ def rows(variant="path", objective=(2.0, 4.0, 6.0), status=("optimal",) * 3, **m
             "variant": variant,
             "program": "qp",
             "tau": 0.5,
+            "tau_model": 0.25,
             "parameter": 1.0,
+            "parameter_model": 10.0,
             "example_id": ["a", "b", "c"],
             "status": status,
             "objective": objective,
@@ -37,7 +39,7 @@ def rows(variant="path", objective=(2.0, 4.0, 6.0), status=("optimal",) * 3, **m
             "eval_probe_steered": np.where(np.array(status) == "optimal", [1.0, 1.0, 2.0], np.nan),
         }
     )
-    return frame.assign(**more)[list(COLUMNS)]
+    return frame.assign(**more)[[*COLUMNS, "tau_model", "parameter_model"]]
 
 
 def table(*frames):
