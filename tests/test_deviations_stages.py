@@ -189,7 +189,7 @@ def test_10_subspace_and_box_of_the_variants_are_of_training_rows(
 ):
     """What bounds a solution and what it aims at is learned before test rows are seen."""
     given = {}
-    rows = pd.DataFrame({"variant": []})
+    rows = pd.DataFrame(columns=list(variants.COLUMNS))
     monkeypatch.setattr(variants, "VariantPrograms", lambda **parts: SimpleNamespace(**parts))
     monkeypatch.setattr(variants, "solve_variants", lambda p, *_: given.update(vars(p)) or rows)
     monkeypatch.setattr(
@@ -207,7 +207,8 @@ def test_10_subspace_and_box_of_the_variants_are_of_training_rows(
     )
     assert main_axis(given["subspace"].directions[0]) == "train"
     assert SPLITS[int(given["largest"].argmax())] == "train"
-    assert len(given["residuals"]) == 6 and recorded.splits() == {"train", "test"}
+    # The unit of the margin is the size of the logit on validation rows.
+    assert len(given["residuals"]) == 6 and recorded.splits() == {"train", "validation", "test"}
 
 
 @pytest.fixture(scope="module")
