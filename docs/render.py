@@ -14,9 +14,6 @@ from typing import Any
 import jupytext
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parent.parent
-TUTORIALS = ROOT / "docs" / "tutorials"
-
 
 def page(tutorial: Path, *, run: bool) -> str:
     """Return a tutorial as Markdown.
@@ -62,7 +59,7 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     run = os.environ.get("TUTORIALS") == "run"
-    for tutorial in sorted(TUTORIALS.glob("*.py")):
+    for tutorial in sorted((Path(config["docs_dir"]) / "tutorials").glob("*.py")):
         name = f"tutorials/{tutorial.stem}.md"
         files.append(File.generated(config, name, content=page(tutorial, run=run)))
     return files
