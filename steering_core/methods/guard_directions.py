@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from steering_core.errors import ConfigError, DataError
-from steering_core.methods.solutions import GridPoint, solution_rows
+from steering_core.methods.solutions import PARTS, GridPoint, solution_rows
 from steering_core.optimize.guarded import GuardedSolutions
 from steering_core.optimize.working_set.guards import Guards
 from steering_core.probes.linear_probe import LinearProbe
@@ -139,4 +139,4 @@ def write_guard_rows(rows: pd.DataFrame | None, path: str | Path) -> None:
         rows = pd.DataFrame({"method": pd.Series(dtype=str), "guard": pd.Series(dtype=str)})
         write_parquet(path, rows)
         return
-    write_parquet(path, rows.astype({"tau": float, "lam": float, "epsilon": float}))
+    write_parquet(path, rows.astype(dict.fromkeys(PARTS, float)))

@@ -23,7 +23,7 @@ def program_frontier(path: SteeringPath, solutions: pd.DataFrame, experiment: st
         experiment: name of the experiment.
     """
     # Declared programs may have their margin on another logit than that of this path.
-    of_path = solutions[solutions["method"].map(is_program)]
+    of_path = solutions[solutions["method"].map(is_program).astype(bool)]
     margins = np.unique(of_path["tau"].to_numpy(dtype=float))
     parts = {
         "curve": curves(path, logits_of(solutions), margins),

@@ -18,7 +18,7 @@ def validate_pareto(df: pd.DataFrame) -> None:
 
 
 def test_columns_are_distinct_and_described() -> None:
-    assert len(set(PARETO_NAMES)) == len(PARETO_NAMES) == 106
+    assert len(set(PARETO_NAMES)) == len(PARETO_NAMES) == 109
     assert PARETO_NAMES[0] == "experiment" and PARETO_NAMES[-1] == "warnings"
     assert all(column.unit and column.meaning for column in PARETO_COLUMNS)
     assert not any("|" in column.meaning + column.unit for column in PARETO_COLUMNS)
