@@ -41,7 +41,7 @@ SETTINGS = {
     **{"rows_per_class": 120, "layer": LAYER, "layers": [8, LAYER]},
     **{"train_fraction": 0.4, "validation_fraction": 0.2, "test_fraction": 0.2},
     **{"methods": ["no_steering", "caa_contrastive", "qp_adaptive"]},
-    **{"strengths": [0.4], "qp_tau": [8.0], "qp_lambda": [0.1]},
+    **{"strengths": [0.4], "units": "absolute", "qp_tau": [8.0], "qp_lambda": [0.1]},
     **{"n_prompts": 12, "n_validation_prompts": 4, "draws": 2, "new_tokens": 8},
     **{"batch_prompts": 16, "bootstrap_resamples": 200},
 }
