@@ -27,12 +27,12 @@ rows.head(3)
 # %% [markdown]
 # ## Start from the template
 #
-# On the command line: `python -m steering_core.config.new_experiment reviews --data own/reviews.csv --model
+# On the command line: `python -m steering_core.data.new_experiment reviews --data own/reviews.csv --model
 # own/language_model --sae "own/sparse_autoencoders/layer_{layer}" --out own`. The columns of the CSV file are
 # recognised.
 
 # %%
-from steering_core.config.new_experiment import write_experiment
+from steering_core.data.new_experiment import write_experiment
 
 configuration, concept = write_experiment(
     "reviews",

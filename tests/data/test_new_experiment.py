@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steering_core.config.new_experiment import main, write_experiment
 from steering_core.config.resolve import resolve
 from steering_core.data.concept import Concept, check_prompts, read_concept
+from steering_core.data.new_experiment import main, write_experiment
 from steering_core.early_checks import check_before_any_job
 from steering_core.errors import ConfigError
 
