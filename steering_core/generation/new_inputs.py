@@ -214,7 +214,7 @@ def _of_rows(
         status = str(point["status"])
         reason = "" if status in SOLVED else f"program: {status}"
         return _same_for_all(name, {site: vectors[int(index)]}, used, positions, reason)
-    if plan.logit is None or not plan.solved_again:
+    if plan.logit is None or plan.logit.weight.ndim > 1:  # nothing to solve with, or k margins
         reason = "solved for the inputs of the experiment alone"
         return _same_for_all(name, {site: vectors[int(index)]}, used, positions, reason)
     decoder = load_decoder(files["decoder"])
@@ -259,7 +259,7 @@ def _of_declared(
             found = program.socp(shortfalls(residuals), epsilon=parameter)
         solved = np.isin(found.status, SOLVED)
         reason = _reasons(found.status)
-        if getattr(logit, "mode", "adaptive") == "adaptive":
+        if logit.mode == "adaptive":
             made = (path, logit.weight, logit.bias, logit.program, site, device)
             solver = AdaptiveSolver(*made, inside.inverse, guarded)
             return SteeredInputs(

@@ -153,8 +153,15 @@ def test_a_declared_program_is_solved_at_every_position_of_new_inputs(tmp_path):
     logit = ProgramLogit("qp", WEIGHT, -0.2, None)
     found = declared(tmp_path, index=(0, 1, 2), logit=logit)
     assert isinstance(found.intervention.at[SITE], AdaptivePlan) and found.reason == [""] * 3
-    alone = declared(tmp_path, index=(0, 1, 2))
-    assert alone.reason == ["solved for the inputs of the experiment alone"] * 3
+    once = ProgramLogit("qp", WEIGHT, -0.2, None, mode="static")
+    static = declared(tmp_path, index=(0, 1, 2), logit=once)
+    assert ((H + static.intervention.at[SITE].vectors) @ WEIGHT - 0.2 >= 2.0 - 1e-6).all()
+    several = ProgramLogit("qp", np.stack([WEIGHT, WEIGHT]), -0.2, None)
+    for alone in (
+        declared(tmp_path, index=(0, 1, 2)),
+        declared(tmp_path, index=(0, 1, 2), logit=several),
+    ):
+        assert alone.reason == ["solved for the inputs of the experiment alone"] * 3
 
 
 def test_a_gate_is_asked_on_new_inputs_too(tmp_path):
