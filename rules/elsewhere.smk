@@ -109,7 +109,7 @@ rule elsewhere:
     benchmark:
         "results/{experiment}/benchmarks/elsewhere.tsv"
     group:
-        "tables"
+        "last"
     conda:
         "../envs/steering.yaml"
     params:

@@ -231,7 +231,7 @@ rule experiment_page:
     benchmark:
         "results/{experiment}/benchmarks/experiment_page.tsv"
     group:
-        "tables"
+        "last"
     conda:
         "../envs/steering.yaml"
     params:
@@ -330,7 +330,7 @@ rule products:
     benchmark:
         "results/{experiment}/benchmarks/products.tsv"
     group:
-        "tables"
+        "last"
     conda:
         "../envs/steering.yaml"
     params:
