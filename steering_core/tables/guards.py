@@ -46,6 +46,7 @@ def guard_table(
     boot = {"seed": seed, "n_resamples": n_resamples}
     cells: list[dict[str, Any]] = []
     if rows is not None:
+        texts = texts[texts["example_id"].isin(prompts)]
         made = of_prompts(texts[texts["method"].isin([*unguarded, *unguarded.values()])])
         rows = rows[rows["example_id"].isin(prompts)]
         key = ["method", "strength_index", "guard"]
