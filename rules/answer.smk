@@ -1,5 +1,5 @@
-# What the experiment answers: what each method costs at one and the same effect, a summary of ten
-# columns, and the verdict in words.
+# What the experiment answers: what each method costs at one and the same effect, what sparsity costs
+# there, a summary of ten columns, and the verdict in words.
 
 
 rule matched:
@@ -52,27 +52,38 @@ rule matched_figure:
         "../workflow_scripts/matched_figure.py"
 
 
-rule answer:
+# What one, two, four … features cost at that effect: of the programs with counts of features.
+rule price:
     input:
-        pareto=rules.pareto.output.pareto,
-        matched=rules.matched.output.matched,
-        curves=rules.matched.output.curves,
+        layer=rules.pick_layer.output.layer,
+        saes=table_of_saes,
+        solutions=all_solutions_and_prompts,
+        effects=rules.probe_effects.output.effects,
+        divergence=methods_of(rules.divergence.output.divergence),
+        judged=rules.judge.output.judged,
     output:
-        summary="results/{experiment}/summary.csv",
-        verdict="results/{experiment}/verdict.json",
+        price="results/{experiment}/price.csv",
+        figure=report(
+            "results/{experiment}/price.svg",
+            caption="report/price.rst",
+            category="{experiment}",
+            labels={"what": "the price of sparsity"},
+        ),
     log:
-        "results/{experiment}/logs/answer.log",
+        "results/{experiment}/logs/price.log",
     benchmark:
-        "results/{experiment}/benchmarks/answer.tsv"
+        "results/{experiment}/benchmarks/price.tsv"
     group:
         "tables"
     conda:
         "../envs/steering.yaml"
     params:
-        settings=settings("matched_factor"),
-        code=code("answer.py"),
+        task=task,
+        programs=declared_programs,
+        settings=settings("seed", "bootstrap_resamples", "selection_kl", "matched_effect"),
+        code=code("price.py"),
     script:
-        "../workflow_scripts/answer.py"
+        "../workflow_scripts/price.py"
 
 
 # What guards of declared programs cost and save; without such programs the table has no rows.
@@ -104,6 +115,7 @@ rule guards:
 rule differences:
     input:
         pareto=rules.pareto.output.pareto,
+        matched=rules.matched.output.matched,
         prompts=rules.prompts.output.prompts,
         divergence=methods_of(rules.divergence.output.divergence),
         judged=rules.judge.output.judged,
@@ -157,3 +169,29 @@ rule dose:
         code=code("dose.py"),
     script:
         "../workflow_scripts/dose.py"
+
+
+rule answer:
+    input:
+        pareto=rules.pareto.output.pareto,
+        matched=rules.matched.output.matched,
+        curves=rules.matched.output.curves,
+        price=rules.price.output.price,
+        differences=rules.differences.output.differences,
+        judges=rules.differences.output.judges,
+    output:
+        summary="results/{experiment}/summary.csv",
+        verdict="results/{experiment}/verdict.json",
+    log:
+        "results/{experiment}/logs/answer.log",
+    benchmark:
+        "results/{experiment}/benchmarks/answer.tsv"
+    group:
+        "tables"
+    conda:
+        "../envs/steering.yaml"
+    params:
+        settings=settings("matched_factor"),
+        code=code("answer.py"),
+    script:
+        "../workflow_scripts/answer.py"

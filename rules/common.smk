@@ -82,6 +82,8 @@ PRODUCTS = [
     "verdict.json",
     "matched.csv",
     "matched.svg",
+    "price.csv",
+    "price.svg",
     "dose.csv",
     "dose.svg",
     "pareto.csv",
@@ -143,14 +145,18 @@ STARTED = time.time()
 
 
 def verdicts_made():
-    """Return the headline of every experiment whose verdict this run has made."""
+    """Return what this run found: the whole verdict of one experiment, the headlines of several."""
+    from steering_core.tables.verdict import spoken  # the start of a run needs no pandas
+
     files = [Path("results", name, "verdict.json") for name in EXPERIMENTS]
     made = [file for file in files if file.exists() and file.stat().st_mtime >= STARTED]
-    return [
-        f"{file.parent.name}: {read_json(file)['headline']} "
-        f"(python -m steering_core.tables.show {file.with_name('pareto.csv')})"
-        for file in made
-    ]
+    lines = []
+    for file in made:
+        headline, *others = spoken(read_json(file))
+        lines.append(f"{file.parent.name}: {headline}")
+        lines += others if len(made) == 1 else []
+        lines.append(f"  python -m steering_core.tables.show {file.with_name('pareto.csv')}")
+    return lines
 
 
 wildcard_constraints:
@@ -373,6 +379,12 @@ def results_made(*names):
     ]
 
 
+def layer_results(wildcards):
+    """Return the names of the results of `layer: effect`, of an experiment that has it."""
+    chosen = experiment(wildcards).settings.layer == "effect"
+    return ["layer_effect.csv", "layer_effect.svg"] if chosen else []
+
+
 def elsewhere_results(wildcards):
     """Return the results about the cost elsewhere, if the experiment looks there."""
     looks = experiment(wildcards).settings.elsewhere
@@ -387,7 +399,7 @@ def ratings(wildcards):
 
 def further_results(wildcards):
     """Return the results that only some experiments have."""
-    return [*elsewhere_results(wildcards), *ratings(wildcards)]
+    return [*layer_results(wildcards), *elsewhere_results(wildcards), *ratings(wildcards)]
 
 
 def product_codes(wildcards):
@@ -454,6 +466,12 @@ def trained_saes(found):
     layers = found.model.sae.train.layers
     saes = [found.model.sae.path.format(layer=layer) for layer in layers]
     return [*saes, f"{Path(found.model.sae.path).parent}.csv"]
+
+
+def table_of_saes(wildcards):
+    """Return the table of what an experiment's SAEs are worth, if the rules trained them."""
+    found = experiment(wildcards).model
+    return [] if found.sae.train is None else [f"{Path(found.sae.path).parent}.csv"]
 
 
 def there(names):
@@ -568,8 +586,8 @@ def gpus(wildcards):
     return gpus_of(experiment(wildcards).settings.device)
 
 
-#: Rule files whose scripts contribute to every row of pareto.csv. Experiments that use `layer_sweep`
-#: or `demo` add these.
+#: Rule files whose scripts contribute to every row of pareto.csv. Experiments that use `layer_sweep`,
+#: `layer_effect` or `demo` add these.
 PARETO_RULES = ["fetch", "activations", "probes", "solve", "generate", "pareto"]
 
 
@@ -581,8 +599,9 @@ def in_demo_world(wildcards):
 def codes_behind(wildcards):
     """Return the digest of each script that contributes to a row, by the script's name."""
     files = [*PARETO_RULES]
-    if experiment(wildcards).settings.layer == "auto":
-        files.append("layer_sweep")
+    chosen_by = {"auto": "layer_sweep", "effect": "layer_effect"}
+    if experiment(wildcards).settings.layer in chosen_by:
+        files.append(chosen_by[experiment(wildcards).settings.layer])
     if in_demo_world(wildcards):
         files.append("demo")
     if experiment(wildcards).model.sae.train is not None:

@@ -22,7 +22,7 @@ rule fetch:
     params:
         model=model,
         task=task,
-        settings=settings("layer", "layers", "max_tokens"),
+        settings=settings("layer", "layers", "effect_layers", "max_tokens"),
         # Rows, prompts and their lengths are checked before the weights are downloaded.
         examples=checked(settings(*EXAMPLE_SETTINGS, *PROMPT_SETTINGS, "new_tokens")),
         device=checked(setting("device")),

@@ -86,6 +86,12 @@ def gradient_files(wildcards):
     return {name: expand(file, experiment=wildcards.experiment)[0] for name, file in files.items()}
 
 
+def declared_programs(wildcards):
+    """The declared programs of an experiment as plain values, by name."""
+    found = experiment(wildcards).settings.programs
+    return {name: program.model_dump() for name, program in found.items()}
+
+
 def plan_files(wildcards):
     """The files of the CorrSteer experiment that a plan comes from."""
     source = plan_source(wildcards)

@@ -45,7 +45,7 @@ rule pareto:
         model=model,
         task=task,
         task_name=lambda wildcards: experiment(wildcards).task_name,
-        settings=settings("seed", "methods", "bootstrap_resamples", "selection_kl"),
+        settings=settings("seed", "methods", "bootstrap_resamples", "selection_kl", "draws"),
         plans=plans,
         code=code("pareto.py"),
     script:

@@ -9,6 +9,11 @@ rule pick_layer:
             if experiment(wildcards).settings.layer == "auto"
             else []
         ),
+        effect=lambda wildcards: (
+            expand(rules.layer_effect.output.table, experiment=wildcards.experiment)
+            if experiment(wildcards).settings.layer == "effect"
+            else []
+        ),
     output:
         layer="results/{experiment}/layer.json",
     log:

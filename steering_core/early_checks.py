@@ -71,6 +71,8 @@ class _BeforeAnyJob:
         #: Layers that the settings name; none if all layers with an SAE are used.
         self.layers = list(layers) if isinstance(layers, list) else []
         self.layers += [steered] if isinstance(steered, int) else []
+        self.by_effect = steered == "effect"
+        self.layers += self.settings.effect_layers if self.by_effect else []
 
     def problems(self) -> list[str]:
         """Return the problems, each as one line."""
@@ -95,6 +97,10 @@ class _BeforeAnyJob:
 
     def _check_task(self, task: Task) -> None:
         texts = None
+        if self.by_effect and task.classifier is None:
+            self.lines.append(
+                "layer: effect needs a judge of completions, and the task has no classifier"
+            )
         if Path(task.concept).is_file():
             texts = self._note(lambda: read_concept(task.concept))
         if texts is not None:
@@ -196,6 +202,24 @@ def check_lexicon(task: Task) -> None:
     for judge in task.judges:
         if judge.lexicon is not None:
             read_lexicon(judge.lexicon)
+
+
+def check_effect_layers(wanted: Sequence[int], found: Sequence[int]) -> None:
+    """Refuse a layer of ``effect_layers`` that has no SAE.
+
+    Args:
+        wanted: layers to try.
+        found: layers of the model that are cached and have an SAE.
+
+    Raises:
+        ConfigError: naming the first such layer.
+    """
+    missing = [layer for layer in wanted if layer not in found]
+    if missing:
+        raise ConfigError(
+            f"effect_layers: layer {missing[0]} has no SAE; layers that have one: "
+            f"{', '.join(map(str, found))}"
+        )
 
 
 def check_examples(

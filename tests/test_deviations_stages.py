@@ -230,6 +230,8 @@ def test_14_results_of_another_seed_or_layer_are_stale(rules):
         "ratings_table",
         "elsewhere",
         "elsewhere_texts",
+        "price",
+        "layer_effect",
         "differences",
         "guards",
     }

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from steering_core.config.resolve import resolve
-from steering_core.early_checks import check_before_any_job, main
+from steering_core.early_checks import check_before_any_job, check_effect_layers, main
 from steering_core.errors import ConfigError
 
 SAE = {
@@ -78,6 +78,18 @@ def problems(settings=(), task=(), made=lambda _: False) -> list[str]:
 def test_a_sound_experiment_has_no_problems(world: Path):
     assert problems() == []
     assert problems({"layer": "auto"}) == []
+
+
+def test_layers_are_tried_only_with_a_judge_and_with_their_saes(world: Path):
+    tried = {"layer": "effect", "effect_layers": [1, 2], "layers": "all"}
+    found = problems(tried, {"classifier": None})
+    assert any("needs a judge of completions" in problem for problem in found)
+    assert any("no directory saes/layer_2" in problem for problem in problems(tried))
+    found = problems({**tried, "effect_layers": [1, 9]})
+    assert any("no layer 9" in problem for problem in found)
+    check_effect_layers([1], [0, 1])
+    with pytest.raises(ConfigError, match="layer 2 has no SAE; layers that have one: 0, 1"):
+        check_effect_layers([1, 2], [0, 1])
 
 
 def sae_without_metadata():

@@ -46,10 +46,10 @@ def test_provenance_names_every_script_behind_a_result(rules):
     for rule in rules.rules:
         if codes := rule.params.get("codes"):
             named |= set(codes(wildcards_of(rule)))
-    files = ("layer_sweep", "demo", "train_saes", "gguf", "gradients", "elsewhere", "ratings")
-    named |= set(rules.names["codes_of"](*files))
-    # … of `layer: auto`, of the demo, of a model whose SAEs the rules train, of a GGUF file, of
-    # programs that need gradients, of the cost elsewhere, of a judge behind a
+    files = ("layer_sweep", "layer_effect", "demo", "train_saes", "gguf", "gradients")
+    named |= set(rules.names["codes_of"](*files, "elsewhere", "ratings"))
+    # … of `layer: auto` and `layer: effect`, of the demo, of a model whose SAEs the rules train, of
+    # a GGUF file, of programs that need gradients, of the cost elsewhere, of a judge behind a
     # server
     beside = {
         "corrsteer_planted_feature.py",

@@ -8,7 +8,7 @@ with job(snakemake, network=True):
     from steering_core.config.model import Model
     from steering_core.config.task import Task
     from steering_core.data.labelled import fetch_labelled
-    from steering_core.early_checks import check_examples, check_lexicon
+    from steering_core.early_checks import check_effect_layers, check_examples, check_lexicon
     from steering_core.hub.errors import retry_while_unavailable
     from steering_core.models.fetch import describe, describe_judge, download
     from steering_core.storage.files import write_json
@@ -17,7 +17,7 @@ with job(snakemake, network=True):
     task, model = Task(**snakemake.params.task), Model(**snakemake.params.model)
     settings = SimpleNamespace(**snakemake.params.settings)
     examples = SimpleNamespace(**snakemake.params.examples)
-    steered = None if settings.layer == "auto" else settings.layer
+    steered = settings.layer if isinstance(settings.layer, int) else None
     # Cheap checks first, to find a wrong column, too few rows or a text that is too long before
     # downloading gigabytes of weights. Another stage makes the table of examples.
     check_lexicon(task)
@@ -39,6 +39,9 @@ with job(snakemake, network=True):
     check_examples(rows, task, snakemake.input.concept, examples, model, found)
     # With `layer: auto`, the layer sweep downloads every SAE.
     layers = [] if steered is None else [steered]
+    if settings.layer == "effect":
+        check_effect_layers(settings.effect_layers, found["layers"])
+        layers = settings.effect_layers
     parameters = retry_while_unavailable(lambda: download(model, found, layers))
     write_parquet(snakemake.output.dataset, rows)
     resources = {**found, "dataset": dataset, "parameters": parameters}

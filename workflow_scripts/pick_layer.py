@@ -6,6 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.storage.files import read_json, write_json
+    from steering_core.tables.layer_effect import picked_layer
 
     layer = snakemake.params.settings["layer"]
     chosen_by = "config"
@@ -13,6 +14,9 @@ with job(snakemake):
         sweep = pd.read_csv(snakemake.input.sweep[0])
         layer = int(sweep.loc[sweep["picked"], "layer"].iloc[0])
         chosen_by = "sweep"
+    elif layer == "effect":
+        layer = picked_layer(pd.read_csv(snakemake.input.effect[0]))
+        chosen_by = "effect"
     saes = read_json(snakemake.input.resources)["saes"]
     site = next(sae for sae in saes if sae["layer"] == layer)
     write_json(snakemake.output.layer, {**site, "chosen_by": chosen_by})

@@ -60,6 +60,8 @@ def named_paths(experiment: Experiment, dataset: str) -> list[NamedPath]:
     layers = set(settings.layers) if isinstance(settings.layers, list) else set()
     if isinstance(task, Task) and isinstance(settings.layer, int):
         layers.add(settings.layer)
+    elif isinstance(task, Task) and settings.layer == "effect":
+        layers |= set(settings.effect_layers)
     of_task = f"{prefix}tasks.{experiment.task_name}"
     paths = [
         *_model_paths(f"{prefix}models.{experiment.model_name}", experiment.model, sorted(layers)),

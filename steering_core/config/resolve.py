@@ -357,7 +357,7 @@ def _elsewhere_run(
         Layer(f"{_PREFIX}tasks.{task}.settings", entry.settings),
     ]
     settings = merge_layers(CorrSteerSettings, layers, _arms_by_name(section, {}))
-    read = own.layers if own.layer == "auto" else [own.layer]
+    read = [own.layer] if isinstance(own.layer, int) else own.layers
     if read == "all" and experiment.model.sae.train is not None:
         read = experiment.model.sae.train.layers
     settings = settings.model_copy(

@@ -29,6 +29,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Positives = Annotated[list[Positive], Field(min_length=1)]
 Distinct = AfterValidator(_distinct)
 Sweep = Annotated[Positives, Distinct]
+Counts = Annotated[list[Count], Field(min_length=1), Distinct]
 
 VARIANTS = ("path", "prefilter", "signed", "box", "subspace", "shared")
 
@@ -80,7 +81,8 @@ class DeclaredProgram(Closed):
     the margin, without features: the floor of the sparse ones. ``metric`` is of the norm,
     ``feature_cost`` what a coefficient of each feature costs in the L1 norm. With a list of
     directions the margin is asked for on each of them. ``guards`` are directions along which the
-    vector may move the residual only so far.
+    vector may move the residual only so far. A uniform QP on one direction without guards may have
+    ``features`` instead of ``qp_lambda``: for each count, the λ whose solution has that many.
     """
 
     program: Literal["qp", "socp", "dense"]
@@ -90,12 +92,19 @@ class DeclaredProgram(Closed):
     feature_cost: Literal["unit", "fisher"] = "unit"
     tau: Sweep
     qp_lambda: Sweep | None = None
+    features: Counts | None = None
     epsilon: Sweep | None = None
     guards: list[Guard] = []
 
     @model_validator(mode="after")
     def _has_its_parameter(self) -> "DeclaredProgram":
         needed = {"qp": "qp_lambda", "socp": "epsilon"}.get(self.program)
+        if self.features is not None:
+            if (self.program, self.mode, len(self.directions)) != ("qp", "uniform", 1):
+                raise ValueError("features is for a qp with mode: uniform and one direction")
+            if self.guards:
+                raise ValueError("features is for programs without guards: they leave the path")
+            needed = None
         for name in ("qp_lambda", "epsilon"):
             if (getattr(self, name) is not None) != (name == needed):
                 verb = "needs" if name == needed else "takes no"
@@ -144,6 +153,15 @@ class DeclaredProgram(Closed):
     def needs_likelihood_gradient(self) -> bool:
         """Whether the likelihood gradient has to be computed for it."""
         return "likelihood_gradient" in self.directions
+
+    def has_floor(self, other: "DeclaredProgram") -> bool:
+        """Whether ``other`` is the dense program with the same margin and metric."""
+        same = ("mode", "directions", "metric")
+        return (
+            other.program == "dense"
+            and not other.guards
+            and all(getattr(other, name) == getattr(self, name) for name in same)
+        )
 
 
 class Condition(Closed):
@@ -212,7 +230,9 @@ class Settings(Closed):
     chat_template: bool | Literal["auto"] = "auto"
 
     # activations
-    layer: LayerIndex | Literal["auto"] = "auto"
+    layer: LayerIndex | Literal["auto", "effect"] = "auto"
+    effect_layers: Annotated[list[LayerIndex], Distinct] = []
+    effect_direction: Literal["caa_mean_diff", "caa_contrastive", "caa_repe"] = "caa_mean_diff"
     layers: Annotated[list[LayerIndex], Field(min_length=1)] | Literal["all"] = "all"
     cached_positions: Literal["last", "all"] = "last"
     shards: Count = 1
@@ -287,6 +307,18 @@ class Settings(Closed):
         return self
 
     @model_validator(mode="after")
+    def _layers_can_be_tried(self) -> "Settings":
+        if self.layer == "effect":
+            if len(self.effect_layers) < 2:
+                raise ValueError("layer: effect needs effect_layers, two layers or more to try")
+            if self.n_validation_prompts == 0:
+                raise ValueError("layer: effect needs n_validation_prompts, which it steers")
+            lost = [] if self.layers == "all" else set(self.effect_layers) - set(self.layers)
+            if lost:
+                raise ValueError(f"effect_layers: layers does not have {min(lost)}")
+        return self
+
+    @model_validator(mode="after")
     def _subspace_fits(self) -> "Settings":
         if self.subspace_directions > self.subspace_components:
             raise ValueError(
@@ -327,6 +359,17 @@ class Settings(Closed):
                 raise ValueError(
                     f"gated.{name}: {gated.method} is no method that steers and no declared "
                     "program of the experiment"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _counts_of_features_have_their_floor(self) -> "Settings":
+        for name, one in self.programs.items():
+            if one.features is not None and not any(map(one.has_floor, self.programs.values())):
+                raise ValueError(
+                    f"programs.{name}: features needs the dense end of its curve: a further "
+                    "program {program: dense, mode: uniform} with the same concept_direction and "
+                    "metric"
                 )
         return self
 

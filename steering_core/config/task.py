@@ -121,6 +121,11 @@ class Task(Closed):
         """All judges of completions, the headline first. Empty if the evaluation probe judges."""
         return [*([] if self.classifier is None else [self.classifier]), *self.further_judges]
 
+    @property
+    def judge_names(self) -> list[str]:
+        """Names of the judges in every table, the headline first."""
+        return [judge.name for judge in self.judges] or ["evaluation_probe"]
+
     @model_validator(mode="after")
     def _judges_differ(self) -> "Task":
         names = [judge.name for judge in self.judges]

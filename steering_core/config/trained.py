@@ -40,7 +40,7 @@ def trained_layers(
     where: str,
     model: Model,
     layers: Sequence[int] | Literal["all"],
-    steered: int | Literal["auto"] = "auto",
+    steered: int | Literal["auto", "effect"] = "auto",
     *,
     first: int = 0,
 ) -> list[int] | Literal["all"]:
@@ -64,7 +64,7 @@ def trained_layers(
     trained = sorted(model.sae.train.layers)
     every = layers == "all"
     wanted = [layer for layer in trained if layer >= first] if every else list(layers)
-    for layer in [*wanted, *([] if steered == "auto" else [steered])]:
+    for layer in [*wanted, *([steered] if isinstance(steered, int) else [])]:
         if layer not in trained:
             raise ConfigError(
                 f"{where}: layer {layer} is not among sae.train.layers: {trained}. Add it there, "

@@ -99,16 +99,35 @@ def oriented_logit(
     return calibrated(unit, data.residuals, data.labels == data.target_class, concept_direction)
 
 
-def program_grid(name: str, declared: "DeclaredProgram") -> list[GridPoint]:
+def program_grid(
+    name: str,
+    declared: "DeclaredProgram",
+    path: SteeringPath | WorkingSet | None = None,
+    unit: float = 1.0,
+) -> list[GridPoint]:
     """Return every strength of a declared program; λ or ε are in the outer or inner loop as usual.
 
     As for the registered programs, the strength is the margin, and the budget ε of an SOCP. Its
-    parts are as configured.
+    parts are as configured. With counts of features, ``path`` gives the λ of each: at a count, every
+    margin has the same place on the path, so the vectors differ in length alone.
+
+    Args:
+        name: of the program.
+        declared: what it is.
+        path: on which a count of features has its λ; needed with counts alone.
+        unit: what τ = 1 times λ = 1, as configured, is in absolute units.
     """
     points: list[GridPoint] = []
     if declared.program == "dense":
         return [GridPoint(name, i, "tau", tau, tau) for i, tau in enumerate(declared.tau)]
-    if declared.program == "qp":
+    if declared.features is not None:
+        for count in declared.features:
+            called, position = f"tau at features={count}", path.last_position_within(count)
+            points += [
+                GridPoint(name, 0, called, tau, tau, qp_lambda=position / (tau * unit))
+                for tau in declared.tau
+            ]
+    elif declared.program == "qp":
         for lam in declared.qp_lambda:
             called = QPOptimalSteering(qp_lambda=lam).strength_name
             points += [GridPoint(name, 0, called, tau, tau, qp_lambda=lam) for tau in declared.tau]
@@ -172,7 +191,9 @@ def solve_declared(
         raise ValueError("examples: no validation row is outside the target class")
     ids, guarding = examples["example_id"].tolist(), []
     frames, vectors, index = [], [], []
-    for point in (model.in_both(one, units) for one in program_grid(name, declared)):
+    unit = model.one("tau") * model.one("lam") if units == "model" else 1.0
+    grid = program_grid(name, declared, program, unit)
+    for point in (model.in_both(one, units) for one in grid):
         tau = float(point.tau)
         if declared.mode == "uniform":
             shortfall = np.full(logits.shape, tau)

@@ -142,6 +142,29 @@ class SteeringPath:
             self._follower.block()
         return self
 
+    def last_position_within(self, features: int) -> float:
+        """Return the last position before the path first has more than ``features`` features.
+
+        For QP(λ, r) it is ``λ r``: the densest, and so the shortest, vector with at most so many
+        features on this side of the path. If the whole path has no more, it is the position where
+        ``‖Dᵀu‖`` is within 1 % of its limit. If already the first segment has more, it is the end
+        of that segment. The path is extended as far as needed.
+
+        Raises:
+            ValueError: if ``features`` is below 1, or no feature raises the probe.
+            DegeneratePathError: as :meth:`extend`.
+        """
+        if features < 1 or not self.feasible:
+            raise ValueError(f"features: no vector of {features} features raises the probe.")
+        while True:
+            more = np.flatnonzero(self.knots.l0_between > features)
+            if more.size:
+                return float(self.knots.s[max(int(more[0]), 1)])
+            if self.knots.complete:
+                near = np.full(1, 1.01 * self.knots.least_norm)
+                return max(float(self.knots.at_norm(near)[0]), float(self.knots.s[-1]))
+            self.extend(np.nextafter(self.knots.s[-1], np.inf))
+
     def qp(self, shortfall: Any, qp_lambda: Any, tolerance: float = 1e-8) -> Solutions:
         """Solve QP(λ, r) for each input.
 

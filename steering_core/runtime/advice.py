@@ -82,6 +82,7 @@ NEEDS = {
     "norm_matched": Needs(("rows_per_class",), other=_SAE),
     "divergence": Needs(("batch_tokens",), model=True),
     "elsewhere_text": Needs(("batch_tokens",), model=True),
+    "try_layer": Needs(("new_tokens", "max_tokens"), batch="batch_prompts", model=True),
     "judge": Needs(("batch_tokens",), other="choose a smaller classifier", model=True),
     "features_page": Needs(other=_SAE),
     "corrsteer_select": Needs(("new_tokens",), batch="batch_rows", other=_SAE, model=True),

@@ -21,9 +21,6 @@ from steering_core.tables.columns import column_names, interval_cells, validate_
 #: Significance level and power of :func:`detectable`.
 LEVEL, POWER = 0.05, 0.8
 
-#: The fixed directions that steer densely; the best of them on validation prompts is a reference.
-DENSE = ("caa_mean_diff", "caa_contrastive", "caa_repe")
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -40,35 +37,29 @@ class Reference:
     index: int
 
 
-def references(pareto: pd.DataFrame) -> list[Reference]:
+def references(pareto: pd.DataFrame, dense: str | None) -> list[Reference]:
     """Return the references of an experiment, as far as it has them.
 
-    A random direction and the best dense direction stand at their selected strengths. The best
-    dense direction has the highest target rate on the validation prompts, then the least KL: no
-    reported text chooses it.
+    A random direction and the best dense direction stand at their selected strengths, which
+    validation prompts chose.
 
     Args:
         pareto: the table ``pareto``.
+        dense: the best dense direction, :func:`dense_method` of the table ``matched``.
     """
     index = pareto.groupby("method", sort=False).cumcount()
     numbered = pareto.assign(strength_index=index)
     chosen = numbered[numbered["selected"].fillna(False).astype(bool)]
     found = []
-    for name, methods in (
-        (BASELINE, [BASELINE]),
-        ("random_direction", ["random_direction"]),
-        ("best_dense", [*DENSE]),
+    for name, method in (
+        (BASELINE, BASELINE),
+        ("random_direction", "random_direction"),
+        ("best_dense", dense),
     ):
         rows = numbered if name == BASELINE else chosen
-        rows = rows[rows["method"].isin(methods)]
-        rows = rows.sort_values(
-            ["validation_classifier_rate", "validation_kl_mean"],
-            ascending=[False, True],
-            kind="stable",
-        )
+        rows = rows[rows["method"] == method]
         if len(rows):
-            best = rows.iloc[0]
-            found.append(Reference(name, best["method"], int(best["strength_index"])))
+            found.append(Reference(name, str(method), int(rows["strength_index"].iloc[0])))
     return found
 
 
@@ -90,6 +81,8 @@ def difference_table(
     pareto: pd.DataFrame,
     judges: Sequence[str],
     target_class: int,
+    *,
+    dense: str | None,
     **boot: Any,
 ) -> pd.DataFrame:
     """Return the table ``differences`` as ``columns.yaml`` describes it.
@@ -102,12 +95,13 @@ def difference_table(
         pareto: the table ``pareto``.
         judges: names of the judges, the headline first.
         target_class: the class that steering aims at.
+        dense: the best dense direction, as for :func:`references`.
         **boot: ``seed`` and ``n_resamples``.
     """
     made = texts[texts["n_tokens"] > 0].assign(kl=lambda rows: rows["kl_sum"] / rows["n_tokens"])
     index = pareto.groupby("method", sort=False).cumcount()
     strengths = pareto.assign(strength_index=index)
-    compared = references(pareto)
+    compared = references(pareto, dense)
     rows = []
     for number, judge in enumerate(judges):
         suffix = "" if number == 0 else f"_{judge}"

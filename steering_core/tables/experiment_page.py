@@ -59,6 +59,8 @@ RESULTS = {
     "elsewhere.svg": "what steering costs on other text and tasks, as a picture",
     "norm_matched.csv": "programs and fixed directions at the same norm on every row",
     "norm_matched.svg": "programs and fixed directions at the same norm, as a picture",
+    "layer_effect.csv": "what the same effect costs at each layer that was tried",
+    "layer_effect.svg": "what the same effect costs at each layer that was tried, as a picture",
     "sweep.svg": "where in the model the concept can be read",
     "sweep.csv": "the layer sweep",
     "frontier.svg": "what the programs can reach at every setting, computed exactly",

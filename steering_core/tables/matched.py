@@ -1,11 +1,11 @@
 """The comparison at matched effect: what each method costs where all have the same effect.
 
 :func:`measure_points` averages the texts of every strength, in all resamples of the prompts at
-once. :func:`matched_table` joins the strengths to curves, finds where each reaches the effect and
-compares it, resample by resample, with the best dense direction.
+once. :func:`compare` joins the strengths to curves and finds where each reaches the effect.
+:func:`matched_table` compares them, resample by resample, with the best dense direction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from steering_core.config.methods import BASELINE
+from steering_core.config.task import Task
 from steering_core.methods.solutions import solved
 from steering_core.statistics.bootstrap import resampled_sums
 from steering_core.statistics.matched_effect import (
@@ -24,7 +25,7 @@ from steering_core.statistics.matched_effect import (
 )
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, validate_table
-from steering_core.tables.pareto import Measured
+from steering_core.tables.pareto import Measured, gather
 
 _KEY = ["method", "strength_index"]
 _RANDOM = "random_direction"
@@ -62,17 +63,6 @@ class Points:
     l0: Samples
     effects: dict[Measure, Samples]
     unsteered: dict[Measure, float]
-
-
-def judge_name(classifier: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> str:
-    """Return the name of the first judge of a task from its section ``classifier``."""
-    if classifier is None:
-        return "evaluation probe"
-    first = classifier if isinstance(classifier, Mapping) else classifier[0]
-    for kind in ("model", "builtin"):
-        if first.get(kind):
-            return first[kind]
-    return "lexicon" if first.get("lexicon") else "language model behind a server"
 
 
 def text_measures(texts: pd.DataFrame, judge: str, target_class: int) -> dict[Measure, pd.Series]:
@@ -276,8 +266,17 @@ def _estimates(name: str, samples: Samples) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Curve:
-    """A curve of one method: its rows in ``about``, and where it reaches the effect."""
+class Curve:
+    """A curve of one method: its rows in ``about``, and where it reaches the effect.
+
+    Attributes:
+        method: whose strengths it joins.
+        name: what varies along it, and what is held.
+        kind: as in :func:`with_curves`.
+        rows: numbers of its points, those that are whole.
+        fitted: None without such points.
+        place: where it reaches the effect; None if it is not fitted or there is no effect.
+    """
 
     method: str
     name: str
@@ -288,6 +287,7 @@ class _Curve:
 
     @property
     def label(self) -> str:
+        """Its method and name, as the column ``reference`` has them."""
         return f"{self.method}, {self.name}"
 
     @property
@@ -297,12 +297,13 @@ class _Curve:
 
     @property
     def best(self) -> float:
+        """Its largest effect."""
         return -np.inf if self.fitted is None else float(self.fitted.effect[-1, 0])
 
 
 def _curves(
     points: Points, about: pd.DataFrame, measure: Measure, effect: float | None
-) -> list[_Curve]:
+) -> list[Curve]:
     """Return every curve, with only the points that are whole on it."""
     found = []
     for (method, name), rows in about.groupby(["method", "curve"], sort=False):
@@ -314,7 +315,7 @@ def _curves(
         if len(on):
             fitted = EffectCurve.fit(points.kl[on], points.effects[measure][on])
             place = fitted.reaches(effect) if effect is not None else None
-        found.append(_Curve(method, name, rows["kind"].iloc[0], on, fitted, place))
+        found.append(Curve(method, name, rows["kind"].iloc[0], on, fitted, place))
     return found
 
 
@@ -329,16 +330,71 @@ def effect_to_match(points: Points, measure: Measure, budget: float) -> float | 
     return float(best / 2) if best > 0 else None
 
 
-def _chosen(curves: list[_Curve], kind: str) -> int | None:
+def dense_method(matched: pd.DataFrame) -> str | None:
+    """Return the best dense direction by the first judge, from the table ``matched``.
+
+    This is the one reference of all tables. None if the experiment has no dense direction.
+    """
+    if matched.empty or pd.isna(matched["reference"].iloc[0]):
+        return None
+    return str(matched["reference"].iloc[0]).partition(", ")[0]
+
+
+def _chosen(curves: list[Curve], kind: str) -> int | None:
     """Return the number of the best curve of a kind: by KL at the effect, then by effect."""
     own = [number for number, curve in enumerate(curves) if curve.kind == kind]
     own = [number for number in own if curves[number].fitted is not None]
     return min(own, key=lambda number: (curves[number].kl, -curves[number].best), default=None)
 
 
-def matched_table(
+@dataclass(frozen=True)
+class AtEffect:
+    """The curves by one judge and measure, where they have one effect.
+
+    Attributes:
+        measure: judge and measure.
+        effect: the matched effect; None if no strength has one.
+        curves: on the reported prompts.
+        choice: the same curves on the prompts that choose between them.
+    """
+
+    measure: Measure
+    effect: float | None
+    curves: list[Curve]
+    choice: list[Curve]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All curves of an experiment by every judge and measure.
+
+    Attributes:
+        points: of the reported prompts.
+        about: of :func:`with_curves`.
+        groups: by judge and measure; the first judge's rate comes first.
+        validated: whether validation prompts set the effect and choose.
+    """
+
+    points: Points
+    about: pd.DataFrame
+    groups: list[AtEffect]
+    validated: bool
+
+    def shared_cells(self, group: AtEffect, experiment: str, seed: int) -> dict[str, Any]:
+        """Return the cells that all rows of a judge and measure have."""
+        return {
+            "experiment": experiment,
+            "seed": seed,
+            "judge": group.measure[0],
+            "measure": group.measure[1],
+            "effect": np.nan if group.effect is None else group.effect,
+            "unsteered": self.points.unsteered[group.measure],
+            "n_prompts": self.points.n_prompts,
+        }
+
+
+def compare(
     measured: Measured,
-    experiment: str,
     *,
     judge: str,
     target_class: int = 1,
@@ -347,15 +403,14 @@ def matched_table(
     seed: int = 0,
     n_resamples: int = 2000,
     draws: int = 1,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the tables ``matched`` and ``effect_curves`` as ``columns.yaml`` describes them.
+) -> Comparison:
+    """Fit the curves of all methods, and find where they reach the effect.
 
-    The best dense direction and the best curve of each kind are chosen on validation prompts.
-    Chosen on the reported prompts, the best of several would look better than it is.
+    The validation prompts set the effect and choose between curves. Chosen on the reported prompts,
+    the best of several would look better than it is.
 
     Args:
         measured: of :func:`steering_core.tables.pareto.gather`.
-        experiment: name of the experiment.
         judge: name of the first judge.
         target_class: class that the task steers to.
         effect: the change of the first judge's rate to match; None for half of the largest.
@@ -376,74 +431,96 @@ def matched_table(
     )
     about = with_curves(points, prompts)
     about = about.assign(n_texts=draws * about["n_texts"])
-    choosing, warnings = points, []
-    if measured.validation_texts is None:
-        warnings.append(
-            "there are no validation prompts (n_validation_prompts), so the best curve of each "
-            "kind is chosen on the reported prompts, which favours it"
-        )
-    else:
-        texts = measured.validation_texts
+    choosing, texts = points, measured.validation_texts
+    if texts is not None:
         choosing = measure_points(texts, None, text_measures(texts, judge, target_class))
-    rows: list[dict[str, Any]] = []
+    groups = []
     for number, measure in enumerate(points.effects):
         level = effect if number == 0 and effect is not None else None
         on = choosing if measure in choosing.effects else points
         if level is None:
             level = effect_to_match(on, measure, budget)
-        shared = {
-            "experiment": experiment,
-            "seed": seed,
-            "judge": measure[0],
-            "measure": measure[1],
-            "effect": np.nan if level is None else level,
-            "unsteered": points.unsteered[measure],
-            "n_prompts": points.n_prompts,
-        }
-        reported = _curves(points, about, measure, level)
-        choice = reported
-        if measured.validation_texts is not None and on is choosing:
+        curves = choice = _curves(points, about, measure, level)
+        if texts is not None and on is choosing:
             same = choosing.about.merge(
                 about[[*_KEY, "curve", "kind"]], on=_KEY, how="inner", validate="one_to_one"
             )
             by_name = {c.label: c for c in _curves(choosing, same, measure, level)}
-            choice = [by_name.get(c.label, _unmeasured(c)) for c in reported]
-        for row in _rows(points, about, reported, choice, level, warnings):
-            if measured.validation_texts is None:
+            choice = [by_name.get(c.label, _unmeasured(c)) for c in curves]
+        groups.append(AtEffect(measure, level, curves, choice))
+    return Comparison(points, about, groups, texts is not None)
+
+
+def read_comparison(files: Any, task: Task, settings: Mapping[str, Any]) -> Comparison:
+    """Return the comparison of an experiment from the files of its stages.
+
+    Args:
+        files: paths ``solutions`` and ``divergence`` (several each), ``effects`` and ``judged``.
+        task: of the experiment.
+        settings: ``seed``, ``bootstrap_resamples``, ``selection_kl`` and ``matched_effect``.
+    """
+    judged = pd.read_parquet(files.judged)
+    measured = gather(
+        pd.read_parquet([*files.solutions]),
+        pd.read_parquet(files.effects),
+        [pd.read_parquet(path) for path in files.divergence],
+        judged,
+    )
+    effect = settings["matched_effect"]
+    return compare(
+        measured,
+        judge=task.judge_names[0],
+        target_class=task.target_class,
+        effect=None if effect == "half" else effect,
+        budget=settings["selection_kl"],
+        seed=settings["seed"],
+        n_resamples=settings["bootstrap_resamples"],
+        draws=int(judged["draw"].nunique()),
+    )
+
+
+def matched_table(
+    compared: Comparison, experiment: str, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables ``matched`` and ``effect_curves`` as ``columns.yaml`` describes them.
+
+    Args:
+        compared: of :func:`compare`.
+        experiment: name of the experiment.
+        seed: seed of the resampling.
+    """
+    warnings = []
+    if not compared.validated:
+        warnings.append(
+            "there are no validation prompts (n_validation_prompts), so the best curve of each "
+            "kind is chosen on the reported prompts, which favours it"
+        )
+    rows: list[dict[str, Any]] = []
+    for group in compared.groups:
+        for row in _rows(compared, group, warnings):
+            if not compared.validated:
                 row["validation_kl"] = np.nan
-            rows.append(shared | row)
+            rows.append(compared.shared_cells(group, experiment, seed) | row)
     names = column_names("matched")
     table = pd.DataFrame(rows, columns=names)
     table["reference"] = table["reference"].astype(object)
     validate_table(table, "matched")
-    return table, effect_curves_table(points, about, experiment, seed)
+    return table, effect_curves_table(compared.points, compared.about, experiment, seed)
 
 
-def _unmeasured(curve: _Curve) -> _Curve:
-    return _Curve(curve.method, curve.name, curve.kind, curve.rows[:0], None, None)
+def _unmeasured(curve: Curve) -> Curve:
+    return Curve(curve.method, curve.name, curve.kind, curve.rows[:0], None, None)
 
 
-def _rows(
-    points: Points,
-    about: pd.DataFrame,
-    curves: list[_Curve],
-    choice: list[_Curve],
-    effect: float | None,
-    warnings: list[str],
-) -> list[dict[str, Any]]:
-    """Return a row per curve; ``choice`` has the same curves on the prompts that choose."""
+def _rows(compared: Comparison, group: AtEffect, warnings: list[str]) -> list[dict[str, Any]]:
+    """Return a row per curve."""
+    points, about, curves, choice = compared.points, compared.about, group.curves, group.choice
     best = {kind: _chosen(choice, kind) for kind in {curve.kind for curve in curves}}
     dense = best.get("dense")
     reference = None if dense is None else curves[dense]
     found = []
     for number, curve in enumerate(curves):
-        strengths = about[(about["method"] == curve.method) & (about["curve"] == curve.name)]
-        said = list(warnings)
-        if 0 < len(curve.rows) < len(strengths):
-            said.append(
-                f"{len(strengths) - len(curve.rows)} of {len(strengths)} strengths are not on the "
-                "curve: they could not steer every prompt and position"
-            )
+        strengths = strengths_of(about, curve)
         row = {
             "method": curve.method,
             "curve": curve.name,
@@ -453,22 +530,39 @@ def _rows(
             "validation_kl": choice[number].kl if np.isfinite(choice[number].kl) else np.nan,
             "reference": None if reference is None else reference.label,
             "best_of_kind": number == best[curve.kind],
-            **_at_the_effect(points, about, curve),
-            **_against(curve, reference, effect),
+            **at_the_effect(points, about, curve),
+            **against(curve, reference, group.effect),
         }
-        if curve.place is not None and curve.place.reached[0] and curve.place.after[0] == 1:
-            said.append(
-                "the effect is reached below the weakest strength that was run, so the costs are "
-                "interpolated from the unsteered point"
-            )
+        said = [*warnings, *warnings_of(about, curve)]
         found.append(row | {"warnings": warnings_cell(said) or None})
     return found
+
+
+def strengths_of(about: pd.DataFrame, curve: Curve) -> pd.DataFrame:
+    """Return all strengths of a curve, also those that are not on it."""
+    return about[(about["method"] == curve.method) & (about["curve"] == curve.name)]
+
+
+def warnings_of(about: pd.DataFrame, curve: Curve) -> list[str]:
+    """Return what to know before quoting a curve."""
+    said, n = [], len(strengths_of(about, curve))
+    if 0 < len(curve.rows) < n:
+        said.append(
+            f"{n - len(curve.rows)} of {n} strengths are not on the curve: they could not steer "
+            "every prompt and position"
+        )
+    if curve.place is not None and curve.place.reached[0] and curve.place.after[0] == 1:
+        said.append(
+            "the effect is reached below the weakest strength that was run, so the costs are "
+            "interpolated from the unsteered point"
+        )
+    return said
 
 
 _COSTS = ("perplexity", "residual_norm", "l0")
 
 
-def _at_the_effect(points: Points, about: pd.DataFrame, curve: _Curve) -> dict[str, Any]:
+def at_the_effect(points: Points, about: pd.DataFrame, curve: Curve) -> dict[str, Any]:
     """Return the status of a curve, how far it reaches, and its costs at the effect."""
     empty = dict.fromkeys(["best_effect", "best_effect_kl", "reached_share", "strength"], np.nan)
     for name in ("kl", *_COSTS):
@@ -501,7 +595,7 @@ def _at_the_effect(points: Points, about: pd.DataFrame, curve: _Curve) -> dict[s
     return {"status": "reached", **cells}
 
 
-def _against(curve: _Curve, reference: _Curve | None, effect: float | None) -> dict[str, Any]:
+def against(curve: Curve, reference: Curve | None, effect: float | None) -> dict[str, Any]:
     """Compare a curve with the reference, resample by resample."""
     cells: dict[str, Any] = {}
     for name in ("kl_ratio", "kl_difference", "effect_difference"):

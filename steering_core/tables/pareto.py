@@ -130,7 +130,11 @@ def pareto_table(subject: Subject, measured: Measured, settings: "Settings") -> 
         for index in _strengths(measured.solutions, method)
     ]
     table = _with_selection(
-        pd.DataFrame(rows), measured.validation_texts, settings.selection_kl, boot
+        pd.DataFrame(rows),
+        measured.validation_texts,
+        settings.selection_kl,
+        boot,
+        draws=settings.draws,
     )
     # Both axes of the frontier are over prompts, so test rows do not decide which rows compete.
     whole = table["feasible_fraction_prompts"].isna() | (table["feasible_fraction_prompts"] == 1)
@@ -148,14 +152,19 @@ def pareto_table(subject: Subject, measured: Measured, settings: "Settings") -> 
 
 
 def _with_selection(
-    table: pd.DataFrame, texts: pd.DataFrame | None, budget: float, boot: dict[str, int]
+    table: pd.DataFrame,
+    texts: pd.DataFrame | None,
+    budget: float,
+    boot: dict[str, int],
+    *,
+    draws: int,
 ) -> pd.DataFrame:
     """Add the columns of the validation prompts; without such prompts their cells are empty."""
     if texts is None:
         chosen = [name for name in column_names("pareto") if name.startswith("validation_")]
         table = table.assign(**dict.fromkeys(chosen, np.nan), n_validation_texts=np.nan)
         return table.assign(selected=pd.array([pd.NA] * len(table), dtype="boolean"))
-    chosen = select_strengths(texts, budget, **boot).astype({"selected": "boolean"})
+    chosen = select_strengths(texts, budget, draws=draws, **boot).astype({"selected": "boolean"})
     table = table.merge(chosen, on=["method", "strength_index"], how="left", validate="one_to_one")
     rate = table["validation_classifier_rate"]
     unsteered = rate[table["method"] == BASELINE].mean()  # of one row

@@ -2,13 +2,21 @@
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from steering_core.statistics.bootstrap import mean_interval
 from steering_core.tables.columns import interval_cells
 
+_ROUNDING = 1e-12  # of a mean of shares
+
 
 def select_strengths(
-    texts: pd.DataFrame, budget: float, *, seed: int = 0, n_resamples: int = 2000
+    texts: pd.DataFrame,
+    budget: float,
+    *,
+    draws: int = 1,
+    seed: int = 0,
+    n_resamples: int = 2000,
 ) -> pd.DataFrame:
     """Select one strength of each method on the validation prompts.
 
@@ -19,10 +27,16 @@ def select_strengths(
     within one standard error of the method's best, it selects the one with the least KL; the first
     one wins ties. No probe is used, so the programs gain nothing from enforcing one.
 
+    With several draws of a prompt, the standard error is that of the difference to the best over
+    the same prompts, so that what makes a prompt easy at every strength does not count. One text a
+    prompt is too coarse for that: most prompts have the same verdict at two strengths, and the
+    error of the few that differ is too small. Then it is the error of the best share.
+
     Args:
         texts: a row per (method, strength, validation prompt): ``kl_sum``, ``n_tokens``,
             ``judged``, and, for methods solved at every position, ``unsolved_positions``.
         budget: largest mean KL to the unsteered model, nats per token.
+        draws: number of texts of each prompt that a row of ``texts`` was joined from.
         seed: seed of the bootstrap.
         n_resamples: number of bootstrap samples.
 
@@ -54,11 +68,31 @@ def select_strengths(
         )
     table = pd.DataFrame(rows)
     competing = table[table["whole"] & (table["validation_kl_mean"] <= budget)]
-    for _, strengths in competing.groupby("method"):
+    for method, strengths in competing.groupby("method"):
         rate = strengths["validation_classifier_rate"].to_numpy()
-        close = rate >= rate.max() - standard_error(rate.max(), strengths["n"].iloc[0])
+        error = standard_error(rate.max(), strengths["n"].iloc[0])
+        if draws > 1:
+            own = texts[texts["method"] == method]
+            judged = own.pivot(index="example_id", columns="strength_index", values="judged")
+            error = paired_errors(judged[strengths["strength_index"]].to_numpy(), rate.argmax())
+        close = rate >= rate.max() - error - _ROUNDING
         table.loc[strengths["validation_kl_mean"][close].idxmin(), "selected"] = True
     return table.drop(columns=["n", "whole"])
+
+
+def paired_errors(
+    judged: Float[np.ndarray, "prompts strengths"], best: int
+) -> Float[np.ndarray, " strengths"]:
+    """Return the standard error of the mean difference between each strength and the best one.
+
+    Args:
+        judged: share of the draws of a prompt that the judge puts in the target class.
+        best: number of the strength to compare with; its own error is 0.
+    """
+    differences = judged - judged[:, [best]]
+    if len(differences) < 2:
+        return np.zeros(differences.shape[1])
+    return differences.std(axis=0, ddof=1) / np.sqrt(len(differences))
 
 
 def standard_error(rate: float, n: int) -> float:

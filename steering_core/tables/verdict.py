@@ -4,8 +4,9 @@ Each sentence is made from cells of the tables by a rule, and left out if a cell
 empty. A difference is called one only if its interval says so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,19 @@ import pandas as pd
 from steering_core.config.methods import BASELINE, is_adaptive
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.columns import column_names, validate_table
+from steering_core.tables.evidence import (
+    disagreements,
+    judge_sentences,
+    power_facts,
+    power_sentences,
+)
 from steering_core.tables.frontier_verdict import frontier_verdict, is_true, strength_label
 from steering_core.tables.matched import curve_names
+from steering_core.tables.price import price_sentences
 
 _SYMBOLS = {"lambda": "λ", "epsilon": "ε"}
+_SPARSE = "the sparse method is cheaper, beyond noise"
+_DENSE = "the dense direction is cheaper, beyond noise"
 #: Programs whose place on the frontier is always stated, besides the best sparse method.
 _PROGRAMS = ("qp_optimal", "convex_optimal")
 
@@ -137,6 +147,12 @@ def _features(row: pd.Series) -> str:
     return f"{text} at its first edit" if is_adaptive(row["method"]) else text
 
 
+def _made_of(row: pd.Series) -> str:
+    """Return a sparse method with its number of features, said once."""
+    name = str(row["method"]) if "features=" in str(row["curve"]) else _name(row)
+    return f"{name} with {_features(row)}"
+
+
 def _reached(row: pd.Series | None) -> bool:
     return row is not None and row["status"] == "reached"
 
@@ -160,10 +176,7 @@ def headline(compared: _Compared) -> str:
         why = (
             "there is no dense direction" if dense is None else f"{_name(dense)} does not get there"
         )
-        return (
-            f"{moved}, {_name(sparse)} with {_features(sparse)} costs "
-            f"{_number(sparse['kl'])} nats per token; {why}."
-        )
+        return f"{moved}, {_made_of(sparse)} costs {_number(sparse['kl'])} nats per token; {why}."
     costs = f"the best dense direction, {_name(dense)}, costs {_number(dense['kl'])} nats per token"
     if not _reached(sparse):
         why = "no method made of features was run"
@@ -172,7 +185,7 @@ def headline(compared: _Compared) -> str:
         return f"{moved}, {costs}; {why}."
     ratio = f"{_number(sparse['kl_ratio'])} times as much ({_interval(sparse, 'kl_ratio')})"
     return (
-        f"{moved}, {costs}; the best sparse method, {_name(sparse)} with {_features(sparse)}, "
+        f"{moved}, {costs}; the best sparse method, {_made_of(sparse)}, "
         f"costs {_number(sparse['kl'])}, {ratio}: {_call(sparse)}."
     )
 
@@ -181,9 +194,9 @@ def _call(row: pd.Series) -> str:
     """Say whether a ratio of costs is more than noise."""
     low, high = row["kl_ratio_ci_low"], row["kl_ratio_ci_high"]
     if pd.notna(high) and high < 1:
-        return "the sparse method is cheaper, beyond noise"
+        return _SPARSE
     if pd.notna(low) and low > 1:
-        return "the dense direction is cheaper, beyond noise"
+        return _DENSE
     return "this run cannot tell the two apart"
 
 
@@ -233,7 +246,7 @@ def _sparsity(compared: _Compared, factor: float) -> str | None:
         near = sparse.sort_values("kl_ratio", kind="stable").iloc[0]
         text = (
             f"No method made of features comes within {factor:g} times the KL of the best dense "
-            f"direction. The nearest is {_name(near)} with {_features(near)}, at "
+            f"direction. The nearest is {_made_of(near)}, at "
             f"{_number(near['kl_ratio'])} times ({_interval(near, 'kl_ratio')})."
         )
     else:
@@ -250,7 +263,7 @@ def _sparsity(compared: _Compared, factor: float) -> str | None:
     least = ends.iloc[0]
     if (least["method"], least["curve"]) != (near["method"], near["curve"]):
         text += (
-            f" The sparsest, {_name(least)} with {_features(least)}, needs "
+            f" The sparsest, {_made_of(least)}, needs "
             f"{_number(least['kl_ratio'])} times ({_interval(least, 'kl_ratio')})."
         )
     return text
@@ -280,17 +293,8 @@ def _selected(summary: pd.DataFrame, compared: _Compared) -> list[str]:
     return found
 
 
-def _power(summary: pd.DataFrame, compared: _Compared) -> str | None:
-    """Say how wide the intervals of a change are: smaller changes are noise in this run."""
-    steered = summary[summary["method"] != BASELINE]
-    half = ((steered["effect_high"] - steered["effect_low"]) / 2).dropna()
-    if half.empty:
-        return None
-    first = compared.first
-    return (
-        f"{first['n_prompts']:g} prompts with {_per_prompt(first)} give a change an interval of "
-        f"± {_number(half.median())} (median of the methods); smaller differences are noise here."
-    )
+def _prompts(first: pd.Series) -> str:
+    return f"{first['n_prompts']:g} prompts with {_per_prompt(first)}"
 
 
 def _per_prompt(first: pd.Series) -> str:
@@ -308,9 +312,9 @@ def _by_judge(compared: _Compared) -> str | None:
             else None
         )
     return (
-        f"By {compared.by}, at a change of {_number(compared.first['effect'])}: {_name(sparse)} "
-        f"with {_features(sparse)} costs {_number(sparse['kl_ratio'])} times the KL of "
-        f"{_name(dense)} ({_interval(sparse, 'kl_ratio')}): {_call(sparse)}."
+        f"By {compared.by}, at a change of {_number(compared.first['effect'])}: "
+        f"{_made_of(sparse)} costs {_number(sparse['kl_ratio'])} times the KL of {_name(dense)} "
+        f"({_interval(sparse, 'kl_ratio')}): {_call(sparse)}."
     )
 
 
@@ -340,33 +344,54 @@ def _distrust(pareto: pd.DataFrame, compared: _Compared) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def verdict(
-    pareto: pd.DataFrame, matched: pd.DataFrame, summary: pd.DataFrame, *, factor: float = 1.5
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one run that its verdict is made from.
+
+    Attributes:
+        pareto: the table ``pareto``.
+        matched: the table ``matched``.
+        price: the table ``price``; None leaves its sentences out, as for the next two.
+        differences: the table ``differences``.
+        judges: the table ``judges``.
+    """
+
+    pareto: pd.DataFrame
+    matched: pd.DataFrame
+    price: pd.DataFrame | None = None
+    differences: pd.DataFrame | None = None
+    judges: pd.DataFrame | None = None
+
+
+def verdict(tables: Tables, summary: pd.DataFrame, *, factor: float = 1.5) -> dict[str, Any]:
     """Return the verdict: the keys of ``verdict.json`` that docs/columns.md describes.
 
     Args:
-        pareto: pareto table of one experiment.
-        matched: table ``matched`` of the same run.
+        tables: of one run.
         summary: table ``summary`` of the same run.
         factor: how many times the KL of the best dense direction counts as near it.
     """
+    pareto, matched = tables.pareto, tables.matched
     first = pareto.iloc[0]
     about = {name: first[name] for name in ("experiment", "model", "task", "layer", "seed")}
     if matched.empty:
         texts = {"headline": "No method steered, so there is nothing to compare.", "sentences": []}
-        empty = dict.fromkeys(["matched", "reference", "sparse", "fewest"])
+        empty = dict.fromkeys(["matched", "reference", "sparse", "fewest", "power"])
         return _plain({**about, **texts, "distrust": [], **empty, "by_judge": []})
     groups = [_compared(rows) for _, rows in matched.groupby(["judge", "measure"], sort=False)]
     main, further = groups[0], groups[1:]
+    sparse = None if main.sparse is None else str(main.sparse["method"])
+    power = partial(power_sentences, prompts=_prompts(main.first), sparse=sparse)
     sentences: list[tuple[str, str | None]] = [
         ("cheapest", _cheapest(main)),
         ("reach", _not_reached(main)),
         ("sparsity", _sparsity(main, factor)),
+        *(("price", text) for text in _of(tables.price, price_sentences)),
         *(("selected", text) for text in _selected(summary, main)),
         *(("judges", _by_judge(group)) for group in further),
+        *(("judges", text) for text in _of(tables.judges, judge_sentences)),
         *(("frontier", text) for text in frontier_sentences(pareto, main.sparse)),
-        ("power", _power(summary, main)),
+        *(("power", text) for text in _of(tables.differences, power)),
         ("setting", _setting(first, main)),
     ]
     fewest = fewest_features(main.rows, factor)
@@ -375,11 +400,18 @@ def verdict(
             **about,
             "headline": headline(main),
             "sentences": [{"about": key, "text": text} for key, text in sentences if text],
-            "distrust": _distrust(pareto, main),
+            "distrust": [
+                *_of(tables.differences, disagreements),
+                *_opposite(groups),
+                *_distrust(pareto, main),
+            ],
             "matched": {name: main.first[name] for name in _MATCHED},
             "reference": _facts(main.dense),
             "sparse": _facts(main.sparse),
             "fewest": None if fewest is None else {**_facts(fewest), "factor": factor},
+            "power": None
+            if tables.differences is None
+            else power_facts(tables.differences, sparse),
             "by_judge": [
                 {
                     "judge": group.first["judge"],
@@ -391,6 +423,24 @@ def verdict(
             ],
         }
     )
+
+
+def _of(table: pd.DataFrame | None, sentences: Callable[[pd.DataFrame], list[str]]) -> list[str]:
+    return [] if table is None else sentences(table)
+
+
+def _opposite(groups: list[_Compared]) -> list[str]:
+    """Say that judges disagree on which of the two best methods is cheaper, each beyond noise."""
+    calls: dict[str, list[str]] = {_SPARSE: [], _DENSE: []}
+    for group in groups:
+        if _reached(group.dense) and _reached(group.sparse):
+            call = _call(group.sparse)
+            if call in calls:
+                calls[call].append(group.by)
+    if not all(calls.values()):
+        return []
+    said = "; ".join(f"{call}: by {' and '.join(by)}" for call, by in calls.items())
+    return [f"judges disagree on what is cheaper: {said}"]
 
 
 _MATCHED = ("judge", "measure", "effect", "unsteered", "n_prompts", "n_texts")

@@ -596,6 +596,18 @@ def test_a_shrinkage_that_is_no_share_is_refused(shrinkage):
         ({"concept_direction": ["probe", "probe"]}, "has an entry twice"),
         ({"concept_direction": "mean_diff"}, "did you mean 'mean_difference'"),
         ({"name": "qp_optimal"}, "qp_optimal is the name of a method"),
+        ({"features": [1, 2]}, "features is for a qp with mode: uniform and one"),
+        (
+            {"mode": "uniform", "qp_lambda": None, "features": [1]}
+            | {"concept_direction": ["probe", "repe"]},
+            "features is for a qp with mode: uniform and one direction",
+        ),
+        ({"mode": "uniform", "features": [1, 2]}, "a program qp takes no qp_lambda"),
+        (
+            {"mode": "uniform", "qp_lambda": None, "features": [1], "concept_direction": "repe"},
+            "programs.mine: features needs the dense end of its curve",
+        ),
+        ({"mode": "uniform", "qp_lambda": None, "features": [2, 2]}, "has an entry twice"),
     ],
 )
 def test_a_program_that_cannot_be_solved_is_refused_with_the_reason(program, reason):
@@ -671,3 +683,28 @@ def test_a_method_may_stand_behind_a_gate():
 def test_a_gate_without_a_condition_or_a_method_is_refused(gated, reason):
     with pytest.raises(ConfigError, match=reason):
         resolve(with_gate(**gated), "demo")
+
+
+def test_counts_of_features_need_a_dense_program_with_their_margin():
+    counted = {"mode": "uniform", "qp_lambda": None, "concept_direction": "mean_difference"}
+    found = resolve(with_program(features=[1, 4], **counted), "demo").settings
+    assert found.programs["mine"].features == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"effect_layers": [1]}, "two layers or more"),
+        ({"effect_layers": [1, 1]}, "has an entry twice"),
+        ({"effect_layers": [0, 3], "layers": [0, 1]}, "layers does not have 3"),
+        ({"effect_layers": [0, 1], "n_validation_prompts": 0}, "needs n_validation_prompts"),
+    ],
+)
+def test_layers_that_cannot_be_tried_are_refused_with_the_reason(changed, reason):
+    raw = copy.deepcopy(PUBLISHED)
+    raw["experiments"]["demo"]["settings"] |= {"layer": "effect", **changed}
+    with pytest.raises(ConfigError, match=reason):
+        resolve(raw, "demo")
+    raw["experiments"]["demo"]["settings"] |= {"layers": "all", "n_validation_prompts": 5}
+    raw["experiments"]["demo"]["settings"]["effect_layers"] = [0, 1]
+    assert resolve(raw, "demo").settings.layer == "effect"

@@ -65,11 +65,26 @@ def test_what_the_demo_prints_is_read_off_its_table(world):
     assert "pareto.svg" in text
 
 
+def test_the_price_of_sparsity_goes_from_one_feature_to_the_dense_vector(world):
+    table = pd.read_csv(world / "price.csv")
+    validate_table(table, "price")
+    first = table[table["measure"] == "rate"]
+    sparse, dense = (first[first["features"].notna() == made] for made in (True, False))
+    assert sparse["features"].tolist() == [1, 2, 4, 8, 16, 32] and len(dense) == 1
+    assert (sparse["l0"] <= sparse["features"]).all() and sparse["l0"].iloc[0] == 1
+    assert sparse["l0"].is_monotonic_increasing and dense["l0"].isna().all()
+    assert dense["method"].tolist() == ["mean_difference_dense"]
+    said = json.loads((world / "verdict.json").read_text(encoding="utf-8"))["sentences"]
+    if dense["status"].eq("reached").all() and sparse["kl_ratio"].notna().any():
+        assert "price" in {sentence["about"] for sentence in said}
+
+
 def test_every_product_is_there(world):
     pictures = ("pareto.svg", "sweep.svg", "frontier.svg", "variants.svg", "norm_matched.svg")
     for name in (
         *pictures,
         "matched.svg",
+        "price.svg",
         "index.html",
         "pareto.html",
         "generations.html",

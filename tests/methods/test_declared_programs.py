@@ -52,6 +52,7 @@ def declared(**changed):
         "feature_cost": "unit",
         "tau": [1.0, 2.0],
         "qp_lambda": [0.5],
+        "features": None,
         "epsilon": None,
     }
     return SimpleNamespace(**{**plain, **changed})
@@ -284,6 +285,27 @@ def test_the_strengths_are_in_the_order_of_the_registered_programs():
     ]  # fmt: skip
     socp = program_grid("mine", declared(program="socp", epsilon=[3.0, 5.0]))
     assert [(p.strength, p.tau) for p in socp] == [(3.0, 1.0), (5.0, 1.0), (3.0, 2.0), (5.0, 2.0)]
+
+
+@pytest.mark.parametrize("metric", ["identity", "covariance"])
+def test_counts_of_features_are_met_on_the_exact_path(metric):
+    counts = [1, 2, 4, 1000]
+    found = solve(qp_lambda=None, features=counts, metric=metric)
+    rows = found.rows.drop_duplicates("strength_index")
+    assert (found.rows["status"] == "optimal").all()
+    assert list(rows["strength_name"].unique()) == [f"tau at features={n}" for n in counts]
+    assert list(rows["l0"][:6]) == [1, 1, 2, 2, 4, 4]
+    # At a count the margins share a direction; with more features the vector is shorter in the
+    # metric, down to the dense optimum's length.
+    np.testing.assert_allclose(found.vectors[1::2], 2 * found.vectors[::2], rtol=1e-6)
+    floor = solve(program="dense", qp_lambda=None, metric=metric)
+    square = np.eye(len(found.weight)) if found.metric is None else found.metric
+    lengths = [float(np.sqrt(v @ square @ v)) for v in [*found.vectors[::2], floor.vectors[0]]]
+    assert all(np.diff(lengths) < 0)
+    # The path ends at the least length that non-negative combinations of features have.
+    fewer = solve(qp_lambda=None, features=[int(rows["l0"].iloc[-1]) - 1], metric=metric)
+    v = fewer.vectors[0]
+    assert float(np.sqrt(v @ square @ v)) >= lengths[-2]
 
 
 def test_a_direction_is_calibrated_to_logits():

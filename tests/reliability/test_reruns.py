@@ -82,6 +82,7 @@ def test_another_margin_steers_again_with_the_programs_that_read_it_alone():
         "matched",
         "guards",
         "matched_figure",
+        "price",
         "answer",
         "pareto_figure",
         "norm_matched_figure",

@@ -180,3 +180,64 @@ def features_table(n: int = 40) -> pd.DataFrame:
             "url": [None] * n,
         }
     )
+
+
+Costs = dict[int | None, tuple[float, float]]
+_PROMPTS, _RATES = 40, (0.6, 0.8)
+
+
+def counted_texts(prefix: str, costs: Costs, base: float = 0.4) -> pd.DataFrame:
+    """Texts of a program with counts of features, ``counted``, and of its dense ``floor``.
+
+    Both strengths of a curve have the rates 0.6 and 0.8. Costs differ between prompts in the same
+    way for all curves.
+    """
+    points = [("no_steering", 0, 0.0, base)]
+    for place, (count, kls) in enumerate(costs.items()):
+        for at, (kl, rate) in enumerate(zip(kls, _RATES, strict=True)):
+            method = "floor" if count is None else "counted"
+            points.append((method, at if count is None else 2 * place + at, kl, rate))
+    order = np.arange(_PROMPTS)
+    spread = 10 * (1 + 0.5 * np.sin(order) - 0.5 * np.sin(order).mean())
+    frames = [
+        pd.DataFrame({"example_id": [f"{prefix}{i}" for i in order]}).assign(
+            method=method,
+            strength_index=index,
+            kl_sum=kl * spread,
+            base_nll_sum=20.0,
+            n_tokens=10,
+            judged=(order < round(rate * _PROMPTS)).astype(float),
+            score=(order < round(rate * _PROMPTS)).astype(float),
+        )
+        for method, index, kl, rate in points
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def counted_solutions(costs: Costs) -> pd.DataFrame:
+    """Solutions of the prompts of :func:`counted_texts`."""
+    points: list[tuple[str, int, str, float, float]] = [("no_steering", 0, "alpha", 0.0, np.nan)]
+    for place, count in enumerate(costs):
+        for at in (0, 1):
+            if count is None:
+                points.append(("floor", at, "tau", at + 1.0, np.nan))
+            else:
+                called = f"tau at features={count}"
+                points.append(("counted", 2 * place + at, called, at + 1.0, float(count)))
+    frames = [
+        pd.DataFrame({"example_id": [f"p{i}" for i in range(_PROMPTS)]}).assign(
+            method=method,
+            strength_index=index,
+            strength_name=called,
+            strength=strength,
+            tau=strength,
+            lam=np.nan,
+            epsilon=np.nan,
+            status="optimal",
+            l0=l0,
+            residual_norm=strength,
+            split="prompt",
+        )
+        for method, index, called, strength, l0 in points
+    ]
+    return pd.concat(frames, ignore_index=True)

@@ -9,7 +9,9 @@ CAPTIONS = Path(__file__).parents[2] / "rules" / "report"
 NAMES = (
     "pareto",
     "matched",
+    "price",
     "sweep",
+    "layer_effect",
     "generations",
     "features",
     "frontier",

@@ -13,6 +13,7 @@ from steering_core.tables.differences import (
 from steering_core.tables.pareto import of_prompts
 
 BOOT = {"seed": 0, "n_resamples": 200}
+DENSE = {"dense": "caa_contrastive", **BOOT}
 METHODS = ["no_steering", "random_direction", "caa_mean_diff", "caa_contrastive", "qp_optimal"]
 
 
@@ -45,8 +46,8 @@ def texts(n_prompts: int = 30, draws: int = 3, seed: int = 0) -> pd.DataFrame:
     return frame.assign(score_vader=1 - frame["score"], judged_vader=1 - frame["judged"])
 
 
-def test_the_best_dense_direction_is_chosen_on_validation_prompts():
-    found = {reference.name: reference.method for reference in references(pareto())}
+def test_references_stand_at_their_selected_strengths():
+    found = {one.name: one.method for one in references(pareto(), "caa_contrastive")}
     assert found == {
         "no_steering": "no_steering",
         "random_direction": "random_direction",
@@ -56,12 +57,13 @@ def test_the_best_dense_direction_is_chosen_on_validation_prompts():
 
 def test_without_validation_prompts_only_no_steering_is_a_reference():
     table = pareto().assign(selected=pd.array([pd.NA] * 5, dtype="boolean"))
-    assert [reference.name for reference in references(table)] == ["no_steering"]
+    assert [one.name for one in references(table, "caa_contrastive")] == ["no_steering"]
+    assert "best_dense" not in [one.name for one in references(pareto(), None)]
 
 
 def test_differences_are_paired_by_prompt_and_equal_by_hand():
     made = texts()
-    table = difference_table("x", made, pareto(), ["lexicon"], 1, **BOOT)
+    table = difference_table("x", made, pareto(), ["lexicon"], 1, **DENSE)
     row = table[(table["method"] == "qp_optimal") & (table["reference"] == "best_dense")].iloc[0]
     means = made.groupby(["method", "example_id"])[["score", "judged"]].mean()
     change = means.loc["qp_optimal"] - means.loc["caa_contrastive"]
@@ -75,13 +77,13 @@ def test_differences_are_paired_by_prompt_and_equal_by_hand():
 
 def test_a_target_of_class_0_turns_the_score_round():
     made = texts()
-    one = difference_table("x", made, pareto(), ["lexicon"], 1, **BOOT)
-    other = difference_table("x", made, pareto(), ["lexicon"], 0, **BOOT)
+    one = difference_table("x", made, pareto(), ["lexicon"], 1, **DENSE)
+    other = difference_table("x", made, pareto(), ["lexicon"], 0, **DENSE)
     np.testing.assert_allclose(one["score_difference"], -other["score_difference"], atol=1e-12)
 
 
 def test_judges_that_see_opposite_directions_are_said_to():
-    table = difference_table("x", texts(), pareto(), ["lexicon", "vader"], 1, **BOOT)
+    table = difference_table("x", texts(), pareto(), ["lexicon", "vader"], 1, **DENSE)
     clear = table[(table["method"] == "qp_optimal") & (table["reference"] == "no_steering")]
     assert clear["judge"].tolist() == ["lexicon", "vader"]
     assert clear["judges_agree"].tolist() == [False, False]
@@ -92,7 +94,7 @@ def test_a_text_that_is_missing_leaves_its_prompt_out_of_the_pairs():
     lost = (made["method"] == "qp_optimal") & (made["example_id"] == "p3")
     made.loc[lost, ["score", "judged", "kl_sum"]] = np.nan
     made.loc[lost, "n_tokens"] = 0
-    table = difference_table("x", made, pareto(), ["lexicon"], 1, **BOOT)
+    table = difference_table("x", made, pareto(), ["lexicon"], 1, **DENSE)
     assert (table.loc[table["method"] == "qp_optimal", "n_prompts"] == 29).all()
 
 

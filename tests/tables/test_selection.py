@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steering_core.tables.selection import select_strengths, standard_error
+from steering_core.tables.selection import paired_errors, select_strengths, standard_error
 
 
 def texts(method: str, rates: list[float], kls: list[float], n: int = 20) -> pd.DataFrame:
@@ -89,7 +89,24 @@ def test_strengths_beyond_the_budget_do_not_compete():
     assert chosen(table, budget=0.05) == {}
 
 
-def regrets(n: int, worlds: int = 200) -> pd.DataFrame:
+def test_several_draws_are_compared_prompt_by_prompt():
+    # The second strength is better by 0.1 on every prompt; prompts differ far more than that.
+    ease = np.linspace(0, 0.9, 20)
+    frames = [
+        pd.DataFrame({"judged": ease + gain, "kl_sum": 10 * kl, "n_tokens": 10}).assign(
+            method="m", strength_index=index, example_id=[f"v{i}" for i in range(20)]
+        )
+        for index, (gain, kl) in enumerate([(0.0, 0.1), (0.1, 0.5)])
+    ]
+    both = pd.concat(frames, ignore_index=True)
+    for draws, expected in ((1, 0), (4, 1)):
+        found = select_strengths(both, 10.0, draws=draws)
+        assert int(found["selected"].to_numpy().argmax()) == expected
+    assert paired_errors(np.array([[0.5, 1.0], [0.0, 1.0]]), 1).tolist() == [0.25, 0.0]
+    assert paired_errors(np.array([[0.5, 1.0]]), 1).tolist() == [0.0, 0.0]
+
+
+def regrets(n: int, worlds: int = 200, draws: int = 1) -> pd.DataFrame:
     """Lost effect and overspent KL of two rules, a row per simulated experiment.
 
     Five strengths, of which the effect saturates at a random one while KL goes on growing, as
@@ -103,15 +120,18 @@ def regrets(n: int, worlds: int = 200) -> pd.DataFrame:
         top, full = rng.uniform(0.6, 0.9), rng.integers(1, 5)
         rates = 0.45 + (top - 0.45) * np.minimum(np.arange(5) / full, 1)
         ease = rng.uniform(size=n)
-        noise = rng.uniform(size=(5, n))
-        judged = np.where(rng.uniform(size=(5, n)) < 0.5, ease, noise) < rates[:, None]
+        noise, easy = rng.uniform(size=(5, n, draws)), rng.uniform(size=(5, n, draws)) < 0.5
+        judged = np.where(easy, ease[:, None], noise) < rates[:, None, None]
+        judged = judged.mean(axis=2)
         frames = [
             pd.DataFrame({"judged": row * 1.0, "kl_sum": 10 * kl, "n_tokens": 10}).assign(
-                method="m", strength_index=index
+                method="m", strength_index=index, example_id=[f"v{i}" for i in range(n)]
             )
             for index, (row, kl) in enumerate(zip(judged, kls, strict=True))
         ]
-        found = select_strengths(pd.concat(frames, ignore_index=True), 10.0, n_resamples=20)
+        found = select_strengths(
+            pd.concat(frames, ignore_index=True), 10.0, n_resamples=20, draws=draws
+        )
         rules = {"rule": int(found["selected"].to_numpy().argmax())}
         rules["best"] = int(judged.mean(axis=1).argmax())
         rows.append(
@@ -127,3 +147,10 @@ def test_expected_regret_in_simulated_experiments(n):
     # It overspends KL less than the highest rate does, for an effect below one standard error.
     assert means["spent_rule"] < 0.7 * means["spent_best"]
     assert means["lost_rule"] - means["lost_best"] < standard_error(0.75, n)
+
+
+def test_expected_regret_falls_with_draws():
+    one, four = (regrets(50, draws=draws).mean() for draws in (1, 4))
+    assert four["lost_rule"] < 0.5 * one["lost_rule"]
+    assert four["spent_rule"] < 0.5 * four["spent_best"]
+    assert four["spent_rule"] < one["spent_rule"]

@@ -9,10 +9,10 @@ import pytest
 from steering_core.storage.files import write_json
 from steering_core.tables.charts import save_chart
 from steering_core.tables.columns import column_names
-from steering_core.tables.matched import judge_name, matched_table, text_measures
+from steering_core.tables.matched import compare, dense_method, matched_table, text_measures
 from steering_core.tables.matched_figure import matched_figure
 from steering_core.tables.pareto import Measured
-from steering_core.tables.verdict import fewest_features, spoken, summary_table, verdict
+from steering_core.tables.verdict import Tables, fewest_features, spoken, summary_table, verdict
 
 N = 40
 #: Method: KL and target rate of each strength, and features; None for a dense direction.
@@ -74,7 +74,7 @@ def measured(draws: int = 1, *, validation: bool = True) -> Measured:
 
 
 def compared(found: Measured, **settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return matched_table(found, "e", judge="lexicon", n_resamples=200, **settings)
+    return matched_table(compare(found, judge="lexicon", n_resamples=200, **settings), "e")
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,10 @@ def test_an_effect_that_is_set_is_matched_and_none_leaves_cells_empty():
         part["judged"] = 1.0
     table, curves = compared(found)
     assert set(table["status"]) == {"not_measured"} and table["kl"].isna().all()
-    assert "no effect to compare" in verdict(pareto(), table, summary(table, curves))["headline"]
+    assert (
+        "no effect to compare"
+        in verdict(Tables(pareto(), table), summary(table, curves))["headline"]
+    )
 
 
 def test_scores_of_further_judges_are_measures_turned_to_the_target():
@@ -159,18 +162,6 @@ def test_scores_of_further_judges_are_measures_turned_to_the_target():
     found = text_measures(frame, "lexicon", 0)
     assert list(found) == [("lexicon", "rate"), ("vader", "rate"), ("vader", "score")]
     assert found["vader", "score"].tolist() == pytest.approx([0.3, 0.8])
-
-
-@pytest.mark.parametrize(
-    ("section", "name"),
-    [
-        (None, "evaluation probe"),
-        ({"lexicon": "a.json", "model": None}, "lexicon"),
-        ([{"model": "org/judge"}, {"lexicon": "a.json"}], "org/judge"),
-    ],
-)
-def test_names_of_first_judges(section, name):
-    assert judge_name(section) == name
 
 
 def pareto() -> pd.DataFrame:
@@ -211,7 +202,7 @@ def said(found: dict, about: str) -> str:
 
 
 def test_a_difference_beyond_noise_is_called_one(tables):
-    found = verdict(pareto(), tables[0], summary(*tables))
+    found = verdict(Tables(pareto(), tables[0]), summary(*tables))
     assert found["headline"].endswith("the dense direction is cheaper, beyond noise.")
     assert "topk_features with 10 features" in found["headline"]
     assert "No method made of features comes within 1.5 times" in said(found, "sparsity")
@@ -235,17 +226,24 @@ def test_the_interval_decides_what_is_said(tables, low, high, words):
     matched = tables[0].copy()
     own = matched["method"] == "topk_features"
     matched.loc[own, ["kl_ratio_ci_low", "kl_ratio_ci_high"]] = [low, high]
-    assert words in verdict(pareto(), matched, summary(*tables))["headline"]
+    assert words in verdict(Tables(pareto(), matched), summary(*tables))["headline"]
+
+
+def test_a_count_of_features_is_said_once(tables):
+    matched = tables[0].copy()
+    matched.loc[matched["method"] == "topk_features", "curve"] = "tau at features=10"
+    found = verdict(Tables(pareto(), matched), summary(*tables))
+    assert "topk_features with 10 features, costs" in found["headline"]
 
 
 def test_features_within_a_factor_and_whether_that_is_sure(tables):
     matched = tables[0].copy()
     assert fewest_features(matched, 1.5) is None
     assert fewest_features(matched, 2.5)["method"] == "topk_features"
-    text = said(verdict(pareto(), matched, summary(*tables), factor=2.5), "sparsity")
+    text = said(verdict(Tables(pareto(), matched), summary(*tables), factor=2.5), "sparsity")
     assert text.startswith("10 features come within 2.5 times") and "rule out" not in text
     matched.loc[matched["method"] == "topk_features", "kl_ratio_ci_high"] = 4.0
-    text = said(verdict(pareto(), matched, summary(*tables), factor=2.5), "sparsity")
+    text = said(verdict(Tables(pareto(), matched), summary(*tables), factor=2.5), "sparsity")
     assert text.endswith("The interval does not rule out more than 2.5 times.")
 
 
@@ -253,8 +251,80 @@ def test_a_random_direction_that_reaches_the_effect_is_a_warning(tables):
     matched = tables[0].copy()
     own = matched["method"] == "random_direction"
     matched.loc[own, ["status", "kl"]] = ["reached", 0.5]
-    found = verdict(pareto(), matched, summary(*tables))
+    found = verdict(Tables(pareto(), matched), summary(*tables))
     assert "a random direction reaches the effect as well" in found["distrust"][-1]
+
+
+def differences(**changed) -> pd.DataFrame:
+    """The sparse method beside its references, by two judges."""
+    row = {
+        "method": "topk_features", "judge": "lexicon", "selected": True, "judges_agree": True,
+        "rate_difference": 0.02, "rate_difference_ci_low": -0.05, "rate_difference_ci_high": 0.09,
+        "rate_detectable": 0.1, "kl_difference": 0.01,
+    }  # fmt: skip
+    rows = [
+        row | {"reference": name, "reference_method": method, "judge": judge} | changed
+        for judge in ("lexicon", "vader")
+        for name, method in (("no_steering", "no_steering"), ("best_dense", "caa_mean_diff"))
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "difference", "words"),
+    [
+        (-0.05, 0.09, 0.02, "so it leaves undecided which has the larger effect"),
+        (0.01, 0.2, 0.09, "and this one is more than noise"),
+        (-0.2, 0.01, -0.12, "but the interval contains 0"),
+    ],
+)
+def test_a_difference_below_what_the_run_detects_is_undecided(tables, low, high, difference, words):
+    made = differences(
+        rate_difference=difference, rate_difference_ci_low=low, rate_difference_ci_high=high
+    )
+    found = verdict(Tables(pareto(), tables[0], differences=made), summary(*tables))
+    text = said(found, "power")
+    assert words in text and f"{N} prompts with one text each detect a change of 0.1" in text
+    beyond = int(low > 0 or high < 0)
+    assert f"{beyond} of 1 methods differ from caa_mean_diff" in text
+    beside = found["power"]["beside_best_dense"]
+    assert beside["rate_difference"] == difference and beside["rate_detectable"] == 0.1
+
+
+def test_judges_that_disagree_are_distrusted(tables):
+    judges = pd.DataFrame(
+        {
+            "judge": ["lexicon", "vader"], "headline": [True, False], "agreement": [np.nan, 0.7],
+            "agreement_ci_low": [np.nan, 0.6], "agreement_ci_high": [np.nan, 0.8],
+            "kappa": [np.nan, 0.41],
+        }
+    )  # fmt: skip
+    made = Tables(pareto(), tables[0], differences=differences(), judges=judges)
+    found = verdict(made, summary(*tables))
+    assert "vader agrees with lexicon on 70% of the texts" in said(found, "judges")
+    assert not [text for text in found["distrust"] if "disagree" in text]
+    made = Tables(pareto(), tables[0], differences=differences(judges_agree=False))
+    first, second = verdict(made, summary(*tables))["distrust"][:2]
+    assert "against no steering, each beyond noise: topk_features" in first
+    assert "beside the best dense direction" in second
+
+
+def test_judges_that_call_opposite_winners_are_distrusted(tables):
+    second = tables[0].assign(judge="vader")
+    own = second["method"] == "topk_features"
+    second.loc[own, ["kl_ratio_ci_low", "kl_ratio_ci_high"]] = [0.2, 0.8]
+    both = pd.concat([tables[0], second], ignore_index=True)
+    found = verdict(Tables(pareto(), both), summary(*tables))["distrust"][0]
+    assert found.startswith("judges disagree on what is cheaper") and "judge: vader" in found
+    same = pd.concat([tables[0], tables[0].assign(judge="vader")], ignore_index=True)
+    found = verdict(Tables(pareto(), same), summary(*tables))["distrust"]
+    assert "disagree" not in " ".join(found)
+
+
+def test_there_is_one_best_dense_direction(tables):
+    assert dense_method(tables[0]) == "caa_mean_diff"
+    assert dense_method(tables[0].assign(reference=None)) is None
+    assert dense_method(tables[0].iloc[:0]) is None
 
 
 def test_the_picture_is_drawn_with_and_without_an_effect(tables, tmp_path):

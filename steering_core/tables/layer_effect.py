@@ -1,0 +1,114 @@
+"""Layers by what steering costs there: the table of the trials, and the layer that is taken."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from steering_core.config.methods import BASELINE
+from steering_core.errors import DataError
+from steering_core.tables.caveats import warnings_cell
+from steering_core.tables.columns import column_names, validate_table
+from steering_core.tables.matched import at_the_effect, compare, strengths_of, warnings_of
+from steering_core.tables.pareto import Measured, of_prompts
+
+
+def layer_effect_table(
+    trials: pd.DataFrame,
+    experiment: str,
+    *,
+    judge: str,
+    target_class: int = 1,
+    effect: float | None = None,
+    budget: float = 1.0,
+    seed: int = 0,
+    n_resamples: int = 2000,
+) -> pd.DataFrame:
+    """Return the table ``layer_effect`` as ``columns.yaml`` describes it.
+
+    Layers are compared where their directions have one effect, as methods are in the table
+    ``matched``. The layer with the least KL there is picked.
+
+    Args:
+        trials: rows of :func:`steering_core.metrics.layer_trial.try_layer` of all layers.
+        experiment: name of the experiment.
+        judge: name of the judge.
+        target_class: class that the task steers to.
+        effect: the change of the judge's rate to match; None for half of the largest.
+        budget: largest KL of a strength that sets the effect, nats per token.
+        seed: seed of the resampling.
+        n_resamples: number of resamples.
+
+    Raises:
+        DataError: if the direction has no effect at any of the layers.
+    """
+    method = str(trials.loc[trials["method"] != BASELINE, "method"].iloc[0])
+    first = trials["layer"].min()
+    # Unsteered texts are the same at every layer.
+    kept = trials[(trials["method"] != BASELINE) | (trials["layer"] == first)]
+    steered = kept["method"] != BASELINE
+    kept = kept.assign(method=kept["method"].where(~steered, _names(kept["layer"])))
+    texts = of_prompts(kept.drop(columns=["strength_name", "layer"]))
+    compared = compare(
+        Measured(_solutions(kept), pd.DataFrame(), texts),
+        judge=judge,
+        target_class=target_class,
+        effect=effect,
+        budget=budget,
+        seed=seed,
+        n_resamples=n_resamples,
+        draws=int(trials["draw"].nunique()),
+    )
+    group = compared.groups[0]
+    if group.effect is None:
+        raise DataError(
+            f"effect_layers: {method} moves the texts towards the target at none of the layers "
+            f"{sorted(trials['layer'].unique().tolist())} within selection_kl: try other layers, "
+            "another effect_direction or larger strengths."
+        )
+    rows: list[dict[str, Any]] = []
+    for curve in group.curves:
+        rows.append(
+            compared.shared_cells(group, experiment, seed)
+            | {
+                "layer": int(curve.method.removeprefix("layer ")),
+                "method": method,
+                "n_texts": int(strengths_of(compared.about, curve)["n_texts"].max()),
+                "n_points": len(curve.rows),
+                **at_the_effect(compared.points, compared.about, curve),
+                "warnings": warnings_cell(warnings_of(compared.about, curve)) or None,
+            }
+        )
+    table = pd.DataFrame(rows).sort_values("layer", ignore_index=True)
+    picked = table["kl"].idxmin() if table["kl"].notna().any() else -1
+    table["picked"] = table.index == picked
+    table = table[column_names("layer_effect")]
+    validate_table(table, "layer_effect")
+    return table
+
+
+def picked_layer(table: pd.DataFrame) -> int:
+    """Return the layer that the table picks.
+
+    Raises:
+        DataError: if no layer reaches the effect.
+    """
+    picked = table[table["picked"].astype(bool)]
+    if picked.empty:
+        raise DataError(
+            f"effect_layers: none of the layers {table['layer'].tolist()} reaches a change of "
+            f"{table['effect'].iloc[0]:.3g}: try other layers or larger strengths."
+        )
+    return int(picked["layer"].iloc[0])
+
+
+def _names(layers: pd.Series) -> pd.Series:
+    return layers.map("layer {}".format)
+
+
+def _solutions(kept: pd.DataFrame) -> pd.DataFrame:
+    """Return what the comparison reads of solutions: a row per strength and prompt."""
+    key = ["method", "strength_index", "example_id"]
+    rows = kept.drop_duplicates(key)[[*key, "strength_name", "strength", "residual_norm"]]
+    empty = dict.fromkeys(["tau", "lam", "epsilon", "l0"], np.nan)
+    return rows.assign(**empty, status="fixed", split="validation_prompt")
