@@ -143,7 +143,7 @@ def test_another_number_of_rows_fetches_nothing_again(rules):
     ("settings", "stale"),
     [
         ({"new_tokens": 7}, {"generate"}),
-        ({"draws": 3}, {"generate"}),
+        ({"draws": 3}, {"generate", "pareto"}),
         ({"temperature": 0.5, "top_p": 0.5}, {"generate", "estimate_fisher"}),
         ({"n_prompts": 7}, {"prompts"}),
         ({"n_validation_prompts": 7}, {"prompts"}),
