@@ -108,8 +108,8 @@ def program_grid(
     """Return every strength of a declared program; λ or ε are in the outer or inner loop as usual.
 
     As for the registered programs, the strength is the margin, and the budget ε of an SOCP. Its
-    parts are as configured. With counts of features, ``path`` gives the λ of each: at a count, every
-    margin has the same place on the path, so the vectors differ in length alone.
+    parts are as configured. With counts of features, ``path`` gives the λ of each: at a count,
+    every margin has the same place on the path, so the vectors differ in length alone.
 
     Args:
         name: of the program.

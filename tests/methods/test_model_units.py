@@ -112,7 +112,7 @@ def test_without_units_the_numbers_stay_as_configured():
 
 def test_declared_programs_have_the_typical_logit_of_their_own_direction():
     plan = {"program": "qp", "mode": "uniform", "metric": "identity", "epsilon": None}
-    plan |= {"feature_cost": "unit", "guards": None}
+    plan |= {"feature_cost": "unit", "guards": None, "features": None}
     plan |= {"concept_direction": "mean_difference", "tau": [1.0], "qp_lambda": [10.0]}
     found = solve_declared(
         "mine", SimpleNamespace(**plan), EXAMPLES, H, probe(), DATA, decoder(), units="model"
