@@ -122,7 +122,8 @@ def program_grid(
         return [GridPoint(name, i, "tau", tau, tau) for i, tau in enumerate(declared.tau)]
     if declared.features is not None:
         for count in declared.features:
-            called, position = f"tau at features={count}", path.last_position_within(count)
+            called, knot = f"tau at features={count}", path.last_position_within(count)
+            position = knot * (1 - 1e-9)  # λ is rounded, and past the knot there is one more
             points += [
                 GridPoint(name, 0, called, tau, tau, qp_lambda=position / (tau * unit))
                 for tau in declared.tau

@@ -45,7 +45,7 @@ def test_a_strength_is_selected_on_prompts_that_are_not_reported(world):
         world / "generations" / "part-0.parquet", filters=[("method", "==", "caa_mean_diff")]
     )
     prompts = texts["example_id"].str.split(":").str[0].groupby(texts["strength_index"])
-    assert (prompts.value_counts().unstack() == [12, 4]).all(axis=None)
+    assert (prompts.value_counts().unstack() == [24, 8]).all(axis=None)  # two texts each
     page = (world / "generations.html").read_text(encoding="utf-8")
     assert "prompt:11" in page and "validation_prompt" not in page
 
