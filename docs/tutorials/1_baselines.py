@@ -103,8 +103,8 @@ pd.DataFrame({"prompt": prompts, "plain": plain, "steered": steered})
 
 # %%
 pareto = pd.read_csv(RESULTS / "pareto.csv")
-columns = ["strength", "classifier_rate_steered", "classifier_rate_steered_ci_low"]
-columns += ["classifier_rate_steered_ci_high", "kl_mean", "selected"]
+columns = ["strength", "classifier_rate_steered", "classifier_ci_low"]
+columns += ["classifier_ci_high", "kl_mean", "selected"]
 pareto.loc[pareto["method"] == "caa_mean_diff", columns].round(3)
 
 # %%
