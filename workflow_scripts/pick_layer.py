@@ -6,7 +6,6 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.storage.files import read_json, write_json
-    from steering_core.tables.layer_effect import picked_layer
 
     layer = snakemake.params.settings["layer"]
     chosen_by = "config"
@@ -15,7 +14,8 @@ with job(snakemake):
         layer = int(sweep.loc[sweep["picked"], "layer"].iloc[0])
         chosen_by = "sweep"
     elif layer == "effect":
-        layer = picked_layer(pd.read_csv(snakemake.input.effect[0]))
+        tried = pd.read_csv(snakemake.input.effect[0])
+        layer = int(tried.loc[tried["picked"], "layer"].iloc[0])
         chosen_by = "effect"
     saes = read_json(snakemake.input.resources)["saes"]
     site = next(sae for sae in saes if sae["layer"] == layer)

@@ -40,7 +40,7 @@ def layer_effect_table(
         n_resamples: number of resamples.
 
     Raises:
-        DataError: if the direction has no effect at any of the layers.
+        DataError: if the direction has no effect at any of the layers, or the matched one at none.
     """
     method = str(trials.loc[trials["method"] != BASELINE, "method"].iloc[0])
     first = trials["layer"].min()
@@ -80,26 +80,15 @@ def layer_effect_table(
             }
         )
     table = pd.DataFrame(rows).sort_values("layer", ignore_index=True)
-    picked = table["kl"].idxmin() if table["kl"].notna().any() else -1
-    table["picked"] = table.index == picked
+    if table["kl"].isna().all():
+        raise DataError(
+            f"effect_layers: none of the layers {table['layer'].tolist()} reaches a change of "
+            f"{group.effect:.3g}: try other layers or larger strengths."
+        )
+    table["picked"] = table.index == table["kl"].idxmin()
     table = table[column_names("layer_effect")]
     validate_table(table, "layer_effect")
     return table
-
-
-def picked_layer(table: pd.DataFrame) -> int:
-    """Return the layer that the table picks.
-
-    Raises:
-        DataError: if no layer reaches the effect.
-    """
-    picked = table[table["picked"].astype(bool)]
-    if picked.empty:
-        raise DataError(
-            f"effect_layers: none of the layers {table['layer'].tolist()} reaches a change of "
-            f"{table['effect'].iloc[0]:.3g}: try other layers or larger strengths."
-        )
-    return int(picked["layer"].iloc[0])
 
 
 def _names(layers: pd.Series) -> pd.Series:

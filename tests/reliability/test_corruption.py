@@ -201,7 +201,7 @@ def test_a_full_disk(tmp_path):
             assert "No space left" in told or "is full" in told
             after = digests(directory)
             assert {name: after.get(name) for name in before} == before
-            assert not list((directory / "results").rglob("part-*.parquet"))
+            assert not list((directory / DEMO / "activations").glob("part-*.parquet"))
             ballast.unlink()
             subprocess.run(
                 ["mount", "-o", "remount,size=200m", str(directory / "results")], check=True

@@ -56,9 +56,9 @@ def test_the_stages_that_use_the_module_are_stale_and_only_those(dry_run):
     }
     assert "pareto" in users and "solve" not in users
     # The demo has no table of published numbers, and its SAEs have a rule of their own.
-    # It looks nowhere else, and no judge of it is behind a server.
+    # It tries no layers, looks nowhere else, and no judge of it is behind a server.
     stale = users - {"corrsteer_cell", "corrsteer_table", "train_sae", "sae_table"}
-    stale -= {"elsewhere", "ratings_table", "axbench_table"}
+    stale -= {"layer_effect", "elsewhere", "ratings_table", "axbench_table"}
     assert stale <= set(dry_run)
     costly = {"fetch", "examples", "cache_activations", "encode_features", "fit_probes", "solve"}
     costly |= {"generate", "divergence", "judge", "corrsteer_select", "corrsteer_answer"}

@@ -6,7 +6,7 @@ import pytest
 
 from steering_core.errors import DataError
 from steering_core.tables.charts import save_chart
-from steering_core.tables.layer_effect import layer_effect_table, picked_layer
+from steering_core.tables.layer_effect import layer_effect_table
 from steering_core.tables.layer_effect_figure import layer_effect_figure
 
 N = 20
@@ -41,7 +41,7 @@ def test_the_cheapest_layer_at_the_same_effect_is_taken(tmp_path):
     assert found["layer"].tolist() == [3, 5, 8] and set(found["n_texts"]) == {2 * N}
     assert found["effect"].tolist() == pytest.approx([0.2] * 3)
     assert found["kl"].tolist() == pytest.approx([0.02, 0.01, 0.04])
-    assert found["picked"].tolist() == [False, True, False] and picked_layer(found) == 5
+    assert found["picked"].tolist() == [False, True, False]
     assert set(found["n_prompts"]) == {N} and set(found["method"]) == {"d"}
     save_chart(layer_effect_figure(found), tmp_path / "a.svg")
     assert "validation prompts" in (tmp_path / "a.svg").read_text(encoding="utf-8")
@@ -50,13 +50,16 @@ def test_the_cheapest_layer_at_the_same_effect_is_taken(tmp_path):
 def test_a_layer_that_costs_more_than_the_budget_sets_no_effect():
     # Only layer 3 has an effect at a KL of at most 1; its half is what both are compared at.
     found = table({3: (0.02, 0.08), 5: (4.0, 8.0)})
-    assert found["effect"].iloc[0] == pytest.approx(0.2) and picked_layer(found) == 3
+    assert found["effect"].iloc[0] == pytest.approx(0.2)
+    assert found["picked"].tolist() == [True, False]
 
 
 def test_no_effect_at_any_layer_is_an_error_with_advice():
     with pytest.raises(DataError, match=r"none of the layers \[3, 5\] within selection_kl: try"):
         table({3: (0.02, 0.08), 5: (0.01, 0.04)}, rates=(0.3, 0.2))
+    with pytest.raises(DataError, match=r"none of the layers \[3\] reaches a change of 0\.9"):
+        layer_effect_table(
+            trials({3: (0.02, 0.08)}), "e", judge="lexicon", n_resamples=100, effect=0.9
+        )
     unreached = table({3: (0.02, 0.08)}).assign(picked=False, status="not_reached")
-    with pytest.raises(DataError, match=r"reaches a change of 0\.2"):
-        picked_layer(unreached)
     assert "no layer reaches" in str(layer_effect_figure(unreached).to_dict())
