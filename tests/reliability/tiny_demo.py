@@ -25,7 +25,10 @@ SIZES = [
     "layers=[1]",
     "layer=1",
     "methods=[no_steering,qp_optimal]",
+    "units=absolute",
+    "draws=1",
     "qp_tau=[2.0]",
+    "qp_lambda=[1.0]",
     "variants=[path,box,shared]",
     "variant_rows=4",
     "bootstrap_resamples=50",
@@ -51,6 +54,8 @@ CORRSTEER = {
     "tasks": {"praise": {"task": "praise", "dataset": "praise.parquet"}},
     "tables_model": "tiny",
 }
+#: Declared programs; a guarded one, Fisher information and gates run in the small demo.
+PROGRAMS = ("mean_difference_qp", "mean_difference_dense")
 #: Times of running, not results.
 _NOT_RESULTS = ("logs", "benchmarks")
 #: products.json holds the digests of all products, so it needs every one of them.
@@ -118,6 +123,11 @@ def new_directory(where: Path) -> Path:
     where.mkdir(parents=True, exist_ok=True)
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     config["corrsteer"] = CORRSTEER
+    settings = config["experiments"]["demo"]["settings"]
+    settings["programs"] = {
+        name: {**settings["programs"][name], "tau": [1.0, 2.0]} for name in PROGRAMS
+    }
+    settings["gated"] = {}
     (where / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     shutil.copytree(ROOT / "resources", where / "resources")
     write_praise_task(where / "praise.parquet", 60, seed=0)
