@@ -88,9 +88,9 @@ def write_task(folder: Path) -> dict[str, Any]:
 def configuration(models_: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     """The configuration of the project with an experiment ``{model}_words`` for each model."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    config["settings"].update(SETTINGS)
     config["models"].update(models_)
     config["tasks"]["words"] = task
     for name in models_:
-        config["experiments"][f"{name}_words"] = {"model": name, "task": "words"}
+        words = {"model": name, "task": "words", "settings": SETTINGS}
+        config["experiments"][f"{name}_words"] = words
     return config

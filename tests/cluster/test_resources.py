@@ -16,7 +16,7 @@ MODEL_STAGES = {
     *("cache_activations", "cache_prompts", "encode_features", "generate", "divergence", "judge"),
     *("estimate_fisher", "likelihood_gradient"),
     *("corrsteer_select", "corrsteer_validate", "corrsteer_answer", "corrsteer_fine_tune"),
-    "corrsteer_sparse_methods",
+    *("corrsteer_sparse_methods", "corrsteer_elsewhere", "elsewhere_text"),
 }
 #: Stages that solve, fit and tabulate: on nodes without a GPU.
 OTHER_STAGES = {

@@ -71,8 +71,9 @@ def test_keys_and_counts(path: Path, concept: dict[str, Any]):
     assert list(concept) == KEYS
     assert concept["concept"] == path.stem
     assert concept["description"].strip() and "\n" not in concept["description"]
-    keys = ("prompts", "validation_prompts", "contrast", "queries")
-    assert [len(concept[key]) for key in keys] == [50, 20, 30, 40]
+    keys = ("prompts", "contrast", "queries")
+    assert [len(concept[key]) for key in keys] == [50, 30, 40]
+    assert len(concept["validation_prompts"]) >= 20  # experiments with several draws take more
     assert all(list(pair) == SIDES for pair in concept["contrast"])
     assert list(concept["personas"]) == SIDES
 

@@ -182,13 +182,8 @@ def test_corrsteer_answers_are_judged(results):
     # `caa` steers only if a layer is better than none on the validation rows.
     assert set(lacking.index) <= {"caa"} and lacking["reason"].str.len().gt(0).all()
     # The answers name a class, and not one class alone.
-    answers = (
-        pd.read_parquet(results / CORRSTEER / "corrsteer/seed-0/answers/unsteered.parquet")[
-            "answer"
-        ]
-        .str.strip()
-        .str.lower()
-    )
-    assert set(answers) == {"positive", "negative"}
-    assert done.loc["unsteered", "accuracy"] > 0.5
+    file = results / CORRSTEER / "corrsteer/seed-0/answers/unsteered.parquet"
+    answers = pd.read_parquet(file)
+    assert set(answers["answer"].str.strip().str.lower()) == {"positive", "negative"}
+    assert done.loc["unsteered", "accuracy"] == pytest.approx(answers["success"].mean())
     assert np.isfinite(done["accuracy_low"]).all()

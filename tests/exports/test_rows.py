@@ -86,7 +86,7 @@ def experiment(finished, tiny, inputs, tmp_path_factory):
     )
     selected = []
     for name in DECLARED:
-        program = SimpleNamespace(**settings(name))
+        program = SimpleNamespace(features=None, **settings(name))
         found = solve_declared(
             name, program, examples, residuals, PROBE, fit_data(residuals), DECODER, FISHER
         )
