@@ -62,7 +62,7 @@ _SHARED_RUNS = {
         "tests/reliability/test_both_halves.py",
         "tests/reliability/test_axbench_concepts.py",
         "tests/reliability/test_tracing.py",
-        "tests/reliability/test_layer_effect.py",
+        "tests/reliability/test_layer_by_effect.py",
         "tests/cluster/test_slurm.py",
     ),
     "the small demo": ("tests/end_to_end/test_demo.py", "tests/end_to_end/test_tutorials.py"),
