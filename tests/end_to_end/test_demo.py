@@ -177,8 +177,8 @@ def test_corrsteer_finds_the_planted_feature(world, praise):
             ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
             states = model(ids, output_hidden_states=True).hidden_states[layer + 1][0, 1:]
             activations.append(sae.encode(states)[:, feature].max().item())
-    # An AUC of 0.5 knows nothing of the sentiment; over 200 rows its standard error is 0.04. What
-    # SAEs of this size learn differs between processors: 0.67 to 0.75 were seen.
+    # An AUC of 0.5 knows nothing of the sentiment; over 200 rows its standard error is 0.04. Small
+    # SAEs learn less: three worlds of about this size had 0.67 to 0.71.
     assert roc_auc_score(truth["sentiment"], activations) > 0.62
 
 
