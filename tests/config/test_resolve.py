@@ -46,7 +46,7 @@ EXPERIMENTS = [
 def test_the_experiments_of_the_repository_resolve():
     config, overrides = load_config(PUBLISHED)
     assert sorted(config.experiments) == sorted(
-        [*EXPERIMENTS, "smollm2_price", "smollm2_sst2_metrics"]
+        [*EXPERIMENTS, "smollm2_elsewhere", "smollm2_price", "smollm2_sst2_metrics"]
     )
     assert overrides == {}
     for name in EXPERIMENTS:
