@@ -1,6 +1,7 @@
 # Shared by CorrSteer's rules: arms, and the cells of the published tables.
 from dataclasses import asdict
 
+from steering_core.config.corrsteer_resolve import load_section
 from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.config.methods import CORRSTEER_METHODS
 from steering_core.corrsteer.pooled_statistic import needs_validation, statistics_of

@@ -398,7 +398,8 @@ def list_problems(
     Raises:
         ConfigError: if the configuration is wrong, or there is no such experiment.
     """
-    from steering_core.config.resolve import load_corrsteer, resolve
+    from steering_core.config.corrsteer_resolve import load_corrsteer
+    from steering_core.config.resolve import resolve
     from steering_core.corrsteer.read_items import configured_task
 
     runs = load_corrsteer(raw)

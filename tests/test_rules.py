@@ -217,8 +217,9 @@ def modules(script: str) -> set[str]:
 
 #: What only the rules use. Stages get the values that they read, so an edit here reruns none.
 OF_RULES = {
-    f"config/{name}.py" for name in ("schema", "corrsteer_schema", "resolve", "requests", "paths")
-}
+    f"config/{name}.py"
+    for name in ("schema", "layers", "resolve", "references", "requests", "paths")
+} | {f"config/corrsteer_{name}.py" for name in ("schema", "resolve")}
 
 
 @pytest.mark.parametrize("script", [script.name for script in SCRIPTS])

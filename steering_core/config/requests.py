@@ -13,9 +13,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
+from steering_core.config.corrsteer_resolve import resolve_corrsteer
 from steering_core.config.corrsteer_schema import CorrSteerExperiment, CorrSteerSettings
 from steering_core.config.methods import BASELINE, PROMPTING
-from steering_core.config.resolve import resolve, resolve_corrsteer
+from steering_core.config.resolve import resolve
 from steering_core.config.schema import Settings
 from steering_core.config.validation import hint
 from steering_core.errors import ConfigError

@@ -20,7 +20,7 @@ from steering_core.statistics.bootstrap import (
     share_interval,
 )
 from steering_core.tables.columns import column_names, interval_cells, validate_table
-from steering_core.tables.matched import curve_names
+from steering_core.tables.effect_curves import curve_names
 from steering_core.tables.pareto import Measured, of_prompts
 
 _POINT = ["method", "strength_index"]

@@ -9,7 +9,8 @@ from steering_core.config.methods import BASELINE
 from steering_core.errors import DataError
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, validate_table
-from steering_core.tables.matched import at_the_effect, compare, strengths_of, warnings_of
+from steering_core.tables.effect_curves import at_the_effect, strengths_of
+from steering_core.tables.matched import compare, warnings_of
 from steering_core.tables.pareto import Measured, of_prompts
 
 

@@ -14,15 +14,8 @@ import pandas as pd
 
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, validate_table
-from steering_core.tables.matched import (
-    AtEffect,
-    Comparison,
-    Curve,
-    against,
-    at_the_effect,
-    strengths_of,
-    warnings_of,
-)
+from steering_core.tables.effect_curves import Curve, against, at_the_effect, strengths_of
+from steering_core.tables.matched import AtEffect, Comparison, warnings_of
 
 #: The numbers of a dictionary, by their names in the table of trained SAEs.
 _OF_SAE = {"sae_l0": "l0", "sae_explained_variance": "explained_variance"}

@@ -15,6 +15,7 @@ import pandas as pd
 from steering_core.config.methods import BASELINE, is_adaptive
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.columns import column_names, validate_table
+from steering_core.tables.effect_curves import curve_names
 from steering_core.tables.evidence import (
     disagreements,
     judge_sentences,
@@ -22,7 +23,6 @@ from steering_core.tables.evidence import (
     power_sentences,
 )
 from steering_core.tables.frontier_verdict import frontier_verdict, is_true, strength_label
-from steering_core.tables.matched import curve_names
 from steering_core.tables.price import price_sentences
 
 _SYMBOLS = {"lambda": "λ", "epsilon": "ε"}

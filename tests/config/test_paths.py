@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from workflow_rules import CONFIG, parse
 
+from steering_core.config.corrsteer_resolve import resolve_corrsteer
 from steering_core.config.paths import (
     TABLES,
     check_paths,
@@ -13,7 +14,7 @@ from steering_core.config.paths import (
     is_path,
     named_paths,
 )
-from steering_core.config.resolve import resolve, resolve_corrsteer
+from steering_core.config.resolve import resolve
 from steering_core.data.sources import READERS
 from steering_core.errors import ConfigError
 

@@ -10,6 +10,7 @@ from snakemake.cli import parse_config
 from snakemake.utils import update_config
 from workflow_rules import CONFIG
 
+from steering_core.config.corrsteer_resolve import load_corrsteer, resolve_corrsteer
 from steering_core.config.requests import (
     CORRSTEER,
     EXPERIMENT_KINDS,
@@ -22,7 +23,7 @@ from steering_core.config.requests import (
     requested_experiments,
     with_nulls,
 )
-from steering_core.config.resolve import load_config, load_corrsteer, resolve, resolve_corrsteer
+from steering_core.config.resolve import load_config, resolve
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
 from steering_core.errors import ConfigError

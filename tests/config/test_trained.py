@@ -3,7 +3,8 @@
 import pytest
 from small_config import small
 
-from steering_core.config.resolve import load_trained, resolve, resolve_corrsteer
+from steering_core.config.corrsteer_resolve import load_trained, resolve_corrsteer
+from steering_core.config.resolve import resolve
 from steering_core.errors import ConfigError
 
 TRAIN = {

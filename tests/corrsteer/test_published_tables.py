@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from steering_core.config.resolve import load_corrsteer, load_section
+from steering_core.config.corrsteer_resolve import load_corrsteer, load_section
 from steering_core.corrsteer.published import (
     COLUMNS,
     FILES,

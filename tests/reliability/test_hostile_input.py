@@ -15,7 +15,8 @@ from steering_core.activations.cache import cache_activations
 from steering_core.activations.features import read_features
 from steering_core.activations.manifest import write_manifest
 from steering_core.activations.reader import ActivationCache
-from steering_core.config.resolve import load_config, load_corrsteer, resolve
+from steering_core.config.corrsteer_resolve import load_corrsteer
+from steering_core.config.resolve import load_config, resolve
 from steering_core.config.task import Task
 from steering_core.corrsteer.read_items import _items
 from steering_core.corrsteer.tasks import TASKS

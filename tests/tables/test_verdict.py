@@ -9,7 +9,8 @@ import pytest
 from steering_core.storage.files import write_json
 from steering_core.tables.charts import save_chart
 from steering_core.tables.columns import column_names
-from steering_core.tables.matched import compare, dense_method, matched_table, text_measures
+from steering_core.tables.effect_curves import text_measures
+from steering_core.tables.matched import compare, dense_method, matched_table
 from steering_core.tables.matched_figure import matched_figure
 from steering_core.tables.pareto import Measured
 from steering_core.tables.verdict import Tables, fewest_features, spoken, summary_table, verdict
