@@ -19,7 +19,9 @@ with job(snakemake, network=True):
     examples = SimpleNamespace(**snakemake.params.examples)
     steered = settings.layer if isinstance(settings.layer, int) else None
     # Cheap checks first, to find a wrong column, too few rows or a text that is too long before
-    # downloading gigabytes of weights. Another stage makes the table of examples.
+    # downloading gigabytes of weights. The table made here is not kept: it depends on the fractions
+    # of the splits, and then another fraction would repeat the download. The stage of the examples
+    # makes it again, with the same function.
     check_lexicon(task)
     found = retry_while_unavailable(
         lambda: {

@@ -10,18 +10,12 @@ with job(snakemake):
     from steering_core.tables.charts import save_chart
     from steering_core.tables.layer_effect import layer_effect_table
     from steering_core.tables.layer_effect_figure import layer_effect_figure
+    from steering_core.tables.matched import Matching
 
-    task, settings = Task(**snakemake.params.task), snakemake.params.settings
-    effect = settings["matched_effect"]
     table = layer_effect_table(
         pd.concat([pd.read_parquet(path) for path in snakemake.input.trials]),
         snakemake.wildcards.experiment,
-        judge=task.judge_names[0],
-        target_class=task.target_class,
-        effect=None if effect == "half" else effect,
-        budget=settings["selection_kl"],
-        seed=settings["seed"],
-        n_resamples=settings["bootstrap_resamples"],
+        Matching.of(Task(**snakemake.params.task), snakemake.params.settings),
     )
     write_text(snakemake.output.table, table.to_csv(index=False))
     save_chart(layer_effect_figure(table), snakemake.output.figure)

@@ -7,8 +7,8 @@ with job(snakemake):
     from steering_core.storage.files import write_text
     from steering_core.tables.matched import matched_table, read_comparison
 
-    settings = snakemake.params.settings
-    compared = read_comparison(snakemake.input, Task(**snakemake.params.task), settings)
-    matched, curves = matched_table(compared, snakemake.wildcards.experiment, settings["seed"])
+    task, settings = Task(**snakemake.params.task), snakemake.params.settings
+    compared = read_comparison(snakemake.input, task, settings)
+    matched, curves = matched_table(compared, snakemake.wildcards.experiment)
     write_text(snakemake.output.matched, matched.to_csv(index=False))
     write_text(snakemake.output.curves, curves.to_csv(index=False))

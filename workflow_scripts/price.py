@@ -21,7 +21,6 @@ with job(snakemake):
         read_comparison(files, Task(**params.task), params.settings),
         params.programs,
         snakemake.wildcards.experiment,
-        seed=params.settings["seed"],
         d_sae=layer["d_sae"],
         sae=sae,
     )

@@ -6,9 +6,10 @@ tokens of each text (:func:`divergence`), and the KL and the surprise of a token
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,19 +83,21 @@ def text_divergence(
 
 @dataclass(frozen=True)
 class Divergence:
-    """Sums over the generated tokens of each text.
+    """Sums over the tokens of each text.
 
     Attributes:
         kl_sum: Σ KL(steered ‖ base), nats; NaN where steering makes hidden states or logits NaN or
             infinite, as with a vector too long for the model's dtype.
         base_nll_sum: Σ −log p_base(token), nats: the base model's surprise at the text. NaN where
             it is not finite: the base model gives a token probability 0, or overflows on it.
-        n_tokens: generated tokens, the end token included.
+        n_tokens: tokens after the prompt, the end token included.
+        nll_sum: Σ −log p_steered(token), nats; NaN likewise. None if it was not asked for.
     """
 
     kl_sum: Float[np.ndarray, " n"]
     base_nll_sum: Float[np.ndarray, " n"]
     n_tokens: Int[np.ndarray, " n"]
+    nll_sum: Float[np.ndarray, " n"] | None = None
 
 
 @torch.no_grad()
@@ -106,6 +109,8 @@ def divergence(
     prepend_bos: bool,
     intervention: Intervention | None,
     batch_tokens: int = 2048,
+    own_surprise: bool = False,
+    tick: Callable[[int], Any] = lambda n: None,
 ) -> Divergence:
     """Compare the steered and the base model on the same texts.
 
@@ -121,6 +126,9 @@ def divergence(
         prepend_bos: whether the prompts begin with BOS.
         intervention: that the texts were generated under.
         batch_tokens: padded tokens at a time.
+        own_surprise: whether to return the steered model's surprise too, for one pass more over
+            the unembedding.
+        tick: told how many texts more are done.
 
     Raises:
         ModelError: if the model does more to its logits than a known scale and a soft cap, or
@@ -129,7 +137,7 @@ def divergence(
     rows = [[*a, *b] for a, b in zip(prompts, continuations, strict=True)]
     if rows:
         check_head(lm)
-    kl, nll = np.zeros(len(rows)), np.zeros(len(rows))
+    kl, nll, own = np.zeros((3, len(rows)))
     batches = padded_batches(
         rows,
         lm.tokenizer,
@@ -147,13 +155,21 @@ def divergence(
         if intervention is not None:
             steered = run_steered(lm, intervention.rows(chosen), steered_at, run)[0][predicting]
         row, column = predicting.nonzero(as_tuple=True)
-        kl_token, nll_token = token_divergence(lm, steered, base, batch.ids[row, column + 1])
-        np.add.at(kl, np.array(chosen)[row.cpu().numpy()], kl_token.cpu().numpy())
-        np.add.at(nll, np.array(chosen)[row.cpu().numpy()], nll_token.cpu().numpy())
+        target, text = batch.ids[row, column + 1], np.array(chosen)[row.cpu().numpy()]
+        kl_token, nll_token = token_divergence(lm, steered, base, target)
+        np.add.at(kl, text, kl_token.cpu().numpy())
+        np.add.at(nll, text, nll_token.cpu().numpy())
+        if own_surprise:
+            own_token = nll_token
+            if steered is not None:
+                _, own_token = token_divergence(lm, None, steered, target)
+            np.add.at(own, text, own_token.cpu().numpy())
+        tick(len(chosen))
     if intervention is None and not np.isfinite(nll).all():
-        raise _not_finite(lm)
-    kl, nll = (np.where(np.isfinite(sums), sums, np.nan) for sums in (kl, nll))
-    return Divergence(kl, nll, np.array([len(row) for row in continuations]))
+        raise logits_not_finite(lm)
+    kl, nll, own = (np.where(np.isfinite(sums), sums, np.nan) for sums in (kl, nll, own))
+    lengths = np.array([len(row) for row in continuations], dtype=np.int64)
+    return Divergence(kl, nll, lengths, own if own_surprise else None)
 
 
 @torch.no_grad()
@@ -199,15 +215,17 @@ def prompt_divergence(
             hidden.append(final_hidden(lm, batch.ids, batch.mask)[predicting])
         # Row by row, both sides predict the same tokens.
         row, column = predicting.nonzero(as_tuple=True)
+        text = np.array(chosen)[row.cpu().numpy()]
         kl_token, nll_token = token_divergence(lm, *hidden, batch.ids[row, column + 1])
-        np.add.at(kl, np.array(chosen)[row.cpu().numpy()], kl_token.cpu().numpy())
-        np.add.at(nll, np.array(chosen)[row.cpu().numpy()], nll_token.cpu().numpy())
+        np.add.at(kl, text, kl_token.cpu().numpy())
+        np.add.at(nll, text, nll_token.cpu().numpy())
     if not np.isfinite([kl, nll]).all():
-        raise _not_finite(lm)
+        raise logits_not_finite(lm)
     return Divergence(kl, nll, np.array([len(row) for row in continuations]))
 
 
-def _not_finite(lm: LanguageModel) -> ModelError:
+def logits_not_finite(lm: LanguageModel) -> ModelError:
+    """Return the error for a model whose logits are NaN or infinite without steering."""
     return ModelError(
         f"{lm.shape.architecture} has NaN or infinite logits without steering, in "
         f"{dtype_name(lm)}: set `dtype: bfloat16` or `float32` in the model's section."

@@ -6,31 +6,32 @@ BOS is steered.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
-from jaxtyping import Float, Int
 from transformers import PreTrainedTokenizerBase
 
 from steering_core.config.methods import BASELINE, PROMPTING
 from steering_core.data.columns import texts_of
 from steering_core.data.sources import dataset_revision, read_rows
-from steering_core.errors import DataError, ModelError
-from steering_core.generation.intervention import Intervention, run_steered
+from steering_core.errors import DataError
+from steering_core.generation.intervention import Intervention
 from steering_core.generation.new_inputs import chosen_point, strength_on_new_inputs
 from steering_core.generation.steered_method import persona_of
 from steering_core.methods.solutions import NOT_FINITE
-from steering_core.metrics.divergence import prompt_divergence, token_divergence
-from steering_core.models.head import check_head, final_hidden
-from steering_core.models.language_model import LanguageModel, dtype_name
+from steering_core.metrics.divergence import (
+    Divergence,
+    divergence,
+    logits_not_finite,
+    prompt_divergence,
+)
+from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import last_token_residuals
 from steering_core.models.site import Site
-from steering_core.models.tokens import count_tokens, padded_batches, tokenize
+from steering_core.models.tokens import count_tokens, tokenize
 from steering_core.progress import counter
 
 if TYPE_CHECKING:
@@ -104,24 +105,6 @@ def read_neutral_texts(
     return chosen, {"id": source.dataset, "revision": revision}
 
 
-@dataclass(frozen=True)
-class TextCost:
-    """Sums over the tokens of each text that are predicted from a steered position, in nats.
-
-    Attributes:
-        n_tokens: how many they are.
-        kl_sum: Σ KL(steered ‖ unsteered); not finite where steering makes logits NaN or infinite.
-        nll_sum: Σ −log p(token) under steering; likewise.
-        base_nll_sum: Σ −log p(token) without steering.
-    """
-
-    n_tokens: Int[np.ndarray, " n"]
-    kl_sum: Float[np.ndarray, " n"]
-    nll_sum: Float[np.ndarray, " n"]
-    base_nll_sum: Float[np.ndarray, " n"]
-
-
-@torch.no_grad()
 def text_cost(
     lm: LanguageModel,
     rows: Sequence[Sequence[int]],
@@ -129,8 +112,11 @@ def text_cost(
     prepend_bos: bool,
     intervention: Intervention | None,
     batch_tokens: int = 2048,
-) -> TextCost:
+) -> Divergence:
     """Compare the steered and the unsteered model on the same texts, steered at every position.
+
+    The first token of a text takes the place of a prompt: it is steered, and not among the
+    predicted ones.
 
     Args:
         lm: the model.
@@ -143,40 +129,27 @@ def text_cost(
         ModelError: if the model does more to its logits than a known scale and a soft cap, or its
             logits are NaN or infinite without steering.
     """
-    if rows:
-        check_head(lm)
-    sums = np.zeros((4, len(rows)))
-    batches = padded_batches(
-        rows,
-        lm.tokenizer,
-        prepend_bos=prepend_bos,
-        context=lm.shape.context,
-        batch_tokens=batch_tokens,
-    )
+    first = _prompt_length(lm, prepend_bos)
     with counter(len(rows), "reading neutral texts") as tick:
-        for chosen, padded in batches:
-            batch = padded.to(lm.device)
-            where = batch.mask & ~batch.bos
-            predicting = where & batch.mask.roll(-1, dims=1)
-            predicting[:, -1] = False
-            run = partial(final_hidden, lm, batch.ids, batch.mask)
-            base, steered = run()[predicting], None
-            if intervention is not None:
-                steered = run_steered(lm, intervention.rows(chosen), where, run)[0][predicting]
-            row, column = predicting.nonzero(as_tuple=True)
-            target = batch.ids[row, column + 1]
-            kl, base_nll = token_divergence(lm, steered, base, target)
-            nll = base_nll if steered is None else token_divergence(lm, None, steered, target)[1]
-            place = np.array(chosen)[row.cpu().numpy()]
-            for total, values in zip(sums, (torch.ones_like(kl), kl, nll, base_nll), strict=True):
-                np.add.at(total, place, values.cpu().numpy())
-            tick(len(chosen))
-    if not np.isfinite(sums[3]).all():
-        raise ModelError(
-            f"{lm.shape.architecture} has NaN or infinite logits without steering, in "
-            f"{dtype_name(lm)}: set `dtype: bfloat16` or `float32` in the model's section."
+        found = divergence(
+            lm,
+            [row[:first] for row in rows],
+            [row[first:] for row in rows],
+            prepend_bos=prepend_bos,
+            intervention=intervention,
+            batch_tokens=batch_tokens,
+            own_surprise=True,
+            tick=tick,
         )
-    return TextCost(sums[0].astype(np.int64), *sums[1:])
+    # Other than a text that was generated under steering, a given one loses no base logits to it.
+    if not np.isfinite(found.base_nll_sum).all():
+        raise logits_not_finite(lm)
+    return found
+
+
+def _prompt_length(lm: LanguageModel, prepend_bos: bool) -> int:
+    """Return how many tokens at the beginning of a text are not predicted: BOS and the first."""
+    return 1 + (prepend_bos and lm.tokenizer.bos_token_id is not None)
 
 
 def _after_persona(
@@ -185,21 +158,21 @@ def _after_persona(
     rows: Sequence[Sequence[int]],
     prepend_bos: bool,
     batch_tokens: int,
-) -> TextCost:
+) -> Divergence:
     """Return what a persona before the texts does to the predictions of their tokens.
 
     As under steering, the first token of a text is not among the predicted ones.
     """
     before = tokenize(lm.tokenizer, [persona], prepend_bos=prepend_bos)[0]
-    begins = prepend_bos and lm.tokenizer.bos_token_id is not None
-    room = lm.shape.context - len(before) + begins
-    plain = [row[: 1 + begins] for row in rows]
-    after = [[*before, *row[begins : 1 + begins]] for row in rows]
-    rest = [list(row[1 + begins : room]) for row in rows]
+    first = _prompt_length(lm, prepend_bos)
+    room = lm.shape.context - len(before) + first - 1
+    plain = [row[:first] for row in rows]
+    after = [[*before, *row[first - 1 : first]] for row in rows]
+    rest = [list(row[first:room]) for row in rows]
     read = {"prepend_bos": prepend_bos, "batch_tokens": batch_tokens}
     there = prompt_divergence(lm, after, plain, rest, **read)
     back = prompt_divergence(lm, plain, after, rest, **read)  # for −log p after the persona
-    return TextCost(there.n_tokens, there.kl_sum, back.base_nll_sum, there.base_nll_sum)
+    return replace(there, nll_sum=back.base_nll_sum)
 
 
 def cost_under(

@@ -10,21 +10,11 @@ from steering_core.errors import DataError
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.effect_curves import at_the_effect, strengths_of
-from steering_core.tables.matched import compare, warnings_of
+from steering_core.tables.matched import Matching, compare, warnings_of
 from steering_core.tables.pareto import Measured, of_prompts
 
 
-def layer_effect_table(
-    trials: pd.DataFrame,
-    experiment: str,
-    *,
-    judge: str,
-    target_class: int = 1,
-    effect: float | None = None,
-    budget: float = 1.0,
-    seed: int = 0,
-    n_resamples: int = 2000,
-) -> pd.DataFrame:
+def layer_effect_table(trials: pd.DataFrame, experiment: str, matching: Matching) -> pd.DataFrame:
     """Return the table ``layer_effect`` as ``columns.yaml`` describes it.
 
     Layers are compared where their directions have one effect, as methods are in the table
@@ -33,12 +23,7 @@ def layer_effect_table(
     Args:
         trials: rows of :func:`steering_core.metrics.layer_trial.try_layer` of all layers.
         experiment: name of the experiment.
-        judge: name of the judge.
-        target_class: class that the task steers to.
-        effect: the change of the judge's rate to match; None for half of the largest.
-        budget: largest KL of a strength that sets the effect, nats per token.
-        seed: seed of the resampling.
-        n_resamples: number of resamples.
+        matching: what is matched.
 
     Raises:
         DataError: if the direction has no effect at any of the layers, or the matched one at none.
@@ -52,12 +37,7 @@ def layer_effect_table(
     texts = of_prompts(kept.drop(columns=["strength_name", "layer"]))
     compared = compare(
         Measured(_solutions(kept), pd.DataFrame(), texts),
-        judge=judge,
-        target_class=target_class,
-        effect=effect,
-        budget=budget,
-        seed=seed,
-        n_resamples=n_resamples,
+        matching,
         draws=int(trials["draw"].nunique()),
     )
     group = compared.groups[0]
@@ -70,7 +50,7 @@ def layer_effect_table(
     rows: list[dict[str, Any]] = []
     for curve in group.curves:
         rows.append(
-            compared.shared_cells(group, experiment, seed)
+            compared.shared_cells(group, experiment)
             | {
                 "layer": int(curve.method.removeprefix("layer ")),
                 "method": method,

@@ -32,6 +32,45 @@ from steering_core.tables.pareto import Measured, gather
 
 
 @dataclass(frozen=True)
+class Matching:
+    """What a comparison matches, and how its intervals are made.
+
+    Attributes:
+        judge: name of the first judge.
+        target_class: class that the task steers to.
+        effect: the change of the first judge's rate to match; None for half of the largest.
+        budget: largest KL of a strength that sets the effect, nats per token.
+        seed: seed of the resampling.
+        n_resamples: number of resamples.
+    """
+
+    judge: str
+    target_class: int = 1
+    effect: float | None = None
+    budget: float = 1.0
+    seed: int = 0
+    n_resamples: int = 2000
+
+    @classmethod
+    def of(cls, task: Task, settings: Mapping[str, Any]) -> "Matching":
+        """Return that of an experiment.
+
+        Args:
+            task: of the experiment.
+            settings: ``seed``, ``bootstrap_resamples``, ``selection_kl`` and ``matched_effect``.
+        """
+        effect = settings["matched_effect"]
+        return cls(
+            judge=task.judge_names[0],
+            target_class=task.target_class,
+            effect=None if effect == "half" else effect,
+            budget=settings["selection_kl"],
+            seed=settings["seed"],
+            n_resamples=settings["bootstrap_resamples"],
+        )
+
+
+@dataclass(frozen=True)
 class AtEffect:
     """The curves by one judge and measure, where they have one effect.
 
@@ -53,22 +92,24 @@ class Comparison:
     """All curves of an experiment by every judge and measure.
 
     Attributes:
+        matching: what was matched.
         points: of the reported prompts.
         about: of :func:`with_curves`.
         groups: by judge and measure; the first judge's rate comes first.
         validated: whether validation prompts set the effect and choose.
     """
 
+    matching: Matching
     points: Points
     about: pd.DataFrame
     groups: list[AtEffect]
     validated: bool
 
-    def shared_cells(self, group: AtEffect, experiment: str, seed: int) -> dict[str, Any]:
+    def shared_cells(self, group: AtEffect, experiment: str) -> dict[str, Any]:
         """Return the cells that all rows of a judge and measure have."""
         return {
             "experiment": experiment,
-            "seed": seed,
+            "seed": self.matching.seed,
             "judge": group.measure[0],
             "measure": group.measure[1],
             "effect": np.nan if group.effect is None else group.effect,
@@ -77,17 +118,7 @@ class Comparison:
         }
 
 
-def compare(
-    measured: Measured,
-    *,
-    judge: str,
-    target_class: int = 1,
-    effect: float | None = None,
-    budget: float = 1.0,
-    seed: int = 0,
-    n_resamples: int = 2000,
-    draws: int = 1,
-) -> Comparison:
+def compare(measured: Measured, matching: Matching, *, draws: int = 1) -> Comparison:
     """Fit the curves of all methods, and find where they reach the effect.
 
     The validation prompts set the effect and choose between curves. Chosen on the reported prompts,
@@ -95,23 +126,19 @@ def compare(
 
     Args:
         measured: of :func:`steering_core.tables.pareto.gather`.
-        judge: name of the first judge.
-        target_class: class that the task steers to.
-        effect: the change of the first judge's rate to match; None for half of the largest.
-        budget: largest KL of a strength that sets the effect, nats per token.
-        seed: seed of the resampling.
-        n_resamples: number of resamples.
+        matching: what is matched.
         draws: texts that each row of ``measured.texts`` was joined from.
     """
     prompts = measured.solutions[
         measured.solutions["example_id"].isin(measured.texts["example_id"])
     ]
+    judge, target_class = matching.judge, matching.target_class
     points = measure_points(
         measured.texts,
         prompts,
         text_measures(measured.texts, judge, target_class),
-        seed=seed,
-        n_resamples=n_resamples,
+        seed=matching.seed,
+        n_resamples=matching.n_resamples,
     )
     about = with_curves(points, prompts)
     about = about.assign(n_texts=draws * about["n_texts"])
@@ -120,10 +147,10 @@ def compare(
         choosing = measure_points(texts, None, text_measures(texts, judge, target_class))
     groups = []
     for number, measure in enumerate(points.effects):
-        level = effect if number == 0 and effect is not None else None
+        level = matching.effect if number == 0 else None
         on = choosing if measure in choosing.effects else points
         if level is None:
-            level = effect_to_match(on, measure, budget)
+            level = effect_to_match(on, measure, matching.budget)
         curves = choice = fit_curves(points, about, measure, level)
         if texts is not None and on is choosing:
             same = choosing.about.merge(
@@ -135,7 +162,7 @@ def compare(
             by_name = {c.label: c for c in fit_curves(choosing, same, measure, level)}
             choice = [by_name.get(c.label, _unmeasured(c)) for c in curves]
         groups.append(AtEffect(measure, level, curves, choice))
-    return Comparison(points, about, groups, texts is not None)
+    return Comparison(matching, points, about, groups, texts is not None)
 
 
 def _unmeasured(curve: Curve) -> Curve:
@@ -159,7 +186,7 @@ def read_comparison(files: Any, task: Task, settings: Mapping[str, Any]) -> Comp
     Args:
         files: paths ``solutions`` and ``divergence`` (several each), ``effects`` and ``judged``.
         task: of the experiment.
-        settings: ``seed``, ``bootstrap_resamples``, ``selection_kl`` and ``matched_effect``.
+        settings: as of :meth:`Matching.of`.
     """
     judged = pd.read_parquet(files.judged)
     measured = gather(
@@ -168,28 +195,15 @@ def read_comparison(files: Any, task: Task, settings: Mapping[str, Any]) -> Comp
         [pd.read_parquet(path) for path in files.divergence],
         judged,
     )
-    effect = settings["matched_effect"]
-    return compare(
-        measured,
-        judge=task.judge_names[0],
-        target_class=task.target_class,
-        effect=None if effect == "half" else effect,
-        budget=settings["selection_kl"],
-        seed=settings["seed"],
-        n_resamples=settings["bootstrap_resamples"],
-        draws=int(judged["draw"].nunique()),
-    )
+    return compare(measured, Matching.of(task, settings), draws=int(judged["draw"].nunique()))
 
 
-def matched_table(
-    compared: Comparison, experiment: str, seed: int = 0
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def matched_table(compared: Comparison, experiment: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the tables ``matched`` and ``effect_curves`` as ``columns.yaml`` describes them.
 
     Args:
         compared: of :func:`compare`.
         experiment: name of the experiment.
-        seed: seed of the resampling.
     """
     warnings = []
     if not compared.validated:
@@ -202,12 +216,15 @@ def matched_table(
         for row in _rows(compared, group, warnings):
             if not compared.validated:
                 row["validation_kl"] = np.nan
-            rows.append(compared.shared_cells(group, experiment, seed) | row)
+            rows.append(compared.shared_cells(group, experiment) | row)
     names = column_names("matched")
     table = pd.DataFrame(rows, columns=names)
     table["reference"] = table["reference"].astype(object)
     validate_table(table, "matched")
-    return table, effect_curves_table(compared.points, compared.about, experiment, seed)
+    curves = effect_curves_table(
+        compared.points, compared.about, experiment, compared.matching.seed
+    )
+    return table, curves
 
 
 def _rows(compared: Comparison, group: AtEffect, warnings: list[str]) -> list[dict[str, Any]]:

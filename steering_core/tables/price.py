@@ -46,7 +46,6 @@ def price_table(
     programs: Mapping[str, Mapping[str, Any]],
     experiment: str,
     *,
-    seed: int = 0,
     d_sae: int | None = None,
     sae: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
@@ -56,7 +55,6 @@ def price_table(
         compared: all curves of the experiment.
         programs: its declared programs as plain values, by name.
         experiment: its name.
-        seed: seed of the resampling.
         d_sae: number of features of the SAE.
         sae: the SAE's row in the table of a model's trained SAEs; None if it was not measured.
     """
@@ -73,7 +71,7 @@ def price_table(
                 if curve is None:
                     continue
                 rows.append(
-                    compared.shared_cells(group, experiment, seed)
+                    compared.shared_cells(group, experiment)
                     | {
                         "program": name,
                         "concept_direction": _direction(declared),

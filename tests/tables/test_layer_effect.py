@@ -1,5 +1,7 @@
 """The layer that ``layer: effect`` takes, from trials whose cost and effect are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +10,10 @@ from steering_core.errors import DataError
 from steering_core.tables.charts import save_chart
 from steering_core.tables.layer_effect import layer_effect_table
 from steering_core.tables.layer_effect_figure import layer_effect_figure
+from steering_core.tables.matched import Matching
 
 N = 20
+MATCHING = Matching("lexicon", n_resamples=100)
 
 
 def trials(kls: dict[int, tuple[float, float]], rates=(0.6, 0.8), draws: int = 2) -> pd.DataFrame:
@@ -33,7 +37,7 @@ def trials(kls: dict[int, tuple[float, float]], rates=(0.6, 0.8), draws: int = 2
 
 
 def table(kls: dict[int, tuple[float, float]], **changed) -> pd.DataFrame:
-    return layer_effect_table(trials(kls, **changed), "e", judge="lexicon", n_resamples=100)
+    return layer_effect_table(trials(kls, **changed), "e", MATCHING)
 
 
 def test_the_cheapest_layer_at_the_same_effect_is_taken(tmp_path):
@@ -58,8 +62,6 @@ def test_no_effect_at_any_layer_is_an_error_with_advice():
     with pytest.raises(DataError, match=r"none of the layers \[3, 5\] within selection_kl: try"):
         table({3: (0.02, 0.08), 5: (0.01, 0.04)}, rates=(0.3, 0.2))
     with pytest.raises(DataError, match=r"none of the layers \[3\] reaches a change of 0\.9"):
-        layer_effect_table(
-            trials({3: (0.02, 0.08)}), "e", judge="lexicon", n_resamples=100, effect=0.9
-        )
+        layer_effect_table(trials({3: (0.02, 0.08)}), "e", replace(MATCHING, effect=0.9))
     unreached = table({3: (0.02, 0.08)}).assign(picked=False, status="not_reached")
     assert "no layer reaches" in str(layer_effect_figure(unreached).to_dict())

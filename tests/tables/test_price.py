@@ -7,7 +7,7 @@ from table_data import counted_solutions, counted_texts
 
 from steering_core.storage.files import write_text
 from steering_core.tables.charts import save_chart
-from steering_core.tables.matched import compare
+from steering_core.tables.matched import Matching, compare
 from steering_core.tables.pareto import Measured
 from steering_core.tables.price import floor_of, price_sentences, price_table
 from steering_core.tables.price_figure import price_figure
@@ -30,7 +30,7 @@ def table(**changed) -> pd.DataFrame:
         counted_texts("p", COSTS),
         counted_texts("v", COSTS),
     )
-    compared = compare(found, judge="lexicon", n_resamples=200)
+    compared = compare(found, Matching("lexicon", n_resamples=200))
     return price_table(compared, PROGRAMS, "e", **{"d_sae": 96, **changed})
 
 

@@ -10,7 +10,7 @@ from steering_core.storage.files import write_json
 from steering_core.tables.charts import save_chart
 from steering_core.tables.columns import column_names
 from steering_core.tables.effect_curves import text_measures
-from steering_core.tables.matched import compare, dense_method, matched_table
+from steering_core.tables.matched import Matching, compare, dense_method, matched_table
 from steering_core.tables.matched_figure import matched_figure
 from steering_core.tables.pareto import Measured
 from steering_core.tables.verdict import Tables, fewest_features, spoken, summary_table, verdict
@@ -75,7 +75,8 @@ def measured(draws: int = 1, *, validation: bool = True) -> Measured:
 
 
 def compared(found: Measured, **settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return matched_table(compare(found, judge="lexicon", n_resamples=200, **settings), "e")
+    matching = Matching("lexicon", n_resamples=200, **settings)
+    return matched_table(compare(found, matching), "e")
 
 
 @pytest.fixture(scope="module")
