@@ -246,9 +246,8 @@ def check_examples(
     """
     from steering_core.data.build import build_examples, build_prompts
     from steering_core.hub.errors import retry_while_unavailable
-    from steering_core.models.chat_template import uses_chat_template
     from steering_core.models.resources import fetched_tokenizer
-    from steering_core.models.tokens import token_counter
+    from steering_core.models.tokens import token_counter, uses_chat_template
 
     tokenizer = retry_while_unavailable(lambda: fetched_tokenizer(model, resources))
     count_tokens = token_counter(

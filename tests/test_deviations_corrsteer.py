@@ -41,7 +41,6 @@ from steering_core.corrsteer.examples import (  # noqa: E402
     build_prompts,
     joined,
 )
-from steering_core.corrsteer.extraction import number  # noqa: E402
 from steering_core.corrsteer.fine_tune import training_ids  # noqa: E402
 from steering_core.corrsteer.plan import Plan, make_plan  # noqa: E402
 from steering_core.corrsteer.pooled_statistic import PooledStatistic  # noqa: E402
@@ -49,7 +48,11 @@ from steering_core.corrsteer.report import paired  # noqa: E402
 from steering_core.corrsteer.selection import make_readers, select  # noqa: E402
 from steering_core.corrsteer.sites import run_sites  # noqa: E402
 from steering_core.corrsteer.strategy import choose  # noqa: E402
-from steering_core.corrsteer.success import Refusal, SemanticSimilarity  # noqa: E402
+from steering_core.corrsteer.success import (  # noqa: E402
+    Refusal,
+    SemanticSimilarity,
+    number,
+)
 from steering_core.corrsteer.tasks import TASKS, Source  # noqa: E402
 from steering_core.errors import ConfigError, DataError, ModelError  # noqa: E402
 from steering_core.generation.decode import continue_batch  # noqa: E402

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tests" / "corrsteer"))
 from corrsteer_world import SITE, word_rows, words_task
 
 from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings, SparseMethods
-from steering_core.corrsteer import session, sparse_answers
+from steering_core.corrsteer import session, sparse_methods
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import undefined, write_answers
 from steering_core.corrsteer.decoding import Decoding
@@ -30,7 +30,7 @@ from steering_core.corrsteer.examples import assign_splits, write_examples
 from steering_core.corrsteer.plan import Plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.session import Session, open_session
-from steering_core.corrsteer.sparse_answers import SparseAnswers
+from steering_core.corrsteer.sparse_methods import SparseAnswers
 from steering_core.corrsteer.success import Refusal, SemanticSimilarity
 from steering_core.corrsteer.tasks import Source
 from steering_core.errors import ModelError
@@ -178,7 +178,7 @@ def test_09_the_decoders_bias_is_in_no_row_of_the_sparse_methods(tmp_path, resou
         seen["rows"] = rows_of(1, np.array([4, 2]))
         return SparseAnswers(undefined(rows, "not run"), pd.DataFrame({"strength": []}))
 
-    monkeypatch.setattr(sparse_answers, "answer_sparse_method", recorded)
+    monkeypatch.setattr(sparse_methods, "answer_sparse_method", recorded)
     monkeypatch.setattr(session, "open_session", lambda *args: None)
     write_examples(tmp_path / "examples.parquet", rows.assign(n_tokens=3))
     rows[["example_id"]].assign(success=True).to_parquet(tmp_path / "training.parquet")

@@ -6,8 +6,8 @@ with job(snakemake):
     from steering_core.activations.cache import cache_activations
     from steering_core.activations.manifest import origin, write_manifest
     from steering_core.data.examples import read_examples
-    from steering_core.models.chat_template import uses_chat_template
     from steering_core.models.resources import cached_sites, fetched_model
+    from steering_core.models.tokens import uses_chat_template
     from steering_core.storage.files import read_json
 
     files, settings = snakemake.input, snakemake.params.settings

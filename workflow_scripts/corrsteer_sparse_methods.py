@@ -10,7 +10,7 @@ with job(snakemake):
     from steering_core.corrsteer.examples import read_answered, read_examples
     from steering_core.corrsteer.plan import Plan
     from steering_core.corrsteer.session import open_session
-    from steering_core.corrsteer.sparse_answers import answer_sparse_method
+    from steering_core.corrsteer.sparse_methods import answer_sparse_method
     from steering_core.models.sae_source import pinned_sae
     from steering_core.models.sparse_autoencoder import decoder_rows
     from steering_core.storage.files import read_json, write_text

@@ -10,8 +10,7 @@ with job(snakemake):
     from steering_core.methods.solutions import TEXT_KEY
     from steering_core.storage.files import write_text
     from steering_core.tables.charts import save_chart
-    from steering_core.tables.dose import dose_table, with_repetition
-    from steering_core.tables.dose_figure import dose_figure
+    from steering_core.tables.dose import dose_figure, dose_table, with_repetition
     from steering_core.tables.pareto import gather
 
     files, params = snakemake.input, snakemake.params

@@ -7,8 +7,7 @@ with job(snakemake):
 
     from steering_core.storage.files import write_text
     from steering_core.tables.charts import save_chart
-    from steering_core.tables.elsewhere import elsewhere_table
-    from steering_core.tables.elsewhere_figure import elsewhere_figure
+    from steering_core.tables.elsewhere import elsewhere_figure, elsewhere_table
 
     files, params = snakemake.input, snakemake.params
     found = {

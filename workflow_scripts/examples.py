@@ -12,9 +12,8 @@ with job(snakemake):
     from steering_core.data.build import build_examples
     from steering_core.data.concept import read_concept
     from steering_core.data.examples import summary, write_examples
-    from steering_core.models.chat_template import uses_chat_template
     from steering_core.models.resources import fetched_tokenizer
-    from steering_core.models.tokens import token_counter
+    from steering_core.models.tokens import token_counter, uses_chat_template
     from steering_core.storage.files import read_json, write_json
 
     resources = read_json(snakemake.input.resources)

@@ -9,7 +9,7 @@ with job(snakemake):
     from steering_core.generation.by_method import SteeredMethods
     from steering_core.generation.sampling import Sampling
     from steering_core.generation.table import SCHEMA, generate_method
-    from steering_core.models.chat_template import uses_chat_template
+    from steering_core.models.tokens import uses_chat_template
     from steering_core.storage.files import read_json
     from steering_core.storage.integrity import content_digest
     from steering_core.storage.parquet import write_parquet

@@ -9,9 +9,8 @@ with job(snakemake):
     from steering_core.data.build import build_prompts
     from steering_core.data.concept import read_concept
     from steering_core.data.examples import write_examples
-    from steering_core.models.chat_template import uses_chat_template
     from steering_core.models.resources import fetched_tokenizer
-    from steering_core.models.tokens import token_counter
+    from steering_core.models.tokens import token_counter, uses_chat_template
     from steering_core.storage.files import read_json
 
     resources = read_json(snakemake.input.resources)

@@ -10,8 +10,9 @@ with job(snakemake):
     from steering_core.data.examples import read_examples
     from steering_core.models.sae_source import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
+    from steering_core.probes.layer_sweep import sweep_table
     from steering_core.storage.files import read_json, write_text
-    from steering_core.tables.sweep import sweep_table
+    from steering_core.tables.columns import validate_table
 
     files = snakemake.input
     resources = read_json(files.resources)
@@ -24,4 +25,5 @@ with job(snakemake):
         snakemake.wildcards.experiment,
         SimpleNamespace(**snakemake.params.settings),
     )
+    validate_table(sweep, "sweep")
     write_text(snakemake.output.sweep, sweep.to_csv(index=False))

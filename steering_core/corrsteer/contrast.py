@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_core.corrsteer.examples import joined
 from steering_core.corrsteer.tasks import Task
-from steering_core.models.chat_template import around_the_turn
+from steering_core.models.tokens import around_the_turn
 
 
 def wrong_answers(task: Task, rows: pd.DataFrame, seed: int) -> list[str | None]:

@@ -18,8 +18,12 @@ from transformers import PreTrainedTokenizerBase
 from steering_core.corrsteer.tasks import Source, Task, follows
 from steering_core.data.same_text import normal_forms
 from steering_core.errors import ConfigError, DataError
-from steering_core.models.chat_template import user_turns, uses_chat_template
-from steering_core.models.tokens import count_tokens, naming_special_tokens
+from steering_core.models.tokens import (
+    count_tokens,
+    naming_special_tokens,
+    user_turns,
+    uses_chat_template,
+)
 from steering_core.storage.parquet import write_parquet
 
 if TYPE_CHECKING:

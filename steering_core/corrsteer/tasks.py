@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from steering_core.config.validation import hint
-from steering_core.corrsteer.extraction import number
 from steering_core.corrsteer.success import (
     ExactOption,
     NumberAfterMark,
     Praise,
     Refusal,
     SemanticSimilarity,
+    number,
 )
 from steering_core.data.columns import is_missing, text_in, texts_in, whole_number_in
 from steering_core.demo.vocabulary import PERSONAS as DEMO_PERSONAS

@@ -34,7 +34,7 @@ from steering_core.optimize.substitution import (
 )
 from steering_core.optimize.working_set.guards import Guards
 from steering_core.optimize.working_set.solver import WorkingSet, WorkingSetSolutions
-from steering_core.probes.calibration import calibrated
+from steering_core.probes.fit import calibrated
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.statistics.fisher import Fisher
 
@@ -85,7 +85,7 @@ def oriented_logit(
         data: training rows and the concept's own texts.
 
     Raises:
-        DataError: as :func:`steering_core.probes.calibration.calibrated`.
+        DataError: as :func:`steering_core.probes.fit.calibrated`.
         ValueError: naming ``data``, if it lacks the direction.
     """
     if concept_direction == "probe":

@@ -12,9 +12,9 @@ from sae_lens import SAE
 from steering_core.config.model import SAESource
 from steering_core.errors import ConfigError, ModelError
 from steering_core.hub.errors import explain_hub_errors
-from steering_core.models.sae_config import check_weights
 from steering_core.models.sae_metadata import check_kind
 from steering_core.models.sae_source import (
+    check_weights,
     is_sae_lens_format,
     load_sae_config,
     sae_id,

@@ -1,4 +1,7 @@
-"""Fit a linear probe by logistic regression, and evaluate it on other rows."""
+"""Fit a linear probe by logistic regression, and evaluate it on other rows.
+
+:func:`calibrated` makes a probe of any direction: its projection in logits.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -15,7 +18,6 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from steering_core.errors import DataError
-from steering_core.probes.checks import check_folds, check_rows, two_classes
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.statistics.spread import FLOOR, floored_spread
 
@@ -84,10 +86,10 @@ def fit_probe(
             is not finite, or ``centred`` is set and a row is not centred.
         ValueError: if an argument has the wrong shape or range.
     """
-    h, labels = check_rows(h, labels)
-    classes, positive = two_classes(labels)
+    h, labels = _check_rows(h, labels)
+    classes, positive = _two_classes(labels)
     candidates = _candidates(regularisations)
-    groups = check_folds(positive, groups, n_folds, classes)
+    groups = _check_folds(positive, groups, n_folds, classes)
     if centred:
         _check_centred(h)
     folds = _folds(positive, groups, n_folds, seed)
@@ -125,8 +127,8 @@ def evaluate_probe(
         DataError: if the labels are not the probe's two classes, or an activation is not finite.
         ValueError: if the shapes do not fit.
     """
-    h, labels = check_rows(h, labels)
-    classes, _ = two_classes(labels)
+    h, labels = _check_rows(h, labels)
+    classes, _ = _two_classes(labels)
     if set(classes) != set(probe.classes):
         raise DataError(
             f"labels are {classes}, but the probe was fitted on the classes {probe.classes}."
@@ -248,3 +250,111 @@ def _check_centred(h: Float[np.ndarray, "n d_model"]) -> None:
             f"{off.sum()} of {off.size} rows do not have mean zero (the first is row "
             f"{off.argmax()}): the model's writing weights are not centred as the SAE expects."
         )
+
+
+def calibrated(
+    direction: Float[np.ndarray, " d_model"],
+    residuals: Float[np.ndarray, "n d_model"],
+    target: Shaped[np.ndarray, " n"],
+    what: str = "direction",
+) -> tuple[Float[np.ndarray, " d_model"], float]:
+    """Return weight and bias of the logit that a direction c gives: ``scale · (c·h) + bias``.
+
+    Scale and bias are a logistic regression on one number, the projection ``c·h``. A margin on any
+    direction is then in logits, as a margin on a fitted probe is. The projection is standardised
+    and the penalty is the usual ``C = 1``, so the scale stays finite where classes are separable.
+
+    Args:
+        direction: c, oriented to the target class.
+        residuals: of training rows.
+        target: whether each row is in the target class.
+        what: the name of the direction in a message.
+
+    Raises:
+        DataError: if the projection does not vary, or does not rise with the target class.
+    """
+    projection = residuals.astype(np.float64) @ direction
+    mean, spread = projection.mean(), projection.std()
+    if not spread > 0:
+        raise DataError(f"{what}: all training rows have the same projection: choose another one.")
+    fit = LogisticRegression(C=1.0).fit(((projection - mean) / spread)[:, None], target)
+    slope = float(fit.coef_[0, 0]) / spread
+    if not slope > 0:
+        raise DataError(
+            f"{what} points away from the target class on training rows, so no margin on it steers "
+            "there: choose another concept_direction, or check the concept file and target_class."
+        )
+    return slope * direction, float(fit.intercept_[0]) - slope * mean
+
+
+def _check_rows(
+    h: Float[np.ndarray, "n d_model"], labels: Shaped[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, "n d_model"], Shaped[np.ndarray, " n"]]:
+    """Return activations as float64 with their labels.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+        DataError: if an activation is NaN or infinite.
+    """
+    h, labels = np.asarray(h, dtype=np.float64), np.asarray(labels)
+    if h.ndim != 2:
+        raise ValueError(f"h must be (n, d_model), got {h.shape}.")
+    if labels.shape != h.shape[:1]:
+        raise ValueError(
+            f"labels must have shape {h.shape[:1]} like the rows of h, got {labels.shape}."
+        )
+    bad = ~np.isfinite(h).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"NaN or infinite activations in {bad.sum()} of {bad.size} rows, the first of them "
+            f"row {bad.argmax()}: compute the activations again, in float32 or bfloat16 if the "
+            "model ran in float16."
+        )
+    return h, labels
+
+
+def _two_classes(labels: Shaped[np.ndarray, " n"]) -> tuple[tuple, Bool[np.ndarray, " n"]]:
+    """Return the two labels in ascending order, and a mask of the rows with the second label.
+
+    Raises:
+        DataError: if there are not exactly two.
+    """
+    classes = np.unique(labels)
+    if classes.size != 2:
+        shown = ", ".join(map(repr, classes[:5].tolist())) + (", …" if classes.size > 5 else "")
+        raise DataError(
+            f"labels must have two classes, found {classes.size} ({shown}): choose a label column "
+            "with two values or set a threshold."
+        )
+    return tuple(classes.tolist()), labels == classes[1]
+
+
+def _check_folds(
+    positive: Bool[np.ndarray, " n"],
+    groups: Shaped[np.ndarray, " n"] | None,
+    n_folds: int,
+    classes: tuple,
+) -> Shaped[np.ndarray, " n"] | None:
+    """Return ``groups`` as an array; every class needs ``n_folds`` rows and ``n_folds`` groups.
+
+    Raises:
+        ValueError: if there are fewer than two folds, or ``groups`` has another shape.
+        DataError: if a class has fewer.
+    """
+    if n_folds < 2:
+        raise ValueError(f"n_folds must be at least 2, got {n_folds}.")
+    if groups is not None:
+        groups = np.asarray(groups)
+        if groups.shape != positive.shape:
+            raise ValueError(f"groups must have shape {positive.shape}, got {groups.shape}.")
+    for label, rows in zip(classes, (~positive, positive), strict=True):
+        count = rows.sum() if groups is None else np.unique(groups[rows]).size
+        if count < n_folds:
+            unit = "rows" if groups is None else "groups"
+            raise DataError(
+                f"class {label!r} has {count} {unit}, too few for {n_folds} folds: sample more "
+                f"rows of it or use at most {count} folds."
+                if count >= 2
+                else f"class {label!r} has only {count} {unit}: sample more rows of it."
+            )
+    return groups

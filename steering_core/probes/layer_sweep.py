@@ -4,7 +4,7 @@ Pass only training rows to these functions. The choice of a layer must not see t
 results are later judged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ import pandas as pd
 from jaxtyping import Float, Shaped
 
 from steering_core.errors import DataError
+from steering_core.models.resources import site_at
 from steering_core.probes.fit import REGULARISATIONS, fit_probe
+from steering_core.progress import progress
 
 _CHUNK = 4096
 
@@ -160,3 +162,44 @@ def pick_layer(table: pd.DataFrame, rule: str = "accuracy") -> int:
         candidates = table[table["accuracy"] >= best["accuracy"] - best["accuracy_standard_error"]]
     ordered = candidates.sort_values(["alignment", "layer"], ascending=[False, True])
     return int(ordered["layer"].iloc[0])
+
+
+def sweep_table(
+    saes: Sequence[Mapping[str, Any]],
+    train: pd.DataFrame,
+    residuals_at: Callable[[str, Sequence[str]], Float[np.ndarray, "n d_model"]],
+    decoder_at: Callable[[int], Float[np.ndarray, "d_sae d_model"]],
+    experiment: str,
+    settings: Any,
+) -> pd.DataFrame:
+    """Return the table ``sweep`` as ``columns.yaml`` describes it.
+
+    Args:
+        saes: SAEs of the cached layers, as described by the fetch stage.
+        train: examples of the training split.
+        residuals_at: function that returns residuals, from a site's hook name and example ids.
+        decoder_at: function that returns the decoder of a layer's SAE.
+        experiment: name of the experiment.
+        settings: ``seed``, ``probe_folds`` and ``probe_regularisation``.
+
+    """
+    rows = []
+    for sae in progress(saes, "sweeping layers"):
+        site = site_at(sae)
+        rows.append(
+            sweep_layer(
+                residuals_at(site.hook_name, train["example_id"]),
+                train["label"].to_numpy(dtype=int),
+                decoder_at(site.layer),
+                layer=site.layer,
+                seed=settings.seed,
+                groups=train["group"].to_numpy(),
+                regularisations=settings.probe_regularisation,
+                n_folds=settings.probe_folds,
+                centred=site.centred,
+            )
+        )
+    sweep = pd.DataFrame(rows).drop(columns="fold_scores")
+    sweep.insert(0, "experiment", experiment)
+    sweep["picked"] = sweep["layer"] == pick_layer(sweep)
+    return sweep

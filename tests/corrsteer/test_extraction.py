@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering_core.corrsteer.extraction import letter, number
+from steering_core.corrsteer.success import letter, number
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import Summary, paired
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.session import Session
-from steering_core.corrsteer.sparse_answers import _tried
+from steering_core.corrsteer.sparse_methods import _tried
 from steering_core.corrsteer.strategy import answer_choice, validate_layers
 from steering_core.errors import ModelError
 from steering_core.generation.intervention import Intervention, RowVectors

@@ -23,7 +23,7 @@ from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.session import Session
-from steering_core.corrsteer.sparse_answers import answer_sparse_method
+from steering_core.corrsteer.sparse_methods import answer_sparse_method
 from steering_core.corrsteer.strategy import choose, validate_layers
 from steering_core.corrsteer.success import ExactOption
 from steering_core.corrsteer.tasks import Source, Task

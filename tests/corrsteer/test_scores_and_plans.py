@@ -8,9 +8,8 @@ from corrsteer_world import SITE
 
 from steering_core.config.corrsteer_schema import DEFAULT_ARMS, Arm
 from steering_core.corrsteer.accumulate import Accumulator, Accumulators, to_csr
-from steering_core.corrsteer.plan import Plan, make_plan
+from steering_core.corrsteer.plan import Plan, coefficients, make_plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
-from steering_core.corrsteer.ranking import coefficients
 from steering_core.corrsteer.scores import NEVER_FIRES, NO_FAILURE, NO_SUCCESS, SCORES, score
 from steering_core.corrsteer.strategy import choose
 

@@ -15,12 +15,16 @@ from steering_core.corrsteer.decoding import Decoding
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.session import Session
-from steering_core.corrsteer.sparse_answers import NO_STEERING, answer_sparse_method, fitting
-from steering_core.corrsteer.sparse_methods import TrainingData, strengths
+from steering_core.corrsteer.sparse_methods import (
+    NO_STEERING,
+    TrainingData,
+    answer_sparse_method,
+    fitting,
+    strengths,
+)
 from steering_core.errors import DataError
 from steering_core.metrics.judges import Judge, Verdict
-from steering_core.probes.calibration import calibrated
-from steering_core.probes.fit import fit_probe
+from steering_core.probes.fit import calibrated, fit_probe
 
 HOW = Decoding(new_tokens=2, batch_rows=8)
 PROGRAMS = ["qp_optimal", "convex_optimal"]

@@ -25,7 +25,7 @@ from steering_core.methods.solutions import write_solutions
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.substitution import dense_optima, substitute
-from steering_core.probes.calibration import calibrated
+from steering_core.probes.fit import calibrated
 from steering_core.statistics.fisher import Fisher, FisherSums
 from steering_core.storage.arrays import save_decoder
 

@@ -16,9 +16,16 @@ from steering_core.generation.sampling import Sampling
 from steering_core.generation.steered_method import SteeredMethod
 from steering_core.generation.table import generate_method
 from steering_core.metrics.judging import EvaluationProbeJudge
-from steering_core.models.chat_template import around_the_turn, user_turns, uses_chat_template
 from steering_core.models.site import Site
-from steering_core.models.tokens import count_tokens, token_counter, tokenize, tokenize_many
+from steering_core.models.tokens import (
+    around_the_turn,
+    count_tokens,
+    token_counter,
+    tokenize,
+    tokenize_many,
+    user_turns,
+    uses_chat_template,
+)
 from steering_core.probes.linear_probe import LinearProbe
 
 PAD, BOS, EOS, UNK = range(4)

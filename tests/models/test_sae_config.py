@@ -14,8 +14,7 @@ from test_sae_kinds import KINDS, PAGE, make, metadata, residuals
 from steering_core.config.model import SAESource
 from steering_core.errors import ConfigError, ModelError, SteeringError
 from steering_core.models import sae_source, sparse_autoencoder
-from steering_core.models.sae_config import parse_config
-from steering_core.models.sae_source import load_sae_shape, no_such_sae
+from steering_core.models.sae_source import load_sae_shape, no_such_sae, parse_config
 from steering_core.models.sparse_autoencoder import load_sae
 
 LOADERS = [load_sae, load_sae_shape]

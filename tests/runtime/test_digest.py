@@ -134,7 +134,7 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
         ),
         ("data/build.py", {"examples.py"}, {"fetch.py", "solve.py", "generate.py"}),
         ("corrsteer/examples.py", {"corrsteer_examples.py"}, {"corrsteer_fetch.py", "examples.py"}),
-        ("corrsteer/ranking.py", {"corrsteer_plan.py"}, {"corrsteer_select.py"}),
+        ("corrsteer/plan.py", {"corrsteer_plan.py"}, {"corrsteer_select.py"}),
         ("corrsteer/report.py", {"corrsteer_report.py"}, {"corrsteer_answer.py"}),
         ("optimize/path.py", {"solve.py"}, {"solve_directions.py", "corrsteer_examples.py"}),
         ("methods/fixed_solutions.py", {"solve_directions.py"}, {"generate.py", "pareto.py"}),

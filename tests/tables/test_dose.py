@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steering_core.tables.dose import dose_table, repeated_share, with_repetition
-from steering_core.tables.dose_figure import dose_figure
+from steering_core.tables.dose import dose_figure, dose_table, repeated_share, with_repetition
 from steering_core.tables.pareto import Measured
 
 PROMPTS = ["a", "b"]

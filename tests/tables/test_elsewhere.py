@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from steering_core.errors import DataError
-from steering_core.tables.elsewhere import elsewhere_table
-from steering_core.tables.elsewhere_figure import elsewhere_figure
+from steering_core.tables.elsewhere import elsewhere_figure, elsewhere_table
 
 SUMMARY = pd.DataFrame(
     {

@@ -21,8 +21,7 @@ from steering_core.models.resources import cached_sites, fetched_model
 from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.storage.parquet import write_parquet
 from steering_core.training.fit import TRAINERS, batches, measure, train_sae
-from steering_core.training.layer import COLUMNS, read_split, sae_table, train_layer
-from steering_core.training.measure import measure_texts
+from steering_core.training.layer import COLUMNS, measure_texts, read_split, sae_table, train_layer
 from steering_core.training.sites import with_sites
 from steering_core.training.texts import choose_texts, describe_training, read_texts
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from steering_core.models.gradients import residual_gradients
+from steering_core.generation.score_gradients import residual_gradients
 from steering_core.models.head import final_hidden, logits_of
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
@@ -42,7 +42,7 @@ def test_a_gradient_is_the_slope_of_the_log_likelihood(tiny, stream):
 
 
 def test_targets_see_the_logits_of_their_positions(tiny, monkeypatch):
-    monkeypatch.setattr("steering_core.models.gradients._ROWS", 2)
+    monkeypatch.setattr("steering_core.generation.score_gradients._ROWS", 2)
     site = Site(1, "pre", False, True)
     batch = pad(ROWS, tiny.tokenizer, side="right", prepend_bos=True)
     predicting = torch.tensor([[0, 1, 1, 1, 0], [0, 1, 0, 0, 0]], dtype=torch.bool)
@@ -54,7 +54,7 @@ def test_targets_see_the_logits_of_their_positions(tiny, monkeypatch):
 
     in_pieces = residual_gradients(tiny, site, batch, predicting, targets)
     assert seen == [(0, 2), (2, 4)]
-    monkeypatch.setattr("steering_core.models.gradients._ROWS", 64)
+    monkeypatch.setattr("steering_core.generation.score_gradients._ROWS", 64)
     torch.testing.assert_close(
         in_pieces, residual_gradients(tiny, site, batch, predicting, targets)
     )
