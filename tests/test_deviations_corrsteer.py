@@ -30,7 +30,7 @@ from corrsteer_world import (  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
 from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings  # noqa: E402
-from steering_core.corrsteer.accumulate import Accumulators  # noqa: E402
+from steering_core.corrsteer.accumulate import Accumulators, StreamingHistogram  # noqa: E402
 from steering_core.corrsteer.answers import answer  # noqa: E402
 from steering_core.corrsteer.capture import capture, feature_reader, raw_reader  # noqa: E402
 from steering_core.corrsteer.decoding import Decoding, OnlyOptions  # noqa: E402
@@ -58,7 +58,6 @@ from steering_core.errors import ConfigError, DataError, ModelError  # noqa: E40
 from steering_core.generation.decode import continue_batch  # noqa: E402
 from steering_core.models.residual_stream import read_residuals  # noqa: E402
 from steering_core.models.tokens import pad, tokenize  # noqa: E402
-from steering_core.statistics.histogram import StreamingHistogram  # noqa: E402
 
 RULES = "".join(path.read_text() for path in sorted(ROOT.glob("rules/corrsteer*.smk")))
 HOW = Decoding(new_tokens=3, batch_rows=4)

@@ -9,7 +9,7 @@ with job(snakemake):
     from steering_core.models.residual_stream import check_blocks
     from steering_core.models.resources import cached_sites, fetched_model
     from steering_core.storage.files import read_json
-    from steering_core.training.sites import with_sites
+    from steering_core.training.texts import with_sites
 
     training, files = snakemake.params.training, snakemake.input
     resources = with_sites(read_json(files.resources), training["layers"])

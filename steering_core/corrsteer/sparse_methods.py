@@ -10,7 +10,7 @@ the strength of each method, as they choose the layers of P. No steering is one 
 method that does not beat it on the validation rows is not run on the test rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -20,13 +20,15 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
+from transformers import PreTrainedTokenizerBase
 
 from steering_core.config.methods import BASELINE, Program, is_program, mode_of, program_of
 from steering_core.corrsteer.answers import undefined, with_note
-from steering_core.corrsteer.contrast import answer_pairs, persona_pairs
+from steering_core.corrsteer.examples import joined
 from steering_core.corrsteer.plan import Plan, Rows
 from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.strategy import choose
+from steering_core.corrsteer.tasks import Task
 from steering_core.errors import DataError
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.intervention import Intervention, RowVectors
@@ -45,7 +47,7 @@ from steering_core.methods.directions import (
 from steering_core.methods.programs import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
 from steering_core.methods.solutions import SOLVED
 from steering_core.models.site import Site
-from steering_core.models.tokens import count_tokens
+from steering_core.models.tokens import around_the_turn, count_tokens
 from steering_core.optimize.homotopy import DegeneratePathError
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.fit import calibrated, fit_probe
@@ -408,3 +410,60 @@ def _answers(
         answered.index = table.index[has]
         table.loc[answered.index] = answered.astype(object)
     return table.assign(strength=strength.name)
+
+
+# -------------------------------------------------------------------------------- pairs of prompts
+def wrong_answers(task: Task, rows: pd.DataFrame, seed: int) -> list[str | None]:
+    """Return a wrong answer to each row, in the form of the right one in ``worked``.
+
+    It is drawn at random from the row's other letters, from the task's other answers if it lists
+    them, or else from the answers to other rows. None if there is no other answer.
+
+    Args:
+        task: may list the possible answers.
+        rows: ``worked, letters``.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng([seed, 9])
+    everyones = sorted(set(rows["worked"]))
+    found: list[str | None] = []
+    for right, letters in zip(rows["worked"], rows["letters"], strict=True):
+        known = list(letters) if len(letters) else list(task.answers) or everyones
+        others = [answer for answer in known if answer != right]
+        found.append(others[int(rng.integers(len(others)))] if others else None)
+    return found
+
+
+def answer_pairs(task: Task, rows: pd.DataFrame, seed: int) -> tuple[list[str], list[str]]:
+    """Return the prompts followed by their right answers, and the same followed by wrong ones.
+
+    Rows without a wrong answer are left out.
+    """
+    right, wrong = [], []
+    wrongs = wrong_answers(task, rows, seed)
+    for prompt, worked, other in zip(rows["prompt"], rows["worked"], wrongs, strict=True):
+        if other is not None:
+            right.append(prompt + joined(prompt, worked))
+            wrong.append(prompt + joined(prompt, other))
+    return right, wrong
+
+
+def persona_pairs(
+    task: Task,
+    prompts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    chat_template: bool,
+) -> tuple[list[str], list[str]]:
+    """Return the prompts with the task's instruction to succeed before them, and the one to fail.
+
+    In a chat template the instruction stands at the start of the user's turn.
+    """
+    front = ""
+    if chat_template:
+        front, _ = around_the_turn(tokenizer)
+    succeed, fail = (
+        [front + persona + prompt.removeprefix(front) for prompt in prompts]
+        for persona in task.personas
+    )
+    return succeed, fail

@@ -55,7 +55,7 @@ def train_layer(
         training: ``sae.train`` of the model.
         layer: one of its layers.
         resources: what the fetch stage of the training found, with the site of the layer
-            (:func:`steering_core.training.sites.with_sites`).
+            (:func:`steering_core.training.texts.with_sites`).
         manifest: of the cache of activations, which may have further layers.
         texts: the table of texts; the cache must be of it.
         sae_folder: directory to write.

@@ -1,7 +1,12 @@
-"""The texts that SAEs of a model are trained and measured on, and what the fetch stage pins."""
+"""The texts and layers that SAEs of a model are trained for, and what the fetch stage pins.
+
+The fetch stage pins the model and the texts alone. Layers are added by the stage that caches
+activations and by the job of a layer (:func:`with_sites`), so that one more layer does not train
+the others again.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +19,9 @@ from steering_core.data.sources import dataset_revision, read_rows
 from steering_core.errors import ConfigError, DataError
 from steering_core.hub.revisions import pin
 from steering_core.models.language_model import load_shape, load_tokenizer
+from steering_core.models.site import Site
 from steering_core.models.tokens import count_tokens
 from steering_core.runtime.machine import running_versions
-from steering_core.training.sites import check_layers
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +43,7 @@ def describe_training(model: Model, training: SAETraining, dtype: str) -> dict[s
     Returns:
         What later stages need to know, in the form of ``resources.json`` of an experiment but
         without layers and sites: another layer changes nothing for those that are trained
-        (:func:`steering_core.training.sites.with_sites` adds them).
+        (:func:`steering_core.training.texts.with_sites` adds them).
 
     Raises:
         ConfigError: if a layer is not in the model, or texts are longer than its context.
@@ -143,3 +148,36 @@ def choose_texts(
     table.insert(0, "example_id", [f"text-{i}" for i in range(len(table))])
     log.info("%d tokens to train on, %d held out", found[TRAIN], found[HELD_OUT])
     return table
+
+
+def check_layers(layers: Iterable[int], n_layers: int, model_id: str) -> None:
+    """Check that the model has the layers.
+
+    Raises:
+        ConfigError: naming the first that it has not.
+    """
+    missing = sorted(layer for layer in layers if layer >= n_layers)
+    if missing:
+        raise ConfigError(
+            f"sae.train.layers: {missing[0]} is out of range, {model_id} has {n_layers} "
+            f"layers (0 to {n_layers - 1})."
+        )
+
+
+def with_sites(resources: dict[str, Any], layers: Iterable[int]) -> dict[str, Any]:
+    """Return what the fetch stage found, with ``layers`` and ``saes`` as other stages read them.
+
+    An SAE is trained at the output of the block.
+
+    Args:
+        resources: of :func:`steering_core.training.texts.describe_training`.
+        layers: to train SAEs for.
+
+    Raises:
+        ConfigError: as :func:`check_layers`.
+    """
+    ordered = sorted(layers)
+    check_layers(ordered, resources["shape"]["n_layers"], resources["model"]["id"])
+    sites = [Site(layer, "post", False, resources["prepend_bos"]) for layer in ordered]
+    saes = [{"hook_name": site.hook_name, **site.to_dict()} for site in sites]
+    return {**resources, "layers": ordered, "saes": saes}

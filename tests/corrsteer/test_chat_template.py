@@ -9,12 +9,11 @@ import torch
 from corrsteer_world import SITE, word_rows, words_task
 
 from steering_core.config.corrsteer_schema import CorrSteerSettings
-from steering_core.corrsteer.contrast import persona_pairs
 from steering_core.corrsteer.decoding import Decoding, complete
 from steering_core.corrsteer.examples import PromptOptions, build_examples, build_prompts
 from steering_core.corrsteer.fine_tune import training_ids
 from steering_core.corrsteer.session import Session
-from steering_core.corrsteer.sparse_methods import fitting
+from steering_core.corrsteer.sparse_methods import fitting, persona_pairs
 from steering_core.corrsteer.tasks import Source
 from steering_core.errors import DataError
 from steering_core.generation import decode

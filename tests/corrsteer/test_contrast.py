@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from corrsteer_world import word_rows, words_task
 
-from steering_core.corrsteer.contrast import answer_pairs, persona_pairs, wrong_answers
+from steering_core.corrsteer.sparse_methods import answer_pairs, persona_pairs, wrong_answers
 from steering_core.corrsteer.tasks import PERSONAS, TASKS
 
 

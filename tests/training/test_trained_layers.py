@@ -22,8 +22,7 @@ from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.storage.parquet import write_parquet
 from steering_core.training.fit import TRAINERS, batches, measure, train_sae
 from steering_core.training.layer import COLUMNS, measure_texts, read_split, sae_table, train_layer
-from steering_core.training.sites import with_sites
-from steering_core.training.texts import choose_texts, describe_training, read_texts
+from steering_core.training.texts import choose_texts, describe_training, read_texts, with_sites
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "n_steps": 40, "batch_size": 16}
 TRAINING = {"layers": [1, 0], "d_sae": 32, "k": 4, "tokens": 3000, "samples": 20_000}

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.metrics import mutual_info_score
 
-from steering_core.statistics.histogram import EDGES, StreamingHistogram
+from steering_core.corrsteer.accumulate import EDGES, StreamingHistogram
 
 
 def feed(values, labels, signed=False, batch=7):
