@@ -141,7 +141,7 @@ def text_cost(
             own_surprise=True,
             tick=tick,
         )
-    # Other than a text that was generated under steering, a given one loses no base logits to it.
+    # A text that was generated under steering may be impossible without it. A given one is not.
     if not np.isfinite(found.base_nll_sum).all():
         raise logits_not_finite(lm)
     return found
