@@ -27,6 +27,10 @@ from steering_core.models.tokens import TokenBatch, padded_batches, tokenize
 from steering_core.progress import counter
 from steering_core.statistics.fisher import FisherSums
 
+#: Returns k tokens for each of n positions, (k, n), from their logits and which positions these are
+#: among all that predict.
+Targets = Callable[[Float[torch.Tensor, "n vocabulary"], slice], Int[torch.Tensor, "k n"]]
+
 #: A text begins with the first half of a training row, but with no more tokens of it.
 _BEGINNING = 16
 
@@ -227,10 +231,6 @@ def _float64(tensor: torch.Tensor) -> torch.Tensor:
 
 
 # ----------------------------------------------------------------------------- gradients at a site
-#: Returns k tokens for each of n positions, (k, n), from their logits and which positions these are
-#: among all that predict.
-Targets = Callable[[Float[torch.Tensor, "n vocabulary"], slice], Int[torch.Tensor, "k n"]]
-
 #: Positions whose logits are held at a time; there are 256k logits of a position in a Gemma.
 _ROWS = 64
 
