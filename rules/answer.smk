@@ -191,7 +191,7 @@ rule answer:
     conda:
         "../envs/steering.yaml"
     params:
-        settings=settings("matched_factor"),
+        settings=settings("matched_factor", "matched_features"),
         code=code("answer.py"),
     script:
         "../workflow_scripts/answer.py"

@@ -12,5 +12,8 @@ with job(snakemake):
     tables = Tables(**{name: pd.read_csv(snakemake.input[name]) for name in named})
     summary = summary_table(tables.pareto, tables.matched, pd.read_csv(snakemake.input.curves))
     write_text(snakemake.output.summary, summary.to_csv(index=False))
-    found = verdict(tables, summary, factor=snakemake.params.settings["matched_factor"])
+    settings = snakemake.params.settings
+    found = verdict(
+        tables, summary, factor=settings["matched_factor"], features=settings["matched_features"]
+    )
     write_json(snakemake.output.verdict, found)

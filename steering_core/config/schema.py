@@ -284,6 +284,7 @@ class Settings(Closed):
     selection_kl: Positive = 1.0
     matched_effect: Annotated[float, Field(gt=0, lt=1)] | Literal["half"] = "half"
     matched_factor: Annotated[float, Field(ge=1)] = 1.5
+    matched_features: Count = 12
 
     # dose
     fluent_perplexity: Annotated[float, Field(ge=1)] = 2.0

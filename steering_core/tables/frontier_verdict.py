@@ -3,7 +3,7 @@
 import pandas as pd
 
 
-def frontier_verdict(table: pd.DataFrame, method: str) -> str:
+def frontier_verdict(table: pd.DataFrame, method: str, strength_name: str | None = None) -> str:
     """Say at which strengths ``method`` is on the frontier, or which row beats it.
 
     A method that is not on the frontier is shown at its selected strength. If no strength was
@@ -13,23 +13,31 @@ def frontier_verdict(table: pd.DataFrame, method: str) -> str:
     Args:
         table: pareto table of one experiment, as ``columns.yaml`` describes it.
         method: a method in the table.
+        strength_name: looks at the method's strengths with this name alone: at one count of
+            features. None looks at all.
 
     Raises:
-        ValueError: if the table has no row of ``method``.
+        ValueError: if the table has no row of ``method``, or none with that name.
 
     """
-    rows = table[table["method"] == method]
+    own_name = table["strength_name"] == strength_name
+    asked = (table["method"] == method) & (own_name if strength_name else True)
+    rows = table[asked]
     if rows.empty:
         raise ValueError(f"method: the table has no {method}")
+    if strength_name:
+        method = f"{method} ({strength_name})"
     on = rows[is_true(rows["on_frontier"])]
     if len(on):
-        points = ", ".join(_point(row) for _, row in on.sort_values("kl_mean").iterrows())
+        points = ", ".join(
+            _point(row, sure=True) for _, row in on.sort_values("kl_mean").iterrows()
+        )
         return (
             f"{method} is on the frontier at {len(on)} of {len(rows)} strengths, over "
             f"{on['n_texts'].iloc[0]:g} prompts: {points}."
         )
     competing = table[table["on_frontier"].notna()]
-    own = competing[competing["method"] == method]
+    own = competing[asked[competing.index]]
     if own.empty:
         return (
             f"{method} is not on the frontier: none of its {len(rows)} strengths could steer every "
@@ -38,11 +46,11 @@ def frontier_verdict(table: pd.DataFrame, method: str) -> str:
     chosen = own[is_true(own["selected"])]
     which = "its strength with the least KL" if chosen.empty else "its selected strength"
     shown = (own.sort_values("kl_mean") if chosen.empty else chosen).iloc[0]
-    # No row of the method is on the frontier, so a row of another method beats each of them.
+    # None of these rows is on the frontier, so another row beats each of them.
     cost, rate = competing["kl_mean"], competing["classifier_rate_steered"]
     no_worse = (cost <= shown["kl_mean"]) & (rate >= shown["classifier_rate_steered"])
     differs = (cost < shown["kl_mean"]) | (rate > shown["classifier_rate_steered"])
-    better = competing[no_worse & differs & (competing["method"] != method)]
+    better = competing[no_worse & differs & ~asked[competing.index]]
     beats = (
         better.assign(chosen=is_true(better["selected"]))
         .sort_values(
@@ -92,9 +100,13 @@ def readable_strength(name: object, value: float) -> str:
     return f"{held}, {shown}" if held else shown
 
 
-def _point(row: pd.Series) -> str:
+def _point(row: pd.Series, *, sure: bool = False) -> str:
+    """Return a point in words; ``sure`` adds how often resamples leave it on the frontier."""
     name, at, fixed = str(row["strength_name"]).partition(" at ")
-    return (
+    text = (
         f"{name} {row['strength']:g}{at}{fixed} (KL {row['kl_mean']:.3g}, "
-        f"target rate {row['classifier_rate_steered']:.3g})"
+        f"target rate {row['classifier_rate_steered']:.3g}"
     )
+    if sure and pd.notna(row.get("frontier_probability")):
+        text += f", on it in {row['frontier_probability']:.0%} of resamples of the prompts"
+    return f"{text})"

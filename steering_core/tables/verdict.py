@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from steering_core.config.methods import BASELINE, is_adaptive
+from steering_core.config.methods import BASELINE
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.effect_curves import curve_names
@@ -22,14 +22,29 @@ from steering_core.tables.evidence import (
     power_facts,
     power_sentences,
 )
+from steering_core.tables.few_features import (
+    PUBLISHED,
+    as_published,
+    cheapest_with_few,
+    few_sentence,
+    fewest_features,
+    sparsity_sentence,
+)
 from steering_core.tables.frontier_verdict import frontier_verdict, is_true, strength_label
+from steering_core.tables.matched_words import (
+    best_of_kind,
+    interval,
+    is_reached,
+    made_of,
+    name_of,
+    number,
+)
 from steering_core.tables.price import price_sentences
 
-_SYMBOLS = {"lambda": "λ", "epsilon": "ε"}
 _SPARSE = "the sparse method is cheaper, beyond noise"
 _DENSE = "the dense direction is cheaper, beyond noise"
 #: Programs whose place on the frontier is always stated, besides the best sparse method.
-_PROGRAMS = ("qp_optimal", "convex_optimal")
+_PROGRAMS = (PUBLISHED, "convex_optimal")
 
 
 def summary_table(
@@ -109,52 +124,7 @@ class _Compared:
 
 
 def _compared(rows: pd.DataFrame) -> _Compared:
-    best = rows[is_true(rows["best_of_kind"])]
-    found = {kind: best[best["kind"] == kind] for kind in ("dense", "features")}
-    dense, sparse = (None if own.empty else own.iloc[0] for own in found.values())
-    return _Compared(rows, dense, sparse)
-
-
-def _name(row: pd.Series) -> str:
-    """Return the method with what its curve holds: ``qp_optimal with λ = 1``."""
-    _, at, held = str(row["curve"]).partition(" at ")
-    if not at:
-        return str(row["method"])
-    parts = (part.strip().partition("=") for part in held.split(","))
-    return f"{row['method']} with " + ", ".join(
-        f"{_SYMBOLS.get(key, key)} = {value}" for key, _, value in parts
-    )
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _interval(row: pd.Series, stem: str) -> str:
-    """Return the 95 % interval of a cell in words; an end that is empty is said to be open."""
-    low, high = row[f"{stem}_ci_low"], row[f"{stem}_ci_high"]
-    if pd.isna(low) and pd.isna(high):
-        return "no interval"
-    ends = "95 % interval "
-    if pd.isna(high):
-        return f"{ends}from {_number(low)} upwards, without an end"
-    return f"{ends}{_number(low) if pd.notna(low) else 'without a start'} to {_number(high)}"
-
-
-def _features(row: pd.Series) -> str:
-    count = row["l0"]
-    text = "1 feature" if round(count, 1) == 1 else f"{_number(round(count, 1))} features"
-    return f"{text} at its first edit" if is_adaptive(row["method"]) else text
-
-
-def _made_of(row: pd.Series) -> str:
-    """Return a sparse method with its number of features, said once."""
-    name = str(row["method"]) if "features=" in str(row["curve"]) else _name(row)
-    return f"{name} with {_features(row)}"
-
-
-def _reached(row: pd.Series | None) -> bool:
-    return row is not None and row["status"] == "reached"
+    return _Compared(rows, best_of_kind(rows, "dense"), best_of_kind(rows, "features"))
 
 
 def headline(compared: _Compared) -> str:
@@ -165,28 +135,32 @@ def headline(compared: _Compared) -> str:
             f"No strength within selection_kl moves {compared.by} towards the target, so there is "
             "no effect to compare methods at."
         )
-    moved = f"To raise {compared.by} by {_number(first['effect'])} from "
-    moved += f"{_number(first['unsteered'])}"
-    if not _reached(dense) and not _reached(sparse):
+    moved = f"To raise {compared.by} by {number(first['effect'])} from "
+    moved += f"{number(first['unsteered'])}"
+    if not is_reached(dense) and not is_reached(sparse):
         return (
             "Neither the best dense direction nor the best sparse method raises "
             f"{moved.removeprefix('To raise ')}."
         )
-    if not _reached(dense):
+    if not is_reached(dense):
         why = (
-            "there is no dense direction" if dense is None else f"{_name(dense)} does not get there"
+            "there is no dense direction"
+            if dense is None
+            else f"{name_of(dense)} does not get there"
         )
-        return f"{moved}, {_made_of(sparse)} costs {_number(sparse['kl'])} nats per token; {why}."
-    costs = f"the best dense direction, {_name(dense)}, costs {_number(dense['kl'])} nats per token"
-    if not _reached(sparse):
+        return f"{moved}, {made_of(sparse)} costs {number(sparse['kl'])} nats per token; {why}."
+    costs = (
+        f"the best dense direction, {name_of(dense)}, costs {number(dense['kl'])} nats per token"
+    )
+    if not is_reached(sparse):
         why = "no method made of features was run"
         if sparse is not None:
-            why = f"the best sparse method, {_name(sparse)}, does not get there at any strength"
+            why = f"the best sparse method, {name_of(sparse)}, does not get there at any strength"
         return f"{moved}, {costs}; {why}."
-    ratio = f"{_number(sparse['kl_ratio'])} times as much ({_interval(sparse, 'kl_ratio')})"
+    ratio = f"{number(sparse['kl_ratio'])} times as much ({interval(sparse, 'kl_ratio')})"
     return (
-        f"{moved}, {costs}; the best sparse method, {_made_of(sparse)}, "
-        f"costs {_number(sparse['kl'])}, {ratio}: {_call(sparse)}."
+        f"{moved}, {costs}; the best sparse method, {made_of(sparse)}, "
+        f"costs {number(sparse['kl'])}, {ratio}: {_call(sparse)}."
     )
 
 
@@ -208,8 +182,8 @@ def _cheapest(compared: _Compared) -> str | None:
     least = there.iloc[0]
     text = (
         f"Of {len(compared.rows)} curves, {len(there)} reach the effect. The least KL on the "
-        f"reported prompts is that of {_name(least)}: {_number(least['kl'])} nats per token "
-        f"({_interval(least, 'kl')}), at a perplexity of {_number(least['perplexity'])}; as the "
+        f"reported prompts is that of {name_of(least)}: {number(least['kl'])} nats per token "
+        f"({interval(least, 'kl')}), at a perplexity of {number(least['perplexity'])}; as the "
         "least of several it is biased downwards."
     )
     low = there["kl_ratio_ci_low"]
@@ -220,53 +194,8 @@ def _cheapest(compared: _Compared) -> str | None:
 
 
 def _not_reached(compared: _Compared) -> str | None:
-    names = [_name(row) for _, row in compared.rows.iterrows() if row["status"] == "not_reached"]
+    names = [name_of(row) for _, row in compared.rows.iterrows() if row["status"] == "not_reached"]
     return f"Never reach the effect: {', '.join(names)}." if names else None
-
-
-def fewest_features(rows: pd.DataFrame, factor: float) -> pd.Series | None:
-    """Return the row with the fewest features whose KL is at most ``factor`` times the reference's.
-
-    Args:
-        rows: rows of ``matched`` of one judge and measure.
-        factor: largest ratio of KL to that of the best dense direction.
-    """
-    within = rows[(rows["kind"] == "features") & (rows["kl_ratio"] <= factor)]
-    return None if within.empty else within.sort_values(["l0", "kl"], kind="stable").iloc[0]
-
-
-def _sparsity(compared: _Compared, factor: float) -> str | None:
-    rows = compared.rows
-    sparse = rows[(rows["kind"] == "features") & rows["kl_ratio"].notna()]
-    if sparse.empty:
-        return None
-    found = fewest_features(rows, factor)
-    ends = sparse.sort_values(["l0", "kl"], kind="stable")
-    if found is None:
-        near = sparse.sort_values("kl_ratio", kind="stable").iloc[0]
-        text = (
-            f"No method made of features comes within {factor:g} times the KL of the best dense "
-            f"direction. The nearest is {_made_of(near)}, at "
-            f"{_number(near['kl_ratio'])} times ({_interval(near, 'kl_ratio')})."
-        )
-    else:
-        near = found
-        high = found["kl_ratio_ci_high"]
-        sure = pd.notna(high) and high <= factor
-        text = (
-            f"{_features(found)} {'comes' if round(found['l0'], 1) == 1 else 'come'} within "
-            f"{factor:g} times the KL of the best dense direction: {_name(found)}, "
-            f"at {_number(found['kl_ratio'])} times ({_interval(found, 'kl_ratio')})."
-        )
-        if not sure:
-            text += f" The interval does not rule out more than {factor:g} times."
-    least = ends.iloc[0]
-    if (least["method"], least["curve"]) != (near["method"], near["curve"]):
-        text += (
-            f" The sparsest, {_made_of(least)}, needs "
-            f"{_number(least['kl_ratio'])} times ({_interval(least, 'kl_ratio')})."
-        )
-    return text
 
 
 def _selected(summary: pd.DataFrame, compared: _Compared) -> list[str]:
@@ -284,11 +213,11 @@ def _selected(summary: pd.DataFrame, compared: _Compared) -> list[str]:
         for _, chosen in own.iterrows():
             features = ""
             if pd.notna(chosen["features"]):
-                features = f" with {_number(round(chosen['features'], 1))} features"
+                features = f" with {number(round(chosen['features'], 1))} features"
             found.append(
                 f"{chosen['method']} at {chosen['strength']}{features}: {chosen['effect']:+.3g} "
                 f"(95 % interval {chosen['effect_low']:+.3g} to {chosen['effect_high']:+.3g}) at "
-                f"{_number(chosen['kl'])} nats per token."
+                f"{number(chosen['kl'])} nats per token."
             )
     return found
 
@@ -305,16 +234,16 @@ def _per_prompt(first: pd.Series) -> str:
 def _by_judge(compared: _Compared) -> str | None:
     """Compare by a further judge or measure."""
     dense, sparse = compared.dense, compared.sparse
-    if not (_reached(dense) and _reached(sparse)):
+    if not (is_reached(dense) and is_reached(sparse)):
         return (
             f"By {compared.by}: {headline(compared)}"
             if pd.notna(compared.first["effect"])
             else None
         )
     return (
-        f"By {compared.by}, at a change of {_number(compared.first['effect'])}: "
-        f"{_made_of(sparse)} costs {_number(sparse['kl_ratio'])} times the KL of {_name(dense)} "
-        f"({_interval(sparse, 'kl_ratio')}): {_call(sparse)}."
+        f"By {compared.by}, at a change of {number(compared.first['effect'])}: "
+        f"{made_of(sparse)} costs {number(sparse['kl_ratio'])} times the KL of {name_of(dense)} "
+        f"({interval(sparse, 'kl_ratio')}): {_call(sparse)}."
     )
 
 
@@ -329,7 +258,7 @@ def _distrust(pareto: pd.DataFrame, compared: _Compared) -> list[str]:
     found = list(shared)
     for row in (compared.dense, compared.sparse):
         if row is not None:
-            found += [f"{_name(row)}: {text}" for text in warnings_in(row["warnings"])]
+            found += [f"{name_of(row)}: {text}" for text in warnings_in(row["warnings"])]
             own = pareto[(pareto["method"] == row["method"]) & is_true(pareto["selected"])]
             for cell in own["warnings"]:
                 found += [
@@ -338,7 +267,7 @@ def _distrust(pareto: pd.DataFrame, compared: _Compared) -> list[str]:
     random = compared.rows[compared.rows["kind"] == "random"]
     for _, row in random[random["status"] == "reached"].iterrows():
         found.append(
-            f"a random direction reaches the effect as well, at {_number(row['kl'])} nats per "
+            f"a random direction reaches the effect as well, at {number(row['kl'])} nats per "
             "token: the judge may count damaged texts as the target class"
         )
     return list(dict.fromkeys(found))
@@ -363,34 +292,41 @@ class Tables:
     judges: pd.DataFrame | None = None
 
 
-def verdict(tables: Tables, summary: pd.DataFrame, *, factor: float = 1.5) -> dict[str, Any]:
+def verdict(
+    tables: Tables, summary: pd.DataFrame, *, factor: float = 1.5, features: int = 12
+) -> dict[str, Any]:
     """Return the verdict: the keys of ``verdict.json`` that docs/columns.md describes.
 
     Args:
         tables: of one run.
         summary: table ``summary`` of the same run.
         factor: how many times the KL of the best dense direction counts as near it.
+        features: how many features are few.
     """
     pareto, matched = tables.pareto, tables.matched
     first = pareto.iloc[0]
     about = {name: first[name] for name in ("experiment", "model", "task", "layer", "seed")}
     if matched.empty:
         texts = {"headline": "No method steered, so there is nothing to compare.", "sentences": []}
-        empty = dict.fromkeys(["matched", "reference", "sparse", "fewest", "power"])
+        empty = dict.fromkeys(
+            ["matched", "reference", "sparse", "few", "published", "fewest", "power"]
+        )
         return _plain({**about, **texts, "distrust": [], **empty, "by_judge": []})
     groups = [_compared(rows) for _, rows in matched.groupby(["judge", "measure"], sort=False)]
     main, further = groups[0], groups[1:]
     sparse = None if main.sparse is None else str(main.sparse["method"])
+    few = cheapest_with_few(main.rows, pareto, features)
     power = partial(power_sentences, prompts=_prompts(main.first), sparse=sparse)
     sentences: list[tuple[str, str | None]] = [
         ("cheapest", _cheapest(main)),
         ("reach", _not_reached(main)),
-        ("sparsity", _sparsity(main, factor)),
+        ("few", few_sentence(main.rows, few, features, factor)),
+        ("sparsity", sparsity_sentence(main.rows, factor)),
         *(("price", text) for text in _of(tables.price, price_sentences)),
         *(("selected", text) for text in _selected(summary, main)),
         *(("judges", _by_judge(group)) for group in further),
         *(("judges", text) for text in _of(tables.judges, judge_sentences)),
-        *(("frontier", text) for text in frontier_sentences(pareto, main.sparse)),
+        *(("frontier", text) for text in frontier_sentences(pareto, main.sparse, few)),
         *(("power", text) for text in _of(tables.differences, power)),
         ("setting", _setting(first, main)),
     ]
@@ -408,6 +344,8 @@ def verdict(tables: Tables, summary: pd.DataFrame, *, factor: float = 1.5) -> di
             "matched": {name: main.first[name] for name in _MATCHED},
             "reference": _facts(main.dense),
             "sparse": _facts(main.sparse),
+            "few": None if few is None else {**_facts(few), "features": features},
+            "published": _facts(as_published(main.rows)),
             "fewest": None if fewest is None else {**_facts(fewest), "factor": factor},
             "power": None
             if tables.differences is None
@@ -433,7 +371,7 @@ def _opposite(groups: list[_Compared]) -> list[str]:
     """Say that judges disagree on which of the two best methods is cheaper, each beyond noise."""
     calls: dict[str, list[str]] = {_SPARSE: [], _DENSE: []}
     for group in groups:
-        if _reached(group.dense) and _reached(group.sparse):
+        if is_reached(group.dense) and is_reached(group.sparse):
             call = _call(group.sparse)
             if call in calls:
                 calls[call].append(group.by)
@@ -446,11 +384,28 @@ def _opposite(groups: list[_Compared]) -> list[str]:
 _MATCHED = ("judge", "measure", "effect", "unsteered", "n_prompts", "n_texts")
 
 
-def frontier_sentences(pareto: pd.DataFrame, sparse: pd.Series | None = None) -> list[str]:
-    """Return whether the programs, and the best sparse method, are on the frontier."""
-    names = [*_PROGRAMS] if sparse is None else [*_PROGRAMS, sparse["method"]]
+def frontier_sentences(
+    pareto: pd.DataFrame, sparse: pd.Series | None = None, few: pd.Series | None = None
+) -> list[str]:
+    """Return whether the programs, and the best sparse methods, are on the frontier.
+
+    Args:
+        pareto: the table ``pareto``.
+        sparse: row of ``matched`` of the best sparse method.
+        few: of the best one with few features. A program with counts of features is then looked at
+            with this count alone.
+    """
+    asked: list[tuple[str, str | None]] = [(name, None) for name in _PROGRAMS]
+    for row in (sparse, few):
+        if row is not None:
+            counted = "features=" in str(row["curve"])
+            asked.append((row["method"], row["curve"] if counted else None))
     there = set(pareto["method"])
-    return [frontier_verdict(pareto, name) for name in dict.fromkeys(names) if name in there]
+    return [
+        frontier_verdict(pareto, name, swept)
+        for name, swept in dict.fromkeys(asked)
+        if name in there
+    ]
 
 
 def _setting(first: pd.Series, compared: _Compared) -> str:

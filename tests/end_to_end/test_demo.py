@@ -45,7 +45,7 @@ def test_a_strength_is_selected_on_prompts_that_are_not_reported(world):
         world / "generations" / "part-0.parquet", filters=[("method", "==", "caa_mean_diff")]
     )
     prompts = texts["example_id"].str.split(":").str[0].groupby(texts["strength_index"])
-    assert (prompts.value_counts().unstack() == [24, 8]).all(axis=None)  # two texts each
+    assert (prompts.value_counts().unstack() == [48, 16]).all(axis=None)  # four texts each
     page = (world / "generations.html").read_text(encoding="utf-8")
     assert "prompt:11" in page and "validation_prompt" not in page
 
@@ -70,7 +70,7 @@ def test_the_price_of_sparsity_goes_from_one_feature_to_the_dense_vector(world):
     validate_table(table, "price")
     first = table[table["measure"] == "rate"]
     sparse, dense = (first[first["features"].notna() == made] for made in (True, False))
-    assert sparse["features"].tolist() == [1, 2, 4, 8, 16, 32] and len(dense) == 1
+    assert sparse["features"].tolist() == [1, 2, 4, 8, 12, 32] and len(dense) == 1
     assert (sparse["l0"] <= sparse["features"]).all() and sparse["l0"].iloc[0] == 1
     assert sparse["l0"].is_monotonic_increasing and dense["l0"].isna().all()
     assert dense["method"].tolist() == ["mean_difference_dense"]

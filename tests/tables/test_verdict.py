@@ -8,7 +8,8 @@ import pytest
 from matched_texts import BASE, METHODS, N, compared, measured
 
 from steering_core.tables.columns import column_names
-from steering_core.tables.verdict import Tables, fewest_features, spoken, summary_table, verdict
+from steering_core.tables.few_features import fewest_features
+from steering_core.tables.verdict import Tables, spoken, summary_table, verdict
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +94,71 @@ def test_features_within_a_factor_and_whether_that_is_sure(tables):
     assert fewest_features(matched, 1.5) is None
     assert fewest_features(matched, 2.5)["method"] == "topk_features"
     text = said(verdict(Tables(pareto(), matched), summary(*tables), factor=2.5), "sparsity")
-    assert text.startswith("10 features come within 2.5 times") and "rule out" not in text
+    assert text.startswith("10 features come within 2.5 times")
+    assert text.endswith("That is at most 2.5 times, beyond noise.")
     matched.loc[matched["method"] == "topk_features", "kl_ratio_ci_high"] = 4.0
     text = said(verdict(Tables(pareto(), matched), summary(*tables), factor=2.5), "sparsity")
-    assert text.endswith("The interval does not rule out more than 2.5 times.")
+    assert text.endswith("the interval does not rule out more.")
+
+
+def test_what_chance_brings_near_on_reported_prompts_alone_is_not_near(tables):
+    matched = tables[0].copy()
+    own = matched["method"] == "topk_features"
+    matched.loc[own, "kl_ratio"] = 1.0
+    assert fewest_features(matched, 1.5) is None  # twice the KL on validation prompts
+    # without validation prompts there is nothing else to choose on
+    assert fewest_features(matched.assign(validation_kl=np.nan), 1.5)["l0"] == 10
+    matched.loc[own, ["validation_kl", "kl_ratio", "kl_ratio_ci_low"]] = [0.012, 2.0, 1.8]
+    text = said(verdict(Tables(pareto(), matched), summary(*tables)), "sparsity")
+    assert text.startswith(
+        "10 features come within 1.5 times the KL of the best dense direction on"
+    )
+    assert text.endswith("That is more than 1.5 times, beyond noise.")
+
+
+def published(matched: pd.DataFrame, **changed) -> pd.DataFrame:
+    """The table with the published program, which costs more and uses more features."""
+    own = matched[matched["method"] == "topk_features"].iloc[[0]]
+    cells = {"method": "qp_optimal", "curve": "tau at lambda=1", "l0": 14.0, "kl_ratio": 6.0}
+    cells |= {"validation_kl": 0.06, "kl_ratio_ci_low": 4.0, "kl_ratio_ci_high": 9.0}
+    row = own.assign(best_of_kind=False, **cells, **changed)
+    return pd.concat([matched, row], ignore_index=True)
+
+
+def test_the_cheapest_with_few_features_stands_beside_the_published_program(tables):
+    matched = published(tables[0])
+    found = verdict(Tables(pareto(), matched), summary(*tables))
+    text = said(found, "few")
+    assert text.startswith("Of the methods with at most 12 features, topk_features with 10 feat")
+    assert "2 times as much as caa_mean_diff (95 % interval 2 to 2)" in text
+    assert "That is more than 1.5 times, beyond noise." in text
+    assert (
+        "as published, qp_optimal with λ = 1, costs 6 times as much (95 % interval 4 to 9)" in text
+    )
+    assert (found["few"]["method"], found["few"]["features"]) == ("topk_features", 12)
+    assert found["published"]["kl_ratio"] == 6.0
+    lost = published(tables[0], status="not_reached")
+    assert said(verdict(Tables(pareto(), lost), summary(*tables)), "few").endswith(
+        "qp_optimal with λ = 1, does not reach the effect."
+    )
+
+
+def test_a_method_with_more_features_is_not_among_the_few(tables):
+    found = verdict(Tables(pareto(), tables[0]), summary(*tables), features=9)
+    # single_feature never reaches the effect, so no validation KL speaks for it
+    assert found["few"] is None and not said(found, "few") and found["published"] is None
+
+
+def test_few_features_that_fail_on_the_reported_prompts_are_said_to(tables):
+    matched = tables[0].copy()
+    own = matched["method"] == "topk_features"
+    matched.loc[own, "status"] = "not_reached"
+    matched.loc[own, ["kl", "l0", "kl_ratio", "kl_ratio_ci_low", "kl_ratio_ci_high"]] = np.nan
+    text = said(verdict(Tables(pareto(), matched), summary(*tables)), "few")
+    assert text.endswith(
+        "topk_features costs least on validation prompts; on the reported ones it does not reach "
+        "the effect."
+    )
 
 
 def test_a_random_direction_that_reaches_the_effect_is_a_warning(tables):

@@ -1,0 +1,146 @@
+"""The answer with few features: which method with at most so many costs least, and at what price.
+
+All choices are made on validation prompts, and all numbers are of the reported ones.
+"""
+
+import numpy as np
+import pandas as pd
+
+from steering_core.tables.effect_curves import curve_names
+from steering_core.tables.matched_words import (
+    best_of_kind,
+    called,
+    features_of,
+    interval,
+    is_reached,
+    made_of,
+    name_of,
+    number,
+)
+
+#: The program as published: the margin on the probe, for each input its own shortfall.
+PUBLISHED = "qp_optimal"
+
+
+def fewest_features(rows: pd.DataFrame, factor: float) -> pd.Series | None:
+    """Return the row with the fewest features whose KL is at most ``factor`` times the reference's.
+
+    It is chosen by the KL on validation prompts. Chosen on the reported prompts, the first of
+    several that chance brings near the reference would look better than it is.
+
+    Args:
+        rows: rows of ``matched`` of one judge and measure.
+        factor: largest ratio of KL to that of the best dense direction.
+    """
+    sparse, dense = rows[rows["kind"] == "features"], best_of_kind(rows, "dense")
+    if rows["validation_kl"].notna().any():
+        limit = np.nan if dense is None else factor * dense["validation_kl"]
+        within = sparse[(sparse["validation_kl"] <= limit) & sparse["kl_ratio"].notna()]
+    else:
+        within = sparse[sparse["kl_ratio"] <= factor]
+    order = ["l0", "validation_kl", "kl"]
+    return None if within.empty else within.sort_values(order, kind="stable").iloc[0]
+
+
+def cheapest_with_few(
+    rows: pd.DataFrame, pareto: pd.DataFrame, features: float
+) -> pd.Series | None:
+    """Return the row that is cheapest on validation prompts among those with few features.
+
+    Args:
+        rows: rows of ``matched`` of one judge and measure.
+        pareto: the table ``pareto``, which knows the features of a curve that does not reach the
+            effect.
+        features: how many are few.
+    """
+    sparse = rows[rows["kind"] == "features"]
+    most = pareto.assign(**curve_names(pareto)).groupby(["method", "curve"])["prompt_l0_mean"].max()
+    keys = pd.MultiIndex.from_frame(sparse[["method", "curve"]])
+    used = sparse["l0"].fillna(pd.Series(most.reindex(keys).to_numpy(), index=sparse.index))
+    by = "validation_kl" if rows["validation_kl"].notna().any() else "kl"
+    few = sparse[(used.round(1) <= features) & sparse[by].notna()]
+    return None if few.empty else few.sort_values(by, kind="stable").iloc[0]
+
+
+def as_published(rows: pd.DataFrame) -> pd.Series | None:
+    """Return the best curve of the published program, by the KL on validation prompts."""
+    own = rows[rows["method"] == PUBLISHED]
+    by = "validation_kl" if rows["validation_kl"].notna().any() else "kl"
+    return None if own.empty else own.sort_values(by, kind="stable").iloc[0]
+
+
+def few_sentence(
+    rows: pd.DataFrame, few: pd.Series | None, features: int, factor: float
+) -> str | None:
+    """Say what the cheapest method with few features costs, and the published program beside it."""
+    dense, published = best_of_kind(rows, "dense"), as_published(rows)
+    if few is None or not is_reached(dense):
+        return None
+    where, on = "", "on the reported prompts"
+    if rows["validation_kl"].notna().any():
+        where, on = " on validation prompts", "on the reported ones"
+    text = f"Of the methods with at most {features} features, "
+    if not is_reached(few):
+        text += f"{name_of(few)} costs least{where}; {on} it does not reach the effect."
+    else:
+        text += (
+            f"{made_of(few)} costs least{where}; "
+            f"{on} it costs {number(few['kl'])} nats per token, {number(few['kl_ratio'])} times "
+            f"as much as {name_of(dense)} ({interval(few, 'kl_ratio')}). {_against(few, factor)}"
+        )
+    if published is not None and published["method"] != few["method"]:
+        what = f" The program as published, {name_of(published)},"
+        if is_reached(published):
+            text += (
+                f"{what} costs {number(published['kl_ratio'])} times as much "
+                f"({interval(published, 'kl_ratio')}) with {features_of(published)}."
+            )
+        else:
+            text += f"{what} does not reach the effect."
+    return text
+
+
+def _against(row: pd.Series, factor: float) -> str:
+    """Say on which side of ``factor`` a ratio of costs is, and whether that is sure."""
+    high, low = row["kl_ratio_ci_high"], row["kl_ratio_ci_low"]
+    if row["kl_ratio"] > factor:
+        sure = pd.notna(low) and low > factor
+        return f"That is more than {factor:g} times" + (
+            ", beyond noise." if sure else "; the interval does not rule out less."
+        )
+    sure = pd.notna(high) and high <= factor
+    return f"That is at most {factor:g} times" + (
+        ", beyond noise." if sure else "; the interval does not rule out more."
+    )
+
+
+def sparsity_sentence(rows: pd.DataFrame, factor: float) -> str | None:
+    """Say how few features come within ``factor`` times the KL of the best dense direction."""
+    sparse = rows[(rows["kind"] == "features") & rows["kl_ratio"].notna()]
+    if sparse.empty:
+        return None
+    found = fewest_features(rows, factor)
+    on = " on validation prompts" if rows["validation_kl"].notna().any() else ""
+    if found is None:
+        near = sparse.sort_values("kl_ratio", kind="stable").iloc[0]
+        text = (
+            f"No method made of features comes within {factor:g} times the KL of the best dense "
+            f"direction{on}. The nearest on the reported prompts is {made_of(near)}, at "
+            f"{number(near['kl_ratio'])} times ({interval(near, 'kl_ratio')}); as the nearest of "
+            "several it is biased downwards."
+        )
+    else:
+        near = found
+        text = (
+            f"{features_of(found)} {'comes' if round(found['l0'], 1) == 1 else 'come'} within "
+            f"{factor:g} times the KL of the best dense direction{on}: {called(found)}. On the "
+            f"reported prompts it costs {number(found['kl_ratio'])} times as much "
+            f"({interval(found, 'kl_ratio')}). {_against(found, factor)}"
+        )
+    least = sparse.sort_values(["l0", "validation_kl", "kl"], kind="stable").iloc[0]
+    if (least["method"], least["curve"]) != (near["method"], near["curve"]):
+        text += (
+            f" The sparsest, {made_of(least)}, needs "
+            f"{number(least['kl_ratio'])} times ({interval(least, 'kl_ratio')})."
+        )
+    return text
