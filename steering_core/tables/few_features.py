@@ -54,7 +54,8 @@ def cheapest_with_few(
         features: how many are few.
     """
     sparse = rows[rows["kind"] == "features"]
-    most = pareto.assign(**curve_names(pareto)).groupby(["method", "curve"])["prompt_l0_mean"].max()
+    curves = curve_names(pareto).assign(method=pareto["method"], l0=pareto["prompt_l0_mean"])
+    most = curves.groupby(["method", "curve"])["l0"].max()
     keys = pd.MultiIndex.from_frame(sparse[["method", "curve"]])
     used = sparse["l0"].fillna(pd.Series(most.reindex(keys).to_numpy(), index=sparse.index))
     by = "validation_kl" if rows["validation_kl"].notna().any() else "kl"

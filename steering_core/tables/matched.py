@@ -278,7 +278,8 @@ def warnings_of(about: pd.DataFrame, curve: Curve) -> list[str]:
             f"{n - len(curve.rows)} of {n} strengths are not on the curve: they could not steer "
             "every prompt and position"
         )
-    if curve.place is not None and curve.place.reached[0] and curve.place.after[0] == 1:
+    place = curve.place
+    if place is not None and place.reached[0] and place.after[0] == 1 and place.share[0] < 1:
         said.append(
             "the effect is reached below the weakest strength that was run, so the costs are "
             "interpolated from the unsteered point"

@@ -39,7 +39,7 @@ from steering_core.tables.matched_words import (
     name_of,
     number,
 )
-from steering_core.tables.price import price_sentences
+from steering_core.tables.price import price_sentences, price_warnings
 
 _SPARSE = "the sparse method is cheaper, beyond noise"
 _DENSE = "the dense direction is cheaper, beyond noise"
@@ -247,7 +247,7 @@ def _by_judge(compared: _Compared) -> str | None:
     )
 
 
-def _distrust(pareto: pd.DataFrame, compared: _Compared) -> list[str]:
+def _distrust(pareto: pd.DataFrame, compared: _Compared, few: pd.Series | None) -> list[str]:
     """Return what to know before quoting: warnings of every row and of the rows quoted."""
     every: list[str] = []
     for cell in pareto["warnings"]:
@@ -256,7 +256,7 @@ def _distrust(pareto: pd.DataFrame, compared: _Compared) -> list[str]:
         text for text in every if all(text in warnings_in(cell) for cell in pareto["warnings"])
     ]
     found = list(shared)
-    for row in (compared.dense, compared.sparse):
+    for row in (compared.dense, compared.sparse, few):
         if row is not None:
             found += [f"{name_of(row)}: {text}" for text in warnings_in(row["warnings"])]
             own = pareto[(pareto["method"] == row["method"]) & is_true(pareto["selected"])]
@@ -339,7 +339,8 @@ def verdict(
             "distrust": [
                 *_of(tables.differences, disagreements),
                 *_opposite(groups),
-                *_distrust(pareto, main),
+                *_distrust(pareto, main, few),
+                *_of(tables.price, price_warnings),
             ],
             "matched": {name: main.first[name] for name in _MATCHED},
             "reference": _facts(main.dense),

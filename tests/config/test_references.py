@@ -50,7 +50,7 @@ def with_method(**source):
     ("method", "strength"),
     [
         ("qp_optimal", "selected"),
-        ("qp_shared", {"tau": 4.0, "lam": 1.0}),
+        ("qp_shared", {"tau": 4.0, "lam": 10.0}),
         ("convex_optimal", {"tau": 2.0, "epsilon": 0.5}),
         ("caa_repe", {"alpha": 0.5}),
     ],

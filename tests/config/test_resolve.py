@@ -294,6 +294,14 @@ def test_counts_of_features_need_a_dense_program_with_their_margin():
     assert found.programs["mine"].features == [1, 4]
 
 
+def test_the_price_of_sparsity_in_the_demo_has_the_margins_of_its_floor():
+    settings = resolve(PUBLISHED, "demo").settings
+    floor = settings.programs["mean_difference_dense"]
+    for counted in (one for one in settings.programs.values() if one.features is not None):
+        assert set(counted.tau) <= set(floor.tau)
+        assert settings.matched_features in counted.features
+
+
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [

@@ -9,7 +9,7 @@ from steering_core.storage.files import write_text
 from steering_core.tables.charts import save_chart
 from steering_core.tables.matched import Matching, compare
 from steering_core.tables.pareto import Measured
-from steering_core.tables.price import floor_of, price_sentences, price_table
+from steering_core.tables.price import floor_of, price_sentences, price_table, price_warnings
 from steering_core.tables.price_figure import price_figure
 
 PROGRAM = {"mode": "uniform", "concept_direction": "mean_difference", "metric": "identity"}
@@ -64,6 +64,17 @@ def test_a_count_that_never_reaches_the_effect_is_said_to():
     assert "Vectors of 1 features do not reach it" in text and "12 times" not in text
     rows["status"] = "not_reached"
     assert price_sentences(rows) == []
+
+
+def test_a_warning_names_the_counts_that_it_is_about():
+    rows = table()
+    assert price_warnings(rows) == []
+    rows["warnings"] = ["the first; the second", None, "the first", "the first"]
+    assert price_warnings(rows) == [
+        "counted (features: 1, 12, dense): the first",
+        "counted (features: 1): the second",
+    ]
+    assert price_warnings(rows.iloc[:0]) == []
 
 
 def test_the_floor_has_the_direction_and_metric_of_its_program():

@@ -26,7 +26,8 @@ def test_on_the_frontier_with_the_points():
     assert f"is on the frontier at {len(rows)} of 5 strengths" in text
     for _, row in rows.iterrows():
         point = f"tau {row['strength']:g} (KL {row['kl_mean']:.3g}, target rate "
-        assert point + f"{row['classifier_rate_steered']:.3g})" in text
+        sure = f", on it in {row['frontier_probability']:.0%} of resamples of the prompts)"
+        assert point + f"{row['classifier_rate_steered']:.3g}{sure}" in text
 
 
 def test_off_the_frontier_with_what_beats_it():

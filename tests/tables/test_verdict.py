@@ -85,8 +85,16 @@ def test_the_interval_decides_what_is_said(tables, low, high, words):
 def test_a_count_of_features_is_said_once(tables):
     matched = tables[0].copy()
     matched.loc[matched["method"] == "topk_features", "curve"] = "tau at features=10"
-    found = verdict(Tables(pareto(), matched), summary(*tables))
+    made = pareto()
+    own = made["method"] == "topk_features"
+    made.loc[own, ["strength_name", "frontier_probability"]] = ["tau at features=10", 0.7]
+    found = verdict(Tables(made, matched), summary(*tables))
     assert "topk_features with 10 features, costs" in found["headline"]
+    [text] = [text["text"] for text in found["sentences"] if text["about"] == "frontier"]
+    assert text.startswith("topk_features (tau at features=10) is not on the frontier")
+    made.loc[own, "on_frontier"] = True
+    text = said(verdict(Tables(made, matched), summary(*tables)), "frontier")
+    assert "on it in 70% of resamples of the prompts)" in text
 
 
 def test_features_within_a_factor_and_whether_that_is_sure(tables):
