@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.tables.effect_curves import curve_names
+from steering_core.tables.frontier_verdict import frontier_verdict
 from steering_core.tables.matched_words import (
     best_of_kind,
     called,
@@ -17,6 +18,7 @@ from steering_core.tables.matched_words import (
     name_of,
     number,
 )
+from steering_core.tables.pareto_frontier import frontier_flags
 
 #: The program as published: the margin on the probe, for each input its own shortfall.
 PUBLISHED = "qp_optimal"
@@ -99,6 +101,28 @@ def few_sentence(
         else:
             text += f"{what} does not reach the effect."
     return text
+
+
+def few_frontier(pareto: pd.DataFrame, few: pd.Series, features: int) -> str | None:
+    """Say where a method is on the frontier of effect and KL among strengths with few features.
+
+    The dense directions are left out: a sparse vector stands on the frontier with them only by
+    costing no more.
+
+    Args:
+        pareto: the table ``pareto``.
+        few: row of ``matched`` of the method.
+        features: how many are few.
+    """
+    competing = (pareto["prompt_l0_mean"].round(1) <= features) & pareto["on_frontier"].notna()
+    own = pareto[competing].copy()
+    own["on_frontier"], own["frontier_probability"] = frontier_flags(own), np.nan
+    swept = few["curve"] if "features=" in str(few["curve"]) else None
+    mine = own[own["method"] == few["method"]]
+    if mine.empty or (swept and not (mine["strength_name"] == swept).any()):
+        return None
+    said = frontier_verdict(own, few["method"], swept)
+    return f"Among the strengths with at most {features} features, {said}"
 
 
 def _against(row: pd.Series, factor: float) -> str:

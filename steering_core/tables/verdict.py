@@ -26,6 +26,7 @@ from steering_core.tables.few_features import (
     PUBLISHED,
     as_published,
     cheapest_with_few,
+    few_frontier,
     few_sentence,
     fewest_features,
     sparsity_sentence,
@@ -326,7 +327,8 @@ def verdict(
         *(("selected", text) for text in _selected(summary, main)),
         *(("judges", _by_judge(group)) for group in further),
         *(("judges", text) for text in _of(tables.judges, judge_sentences)),
-        *(("frontier", text) for text in frontier_sentences(pareto, main.sparse, few)),
+        *(("frontier", text) for text in frontier_sentences(pareto, main.sparse)),
+        ("frontier", None if few is None else few_frontier(pareto, few, features)),
         *(("power", text) for text in _of(tables.differences, power)),
         ("setting", _setting(first, main)),
     ]
@@ -385,22 +387,18 @@ def _opposite(groups: list[_Compared]) -> list[str]:
 _MATCHED = ("judge", "measure", "effect", "unsteered", "n_prompts", "n_texts")
 
 
-def frontier_sentences(
-    pareto: pd.DataFrame, sparse: pd.Series | None = None, few: pd.Series | None = None
-) -> list[str]:
-    """Return whether the programs, and the best sparse methods, are on the frontier.
+def frontier_sentences(pareto: pd.DataFrame, sparse: pd.Series | None = None) -> list[str]:
+    """Return whether the programs, and the best sparse method, are on the frontier.
 
     Args:
         pareto: the table ``pareto``.
-        sparse: row of ``matched`` of the best sparse method.
-        few: of the best one with few features. A program with counts of features is then looked at
-            with this count alone.
+        sparse: row of ``matched`` of the best sparse method. A program with counts of features is
+            looked at with this count alone.
     """
     asked: list[tuple[str, str | None]] = [(name, None) for name in _PROGRAMS]
-    for row in (sparse, few):
-        if row is not None:
-            counted = "features=" in str(row["curve"])
-            asked.append((row["method"], row["curve"] if counted else None))
+    if sparse is not None:
+        counted = "features=" in str(sparse["curve"])
+        asked.append((sparse["method"], sparse["curve"] if counted else None))
     there = set(pareto["method"])
     return [
         frontier_verdict(pareto, name, swept)
