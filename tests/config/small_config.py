@@ -56,3 +56,10 @@ def with_program(name="mine", **program):
     settings = raw["experiments"]["demo"]["settings"]
     settings["programs"] = settings.get("programs", {}) | {name: program}
     return raw
+
+
+def with_settings(**settings):
+    """The published configuration with other settings of all of CorrSteer's experiments."""
+    # Ablations and experiments name arms that a test leaves out.
+    everywhere = PUBLISHED["corrsteer"]["settings"] | settings
+    return changed(settings=everywhere, ablations={}, experiments={})

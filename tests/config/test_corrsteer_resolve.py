@@ -5,7 +5,7 @@ import copy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_config import PUBLISHED, changed
+from small_config import PUBLISHED, changed, with_settings
 
 from steering_core.config.corrsteer_resolve import elsewhere_runs, load_corrsteer, resolve_corrsteer
 from steering_core.config.corrsteer_schema import DEFAULT_ARMS
@@ -14,12 +14,6 @@ from steering_core.config.resolve import (
 )
 from steering_core.corrsteer.tasks import find_task
 from steering_core.errors import ConfigError
-
-
-def with_settings(**settings):
-    # Ablations and experiments name arms that a test leaves out.
-    everywhere = PUBLISHED["corrsteer"]["settings"] | settings
-    return changed(settings=everywhere, ablations={}, experiments={})
 
 
 def test_an_entry_with_the_name_of_a_pair_sets_that_pair_alone():

@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from small_config import PROBE, PUBLISHED, changed, with_program
+from small_config import PROBE, PUBLISHED, changed, with_program, with_settings
 
 from steering_core.config.corrsteer_resolve import load_corrsteer
 from steering_core.config.references import check_guards, check_plans

@@ -1,10 +1,12 @@
-"""Texts of five methods with known effects and costs, and their comparison at matched effect."""
+"""Texts of five methods with known effects and costs, and the tables made from them."""
 
 import numpy as np
 import pandas as pd
 
+from steering_core.tables.columns import column_names
 from steering_core.tables.matched import Matching, compare, matched_table
 from steering_core.tables.pareto import Measured
+from steering_core.tables.verdict import summary_table
 
 N = 40
 #: Method: KL and target rate of each strength, and features; None for a dense direction.
@@ -68,3 +70,24 @@ def measured(draws: int = 1, *, validation: bool = True) -> Measured:
 def compared(found: Measured, **settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     matching = Matching("lexicon", n_resamples=200, **settings)
     return matched_table(compare(found, matching), "e")
+
+
+def pareto() -> pd.DataFrame:
+    rows = []
+    for method, (kls, rates, l0) in [("no_steering", ([0.0], [BASE], 0)), *METHODS.items()]:
+        for index, (kl, rate) in enumerate(zip(kls, rates, strict=True)):
+            rows.append(
+                {
+                    "experiment": "e", "model": "org/model", "task": "sst2", "layer": 7, "seed": 0,
+                    "method": method, "strength_name": "alpha",
+                    "strength": float(index + 1) if kl else 0.0, "n_texts": N, "n_prompts": N,
+                    "kl_mean": kl, "classifier_rate_steered": rate, "prompt_l0_mean": l0,
+                    "selected": index == 0, "on_frontier": False, "warnings": "the judge is blind",
+                }
+            )  # fmt: skip
+    table = pd.DataFrame(rows).reindex(columns=column_names("pareto"))
+    return table.astype({"prompt_l0_mean": float})
+
+
+def summary(matched: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    return summary_table(pareto(), matched, curves)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matched_texts import N, compared, measured
+from matched_texts import N, compared, measured, pareto, summary
 
 from steering_core.storage.files import write_json
 from steering_core.tables.charts import save_chart

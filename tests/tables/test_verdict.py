@@ -5,37 +5,15 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from matched_texts import BASE, METHODS, N, compared, measured
+from matched_texts import METHODS, N, compared, measured, pareto, summary
 
-from steering_core.tables.columns import column_names
 from steering_core.tables.few_features import fewest_features
-from steering_core.tables.verdict import Tables, spoken, summary_table, verdict
+from steering_core.tables.verdict import Tables, spoken, verdict
 
 
 @pytest.fixture(scope="module")
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     return compared(measured())
-
-
-def pareto() -> pd.DataFrame:
-    rows = []
-    for method, (kls, rates, l0) in [("no_steering", ([0.0], [BASE], 0)), *METHODS.items()]:
-        for index, (kl, rate) in enumerate(zip(kls, rates, strict=True)):
-            rows.append(
-                {
-                    "experiment": "e", "model": "org/model", "task": "sst2", "layer": 7, "seed": 0,
-                    "method": method, "strength_name": "alpha",
-                    "strength": float(index + 1) if kl else 0.0, "n_texts": N, "n_prompts": N,
-                    "kl_mean": kl, "classifier_rate_steered": rate, "prompt_l0_mean": l0,
-                    "selected": index == 0, "on_frontier": False, "warnings": "the judge is blind",
-                }
-            )  # fmt: skip
-    table = pd.DataFrame(rows).reindex(columns=column_names("pareto"))
-    return table.astype({"prompt_l0_mean": float})
-
-
-def summary(matched: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    return summary_table(pareto(), matched, curves)
 
 
 def test_the_summary_has_a_row_per_method_at_its_selected_strength(tables):
