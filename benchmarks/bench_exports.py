@@ -13,9 +13,11 @@ from benchmarks.common import alternate, arguments, random_model, run_name, text
 from benchmarks.table import at_least, report
 from steering_core.exports.attach import FixedVector, SolvedProgram
 from steering_core.exports.load import LoadedIntervention
+from steering_core.methods.interventions import ProgramLogit
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.tokens import pad, tokenize
 from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.substitution import Substitution
 
 BATCH = 16
 
@@ -30,10 +32,10 @@ def interventions(lm: LanguageModel) -> dict[str, LoadedIntervention]:
     path = SteeringPath.fit(decoder, weight)
     shape = {"n_layers": lm.shape.n_layers, "d_model": lm.shape.d_model}
     facts = {"positions": "last", "model": {"id": "random", **shape}}
-    what = {
-        mode: SolvedProgram("qp", mode, TAU, LAMBDA, weight, 0.0, path)
-        for mode in ("static", "adaptive")
-    }
+    what: dict[str, FixedVector | SolvedProgram] = {}
+    for mode in ("static", "adaptive"):
+        logit = ProgramLogit("qp", weight, 0.0, None, mode=mode)
+        what[mode] = SolvedProgram(logit, TAU, LAMBDA, Substitution(decoder), path)
     what["fixed"] = FixedVector(0.1 * rng.standard_normal(lm.shape.d_model))
     return {mode: LoadedIntervention({SITE: one}, facts) for mode, one in what.items()}
 

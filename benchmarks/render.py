@@ -15,7 +15,9 @@ from steering_core.storage.files import write_text
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, DETAILS = ROOT / "README.md", ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-ORDER = ("optimize", "statistics", "corrsteer", "caching", "generation", "memory", "floor")
+ORDER = (
+    "optimize", "statistics", "corrsteer", "caching", "generation", "exports", "memory", "floor",
+)  # fmt: skip
 #: The lines for the README, by their names in the tables.
 HEADLINES = (
     "path against reference, lambda 1, 1000 inputs (extrapolated)",

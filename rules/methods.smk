@@ -186,12 +186,19 @@ def shard_files(wildcards):
 
 
 def exported_files(wildcards):
-    """Return the files an export reads. A declared program is solved again, on the decoder."""
-    check_export(wildcards.method, experiment(wildcards).settings)
+    """Return the files an export reads, of a gated method those of the method behind it, too.
+
+    A declared program is solved again, on the decoder.
+    """
+    settings, name = experiment(wildcards).settings, wildcards.method
+    check_export(name, settings)
     files = steering_files(wildcards)
-    if wildcards.method in experiment(wildcards).settings.programs:
+    if name in settings.programs:
         decoder = rules.encode_features.output.decoder
         files["decoder"] = expand(decoder, experiment=wildcards.experiment)[0]
+    if name in settings.gated:
+        behind = SimpleNamespace(experiment=wildcards.experiment, method=settings.gated[name].method)
+        files |= {f"behind_{key}": file for key, file in exported_files(behind).items()}
     return files
 
 

@@ -87,9 +87,7 @@ def other_results(wildcards):
 def exported_methods(wildcards):
     """Return the methods whose interventions can be exported, in the order of the settings."""
     folder = f"results/{wildcards.experiment}/exports"
-    # The first two add no vector, and no export has gates.
-    others = (BASELINE, PROMPTING, *experiment(wildcards).settings.gated)
-    vectors = [name for name in all_methods(wildcards) if name not in others]
+    vectors = [name for name in all_methods(wildcards) if name not in (BASELINE, PROMPTING)]
     return [name for name in vectors if made_here(f"{folder}/{name}")]
 
 

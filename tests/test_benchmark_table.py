@@ -48,6 +48,11 @@ def test_every_row_says_machine_versions_and_run(written):
     assert rows["met"].isna().tolist() == [False, True]
 
 
+def test_the_pages_show_every_benchmark():
+    files = (render.ROOT / "benchmarks").glob("bench_*.py")
+    assert {*render.ORDER} == {file.stem.removeprefix("bench_") for file in files}
+
+
 def test_a_missed_line_fails_and_is_named(written):
     status, _, error = written(at_least("slow one", 2.0, 2.0, 1.5))
     assert status == 1 and "FAILED slow one: 1, not >= 1.5" in error

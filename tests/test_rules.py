@@ -130,6 +130,12 @@ def test_an_export_of_a_declared_program_reads_the_decoder_to_solve_new_inputs(r
         own = rules.names["steering_files"](job)
         exported = rules.names["exported_files"](job)
         assert {*exported} - {*own} == more and exported.items() >= own.items()
+    # … and one of a gated method the files of the method behind the gate.
+    (gated, behind) = next(iter(rules.names["experiment"](JOB).settings.gated.items()))
+    jobs = [SimpleNamespace(**{**vars(JOB), "method": name}) for name in (gated, behind.method)]
+    found, its = (rules.names["exported_files"](job) for job in jobs)
+    own = rules.names["steering_files"](jobs[0])
+    assert found == own | {f"behind_{name}": file for name, file in its.items()}
     with pytest.raises(ConfigError, match="prompting adds no vector"):
         rules.names["exported_files"](SimpleNamespace(**{**vars(JOB), "method": "prompting"}))
 

@@ -249,15 +249,10 @@ def check_export(method: str, settings: Settings) -> None:
     Raises:
         ConfigError: if it does not.
     """
-    known = [*settings.methods, *settings.plans, *settings.programs]
+    known = [*settings.methods, *settings.plans, *settings.programs, *settings.gated]
     known = [name for name in known if name not in (BASELINE, PROMPTING)]
     if method in (BASELINE, PROMPTING):
         raise ConfigError(f"{method} adds no vector, so there is nothing to export.")
-    if method in settings.gated:
-        raise ConfigError(
-            f"{method} acts only where its gate is open, and no export has gates: export "
-            f"{settings.gated[method].method}, the method behind the gate."
-        )
     if method not in known:
         raise ConfigError(
             f"the experiment has no method {method} to export{hint(method, known)}: "

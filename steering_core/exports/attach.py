@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,17 +19,18 @@ from jaxtyping import Bool, Float, Int
 from transformers import PreTrainedTokenizerBase
 
 from steering_core.errors import ModelError
-from steering_core.generation.adaptive import AdaptiveSolver
+from steering_core.generation.adaptive import TokenSolver
+from steering_core.generation.gate import OpenAt
 from steering_core.generation.intervention import Positions, nan_if_too_long
-from steering_core.methods.solutions import SOLVED
-from steering_core.models.devices import float64_device
+from steering_core.generation.steered_method import program_solver
+from steering_core.methods.gates import Gate
+from steering_core.methods.interventions import ProgramLogit
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import edit_residual, locate
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.solution import BEYOND, INFEASIBLE, OPTIMAL, SATISFIED
-from steering_core.optimize.substitution import Substitution, dense_optima
-from steering_core.optimize.working_set.solver import WorkingSet
+from steering_core.optimize.solution import BEYOND, OPTIMAL, SATISFIED
+from steering_core.optimize.substitution import Substitution
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -38,52 +39,53 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FixedVector:
-    """One vector for every input, in residual-stream units."""
+    """One vector for every input, in residual-stream units.
+
+    Attributes:
+        vector: what is added.
+        gate: where it is added; None is everywhere.
+    """
 
     vector: Float[np.ndarray, " d_model"]
+    gate: Gate | None = None
 
-    def start(self, site: Site, device: torch.device) -> "_Fixed":
+    def start(self, site: Site, device: torch.device) -> "_Acting":
         """Return what acts on the passes of one block."""
-        return _Fixed(self.vector)
+        return _behind(self.gate, site, _Fixed(self.vector))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SolvedProgram:
     """A program that is solved for each prompt, or again at every token.
 
     Attributes:
-        program: ``qp``, ``socp`` or ``dense``.
-        mode: ``static`` solves it at the last token of a prompt, and that vector is added to every
-            steered token. ``adaptive`` solves it again at every steered token.
+        logit: what the margin is on, and how the program is solved: its metric, costs and guards.
+            With the mode ``static`` it is solved at the last token of a prompt, and that vector is
+            added to every steered token. With ``adaptive`` it is solved at every steered token.
         tau: margin on the logit.
         parameter: λ of the QP or ε of the SOCP; NaN for ``dense``.
-        weight: w of the logit, of the probe or of a calibrated direction, oriented to the target
-            class; of k logits, ``(k, d_model)``.
-        bias: its b; of k logits, ``(k,)``.
-        path: of the logit on the decoder, in the program's metric and at its costs. Several logits
-            have a working set instead, and ``dense`` needs neither.
-        inverse: A⁻¹ of the metric, which maps solutions on the path back; None for the identity.
+        inside: the dictionary in the program's metric and at its costs.
+        path: of the logit on that dictionary. Several logits have none, and ``dense`` needs none.
+        gate: where its solutions are added; None is everywhere.
     """
 
-    program: Literal["qp", "socp", "dense"]
-    mode: Literal["static", "adaptive"]
+    logit: ProgramLogit
     tau: float
     parameter: float
-    weight: Float[np.ndarray, "*k d_model"]
-    bias: float | Float[np.ndarray, " k"]
-    path: SteeringPath | WorkingSet | None
-    inverse: Float[np.ndarray, "d_model d_model"] | None = None
+    inside: Substitution
+    path: SteeringPath | None = None
+    gate: Gate | None = None
+    _solvers: dict[tuple[Site, torch.device], TokenSolver] = field(default_factory=dict, repr=False)
 
-    def start(self, site: Site, device: torch.device) -> "_Solved":
-        """Return what acts on the passes of one block."""
-        if isinstance(self.path, SteeringPath):
-            solver = AdaptiveSolver(
-                self.path, self.weight, self.bias, self.program, site, device, self.inverse
-            )
-            return _Solved(self, solver)
-        return _Solved(self, _MarginSolver(self, site, device))
+    def start(self, site: Site, device: torch.device) -> "_Acting":
+        """Return what acts on the passes of one block; blocks share what they looked up."""
+        at = (site, device)
+        if at not in self._solvers:
+            solver = program_solver(self.logit, self.inside, site, device, self.path)
+            self._solvers[at] = solver
+        return _behind(self.gate, site, _Solved(self, self._solvers[at]))
 
 
 @dataclass
@@ -96,7 +98,7 @@ class Attached:
             loop without a KV cache needs it, and only outside of ``generate``.
     """
 
-    acting: list["_Fixed | _Solved"] = field(default_factory=list)
+    acting: list["_Acting"] = field(default_factory=list)
     passes: int = 0
     decode: Callable[[Callable[[], T]], T] = lambda run: run()
 
@@ -150,7 +152,7 @@ def attach(
 
 
 def _edit(
-    acting: "_Fixed | _Solved", passes: "_Passes", residual: Float[torch.Tensor, "b s d"]
+    acting: "_Acting", passes: "_Passes", residual: Float[torch.Tensor, "b s d"]
 ) -> Float[torch.Tensor, "b s d"]:
     if passes.where is None:
         raise ModelError(
@@ -197,53 +199,10 @@ class _Fixed:
         return 0
 
 
-class _MarginSolver:
-    """A program without a path: the least vector without features, or several margins at once."""
-
-    def __init__(self, what: SolvedProgram, site: Site, device: torch.device):
-        self.device = float64_device(device)
-        self._what = what
-        self._weights = np.atleast_2d(what.weight).astype(np.float64)
-        self._of_raw = site.view(self._weights)  # w·(h − mean h) = (w − mean w)·h
-        inverse = None if what.inverse is None else np.asarray(what.inverse, dtype=np.float64)
-        self._inside = Substitution(np.zeros((0, self._weights.shape[1])), inverse)
-
-    def solve(
-        self,
-        residual: Float[torch.Tensor, "n d_model"],
-        tau: Float[torch.Tensor, " n"],
-        parameter: Float[torch.Tensor, " n"],
-    ) -> tuple[Float[torch.Tensor, "n d_model"], Int[torch.Tensor, " n"]]:
-        """Return what to add to each raw residual, and codes into ``optimize.solution.STATUSES``.
-
-        Args:
-            residual: the raw stream, any float type.
-            tau: margin of each row, on every logit.
-            parameter: λ or ε of each row.
-        """
-        logits = residual.double().cpu().numpy() @ self._of_raw.T + self._what.bias
-        shortfall, program = tau.cpu().numpy()[:, None] - logits, self._what.path
-        if isinstance(program, WorkingSet):
-            solve = program.qp if self._what.program == "qp" else program.socp
-            found = solve(shortfall, parameter.cpu().numpy())
-            solved = np.isin(found.status, SOLVED)
-            vectors = self._inside.vectors(found.vector)
-        else:
-            vectors = dense_optima(self._weights, shortfall, self._inside)
-            solved = ~np.isnan(vectors).any(axis=1)
-        vectors = torch.tensor(np.where(solved[:, None], vectors, 0.0))
-        codes = torch.tensor(np.where(solved, OPTIMAL, INFEASIBLE), device=self.device)
-        return vectors.to(residual.device, residual.dtype), codes
-
-    def grow(self) -> bool:
-        """Return False: there is no path to follow further."""
-        return False
-
-
 class _Solved:
     """Solves a program for each prompt, or at every steered token."""
 
-    def __init__(self, what: SolvedProgram, solver: AdaptiveSolver | _MarginSolver):
+    def __init__(self, what: SolvedProgram, solver: TokenSolver):
         self._what, self._solver = what, solver
         self._of_prompt: torch.Tensor | None = None
         self._missing: list[torch.Tensor] = []
@@ -252,7 +211,7 @@ class _Solved:
         self, residual: Float[torch.Tensor, "b s d_model"], last: Int[torch.Tensor, " b"]
     ) -> None:
         """Solve the program at the last token of each prompt, if it is solved once a prompt."""
-        if self._what.mode == "static":
+        if self._what.logit.mode == "static":
             rows = torch.arange(len(residual), device=residual.device)
             self._of_prompt = self._solve(residual[rows, last])
 
@@ -260,7 +219,7 @@ class _Solved:
         self, rows: Int[torch.Tensor, " n"], residual: Float[torch.Tensor, "n d_model"]
     ) -> Float[torch.Tensor, "n d_model"]:
         """Return what to add to the residuals, each of a row of the batch."""
-        if self._what.mode == "adaptive":
+        if self._what.logit.mode == "adaptive":
             return self._solve(residual)
         return self._of_prompt[rows.to(self._of_prompt.device)].to(residual.device)
 
@@ -279,6 +238,37 @@ class _Solved:
     def unsolved(self) -> int:
         """Return how many solves had no certified solution."""
         return int(sum(int(count) for count in self._missing))
+
+
+class _Gated:
+    """Lets another act on the steered tokens at which a gate is open."""
+
+    def __init__(self, inner: _Fixed | _Solved, opened: OpenAt):
+        self._inner, self._open = inner, opened
+
+    def prompt(self, residual: torch.Tensor, last: torch.Tensor) -> None:
+        """Take note of a new prompt."""
+        self._inner.prompt(residual, last)
+
+    def vectors(
+        self, rows: Int[torch.Tensor, " n"], residual: Float[torch.Tensor, "n d_model"]
+    ) -> Float[torch.Tensor, "n d_model"]:
+        """Return what to add to the residuals: zeros where the gate is closed."""
+        added, place = torch.zeros_like(residual), self._open(residual).nonzero()[:, 0]
+        if len(place):
+            added[place] = self._inner.vectors(rows[place], residual[place])
+        return added
+
+    def unsolved(self) -> int:
+        """Return how many solves had no certified solution."""
+        return self._inner.unsolved()
+
+
+_Acting = _Fixed | _Solved | _Gated
+
+
+def _behind(gate: Gate | None, site: Site, acting: _Fixed | _Solved) -> _Acting:
+    return acting if gate is None else _Gated(acting, OpenAt(gate, site))
 
 
 class _Passes:

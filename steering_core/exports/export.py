@@ -9,19 +9,18 @@ import numpy as np
 
 from steering_core.errors import StorageError
 from steering_core.exports.attach import FixedVector
-from steering_core.exports.formats import WRITERS, UnsayableError
+from steering_core.exports.formats import WRITERS, UnsayableError, layer_map
 from steering_core.exports.load import (
     ARRAYS,
-    DECODER,
     FACTS,
     FORMAT,
     PATH,
     LoadedIntervention,
     sha256,
 )
-from steering_core.exports.rows import read_row
-from steering_core.optimize.path import SteeringPath
-from steering_core.storage.arrays import save_arrays, save_decoder
+from steering_core.exports.rows import DECODER, read_row
+from steering_core.methods.interventions import ProgramLogit
+from steering_core.storage.arrays import save_arrays
 from steering_core.storage.files import atomic_directory, read_json, write_json
 from steering_core.tables.pages import neuronpedia_url
 
@@ -40,7 +39,7 @@ def export_row(
 
     Args:
         experiment: its directory.
-        method: a method, a plan or a declared program.
+        method: a method, a plan, a declared program or a gated method.
         out: the directory to write; it must not exist.
         strength: as in the tables.
         strength_index: its number.
@@ -56,29 +55,44 @@ def export_row(
     out = Path(out)
     if out.exists():
         raise StorageError(f"{out} exists: delete it, or choose another directory.")
-    at, facts, dictionary = read_row(experiment, method, strength, strength_index)
+    at, facts = read_row(experiment, method, strength, strength_index)
     facts = {**facts, "format": FORMAT, "links": _links(facts), "sae": _sae(experiment, facts)}
+    facts["sites"] = [
+        {**said, "layer_map": layer_map(site)}
+        for site, said in zip(at, facts["sites"], strict=True)
+    ]
     with atomic_directory(out) as directory:
         arrays = {}
         for k, what in enumerate(at.values()):
             if isinstance(what, FixedVector):
                 arrays[f"vector.{k}"] = np.asarray(what.vector, dtype=np.float64)
-                continue
-            arrays["logit.weight"] = np.asarray(what.weight, dtype=np.float64)
-            arrays["logit.bias"] = np.atleast_1d(what.bias)
-            if what.inverse is not None:
-                arrays["metric.inverse"] = what.inverse
-            if isinstance(what.path, SteeringPath):
-                what.path.save(directory / PATH)
+            else:
+                arrays |= _program_arrays(what.logit)
+                if what.path is not None:
+                    what.path.save(directory / PATH)
+                if what.logit.program != "dense":
+                    shutil.copyfile(Path(experiment) / DECODER, directory / DECODER)
+            if what.gate is not None:
+                arrays["gate.weight"] = np.asarray(what.gate.weight, dtype=np.float64)
+                arrays["gate.bias"] = np.array([what.gate.bias], dtype=np.float64)
         save_arrays(directory / ARRAYS, arrays, {"format": FORMAT})
-        if isinstance(dictionary, Path):
-            shutil.copyfile(dictionary, directory / DECODER)
-        elif dictionary is not None:
-            save_decoder(directory / DECODER, dictionary, f"{facts['sae']['name']}, transformed")
         facts["formats"] = _write_formats(LoadedIntervention(at, facts), directory)
         facts["digests"] = {file.name: sha256(file) for file in sorted(directory.iterdir())}
         write_json(directory / FACTS, facts)
     return facts
+
+
+def _program_arrays(logit: ProgramLogit) -> dict[str, np.ndarray]:
+    """Return all that solving a program needs besides the decoder."""
+    arrays = {"logit.weight": logit.weight, "logit.bias": np.atleast_1d(logit.bias)}
+    if logit.metric is not None:
+        arrays["metric"] = logit.metric
+    if logit.cost is not None:
+        arrays["cost"] = logit.cost
+    if logit.guards is not None:
+        arrays["guards.directions"] = logit.guards.directions
+        arrays["guards.kappa"] = logit.guards.kappa
+    return {name: np.asarray(values, dtype=np.float64) for name, values in arrays.items()}
 
 
 def _write_formats(one: LoadedIntervention, directory: Path) -> dict[str, dict[str, Any]]:

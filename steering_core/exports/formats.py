@@ -4,6 +4,7 @@ Every function returns what it wrote, or raises :class:`UnsayableError` with the
 that a program counts from, and the tokens that it steers, differ: see docs/exports.md.
 """
 
+import ctypes
 import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -14,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from steering_core.errors import ConfigError, DataError
-from steering_core.exports.load import LoadedIntervention, total_vectors
+from steering_core.errors import ConfigError, DataError, ModelError
+from steering_core.exports.attach import FixedVector
+from steering_core.exports.load import LoadedIntervention
 from steering_core.models.site import Site
 from steering_core.storage.files import atomic_path, write_json, write_text
 
@@ -47,15 +49,31 @@ def block_vectors(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_mo
 
 def _by_block(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_model"]]:
     """Return what is added at the output of each block, −1 being the embedding."""
-    try:
-        vectors = total_vectors(one)
-    except DataError as error:
-        raise UnsayableError(str(error)) from error
+    _refuse_gate(one)
     blocks: dict[int, np.ndarray] = {}
-    for site, vector in vectors.items():
+    for site, what in one.at.items():
+        if not isinstance(what, FixedVector):
+            raise UnsayableError(
+                "a program has another vector for each prompt or token, so it has no one."
+            )
         block = block_of(site)
-        blocks[block] = blocks.get(block, 0.0) + np.asarray(vector, dtype=np.float64)
+        blocks[block] = blocks.get(block, 0.0) + np.asarray(what.vector, dtype=np.float64)
     return blocks
+
+
+def _refuse_gate(one: LoadedIntervention) -> None:
+    """Refuse what acts only at some tokens.
+
+    Raises:
+        UnsayableError: naming the condition, and what to export instead.
+    """
+    gate = one.facts.get("gate")
+    if gate is not None:
+        condition = ", ".join(f"{key}: {value:g}" for key, value in gate["condition"].items())
+        raise UnsayableError(
+            f"it cannot add a vector only where a gate is open ({condition}): export "
+            f"{gate['behind']}, the method behind the gate."
+        )
 
 
 def block_of(site: Site) -> int:
@@ -72,6 +90,19 @@ def block_of(site: Site) -> int:
             f"it adds vectors to the stream between blocks, and {site.hook_name} is inside a block."
         )
     return blocks[site.stream]
+
+
+def layer_map(site: Site) -> dict[str, int | None]:
+    """Return the number of a site in the counts of other programs; None where they have none."""
+    try:
+        block = block_of(site)
+    except UnsayableError:
+        block = -1
+    return {
+        "llama.cpp direction": block if block > 0 else None,
+        "output of block": block if block >= 0 else None,
+        "input of block": block + 1 if site.stream in ("pre", "post", "mlp_out") else None,
+    }
 
 
 def llama_cpp_layers(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_model"]]:
@@ -157,6 +188,7 @@ def write_hotwire(one: LoadedIntervention, directory: Path) -> str:
 
 def write_lm_eval(one: LoadedIntervention, directory: Path) -> str:
     """Write the CSV of lm-evaluation-harness's ``--model steered``: SAE features by name."""
+    _refuse_gate(one)
     sae, features = one.facts["sae"], one.facts["features"]
     if not features:
         raise UnsayableError("its CSV names SAE features, and this intervention has no fixed ones.")
@@ -218,6 +250,7 @@ def block_vectors_or_input(one: LoadedIntervention) -> dict[int, Float[np.ndarra
 
 def write_features(one: LoadedIntervention, directory: Path) -> str:
     """Write features and coefficients, for people who steer by hand."""
+    _refuse_gate(one)
     features = one.facts["features"]
     if features is None:
         raise UnsayableError("it does not act through a fixed set of SAE features.")
@@ -310,6 +343,38 @@ def to_lm_eval(one: LoadedIntervention) -> dict[str, dict[str, Any]]:
         "bias": None,
     }
     return {hookpoint(one, block): steering}
+
+
+def steer_llama(llama: Any, one: LoadedIntervention | None) -> None:
+    """Add the vector to every token that a ``llama_cpp.Llama`` reads from now on.
+
+    It calls the function that the flag ``--control-vector`` of llama-server calls.
+
+    Args:
+        llama: the model, as llama-cpp-python holds it; its server holds one too.
+        one: the intervention, in place of an earlier one; None steers nothing any more.
+
+    Raises:
+        UnsayableError: as :func:`llama_cpp_layers`.
+        ModelError: if the model has another width or depth.
+    """
+    api = _package("llama_cpp").llama_cpp
+    depth, width = api.llama_model_n_layer(llama.model), api.llama_model_n_embd(llama.model)
+    if one is None:
+        api.llama_set_adapter_cvec(llama.ctx, None, 0, width, 0, 0)
+        return
+    wanted = one.facts["model"]
+    if (depth, width) != (wanted["n_layers"], wanted["d_model"]):
+        raise ModelError(
+            f"the intervention was found in {wanted['id']}, which has {wanted['n_layers']} layers "
+            f"of width {wanted['d_model']}; this model has {depth} of width {width}."
+        )
+    data = np.zeros((depth - 1, width), dtype=np.float32)
+    for k, vector in llama_cpp_layers(one).items():
+        data[k - 1] = vector  # the buffer begins at layer 1
+    pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    if api.llama_set_adapter_cvec(llama.ctx, pointer, data.size, width, 1, depth - 1):
+        raise ModelError("llama.cpp does not take a control vector for this model.")
 
 
 def hookpoint(one: LoadedIntervention, block: int) -> str:

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 from transformers.generation import GenerationMode
 
-from steering_core.errors import DataError, ModelError, StorageError
+from steering_core.errors import ModelError, StorageError
 from steering_core.exports.attach import (
     Attached,
     FixedVector,
@@ -27,23 +26,25 @@ from steering_core.exports.attach import (
     attach,
     refuse_chunks,
 )
-from steering_core.exports.rows import read_row
+from steering_core.exports.rows import DECODER, dictionary_of, read_row
 from steering_core.generation.intervention import Positions
+from steering_core.methods.gates import Gate
+from steering_core.methods.interventions import ProgramLogit
 from steering_core.models.language_model import LanguageModel, ModelShape, find_blocks
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.working_set.solver import WorkingSet
-from steering_core.storage.arrays import load_arrays, load_decoder
+from steering_core.optimize.working_set.guards import Guards
+from steering_core.storage.arrays import load_arrays
 from steering_core.storage.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 #: Version of the two files of an export.
-FORMAT = "steering-core intervention 2"
+FORMAT = "steering-core intervention 3"
 #: The files of an export that hold what is applied.
 FACTS, ARRAYS = "intervention.json", "intervention.safetensors"
-PATH, DECODER = "path.safetensors", "decoder.safetensors"
+PATH = "path.safetensors"
 #: What the decode loop of transformers for one row at a time can do.
 _SAMPLED = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
 
@@ -151,7 +152,7 @@ def load_intervention(
 
     Args:
         source: the directory of an export, or of an experiment (``results/{experiment}``).
-        method: of an experiment: the method, the plan or the declared program.
+        method: of an experiment: the method, the plan, the declared program or the gated method.
         strength: of an experiment: the strength as its tables give it; by default the selected
             one. It is in the units of the table, and they are resolved here.
         strength_index: of an experiment: the number of the strength, where several rows have the
@@ -171,7 +172,7 @@ def load_intervention(
             f"{source} has no {FACTS}: give the directory of an export, or the directory of an "
             "experiment and a `method`."
         )
-    at, facts, _ = read_row(source, method, strength, strength_index)
+    at, facts = read_row(source, method, strength, strength_index)
     return LoadedIntervention(at, facts)
 
 
@@ -185,30 +186,30 @@ def _read_export(directory: Path) -> LoadedIntervention:
             raise StorageError(f"{file} is missing or was changed: export it again.")
     arrays, _ = load_arrays(directory / ARRAYS)
     sites = [Site(**site["site"]) for site in facts["sites"]]
-    program = facts["program"]
+    program, gate = facts["program"], None
+    if facts["gate"] is not None:
+        gate = Gate(arrays["gate.weight"], float(arrays["gate.bias"][0]))
     if program is None:
-        at = {site: FixedVector(arrays[f"vector.{k}"]) for k, site in enumerate(sites)}
+        at = {site: FixedVector(arrays[f"vector.{k}"], gate) for k, site in enumerate(sites)}
         return LoadedIntervention(at, facts)
-    weight, bias = arrays["logit.weight"], arrays["logit.bias"]
-    inverse = arrays.get("metric.inverse")
-    path = None
-    if (directory / DECODER).is_file():
-        decoder = load_decoder(directory / DECODER)
-        if (directory / PATH).is_file():
-            path = SteeringPath.load(directory / PATH, decoder)
-        else:
-            path = WorkingSet(decoder, weight if inverse is None else weight @ inverse)
-    parameter = program["parameter"]
-    solved = SolvedProgram(
+    weight, bias, guards = arrays["logit.weight"], arrays["logit.bias"], None
+    if "guards.directions" in arrays:
+        names = [guard["name"] for guard in facts["margin"]["guards"]]
+        guards = Guards.of(arrays["guards.directions"], arrays["guards.kappa"], names)
+    logit = ProgramLogit(
         program["name"],
-        program["mode"],
-        program["tau"],
-        math.nan if parameter is None else parameter,
         weight,
-        float(bias[0]) if bias.size == 1 else bias,
-        path,
-        inverse,
+        float(bias[0]) if weight.ndim == 1 else bias,
+        arrays.get("metric"),
+        arrays.get("cost"),
+        guards,
+        program["mode"],
     )
+    inside, path = dictionary_of(logit, directory / DECODER), None
+    if (directory / PATH).is_file():
+        path = SteeringPath.load(directory / PATH, inside.decoder)
+    parameter = math.nan if program["parameter"] is None else program["parameter"]
+    solved = SolvedProgram(logit, program["tau"], parameter, inside, path, gate)
     return LoadedIntervention({sites[0]: solved}, facts)
 
 
@@ -265,15 +266,3 @@ def sha256(file: Path) -> str:
     """Return the SHA-256 of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def total_vectors(one: LoadedIntervention) -> dict[Site, np.ndarray]:
-    """Return the vector at each site, if each is the same for every input.
-
-    Raises:
-        DataError: if a program is solved for each prompt or token.
-    """
-    vectors = {s: w.vector for s, w in one.at.items() if isinstance(w, FixedVector)}
-    if len(vectors) < len(one.at):
-        raise DataError("a program has another vector for each prompt or token, so it has no one.")
-    return vectors

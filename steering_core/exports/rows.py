@@ -6,7 +6,7 @@ vectors in residual-stream units, or a program with its margin.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,22 @@ from steering_core.config.methods import (
 from steering_core.errors import DataError, StorageError
 from steering_core.exports.attach import FixedVector, SolvedProgram
 from steering_core.methods.base import read_direction
-from steering_core.methods.interventions import Interventions, PlanRows, ProgramRows, read_plan
+from steering_core.methods.declared_programs import sparse_program
+from steering_core.methods.interventions import (
+    Interventions,
+    ProgramLogit,
+    ProgramRows,
+    read_plan,
+)
 from steering_core.methods.solutions import solved
 from steering_core.models.resources import site_at
 from steering_core.models.site import Site
+from steering_core.optimize.guarded import GuardedSolutions
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Solutions
-from steering_core.optimize.substitution import substitute
-from steering_core.optimize.working_set.solver import WorkingSet
+from steering_core.optimize.substitution import Substitution, substitute
+from steering_core.optimize.working_set.guards import Guards
+from steering_core.optimize.working_set.solver import WorkingSetSolutions
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import load_arrays, load_decoder
 from steering_core.storage.files import read_json
@@ -55,11 +63,6 @@ PLACES = {
     "mlp": "output of the MLP module of {block}",
 }
 
-#: The decoder of a program's path: its file, or its rows in the metric of the program.
-Dictionary = Path | Float[np.ndarray, "d_sae d_model"] | None
-#: What a declared program can say that is solved again for new prompts.
-_DECLARED = ("program", "mode", "concept_direction", "metric", "feature_cost")
-_DECLARED += ("tau", "qp_lambda", "epsilon")
 #: The decoder of an experiment.
 DECODER = "decoder.safetensors"
 
@@ -71,13 +74,11 @@ class _Found:
     Attributes:
         at: what is added at each site.
         features: with their coefficients; None if they are not fixed or not known.
-        dictionary: of a program that is solved for each prompt or token.
         margin: of a program: what it is on.
     """
 
     at: Mapping[Site, FixedVector | SolvedProgram]
     features: list[list[float]] | None = None
-    dictionary: Dictionary = None
     margin: dict[str, Any] | None = None
 
 
@@ -86,18 +87,17 @@ def read_row(
     method: str,
     strength: float | None = None,
     strength_index: int | None = None,
-) -> tuple[dict[Site, FixedVector | SolvedProgram], dict[str, Any], Dictionary]:
+) -> tuple[dict[Site, FixedVector | SolvedProgram], dict[str, Any]]:
     """Read one row of an experiment.
 
     Args:
         directory: of the experiment.
-        method: its name, or that of a plan or a declared program.
+        method: its name, or that of a plan, a declared program or a gated method.
         strength: as in the tables; by default the selected one.
         strength_index: its number, where ``strength`` is not unique.
 
     Returns:
-        What is added at each site; facts about it; and the decoder, for a program that is solved
-        for each prompt or token.
+        What is added at each site, and facts about it.
 
     Raises:
         StorageError: if a file is missing or damaged.
@@ -125,7 +125,7 @@ def read_row(
         )
     first = chosen[solved(chosen)].iloc[[0]]
     found = _what(directory, method, solutions, chosen[solved(chosen)], site, provenance)
-    at = found.at
+    at, gated = found.at, provenance["settings"].get("gated", {}).get(method)
     if not any(_adds(what) for what in at.values()):
         raise DataError(
             f"{method} adds nothing at strength {point}: every input that it is made for has the "
@@ -142,8 +142,9 @@ def read_row(
         **_origin(directory, site, at),
         **_what_is_solved(at),
         "margin": found.margin,
+        "gate": None if gated is None else _gate(gated, at),
     }
-    return at, facts, found.dictionary
+    return at, facts
 
 
 def _rows(directory: Path, method: str) -> tuple[Path, pd.DataFrame]:
@@ -210,27 +211,6 @@ def _strength(row: pd.Series) -> dict[str, Any]:
     }
 
 
-def refuse_conditions(plan: PlanRows) -> None:
-    """Refuse what no export can do: a gate, or guards where a program is solved anew.
-
-    Raises:
-        DataError: naming the method.
-    """
-    if not isinstance(plan, ProgramRows):
-        return
-    if plan.gate is not None:
-        raise DataError(
-            f"{plan.method} acts only where its gate is open, and neither a plain model nor the "
-            "format of another program has gates: export the method behind the gate."
-        )
-    logit = plan.logit
-    if logit is not None and logit.guards is not None and logit.mode in ("static", "adaptive"):
-        raise DataError(
-            f"{plan.method} is solved with guards, and an export has the path without them: export "
-            "the program without guards."
-        )
-
-
 def _what(
     directory: Path,
     method: str,
@@ -242,7 +222,8 @@ def _what(
     """Return the intervention of the solved rows of one strength."""
     if solutions.parent.name == "plans":
         plan = read_plan(solutions, solutions.with_suffix(".safetensors"), method)
-        refuse_conditions(plan)
+        if isinstance(plan, ProgramRows) and plan.gate is not None:
+            return _behind_gate(directory, plan, rows, site, config)
         if isinstance(plan, ProgramRows):
             declared = config["settings"]["programs"][method]
             return _declared(directory, plan, plan.rows.loc[rows.index], declared)
@@ -263,6 +244,22 @@ def _what(
     return _Found({site: FixedVector(scale * direction.vector)}, features)
 
 
+def _behind_gate(
+    directory: Path,
+    plan: ProgramRows,
+    rows: pd.DataFrame,
+    site: Site,
+    config: Mapping[str, Any],
+) -> _Found:
+    """Return a gated method: the method behind the gate at the same strength, and the gate."""
+    behind = config["settings"]["gated"][plan.method]["method"]
+    solutions, its_rows = _rows(directory, behind)
+    its_rows = its_rows[its_rows["strength_index"] == rows["strength_index"].iloc[0]]
+    found = _what(directory, behind, solutions, its_rows[solved(its_rows)], site, config)
+    at = {where: replace(what, gate=plan.gate) for where, what in found.at.items()}
+    return replace(found, at=at)
+
+
 def _registered(
     directory: Path,
     method: str,
@@ -272,24 +269,24 @@ def _registered(
     config: Mapping[str, Any],
 ) -> _Found:
     """Return a registered program: its margin is on the probe."""
-    path_file, decoder_file = directory / "paths" / f"{family}.safetensors", directory / DECODER
+    path_file = directory / "paths" / f"{family}.safetensors"
     program, mode = program_of(method), mode_of(method)
     tau, parameter = (
         float(row[name].iloc[0]) for name in ("tau", "lam" if program == "qp" else "epsilon")
     )
     probe = LinearProbe.load(directory / "probe.safetensors")
     probe = probe.oriented(config["task"]["target_class"])
-    weight, bias = probe.weight_vector, probe.bias
-    margin = _margin({}, mode, tau, weight, bias)
+    logit = ProgramLogit(program, probe.weight_vector, probe.bias, None, mode=mode)
+    margin = _margin({}, logit, tau)
     if mode == "shared":
         path = SteeringPath.load(path_file)
         vector = Interventions(row, path=path).vectors(row)[0]
         place = (row["position"].to_numpy(), row["shortfall"].to_numpy())
         features = _features(path.at(*place, program, parameter))
-        return _Found({site: FixedVector(vector)}, features, margin=margin)
-    path = SteeringPath.load(path_file, load_decoder(decoder_file))
-    what = SolvedProgram(program, mode, tau, parameter, weight, bias, path)
-    return _Found({site: what}, dictionary=decoder_file, margin=margin)
+        return _Found({site: FixedVector(vector)}, features, margin)
+    inside = substitute(load_decoder(directory / DECODER))
+    path = SteeringPath.load(path_file, inside.decoder)
+    return _Found({site: SolvedProgram(logit, tau, parameter, inside, path)}, margin=margin)
 
 
 def _declared(
@@ -301,50 +298,56 @@ def _declared(
         raise StorageError(
             f"the solutions of {plan.method} are of an earlier version: run the experiment again."
         )
-    row, decoder_file = rows.iloc[[0]], directory / DECODER
+    row = rows.iloc[[0]]
     tau, parameter = float(row["tau"].iloc[0]), float(plan.parameters(row)[0])
-    margin = _margin(declared, logit.mode, tau, logit.weight, logit.bias)
-    once = logit.mode in ("uniform", "shared")
-    unknown = {key for key, value in declared.items() if key not in _DECLARED and value}
-    if unknown and not once:
-        raise DataError(
-            f"{plan.method} is solved with {', '.join(sorted(unknown))}, which cannot be solved "
-            "for new prompts here: choose another method."
-        )
-    features, dictionary, program = None, None, None
-    inside = substitute(load_decoder(decoder_file), logit.metric, logit.cost)
-    several = logit.weight.ndim == 2
-    if logit.program != "dense" and not (once and several):
-        if several:
-            tilted = np.stack([inside.weight(weight) for weight in logit.weight])
-            program = WorkingSet(inside.decoder, tilted)
-        else:
-            program = SteeringPath.fit(inside.decoder, inside.weight(logit.weight))
-            solve = program.qp if logit.program == "qp" else program.socp
-            found = solve(row["shortfall"] if once else rows["shortfall"], parameter)
-            features = _features(found, inside.cost) if once and not unknown else None
-        plain = inside.inverse is None and inside.cost is None
-        dictionary = decoder_file if plain else inside.decoder
-    if once:
+    margin = _margin(declared, logit, tau)
+    inside = dictionary_of(logit, directory / DECODER)
+    if logit.mode in ("uniform", "shared"):
         vector = plan.at_site(site).vectors(row)[0]
-        return _Found({site: FixedVector(vector)}, features, margin=margin)
-    what = SolvedProgram(
-        logit.program, logit.mode, tau, parameter, logit.weight, logit.bias, program, inside.inverse
+        features = _features_of_one(logit, row, tau, parameter, inside)
+        return _Found({site: FixedVector(vector)}, features, margin)
+    path = None
+    if logit.program != "dense" and logit.weight.ndim == 1:
+        path = SteeringPath.fit(inside.decoder, inside.weight(logit.weight))
+        # As far as the experiment's own inputs needed it.
+        (path.qp if logit.program == "qp" else path.socp)(rows["shortfall"], parameter)
+    return _Found({site: SolvedProgram(logit, tau, parameter, inside, path)}, margin=margin)
+
+
+def dictionary_of(logit: ProgramLogit, decoder: Path) -> Substitution:
+    """Return the dictionary of a program in its metric and at its costs; ``dense`` has no rows."""
+    rows = np.zeros((0, logit.weight.shape[-1]))
+    if logit.program != "dense":
+        rows = load_decoder(decoder)
+    return substitute(rows, logit.metric, logit.cost)
+
+
+def _features_of_one(
+    logit: ProgramLogit, row: pd.DataFrame, tau: float, parameter: float, inside: Substitution
+) -> list[list[float]] | None:
+    """Return the features of a program that has one solution for all inputs.
+
+    None for ``dense``, and for several margins that are shared: of these the rows have the largest
+    shortfall alone.
+    """
+    weights = np.atleast_2d(logit.weight)
+    if logit.program == "dense" or (len(weights) > 1 and logit.mode == "shared"):
+        return None
+    tilted = np.stack([inside.weight(weight) for weight in weights])
+    program = sparse_program(inside, tilted, logit.guards)
+    shortfall = (
+        row["shortfall"].to_numpy() if len(weights) == 1 else np.full((1, len(weights)), tau)
     )
-    return _Found({site: what}, dictionary=dictionary, margin=margin)
+    found = (program.qp if logit.program == "qp" else program.socp)(shortfall, parameter)
+    return _features(found, inside.cost)
 
 
-def _margin(
-    declared: Mapping[str, Any],
-    mode: str,
-    tau: float,
-    weight: Float[np.ndarray, "*k d_model"],
-    bias: float | Float[np.ndarray, " k"],
-) -> dict[str, Any]:
+def _margin(declared: Mapping[str, Any], logit: ProgramLogit, tau: float) -> dict[str, Any]:
     """Return what the margin of a program is on, and what the program minimises."""
     direction = declared.get("concept_direction", "probe")
     names = direction if isinstance(direction, list) else [direction]
-    norms = np.linalg.norm(np.atleast_2d(weight), axis=1).tolist()
+    norms = np.linalg.norm(np.atleast_2d(logit.weight), axis=1).tolist()
+    biases = np.atleast_1d(logit.bias).tolist()
     return {
         "on": [
             {
@@ -353,17 +356,42 @@ def _margin(
                 "logit_bias": one_bias,
                 "logit_weight_norm": norm,
             }
-            for name, one_bias, norm in zip(names, np.atleast_1d(bias).tolist(), norms, strict=True)
+            for name, one_bias, norm in zip(names, biases, norms, strict=True)
         ],
         "tau": tau,
-        "mode": mode,
+        "mode": logit.mode,
         "metric": declared.get("metric", "identity"),
         "feature_cost": declared.get("feature_cost", "unit"),
+        "guards": _guards(logit.guards),
+    }
+
+
+def _guards(guards: Guards | None) -> list[dict[str, Any]]:
+    """Return how far a program may move the residual along which directions."""
+    if guards is None:
+        return []
+    norms = np.linalg.norm(guards.directions, axis=1).tolist()
+    named = zip(guards.names, guards.kappa.tolist(), norms, strict=True)
+    return [{"name": name, "kappa": kappa, "direction_norm": norm} for name, kappa, norm in named]
+
+
+def _gate(
+    gated: Mapping[str, Any], at: Mapping[Site, FixedVector | SolvedProgram]
+) -> dict[str, Any]:
+    """Return where a gated method acts: its condition, and the half-space that it stands for."""
+    (what,) = at.values()
+    return {
+        "behind": gated["method"],
+        "condition": {key: value for key, value in gated["gate"].items() if value is not None},
+        "open_where": "gate.weight · h + gate.bias > 0, at each steered token",
+        "weight_norm": float(np.linalg.norm(what.gate.weight)),
+        "bias": float(what.gate.bias),
     }
 
 
 def _features(
-    solution: Solutions, cost: Float[np.ndarray, " d_sae"] | None = None
+    solution: Solutions | GuardedSolutions | WorkingSetSolutions,
+    cost: Float[np.ndarray, " d_sae"] | None = None,
 ) -> list[list[float]]:
     """Return feature and coefficient of one solution, by feature."""
     delta = solution.delta.tocsr()
@@ -377,17 +405,18 @@ def _adds(what: FixedVector | SolvedProgram) -> bool:
 
 def _what_is_solved(at: Mapping[Site, FixedVector | SolvedProgram]) -> dict[str, Any]:
     (what, *_) = at.values()
+    gated = "" if what.gate is None else ", where the gate is open"
     if isinstance(what, FixedVector):
-        return {"operation": OPERATIONS["fixed"], "program": None}
+        return {"operation": OPERATIONS["fixed"] + gated, "program": None}
     parameters = {"qp": "lambda", "socp": "epsilon", "dense": None}
     program = {
-        "name": what.program,
-        "mode": what.mode,
+        "name": what.logit.program,
+        "mode": what.logit.mode,
         "tau": what.tau,
         "parameter": None if math.isnan(what.parameter) else what.parameter,
-        "parameter_name": parameters[what.program],
+        "parameter_name": parameters[what.logit.program],
     }
-    return {"operation": OPERATIONS[what.mode], "program": program}
+    return {"operation": OPERATIONS[what.logit.mode] + gated, "program": program}
 
 
 def _origin(

@@ -1,8 +1,8 @@
-"""A new optimum at every token with margins on several directions.
+"""Programs whose solutions no path holds, solved for each residual by itself.
 
-One path does not hold these solutions, so the working set solves each residual's program, starting
-from the columns of the one before. That is exact, and thousands of times slower than a lookup: a
-solve for every token of every text.
+These are programs with several margins, those with guards that are solved once a prompt, and the
+least vector without features. The first two are solved by the working set, which starts from the
+columns of the residual before. That is exact, and thousands of times slower than a lookup.
 """
 
 from typing import Literal
@@ -13,38 +13,43 @@ from jaxtyping import Float, Int
 
 from steering_core.models.devices import float64_device
 from steering_core.models.site import Site
-from steering_core.optimize.solution import OPTIMAL, SATISFIED, STATUSES
+from steering_core.optimize.guarded import GuardedProgram
+from steering_core.optimize.solution import INFEASIBLE, OPTIMAL, SATISFIED, STATUSES
+from steering_core.optimize.substitution import Substitution, dense_optima
 from steering_core.optimize.working_set.solver import WorkingSet
 
 
 class MarginsSolver:
-    """QP or SOCP with several margins, for residuals on the model's device.
+    """A program with one or several margins, for residuals on the model's device.
 
     Args:
-        working_set: of the directions on the dictionary, in the metric of the program.
-        weights: w_j of the logits, oriented to the target class.
+        solves: the QP or SOCP of the directions on the dictionary, in the metric of the program;
+            None for ``dense``.
+        weights: w_j of the logits, oriented to the target class; ``(d_model,)`` for one.
         biases: their b_j.
         program: which program.
         site: where the residuals are; where it is centred, so are they before the dot products.
         device: of the model.
-        inverse: A⁻¹ where the working set is in another metric: solutions are mapped back by it.
+        inside: what maps solutions back from the metric.
     """
 
     def __init__(
         self,
-        working_set: WorkingSet,
-        weights: Float[np.ndarray, "k d_model"],
-        biases: Float[np.ndarray, " k"],
-        program: Literal["qp", "socp"],
+        solves: WorkingSet | GuardedProgram | None,
+        weights: Float[np.ndarray, "*k d_model"],
+        biases: float | Float[np.ndarray, " k"],
+        program: Literal["qp", "socp", "dense"],
         site: Site,
         device: torch.device,
-        inverse: Float[np.ndarray, "d_model d_model"] | None = None,
+        inside: Substitution,
     ):
         self.device = float64_device(device)
-        self._working_set, self._program, self._inverse = working_set, program, inverse
-        weights = site.view(np.asarray(weights, dtype=np.float64))
-        self._weights = torch.tensor(weights, dtype=torch.float32, device=device)
-        self._biases = torch.tensor(biases, dtype=torch.float64, device=self.device)
+        self._solves, self._program, self._inside = solves, program, inside
+        self._directions = np.atleast_2d(np.asarray(weights, dtype=np.float64))
+        raw = site.view(self._directions)  # w·(h − mean h) = (w − mean w)·h
+        self._weights = torch.tensor(raw, dtype=torch.float32, device=device)
+        like = {"dtype": torch.float64, "device": self.device}
+        self._biases = torch.tensor(np.atleast_1d(biases), **like)
 
     def solve(
         self,
@@ -53,17 +58,23 @@ class MarginsSolver:
         parameter: Float[torch.Tensor, " n"],
     ) -> tuple[Float[torch.Tensor, "n d_model"], Int[torch.Tensor, " n"]]:
         """As :meth:`steering_core.generation.adaptive.AdaptiveSolver.solve`."""
+        # Not a matrix product: that one depends, in its last digits, on how many rows there are.
         logits = (residual.float()[:, None] * self._weights).sum(dim=-1)
-        shortfall = tau[:, None] - (logits.to(self.device).double() + self._biases)
-        solve = self._working_set.qp if self._program == "qp" else self._working_set.socp
-        found = solve(shortfall.cpu().numpy(), parameter.cpu().numpy())
-        codes = np.array([STATUSES.index(status) for status in found.status], dtype=np.int64)
-        vectors = np.where(np.isin(codes, (OPTIMAL, SATISFIED))[:, None], found.vector, 0.0)
-        if self._inverse is not None:
-            vectors = vectors @ self._inverse
+        shortfall = (tau[:, None] - (logits.to(self.device).double() + self._biases)).cpu().numpy()
+        if self._solves is None:
+            vectors = dense_optima(self._directions, shortfall, self._inside)
+            codes = np.where((shortfall > 0).any(axis=1), OPTIMAL, SATISFIED)
+            codes[np.isnan(vectors).any(axis=1)] = INFEASIBLE
+        else:
+            solve = self._solves.qp if self._program == "qp" else self._solves.socp
+            asked = shortfall[:, 0] if isinstance(self._solves, GuardedProgram) else shortfall
+            found = solve(asked, parameter.cpu().numpy())
+            vectors = self._inside.vectors(found.vector)
+            codes = np.array([STATUSES.index(status) for status in found.status], dtype=np.int64)
+        vectors = np.where(np.isin(codes, (OPTIMAL, SATISFIED))[:, None], vectors, 0.0)
         added = torch.from_numpy(vectors).to(residual.device, residual.dtype)
-        return added, torch.from_numpy(codes).to(self.device)
+        return added, torch.from_numpy(codes.astype(np.int64)).to(self.device)
 
     def grow(self) -> bool:
-        """There is no path that could be too short."""
+        """Return False: there is no table that could be too short."""
         return False

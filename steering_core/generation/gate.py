@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from steering_core.methods.gates import Gate
 from steering_core.models.site import Site
@@ -59,6 +59,26 @@ class GatedPlan:
         return GatedSteering(self)
 
 
+class OpenAt:
+    """Where a gate is open, for raw residuals on the model's device.
+
+    Args:
+        gate: for residuals as the site sees them.
+        site: where the residuals are; where it is centred, so are they before the dot product.
+    """
+
+    def __init__(self, gate: Gate, site: Site):
+        # w·(h − mean h) = (w − mean w)·h.
+        weight = site.view(np.asarray(gate.weight, dtype=np.float64))
+        self._weight, self._bias = torch.tensor(weight, dtype=torch.float32), gate.bias
+
+    def __call__(self, residual: Float[torch.Tensor, "n d_model"]) -> Bool[torch.Tensor, " n"]:
+        """Return at which residuals the gate is open."""
+        self._weight = self._weight.to(residual.device)
+        # Not a matrix product: that one depends, in its last digits, on how many rows there are.
+        return (residual.float() * self._weight).sum(dim=-1) + self._bias > 0
+
+
 class GatedSteering:
     """Lets a plan act on the positions of a batch at which its gate is open.
 
@@ -68,19 +88,14 @@ class GatedSteering:
 
     def __init__(self, plan: GatedPlan):
         self.inner = plan.plan.start()
-        # w·(h − mean h) = (w − mean w)·h.
-        weight = plan.site.view(np.asarray(plan.gate.weight, dtype=np.float64))
-        self._weight = torch.tensor(weight, dtype=torch.float32)
-        self._bias, self._n = plan.gate.bias, plan.n
+        self._open, self._n = OpenAt(plan.gate, plan.site), plan.n
         self._opened: list[torch.Tensor] = []
 
     def at(
         self, rows: Int[torch.Tensor, " n"], residual: Float[torch.Tensor, "n d_model"]
     ) -> Float[torch.Tensor, "n d_model"]:
         """Return the residuals, those behind an open gate with what the plan adds to them."""
-        self._weight = self._weight.to(residual.device)
-        # Not a matrix product: that one depends, in its last digits, on how many rows there are.
-        opened = (residual.float() * self._weight).sum(dim=-1) + self._bias > 0
+        opened = self._open(residual)
         place = opened.nonzero()[:, 0]
         count = torch.zeros(self._n, dtype=torch.long, device=residual.device)
         self._opened.append(count.index_add_(0, rows.to(count.device), opened.long()))

@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 
 from steering_core.config.methods import PROMPTING, is_adaptive, program_of
 from steering_core.data.concept import read_concept
@@ -27,7 +26,7 @@ from steering_core.models.site import Site
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.guarded import GuardedProgram
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.substitution import substitute
+from steering_core.optimize.substitution import Substitution, substitute
 from steering_core.optimize.working_set.solver import WorkingSet
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import load_decoder
@@ -207,7 +206,9 @@ def read_steered_method(
         if isinstance(plan, ProgramRows) and plan.solved_again:
             if "decoder" not in files:
                 raise ValueError(f"files: {method} needs decoder")
-            solver = _solver_of(plan.logit, load_decoder(files["decoder"]), site, device)
+            decoder = load_decoder(files["decoder"])
+            inside = substitute(decoder, plan.logit.metric, plan.logit.cost)
+            solver = program_solver(plan.logit, inside, site, device)
         return SteeredPlan(plan, site.prepend_bos, positions, solver)
     solutions = read_interventions(
         method, files["solutions"], files.get("directions"), files.get("path")
@@ -229,24 +230,35 @@ def read_steered_method(
     return SteeredMethod(solutions, site, positions, solver)
 
 
-def _solver_of(
+def program_solver(
     logit: ProgramLogit,
-    decoder: Float[np.ndarray, "d_sae d_model"],
+    inside: Substitution,
     site: Site,
     device: torch.device,
+    path: SteeringPath | None = None,
 ) -> TokenSolver:
-    """Return the solver of a declared program; its path is followed as residuals need it."""
-    inside = substitute(decoder, logit.metric, logit.cost)
+    """Return what solves a declared program for residuals; a path is followed as they need it.
+
+    Args:
+        logit: what the margin is on, and how the program is solved.
+        inside: the dictionary in the program's metric and at its costs; without rows for ``dense``.
+        site: where the residuals are.
+        device: of the model.
+        path: on that dictionary, if there is one already.
+    """
+    how = (logit.weight, logit.bias, logit.program, site, device)
+    if logit.program == "dense":
+        return MarginsSolver(None, *how, inside)
     if logit.weight.ndim > 1:
         tilted = np.stack([inside.weight(weight) for weight in logit.weight])
-        return MarginsSolver(
-            WorkingSet(inside.decoder, tilted), logit.weight, np.asarray(logit.bias),
-            logit.program, site, device, inside.inverse,
-        )  # fmt: skip
-    dictionary, weight = Dictionary(inside.decoder), inside.weight(logit.weight)
-    path, guarded = SteeringPath.fit(dictionary, weight), None
-    if logit.guards is not None:
-        guarded = GuardedProgram(dictionary, weight, logit.guards.mapped(inside.weight), path=path)
-    return AdaptiveSolver(
-        path, logit.weight, logit.bias, logit.program, site, device, inside.inverse, guarded
-    )
+        return MarginsSolver(WorkingSet(inside.decoder, tilted), *how, inside)
+    weight = inside.weight(logit.weight)
+    if logit.guards is None:
+        path = path or SteeringPath.fit(inside.decoder, weight)
+        return AdaptiveSolver(path, *how, inside.inverse)
+    dictionary = Dictionary(inside.decoder)
+    path = path or SteeringPath.fit(dictionary, weight)
+    guarded = GuardedProgram(dictionary, weight, logit.guards.mapped(inside.weight), path=path)
+    if logit.mode != "adaptive":  # few residuals: a table for all of them would cost more
+        return MarginsSolver(guarded, *how, inside)
+    return AdaptiveSolver(path, *how, inside.inverse, guarded)

@@ -185,7 +185,7 @@ def solve_declared(
     program: Sparse | None = None
     if declared.program != "dense":
         tilted = np.stack([inside.weight(weight) for weight in weights])
-        program = _sparse_program(inside, tilted, guards)
+        program = sparse_program(inside, tilted, guards)
     logits = np.stack([residuals.astype(np.float64) @ w + b for w, b in found_on], axis=1)
     outside = fits_shared_vector(examples, data.target_class)
     if declared.mode == "shared" and not outside.any():
@@ -271,7 +271,7 @@ def _directions(declared: "DeclaredProgram") -> list[str]:
     return list(given) if isinstance(given, list) else [given]
 
 
-def _sparse_program(
+def sparse_program(
     inside: Substitution, tilted: Float[np.ndarray, "k d_model"], guards: Guards | None
 ) -> Sparse:
     """Return what solves a sparse program: the path alone, with guards, or the working set."""

@@ -14,6 +14,7 @@ from steering_core.errors import ConfigError
 from steering_core.exports.export import export_row
 from steering_core.exports.formats import (
     UnsayableError,
+    layer_map,
     model_hint,
     to_lm_eval,
     to_repeng,
@@ -91,10 +92,23 @@ def test_facts_name_hook_dose_model_and_sae(exported):
     (site,) = facts["sites"]
     assert site["transformer_lens"] == "blocks.2.hook_resid_post"
     assert site["transformers"] == "output of model.layers.2"
+    assert site["layer_map"]["llama.cpp direction"] == 2
     assert site["added_norm"] == pytest.approx(ALPHA * UNIT)
     assert site["added_norm_relative"] == pytest.approx(ALPHA)
     assert facts["model"]["n_layers"] == 4 and facts["sae"]["revision"] == "r"
     assert facts["positions"] == "last" and facts["selected"] is True
+
+
+@pytest.mark.parametrize(
+    ("layer", "stream", "numbers"),
+    [(2, "post", [2, 2, 3]), (2, "pre", [1, 1, 2]), (2, "mlp_out", [2, 2, 3]),
+     (0, "post", [None, 0, 1]), (0, "pre", [None, None, 0]), (2, "mid", [None] * 3)],
+)  # fmt: skip
+def test_the_layer_map_counts_as_other_programs_do(layer, stream, numbers):
+    found = layer_map(Site(layer, stream, False, True))
+    assert found == dict(
+        zip(("llama.cpp direction", "output of block", "input of block"), numbers, strict=True)
+    )
 
 
 def test_features_have_coefficients_and_links(exported):

