@@ -327,22 +327,19 @@ def to_lm_eval(one: LoadedIntervention) -> dict[str, dict[str, Any]]:
     """Return a steering file of lm-evaluation-harness as an object; write it with ``torch.save``.
 
     Raises:
-        UnsayableError: as :func:`block_vectors`, or for several blocks: the program would add the
-            vector of the last one at all of them.
+        UnsayableError: as :func:`block_vectors`.
     """
     import torch
 
-    blocks = block_vectors(one)
-    if len(blocks) > 1:
-        raise UnsayableError("it adds the vector of the last hookpoint at all of them.")
-    ((block, vector),) = blocks.items()
-    steering = {
-        "action": "add",
-        "steering_vector": torch.tensor(vector, dtype=torch.float32),
-        "steering_coefficient": 1.0,
-        "bias": None,
+    return {
+        hookpoint(one, block): {
+            "action": "add",
+            "steering_vector": torch.tensor(vector, dtype=torch.float32),
+            "steering_coefficient": 1.0,
+            "bias": None,
+        }
+        for block, vector in block_vectors(one).items()
     }
-    return {hookpoint(one, block): steering}
 
 
 def steer_llama(llama: Any, one: LoadedIntervention | None) -> None:

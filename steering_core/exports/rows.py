@@ -38,7 +38,7 @@ from steering_core.models.site import Site
 from steering_core.optimize.guarded import GuardedSolutions
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Solutions
-from steering_core.optimize.substitution import Substitution, substitute
+from steering_core.optimize.substitution import Substitution, matrix_power, substitute
 from steering_core.optimize.working_set.guards import Guards
 from steering_core.optimize.working_set.solver import WorkingSetSolutions
 from steering_core.probes.linear_probe import LinearProbe
@@ -316,10 +316,10 @@ def _declared(
 
 def dictionary_of(logit: ProgramLogit, decoder: Path) -> Substitution:
     """Return the dictionary of a program in its metric and at its costs; ``dense`` has no rows."""
-    rows = np.zeros((0, logit.weight.shape[-1]))
     if logit.program != "dense":
-        rows = load_decoder(decoder)
-    return substitute(rows, logit.metric, logit.cost)
+        return substitute(load_decoder(decoder), logit.metric, logit.cost)
+    inverse = None if logit.metric is None else matrix_power(logit.metric, -0.5)
+    return Substitution(np.zeros((0, logit.weight.shape[-1])), inverse)
 
 
 def _features_of_one(

@@ -36,7 +36,7 @@ PROGRAMS = {
     "of_a_prompt": (QP, "static", "mean_difference", "covariance"),
     "socp_of_a_token": (SOCP, "adaptive", "probe", "covariance"),
     "for_all": (QP, "uniform", "probe", "covariance"),
-    "one_for_all": (SOCP, "shared", "mean_difference", "identity"),
+    "one_for_all": (QP, "shared", "mean_difference", "identity"),
 }
 GUARDED = [f"guarded_{name}" for name in PROGRAMS]
 #: Name: the method behind the gate.
@@ -110,10 +110,8 @@ def own_tokens(experiment, tiny, inputs, name, positions):
 
 
 def tokens(tiny, inputs, **more):
-    made = tiny.model.generate(
-        **inputs, do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW, pad_token_id=0, **more
-    )
-    return made[:, -NEW:].tolist()
+    options = {"do_sample": False, "max_new_tokens": NEW, "pad_token_id": 0, **more}
+    return tiny.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :].tolist()
 
 
 def without(name):
@@ -170,7 +168,7 @@ def test_no_guard_is_exceeded_on_a_plain_model(experiment, tiny, inputs, name):
             handle.remove()
         added = (seen[0] - plain)[:, -1].detach().double().numpy()
         over.append(guards.over(added).max() / guards.kappa.max())
-    assert over[0] < 1e-3 and over[1] > 0.1
+    assert over[0] < 1e-2 and over[1] > 0.1
 
 
 def test_the_export_says_guards_and_their_bounds(experiment, tmp_path):
@@ -193,7 +191,7 @@ def test_one_guarded_vector_leaves_in_every_format_with_its_features(experiment,
     facts = export_row(experiment, name, tmp_path / "out")
     (vector,) = block_vectors(load_intervention(tmp_path / "out")).values()
     total = sum(size * DECODER[feature] for feature, size in facts["features"])
-    np.testing.assert_allclose(total, vector, atol=1e-6)
+    np.testing.assert_allclose(total, vector, atol=1e-4)
     assert facts["formats"]["llama.cpp"]["file"] and facts["margin"]["guards"]
 
 

@@ -1,5 +1,6 @@
 """Real programs beside llama.cpp apply a vector as our hook does, where they are installed."""
 
+import json
 import sys
 from importlib.metadata import version
 
@@ -52,23 +53,61 @@ def test_repeng(tiny, wanted):
     record("repeng", steering, found, steered)
 
 
-def test_lm_evaluation_harness(tiny, wanted):
-    hf_steered = pytest.importorskip(
-        "lm_eval.models.hf_steered", reason="lm-evaluation-harness is not installed"
+def test_lm_evaluation_harness(finished, tiny, tiny_model, inputs, tmp_path):
+    """The model of its command line, ``--model steered``, on the exported file."""
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
+    from lm_eval.models.hf_steered import SteeredModel
+
+    ids = inputs["input_ids"][:1]
+    for method in ("a_plan", "caa_mean_diff"):  # at two blocks, and at one
+        steering, file = load_intervention(finished, method), tmp_path / f"{method}.pt"
+        torch.save(to_lm_eval(steering), file)
+        model = SteeredModel(str(tiny_model), str(file), device="cpu")
+        with torch.no_grad(), steering.apply(tiny.model, positions="all", steer_bos=True):
+            steered = tiny.model(ids).logits
+        assert not torch.allclose(steered, tiny.model(ids).logits, atol=0.01)
+        record("lm-evaluation-harness", steering, model._model_call(ids), steered, "lm_eval")
+
+
+def test_a_task_of_lm_evaluation_harness_is_scored_under_the_vector(
+    finished, tiny, tiny_model, tmp_path
+):
+    """Its evaluation from the name of the model to the score, as its command line runs it."""
+    lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
+    steering = load_intervention(finished, "caa_mean_diff")
+    torch.save(to_lm_eval(steering), tmp_path / "steer.pt")
+    questions, choices = ["<bos> w1 w2 w3", "<bos> w9 w4"], ["w7", "w20"]
+    rows = [json.dumps({"text": question}) + "\n" for question in questions]
+    (tmp_path / "test.jsonl").write_text("".join(rows))
+    task = {
+        "task": "mine",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "test.jsonl")},
+                           "cache_dir": str(tmp_path)},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "text",
+        "doc_to_choice": choices,
+        "doc_to_target": 0,
+    }  # fmt: skip
+    arguments = {"pretrained": str(tiny_model), "steer_path": str(tmp_path / "steer.pt")}
+    done = lm_eval.simple_evaluate(
+        "steered", arguments, tasks=[task], device="cpu", bootstrap_iters=0
     )
-    steering, ids, steered = wanted
-    ((where, what),) = to_lm_eval(steering).items()
-    added = what["steering_coefficient"] * what["steering_vector"]
-    # Its hook, at the module that both files name; the CSV itself names SAEs of the hub.
-    with torch.no_grad(), hf_steered.steer(tiny.model, {where: lambda acts: acts + added}):
-        found = tiny.model(ids).logits
-    record("lm-evaluation-harness", steering, found, steered, "lm_eval")
+    found = [[pair[0] for pair in one["filtered_resps"]] for one in done["samples"]["mine"]]
+    wanted = []
+    with torch.no_grad(), steering.apply(tiny.model, positions="all", steer_bos=True):
+        for question in questions:
+            ids = tiny.tokenizer(question, return_tensors="pt")["input_ids"]
+            scores = tiny.model(ids).logits[0, -1].log_softmax(-1)
+            wanted.append([scores[tiny.tokenizer.vocab[choice]].item() for choice in choices])
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=0, atol=1e-4)
 
 
 def record(consumer, steering, found, steered, package=None):
     difference = float((found - steered).abs().max())
     equal = torch.equal(found.argmax(-1), steered.argmax(-1))
-    site = next(iter(steering.at)).hook_name
+    site = ", ".join(site.hook_name for site in steering.at)
     row = Row(consumer, f"{consumer} {version(package or consumer)}", site, difference, equal)
     write_rows([row])
     assert equal and difference < TOLERANCE

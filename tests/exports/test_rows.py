@@ -90,8 +90,8 @@ def test_the_export_says_direction_calibration_metric_and_positions(experiment, 
     assert (margin["mode"], margin["tau"]) == ("static", 20.0)
     (logit,), (what,) = margin["on"], load_intervention(tmp_path / "out").at.values()
     assert logit["direction"] == "contrastive" and logit["calibrated_to_logits"]
-    assert logit["logit_weight_norm"] == pytest.approx(np.linalg.norm(what.weight))
-    assert logit["logit_bias"] == what.bias
+    assert logit["logit_weight_norm"] == pytest.approx(np.linalg.norm(what.logit.weight))
+    assert logit["logit_bias"] == what.logit.bias
     assert facts["positions"] == "last" and facts["program"]["parameter_name"] == "lambda"
     for consumer, said in facts["formats"].items():
         assert "refused" in said, consumer
