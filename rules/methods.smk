@@ -197,7 +197,9 @@ def exported_files(wildcards):
         decoder = rules.encode_features.output.decoder
         files["decoder"] = expand(decoder, experiment=wildcards.experiment)[0]
     if name in settings.gated:
-        behind = SimpleNamespace(experiment=wildcards.experiment, method=settings.gated[name].method)
+        behind = SimpleNamespace(
+            experiment=wildcards.experiment, method=settings.gated[name].method
+        )
         files |= {f"behind_{key}": file for key, file in exported_files(behind).items()}
     return files
 
