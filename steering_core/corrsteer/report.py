@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from steering_core.corrsteer.success import REFUSE_OR_COMPLY
 from steering_core.errors import DataError
 from steering_core.metrics.judges import is_empty
 from steering_core.statistics.bootstrap import (
@@ -43,7 +44,7 @@ COLUMNS = [
     "accuracy_std",  # over seeds
     "baseline_accuracy",
     "chance",  # accuracy of guessing, where there are options
-    "constant_accuracy",  # of the letter that is right most often
+    "constant_accuracy",  # of the answer that is right most often
     "accuracy_all",  # with the unsteered answer where there is none
     "change",  # of the accuracy, paired
     "change_low",
@@ -366,16 +367,22 @@ def answer_cells(texts: pd.Series, answers: pd.Series) -> dict[str, Any]:
 
 
 def guessing_cells(golds: pd.Series, n_options: pd.Series) -> dict[str, float | None]:
-    """Return the accuracy of guessing: ``chance``, and ``constant_accuracy`` of the best letter.
+    """Return the accuracy of guessing: ``chance``, and ``constant_accuracy`` of the best answer.
 
-    Both are None for tasks without options, such as numbers and free text.
+    ``chance`` is None for tasks without options, such as numbers and free text. So is
+    ``constant_accuracy``, except where some requests should be refused and others answered: there
+    a model that always does the same is right for a share of them.
 
     Args:
-        golds: the right letters.
+        golds: the right answers.
         n_options: number of options of each example; null where it has none.
     """
-    if n_options.isna().any() or golds.empty:
+    if golds.empty:
         return {"chance": None, "constant_accuracy": None}
+    if n_options.isna().any():
+        both = set(golds) == set(REFUSE_OR_COMPLY)
+        constant = float(golds.value_counts(normalize=True).max()) if both else None
+        return {"chance": None, "constant_accuracy": constant}
     return {
         "chance": float((1 / n_options.astype(float)).mean()),
         "constant_accuracy": float(golds.value_counts(normalize=True).max()),
@@ -390,13 +397,13 @@ def baseline_concerns(pairs: pd.DataFrame) -> list[str]:
     """
     found = _missing("unsteered", answer_cells(pairs["before"], pairs["answer_before"]), len(pairs))
     guessing = guessing_cells(pairs["gold"], pairs["n_options"])
-    if guessing["chance"] is None:
+    if guessing["constant_accuracy"] is None:
         return found
     right, n = int(pairs["success_before"].astype(bool).sum()), len(pairs)
     name, least = "guessing", guessing["chance"]
-    if guessing["constant_accuracy"] >= least:
-        letter, least = pairs["gold"].mode().iloc[0], guessing["constant_accuracy"]
-        name = f"always answering {letter!r}"
+    if least is None or guessing["constant_accuracy"] >= least:
+        answer, least = pairs["gold"].mode().iloc[0], guessing["constant_accuracy"]
+        name = f"always answering {answer!r}"
     p_value = binomtest(right, n, least, alternative="greater").pvalue
     if p_value >= LEVEL:
         found.append(

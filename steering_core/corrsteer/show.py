@@ -40,6 +40,11 @@ def summary(path: str | Path) -> str:
             f"accuracy without steering {first['baseline_accuracy']:.3g}, by chance "
             f"{first['chance']:.3g}, of the best constant answer {first['constant_accuracy']:.3g}"
         )
+    elif pd.notna(first["constant_accuracy"]):
+        lines.append(
+            f"accuracy without steering {first['baseline_accuracy']:.3g}, of the best constant "
+            f"answer {first['constant_accuracy']:.3g}"
+        )
     lines += warnings_of(rows.drop(index="corrsteer_s", errors="ignore").reset_index())
     undefined = rows[rows["status"] != "ok"]
     lines += [f"{method} is undefined: {reason}" for method, reason in undefined["reason"].items()]
