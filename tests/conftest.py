@@ -48,29 +48,21 @@ def _serve() -> str:
 
 
 os.environ["HF_ENDPOINT"] = _serve()
+# Worlds that are made once for all workers; they inherit the name of the folder.
+if "STEERING_TEST_WORLDS" not in os.environ or "PYTEST_XDIST_WORKER" not in os.environ:
+    _WORLDS = tempfile.TemporaryDirectory(prefix="worlds-", ignore_cleanup_errors=True)
+    os.environ["STEERING_TEST_WORLDS"] = _WORLDS.name
 
 
 _WHOLE_WORKFLOWS = ("tests/reliability/", "tests/cluster/", "tests/end_to_end/")
-#: Files that share one run of a workflow, or what was read of it, kept in the memory of their
-#: process: the longest first.
-_SHARED_RUNS = {
-    "the tiny demo": (
-        "tests/reliability/test_kills.py",
-        "tests/reliability/test_corruption.py",
-        "tests/reliability/test_reruns.py",
-        "tests/reliability/test_determinism.py",
-        "tests/reliability/test_both_halves.py",
-        "tests/reliability/test_axbench_concepts.py",
-        "tests/reliability/test_tracing.py",
-        "tests/reliability/test_layer_by_effect.py",
-        "tests/cluster/test_slurm.py",
-    ),
-    "the small demo": ("tests/end_to_end/test_demo.py", "tests/end_to_end/test_tutorials.py"),
+#: Files that share what is kept in the memory of their process, or add to one world.
+_TOGETHER = {
     "gpt2 on sst2": (
         "tests/end_to_end/test_gpt2_sst2.py",
         "tests/reliability/test_fetch_rule.py",
         "tests/reliability/test_offline.py",
     ),
+    "the small demo": ("tests/end_to_end/test_demo.py", "tests/end_to_end/test_tutorials.py"),
     "the parsed workflow": (
         "tests/test_rules.py",
         "tests/test_deviations_stages.py",
@@ -79,14 +71,30 @@ _SHARED_RUNS = {
         "tests/config/test_paths.py",
     ),
 }
+#: The longest first: else one worker ends long after the others. Worlds that several files read are
+#: made once for all workers (shared_worlds.py).
+_FIRST = (
+    "tests/cluster/test_slurm.py",
+    "tests/end_to_end/test_corrsteer_llama8.py",
+    *_TOGETHER["gpt2 on sst2"],
+    *_TOGETHER["the small demo"],
+    "tests/reliability/test_kills.py",
+    "tests/end_to_end/test_smollm2.py",
+    "tests/reliability/test_axbench_concepts.py",
+    "tests/reliability/test_determinism.py",
+    "tests/reliability/test_reruns.py",
+    "tests/reliability/test_both_halves.py",
+    "tests/end_to_end/test_corrsteer_xstest.py",
+    *_TOGETHER["the parsed workflow"],
+)
 
 
 class ByRun(LoadScopeScheduling):
-    """Workers take whole files, and those that share a run of a workflow as one."""
+    """Workers take whole files, and those that belong together as one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0]
-        return next((run for run, files in _SHARED_RUNS.items() if file in files), file)
+        return next((run for run, files in _TOGETHER.items() if file in files), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log) -> ByRun:
@@ -96,13 +104,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log) -> ByRun:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of whole workflows first: they take longest."""
-    shared = [file for files in _SHARED_RUNS.values() for file in files]
 
     def rank(item: pytest.Item) -> int:
         file = item.nodeid.split("::")[0]
-        if file in shared:
-            return shared.index(file)
-        return len(shared) + (not file.startswith(_WHOLE_WORKFLOWS))
+        if file in _FIRST:
+            return _FIRST.index(file)
+        return len(_FIRST) + (not file.startswith(_WHOLE_WORKFLOWS))
 
     items.sort(key=rank)
 

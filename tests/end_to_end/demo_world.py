@@ -1,14 +1,12 @@
 """The demo in small sizes, run once for all tests that read it."""
 
-import atexit
-import functools
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
-from forked_jobs import SNAKEMAKE
+import forked_jobs
+from shared_worlds import made_once
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -30,23 +28,14 @@ SMALL = [
 
 
 def snakemake(directory: Path, *arguments: str, config=SMALL) -> subprocess.CompletedProcess:
-    command = [*SNAKEMAKE, "--cores", "2", "--directory", str(directory)]
+    where = ["--cores", "2", "--directory", str(directory)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    return subprocess.run(
-        [*command, *arguments, "--config", *config],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=2000,
-    )
+    return forked_jobs.run([*where, *arguments, "--config", *config], env=environment)
 
 
-@functools.cache
-def finished_small_demo() -> Path:
+@made_once
+def finished_small_demo(parent: Path) -> Path:
     """The working directory of a finished run, made once."""
-    parent = Path(tempfile.mkdtemp(prefix="small-demo-"))
-    atexit.register(shutil.rmtree, parent, ignore_errors=True)
     shutil.copy(ROOT / "config.yaml", parent)
     run = snakemake(parent, "demo")
     assert run.returncode == 0, run.stderr[-4000:]

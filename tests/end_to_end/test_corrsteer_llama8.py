@@ -4,10 +4,9 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forked_jobs
 import numpy as np
 import pandas as pd
 import pytest
@@ -146,8 +145,8 @@ def finished(tmp_path_factory):
     server = module.serve(hub, 0)
     shutil.copy(ROOT / "config.yaml", directory)
     (directory / "small.yaml").write_text(yaml.safe_dump(SMALL))
-    command = [
-        *(sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(directory)),
+    arguments = [
+        *("--cores", "2", "--directory", str(directory)),
         *("results/llama8_mmlu_pro/corrsteer.csv", *CELLS.values()),
         *("--configfile", str(directory / "small.yaml")),
     ]
@@ -156,9 +155,7 @@ def finished(tmp_path_factory):
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}",
         "HF_HOME": str(directory / "hf"),
     }
-    run = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=2000
-    )
+    run = forked_jobs.run(arguments, env=environment, first_anew=True)
     server.shutdown()
     assert run.returncode == 0, run.stderr[-4000:]
     return directory

@@ -5,13 +5,12 @@ test_corrsteer_llama8.py has S and P.
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
+import forked_jobs
 import pandas as pd
 import pytest
 import yaml
-from forked_jobs import SNAKEMAKE
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "gpt2_xstest"
@@ -61,17 +60,12 @@ def finished(hub, tmp_path_factory):
     directory = tmp_path_factory.mktemp(RUN)
     shutil.copy(ROOT / "config.yaml", directory)
     (directory / "small.yaml").write_text(yaml.safe_dump({"corrsteer": SECTION}))
-    done = subprocess.run(
+    done = forked_jobs.run(
         [
-            *(*SNAKEMAKE, "--cores", "2", "--directory", str(directory)),
+            *("--cores", "2", "--directory", str(directory)),
             *(f"results/{RUN}/corrsteer.csv", "--configfile", str(directory / "small.yaml")),
         ],
-        cwd=ROOT,
         env={**os.environ, "HF_HOME": str(directory / "hf")},
-        capture_output=True,
-        text=True,
-        timeout=2000,
-        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return directory / "results"

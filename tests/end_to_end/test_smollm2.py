@@ -13,12 +13,12 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import forked_jobs
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
-from forked_jobs import SNAKEMAKE
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from steering_core import load_intervention
@@ -95,19 +95,14 @@ def results(laid_out, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("smollm2")
     (directory / "config.yaml").write_text(yaml.safe_dump(configuration()))
     shutil.copytree(ROOT / "resources/concepts", directory / "resources/concepts")
-    done = subprocess.run(
+    done = forked_jobs.run(
         [
-            *(*SNAKEMAKE, "--cores", "2", "--directory", str(directory)),
+            *("--cores", "2", "--directory", str(directory)),
             *("--resources", "mem_mb=64000", "--"),
             *(f"results/{RUN}/{name}" for name in ("verdict.json", "differences.csv")),
             f"results/{CORRSTEER}/corrsteer.csv",
         ],
-        cwd=ROOT,
         env={**os.environ, "HF_ENDPOINT": laid_out[1], "HF_HOME": str(directory / "hf")},
-        capture_output=True,
-        text=True,
-        timeout=2400,
-        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return directory / "results"

@@ -10,13 +10,14 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import forked_jobs
 import pytest
 from ledger import bytes_lost, contents, record
 from processes import children, command_line, kill_all
 from tiny_demo import (
     PIPELINE,
     TARGETS,
-    command,
+    arguments_of,
     copy_of,
     damaged,
     environment,
@@ -30,7 +31,7 @@ KILLS = int(os.environ.get("STEERING_KILLS", "6"))
 STAGES = 6
 
 
-def kill(process: subprocess.Popen, who: str) -> list[int]:
+def kill(process: forked_jobs.Running, who: str) -> list[int]:
     """Kill the workflow with its jobs, the workflow alone, or the running jobs alone.
 
     Returns the jobs that outlive their workflow. They go on writing, as on a machine where only
@@ -79,7 +80,7 @@ def begun(directory: Path) -> set[tuple[str, int]]:
     return found
 
 
-def wait_for_a_moment(process: subprocess.Popen, directory: Path, chance: random.Random) -> None:
+def wait_for_a_moment(process: forked_jobs.Running, directory: Path, chance: random.Random) -> None:
     """Wait until a few more stages have begun, and then a little more, or until the run has ended.
 
     So kills fall on all stages alike, however long each takes, and every attempt gets further.
@@ -94,7 +95,7 @@ def wait_for_a_moment(process: subprocess.Popen, directory: Path, chance: random
         time.sleep(0.05)
 
 
-def wait_for_a_part(process: subprocess.Popen, directory: Path) -> None:
+def wait_for_a_part(process: forked_jobs.Running, directory: Path) -> None:
     """Wait until a shard of the activations is finished, or the run has ended."""
     while process.poll() is None and not finished_parts(directory):
         time.sleep(0.05)
@@ -142,9 +143,9 @@ def finish_in_spite_of_kills(directory: Path, chance: random.Random, kills: Coun
     while True:
         before = finished_parts(directory)
         with (directory / "run.log").open("a") as log:
-            process = subprocess.Popen(
+            process = forked_jobs.start(
                 # The number of cores must not show in any file.
-                command(directory, *TARGETS, cores=chance.choice([1, 2]), forked=True),
+                arguments_of(directory, *TARGETS, cores=chance.choice([1, 2])),
                 cwd=directory,
                 env=environment(),
                 stdout=log,

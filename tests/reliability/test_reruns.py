@@ -16,7 +16,13 @@ EDITED = "steering_core/statistics/bootstrap.py"
 
 
 @pytest.fixture(scope="module")
-def dry_run(tmp_path_factory):
+def finished(tmp_path_factory) -> Path:
+    """A finished run, to plan in."""
+    return copy_of(finished_demo(), tmp_path_factory.mktemp("finished") / "demo")
+
+
+@pytest.fixture(scope="module")
+def dry_run(finished, tmp_path_factory):
     """Reason of each rule that a copy of the workflow with an edited module would run."""
     copy = tmp_path_factory.mktemp("edited") / "repository"
     copy.mkdir()
@@ -31,10 +37,9 @@ def dry_run(tmp_path_factory):
     shutil.copy(ROOT / "Snakefile", copy)
     with (copy / EDITED).open("a") as file:
         file.write("\nEDITED = 1\n")
-    given = command(finished_demo(), *TARGETS, "--dry-run")
-    given = [argument.replace(str(ROOT), str(copy)) for argument in given[1:]]
+    given = command(finished, *TARGETS, "--dry-run")
     done = subprocess.run(
-        [command(finished_demo())[0], *given],
+        [given[0], *(argument.replace(str(ROOT), str(copy)) for argument in given[1:])],
         cwd=copy,
         env=environment(PYTHONPATH=str(copy)),
         capture_output=True,
@@ -70,9 +75,9 @@ def test_what_lies_downstream_is_made_again(dry_run):
     assert not {"fetch", "cache_activations", "solve", "corrsteer_select"} & set(dry_run)
 
 
-def test_another_margin_steers_again_with_the_programs_that_read_it_alone():
+def test_another_margin_steers_again_with_the_programs_that_read_it_alone(finished):
     sizes = [size for size in SIZES if not size.startswith("qp_tau=")]
-    done = run(finished_demo(), *TARGETS, "--dry-run", sizes=[*sizes, "qp_tau=[2.0,3.0]"])
+    done = run(finished, *TARGETS, "--dry-run", sizes=[*sizes, "qp_tau=[2.0,3.0]"])
     assert done.returncode == 0, done.stderr[-3000:]
     logs = re.findall(r"^ *log: (\S+)$", done.stdout + done.stderr, flags=re.M)
     tables = {"probe_effects", "judge", "pareto", "norm_matched", "provenance", "products"}
@@ -150,10 +155,10 @@ OF_ROWS = {
 OF_PROMPTS = {"prompts", "cache_prompts", "solve_prompts", "solve_directions_prompts"}
 
 
-def test_other_texts_and_other_prompts_leave_the_stages_of_rows_alone(tmp_path):
-    texts = planned(finished_demo(), "new_tokens=5")
+def test_other_texts_and_other_prompts_leave_the_stages_of_rows_alone(finished):
+    texts = planned(finished, "new_tokens=5")
     assert "generate" in texts and not (OF_ROWS | OF_PROMPTS) & texts
-    prompts = planned(finished_demo(), "n_prompts=5")
+    prompts = planned(finished, "n_prompts=5")
     assert OF_PROMPTS <= prompts and not OF_ROWS & prompts
 
 
@@ -191,9 +196,11 @@ def test_a_prompt_of_the_concept_is_read_by_the_stages_of_prompts_alone(tmp_path
     ],
     ids=["concept", "dataset", "n_prompts"],
 )
-def test_what_cannot_be_made_is_refused_although_its_results_are_there(tmp_path, changed, said):
+def test_what_cannot_be_made_is_refused_although_its_results_are_there(
+    finished, tmp_path, changed, said
+):
     file = tmp_path / "changed.yaml"
     file.write_text(yaml.safe_dump(changed))
     sizes = [size for size in SIZES if size.split("=")[0] not in changed]
-    done = run(finished_demo(), *TARGETS, "--dry-run", "--configfile", str(file), sizes=sizes)
+    done = run(finished, *TARGETS, "--dry-run", "--configfile", str(file), sizes=sizes)
     assert done.returncode == 1 and said in done.stdout + done.stderr

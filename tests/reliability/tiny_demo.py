@@ -1,16 +1,14 @@
 """A demo run small enough to be broken many times, and the ways to start it and compare it."""
 
-import atexit
-import functools
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+import forked_jobs
 import yaml
-from forked_jobs import SNAKEMAKE
+from shared_worlds import made_once
 
 from steering_core.demo.grammar import write_praise_task
 from steering_core.storage.integrity import content_digest
@@ -84,19 +82,19 @@ def environment(**more: str) -> dict[str, str]:
     return {**given, "PYTHONPATH": str(ROOT), **more}
 
 
-def command(
-    directory: Path,
-    *arguments: str,
-    cores: int = 2,
-    sizes: list[str] = SIZES,
-    forked: bool = False,
+def arguments_of(
+    directory: Path, *arguments: str, cores: int = 2, sizes: list[str] = SIZES
 ) -> list[str]:
-    """The command of a run; with ``forked`` its jobs are forks of one process."""
+    """What Snakemake is given for a run in ``directory``."""
     return [
-        *(SNAKEMAKE if forked else (sys.executable, "-m", "snakemake")),
         *("--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)),
         *("--directory", str(directory), *arguments, "--config", *sizes),
     ]
+
+
+def command(directory: Path, *arguments: str, **others) -> list[str]:
+    """The command of a run, on the command line of a user."""
+    return [sys.executable, "-m", "snakemake", *arguments_of(directory, *arguments, **others)]
 
 
 def run(
@@ -106,9 +104,15 @@ def run(
     sizes: list[str] = SIZES,
     forked: bool = False,
 ) -> subprocess.CompletedProcess:
-    """Run the workflow to its end and return the finished process."""
+    """Run the workflow to its end and return the finished process.
+
+    With ``forked`` its jobs are forks of one process; a plan has no jobs, so it always is.
+    """
+    if forked or "--dry-run" in arguments:
+        given = arguments_of(directory, *arguments, cores=cores, sizes=sizes)
+        return forked_jobs.run(given, env=environment())
     return subprocess.run(
-        command(directory, *arguments, cores=cores, sizes=sizes, forked=forked),
+        command(directory, *arguments, cores=cores, sizes=sizes),
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -148,11 +152,9 @@ def copy_of(finished: Path, where: Path, without: tuple[str, ...] = ()) -> Path:
     return where
 
 
-@functools.cache
-def finished_demo() -> Path:
+@made_once
+def finished_demo(parent: Path) -> Path:
     """An uninterrupted run, made once for all tests."""
-    parent = Path(tempfile.mkdtemp(prefix="tiny-demo-"))
-    atexit.register(shutil.rmtree, parent, ignore_errors=True)
     directory = new_directory(parent / "demo")
     done = run(directory, *TARGETS, forked=True)
     assert done.returncode == 0, done.stderr[-6000:]

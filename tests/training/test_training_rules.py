@@ -5,11 +5,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import forked_jobs
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from forked_jobs import SNAKEMAKE
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path("results/models/tiny")
@@ -23,17 +23,12 @@ TRAINING = {
 def run(directory: Path, layers: list[int], target: Path = TABLE) -> subprocess.CompletedProcess:
     model = {"id": "model", "sae": {"train": {**TRAINING, "layers": layers}}}
     (directory / "tiny.yaml").write_text(yaml.safe_dump({"models": {"tiny": model}}))
-    return subprocess.run(
+    return forked_jobs.run(
         [
-            *(*SNAKEMAKE, "--cores", "2", "--directory", str(directory), str(target)),
+            *("--cores", "2", "--directory", str(directory), str(target)),
             *("--configfile", str(directory / "tiny.yaml")),
         ],
-        cwd=ROOT,
-        env={**os.environ, "HF_HOME": str(directory / "hf"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
 
 
