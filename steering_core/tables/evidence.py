@@ -48,7 +48,7 @@ def power_sentences(
     dense = rows["reference_method"].iloc[0]
     found.append(
         f"At the selected strengths, {len(beyond)} of {len(rows)} methods differ from {dense}, the "
-        "best dense direction, in that share beyond noise."
+        "best dense direction, in the share of texts in the target class beyond noise."
     )
     own = rows[rows["method"] == sparse]
     return found + [_difference(row) for _, row in own.iterrows()]
@@ -60,10 +60,10 @@ def _difference(row: pd.Series) -> str:
         for name in ("rate_difference_ci_low", "rate_difference_ci_high", "rate_detectable")
     )
     text = (
-        f"There {row['method']} and {row['reference_method']} differ by "
-        f"{row['rate_difference']:+.3g} in that share (95 % interval {low:+.3g} to {high:+.3g}) "
-        f"and by {row['kl_difference']:+.3g} nats per token. The smallest difference of the share "
-        f"that this run detects is {smallest:.3g}"
+        f"At their selected strengths, {row['method']} and {row['reference_method']} differ by "
+        f"{row['rate_difference']:+.3g} in the share of texts in the target class (95 % interval "
+        f"{low:+.3g} to {high:+.3g}) and by {row['kl_difference']:+.3g} nats per token. The "
+        f"smallest difference of the share that this run detects is {smallest:.3g}"
     )
     if low > 0 or high < 0:
         return f"{text}, and this one is more than noise."

@@ -82,15 +82,18 @@ def few_sentence(
     where, on = "", "on the reported prompts"
     if rows["validation_kl"].notna().any():
         where, on = " on validation prompts", "on the reported ones"
-    text = f"Of the methods with at most {features} features, "
-    if not is_reached(few):
-        text += f"{name_of(few)} costs least{where}; {on} it does not reach the effect."
-    else:
+    what = name_of(few) if few["status"] != "reached" else made_of(few)
+    text = (
+        f"For a change of {number(few['effect'])}, {what} is the cheapest method with at most "
+        f"{features} features{where}; {on} it "
+    )
+    if is_reached(few):
         text += (
-            f"{made_of(few)} costs least{where}; "
-            f"{on} it costs {number(few['kl'])} nats per token, {number(few['kl_ratio'])} times "
-            f"as much as {name_of(dense)} ({interval(few, 'kl_ratio')}). {_against(few, factor)}"
+            f"costs {number(few['kl'])} nats per token, {number(few['kl_ratio'])} times as much as "
+            f"{name_of(dense)} ({interval(few, 'kl_ratio')}). {_against(few, factor)}"
         )
+    else:
+        text += "does not reach the effect."
     if published is not None and published["method"] != few["method"]:
         what = f" The program as published, {name_of(published)},"
         if is_reached(published):
@@ -149,18 +152,19 @@ def sparsity_sentence(rows: pd.DataFrame, factor: float) -> str | None:
     if found is None:
         near = sparse.sort_values("kl_ratio", kind="stable").iloc[0]
         text = (
-            f"No method made of features comes within {factor:g} times the KL of the best dense "
-            f"direction{on}. The nearest on the reported prompts is {made_of(near)}, at "
-            f"{number(near['kl_ratio'])} times ({interval(near, 'kl_ratio')}); as the nearest of "
-            "several it is biased downwards."
+            f"For a change of {number(near['effect'])}, no method made of features comes within "
+            f"{factor:g} times the KL of the best dense direction{on}. The nearest on the reported "
+            f"prompts is {made_of(near)}, at {number(near['kl_ratio'])} times "
+            f"({interval(near, 'kl_ratio')}); as the nearest of several it is biased downwards."
         )
     else:
         near = found
         text = (
             f"{features_of(found)} {'comes' if round(found['l0'], 1) == 1 else 'come'} within "
-            f"{factor:g} times the KL of the best dense direction{on}: {called(found)}. On the "
-            f"reported prompts it costs {number(found['kl_ratio'])} times as much "
-            f"({interval(found, 'kl_ratio')}). {_against(found, factor)}"
+            f"{factor:g} times the KL of the best dense direction{on}, for a change of "
+            f"{number(found['effect'])}: {called(found)}. On the reported prompts it costs "
+            f"{number(found['kl_ratio'])} times as much ({interval(found, 'kl_ratio')}). "
+            f"{_against(found, factor)}"
         )
     least = sparse.sort_values(["l0", "validation_kl", "kl"], kind="stable").iloc[0]
     if (least["method"], least["curve"]) != (near["method"], near["curve"]):

@@ -181,8 +181,9 @@ def _sentence(name: str, rows: pd.DataFrame) -> str | None:
     direction = str(dense["concept_direction"]).replace("_", " ")
     text = (
         f"The price of sparsity ({name}: {direction}, {dense['metric']} metric, "
-        f"{dense['feature_cost']} cost of features): at this effect "
-        f"the least dense vector costs {dense['kl']:.3g} nats per token, a vector made of features "
+        f"{dense['feature_cost']} cost of features): for a change of "
+        f"{dense['effect']:.3g} the least dense vector costs {dense['kl']:.3g} nats per token, "
+        "a vector made of features "
         f"{'; '.join(parts)}."
     )
     never = sparse[sparse["status"] == "not_reached"]

@@ -216,8 +216,9 @@ def _selected(summary: pd.DataFrame, compared: _Compared) -> list[str]:
             if pd.notna(chosen["features"]):
                 features = f" with {number(round(chosen['features'], 1))} features"
             found.append(
-                f"{chosen['method']} at {chosen['strength']}{features}: {chosen['effect']:+.3g} "
-                f"(95 % interval {chosen['effect_low']:+.3g} to {chosen['effect_high']:+.3g}) at "
+                f"{chosen['method']} at {chosen['strength']}{features} changes the share of texts "
+                f"in the target class by {chosen['effect']:+.3g} (95 % interval "
+                f"{chosen['effect_low']:+.3g} to {chosen['effect_high']:+.3g}) at "
                 f"{number(chosen['kl'])} nats per token."
             )
     return found

@@ -36,7 +36,9 @@ def test_a_difference_beyond_noise_is_called_one(tables):
     found = verdict(Tables(pareto(), tables[0]), summary(*tables))
     assert found["headline"].endswith("the dense direction is cheaper, beyond noise.")
     assert "topk_features with 10 features" in found["headline"]
-    assert "No method made of features comes within 1.5 times" in said(found, "sparsity")
+    assert "For a change of 0.2, no method made of features comes within 1.5 times" in said(
+        found, "sparsity"
+    )
     assert "single_feature" in said(found, "reach") and "layer 7" in said(found, "setting")
     assert found["distrust"][0] == "the judge is blind" and found["fewest"] is None
     assert found["reference"]["method"] == "caa_mean_diff"
@@ -118,7 +120,9 @@ def test_the_cheapest_with_few_features_stands_beside_the_published_program(tabl
     matched = published(tables[0])
     found = verdict(Tables(pareto(), matched), summary(*tables))
     text = said(found, "few")
-    assert text.startswith("Of the methods with at most 12 features, topk_features with 10 feat")
+    assert text.startswith(
+        "For a change of 0.2, topk_features with 10 features is the cheapest method with at most 12"
+    )
     assert "2 times as much as caa_mean_diff (95 % interval 2 to 2)" in text
     assert "That is more than 1.5 times, beyond noise." in text
     assert (
@@ -145,8 +149,8 @@ def test_few_features_that_fail_on_the_reported_prompts_are_said_to(tables):
     matched.loc[own, ["kl", "l0", "kl_ratio", "kl_ratio_ci_low", "kl_ratio_ci_high"]] = np.nan
     text = said(verdict(Tables(pareto(), matched), summary(*tables)), "few")
     assert text.endswith(
-        "topk_features costs least on validation prompts; on the reported ones it does not reach "
-        "the effect."
+        "topk_features is the cheapest method with at most 12 features on validation prompts; on "
+        "the reported ones it does not reach the effect."
     )
 
 
@@ -190,6 +194,7 @@ def test_a_difference_below_what_the_run_detects_is_undecided(tables, low, high,
     assert words in text and f"{N} prompts with one text each detect a change of 0.1" in text
     beyond = int(low > 0 or high < 0)
     assert f"{beyond} of 1 methods differ from caa_mean_diff" in text
+    assert "At their selected strengths, topk_features and caa_mean_diff differ by" in text
     beside = found["power"]["beside_best_dense"]
     assert beside["rate_difference"] == difference and beside["rate_detectable"] == 0.1
 
