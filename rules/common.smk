@@ -204,9 +204,18 @@ def checked(parameter):
     return lambda wildcards, input: parameter(wildcards)
 
 
-def code(script):
-    """Return a digest of a script and the modules it uses; a change of either reruns the rule."""
+@cache
+def digest_of(script):
+    """Return a digest of a script and the modules it uses."""
     return code_digest(workflow.source_path(f"../workflow_scripts/{script}"))
+
+
+def code(script):
+    """Return the parameter of the rule of ``script``; a change of its code reruns the rule.
+
+    Only where a job is planned: the digests of all scripts take longer than reading the rules.
+    """
+    return lambda wildcards: digest_of(script)
 
 
 def codes_of(*files):
@@ -216,7 +225,7 @@ def codes_of(*files):
         for rule in workflow.rules
         if rule.script is not None and Path(rule.snakefile).stem in files
     }
-    return {script: code(script) for script in sorted(scripts)}
+    return {script: digest_of(script) for script in sorted(scripts)}
 
 
 # --------------------------------------------------------------------------------- inputs

@@ -3,10 +3,9 @@ from dataclasses import asdict
 
 from steering_core.config.corrsteer_resolve import load_section
 from steering_core.config.corrsteer_schema import CorrSteerSettings
-from steering_core.config.methods import CORRSTEER_METHODS
+from steering_core.config.methods import CORRSTEER_METHODS, UNSTEERED
 from steering_core.corrsteer.pooled_statistic import needs_validation, statistics_of
 from steering_core.corrsteer.published import FILES, cells, methods_needed
-from steering_core.corrsteer.report import UNSTEERED
 
 #: The model whose experiments are in the published tables.
 TABLES_MODEL = load_section(config).tables_model

@@ -62,7 +62,9 @@ def product_codes(wildcards):
     files = ["layer_sweep", "answer", "products"]
     if not elsewhere_results(wildcards):
         return codes_of(*files, *["ratings"] * bool(ratings(wildcards)))
-    questions = {script: code(script) for script in ("corrsteer_fetch.py", "corrsteer_examples.py")}
+    questions = {
+        script: digest_of(script) for script in ("corrsteer_fetch.py", "corrsteer_examples.py")
+    }
     return {**codes_of(*files, "elsewhere", *["ratings"] * bool(ratings(wildcards))), **questions}
 
 

@@ -60,14 +60,15 @@ def test_what_importing_the_code_of_stages_leaves_out(scripts: list[str], withou
     assert done.stdout.split() == []
 
 
-def test_the_workflow_itself_starts_without_torch():
+def test_the_workflow_itself_starts_without_torch_and_statistics():
     """Each dry run, and each job on a cluster, reads the rules anew."""
     rules = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
     text = "\n".join(path.read_text("utf-8") for path in rules)
     modules = sorted(set(re.findall(r"^from (steering_core[\w.]*) import", text, flags=re.M)))
     assert len(modules) > 10
     lines = [f"import {name}" for name in modules]
-    lines += ["import sys", "print(*{'torch', 'transformers'} & set(sys.modules))"]
+    slow = {"torch", "transformers", "scipy.stats", "sklearn"}
+    lines += ["import sys", f"print(*{slow} & set(sys.modules))"]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
         cwd=ROOT, check=True, capture_output=True, text=True,

@@ -17,6 +17,8 @@ Mode = Literal["fixed", "static", "adaptive", "shared"]
 
 #: The method that adds nothing. Every other method is compared with it.
 BASELINE = "no_steering"
+#: Its name in CorrSteer's tables.
+UNSTEERED = "unsteered"
 #: The method that adds nothing to the residual stream either, but puts a text before the prompt.
 PROMPTING = "prompting"
 

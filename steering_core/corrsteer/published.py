@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from steering_core.corrsteer.report import UNSTEERED, result_table
+from steering_core.config.methods import UNSTEERED
 
 #: The model that the published numbers are of.
 PUBLISHED_MODEL = "google/gemma-2-2b-it"
@@ -191,6 +191,9 @@ def measure(
         return {**row, "status": "undefined", "reason": reason}
     if cell.metric == "over_refusal":
         runs = {s: {m: _over_refusal(t) for m, t in run.items()} for s, run in runs.items()}
+    # Not above: it imports SciPy's statistics, and the rules need the cells alone.
+    from steering_core.corrsteer.report import result_table
+
     table = result_table(experiment, runs, n_resamples=n_resamples)
     mine = table[table["method"] == cell.method]
     found, each = mine[mine["seed"] == "all"].iloc[0], mine[mine["seed"] != "all"]

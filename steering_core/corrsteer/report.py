@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from steering_core.config.methods import UNSTEERED
 from steering_core.corrsteer.success import REFUSE_OR_COMPLY
 from steering_core.errors import DataError
 from steering_core.metrics.judges import is_empty
@@ -23,8 +24,6 @@ from steering_core.statistics.bootstrap import (
 )
 from steering_core.statistics.paired import positions_after, success_changes
 
-#: The method without steering; all others are compared with it.
-UNSTEERED = "unsteered"
 _NO_BASELINE = "the unsteered answers are no baseline"
 COLUMNS = [
     "experiment",
