@@ -21,7 +21,7 @@ from steering_core.config.model import Model
 from steering_core.config.paths import check_paths, is_path, named_paths
 from steering_core.config.task import Task
 from steering_core.data.concept import Concept, check_prompts, read_concept
-from steering_core.errors import ConfigError, ModelError, SteeringError
+from steering_core.errors import ConfigError, DataError, ModelError, SteeringError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,9 @@ T = TypeVar("T")
 _LARGEST = 32 * 2**20
 #: More layers than any model has.
 _LAYERS = 256
+#: Keys of a model's configuration that may give its largest number of positions, in this order.
+#: :mod:`steering_core.models.language_model` reads the same, but takes seconds to import.
+CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
 
 def check_before_any_job(
@@ -80,7 +83,9 @@ class _BeforeAnyJob:
         if isinstance(self.task, Task):
             self._check_task(self.task)
         self._note(self._check_model)
+        self._note(self._check_room)
         self._check_saes()
+        self._note(self._check_training)
         return self.lines
 
     def _note(self, check: Callable[[], T]) -> T | None:
@@ -95,6 +100,9 @@ class _BeforeAnyJob:
     def _is_own_file(self, name: str | None) -> bool:
         return name is not None and not self.made(name) and Path(name).is_file()
 
+    def _is_small_file(self, name: str) -> bool:
+        return self._is_own_file(name) and Path(name).stat().st_size <= _LARGEST
+
     def _check_task(self, task: Task) -> None:
         texts = None
         if self.by_effect and task.classifier is None:
@@ -107,7 +115,7 @@ class _BeforeAnyJob:
             self._note(lambda: check_prompts(texts, self.settings))
         if task.classifier is not None and self._is_own_file(task.classifier.lexicon):
             self._note(lambda: check_lexicon(task))
-        if self._is_own_file(self.dataset) and Path(self.dataset).stat().st_size <= _LARGEST:
+        if self._is_small_file(self.dataset):
             self._note(lambda: self._check_rows(task, texts))
 
     def _check_rows(self, task: Task, texts: Concept | None) -> None:
@@ -137,16 +145,81 @@ class _BeforeAnyJob:
 
     def _check_model(self) -> None:
         """Refuse a local model without ``config.json``, and a layer that it does not have."""
-        name = self.experiment.model.id
-        if not is_path(name) or self.made(name) or not Path(name).is_dir():
-            return
-        config = self._json_object(Path(name) / "config.json", f"the model {name}")
+        name, config = self.experiment.model.id, self._local_configuration()
         sizes = [config[key] for key in ("num_hidden_layers", "n_layer") if key in config]
         high = [layer for layer in self.layers if sizes and layer >= sizes[0]]
         if high:
             raise ModelError(
                 f"the model {name} has the layers 0 to {sizes[0] - 1}, so there is no layer "
                 f"{high[0]}: set `layer` or `layers` to others."
+            )
+
+    def _local_configuration(self) -> dict[str, Any]:
+        """Return what ``config.json`` of a local model says of its text model; {} on the hub."""
+        name = self.experiment.model.id
+        if self.made(name) or not Path(name).is_dir():
+            return {}
+        config = self._json_object(Path(name) / "config.json", f"the model {name}")
+        return config.get("text_config", config)
+
+    def _positions(self) -> int | None:
+        """Return the context of the model, from its directory or from an earlier fetch."""
+        if self.made(self.experiment.model.id):
+            return None  # an earlier fetch may have seen another
+        config = self._local_configuration()
+        found = [config[key] for key in CONTEXTS if isinstance(config.get(key), int)]
+        own = Path("results", self.experiment.name)
+        trained = Path("results", "models", self.experiment.model_name)
+        for folder in (own, own / "corrsteer", trained):
+            if not found and (folder / "resources.json").is_file():
+                fetched = self._json_object(folder / "resources.json", str(folder))
+                if fetched["model"]["id"] == self.experiment.model.id:
+                    found.append(fetched["shape"]["context"])
+        return found[0] if found else None
+
+    def _check_room(self) -> None:
+        """Refuse lengths that the context of the model has no room for, as the fetch stage does.
+
+        The fetch stage does so before it downloads the weights, but it comes after the training of
+        SAEs, and a new length does not make it run again.
+        """
+        context = self._positions()
+        if context is not None:
+            self.lines += _lacks_room(self.experiment, context)
+
+    def _check_training(self) -> None:
+        """Check the columns of local texts for SAEs, and that the texts can have enough tokens.
+
+        No tokenizer is at hand. A token has one byte or more, so texts have at most as many tokens
+        as bytes, and one more each if the tokenizer puts a space in front.
+
+        Raises:
+            DataError: if a column is missing, or there are fewer tokens than ``tokens``.
+        """
+        from steering_core.data.sources import read_file
+
+        training = self.experiment.model.sae.train
+        if training is None:
+            return
+        texts: set[str] = set()
+        for source in training.texts:
+            if not self._is_small_file(source.dataset):
+                return  # the stage that trains says how many tokens there are
+            columns = [source.text] if isinstance(source.text, str) else source.text
+            rows = read_file(source.dataset)
+            if missing := [column for column in columns if column not in rows]:
+                raise DataError(
+                    f"sae.train.texts: {source.dataset} has no column {missing[0]!r}; it has "
+                    f"{list(rows.columns)}"
+                )
+            parts = rows[columns].fillna("").astype(str)
+            texts.update("\n".join(row) for row in parts.itertuples(index=False, name=None))
+        most = sum(min(len(text.encode()) + 1, training.max_tokens) for text in texts)
+        if most < training.tokens:
+            raise DataError(
+                f"sae.train.tokens: {training.tokens} are asked for, and the {len(texts)} "
+                f"different texts of sae.train.texts cannot have more than {most}. Add general "
+                "texts, or lower tokens and set samples, so that they are used more than once."
             )
 
     def _check_saes(self) -> None:
@@ -189,6 +262,36 @@ class _BeforeAnyJob:
         if not isinstance(value, dict):
             raise ModelError(f"{file} must hold a JSON object of settings.")
         return value
+
+
+def _lacks_room(experiment: "Experiment", context: int) -> list[str]:
+    """Return what is too long for a model of so many positions, a line for each."""
+    longest, name = experiment.settings.max_tokens, experiment.model.id
+    new, lines = _new_tokens(experiment), []
+    if new >= context:
+        lines.append(
+            f"new_tokens: {new} leave no room for a prompt in the {context} positions of {name}: "
+            "lower it."
+        )
+    if longest is not None and longest > context:
+        lines.append(f"max_tokens: {longest} exceeds the {context} positions of {name}: lower it.")
+    continued = not isinstance(experiment.task, Task)
+    if not lines and continued and longest is not None and longest + new > context:
+        lines.append(
+            f"max_tokens {longest} and {new} new tokens exceed the {context} positions of {name}: "
+            "lower one of them."
+        )
+    return lines
+
+
+def _new_tokens(experiment: "Experiment") -> int:
+    """Return how many tokens a text of an experiment of either half gets at most."""
+    from steering_core.corrsteer.read_items import configured_task
+
+    settings = experiment.settings
+    if settings.new_tokens is not None:
+        return settings.new_tokens
+    return configured_task(experiment.task).length(reasoned=settings.chain_of_thought)
 
 
 def check_lexicon(task: Task) -> None:
@@ -358,17 +461,25 @@ def _check_configurations(experiment: "Experiment", made: Callable[[str], bool])
     """Compare the configurations of model, SAEs and judges, as the fetch stage does."""
     from steering_core.config.gguf import is_gguf
     from steering_core.models.fetch import describe, describe_judge
+    from steering_core.training.texts import describe_training
 
     model, settings = experiment.model, experiment.settings
     here = [model.id, model.sae.path or ""]
-    if not (any(map(made, here)) or is_gguf(model.id) or model.sae.train is not None):
+    if any(map(made, here[:1])) or is_gguf(model.id):
+        pass  # nothing of the model is on the hub
+    elif model.sae.train is not None:
+        found = describe_training(model, model.sae.train, dtype="float32")
+        if lacking := _lacks_room(experiment, found["shape"]["context"]):
+            raise ConfigError(lacking[0]).of(lacking)
+    elif not any(map(made, here)):
         steered = getattr(settings, "layer", "auto")
         describe(
             model,
             layers=settings.layers,
             steered_layer=steered if isinstance(steered, int) else None,
             max_tokens=settings.max_tokens,
-            new_tokens=settings.new_tokens or 1,
+            new_tokens=_new_tokens(experiment),
+            texts_are_continued=not isinstance(experiment.task, Task),
         )
     for judge in getattr(experiment.task, "judges", []):
         if judge.lexicon is None or not made(judge.lexicon):

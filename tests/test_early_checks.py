@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from steering_core import early_checks
 from steering_core.config.resolve import resolve
 from steering_core.early_checks import check_before_any_job, check_effect_layers, main
 from steering_core.errors import ConfigError
@@ -53,9 +54,9 @@ def world(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
-def problems(settings=(), task=(), made=lambda _: False) -> list[str]:
+def problems(settings=(), task=(), made=lambda _: False, sae=None) -> list[str]:
     raw = {
-        "models": {"m": {"id": "./model", "sae": {"path": "saes/layer_{layer}"}}},
+        "models": {"m": {"id": "./model", "sae": sae or {"path": "saes/layer_{layer}"}}},
         "tasks": {
             "t": {
                 **{"dataset": "rows.csv", "text": "text", "label": "label"},
@@ -99,6 +100,17 @@ def sae_without_metadata():
 def concept_without_roles():
     kept = {key: CONCEPT[key] for key in ("concept", "prompts", "personas")}
     Path("concept.yaml").write_text(yaml.safe_dump(kept))
+
+
+def positions(n: int, **further):
+    text = {"num_hidden_layers": 4, "n_positions": n}
+    Path("model/config.json").write_text(json.dumps({"text_config": text, **further}))
+
+
+def fetched(model: str, n: int):
+    Path("results/e").mkdir(parents=True)
+    found = {"model": {"id": model}, "shape": {"context": n}}
+    Path("results/e/resources.json").write_text(json.dumps(found))
 
 
 WRONG = {
@@ -151,6 +163,19 @@ WRONG = {
         {},
         ["no sae_weights.safetensors"],
     ),
+    "new tokens": (lambda: positions(64), {"new_tokens": 64, "max_tokens": 64}, {}, ["new_tokens"]),
+    "max tokens": (
+        lambda: positions(64),
+        {"new_tokens": 9},
+        {},
+        ["max_tokens: 128 exceeds the 64"],
+    ),
+    "new tokens after a fetch": (
+        lambda: fetched("./model", 64),
+        {"new_tokens": 99, "max_tokens": 9},
+        {},
+        ["new_tokens: 99 leave no room for a prompt in the 64 positions of ./model"],
+    ),
 }
 
 
@@ -178,6 +203,41 @@ def test_what_a_rule_makes_is_not_looked_at(world: Path):
     sae_without_metadata()
     assert len(problems()) == 2
     assert problems(made=lambda name: name == "rows.csv" or name.startswith("saes")) == []
+
+
+def test_texts_that_fit_the_model_and_another_model_of_an_earlier_run_are_no_problem(world: Path):
+    positions(64)
+    assert problems({"new_tokens": 63, "max_tokens": 64}) == []
+    Path("model/config.json").write_text(json.dumps({"num_hidden_layers": 4}))
+    fetched("org/other", 8)
+    assert problems({"new_tokens": 99}) == []
+
+
+def test_the_positions_are_read_from_the_keys_that_loading_reads():
+    from steering_core.models import language_model
+
+    assert early_checks.CONTEXTS == language_model._CONTEXTS
+
+
+def trained(**more):
+    texts = [{"dataset": "rows.csv", "text": "text"}]
+    return {"layers": [1], "d_sae": 16, "k": 2, "tokens": 600, "texts": texts, **more}
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        (trained(), []),
+        (trained(tokens=1200), ["the 80 different texts of sae.train.texts cannot have more than"]),
+        (trained(max_tokens=4), ["cannot have more than 320"]),
+        (trained(texts=[{"dataset": "rows.csv", "text": "txt"}]), ["has no column 'txt'; it has"]),
+        (trained(tokens=1200, texts=[{"dataset": "org/texts", "text": "text"}]), []),
+    ],
+)
+def test_texts_that_cannot_train_an_sae_are_found(world: Path, train, said):
+    found = problems(sae={"train": {"batch_size": 8, **train}})
+    assert len(found) == len(said)
+    assert all(words in line for words, line in zip(said, found, strict=True))
 
 
 def test_the_checks_import_no_model_library(world: Path):
@@ -263,6 +323,21 @@ def test_gated_missing_and_wrong_repositories_of_several_experiments_are_one_lis
     assert (offline.returncode, offline.stdout) == (0, "nothing is wrong with one, two\n")
     allowed = asked(small_hub, world, "one", HF_TOKEN="secret")
     assert "gated" not in allowed.stdout and "org/none is not on the hub" in allowed.stdout
+
+
+def test_the_hub_says_how_many_positions_a_model_has(world, small_hub):
+    task = {"dataset": "rows.csv", "text": "text", "label": "label", "concept": "concept.yaml"}
+    sae = {"train": {"batch_size": 8, **trained()}}
+    raw = {
+        "models": {"open": {"id": "org/open", "sae": sae}},
+        "tasks": {"plain": task},
+        "experiments": {
+            "long": {"model": "open", "task": "plain", "settings": {**SETTINGS, "new_tokens": 2000}}
+        },
+    }
+    Path("config.yaml").write_text(yaml.safe_dump(raw))
+    done = asked(small_hub, world, "long")
+    assert "new_tokens: 2000 leave no room for a prompt in the 1024 positions" in done.stdout
 
 
 def test_what_a_configuration_lacks_is_said_by_the_command_too(world, capsys):

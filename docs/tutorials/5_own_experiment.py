@@ -28,8 +28,8 @@ rows.head(3)
 # ## Start from the template
 #
 # On the command line: `python -m steering_core.data.new_experiment reviews --data own/reviews.csv --model
-# own/language_model --sae "own/sparse_autoencoders/layer_{layer}" --out own`. The columns of the CSV file are
-# recognised.
+# own/language_model --sae "own/sparse_autoencoders/layer_{layer}" --out own`. The columns of the CSV file and
+# the names of the classes are recognised.
 
 # %%
 from steering_core.data.new_experiment import write_experiment
@@ -47,27 +47,34 @@ print(configuration.read_text(encoding="utf-8"))
 # ## What is wrong?
 #
 # `python -m steering_core.early_checks reviews --configfile own/reviews.yaml` lists it, all at once and
-# before any job. Here the labels are names, so it asks which of them is class 1.
+# before any job. Nothing is wrong yet: the template has read the columns and the names of the classes. Look
+# at `positive_label`, though, which says which of the two names is class 1.
 
 # %%
 from steering_core.early_checks import main as check
 
-problems = check(["reviews", "--configfile", str(configuration), "--offline"])
-assert problems  # the command ends with the status 1
+arguments = ["reviews", "--configfile", str(configuration), "--offline"]
+assert check(arguments) == 0
 
 # %% [markdown]
-# Fill it in, and shorten the run to a few prompts and methods:
+# A mistake is found before any job:
 
 # %%
 text = configuration.read_text(encoding="utf-8")
-text = text.replace("# positive_label: POSITIVE", "positive_label: good")
+configuration.write_text(text.replace("new_tokens: 32", "new_tokens: 100000"), encoding="utf-8")
+assert check(arguments) == 1  # the status with which the command ends
+
+# %% [markdown]
+# Shorten the run to one layer and a few methods:
+
+# %%
 text = text.replace("layer: auto", "layer: 2")
 text = text.replace(
     "# methods: [no_steering, random_direction, caa_mean_diff, qp_optimal]",
     "methods: [no_steering, caa_mean_diff, qp_optimal]",
 )
 configuration.write_text(text, encoding="utf-8")
-assert check(["reviews", "--configfile", str(configuration), "--offline"]) == 0
+assert check(arguments) == 0
 
 # %% [markdown]
 # ## Run it

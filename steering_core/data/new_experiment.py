@@ -5,16 +5,19 @@ The configuration goes to ``--configfile``. Beside it stands the concept file wi
 """
 
 import argparse
-import csv
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from steering_core.errors import ConfigError
+from steering_core.data.sources import is_file, numbers_from_text, read_file
+from steering_core.errors import ConfigError, SteeringError
 from steering_core.storage.files import write_text
 
 _MODEL = "org/model"
 _SAE = "saes/layer_{layer}"
+#: The word that stands for SAEs which do not exist yet.
+_TRAIN = "train"
 _DATA = "data/texts.csv"
 #: Columns that are recognised in a dataset, the likeliest name first.
 _TEXTS, _LABELS = ("text", "sentence", "review", "comment"), ("label", "class", "sentiment")
@@ -28,11 +31,7 @@ models:
   {name}:
     id: {model}  # hub id, local directory or GGUF file of a causal language model
     sae:
-      path: {sae}  # local SAEs of sae-lens, a directory a layer
-      # or of the hub:  release: gemma-scope-2b-pt-res-canonical
-      #                 id: "layer_{{layer}}/width_16k/canonical"
-      # or none yet:    train: {{layers: [6], d_sae: 3072, k: 32, tokens: 500000,
-      #                         texts: [{{dataset: {data}, text: {text}}}]}}
+{sae}
     # dtype: bfloat16  # on a GPU: half the memory. The default is float32
     settings:
       layer: auto  # the layer to steer, by number; auto picks one by its probe and its SAE
@@ -44,7 +43,7 @@ tasks:
     # split: train  # of a dataset on the hub
     text: {text}  # the column of texts{columns}
     label: {label}  # the column of classes, 0 and 1 or two names
-    # positive_label: POSITIVE  # the name of class 1, if the labels are not 0 and 1
+    {positive}
     # threshold: 0.5  # class 1 is a score of at least this, if the labels are scores
     # group: author  # rows with an equal value are never divided between splits
     target_class: 1  # the class to steer to; 0 steers the other way
@@ -67,6 +66,23 @@ experiments:
       draws: 1  # texts of each prompt at each strength
       # methods: [no_steering, random_direction, caa_mean_diff, qp_optimal]  # by default all
 """
+
+#: Where the SAEs come from: those that are there, and those that the rules train.
+_THERE = """\
+      path: {path}  # local SAEs of sae-lens, a directory a layer
+      # or of the hub:  release: gemma-scope-2b-pt-res-canonical
+      #                 id: "layer_{{layer}}/width_16k/canonical"
+      # or none yet:    the command that wrote this file takes `--sae train`"""
+
+_TRAINED = """\
+      train:  # the rules train them; or `path` of local ones, or `release` and `id` (README)
+        layers: [{layer}]  # layers to train an SAE for, from 0 on
+        d_sae: {d_sae}  # features; four times the width of the model is a common choice
+        k: 32  # mean number of active features of a token
+        tokens: 500000  # different tokens, a tenth more is held out; docs/models.md has more keys
+        texts:  # general text. The texts of a task alone are seldom enough
+          - {{dataset: Salesforce/wikitext, subset: wikitext-103-raw-v1, split: train, text: text}}
+          # - {{dataset: {data}, text: {text}}}"""
 
 _CONCEPT = """\
 # The texts that define the concept. Class 1 is the class that shows it. These are examples on
@@ -134,11 +150,13 @@ def write_experiment(
         experiment: its name.
         out: folder of the files.
         model: hub id, directory or GGUF file.
-        sae: directory of the SAEs, with ``{layer}``.
-        data: the dataset. The columns of a ``.csv`` file that is there are read.
+        sae: directory of the SAEs, with ``{layer}``, or ``train`` for SAEs that the rules train. Of
+            a model in a directory, the middle layer is taken, and four times its width.
+        data: the dataset. Columns and labels of a file that is there are read.
 
     Raises:
         ConfigError: if the name is no name, or a file exists.
+        DataError: if the data are a file that cannot be read.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", experiment):
         raise ConfigError(
@@ -149,7 +167,7 @@ def write_experiment(
     for file in (configuration, concept):
         if file.exists():
             raise ConfigError(f"{file} exists: delete it, or choose another name or --out.")
-    text, label, columns = _columns(Path(data))
+    text, label, columns, positive = _columns(data)
     texts = _CONCEPT.format(name=experiment)
     write_text(concept, texts)
     write_text(
@@ -159,7 +177,8 @@ def write_experiment(
             experiment=experiment,
             file=configuration,
             model=model,
-            sae=f'"{sae}"',
+            sae=_saes(sae, model, data, text),
+            positive=positive,
             data=data,
             text=text,
             label=label,
@@ -178,16 +197,46 @@ def _listed(texts: str, key: str) -> int:
     return section.count("  - ")
 
 
-def _columns(data: Path) -> tuple[str, str, str]:
-    """Return the likely columns of text and label, and a remark that names all columns."""
-    if data.suffix != ".csv" or not data.is_file():
-        return _TEXTS[0], _LABELS[0], ""
-    with data.open(encoding="utf-8-sig", newline="") as file:
-        names = next(csv.reader(file), [])
-    found = [
-        next((name for name in likely if name in names), likely[0]) for likely in (_TEXTS, _LABELS)
-    ]
-    return found[0], found[1], f"; the file has {', '.join(names)}"
+def _saes(sae: str, model: str, data: str, text: str) -> str:
+    """Return the lines of the section ``sae``."""
+    if sae != _TRAIN:
+        return _THERE.format(path=f'"{sae}"')
+    n_layers, width = _sizes(Path(model) / "config.json")
+    return _TRAINED.format(layer=n_layers // 2, d_sae=4 * width, data=data, text=text)
+
+
+def _sizes(configuration: Path) -> tuple[int, int]:
+    """Return layers and width of a model from its configuration; those of GPT-2 without one."""
+    n_layers, width = 12, 768
+    if configuration.is_file():
+        whole = json.loads(configuration.read_text(encoding="utf-8"))
+        own = whole.get("text_config", whole)
+        n_layers = own.get("num_hidden_layers", own.get("n_layer", n_layers))
+        width = own.get("hidden_size", own.get("n_embd", width))
+    return n_layers, width
+
+
+def _columns(data: str) -> tuple[str, str, str, str]:
+    """Return the likely columns of text and label, and what a local file says of both.
+
+    The third is a remark that names all columns. The fourth is the line of ``positive_label``. It
+    is a comment unless the labels are two names.
+    """
+    positive = "# positive_label: POSITIVE  # the name of class 1, if the labels are not 0 and 1"
+    if not is_file(data) or not Path(data).is_file():
+        return _TEXTS[0], _LABELS[0], "", positive
+    rows = read_file(data)
+    text, label = (
+        next((name for name in likely if name in rows), likely[0]) for likely in (_TEXTS, _LABELS)
+    )
+    labels = []
+    if label in rows:
+        labels = sorted(numbers_from_text(rows[label]).dropna().unique().tolist(), key=str)
+    if len(labels) == 2 and all(isinstance(one, str) for one in labels):
+        first, second = (json.dumps(name, ensure_ascii=False) for name in labels)
+        remark = f"the name of class 1; the file has {first} and {second}"
+        positive = f"positive_label: {second}  # {remark}"
+    return text, label, f"; the file has {', '.join(rows)}", positive
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -195,7 +244,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write the files of a new experiment.")
     parser.add_argument("name", help="name of the experiment; its results are in results/NAME")
     parser.add_argument("--model", default=_MODEL, help="hub id, directory or GGUF file")
-    parser.add_argument("--sae", default=_SAE, help="directory of the SAEs, with {layer}")
+    parser.add_argument(
+        "--sae",
+        default=_SAE,
+        help="directory of the SAEs, with {layer}; or `train`, to have the rules train them",
+    )
     parser.add_argument("--data", default=_DATA, help="a .csv, .jsonl or .parquet file, or hub id")
     parser.add_argument("--out", default="experiments", help="folder of the files to write")
     given = parser.parse_args(arguments)
@@ -203,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         configuration, concept = write_experiment(
             given.name, given.out, model=given.model, sae=given.sae, data=given.data
         )
-    except ConfigError as error:
+    except SteeringError as error:
         parser.error(str(error))
     target = f"results/{given.name}/index.html --configfile {configuration}"
     print(f"Wrote {configuration} and {concept}. Fill them in. Then")

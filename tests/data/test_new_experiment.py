@@ -1,5 +1,6 @@
 """The template is a whole experiment: it loads, and every role of the concept is explained."""
 
+import json
 import re
 from pathlib import Path
 
@@ -67,6 +68,34 @@ def test_the_columns_of_a_csv_are_found(tmp_path, monkeypatch):
     assert (found.task.text, found.task.label) == ("review", "sentiment")
     assert (found.model.id, found.model.sae.path) == ("models/m", "s/{layer}")
     assert "the file has id, review, sentiment" in files[0].read_text(encoding="utf-8")
+
+
+def test_two_names_of_classes_are_read_from_a_csv(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"text {i},{'good' if i % 2 else 'bad: very'}\n" for i in range(6))
+    Path("rows.csv").write_text("text,label\n" + rows, encoding="utf-8")
+    files = write_experiment("mine", data="rows.csv")
+    assert resolve(merged(files[0]), "mine").task.positive_label == "good"
+    assert 'the file has "bad: very" and "good"' in files[0].read_text(encoding="utf-8")
+    Path("rows.csv").write_text("text,label\na,0\nb,1\n", encoding="utf-8")
+    files = write_experiment("other", data="rows.csv")
+    assert resolve(merged(files[0]), "other").task.positive_label is None
+
+
+def test_saes_that_do_not_exist_yet_are_trained_at_the_size_of_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("model").mkdir()
+    for sizes in (
+        {"n_layer": 4, "n_embd": 8},
+        {"text_config": {"num_hidden_layers": 4, "hidden_size": 8}},
+    ):
+        Path("model/config.json").write_text(json.dumps(sizes), encoding="utf-8")
+        name = "a" if "n_layer" in sizes else "b"
+        file, _ = write_experiment(name, model="./model", sae="train")
+        training = resolve(merged(file), name).model.sae.train
+        assert (training.layers, training.d_sae) == ([2], 32)
+    file, _ = write_experiment("hub", model="org/model", sae="train")
+    assert resolve(merged(file), "hub").model.sae.train.d_sae == 4 * 768
 
 
 def test_nothing_is_overwritten_and_names_are_names(files):
