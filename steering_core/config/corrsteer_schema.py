@@ -197,6 +197,8 @@ class SparseMethods(Closed):
     strengths: Positives = Field(default=[0.1, 0.25, 0.5, 1.0])  # in mean residual norms
     # What the margins of the programs are on, learned from success on training rows.
     concept_direction: Literal["probe", "mean_difference", "contrastive", "repe"] = "probe"
+    # Of tau, epsilon and qp_lambda: absolute, or in typical logits and residual norms.
+    units: Literal["model", "absolute"] = "absolute"
     tau: Positives = Field(default=[0.5, 2.0, 4.0, 8.0])  # margins, in logits
     topk: Count = 10
     epsilon: Positives = Field(default=[5.0])  # norm budget of the SOCP

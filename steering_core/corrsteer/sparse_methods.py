@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,7 @@ from steering_core.methods.directions import (
     FixedDirection,
     make_direction,
 )
+from steering_core.methods.model_units import ModelUnits, median_norm
 from steering_core.methods.programs import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
 from steering_core.methods.solutions import SOLVED
 from steering_core.models.site import Site
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
 
 #: Residuals of texts that should differ in success: of those that succeed, and of those that fail.
 Pairs = tuple[Residuals, Residuals]
+
+#: The parts of a program's strength.
+Part = Literal["tau", "lam", "epsilon"]
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,8 @@ def _programs(method: str, settings: "SparseMethods", data: TrainingData) -> lis
     every row gets that vector.
 
     Raises:
-        DataError: as :func:`_logit`, or if the path of the programs cannot be followed.
+        DataError: as :func:`_logit` and :func:`_units`, or if the path of the programs cannot be
+            followed.
     """
     weight, bias, note = _logit(settings.concept_direction, data)
     path = SteeringPath.fit(data.dictionary.astype(np.float64), weight)
@@ -199,19 +204,50 @@ def _programs(method: str, settings: "SparseMethods", data: TrainingData) -> lis
         l0 = np.where(solved, found.l0, 0)
         return SteeredInputs(Intervention({data.site: RowVectors(vectors)}), l0, reason, note)
 
+    one: dict[Part, float]
+    one, remark = {"tau": 1.0, "lam": 1.0, "epsilon": 1.0}, ""
+    if settings.units == "model":
+        units = _units(weight, bias, data)
+        one, remark = {part: units.one(part) for part in one}, " in units of the model"
     return [
-        Strength(f"tau {strength.tau:g}, {name} {parameter:g}", partial(steer, strength, parameter))
-        for strength, name, parameter in _grid(program, settings)
+        Strength(f"{name}{remark}", partial(steer, strength, parameter))
+        for name, strength, parameter in _grid(program, settings, one)
     ]
 
 
-def _grid(program: Program, settings: "SparseMethods") -> list[tuple[OptimalSteering, str, float]]:
-    """Return every strength, the weakest first, with the name and value of its parameter."""
+def _units(weight: Float[np.ndarray, " d_model"], bias: float, data: TrainingData) -> ModelUnits:
+    """Return the units of the model, measured on the validation and on the training prompts.
+
+    Raises:
+        DataError: if the logit or the residuals give no unit.
+    """
+    logits = data.shared_by.astype(np.float64) @ weight + bias
+    return ModelUnits(float(np.median(np.abs(logits))), median_norm(data.residuals))
+
+
+def _grid(
+    program: Program, settings: "SparseMethods", one: dict[Part, float]
+) -> list[tuple[str, OptimalSteering, float]]:
+    """Return every strength, the weakest first: its name, and what it and its parameter are.
+
+    Names have the numbers of the settings. ``one`` is what 1 of each part is in absolute units.
+    """
     if program == "qp":
-        qp_lambda = settings.qp_lambda
-        return [(QPOptimalSteering(qp_lambda, tau), "lambda", qp_lambda) for tau in settings.tau]
+        qp_lambda = settings.qp_lambda * one["lam"]
+        return [
+            (
+                f"tau {tau:g}, lambda {settings.qp_lambda:g}",
+                QPOptimalSteering(qp_lambda, tau * one["tau"]),
+                qp_lambda,
+            )
+            for tau in settings.tau
+        ]
     return [
-        (ConvexOptimalSteering(epsilon, tau), "epsilon", epsilon)
+        (
+            f"tau {tau:g}, epsilon {epsilon:g}",
+            ConvexOptimalSteering(epsilon * one["epsilon"], tau * one["tau"]),
+            epsilon * one["epsilon"],
+        )
         for epsilon, tau in product(settings.epsilon, settings.tau)
     ]
 

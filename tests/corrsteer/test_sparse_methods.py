@@ -111,6 +111,36 @@ def test_a_shared_vector_brings_the_worst_validation_row_to_the_margin(data, met
     assert reached.min() == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("method", [*PROGRAMS, "qp_adaptive"])
+def test_in_units_of_the_model_strengths_are_multiples_of_what_is_typical_there(data, method):
+    settings = SparseMethods(tau=[1.0], epsilon=[2.0], qp_lambda=3.0, units="model")
+    [strength] = strengths(method, settings, data)
+    parameter = "epsilon 2" if method == "convex_optimal" else "lambda 3"
+    assert strength.name == f"tau 1, {parameter} in units of the model"
+
+    probe = fit_probe(data.residuals, data.success, seed=0)
+    tau = np.median(np.abs(probe.decision(data.shared_by)))
+    norm = np.median(np.linalg.norm(data.residuals, axis=1))
+    absolute = SparseMethods(tau=[tau], epsilon=[2.0 * norm], qp_lambda=3.0 / norm)
+    [same] = strengths(method, absolute, data)
+    test = np.random.default_rng(1).standard_normal((20, 12))
+    added, expected = strength.steer(test), same.steer(test)
+    if method == "qp_adaptive":
+        (plan,), (wanted,) = added.intervention.at.values(), expected.intervention.at.values()
+        np.testing.assert_allclose(plan.tau, wanted.tau)
+        np.testing.assert_allclose(plan.parameter, wanted.parameter)
+    else:
+        assert added.reason == [""] * 20
+        np.testing.assert_allclose(vectors_of(added), vectors_of(expected), atol=1e-9)
+
+
+def test_residuals_without_a_size_are_no_unit(data):
+    mostly_zero = replace(data, residuals=data.residuals * (np.arange(150) < 60)[:, None])
+    strengths("qp_optimal", SparseMethods(), mostly_zero)
+    with pytest.raises(DataError, match="units: half of the training residuals are 0"):
+        strengths("qp_optimal", SparseMethods(units="model"), mostly_zero)
+
+
 @pytest.mark.parametrize("method", FIXED)
 def test_a_fixed_direction_has_the_norm_of_its_strength(data, method):
     grid = strengths(method, SparseMethods(strengths=[0.25, 1.0], topk=7), data)
