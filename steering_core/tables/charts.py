@@ -19,8 +19,18 @@ _FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 _FORMATS = ("svg", "png", "html")
 
 
-def finished(chart: alt.TopLevelMixin, legend_columns: int = 5) -> alt.TopLevelMixin:
-    """Return ``chart`` on white, with the shared fonts, axes and a legend below."""
+def finished(
+    chart: alt.TopLevelMixin, legend_columns: int = 5, legend_size: int = 13
+) -> alt.TopLevelMixin:
+    """Return ``chart`` on white, with the shared fonts, axes and a legend below.
+
+    A legend that is wider than its chart makes the chart small where the width is given.
+
+    Args:
+        chart: with its marks and titles.
+        legend_columns: of the legend.
+        legend_size: of its text, in pixels.
+    """
     return (
         chart.configure(background="white", font=_FONT, padding=12)
         .configure_view(stroke="#cccccc")
@@ -40,7 +50,7 @@ def finished(chart: alt.TopLevelMixin, legend_columns: int = 5) -> alt.TopLevelM
         .configure_legend(
             orient="bottom",
             columns=legend_columns,
-            labelFontSize=13,
+            labelFontSize=legend_size,
             labelLimit=260,
             symbolSize=110,
             symbolOpacity=1,

@@ -1,10 +1,12 @@
 """The page of an experiment: question, verdict, short table, pictures, texts, links.
 
 One HTML file without scripts that loads nothing. Pictures are inside it. On a narrow screen the
-table becomes a list of cards, and pictures and texts stand below each other.
+table becomes a list of cards, pictures and texts stand below each other, and a picture of several
+panels can be moved sideways.
 """
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from steering_core.tables.charts import svg_text
 from steering_core.tables.frontier_verdict import (
     frontier_verdict,
     is_true,
+    readable_label,
     readable_strength,
 )
 from steering_core.tables.norm_matched_figure import norm_matched_panels
@@ -25,6 +28,8 @@ from steering_core.tables.pareto_figure import pareto_panels
 _UNSTEERED = "no_steering"
 #: Prompts and steered methods whose texts stand on the page.
 N_TEXTS, N_METHODS = 5, 3
+#: Pixels. A picture that is wider has several panels, and would be too small in a column.
+_COLUMN = 600
 _ABOUT_PANELS = (
     "Effect against the change of the model's predictions. Up and to the left is better. A ring is "
     "the selected strength of its method, a black outline is on the frontier.",
@@ -134,7 +139,7 @@ def experiment_page(
         headings=list((_TABLE if summary is not None else _PARETO_TABLE).values()),
         table=_rows(summary) if summary is not None else _pareto_rows(pareto),
         pictures=[
-            {"caption": caption, "source": _embedded(svg)}
+            {"caption": caption, "source": _embedded(svg), "wide": _width(svg) > _COLUMN}
             for caption, svg in {**_captioned(pictures or {}), **drawn}.items()
         ],
         texts=_texts(texts, _shown_methods(verdict, pareto)),
@@ -151,6 +156,12 @@ def _ordered(results: Sequence[str]) -> list[str]:
     return sorted(dict.fromkeys(results), key=lambda name: places.get(name, len(places)))
 
 
+def _width(svg: str) -> float:
+    """Return the width that an SVG file asks for, in pixels; 0 if it names none."""
+    found = re.search(r'<svg[^>]*? width="([\d.]+)"', svg)
+    return 0.0 if found is None else float(found[1])
+
+
 def _embedded(svg: str) -> str:
     # An image cannot run scripts, and its element ids are its own.
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode("utf-8")).decode("ascii")
@@ -165,7 +176,7 @@ def _rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
             "method": row["method"],
             "colour": styles[row["method"]].colour,
             "cells": [
-                "none selected" if pd.isna(row["strength"]) else _strength(row["strength"]),
+                "none selected" if pd.isna(row["strength"]) else readable_label(row["strength"]),
                 _spread(row, "effect", "{:+.2f}"),
                 _number(row["kl"], "{:.3g}"),
                 _number(row["features"], "{:.3g}"),
@@ -233,13 +244,6 @@ def verdict_of(pareto: pd.DataFrame) -> dict[str, Any]:
         "distrust": list(dict.fromkeys(shared)),
         **dict.fromkeys(["reference", "sparse", "fewest"]),
     }
-
-
-def _strength(label: str) -> str:
-    """Return ``tau=4 at lambda=0.1`` as ``λ = 0.1, τ = 4``."""
-    swept, at, held = label.partition(" at ")
-    name, _, value = swept.partition("=")
-    return readable_strength(name + at + held, float(value))
 
 
 def _number(value: float, style: str) -> str:

@@ -91,20 +91,29 @@ def readable_strength(name: object, value: float) -> str:
         return ""
     if pd.isna(name) or not str(name):
         return f"{value:g}"
-    swept, at, fixed = str(name).partition(" at ")
-    held = ", ".join(
-        f"{_SYMBOLS.get(key, key)} = {at}"
-        for key, _, at in (part.strip().partition("=") for part in fixed.split(",") if at)
-    )
+    swept, held = str(name).partition(" at ")[0], readable_held(str(name))
     shown = f"{_SYMBOLS.get(swept, swept)} = {value:g}"
     return f"{held}, {shown}" if held else shown
 
 
+def readable_held(name: str) -> str:
+    """Return the fixed parameters of a sweep: ``λ = 1`` of ``tau at lambda=1``, or nothing."""
+    fixed = name.partition(" at ")[2]
+    parts = (part.strip().partition("=") for part in fixed.split(",") if fixed)
+    return ", ".join(f"{_SYMBOLS.get(key, key)} = {at}" for key, _, at in parts)
+
+
+def readable_label(label: str) -> str:
+    """Return what :func:`strength_label` gives for readers, as :func:`readable_strength`."""
+    swept, at, held = label.partition(" at ")
+    name, _, value = swept.partition("=")
+    return readable_strength(name + at + held, float(value))
+
+
 def _point(row: pd.Series, *, sure: bool = False) -> str:
     """Return a point in words; ``sure`` adds how often resamples leave it on the frontier."""
-    name, at, fixed = str(row["strength_name"]).partition(" at ")
     text = (
-        f"{name} {row['strength']:g}{at}{fixed} (KL {row['kl_mean']:.3g}, "
+        f"{readable_strength(row['strength_name'], row['strength'])} (KL {row['kl_mean']:.3g}, "
         f"target rate {row['classifier_rate_steered']:.3g}"
     )
     if sure and pd.notna(row.get("frontier_probability")):

@@ -6,7 +6,7 @@ import pandas as pd
 
 from steering_core.statistics.matched_effect import EffectCurve
 from steering_core.tables.charts import INK, QUIET, WIDTH, finished, log_axis, note, spread_axis
-from steering_core.tables.frontier_verdict import is_true
+from steering_core.tables.frontier_verdict import is_true, readable_held
 from steering_core.tables.palette import Style, method_styles
 
 _ROW = 18  # pixels of a curve in the right panel
@@ -27,7 +27,9 @@ def matched_figure(matched: pd.DataFrame, curves: pd.DataFrame) -> alt.TopLevelM
         table[(table["judge"] == first["judge"]) & (table["measure"] == first["measure"])]
         for table in (matched, curves)
     )
-    rows = rows.assign(label=rows["method"] + ", " + rows["curve"])
+    rows = rows.assign(
+        label=[_name(*one) for one in zip(rows["method"], rows["curve"], strict=True)]
+    )
     styles = method_styles(rows["method"])
     title = alt.TitleParams(
         f"{first['experiment']}: what a change of {first['effect']:.3g} in the share of texts in "
@@ -42,6 +44,12 @@ def matched_figure(matched: pd.DataFrame, curves: pd.DataFrame) -> alt.TopLevelM
     )
     panels = [_fits(points, styles, first["effect"]), _costs(rows, styles)]
     return finished(alt.hconcat(*panels, spacing=26, title=title))
+
+
+def _name(method: str, curve: str) -> str:
+    """Return a method, and what is held along its curve if anything is."""
+    held = readable_held(curve)
+    return f"{method}, {held}" if held else method
 
 
 def _colour(styles: dict[str, Style]) -> alt.Color:

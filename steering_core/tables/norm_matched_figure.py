@@ -11,7 +11,7 @@ _WIDTH, _ROW, _FAINT = 300, 24, 0.3
 _POINT = ["method", "strength_name", "strength"]
 _ENDS = ["difference_ci_low", "difference_ci_high"]
 _DRAWN = ["direction", "difference", *_ENDS, "rates", "at", "n", "selected"]
-_TITLE = "flips of the program − flips of the direction (share of rows)"
+_TITLE = "share flipped: program − direction"
 
 
 def norm_matched_figure(table: pd.DataFrame, pareto: pd.DataFrame) -> alt.TopLevelMixin:

@@ -106,7 +106,7 @@ def pareto_panels(df: pd.DataFrame) -> list[alt.LayerChart]:
         ValueError: if ``df`` does not have exactly one experiment and one seed.
 
     """
-    return [finished(panel, legend_columns=3) for panel in _panels(df)[0]]
+    return [finished(panel, legend_columns=2, legend_size=11) for panel in _panels(df)[0]]
 
 
 def _panels(

@@ -31,7 +31,12 @@ from steering_core.tables.few_features import (
     fewest_features,
     sparsity_sentence,
 )
-from steering_core.tables.frontier_verdict import frontier_verdict, is_true, strength_label
+from steering_core.tables.frontier_verdict import (
+    frontier_verdict,
+    is_true,
+    readable_label,
+    strength_label,
+)
 from steering_core.tables.matched_words import (
     best_of_kind,
     interval,
@@ -215,10 +220,10 @@ def _selected(summary: pd.DataFrame, compared: _Compared) -> list[str]:
             features = ""
             if pd.notna(chosen["features"]):
                 features = f" with {number(round(chosen['features'], 1))} features"
+            at = f"{chosen['method']} at {readable_label(chosen['strength'])}{features}"
             found.append(
-                f"{chosen['method']} at {chosen['strength']}{features} changes the share of texts "
-                f"in the target class by {chosen['effect']:+.3g} (95 % interval "
-                f"{chosen['effect_low']:+.3g} to {chosen['effect_high']:+.3g}) at "
+                f"{at} changes the share of texts in the target class by "
+                f"{chosen['effect']:+.3g} (95 % interval {chosen['effect_low']:+.3g} to {chosen['effect_high']:+.3g}) at "
                 f"{number(chosen['kl'])} nats per token."
             )
     return found

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from table_data import generations_table, pareto_table
 
+from steering_core.tables.charts import svg_text
 from steering_core.tables.columns import column_names
 from steering_core.tables.experiment_page import (
     N_TEXTS,
@@ -22,6 +23,8 @@ from steering_core.tables.experiment_page import (
     with_selected,
 )
 from steering_core.tables.frontier_verdict import frontier_verdict
+from steering_core.tables.norm_matched_figure import norm_matched_panels
+from steering_core.tables.pareto_figure import pareto_panels
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror='a()'> \" & {{ x }}"
 BROWSER = next(
@@ -188,6 +191,15 @@ def test_further_pictures_come_first_with_what_they_show():
     assert images[0]["alt"] == "What each method costs at the same effect, as a picture"
 
 
+def test_a_picture_of_several_panels_has_a_row_of_its_own():
+    svg = '<svg version="1.1" width="{}" height="300"/>'
+    html = page(pictures={"matched.svg": svg.format(940), "price.svg": svg.format(420)})
+    figures = Elements(html).all("figure")
+    assert [figure.get("class") for figure in figures] == ["wide", *[None] * 4]
+    [moved] = [div for div in Elements(html).all("div") if div.get("class") == "sideways"]
+    assert moved["tabindex"] == "0"  # it can be moved without a mouse
+
+
 def test_every_product_of_the_workflow_is_explained():
     text = (Path(__file__).parents[2] / "rules" / "common.smk").read_text(encoding="utf-8")
     lists = [
@@ -228,29 +240,67 @@ def test_selected_strengths_come_from_the_pareto_table():
         with_selected(texts, pd.concat([pareto, pareto]))
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
-@pytest.mark.parametrize("width", [400, 1300])
-def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path: Path, width: int):
-    """A script is added to a copy of the page to measure it; the page itself has none."""
-    measure = (
-        "<script>addEventListener('load', () => { const wide = document.documentElement;"
-        "parent.document.title = [wide.scrollWidth <= innerWidth, innerWidth,"
-        "[...document.images].every(i => i.naturalWidth > 0 && i.width <= innerWidth),"
-        "document.querySelector('.headline').offsetHeight > 0].join(' '); });</script>"
-    )
-    inner = re.sub(r"<meta http-equiv[^>]*>", "", page())
-    inner = inner.replace("</body>", f"<p>https://{'a' * 300}</p>{measure}</body>")
+def browsed(directory: Path, inner: str, width: int) -> list[str]:
+    """The words that the script of a page writes to the title of the page around it."""
     # A window cannot be as narrow as a phone, a frame can.
     frame = f'<iframe style="width:{width}px;border:0" srcdoc="{escape(inner)}"></iframe>'
-    (tmp_path / "page.html").write_text(f"<title></title>{frame}", encoding="utf-8")
+    (directory / "page.html").write_text(f"<title></title>{frame}", encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,900"]
+    command += [f"--user-data-dir={directory / 'profile'}", "--window-size=1400,900"]
     done = subprocess.run(
-        [*command, (tmp_path / "page.html").as_uri()],
+        [*command, (directory / "page.html").as_uri()],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    title = re.search(r"<title>([^<]*)</title>", done.stdout)[1].split()
-    assert title == ["true", str(width), "true", "true"]
+    return re.search(r"<title>([^<]*)</title>", done.stdout)[1].split()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
+@pytest.mark.parametrize("width", [400, 1300])
+def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path: Path, width: int):
+    """A script is added to a copy of the page to measure it; the page itself has none.
+
+    A picture of several panels stays large enough to be read. It is moved within its frame.
+    """
+    measure = (
+        "<script>addEventListener('load', () => { const wide = document.documentElement;"
+        "const moved = document.querySelector('.sideways');"
+        "parent.document.title = [wide.scrollWidth <= innerWidth, innerWidth,"
+        "[...document.images].every(i => i.naturalWidth > 0 && (i.width <= innerWidth"
+        " || i.parentElement == moved)),"
+        "moved.firstElementChild.width >= 760 && moved.clientWidth <= innerWidth,"
+        "document.querySelector('.headline').offsetHeight > 0].join(' '); });</script>"
+    )
+    panels = '<svg xmlns="http://www.w3.org/2000/svg" width="940" height="300"></svg>'
+    inner = re.sub(r"<meta http-equiv[^>]*>", "", page(pictures={"matched.svg": panels}))
+    inner = inner.replace("</body>", f"<p>https://{'a' * 300}</p>{measure}</body>")
+    assert browsed(tmp_path, inner, width) == ["true", str(width), "true", "true", "true"]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
+def test_no_picture_cuts_a_text_in_another_font(tmp_path: Path):
+    """Pictures are laid out for one font. Where it is missing, another takes more room."""
+    longer = {"caa_mean_diff": "mean_difference_qp_fisher", "caa_repe": "gated_mean_difference_2"}
+    pareto = pareto_table().replace({"method": longer})
+    drawn = [svg_text(panel) for panel in pareto_panels(pareto)]
+    compared = pareto[pareto["method"] == "qp_optimal"].head(2)
+    compared = compared[["experiment", "method", "strength_name", "strength"]].assign(
+        direction="caa_contrastive", program_flip_rate=0.9, direction_flip_rate=0.8, n=30,
+        difference=0.1, difference_ci_low=0.0, difference_ci_high=0.2,
+    )  # fmt: skip
+    drawn += [svg_text(one) for one in norm_matched_panels(compared, pareto).values()]
+    shown = "".join(drawn).replace(
+        "Liberation Sans, Arial, Helvetica, sans-serif", "DejaVu Sans, Verdana, sans-serif"
+    )
+    assert shown.count("DejaVu Sans") > 20 and len(drawn) > 3
+    measure = (
+        "<script>addEventListener('load', () => { const out = new Set();"
+        "for (const svg of document.querySelectorAll('body > svg'))"
+        " for (const text of svg.querySelectorAll('text'))"
+        " if (text.getBoundingClientRect().right > svg.getBoundingClientRect().right + 1)"
+        " out.add(text.textContent.replaceAll(' ', '_'));"
+        "parent.document.title = ['measured', ...out].join(' '); });</script>"
+    )
+    assert browsed(tmp_path, f"<body>{shown}{measure}</body>", 1300) == ["measured"]

@@ -25,7 +25,7 @@ def test_on_the_frontier_with_the_points():
     text = frontier_verdict(table, "qp_optimal")
     assert f"is on the frontier at {len(rows)} of 5 strengths" in text
     for _, row in rows.iterrows():
-        point = f"tau {row['strength']:g} (KL {row['kl_mean']:.3g}, target rate "
+        point = f"τ = {row['strength']:g} (KL {row['kl_mean']:.3g}, target rate "
         sure = f", on it in {row['frontier_probability']:.0%} of resamples of the prompts)"
         assert point + f"{row['classifier_rate_steered']:.3g}{sure}" in text
 
@@ -178,11 +178,11 @@ def test_a_method_off_the_frontier_is_shown_at_its_selected_strength():
     table.loc[rows[2], "classifier_rate_steered"] = 0.25
     table["selected"] = table.index == rows[4]
     text = frontier_verdict(table.assign(on_frontier=frontier_flags(table)), "qp_optimal")
-    assert "its selected strength, tau 4 (KL 50, target rate 0.2), is beaten by" in text
+    assert "its selected strength, τ = 4 (KL 50, target rate 0.2), is beaten by" in text
     table.loc[rows, "kl_mean"] = [50.0, 40.0, 60.0, 70.0, 80.0]
     table = table.assign(selected=pd.NA, on_frontier=frontier_flags(table))
     text = frontier_verdict(table, "qp_optimal")
-    assert "its strength with the least KL, tau 0.5 (KL 40, target rate 0.2)" in text
+    assert "its strength with the least KL, τ = 0.5 (KL 40, target rate 0.2)" in text
     assert text.endswith("over 50 prompts.") and "highest" not in text
 
 
