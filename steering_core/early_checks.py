@@ -171,10 +171,9 @@ class _BeforeAnyJob:
         own = Path("results", self.experiment.name)
         trained = Path("results", "models", self.experiment.model_name)
         for folder in (own, own / "corrsteer", trained):
-            if not found and (folder / "resources.json").is_file():
-                fetched = self._json_object(folder / "resources.json", str(folder))
-                if fetched["model"]["id"] == self.experiment.model.id:
-                    found.append(fetched["shape"]["context"])
+            file = folder / "resources.json"
+            if file.is_file() and not found:
+                found += _fetched_context(file, self.experiment.model.id)
         return found[0] if found else None
 
     def _check_room(self) -> None:
@@ -262,6 +261,15 @@ class _BeforeAnyJob:
         if not isinstance(value, dict):
             raise ModelError(f"{file} must hold a JSON object of settings.")
         return value
+
+
+def _fetched_context(file: Path, model: str) -> list[int]:
+    """Return the context in ``resources.json``, or nothing if it is of another model."""
+    try:
+        fetched = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return []  # the stages that need the file refuse it; fetching again must remain possible
+    return [fetched["shape"]["context"]] if fetched["model"]["id"] == model else []
 
 
 def _lacks_room(experiment: "Experiment", context: int) -> list[str]:

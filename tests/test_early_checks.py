@@ -211,6 +211,8 @@ def test_texts_that_fit_the_model_and_another_model_of_an_earlier_run_are_no_pro
     Path("model/config.json").write_text(json.dumps({"num_hidden_layers": 4}))
     fetched("org/other", 8)
     assert problems({"new_tokens": 99}) == []
+    Path("results/e/resources.json").write_text("{")  # it can be fetched again
+    assert problems({"new_tokens": 99}) == []
 
 
 def test_the_positions_are_read_from_the_keys_that_loading_reads():
