@@ -61,11 +61,15 @@ def finished(
 
 
 def note(text: str) -> alt.Chart:
-    """Return a panel with a text instead of a chart: why there is nothing to draw."""
+    """Return a panel with a text instead of a chart: why there is nothing to draw.
+
+    It is as wide as the text in a wide font.
+    """
     return (
         alt.Chart(pd.DataFrame({"note": [text]}))
         .mark_text(fontSize=12, color=QUIET)
         .encode(text="note:N")
+        .properties(width=8 * len(text), height=40)
     )
 
 

@@ -138,8 +138,8 @@ def headline(compared: _Compared) -> str:
     dense, sparse, first = compared.dense, compared.sparse, compared.first
     if pd.isna(first["effect"]):
         return (
-            f"No strength within selection_kl moves {compared.by} towards the target, so there is "
-            "no effect to compare methods at."
+            f"No strength within the KL budget (selection_kl) moves {compared.by} towards the "
+            "target, so there is no effect to compare methods at."
         )
     moved = f"To raise {compared.by} by {number(first['effect'])} from "
     moved += f"{number(first['unsteered'])}"

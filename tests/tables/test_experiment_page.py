@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from table_data import generations_table, pareto_table
 
-from steering_core.tables.charts import svg_text
+from steering_core.tables.charts import finished, note, svg_text
 from steering_core.tables.columns import column_names
 from steering_core.tables.experiment_page import (
     N_TEXTS,
@@ -291,6 +291,7 @@ def test_no_picture_cuts_a_text_in_another_font(tmp_path: Path):
         difference=0.1, difference_ci_low=0.0, difference_ci_high=0.2,
     )  # fmt: skip
     drawn += [svg_text(one) for one in norm_matched_panels(compared, pareto).values()]
+    drawn.append(svg_text(finished(note("no program of this experiment has counts to compare"))))
     shown = "".join(drawn).replace(
         "Liberation Sans, Arial, Helvetica, sans-serif", "DejaVu Sans, Verdana, sans-serif"
     )
@@ -299,7 +300,8 @@ def test_no_picture_cuts_a_text_in_another_font(tmp_path: Path):
         "<script>addEventListener('load', () => { const out = new Set();"
         "for (const svg of document.querySelectorAll('body > svg'))"
         " for (const text of svg.querySelectorAll('text'))"
-        " if (text.getBoundingClientRect().right > svg.getBoundingClientRect().right + 1)"
+        " if (text.getBoundingClientRect().right > svg.getBoundingClientRect().right + 1"
+        " || text.getBoundingClientRect().left < svg.getBoundingClientRect().left - 1)"
         " out.add(text.textContent.replaceAll(' ', '_'));"
         "parent.document.title = ['measured', ...out].join(' '); });</script>"
     )
