@@ -469,6 +469,7 @@ def _check_configurations(experiment: "Experiment", made: Callable[[str], bool])
     """Compare the configurations of model, SAEs and judges, as the fetch stage does."""
     from steering_core.config.gguf import is_gguf
     from steering_core.models.fetch import describe, describe_judge
+    from steering_core.models.language_model import load_shape
     from steering_core.training.texts import describe_training
 
     model, settings = experiment.model, experiment.settings
@@ -476,9 +477,11 @@ def _check_configurations(experiment: "Experiment", made: Callable[[str], bool])
     if any(map(made, here[:1])) or is_gguf(model.id):
         pass  # nothing of the model is on the hub
     elif model.sae.train is not None:
-        found = describe_training(model, model.sae.train, dtype="float32")
-        if lacking := _lacks_room(experiment, found["shape"]["context"]):
+        if lacking := _lacks_room(experiment, load_shape(model).context):
             raise ConfigError(lacking[0]).of(lacking)
+        # The rules read trained SAEs from their path too.
+        plain = Model(**model.model_dump(exclude={"sae": {"train"}}))
+        describe_training(plain, model.sae.train, dtype="float32")
     elif not any(map(made, here)):
         steered = getattr(settings, "layer", "auto")
         describe(

@@ -23,6 +23,7 @@ from steering_core.tables.palette import Style, method_styles
 _UNSTEERED = "no_steering"
 _OUTLINED = "datum.outlined"
 _FAINT = 0.22  # opacity of what is neither selected nor on the frontier
+_SHORT = 18  # letters of a name; two such names stand side by side below a panel
 _PADDING = 20  # pixels above a share of 1 and below 0, for markers and labels
 
 
@@ -106,7 +107,8 @@ def pareto_panels(df: pd.DataFrame) -> list[alt.LayerChart]:
         ValueError: if ``df`` does not have exactly one experiment and one seed.
 
     """
-    return [finished(panel, legend_columns=2, legend_size=11) for panel in _panels(df)[0]]
+    columns = 2 if df["method"].str.len().max() <= _SHORT else 1
+    return [finished(panel, legend_columns=columns, legend_size=11) for panel in _panels(df)[0]]
 
 
 def _panels(
