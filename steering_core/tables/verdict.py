@@ -223,8 +223,8 @@ def _selected(summary: pd.DataFrame, compared: _Compared) -> list[str]:
             at = f"{chosen['method']} at {readable_label(chosen['strength'])}{features}"
             found.append(
                 f"{at} changes the share of texts in the target class by "
-                f"{chosen['effect']:+.3g} (95 % interval {chosen['effect_low']:+.3g} to {chosen['effect_high']:+.3g}) at "
-                f"{number(chosen['kl'])} nats per token."
+                f"{chosen['effect']:+.3g} (95 % interval {chosen['effect_low']:+.3g} to "
+                f"{chosen['effect_high']:+.3g}) at {number(chosen['kl'])} nats per token."
             )
     return found
 
