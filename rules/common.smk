@@ -19,7 +19,13 @@ from steering_core.config.requests import (
     requested_experiments,
     with_nulls,
 )
-from steering_core.config.resolve import concept_sets, gated_names, plan_names, program_names
+from steering_core.config.resolve import (
+    concept_sets,
+    gated_names,
+    guarding_concept_names,
+    plan_names,
+    program_names,
+)
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
 from steering_core.early_checks import check_before_any_job
@@ -44,6 +50,9 @@ PLANS = plan_names(config)
 
 #: Programs that experiments declare.
 PROGRAMS = program_names(config)
+
+#: Names of the concept files that guard them.
+GUARDING_CONCEPTS = guarding_concept_names(config)
 
 #: Every gated method that an experiment declares.
 GATED = gated_names(config)

@@ -48,12 +48,27 @@ def guarding_experiments(wildcards):
     return experiment(wildcards).settings.programs[wildcards.method].guarding_experiments
 
 
+def guarding_concepts(wildcards):
+    """The concept files whose contrastive directions are guards of a declared program."""
+    return experiment(wildcards).settings.programs[wildcards.method].guarding_concepts
+
+
+def guarding_concept(wildcards):
+    """Return the concept file of this name that guards a declared program of the experiment."""
+    programs = experiment(wildcards).settings.programs.values()
+    files = [file for program in programs for file in program.guarding_concepts]
+    return next((file for file in files if Path(file).stem == wildcards.guard), [])
+
+
 def guard_files(wildcards):
-    """Return the probes that are guards of a declared program, and the layers they are at."""
+    """Return the directions that guard a declared program: probes, their layers, and contrasts."""
     others = guarding_experiments(wildcards)
+    names = [Path(file).stem for file in guarding_concepts(wildcards)]
+    contrasts = rules.guard_direction.output.direction
     return {
         "guard_probes": expand(rules.fit_probes.output.probe, experiment=others),
         "guard_layers": expand(rules.pick_layer.output.layer, experiment=others),
+        "guard_contrasts": expand(contrasts, experiment=wildcards.experiment, guard=names),
     }
 
 

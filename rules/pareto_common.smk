@@ -47,7 +47,8 @@ def config_behind(wildcards):
 
 
 def own_files(wildcards):
-    """Return the user's own files that stages read directly: concept texts and lexicon."""
-    found = experiment(wildcards).task
+    """Return the user's own files that stages read directly: concept texts, lexicon, guards."""
+    found, programs = experiment(wildcards).task, experiment(wildcards).settings.programs
     lexicons = [judge.lexicon for judge in found.judges if judge.lexicon is not None]
-    return [found.concept, *lexicons]
+    guards = [file for program in programs.values() for file in program.guarding_concepts]
+    return [*dict.fromkeys([found.concept, *lexicons, *guards])]

@@ -1,6 +1,9 @@
 # Fit the directions of the fixed methods, follow the homotopy path of the programs, and solve every
 # input. One job solves all methods of a family, which read the same settings, so a changed setting
 # reruns its own family only.
+import re
+
+
 rule fit_directions:
     input:
         decoder=rules.encode_features.output.decoder,
@@ -147,6 +150,35 @@ use rule solve as solve_prompts with:
         "results/{experiment}/benchmarks/solve_prompts-{family}.tsv"
 
 
+# The direction of a concept file that guards a declared program.
+rule guard_direction:
+    input:
+        concept=guarding_concept,
+        resources=rules.fetch.output.resources,
+        layer=rules.pick_layer.output.layer,
+    output:
+        direction="results/{experiment}/guards/{guard}.safetensors",
+    log:
+        "results/{experiment}/logs/guard_direction-{guard}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/guard_direction-{guard}.tsv"
+    wildcard_constraints:
+        guard="|".join(map(re.escape, GUARDING_CONCEPTS)) or "(?!)",
+    conda:
+        "../envs/steering.yaml"
+    threads: cores
+    resources:
+        mem_mb=megabytes(16000, model=1.5),
+        runtime=minutes(60),
+        gpu=gpus,
+    params:
+        model=model,
+        settings=settings("max_tokens", "chat_template", "batch_tokens", "device"),
+        code=code("guard_direction.py"),
+    script:
+        "../workflow_scripts/guard_direction.py"
+
+
 # A program that the experiment declares: the margin on any direction, in any metric.
 rule solve_declared:
     input:
@@ -178,6 +210,7 @@ rule solve_declared:
         target_class=target_class,
         declared=declared_program,
         guarding_experiments=guarding_experiments,
+        guarding_concepts=guarding_concepts,
         settings=settings("units"),
         code=code("solve_declared.py"),
     script:

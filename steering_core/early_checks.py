@@ -113,6 +113,10 @@ class _BeforeAnyJob:
             texts = self._note(lambda: read_concept(task.concept))
         if texts is not None:
             self._note(lambda: check_prompts(texts, self.settings))
+        for program in self.settings.programs.values():
+            for file in program.guarding_concepts:
+                if self._is_own_file(file):
+                    self._note(partial(read_concept, file))
         if task.classifier is not None and self._is_own_file(task.classifier.lexicon):
             self._note(lambda: check_lexicon(task))
         if self._is_small_file(self.dataset):

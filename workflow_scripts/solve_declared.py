@@ -43,7 +43,13 @@ with job(snakemake):
     for other, probe, picked in named:
         same_site(other, read_json(picked), layer)
         probes[other] = LinearProbe.load(probe)
-    guards = guards_of(declared.guards, data.residuals, probes)
+    contrasts = {
+        concept: load_arrays(file)[0]["vector"]
+        for concept, file in zip(
+            snakemake.params.guarding_concepts, files.guard_contrasts, strict=True
+        )
+    }
+    guards = guards_of(declared.guards, data.residuals, probes, contrasts)
     inputs = read_inputs(dict(files.items()), resources, site.hook_name)
     solved = solve_declared(
         snakemake.wildcards.method,

@@ -71,6 +71,9 @@ def named_paths(experiment: Experiment, dataset: str) -> list[NamedPath]:
         paths.append(NamedPath(f"{of_task}.concept", task.concept, "file"))
         if "text" in settings.elsewhere:
             paths += _dataset_paths("elsewhere_text.dataset", settings.elsewhere_text.dataset)
+        for name, program in settings.programs.items():
+            key = f"programs.{name}.guards.concept"
+            paths += [NamedPath(key, file, "file") for file in program.guarding_concepts]
         for judge in task.judges:
             paths += _judge_paths(f"{of_task}.classifier", judge)
     return paths

@@ -3,6 +3,7 @@
 :mod:`steering_core.config.corrsteer_resolve` does the same for CorrSteer.
 """
 
+from pathlib import Path
 from typing import Any
 
 from steering_core.config.corrsteer_schema import CorrSteerSettings
@@ -128,6 +129,16 @@ def program_names(raw: dict[str, Any]) -> list[str]:
 def gated_names(raw: dict[str, Any]) -> list[str]:
     """Return the names of the gated methods that any experiment with pareto.csv declares."""
     return _names(raw, "gated")
+
+
+def guarding_concept_names(raw: dict[str, Any]) -> list[str]:
+    """Return the names, without folder and ending, of all concept files that are guards."""
+    config, overrides = load_config(raw)
+    found = (
+        merged_settings(config, overrides, name).programs.values() for name in config.experiments
+    )
+    files = {file for programs in found for one in programs for file in one.guarding_concepts}
+    return sorted({Path(file).stem for file in files})
 
 
 def _names(raw: dict[str, Any], key: str) -> list[str]:

@@ -5,6 +5,7 @@ edit here makes no stage stale unless a value changes.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -54,19 +55,26 @@ class Guard(Closed):
     """What must not move: the vector may move the residual along it by ``kappa`` at most.
 
     ``principal_components`` are the first ``count`` of the training rows, each with its bound.
-    ``probe`` is the probe of another ``experiment``, of the same model and layer. ``kappa`` is in
-    standard deviations of the projection on training rows, up or down.
+    ``probe`` is the probe of another ``experiment``, of the same model and layer. ``contrastive``
+    is the mean difference over the pairs of a ``concept`` file. ``kappa`` is in standard deviations
+    of the projection on training rows, up or down.
     """
 
-    direction: Literal["principal_components", "probe"]
+    direction: Literal["principal_components", "probe", "contrastive"]
     count: Count | None = None
     experiment: str | None = None
+    concept: str | None = None
     kappa: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
     @model_validator(mode="after")
     def _has_its_source(self) -> "Guard":
-        needed = {"principal_components": "count", "probe": "experiment"}[self.direction]
-        for name in ("count", "experiment"):
+        sources = {
+            "principal_components": "count",
+            "probe": "experiment",
+            "contrastive": "concept",
+        }
+        needed = sources[self.direction]
+        for name in sources.values():
             if (getattr(self, name) is not None) != (name == needed):
                 verb = "needs" if name == needed else "takes no"
                 raise ValueError(f"a guard {self.direction} {verb} {name}")
@@ -131,18 +139,26 @@ class DeclaredProgram(Closed):
 
     @model_validator(mode="after")
     def _takes_its_guards(self) -> "DeclaredProgram":
-        if self.guards and (self.program == "dense" or len(self.directions) > 1):
-            raise ValueError("guards are for a qp or socp with one concept_direction")
         if sum(guard.direction == "principal_components" for guard in self.guards) > 1:
             raise ValueError("guards name principal_components twice: give one count")
         if len(set(self.guarding_experiments)) < len(self.guarding_experiments):
             raise ValueError("guards name the probe of an experiment twice")
+        stems = [Path(file).stem for file in self.guarding_concepts]
+        if len(set(stems)) < len(stems):
+            raise ValueError(
+                "guards name two concept files of one name: leave one out or rename it"
+            )
         return self
 
     @property
     def guarding_experiments(self) -> list[str]:
         """The experiments whose probes are guards, in their order."""
         return [guard.experiment for guard in self.guards if guard.experiment is not None]
+
+    @property
+    def guarding_concepts(self) -> list[str]:
+        """The concept files whose contrastive directions are guards, in their order."""
+        return [guard.concept for guard in self.guards if guard.concept is not None]
 
     @property
     def needs_fisher(self) -> bool:
@@ -372,6 +388,18 @@ class Settings(Closed):
                     "program {program: dense, mode: uniform} with the same concept_direction and "
                     "metric"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _guarding_concepts_have_names_of_their_own(self) -> "Settings":
+        files: dict[str, str] = {}
+        for name, one in self.programs.items():
+            for file in one.guarding_concepts:
+                if files.setdefault(Path(file).stem, file) != file:
+                    raise ValueError(
+                        f"programs.{name}.guards: {file} and {files[Path(file).stem]} have one "
+                        "name, and so would their directions: rename a file"
+                    )
         return self
 
     @field_validator("variants")

@@ -13,9 +13,10 @@ from jaxtyping import Float, Int
 
 from steering_core.models.devices import float64_device
 from steering_core.models.site import Site
-from steering_core.optimize.guarded import GuardedProgram
+from steering_core.optimize.guarded import GuardedProgram, guarded_dense
 from steering_core.optimize.solution import INFEASIBLE, OPTIMAL, SATISFIED, STATUSES
 from steering_core.optimize.substitution import Substitution, dense_optima
+from steering_core.optimize.working_set.guards import Guards
 from steering_core.optimize.working_set.solver import WorkingSet
 
 
@@ -31,6 +32,7 @@ class MarginsSolver:
         site: where the residuals are; where it is centred, so are they before the dot products.
         device: of the model.
         inside: what maps solutions back from the metric.
+        guards: of the residual, for ``dense``; what solves the others has its own.
     """
 
     def __init__(
@@ -42,9 +44,10 @@ class MarginsSolver:
         site: Site,
         device: torch.device,
         inside: Substitution,
+        guards: Guards | None = None,
     ):
         self.device = float64_device(device)
-        self._solves, self._program, self._inside = solves, program, inside
+        self._solves, self._program, self._inside, self._guards = solves, program, inside, guards
         self._directions = np.atleast_2d(np.asarray(weights, dtype=np.float64))
         raw = site.view(self._directions)  # w·(h − mean h) = (w − mean w)·h
         self._weights = torch.tensor(raw, dtype=torch.float32, device=device)
@@ -62,18 +65,24 @@ class MarginsSolver:
         logits = (residual.float()[:, None] * self._weights).sum(dim=-1)
         shortfall = (tau[:, None] - (logits.to(self.device).double() + self._biases)).cpu().numpy()
         if self._solves is None:
-            vectors = dense_optima(self._directions, shortfall, self._inside)
+            vectors = self._dense(shortfall)
             codes = np.where((shortfall > 0).any(axis=1), OPTIMAL, SATISFIED)
             codes[np.isnan(vectors).any(axis=1)] = INFEASIBLE
         else:
             solve = self._solves.qp if self._program == "qp" else self._solves.socp
-            asked = shortfall[:, 0] if isinstance(self._solves, GuardedProgram) else shortfall
+            one = isinstance(self._solves, GuardedProgram) and self._solves.path is not None
+            asked = shortfall[:, 0] if one else shortfall
             found = solve(asked, parameter.cpu().numpy())
             vectors = self._inside.vectors(found.vector)
             codes = np.array([STATUSES.index(status) for status in found.status], dtype=np.int64)
         vectors = np.where(np.isin(codes, (OPTIMAL, SATISFIED))[:, None], vectors, 0.0)
         added = torch.from_numpy(vectors).to(residual.device, residual.dtype)
         return added, torch.from_numpy(codes.astype(np.int64)).to(self.device)
+
+    def _dense(self, shortfall: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n d_model"]:
+        if self._guards is None:
+            return dense_optima(self._directions, shortfall, self._inside)
+        return guarded_dense(self._directions, shortfall, self._guards, self._inside).vector
 
     def grow(self) -> bool:
         """Return False: there is no table that could be too short."""

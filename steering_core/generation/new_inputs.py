@@ -30,7 +30,7 @@ from steering_core.methods.programs import make_program
 from steering_core.methods.solutions import SOLVED
 from steering_core.models.site import Site
 from steering_core.optimize.dictionary import Dictionary
-from steering_core.optimize.guarded import GuardedProgram
+from steering_core.optimize.guarded import GuardedProgram, guarded_dense
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.substitution import dense_optimum, substitute
 from steering_core.probes.linear_probe import LinearProbe
@@ -241,9 +241,15 @@ def _of_declared(
         unit = dense_optimum(logit.weight, inside)
 
         def along(residuals: Residuals) -> SteeredInputs:
-            vectors = np.maximum(shortfalls(residuals), 0.0)[:, None] * unit[None]
+            missing = shortfalls(residuals)[:, None]
+            if logit.guards is None:
+                vectors = np.maximum(missing, 0.0) * unit[None]
+            else:
+                vectors = guarded_dense(logit.weight[None], missing, logit.guards, inside).vector
+            lost = np.isnan(vectors).any(axis=1)
+            reason = ["program: infeasible" if gone else "" for gone in lost]
             at = {site: RowVectors(vectors)}
-            return SteeredInputs(Intervention(at, positions), None, [""] * len(vectors))
+            return SteeredInputs(Intervention(at, positions), None, reason)
 
         return Strength(name, along)
     dictionary, weight = Dictionary(inside.decoder), inside.weight(logit.weight)

@@ -248,10 +248,11 @@ def program_solver(
     """
     how = (logit.weight, logit.bias, logit.program, site, device)
     if logit.program == "dense":
-        return MarginsSolver(None, *how, inside)
+        return MarginsSolver(None, *how, inside, logit.guards)
     if logit.weight.ndim > 1:
         tilted = np.stack([inside.weight(weight) for weight in logit.weight])
-        return MarginsSolver(WorkingSet(inside.decoder, tilted), *how, inside)
+        held = None if logit.guards is None else logit.guards.mapped(inside.weight)
+        return MarginsSolver(WorkingSet(inside.decoder, tilted, guards=held), *how, inside)
     weight = inside.weight(logit.weight)
     if logit.guards is None:
         path = path or SteeringPath.fit(inside.decoder, weight)

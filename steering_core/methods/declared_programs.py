@@ -22,7 +22,12 @@ from steering_core.methods.programs import (
 )
 from steering_core.methods.solutions import GridPoint, solution_rows, with_split
 from steering_core.optimize.dictionary import Dictionary
-from steering_core.optimize.guarded import GuardedProgram, GuardedSolutions
+from steering_core.optimize.guarded import (
+    DenseSolutions,
+    GuardedProgram,
+    GuardedSolutions,
+    guarded_dense,
+)
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Solutions
 from steering_core.optimize.substitution import (
@@ -162,7 +167,7 @@ def solve_declared(
         data: training rows and the concept's own texts.
         decoder: a row per feature.
         fisher: what vectors cost in KL; a program with ``fisher`` in it needs it.
-        guards: of the residual, for a sparse program with one direction.
+        guards: of the residual.
         units: of the configured strengths. In units of the model, every direction of several has
             its own typical logit; the rows have the margin on the first.
 
@@ -202,14 +207,19 @@ def solve_declared(
             shortfall = np.tile(tau - logits[outside].min(axis=0), (len(logits), 1))
         else:
             shortfall = tau - logits
+        held = None
         if program is None:
-            columns, found = _dense(shortfall, weights, inside)
+            if guards is not None:
+                held = guarded_dense(weights, shortfall, guards, inside)
+                free = held.free_vector
+            columns, found = _dense(shortfall, weights, inside, held)
         else:
             solved, which = _solve(point, shortfall, program)
             columns, found = _columns(solved, which, shortfall, inside)
-            if guards is not None:
-                free = inside.vectors(solved.free.vector)
-                guarding += guard_rows(point, ids, guards, solved, found, free)
+            if isinstance(solved, GuardedSolutions):
+                held, free = solved, inside.vectors(solved.free.vector)
+        if held is not None:
+            guarding += guard_rows(point, ids, guards, columns["status"], held, found, free)
         frames.append(solution_rows(point, ids, **columns))
         once = declared.mode in ("uniform", "shared")
         start = sum(map(len, vectors))
@@ -274,14 +284,13 @@ def _directions(declared: "DeclaredProgram") -> list[str]:
 def sparse_program(
     inside: Substitution, tilted: Float[np.ndarray, "k d_model"], guards: Guards | None
 ) -> Sparse:
-    """Return what solves a sparse program: the path alone, with guards, or the working set."""
-    if len(tilted) > 1:
-        return WorkingSet(inside.decoder, tilted)
+    """Return what solves a sparse program: the path, the working set, or either with guards."""
     dictionary = Dictionary(inside.decoder)
-    path = SteeringPath.fit(dictionary, tilted[0])
-    if guards is None:
-        return path
-    return GuardedProgram(dictionary, tilted[0], guards.mapped(inside.weight), path=path)
+    if guards is not None:
+        return GuardedProgram(dictionary, tilted, guards.mapped(inside.weight))
+    if len(tilted) > 1:
+        return WorkingSet(dictionary, tilted)
+    return SteeringPath.fit(dictionary, tilted[0])
 
 
 def _solve(
@@ -290,12 +299,15 @@ def _solve(
     """Return solutions, and which of them each input has.
 
     A working set solves one input after the other, so inputs with the same margins are solved once.
+    With guards, the program itself sees to that.
     """
     if isinstance(program, WorkingSet):
         asked, which = np.unique(shortfall, axis=0, return_inverse=True)
         which = which.reshape(len(shortfall))
     else:
-        asked, which = shortfall[:, 0], np.arange(len(shortfall))
+        several = isinstance(program, GuardedProgram) and program.path is None
+        asked = shortfall if several else shortfall[:, 0]
+        which = np.arange(len(shortfall))
     if point.qp_lambda is not None:
         return program.qp(asked, qp_lambda=point.qp_lambda), which
     return program.socp(asked, epsilon=point.epsilon), which
@@ -334,10 +346,13 @@ def _dense(
     shortfall: Float[np.ndarray, "n k"],
     weights: Float[np.ndarray, "k d_model"],
     inside: Substitution,
+    held: DenseSolutions | None = None,
 ) -> tuple[dict[str, np.ndarray | float], Float[np.ndarray, "n d_model"]]:
-    """As :func:`_columns`, for the least vectors without features."""
+    """As :func:`_columns`, without features; ``held`` are the least vectors with guards."""
     largest = shortfall.max(axis=1)
-    if len(weights) == 1:
+    if held is not None:
+        vectors = held.vector
+    elif len(weights) == 1:
         vectors = np.maximum(largest, 0.0)[:, None] * dense_optimum(weights[0], inside)[None]
     else:
         vectors = dense_optima(weights, shortfall, inside)

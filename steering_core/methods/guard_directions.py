@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from steering_core.errors import ConfigError, DataError
 from steering_core.methods.solutions import PARTS, GridPoint, solution_rows
-from steering_core.optimize.guarded import GuardedSolutions
+from steering_core.optimize.guarded import DenseSolutions, GuardedSolutions
 from steering_core.optimize.working_set.guards import Guards
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.parquet import write_parquet
@@ -25,21 +25,25 @@ def guards_of(
     declared: Sequence[Mapping[str, Any]],
     residuals: Float[np.ndarray, "n d_model"],
     probes: Mapping[str, LinearProbe] | None = None,
+    contrasts: Mapping[str, Float[np.ndarray, " d_model"]] | None = None,
 ) -> Guards | None:
     """Return guards with directions that are scaled to a standard deviation of 1 on training rows.
 
     Args:
         declared: the configured guards; each has ``direction`` and ``kappa``, and ``count`` of
-            ``principal_components`` or the ``experiment`` of a ``probe``.
+            ``principal_components``, the ``experiment`` of a ``probe``, or the file ``concept`` of
+            a ``contrastive`` direction.
         residuals: of the training rows, as the site sees them.
         probes: of other experiments, by their name; a guard with a probe needs it.
+        contrasts: mean differences over the pairs of concept files, by the name of the file; a
+            contrastive guard needs it.
 
     Returns:
         None without guards.
 
     Raises:
-        DataError: if the training rows have fewer components, or do not vary along a probe.
-        ValueError: naming ``probes``, if one is missing.
+        DataError: if the training rows have fewer components, or do not vary along a direction.
+        ValueError: naming ``probes`` or ``contrasts``, if one is missing.
     """
     centred = residuals.astype(np.float64) - residuals.mean(axis=0, dtype=np.float64)
     directions, kappa, names = [], [], []
@@ -47,6 +51,11 @@ def guards_of(
         if guard["direction"] == "principal_components":
             found = _components(centred, int(guard["count"]))
             called = [f"component {1 + k}" for k in range(len(found))]
+        elif guard["direction"] == "contrastive":
+            file = guard["concept"]
+            if file not in (contrasts or {}):
+                raise ValueError(f"contrasts: there is none of {file}")
+            found, called = contrasts[file][None], [f"contrast of {Path(file).stem}"]
         else:
             other = guard["experiment"]
             if other not in (probes or {}):
@@ -60,6 +69,29 @@ def guards_of(
             kappa.append(float(guard["kappa"]))
             names.append(name)
     return Guards.of(np.stack(directions), kappa, names) if directions else None
+
+
+def mean_contrast(
+    positive: Float[np.ndarray, "pairs d_model"],
+    negative: Float[np.ndarray, "pairs d_model"],
+    concept: str,
+) -> Float[np.ndarray, " d_model"]:
+    """Return the mean difference of residuals over contrastive pairs, as of ``caa_contrastive``.
+
+    Args:
+        positive: of the texts of class 1.
+        negative: of the texts of class 0, pair by pair.
+        concept: the file, for the message.
+
+    Raises:
+        DataError: if the differences cancel: there is no direction.
+    """
+    direction = (positive.astype(np.float64) - negative.astype(np.float64)).mean(axis=0)
+    if not np.linalg.norm(direction) > 0:
+        raise DataError(
+            f"{concept}: the pairs have no difference: write other texts under contrast"
+        )
+    return direction
 
 
 def _components(
@@ -98,7 +130,8 @@ def guard_rows(
     point: GridPoint,
     example_ids: Sequence[str],
     guards: Guards,
-    solved: GuardedSolutions,
+    status: Shaped[np.ndarray, " n"],
+    solved: GuardedSolutions | DenseSolutions,
     vectors: Float[np.ndarray, "n d_model"],
     unguarded: Float[np.ndarray, "n d_model"],
 ) -> list[pd.DataFrame]:
@@ -108,24 +141,31 @@ def guard_rows(
         point: the strength.
         example_ids: of the inputs.
         guards: with directions as the site sees them.
+        status: of each input.
         solved: the solutions, in whatever metric.
         vectors: what they add.
         unguarded: what the solutions without guards add.
     """
-    free, frames = solved.free, []
+    nothing = np.full(len(status), np.nan)  # a dense vector has no features
+    l0 = l0_unguarded = nothing
+    if isinstance(solved, GuardedSolutions):
+        free = solved.free
+        l0 = np.where(solved.solved, solved.l0, np.nan)
+        l0_unguarded = np.where(free.solved, free.l0, np.nan)
+    frames = []
     shifts, before = guards.shifts(vectors), guards.shifts(unguarded)
     norm, norm_before = (np.linalg.norm(found, axis=1) for found in (vectors, unguarded))
     for j, name in enumerate(guards.names):
         columns = {
             "guard": name,
             "kappa": guards.kappa[j],
-            "status": solved.status,
+            "status": status,
             "blocking": [name in blocking for blocking in solved.blocked_by],
             "shift": shifts[:, j],
             "shift_unguarded": before[:, j],
             "price": solved.guard_prices[:, j],
-            "l0": np.where(solved.solved, solved.l0, np.nan),
-            "l0_unguarded": np.where(free.solved, free.l0, np.nan),
+            "l0": l0,
+            "l0_unguarded": l0_unguarded,
             "residual_norm": norm,
             "residual_norm_unguarded": norm_before,
         }

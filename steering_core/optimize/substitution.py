@@ -100,14 +100,24 @@ def dense_optima(
     shortfall: Float[np.ndarray, "n k"],
     substitution: Substitution,
 ) -> Float[np.ndarray, "n d_model"]:
-    """Return ``argmin ‖A v‖²  s.t. w_jᵀv ≥ r_j`` for every j, for each row of margins r.
+    """Return the vectors of :func:`dense_solutions`."""
+    return dense_solutions(weights, shortfall, substitution)[0]
+
+
+def dense_solutions(
+    weights: Float[np.ndarray, "k d_model"],
+    shortfall: Float[np.ndarray, "n k"],
+    substitution: Substitution,
+) -> tuple[Float[np.ndarray, "n d_model"], Float[np.ndarray, "n k"]]:
+    """Return ``argmin ‖A v‖²  s.t. w_jᵀv ≥ r_j`` for every j, and the multipliers μ of these.
 
     The floor of every sparse program with several margins; as :func:`dense_optimum` for one. This
     is least distance programming, solved by non-negative least squares (Lawson and Hanson, Solving
-    Least Squares Problems, 1974, chapter 23).
+    Least Squares Problems, 1974, chapter 23). A guard is two margins with r below 0.
 
     Returns:
         A row per input: zeros where no r is above 0, NaN where the margins contradict each other.
+        And μ ≥ 0: ``A²v = Σ μ_j w_j``, so ``‖A v‖²/2`` rises by μ_j for each unit of r_j.
     """
     inside = np.stack([substitution.weight(weight) for weight in weights])
     sizes = np.linalg.norm(inside, axis=1)
@@ -115,15 +125,20 @@ def dense_optima(
         raise ValueError("weights must not be zero")
     unit, distance = inside / sizes[:, None], shortfall / sizes
     found = np.zeros((len(shortfall), inside.shape[1]))
+    multipliers = np.zeros(distance.shape)
     for i in np.flatnonzero((distance > 0).any(axis=1)):
         scale = distance[i].max()  # no vector is shorter, so the lengths below are of order 1
         system = np.vstack([unit.T, distance[i] / scale])
         last = np.zeros(len(system))
         last[-1] = 1.0
-        multipliers, _ = nnls(system, last)
-        rest = system @ multipliers - last
-        found[i] = scale * -rest[:-1] / rest[-1] if -rest[-1] > _CONTRADICTION else np.nan
-    return substitution.vectors(found)
+        found_by, _ = nnls(system, last)
+        rest = system @ found_by - last
+        if -rest[-1] > _CONTRADICTION:
+            found[i] = scale * -rest[:-1] / rest[-1]
+            multipliers[i] = scale * found_by / -rest[-1] / sizes
+        else:
+            found[i] = multipliers[i] = np.nan
+    return substitution.vectors(found), multipliers
 
 
 def matrix_power(

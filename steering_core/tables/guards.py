@@ -78,10 +78,11 @@ def guard_table(
 
 def _solution_cells(group: pd.DataFrame, boot: dict[str, int]) -> dict[str, Any]:
     """Return what the solutions of one guard's rows show."""
-    both = group[solved(group) & group["l0_unguarded"].notna()]
+    both = group[solved(group) & group["residual_norm_unguarded"].notna()]
     kappa = float(group["kappa"].iloc[0])
     at_bound = both["shift"].abs() >= kappa * (1.0 - _AT_BOUND) - _AT_BOUND
     binding = at_bound & (both["price"] > 0)
+    sparse = both.dropna(subset=["l0", "l0_unguarded"])  # a dense program uses no features
     return {
         "kappa": kappa,
         "n_prompts": len(group),
@@ -91,7 +92,7 @@ def _solution_cells(group: pd.DataFrame, boot: dict[str, int]) -> dict[str, Any]
         **_mean("shift_mean", "shift_ci", both["shift"].abs(), boot),
         **_mean("shift_unguarded_mean", "shift_unguarded_ci", both["shift_unguarded"].abs(), boot),
         **_mean("price_mean", "price_ci", both["price"], boot),
-        **_change("l0", both["l0"], both["l0_unguarded"], boot),
+        **_change("l0", sparse["l0"], sparse["l0_unguarded"], boot),
         **_change("residual_norm", both["residual_norm"], both["residual_norm_unguarded"], boot),
     }
 

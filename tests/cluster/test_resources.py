@@ -14,7 +14,7 @@ from snakemake_executor_plugin_slurm.utils import set_gres_string
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_STAGES = {
     *("cache_activations", "cache_prompts", "encode_features", "generate", "divergence", "judge"),
-    *("estimate_fisher", "likelihood_gradient"),
+    *("estimate_fisher", "likelihood_gradient", "guard_direction"),
     *("corrsteer_select", "corrsteer_validate", "corrsteer_answer", "corrsteer_fine_tune"),
     *("corrsteer_sparse_methods", "corrsteer_elsewhere", "elsewhere_text"),
 }
@@ -45,8 +45,12 @@ OTHER_STAGES = {
 def requests(request, tmp_path_factory):
     """(device, what each rule of the demo and of a CorrSteer experiment asks for)."""
     directory = tmp_path_factory.mktemp("plan")
-    for name in ("config.yaml", "resources"):
-        (directory / name).symlink_to(ROOT / name)
+    (directory / "resources").symlink_to(ROOT / "resources")
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    programs = config["experiments"]["demo"]["settings"]["programs"]
+    toxicity = {"direction": "contrastive", "concept": "resources/concepts/toxicity.yaml"}
+    programs["guarded_qp"]["guards"].append({**toxicity, "kappa": 0.5})
+    (directory / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--dry-run", "--directory", str(directory)),

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from small_config import COMPONENTS, PROBE, PUBLISHED, ROOT, at, small, with_program
 
 from steering_core.config.methods import METHODS
+from steering_core.config.paths import named_paths
 from steering_core.config.resolve import (
     gated_names,
+    guarding_concept_names,
     load_config,
     plan_names,
     program_names,
@@ -189,6 +191,8 @@ def test_a_program_may_be_guarded():
         ([{**COMPONENTS, "count": None}], "a guard principal_components needs count"),
         ([{**COMPONENTS, "experiment": "demo"}], "principal_components takes no experiment"),
         ([{**PROBE, "count": 2}], "a guard probe takes no count"),
+        ([{**PROBE, "concept": "a.yaml"}], "a guard probe takes no concept"),
+        ([{"direction": "contrastive", "kappa": 1}], "a guard contrastive needs concept"),
         ([{**PROBE, "kappa": -1}], "greater than or equal to 0"),
         ([COMPONENTS, COMPONENTS], "name principal_components twice"),
         ([PROBE, PROBE], "name the probe of an experiment twice"),
@@ -199,12 +203,37 @@ def test_a_guard_without_its_source_is_refused(guards, reason):
         resolve(with_program(guards=guards), "demo")
 
 
-def test_guards_are_for_sparse_programs_with_one_direction():
-    with pytest.raises(ConfigError, match="guards are for a qp or socp with one"):
-        resolve(with_program(program="dense", qp_lambda=None, guards=[COMPONENTS]), "demo")
-    both = {"concept_direction": ["probe", "repe"], "guards": [COMPONENTS]}
-    with pytest.raises(ConfigError, match="guards are for a qp or socp with one"):
-        resolve(with_program(**both), "demo")
+CONTRAST = {"direction": "contrastive", "concept": "mine/refusal.yaml", "kappa": 0.5}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        {"program": "dense", "qp_lambda": None},
+        {"concept_direction": ["probe", "repe"]},
+        {"concept_direction": ["probe", "repe"], "mode": "adaptive"},
+    ],
+)
+def test_every_kind_of_program_takes_guards(program):
+    raw = with_program(guards=[COMPONENTS, CONTRAST], **program)
+    found = resolve(raw, "demo").settings.programs["mine"]
+    assert found.guarding_concepts == ["mine/refusal.yaml"] and found.guarding_experiments == []
+    assert guarding_concept_names(raw) == ["refusal", "toxicity"]
+    named = named_paths(resolve(raw, "demo"), "results/demo/corpus.parquet")
+    assert ("programs.mine.guards.concept", "mine/refusal.yaml") in [
+        (one.key, one.path) for one in named
+    ]
+
+
+def test_two_concept_files_of_one_name_would_share_a_direction():
+    other = {**CONTRAST, "concept": "yours/refusal.yaml"}
+    with pytest.raises(ConfigError, match="two concept files of one name"):
+        resolve(with_program(guards=[CONTRAST, other]), "demo")
+    raw = with_program(guards=[CONTRAST])
+    programs = raw["experiments"]["demo"]["settings"]["programs"]
+    programs["other"] = {**programs["mine"], "guards": [other]}
+    with pytest.raises(ConfigError, match=r"programs\.other\.guards: .*rename a file"):
+        resolve(raw, "demo")
 
 
 @pytest.mark.parametrize("key", ["metric", "feature_cost"])

@@ -8,9 +8,16 @@ from small_world import decoder, fit_data, inputs, probe
 from test_declared_programs import EXAMPLES, SITE, declared
 
 from steering_core.errors import ConfigError, DataError
+from steering_core.generation.new_inputs import _of_declared
 from steering_core.generation.steered_method import read_steered_method
 from steering_core.methods.declared_programs import solve_declared
-from steering_core.methods.guard_directions import guards_of, same_site, write_guard_rows
+from steering_core.methods.directions import CAAContrastive
+from steering_core.methods.guard_directions import (
+    guards_of,
+    mean_contrast,
+    same_site,
+    write_guard_rows,
+)
 from steering_core.methods.interventions import ProgramLogit, write_program
 from steering_core.methods.solutions import write_solutions
 from steering_core.storage.arrays import save_decoder
@@ -18,6 +25,7 @@ from steering_core.storage.arrays import save_decoder
 H = inputs()
 COMPONENTS = {"direction": "principal_components", "count": 2, "kappa": 0.3, "experiment": None}
 OTHER = {"direction": "probe", "count": None, "kappa": 0.1, "experiment": "other"}
+CONTRAST = {"direction": "contrastive", "concept": "concepts/refusal.yaml", "kappa": 0.2}
 
 
 def guards(*given):
@@ -92,6 +100,79 @@ def test_an_impossible_guard_is_named():
     found = solve(held, concept_direction="probe")
     assert (found.rows["status"] == "infeasible").all() and np.isnan(found.vectors).all()
     assert found.guard_rows["blocking"].all()
+
+
+def test_a_concept_file_gives_the_direction_between_its_pairs():
+    data = fit_data()
+    pairs = data.contrast_positive, data.contrast_negative
+    found = mean_contrast(*pairs, "concepts/refusal.yaml")
+    np.testing.assert_allclose(
+        found, CAAContrastive().find(data, decoder()).vector * _length(found)
+    )
+    held = guards_of([CONTRAST], data.residuals, contrasts={CONTRAST["concept"]: found})
+    assert held.names == ("contrast of refusal",) and held.kappa.tolist() == [0.2]
+    np.testing.assert_allclose((data.residuals @ held.directions[0]).std(), 1.0)
+    with pytest.raises(ValueError, match="contrasts: there is none of concepts/refusal"):
+        guards_of([CONTRAST], data.residuals)
+    with pytest.raises(DataError, match=r"refusal\.yaml: the pairs have no difference"):
+        mean_contrast(pairs[0], pairs[0], "concepts/refusal.yaml")
+
+
+def _length(vector):
+    return np.linalg.norm(vector)
+
+
+SEVERAL = ["mean_difference", "repe"]
+
+
+@pytest.mark.parametrize("mode", ["uniform", "static", "shared"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        {"concept_direction": SEVERAL},
+        {"concept_direction": SEVERAL, "metric": "covariance"},
+        {"program": "dense", "qp_lambda": None},
+        {"program": "dense", "qp_lambda": None, "concept_direction": SEVERAL},
+        {"program": "dense", "qp_lambda": None, "metric": "covariance"},
+    ],
+)
+def test_several_directions_and_dense_programs_keep_their_guards(program, mode):
+    held = guards({**COMPONENTS, "kappa": 0.05})
+    free, found = (solve(one, mode=mode, **program) for one in (None, held))
+    assert found.rows["status"].isin(["optimal", "already_satisfied"]).all()
+    vectors = found.vectors[found.index]
+    assert (np.abs(held.shifts(vectors)) <= 0.05 + 1e-7).all()
+    assert (np.abs(held.shifts(free.vectors)) > 0.05).any()
+    moved = vectors @ np.atleast_2d(found.weight).T
+    if mode == "uniform":
+        tau = found.rows["tau"].to_numpy()[:, None]
+        assert (moved >= tau * (1 - 1e-6)).all()
+    rows = found.guard_rows[found.guard_rows["guard"] == "component 2"].reset_index(drop=True)
+    np.testing.assert_allclose(rows["shift"], held.shifts(vectors)[:, 1], atol=1e-9)
+    apart = held.shifts(free.vectors[free.index])[:, 1]
+    np.testing.assert_allclose(rows["shift_unguarded"], apart, atol=1e-6)
+    assert (rows["price"] >= 0).all() and found.guard_rows["price"].gt(0).any()
+    assert rows["l0"].isna().all() == (program.get("program") == "dense")
+
+
+@pytest.mark.parametrize("metric", ["identity", "covariance"])
+def test_a_guarded_dense_program_acts_on_new_inputs_as_on_its_own(metric):
+    held = guards({**COMPONENTS, "kappa": 0.05})
+    found = solve(held, program="dense", qp_lambda=None, mode="static", metric=metric)
+    logit = ProgramLogit("dense", found.weight, found.bias, found.metric, None, held, mode="static")
+    point = found.rows[found.rows["strength_index"] == 1].iloc[0]
+    again = _of_declared("mine", logit, point, decoder(), SITE, torch.device("cpu"), "last")
+    made = again.steer(H).intervention.at[SITE].vectors
+    np.testing.assert_allclose(made, found.vectors[found.index][len(H) :], atol=1e-7)
+    assert held.over(np.asarray(made, dtype=float)).max() <= 1e-6
+
+
+def test_an_impossible_guard_of_a_dense_program_is_named():
+    held = guards({**OTHER, "kappa": 0.0}, COMPONENTS)  # the margin is on this very probe
+    found = solve(held, concept_direction="probe", program="dense", qp_lambda=None)
+    assert (found.rows["status"] == "infeasible").all() and np.isnan(found.vectors).all()
+    blocking = found.guard_rows.groupby("guard")["blocking"].all()
+    assert blocking["probe of other"] and not blocking["component 1"]
 
 
 @pytest.mark.parametrize("metric", ["identity", "covariance"])

@@ -2,6 +2,7 @@
 
 import itertools
 
+import cvxpy as cp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from optimize_instances import KINDS, instance, unit_dictionary
 
 from benchmarks.reference import solve_reference
-from steering_core.optimize.guarded import GuardedProgram
+from steering_core.optimize.guarded import GuardedProgram, guarded_dense
 from steering_core.optimize.path import SteeringPath
+from steering_core.optimize.substitution import dense_optima, substitute
 from steering_core.optimize.working_set.guards import Guards, irreducible
 from steering_core.optimize.working_set.solver import WorkingSet
 
@@ -19,8 +21,8 @@ PARAMETER = {"qp": "qp_lambda", "socp": "epsilon"}
 
 def textbook(decoder, weight, guards, r, program, parameter):
     """CVXPY's answer to the program as it is written."""
-    rows = np.concatenate([weight[None], guards.directions, -guards.directions])
-    need = np.concatenate([[r], guards.bounds])
+    rows = np.concatenate([np.atleast_2d(weight), guards.directions, -guards.directions])
+    need = np.concatenate([np.atleast_1d(r), guards.bounds])
     finite = np.isfinite(need)
     return solve_reference(decoder, rows[finite], need[finite], **{PARAMETER[program]: parameter})
 
@@ -89,6 +91,79 @@ def test_guards_without_a_bound_are_none(world, program):
     assert (mine.status == free.status).all() and mine.on_path.all()
     np.testing.assert_array_equal(mine.objective, free.objective)
     np.testing.assert_array_equal(mine.vector, free.vector)
+
+
+@settings(max_examples=25, deadline=None)
+@given(GUARDED, st.sampled_from(["qp", "socp"]), st.integers(0, 1000))
+def test_several_margins_with_guards_equal_the_textbook(world, program, seed):
+    decoder, weight, guards = world
+    # A second margin that the features can reach, as far as the first.
+    weights = np.stack(
+        [weight, weight + 0.5 * np.random.default_rng(seed).standard_normal(len(weight))]
+    )
+    margins = np.array([[1.0, 0.6], [0.3, -1.0], [-1.0, -0.2], [1.0, 0.6]])
+    guarded = GuardedProgram(decoder, weights, guards)
+    mine = getattr(guarded, program)(margins, 1.0)
+    assert mine.status[2] == "already_satisfied" and not mine.vector[2].any()
+    assert mine.objective[0] == mine.objective[3] or mine.status[0] == "infeasible"
+    for i in (0, 1):
+        reference = textbook(decoder, weights, guards, margins[i], program, 1.0)
+        if mine.status[i] == "infeasible":
+            assert reference.status != "optimal" and np.isnan(mine.vector[i]).all()
+            continue
+        vector = mine.vector[i]
+        assert (weights @ vector >= margins[i] - 1e-6 * (1 + np.linalg.norm(vector))).all()
+        room = 1e-6 * (1.0 + np.linalg.norm(guards.directions, axis=1) * np.linalg.norm(vector))
+        assert (np.abs(mine.shifts[i]) <= guards.kappa + room).all()
+        assert (mine.guard_prices[i] >= 0).all()
+        if reference.status == "optimal" and mine.status[i] == "optimal":
+            assert mine.objective[i] == pytest.approx(reference.objective, rel=1e-4, abs=1e-6)
+
+
+def test_several_margins_name_the_guard_that_makes_them_infeasible():
+    # Each margin alone is possible; the second needs the axis that the first guard holds.
+    decoder = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [-1.0, 0.0, 0.0]])
+    guards = Guards.of(np.eye(3)[[1, 0]], [0.5, 9.0], ["refusal", "component 1"])
+    program = GuardedProgram(decoder, np.eye(3)[[0, 2]], guards)
+    solved = program.qp(np.array([[1.0, 0.4], [1.0, 0.8], [2.0, 0.9], [1.0, -1.0]]), 1.0)
+    assert solved.status.tolist() == ["optimal", "infeasible", "infeasible", "optimal"]
+    assert solved.blocked_by == [(), ("refusal",), ("refusal",), ()]
+
+
+@pytest.mark.parametrize("metric", [None, "tilted"])
+@pytest.mark.parametrize("kappa", [0.0, 0.1, 10.0, np.inf])
+def test_the_least_guarded_vector_without_features_is_the_textbooks(metric, kappa):
+    rng = np.random.default_rng(4)
+    if metric is not None:
+        root = rng.standard_normal((8, 8))
+        metric = root @ root.T / 8 + np.eye(8)
+    inside = substitute(np.eye(8), metric)
+    weights, directions = rng.standard_normal((2, 8)), rng.standard_normal((3, 8))
+    guards = Guards.of(directions, [kappa, kappa, 0.4])
+    margins = np.array([[1.0, 0.5], [2.0, -3.0], [-1.0, -1.0]])
+    mine = guarded_dense(weights, margins, guards, inside)
+    assert not mine.vector[2].any() and not mine.guard_prices[2].any()
+    for i in (0, 1):
+        v = cp.Variable(8)
+        size = cp.quad_form(v, np.eye(8) if metric is None else metric)
+        held = [cp.abs(directions[j] @ v) <= k for j, k in enumerate(guards.kappa) if k < np.inf]
+        problem = cp.Problem(cp.Minimize(size / 2), [weights @ v >= margins[i], *held])
+        problem.solve(solver=cp.CLARABEL)
+        np.testing.assert_allclose(mine.vector[i], v.value, atol=1e-5)
+        prices = np.zeros(3)
+        finite = np.isfinite(guards.kappa)
+        prices[finite] = [float(np.sum(limit.dual_value)) for limit in held]
+        np.testing.assert_allclose(mine.guard_prices[i], prices, atol=1e-4)
+    np.testing.assert_allclose(mine.free_vector, dense_optima(weights, margins, inside))
+
+
+def test_a_dense_program_names_the_guard_that_contradicts_its_margin():
+    weights = np.array([[1.0, 1.0, 0.0]])
+    guards = Guards.of(np.eye(3)[[2, 0, 1]], [0.0, 0.3, 0.3], ["far", "a", "b"])
+    found = guarded_dense(weights, np.array([[0.5], [1.0]]), guards, substitute(np.eye(3)))
+    np.testing.assert_allclose(found.vector[0], [0.25, 0.25, 0.0])
+    assert np.isnan(found.vector[1]).all() and np.isnan(found.guard_prices[1]).all()
+    assert found.blocked_by == [(), ("a", "b")]
 
 
 @pytest.mark.parametrize("program", ["qp", "socp"])
