@@ -114,6 +114,7 @@ rule elsewhere:
         "../envs/steering.yaml"
     params:
         probes=setting("elsewhere"),
+        unguarded=guarded_programs,
         settings=settings("seed", "bootstrap_resamples"),
         code=code("elsewhere.py"),
     script:

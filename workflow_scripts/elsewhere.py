@@ -21,6 +21,7 @@ with job(snakemake):
         found,
         seed=params.settings["seed"],
         n_resamples=params.settings["bootstrap_resamples"],
+        unguarded=params.unguarded,
     )
     write_text(snakemake.output.table, table.to_csv(index=False))
     save_chart(elsewhere_figure(table), snakemake.output.figure)

@@ -37,6 +37,7 @@ def elsewhere_table(
     *,
     seed: int,
     n_resamples: int,
+    unguarded: Mapping[str, str | None] | None = None,
 ) -> pd.DataFrame:
     """Return the table ``elsewhere``: a row per method, probe and measure.
 
@@ -48,6 +49,7 @@ def elsewhere_table(
             questions (``example_id``, ``gold``, ``n_options``, ``success``, ``status``).
         seed: of the bootstrap.
         n_resamples: of the bootstrap.
+        unguarded: of each program with guards the one that differs in its guards alone, or None.
 
     Raises:
         DataError: if a method has other texts or questions than no steering.
@@ -55,15 +57,22 @@ def elsewhere_table(
     boot = {"seed": seed, "n_resamples": n_resamples}
     effects = summary.set_index("method")
     rows = []
-    for (probe, method), after in found.items():
+    ordered = {
+        (probe, method): _as_before(found[probe, BASELINE], after)
+        for (probe, method), after in found.items()
+    }
+    for (probe, method), after in ordered.items():
         if method == BASELINE:
             continue
-        before = found[probe, BASELINE]
-        order = positions_after(before["example_id"].tolist(), after["example_id"].tolist())
-        after = after.iloc[order].reset_index(drop=True)
         measure = _text_rows if probe == TEXT else _task_rows
         about = effects.loc[method]
-        for row in measure(before.reset_index(drop=True), after, boot):
+        twin = (unguarded or {}).get(method)
+        plain = ordered.get((probe, twin))
+        saved: dict[str, Any] = {}
+        if plain is not None:
+            saved = {row["measure"]: row for row in measure(plain, after, boot, own_base=False)}
+        for row in measure(ordered[probe, BASELINE], after, boot):
+            against = saved.get(row["measure"], {})
             rows.append(
                 {
                     "experiment": experiment,
@@ -72,12 +81,24 @@ def elsewhere_table(
                     **{name: about[name] for name in ("effect", "effect_low", "effect_high")},
                     "probe": probe,
                     **row,
+                    "unguarded_method": np.nan if plain is None else twin,
+                    "n_guard": against.get("n", 0),
+                    **{
+                        f"guard_{name}": against.get(name, np.nan)
+                        for name in ("change", "change_low", "change_high")
+                    },
                 }
             )
     table = pd.DataFrame(rows, columns=column_names("elsewhere"))
     table = table.astype({"strength": object})
     validate_table(table, "elsewhere")
     return table
+
+
+def _as_before(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Return rows in the order of those without steering."""
+    order = positions_after(before["example_id"].tolist(), after["example_id"].tolist())
+    return after.iloc[order].reset_index(drop=True)
 
 
 def _counts(after: pd.DataFrame, kept: pd.Series) -> dict[str, Any]:
@@ -90,20 +111,26 @@ def _counts(after: pd.DataFrame, kept: pd.Series) -> dict[str, Any]:
 
 
 def _text_rows(
-    before: pd.DataFrame, after: pd.DataFrame, boot: Mapping[str, int]
+    before: pd.DataFrame, after: pd.DataFrame, boot: Mapping[str, int], *, own_base: bool = True
 ) -> list[dict[str, Any]]:
-    """Return the rows of neutral text: KL per token, and perplexity of the text itself."""
-    kept = after["status"] == "ok"
+    """Return the rows of neutral text: KL per token, and perplexity of the text itself.
+
+    With ``own_base`` the change is against the text without steering, which every row has beside
+    it; else against ``before``, which is steered too.
+    """
+    kept = (before["status"] == "ok") & (after["status"] == "ok")
     own = after[kept]
     counts = {**_counts(after, kept), "chance": np.nan}
     nothing = {"unsteered": np.nan, "steered": np.nan}
     tokens = own["n_tokens"].to_numpy(dtype=np.float64)
-    kl = ratio_interval(own["kl_sum"].to_numpy(), tokens, **boot)
+    below_kl = 0.0 if own_base else before.loc[kept, "kl_sum"].to_numpy()
+    kl = ratio_interval(own["kl_sum"].to_numpy() - below_kl, tokens, **boot)
     level = {"unsteered": 0.0, "steered": kl.mean} if kl.n else nothing
     rows: list[dict[str, Any]] = [
         {"measure": "kl", **counts, **level, **interval_cells("change", "change", kl)}
     ]
-    sums = [own[name].to_numpy() for name in ("nll_sum", "base_nll_sum")]
+    below_nll = own["base_nll_sum"] if own_base else before.loc[kept, "nll_sum"]
+    sums = [own["nll_sum"].to_numpy(), below_nll.to_numpy()]
     change = Interval(None, None, None, 0)
     if len(own):
         steered, unsteered = (float(np.exp(part.sum() / tokens.sum())) for part in sums)
@@ -120,9 +147,12 @@ def _text_rows(
 
 
 def _task_rows(
-    before: pd.DataFrame, after: pd.DataFrame, boot: Mapping[str, int]
+    before: pd.DataFrame, after: pd.DataFrame, boot: Mapping[str, int], *, own_base: bool = True
 ) -> list[dict[str, Any]]:
-    """Return the rows of a task: accuracy; or refusal of harmful and of harmless requests."""
+    """Return the rows of a task: accuracy; or refusal of harmful and of harmless requests.
+
+    ``own_base`` is as of :func:`_text_rows`; here the answers ``before`` are the base in any case.
+    """
     if not (before["gold"] == after["gold"]).all():
         raise DataError("the questions without steering are others: run them with the same options")
     asked = set(before["gold"])

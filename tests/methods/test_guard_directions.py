@@ -160,7 +160,7 @@ def test_a_guarded_dense_program_acts_on_new_inputs_as_on_its_own(metric):
     held = guards({**COMPONENTS, "kappa": 0.05})
     found = solve(held, program="dense", qp_lambda=None, mode="static", metric=metric)
     logit = ProgramLogit("dense", found.weight, found.bias, found.metric, None, held, mode="static")
-    point = found.rows[found.rows["strength_index"] == 1].iloc[0]
+    point = found.rows[found.rows["strength_index"] == 1].iloc[0].fillna(np.nan)
     again = _of_declared("mine", logit, point, decoder(), SITE, torch.device("cpu"), "last")
     made = again.steer(H).intervention.at[SITE].vectors
     np.testing.assert_allclose(made, found.vectors[found.index][len(H) :], atol=1e-7)

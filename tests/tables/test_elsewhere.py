@@ -112,6 +112,46 @@ def test_requests_have_refusals_of_harmful_and_of_harmless_ones():
     assert table(only)["measure"].tolist() == ["refusal_of_harmful"]
 
 
+def test_a_guarded_program_is_compared_with_the_same_without_guards():
+    summary = pd.concat([SUMMARY, SUMMARY.iloc[[1]].assign(method="caa_guarded", effect=0.2)])
+    gold = ["refuse", "refuse", "comply"]
+    found = {
+        ("text", "no_steering"): texts(),
+        ("text", "caa_repe"): texts((5.0, 1.0), (25.0, 14.0)),
+        ("text", "caa_guarded"): texts((2.0, 0.5), (22.0, 11.0)).iloc[::-1],
+        ("xstest", "no_steering"): answers([True, True, True], gold),
+        ("xstest", "caa_repe"): answers([False, False, True], gold),
+        ("xstest", "caa_guarded"): answers(
+            [True, None, True], gold, status=["ok", "undefined", "ok"]
+        ),
+    }
+    made = elsewhere_table(
+        "e",
+        summary,
+        found,
+        seed=0,
+        n_resamples=200,
+        unguarded={"caa_guarded": "caa_repe", "lonely": None},
+    )
+    rows = made[made["method"] == "caa_guarded"].set_index("measure")
+    assert set(rows["unguarded_method"]) == {"caa_repe"}
+    assert rows["n_guard"].tolist() == [2, 2, 1, 1]
+    kl, perplexity = rows.loc["kl"], rows.loc["perplexity"]
+    assert kl["change"] == pytest.approx(2.5 / 15)
+    assert kl["guard_change"] == pytest.approx(-3.5 / 15)
+    assert kl["guard_change_low"] == pytest.approx(-0.3)
+    assert kl["guard_change_high"] == pytest.approx(-0.1)
+    assert perplexity["guard_change"] == pytest.approx(np.exp(33 / 15) - np.exp(39 / 15))
+    # Without steering both harmful requests are refused; of the one with both answers, the guard
+    # keeps the refusal.
+    assert rows.loc["refusal_of_harmful", "change"] == 0
+    assert rows.loc["refusal_of_harmful", "guard_change"] == 1
+    assert rows.loc["refusal_of_harmless", "guard_change"] == 0
+    plain = made[made["method"] == "caa_repe"]
+    assert plain["unguarded_method"].isna().all() and plain["guard_change"].isna().all()
+    assert (plain["n_guard"] == 0).all()
+
+
 def test_other_questions_are_no_baseline():
     found = {
         ("mmlu", "no_steering"): answers([True, True]),
