@@ -26,6 +26,8 @@ def codes_behind(wildcards):
     programs = experiment(wildcards).settings.programs.values()
     if any(one.needs_fisher or one.needs_likelihood_gradient for one in programs):
         files.append("gradients")
+    if any(one.guarding_concepts for one in programs):
+        files.append("guards")
     if experiment(wildcards).settings.plans:
         files += ["corrsteer_select", "corrsteer_answer"]
     return codes_of(*files)

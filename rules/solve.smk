@@ -1,9 +1,6 @@
 # Fit the directions of the fixed methods, follow the homotopy path of the programs, and solve every
 # input. One job solves all methods of a family, which read the same settings, so a changed setting
 # reruns its own family only.
-import re
-
-
 rule fit_directions:
     input:
         decoder=rules.encode_features.output.decoder,
@@ -148,35 +145,6 @@ use rule solve as solve_prompts with:
         "results/{experiment}/logs/solve_prompts-{family}.log",
     benchmark:
         "results/{experiment}/benchmarks/solve_prompts-{family}.tsv"
-
-
-# The direction of a concept file that guards a declared program.
-rule guard_direction:
-    input:
-        concept=guarding_concept,
-        resources=rules.fetch.output.resources,
-        layer=rules.pick_layer.output.layer,
-    output:
-        direction="results/{experiment}/guards/{guard}.safetensors",
-    log:
-        "results/{experiment}/logs/guard_direction-{guard}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/guard_direction-{guard}.tsv"
-    wildcard_constraints:
-        guard="|".join(map(re.escape, GUARDING_CONCEPTS)) or "(?!)",
-    conda:
-        "../envs/steering.yaml"
-    threads: cores
-    resources:
-        mem_mb=megabytes(16000, model=1.5),
-        runtime=minutes(60),
-        gpu=gpus,
-    params:
-        model=model,
-        settings=settings("max_tokens", "chat_template", "batch_tokens", "device"),
-        code=code("guard_direction.py"),
-    script:
-        "../workflow_scripts/guard_direction.py"
 
 
 # A program that the experiment declares: the margin on any direction, in any metric.
