@@ -121,16 +121,17 @@ def test_every_method_is_looked_at_elsewhere(world):
         assert set(rows["method"]) == methods
     kl = table[(table["measure"] == "kl") & (table["n"] > 0)]
     assert (kl["change"] >= 0).all() and (kl["change_low"] > 0).any()
-    held = table[table["method"] == "guarded_qp"]
+    # A guarded program beside the same without guards, on the same texts and questions.
+    by_measure = {
+        name: table[table["method"] == name].set_index(["probe", "measure"])
+        for name in ("guarded_qp", "mean_difference_qp")
+    }
+    held, plain = by_measure.values()
     assert set(held["unguarded_method"]) == {"mean_difference_qp"}
-    both = held[held["n_guard"] > 0].set_index(["probe", "measure"])
-    plain = table[table["method"] == "mean_difference_qp"].set_index(["probe", "measure"])
-    assert len(both) == 3  # KL and perplexity of neutral text, accuracy on praise
-    same = both["n"] == plain.loc[both.index, "n"]
-    assert same.all() and (both["n_missing"] == plain.loc[both.index, "n_missing"]).all()
-    np.testing.assert_allclose(
-        both["guard_change"], both["steered"] - plain.loc[both.index, "steered"], atol=1e-6
-    )
+    both = (held["n"] > 0) & (plain["n"] > 0)
+    assert (held["n_guard"] > 0).eq(both).all()
+    saved = held["steered"] - plain["steered"]
+    np.testing.assert_allclose(held.loc[both, "guard_change"], saved[both], atol=1e-6)
 
 
 def test_texts_are_put_over_the_size_of_what_is_added(world):
