@@ -64,8 +64,8 @@ stress: $(STAMP)
 		$(BIN)/python -m pytest tests/reliability tests/cluster --timeout 7200
 	$(BIN)/python tests/reliability/render_table.py
 
-# Build llama.cpp from source (some minutes), prove that exported files do the same there, and write
-# the table in docs/exports.md.
+# Build llama.cpp from source (some minutes), install lm-evaluation-harness, prove that exported files
+# do the same there, and write the table in docs/exports.md.
 parity: $(STAMP)
 	$(BIN)/pip install --quiet --constraint envs/constraints.txt --editable '.[parity,real]'
 	$(BIN)/python -m pytest tests/exports/test_parity.py tests/exports/test_other_programs.py

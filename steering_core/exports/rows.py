@@ -120,7 +120,7 @@ def read_row(
     chosen = rows[rows["strength_index"] == point]
     if not solved(chosen).any():
         raise DataError(
-            f"{method} has no solution at strength {point}: it is "
+            f"{method} has no solution at strength number {point}: it is "
             f"{chosen['status'].iloc[0]} for every input. Choose another strength."
         )
     first = chosen[solved(chosen)].iloc[[0]]
@@ -128,8 +128,8 @@ def read_row(
     at, gated = found.at, provenance["settings"].get("gated", {}).get(method)
     if not any(_adds(what) for what in at.values()):
         raise DataError(
-            f"{method} adds nothing at strength {point}: every input that it is made for has the "
-            "margin already. Choose another strength."
+            f"{method} adds nothing at strength number {point}: every input that it is made for "
+            "has the margin already. Choose another strength."
         )
     facts = {
         **_strength(first.iloc[0]),
@@ -195,10 +195,14 @@ def _point(
         return int(same["strength_index"].iloc[0])
     found = _selected(directory, method)
     if found is None:
-        raise DataError(
-            f"no strength of {method} is selected in {directory / 'pareto.csv'} (none is within "
-            f"the KL budget, or there are no validation prompts): give one of {known}."
-        )
+        table = directory / "pareto.csv"
+        why = f"{table} does not exist yet"
+        if table.is_file():
+            why = (
+                f"none is selected in {table} (none is within the KL budget, or there are no "
+                "validation prompts)"
+            )
+        raise DataError(f"which strength of {method}? {why}: give one of {known}.")
     return int(points["strength_index"].iloc[found])
 
 

@@ -118,7 +118,7 @@ def test_a_shared_program_that_no_input_needs_adds_nothing_and_is_refused(experi
     arrays = where / "plans" / "one_for_all.safetensors"
     logit = ProgramLogit("socp", np.ones(32), 0.0, None, mode="shared")
     write_program(arrays, SITE, np.zeros((1, 32)), np.zeros(len(rows), int), logit)
-    with pytest.raises(DataError, match="adds nothing at strength 1"):
+    with pytest.raises(DataError, match="adds nothing at strength number 1"):
         load_intervention(where, "one_for_all")
 
 
