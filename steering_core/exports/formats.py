@@ -345,7 +345,8 @@ def to_lm_eval(one: LoadedIntervention) -> dict[str, dict[str, Any]]:
 def steer_llama(llama: Any, one: LoadedIntervention | None) -> None:
     """Add the vector to every token that a ``llama_cpp.Llama`` reads from now on.
 
-    It calls the function that the flag ``--control-vector`` of llama-server calls.
+    It calls the function that the flag ``--control-vector`` of llama-server calls. What the object
+    remembers of earlier prompts is forgotten, as that was computed without the vector.
 
     Args:
         llama: the model, as llama-cpp-python holds it; its server holds one too.
@@ -356,6 +357,7 @@ def steer_llama(llama: Any, one: LoadedIntervention | None) -> None:
         ModelError: if the model has another width or depth.
     """
     api = _package("llama_cpp").llama_cpp
+    llama.reset()
     depth, width = api.llama_model_n_layer(llama.model), api.llama_model_n_embd(llama.model)
     if one is None:
         api.llama_set_adapter_cvec(llama.ctx, None, 0, width, 0, 0)

@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -24,6 +25,8 @@ PROMPTS = ["The capital of France is", "I went to the restaurant yesterday. The 
 NEW_TOKENS = 8
 NORM = 30.0
 LAYER = 15
+#: llama.cpp calls it until the process ends, so it must not be collected.
+_KEPT: list[Any] = []
 
 
 def smollm2() -> Path:
@@ -107,9 +110,8 @@ class InLlamaCpp:
         from llama_cpp import llama_cpp
 
         self.api = llama_cpp
-        quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
-        llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
-        self._quiet = quiet
+        _KEPT.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
+        llama_cpp.llama_log_set(_KEPT[-1], ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         self._model = llama_cpp.llama_model_load_from_file(
             str(model).encode(), llama_cpp.llama_model_default_params()

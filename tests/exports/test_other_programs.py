@@ -10,7 +10,14 @@ from render_parity import Row, write_rows
 
 from steering_core import load_intervention
 from steering_core.errors import ConfigError
-from steering_core.exports.formats import to_lm_eval, to_repeng, to_steering_vectors
+from steering_core.exports.attach import FixedVector
+from steering_core.exports.formats import (
+    to_lm_eval,
+    to_repeng,
+    to_steering_vectors,
+    write_lm_eval,
+)
+from steering_core.exports.load import LoadedIntervention
 
 #: The same sums in the same order, up to the last digits of float32.
 TOLERANCE = 1e-5
@@ -102,6 +109,32 @@ def test_a_task_of_lm_evaluation_harness_is_scored_under_the_vector(
             scores = tiny.model(ids).logits[0, -1].log_softmax(-1)
             wanted.append([scores[tiny.tokenizer.vocab[choice]].item() for choice in choices])
     torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=0, atol=1e-4)
+
+
+def test_lm_evaluation_harness_reads_the_csv_of_a_feature(request, tmp_path):
+    """It loads the SAE that the file names from the hub, and adds the row of the feature."""
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
+    from lm_eval.models.hf_steered import SteeredModel
+
+    gpt2, gpt2_sae = map(request.getfixturevalue, ("gpt2", "gpt2_sae"))
+    feature, coefficient = 5, 20.0
+    row = gpt2_sae.sae.W_dec[feature].detach().numpy()  # as the hub has it, of any length
+    facts = {
+        "method": "single_feature",
+        "features": [[feature, coefficient]],
+        "sae": {"release": "gpt2-small-res-jb", "id": "blocks.7.hook_resid_pre"},
+        "model": {"id": "gpt2", "n_layers": gpt2.shape.n_layers, "d_model": gpt2.shape.d_model,
+                  "blocks_path": gpt2.shape.blocks_path},
+    }  # fmt: skip
+    one = LoadedIntervention({gpt2_sae.site: FixedVector(coefficient * row)}, facts)
+    file = tmp_path / write_lm_eval(one, tmp_path)
+    model = SteeredModel("gpt2", str(file), device="cpu", dtype="float32")
+    ids = gpt2.tokenizer("I went to see", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        with one.apply(gpt2.model, positions="all", steer_bos=True, check_name=False):
+            steered = gpt2.model(ids).logits
+        assert not torch.allclose(steered, gpt2.model(ids).logits, atol=0.01)
+    torch.testing.assert_close(model._model_call(ids), steered, rtol=0, atol=TOLERANCE)
 
 
 def record(consumer, steering, found, steered, package=None):
