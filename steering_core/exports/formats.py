@@ -24,6 +24,10 @@ from steering_core.storage.files import atomic_path, write_json, write_text
 #: The file that each consumer reads.
 GGUF = "llama_cpp.gguf"
 FEATURES = "features.csv"
+_CSV_IS_REFUSED = (
+    "version 0.4.13 reads the CSV and then refuses it, since it passes the SAE's bias to an action "
+    "that takes none: give it a file of to_lm_eval instead."
+)
 #: Neuronpedia accepts strengths up to this.
 _NEURONPEDIA_STRENGTH = 100.0
 
@@ -302,7 +306,7 @@ WRITERS: Mapping[str, tuple[Writer, Warner]] = {
     "hotwire": (write_hotwire, _no_table),
     "lm-evaluation-harness": (
         write_lm_eval,
-        lambda one: [*_everywhere(one), *_features(one)],
+        lambda one: [*_everywhere(one), *_features(one), _CSV_IS_REFUSED],
     ),
     "Neuronpedia": (write_neuronpedia, _own_dose),
     "features": (write_features, _features),
