@@ -298,11 +298,11 @@ def _lacks_room(experiment: "Experiment", context: int) -> list[str]:
 
 def _new_tokens(experiment: "Experiment") -> int:
     """Return how many tokens a text of an experiment of either half gets at most."""
-    from steering_core.corrsteer.read_items import configured_task
-
     settings = experiment.settings
     if settings.new_tokens is not None:
         return settings.new_tokens
+    from steering_core.corrsteer.read_items import configured_task
+
     return configured_task(experiment.task).length(reasoned=settings.chain_of_thought)
 
 
