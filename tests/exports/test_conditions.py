@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from declared_world import (
+    DENSE,
     IDS,
     QP,
     SOCP,
@@ -35,6 +36,10 @@ PROGRAMS = {
     "of_a_token": (QP, "adaptive", "probe", "identity"),
     "of_a_prompt": (QP, "static", "mean_difference", "covariance"),
     "socp_of_a_token": (SOCP, "adaptive", "probe", "covariance"),
+    "dense_of_a_prompt": (DENSE, "static", "mean_difference", "covariance"),
+    "on_two_of_a_prompt": (QP, "static", ["probe", "mean_difference"], "identity"),
+    "on_two_of_a_token": (QP, "adaptive", ["probe", "mean_difference"], "covariance"),
+    "on_two_for_all": (QP, "uniform", ["probe", "mean_difference"], "identity"),
     "for_all": (QP, "uniform", "probe", "covariance"),
     "one_for_all": (QP, "shared", "mean_difference", "identity"),
 }
@@ -149,7 +154,7 @@ def test_a_plain_model_writes_the_tokens_of_the_pipeline(experiment, tiny, input
     assert any(differs)  # the guards bind, and the gate is shut somewhere
 
 
-@pytest.mark.parametrize("name", ["of_a_token", "of_a_prompt"])
+@pytest.mark.parametrize("name", ["of_a_token", "of_a_prompt", "dense_of_a_prompt"])
 def test_no_guard_is_exceeded_on_a_plain_model(experiment, tiny, inputs, name):
     steering = load_intervention(experiment, f"guarded_{name}")
     (what,) = steering.at.values()
@@ -186,7 +191,9 @@ def test_the_export_says_guards_and_their_bounds(experiment, tmp_path):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["guarded_for_all", "guarded_one_for_all"])
+@pytest.mark.parametrize(
+    "name", ["guarded_for_all", "guarded_one_for_all", "guarded_on_two_for_all"]
+)
 def test_one_guarded_vector_leaves_in_every_format_with_its_features(experiment, tmp_path, name):
     facts = export_row(experiment, name, tmp_path / "out")
     (vector,) = block_vectors(load_intervention(tmp_path / "out")).values()
