@@ -120,6 +120,16 @@ def family_settings(family=None):
     return lambda wildcards: settings_of(family or wildcards.family, experiment(wildcards).settings)
 
 
+def trained_lora(wildcards):
+    """Return how the adapter is trained; the scales that it is tried at do not belong to that."""
+    return experiment(wildcards).settings.lora.model_dump(exclude={"scales"})
+
+
+def lora_scales(wildcards):
+    """Return the scales that the adapter is tried at."""
+    return experiment(wildcards).settings.lora.scales
+
+
 def gate(wildcards):
     """A gated method as plain values."""
     return experiment(wildcards).settings.gated[wildcards.method].model_dump()
@@ -161,6 +171,9 @@ def steering_files(wildcards):
     files = {"solutions": SOLUTIONS}
     if family == "prompt":
         files["concept"] = experiment(wildcards).task.concept
+    elif family == "adapter":
+        files["adapter"] = rules.train_lora.output.adapter
+        files["adapter_config"] = rules.train_lora.output.config
     elif family == "directions":
         files["directions"] = rules.fit_directions.output.directions
     else:

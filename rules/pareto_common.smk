@@ -1,5 +1,6 @@
 # What is behind a row of pareto.csv: code, configuration and the user's own files.
 from steering_core.config.gguf import with_directory
+from steering_core.config.methods import LORA
 
 #: Rule files whose scripts contribute to every row of pareto.csv. Experiments that use `layer_sweep`,
 #: `layer_effect` or `demo` add these.
@@ -23,6 +24,8 @@ def codes_behind(wildcards):
         files.append("train_saes")
     if with_directory(experiment(wildcards).model).id != experiment(wildcards).model.id:
         files.append("gguf")
+    if LORA in experiment(wildcards).settings.methods:
+        files.append("lora")
     programs = experiment(wildcards).settings.programs.values()
     if any(one.needs_fisher or one.needs_likelihood_gradient for one in programs):
         files.append("gradients")

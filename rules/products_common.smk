@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from steering_core.config.methods import BASELINE, PROMPTING
+from steering_core.config.methods import BASELINE, WITHOUT_VECTOR
 from steering_core.storage.files import read_json
 
 #: When this run began: verdicts that are older are of earlier runs.
@@ -89,7 +89,8 @@ def other_results(wildcards):
 def exported_methods(wildcards):
     """Return the methods whose interventions can be exported, in the order of the settings."""
     folder = f"results/{wildcards.experiment}/exports"
-    vectors = [name for name in all_methods(wildcards) if name not in (BASELINE, PROMPTING)]
+    others = (BASELINE, *WITHOUT_VECTOR)
+    vectors = [name for name in all_methods(wildcards) if name not in others]
     return [name for name in vectors if made_here(f"{folder}/{name}")]
 
 

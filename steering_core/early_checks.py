@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from steering_core.config.methods import LORA
 from steering_core.config.model import Model
 from steering_core.config.paths import check_paths, is_path, named_paths
 from steering_core.config.task import Task
@@ -151,6 +152,8 @@ class _BeforeAnyJob:
         """Refuse a local model without ``config.json``, and a layer that it does not have."""
         name, config = self.experiment.model.id, self._local_configuration()
         sizes = [config[key] for key in ("num_hidden_layers", "n_layer") if key in config]
+        if config and LORA in getattr(self.settings, "methods", ()):
+            self._note(partial(check_adapter, self.settings, name, None))
         high = [layer for layer in self.layers if sizes and layer >= sizes[0]]
         if high:
             raise ModelError(
@@ -304,6 +307,27 @@ def _new_tokens(experiment: "Experiment") -> int:
     from steering_core.corrsteer.read_items import configured_task
 
     return configured_task(experiment.task).length(reasoned=settings.chain_of_thought)
+
+
+def check_adapter(settings: "Settings", name: str, revision: str | None) -> None:
+    """Refuse ``lora.modules`` that the model does not have. Weights are not read.
+
+    Args:
+        settings: of an experiment whose methods name ``lora``.
+        name: a local directory, or a model of the hub.
+        revision: on the hub; None for a directory.
+
+    Raises:
+        ModelError: as :func:`steering_core.models.linear_modules.check_linear_modules`.
+    """
+    if settings.lora.modules == "all-linear":
+        return
+    from transformers import AutoConfig
+
+    from steering_core.models.linear_modules import check_linear_modules
+
+    known = {"local_files_only": True} if revision is None else {"revision": revision}
+    check_linear_modules(AutoConfig.from_pretrained(name, **known), settings.lora.modules)
 
 
 def check_lexicon(task: Task) -> None:
@@ -496,6 +520,8 @@ def _check_configurations(experiment: "Experiment", made: Callable[[str], bool])
             new_tokens=_new_tokens(experiment),
             texts_are_continued=not isinstance(experiment.task, Task),
         )
+        if LORA in getattr(settings, "methods", ()):
+            check_adapter(settings, model.id, None if is_path(model.id) else model.revision)
     for judge in getattr(experiment.task, "judges", []):
         if judge.lexicon is None or not made(judge.lexicon):
             describe_judge(judge)

@@ -17,7 +17,13 @@ import torch
 import yaml
 from steered_generation import generate, generate_method
 
-from steering_core.config.methods import METHODS, PROMPTING, is_adaptive, is_program, program_of
+from steering_core.config.methods import (
+    METHODS,
+    WITHOUT_VECTOR,
+    is_adaptive,
+    is_program,
+    program_of,
+)
 from steering_core.config.resolve import resolve
 from steering_core.config.schema import Settings
 from steering_core.config.task import Task
@@ -650,8 +656,8 @@ def test_14_seed_limits_keys_and_names_all_count(tiny):
     assert len(set(parameters)) == len(parameters)
 
 
-# `prompting` adds nothing to the residual: its texts are those of a longer prompt.
-@pytest.mark.parametrize("method", [method for method in METHODS if method != PROMPTING])
+# `prompting` and `lora` add nothing to the residual: theirs are a longer prompt and other weights.
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in WITHOUT_VECTOR])
 def test_15_every_method_runs_through_one_cached_pass_a_token(tiny, tmp_path: Path, method: str):
     """Published: sweeps and comparisons call a method that does not exist; adaptive generation
     crashes for the SOCP and runs two passes without a KV cache for every token.

@@ -221,6 +221,7 @@ def test_14_results_of_another_seed_or_layer_are_stale(rules):
     stale = {"examples", "sweep_layers", "fit_probes", "fit_directions", "generate", "pareto"}
     assert rules.stale(seed=7) == stale | {
         "estimate_fisher",
+        "train_lora",
         "solve_variants",
         "variants_table",
         "norm_matched",

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from workflow_rules import CONFIG, CORRSTEER_JOB, JOB, ROOT, Rules, parse, wildcards_of
 
-from steering_core.config.methods import METHODS
+from steering_core.config.methods import DEFAULT_METHODS
 from steering_core.errors import ConfigError
 from steering_core.runtime.digest import code_digest, used_modules
 from steering_core.runtime.sizes import BASE
@@ -77,7 +77,7 @@ def test_other_cached_positions_make_the_cache_alone_stale(rules):
 
 
 def test_another_method_makes_no_other_family_stale(rules):
-    methods = [name for name in METHODS if name != "socp_shared"]
+    methods = [name for name in DEFAULT_METHODS if name != "socp_shared"]
     tables = {"fit_directions", "probe_effects", "norm_matched", "pareto", "provenance"}
     tables.add("experiment_page")  # names the methods that can be exported
     solved = {"solve-socp", "solve_prompts-socp"}
@@ -138,6 +138,24 @@ def test_an_export_of_a_declared_program_reads_the_decoder_to_solve_new_inputs(r
     assert found == own | {f"behind_{name}": file for name, file in its.items()}
     with pytest.raises(ConfigError, match="prompting adds no vector"):
         rules.names["exported_files"](SimpleNamespace(**{**vars(JOB), "method": "prompting"}))
+    with pytest.raises(ConfigError, match="peft loads the directory lora"):
+        rules.names["exported_files"](SimpleNamespace(**{**vars(JOB), "method": "lora"}))
+
+
+def test_lora_is_trained_where_it_is_named_and_another_scale_trains_nothing(rules, monkeypatch):
+    job = SimpleNamespace(**{**vars(JOB), "method": "lora"})
+    folder = "results/demo/lora"
+    assert rules.names["steering_files"](job) == {
+        "solutions": "results/demo/solutions/adapter.parquet",
+        "adapter": f"{folder}/adapter_model.safetensors",
+        "adapter_config": f"{folder}/adapter_config.json",
+    }
+    assert "results/demo/solutions/adapter.parquet" not in rules.names["all_solutions"](JOB)
+    assert "train_lora.py" not in rules.names["codes_behind"](JOB)
+    other = {"scales": [0.3]}
+    stale = rules.stale(lora=other)
+    assert {"solve_lora", "solve_lora_prompts"} <= stale and "train_lora" not in stale
+    assert "train_lora" in rules.stale(lora={"rank": 2})
 
 
 def test_another_number_of_rows_fetches_nothing_again(rules):

@@ -6,7 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.activations.reader import ActivationCache
-    from steering_core.config.methods import PROMPTING
+    from steering_core.config.methods import WITHOUT_VECTOR
     from steering_core.data.examples import read_examples
     from steering_core.methods.interventions import PlanRows, read_interventions, read_plan
     from steering_core.metrics.probe_effects import probe_effects, without_probe_effects
@@ -26,7 +26,7 @@ with job(snakemake):
     cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
     residuals = cache.matrix(site["hook_name"], rows["example_id"])
     for method in snakemake.params.settings["methods"]:
-        if method == PROMPTING:  # it adds nothing to the residuals of test rows
+        if method in WITHOUT_VECTOR:  # it adds nothing to the residuals of test rows
             solved = pd.read_parquet([*files.solutions], filters=[("method", "==", method)])
             effects = without_probe_effects(PlanRows(solved, {}), rows["example_id"].tolist())
             frames.append(effects.assign(method=method))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from steering_core.config.schema import Settings
 
 Program = Literal["qp", "socp"]
-Family = Literal["directions", "qp", "socp", "prompt"]
+Family = Literal["directions", "qp", "socp", "prompt", "adapter"]
 Mode = Literal["fixed", "static", "adaptive", "shared"]
 
 #: The method that adds nothing. Every other method is compared with it.
@@ -21,6 +21,10 @@ BASELINE = "no_steering"
 UNSTEERED = "unsteered"
 #: The method that adds nothing to the residual stream either, but puts a text before the prompt.
 PROMPTING = "prompting"
+#: The method that changes weights: a LoRA adapter that is trained on texts of the target class.
+LORA = "lora"
+#: The methods that add no vector anywhere, so they have no norm and no features.
+WITHOUT_VECTOR = (PROMPTING, LORA)
 
 #: The settings that each family's strengths are made of. One job solves one family, so a changed
 #: setting makes the solutions of its own family stale, and no others.
@@ -29,6 +33,7 @@ FAMILY_SETTINGS: dict[str, tuple[str, ...]] = {
     "qp": ("qp_tau", "qp_lambda", "units"),
     "socp": ("socp_tau", "socp_epsilon", "units"),
     "prompt": (),
+    "adapter": ("lora",),
 }
 
 
@@ -39,7 +44,8 @@ class Method:
     Attributes:
         name: in the configuration and in every table.
         family: ``directions`` adds one fixed direction; ``qp`` and ``socp`` solve that program;
-            ``prompt`` puts a text before the prompt and leaves the residual stream alone.
+            ``prompt`` puts a text before the prompt and leaves the residual stream alone;
+            ``adapter`` changes the weights.
         mode: when the vector is computed. ``fixed``: from training data, the same for every input.
             ``static``: solved for each input at its last prompt token, and added at every position
             steered. ``adaptive``: solved again at every position steered. ``shared``: solved once,
@@ -69,17 +75,20 @@ REGISTER = {
         Method("socp_shared", "socp", "shared"),
         Method("qp_shared", "qp", "shared"),
         Method(PROMPTING, "prompt"),
+        Method(LORA, "adapter"),
     )
 }
 
 METHODS = tuple(REGISTER)
+#: The methods that run where the configuration names none: all but the one that trains a model.
+DEFAULT_METHODS = tuple(name for name in METHODS if name != LORA)
 #: Families that solve a program on the path.
-PROGRAM_FAMILIES = [name for name in FAMILY_SETTINGS if name not in ("directions", "prompt")]
+PROGRAM_FAMILIES = [name for name in FAMILY_SETTINGS if name in ("qp", "socp")]
 #: The methods that can also run on CorrSteer's tasks, in the order of the rows of corrsteer.csv:
 #: as registered, but the programs of a mode by name.
 CORRSTEER_METHODS = tuple(
     sorted(
-        (name for name in METHODS if name not in (BASELINE, PROMPTING)),
+        (name for name in METHODS if name not in (BASELINE, *WITHOUT_VECTOR)),
         key=lambda name: (
             ("fixed", "static", "adaptive", "shared").index(REGISTER[name].mode),
             name if REGISTER[name].mode != "fixed" else "",
@@ -149,6 +158,8 @@ def strength_grid(method: str, settings: "Settings") -> list[dict[str, float]]:
     family = family_of(method)
     if family == "prompt":
         return [{}]
+    if family == "adapter":
+        return [{"alpha": scale} for scale in settings.lora.scales]
     if family == "directions":
         return [{"alpha": alpha} for alpha in settings.strengths]
     first, second, _ = FAMILY_SETTINGS[family]

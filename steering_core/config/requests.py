@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from steering_core.config.corrsteer_resolve import resolve_corrsteer
 from steering_core.config.corrsteer_schema import CorrSteerExperiment, CorrSteerSettings
-from steering_core.config.methods import BASELINE, PROMPTING
+from steering_core.config.methods import BASELINE, LORA, WITHOUT_VECTOR
 from steering_core.config.resolve import resolve
 from steering_core.config.schema import Settings
 from steering_core.config.validation import hint
@@ -250,8 +250,13 @@ def check_export(method: str, settings: Settings) -> None:
         ConfigError: if it does not.
     """
     known = [*settings.methods, *settings.plans, *settings.programs, *settings.gated]
-    known = [name for name in known if name not in (BASELINE, PROMPTING)]
-    if method in (BASELINE, PROMPTING):
+    known = [name for name in known if name not in (BASELINE, *WITHOUT_VECTOR)]
+    if method == LORA:
+        raise ConfigError(
+            f"{LORA} changes weights and adds no vector, so there is nothing to export: peft loads "
+            "the directory lora of the experiment's results as an adapter."
+        )
+    if method in (BASELINE, *WITHOUT_VECTOR):
         raise ConfigError(f"{method} adds no vector, so there is nothing to export.")
     if method not in known:
         raise ConfigError(

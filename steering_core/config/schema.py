@@ -10,7 +10,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from steering_core.config.methods import BASELINE, METHODS, PROMPTING
+from steering_core.config.methods import BASELINE, DEFAULT_METHODS, METHODS, WITHOUT_VECTOR
 from steering_core.config.model import Closed, Count, Fraction, Model, Name, Positive
 from steering_core.config.task import Task
 
@@ -208,6 +208,23 @@ class Gated(Closed):
     gate: Condition
 
 
+class LoraSettings(Closed):
+    """How the adapter of the method ``lora`` is trained, and the strengths that it is tried at.
+
+    ``modules`` are names of the model's linear modules, or the ends of such names, as peft takes
+    them. ``scales`` are what the adapter's change of the weights is multiplied by; 1 is as trained.
+    """
+
+    rank: Count = 8
+    epochs: Count = 3
+    learning_rate: Positive = 2e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    modules: Annotated[list[str], Field(min_length=1), Distinct] | Literal["all-linear"] = (
+        "all-linear"
+    )
+    scales: Sweep = [0.25, 0.5, 1.0]
+
+
 class FisherSettings(Closed):
     """How the Fisher information is estimated: what it rests on and how it is shrunk."""
 
@@ -260,7 +277,9 @@ class Settings(Closed):
     probe_regularisation: Positives = [1e-4, 1e-3, 1e-2, 0.1, 1.0]
 
     # methods
-    methods: Annotated[list[Literal[METHODS]], Field(min_length=1), Distinct] = list(METHODS)
+    methods: Annotated[list[Literal[METHODS]], Field(min_length=1), Distinct] = list(
+        DEFAULT_METHODS
+    )
     strengths: Sweep = [0.1, 0.25, 0.5, 1.0, 2.0]
     topk: Count = 10
     units: Literal["model", "absolute"] = "model"
@@ -271,6 +290,7 @@ class Settings(Closed):
     plans: dict[Name, PlanSource] = {}
     programs: dict[Name, DeclaredProgram] = {}
     gated: dict[Name, Gated] = {}
+    lora: LoraSettings = LoraSettings()
     fisher: FisherSettings = FisherSettings()
 
     # variants of the programs
@@ -371,7 +391,7 @@ class Settings(Closed):
         for name, gated in self.gated.items():
             if name in {**self.plans, **self.programs}:
                 raise ValueError(f"{name} is a gated method and a plan or a program: rename one")
-            steering = {*self.methods, *self.programs} - {BASELINE, PROMPTING}
+            steering = {*self.methods, *self.programs} - {BASELINE, *WITHOUT_VECTOR}
             if gated.method not in steering:
                 raise ValueError(
                     f"gated.{name}: {gated.method} is no method that steers and no declared "

@@ -2,13 +2,14 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
 from steering_core.corrsteer.examples import joined
 from steering_core.errors import DataError, ModelError
@@ -18,6 +19,7 @@ from steering_core.progress import progress
 
 if TYPE_CHECKING:
     from steering_core.config.corrsteer_schema import FineTuning
+    from steering_core.config.schema import LoraSettings
 
 log = logging.getLogger(__name__)
 
@@ -119,11 +121,10 @@ def fine_tune(
     dtype = lm.dtype
     torch.manual_seed(seed)
     model = _trainable(lm.model.float(), settings)
-    rng = np.random.default_rng([seed, 6])
-    order = np.concatenate([rng.permutation(len(examples)) for _ in range(settings.epochs)])
     rate = learning_rate(settings, len(examples))
-    steps = [examples[i] for i in order]
-    losses = _train(model, steps, rate, settings.weight_decay, lm.device)
+    losses = _train(
+        model, _in_order(examples, settings.epochs, seed), rate, settings.weight_decay, lm.device
+    )
     if settings.method == "lora":
         model = model.merge_and_unload()
     model = model.to(dtype).eval().requires_grad_(False)
@@ -134,13 +135,85 @@ def _trainable(model: Any, settings: "FineTuning") -> Any:
     """Return the model with the parameters to train."""
     if settings.method == "full":
         return model.requires_grad_(True)
-    config = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=2 * settings.lora_rank,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
+    return _with_adapter(model, settings.lora_rank, "all-linear")
+
+
+def _with_adapter(model: Any, rank: int, modules: str | list[str]) -> Any:
+    """Return the model with a new adapter, whose α is twice its rank.
+
+    Raises:
+        ModelError: if the model lacks a module.
+    """
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=modules, task_type="CAUSAL_LM")
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:  # peft names the modules that it did not find
+        raise ModelError(f"lora.modules: {error}") from error
+
+
+def _in_order(
+    examples: Sequence[tuple[list[int], int]], epochs: int, seed: int
+) -> list[tuple[list[int], int]]:
+    """Return the examples of all steps: in another order each epoch."""
+    rng = np.random.default_rng([seed, 6])
+    order = np.concatenate([rng.permutation(len(examples)) for _ in range(epochs)])
+    return [examples[i] for i in order]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedAdapter:
+    """A LoRA adapter as peft stores it, and the loss of every step.
+
+    Attributes:
+        weights: by peft's names.
+        config: of ``adapter_config.json``.
+        losses: in nats per token.
+    """
+
+    weights: dict[str, np.ndarray]
+    config: dict[str, Any]
+    losses: list[float]
+
+
+def fit_adapter(
+    lm: LanguageModel,
+    texts: Sequence[list[int]],
+    settings: "LoraSettings",
+    *,
+    seed: int,
+    prepend_bos: bool,
+) -> TrainedAdapter:
+    """Train an adapter to continue texts, as :func:`fine_tune` trains one to answer questions.
+
+    The loss is on every token of a text but BOS. ``lm`` must not be used afterwards.
+
+    Args:
+        lm: the model.
+        texts: token ids, BOS included if there is one.
+        settings: rank, epochs, learning rate and modules.
+        seed: of the adapter's first weights and of the order of the texts.
+        prepend_bos: whether the texts begin with BOS.
+
+    Raises:
+        DataError: if there is no text of two tokens.
+        ModelError: if the model lacks a module, or a loss is NaN or infinite.
+    """
+    begins = int(prepend_bos and lm.tokenizer.bos_token_id is not None)
+    # Without BOS nothing predicts the first token.
+    examples = [(ids, max(begins, 1)) for ids in texts if len(ids) > 1]
+    if not examples:
+        raise DataError("lora: no training text of the target class has two tokens")
+    torch.manual_seed(seed)
+    model = _with_adapter(lm.model.float(), settings.rank, settings.modules)
+    steps = _in_order(examples, settings.epochs, seed)
+    losses = _train(model, steps, settings.learning_rate, settings.weight_decay, lm.device)
+    weights = {
+        name: value.detach().float().cpu().numpy()
+        for name, value in get_peft_model_state_dict(model).items()
+    }
+    config = model.peft_config["default"].to_dict()
+    config |= {"inference_mode": True, "target_modules": sorted(config["target_modules"])}
+    return TrainedAdapter(weights, config, losses)
 
 
 def _train(
@@ -178,6 +251,6 @@ def _train(
         if not math.isfinite(losses[-1]):
             raise ModelError(
                 f"the loss of fine-tuning is {losses[-1]} at step {len(losses)} of {len(steps)}: "
-                "lower fine_tuning.learning_rate."
+                "lower the learning_rate."
             )
     return losses

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from steering_core.config.methods import (
     BASELINE,
+    LORA,
     PROMPTING,
     REGISTER,
     is_program,
@@ -110,6 +111,11 @@ def read_row(
         raise DataError(
             f"{directory} is a CorrSteer experiment, whose plans are chosen for its own task: name "
             "one under `plans` in an experiment that delivers pareto.csv, and load it from there."
+        )
+    if method == LORA:
+        raise DataError(
+            f"{LORA} changes weights and adds nothing to the residual stream: load the adapter "
+            f"with peft.PeftModel.from_pretrained(model, {str(directory / LORA)!r})."
         )
     if method in (BASELINE, PROMPTING):
         raise DataError(f"{method} adds nothing to the residual stream: choose another method.")

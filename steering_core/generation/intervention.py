@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from steering_core.errors import DataError, ModelError
+from steering_core.generation.adapter import ScaledAdapter
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSteering
 from steering_core.generation.gate import GatedPlan, GatedSteering
 from steering_core.models.language_model import LanguageModel
@@ -76,10 +77,12 @@ class Intervention:
     Attributes:
         at: the vectors, or the program, of each site, possibly behind a gate.
         positions: which prompt positions are steered. Every new token is steered too.
+        adapter: changes the modules of the model at every position; None for all that steers.
     """
 
     at: Mapping[Site, RowVectors | AdaptivePlan | GatedPlan]
     positions: Positions = "last"
+    adapter: ScaledAdapter | None = None
 
     @property
     def layers(self) -> list[int]:
@@ -99,7 +102,9 @@ class Intervention:
     def rows(self, chosen: Sequence[int]) -> "Intervention":
         """Return the intervention on the rows ``chosen``."""
         return Intervention(
-            {site: what.rows(chosen) for site, what in self.at.items()}, self.positions
+            {site: what.rows(chosen) for site, what in self.at.items()},
+            self.positions,
+            None if self.adapter is None else self.adapter.rows(chosen),
         )
 
     def float32(self) -> "Intervention":
@@ -110,13 +115,16 @@ class Intervention:
             else what
             for site, what in self.at.items()
         }
-        return Intervention(at, self.positions)
+        return Intervention(at, self.positions, self.adapter)
 
     def norms(self, n: int) -> Float[np.ndarray, " n"] | None:
         """Return the norm of what is added to each of ``n`` rows, over all sites together.
 
-        None for an adaptive program or a gate, where positions differ in what is added.
+        None for an adaptive program or a gate, where positions differ in what is added, and for an
+        adapter, which changes weights.
         """
+        if self.adapter is not None:
+            return None
         squares = np.zeros(n)
         for what in self.at.values():
             if not isinstance(what, RowVectors):
@@ -255,6 +263,8 @@ def steer(
     for site in intervention.at:  # before any hook: a place inside a block is looked for once
         locate(lm, site)
     with ExitStack() as stack:
+        if intervention.adapter is not None:
+            stack.enter_context(intervention.adapter.acting(lm))
         for site, steering in applied.steering.items():
             stack.enter_context(edit_residual(lm, site, _edit(steering.at, place)))
         yield applied

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 
-from steering_core.config.methods import is_adaptive, is_program, mode_of, program_of
+from steering_core.config.methods import LORA, is_adaptive, is_program, mode_of, program_of
+from steering_core.generation.adapter import read_adapter
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.by_method import steering_digests
 from steering_core.generation.gate import GatedPlan
@@ -127,8 +128,8 @@ def strength_on_new_inputs(
     Args:
         point: a solution row of the method at that strength.
         files: ``plan`` and ``solutions`` for a plan or a declared program, and ``decoder`` if it
-            is solved anew; ``directions`` for a fixed direction; ``path``, ``probe`` and
-            ``decoder`` for a registered program.
+            is solved anew; ``adapter`` and ``adapter_config`` for LoRA; ``directions`` for a fixed
+            direction; ``path``, ``probe`` and ``decoder`` for a registered program.
         site: where the experiment steers.
         target_class: that it steers to.
         device: of the model.
@@ -138,6 +139,8 @@ def strength_on_new_inputs(
         StorageError: if a file is missing or damaged.
     """
     method = str(point["method"])
+    if method == LORA:
+        return _of_adapter(point, files, positions)
     if "plan" in files:
         return _of_plan(method, point, files, device, positions)
     if is_program(method):
@@ -146,6 +149,19 @@ def strength_on_new_inputs(
     vector = float(point["strength"]) * unit * direction.vector
     used = None if direction.features is None else len(direction.features)
     return _same_for_all(f"alpha {point['strength']:g}", {site: vector}, used, positions)
+
+
+def _of_adapter(point: pd.Series, files: Mapping[str, str], positions: Positions) -> Strength:
+    """Return a strength of an adapter, which acts on all inputs alike."""
+    adapter = read_adapter(files["adapter"], files["adapter_config"])
+    scale = float(point["strength"])
+
+    def steer(residuals: Residuals) -> SteeredInputs:
+        n = len(residuals)
+        acting = Intervention({}, positions, adapter.at(np.full(n, scale)))
+        return SteeredInputs(acting, None, [""] * n)
+
+    return Strength(f"scale {scale:g}", steer)
 
 
 def _same_for_all(

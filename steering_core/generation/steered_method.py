@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from steering_core.config.methods import PROMPTING, is_adaptive, program_of
+from steering_core.config.methods import LORA, PROMPTING, is_adaptive, program_of
 from steering_core.data.concept import read_concept
+from steering_core.generation.adapter import Adapter, read_adapter
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver, TokenSolver
 from steering_core.generation.adaptive_margins import MarginsSolver
 from steering_core.generation.gate import GatedPlan
@@ -155,8 +156,35 @@ class SteeredPrompt:
         return None
 
 
-#: What texts are generated under: a method, a CorrSteer plan, or a text before the prompt.
-Steered = SteeredMethod | SteeredPlan | SteeredPrompt
+class SteeredWeights:
+    """An adapter that changes the weights, at some scales.
+
+    Args:
+        rows: a row for each scale and input.
+        adapter: its weights.
+        prepend_bos: whether prompts begin with BOS.
+    """
+
+    def __init__(self, rows: PlanRows, adapter: Adapter, prepend_bos: bool):
+        self.method, self.prepend_bos = rows.method, prepend_bos
+        self.sites: list[Site] = []
+        self._rows, self._adapter = rows, adapter
+
+    def points(self) -> list[int]:
+        """Return the strength indices, ascending."""
+        return self._rows.points()
+
+    def at(self, strength_index: int, example_ids: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of a scale in the order of ``example_ids``."""
+        return self._rows.at(strength_index, example_ids)
+
+    def intervention(self, rows: pd.DataFrame) -> Intervention | None:
+        """Return the adapter on the rows, each at its scale."""
+        return Intervention({}, adapter=self._adapter.at(rows["strength"].to_numpy(dtype=float)))
+
+
+#: What texts are generated under: a method, a plan, a text before the prompt, or other weights.
+Steered = SteeredMethod | SteeredPlan | SteeredPrompt | SteeredWeights
 
 
 def persona_of(concept: str | Path, target_class: Literal[0, 1]) -> str:
@@ -185,9 +213,9 @@ def read_steered_method(
 
     Args:
         method: its name.
-        files: ``solutions`` and, for a plan, ``plan``; for prompting, ``concept``; for any other
-            method, as it needs them, ``directions``, ``path``, ``probe`` and ``decoder``. Other
-            names are ignored.
+        files: ``solutions`` and, for a plan, ``plan``; for prompting, ``concept``; for LoRA,
+            ``adapter`` and ``adapter_config``; for any other method, as it needs them,
+            ``directions``, ``path``, ``probe`` and ``decoder``. Other names are ignored.
         site: where to steer.
         positions: which prompt positions are steered besides every new token.
         target_class: that the method steers to.
@@ -201,6 +229,10 @@ def read_steered_method(
         rows = pd.read_parquet(files["solutions"], filters=[("method", "==", method)])
         prefix = persona_of(files["concept"], target_class)
         return SteeredPrompt(PlanRows(rows, {}), prefix, site.prepend_bos)
+    if method == LORA:
+        rows = pd.read_parquet(files["solutions"], filters=[("method", "==", method)])
+        adapter = read_adapter(files["adapter"], files["adapter_config"])
+        return SteeredWeights(PlanRows(rows, {}), adapter, site.prepend_bos)
     if "plan" in files:
         plan, solver = read_plan(files["solutions"], files["plan"], method), None
         if isinstance(plan, ProgramRows) and plan.solved_again:

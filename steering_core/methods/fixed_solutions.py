@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from steering_core.config.methods import BASELINE, PROMPTING
+from steering_core.config.methods import BASELINE, LORA, PROMPTING
 from steering_core.methods.base import ALPHA, Direction
 from steering_core.methods.solutions import GridPoint, solution_rows, with_split
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 
 def fixed_grid(method: str, settings: "Settings") -> list[GridPoint]:
-    """Return every strength of a fixed direction, or the one of prompting, in the order given."""
+    """Return every strength of a fixed direction, prompting or LoRA, in the order given."""
     if method == BASELINE:
         return [GridPoint(method, 0, ALPHA, 0.0)]
     if method == PROMPTING:
         return [GridPoint(method, 0, "instruction", 1.0)]
+    if method == LORA:
+        return _scales(settings.lora.scales)
     return [GridPoint(method, i, ALPHA, strength) for i, strength in enumerate(settings.strengths)]
 
 
@@ -91,14 +93,36 @@ def solve_prompting(examples: pd.DataFrame) -> pd.DataFrame:
     Args:
         examples: ``example_id`` and ``split`` of the n inputs.
     """
+    return _without_vector([GridPoint(PROMPTING, 0, "instruction", 1.0)], examples)
+
+
+def solve_lora(scales: Sequence[float], examples: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per (scale of the adapter, input); it adds no vector, so it has no size.
+
+    Args:
+        scales: what the adapter's change of the weights is multiplied by.
+        examples: ``example_id`` and ``split`` of the n inputs.
+    """
+    return _without_vector(_scales(scales), examples)
+
+
+def _scales(scales: Sequence[float]) -> list[GridPoint]:
+    return [GridPoint(LORA, i, "scale", scale) for i, scale in enumerate(scales)]
+
+
+def _without_vector(points: Sequence[GridPoint], examples: pd.DataFrame) -> pd.DataFrame:
     nothing = ("shortfall", "position", "objective", "dual_objective", "relative_gap")
-    rows = solution_rows(
-        GridPoint(PROMPTING, 0, "instruction", 1.0),
-        examples["example_id"].tolist(),
-        status="fixed",
-        **dict.fromkeys([*nothing, "dual_violation", "l0", "l1", "residual_norm"], np.nan),
-    )
-    return with_split([rows], examples)
+    sizes = ("dual_violation", "l0", "l1", "residual_norm")
+    frames = [
+        solution_rows(
+            point,
+            examples["example_id"].tolist(),
+            status="fixed",
+            **dict.fromkeys([*nothing, *sizes], np.nan),
+        )
+        for point in points
+    ]
+    return with_split(frames, examples)
 
 
 def solve_directions(

@@ -72,6 +72,7 @@ NEEDS = {
     "solve_declared": Needs(("rows_per_class",), other=_SAE),
     "solve_declared_prompts": Needs(("rows_per_class", "n_prompts"), other=_SAE),
     "estimate_fisher": Needs(("batch_tokens",), batch="batch_prompts", model=True),
+    "train_lora": Needs(("max_tokens",), other="lower lora.rank, or name fewer lora.modules"),
     "guard_direction": Needs(("batch_tokens", "max_tokens"), model=True),
     "likelihood_gradient": Needs(("batch_tokens", "max_tokens"), model=True),
     "dequantise": Needs(other="take a smaller model"),

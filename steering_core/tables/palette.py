@@ -38,6 +38,7 @@ PALETTE: dict[str, Style] = {
     "caa_repe": Style("#882255", "triangle-left"),
     "random_direction": Style("#8C8C8C", "triangle-right"),
     "prompting": Style("#B8860B", "stroke"),
+    "lora": Style("#7F3FBF", "square", 50),
     "no_steering": Style("#000000", _STAR),
 }
 _OTHER_COLOURS = ("#332288", "#117733", "#999933", "#AA4499", "#44AA99", "#661100", "#6699CC")

@@ -14,7 +14,7 @@ from snakemake_executor_plugin_slurm.utils import set_gres_string
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_STAGES = {
     *("cache_activations", "cache_prompts", "encode_features", "generate", "divergence", "judge"),
-    *("estimate_fisher", "likelihood_gradient", "guard_direction"),
+    *("estimate_fisher", "likelihood_gradient", "guard_direction", "train_lora"),
     *("corrsteer_select", "corrsteer_validate", "corrsteer_answer", "corrsteer_fine_tune"),
     *("corrsteer_sparse_methods", "corrsteer_elsewhere", "elsewhere_text"),
 }
@@ -56,7 +56,7 @@ def requests(request, tmp_path_factory):
             *(sys.executable, "-m", "snakemake", "--dry-run", "--directory", str(directory)),
             *("--workflow-profile", str(ROOT / "profiles" / "slurm")),
             *("results/demo/products.json", "results/gemma2b_mmlu/provenance.json"),
-            *("--config", f"device={request.param}", "methods=[no_steering,qp_optimal]"),
+            *("--config", f"device={request.param}", "methods=[no_steering,qp_optimal,lora]"),
             *("sparse_methods={methods: [qp_optimal]}", "fine_tuning={method: lora}"),
         ],
         cwd=ROOT,

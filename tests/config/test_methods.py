@@ -8,10 +8,13 @@ from steering_core.config.corrsteer_schema import SparseMethods
 from steering_core.config.methods import (
     BASELINE,
     CORRSTEER_METHODS,
+    DEFAULT_METHODS,
     FAMILY_SETTINGS,
+    LORA,
     METHODS,
     PROMPTING,
     REGISTER,
+    WITHOUT_VECTOR,
     families_of,
     family_of,
     is_program,
@@ -27,7 +30,7 @@ from steering_core.tables.palette import PALETTE, method_styles
 def test_families_are_the_programs_and_the_rest():
     assert set(FAMILY_SETTINGS) == {family_of(method) for method in METHODS}
     for method in METHODS:
-        other = "prompt" if method == PROMPTING else "directions"
+        other = {PROMPTING: "prompt", LORA: "adapter"}.get(method, "directions")
         assert family_of(method) == (program_of(method) if is_program(method) else other)
     with pytest.raises(ValueError, match="method: caa is in no family"):
         family_of("caa")
@@ -49,14 +52,19 @@ def test_only_configured_methods_are_solved_in_their_order():
 
 
 def test_both_halves_run_every_registered_method():
-    assert Settings().methods == list(METHODS)
+    # A training is asked for by name.
+    assert Settings().methods == list(DEFAULT_METHODS) == [m for m in METHODS if m != LORA]
     assert SparseMethods().methods == list(CORRSTEER_METHODS)
-    assert set(METHODS) - set(CORRSTEER_METHODS) == {BASELINE, PROMPTING}
+    assert set(METHODS) - set(CORRSTEER_METHODS) == {BASELINE, *WITHOUT_VECTOR}
 
 
 def test_every_registered_method_has_its_code_and_its_style():
     fixed = {name for name, method in REGISTER.items() if method.mode == "fixed"}
-    assert fixed == {*DIRECTIONS, PROMPTING} == {name for name in METHODS if not is_program(name)}
+    assert (
+        fixed
+        == {*DIRECTIONS, *WITHOUT_VECTOR}
+        == {name for name in METHODS if not is_program(name)}
+    )
     styles = method_styles(METHODS)
     assert list(styles) == list(PALETTE)  # each has colours of its own, and none is left over
     assert len({(style.colour, style.shape) for style in styles.values()}) == len(METHODS)

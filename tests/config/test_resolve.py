@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_config import COMPONENTS, PROBE, PUBLISHED, ROOT, at, small, with_program
 
-from steering_core.config.methods import METHODS
+from steering_core.config.methods import DEFAULT_METHODS
 from steering_core.config.paths import named_paths
 from steering_core.config.resolve import (
     gated_names,
@@ -38,7 +38,7 @@ def test_the_experiments_of_the_repository_resolve():
     assert overrides == {}
     for name in EXPERIMENTS:
         found = resolve(PUBLISHED, name)
-        assert found.settings.methods == list(METHODS)
+        assert found.settings.methods == list(DEFAULT_METHODS)
         assert found.settings.layer in (7, 14, 15, "auto")
         assert found.task.target_class == 1
 
@@ -134,7 +134,7 @@ def test_the_input_is_left_alone():
     assert raw == before
     assert first == second
     first.settings.methods.append("tampered")
-    assert resolve(raw, "e").settings.methods == list(METHODS)
+    assert resolve(raw, "e").settings.methods == list(DEFAULT_METHODS)
 
 
 @pytest.mark.parametrize("settings", [{"layer": 3}, {"layers": [3]}, {"layer": 3, "layers": [3]}])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_world import D_MODEL, concept, decoder, fit_data, inputs, probe
 
-from steering_core.config.methods import METHODS, PROMPTING, is_program
+from steering_core.config.methods import METHODS, WITHOUT_VECTOR, is_program
 from steering_core.config.schema import Settings
 from steering_core.errors import StorageError
 from steering_core.methods import (
@@ -183,7 +183,7 @@ def test_misuse_is_refused():
 def test_fixed_methods_are_those_configured():
     everything = fixed_methods(Settings(topk=4))
     configured = {m for m in METHODS if not is_program(m)}
-    assert {m.name for m in everything} == configured - {PROMPTING}  # it adds no direction
+    assert {m.name for m in everything} == configured - {*WITHOUT_VECTOR}  # they add no direction
     assert next(m for m in everything if m.name == "topk_features").k == 4
     some = fixed_methods(Settings(methods=["no_steering", "caa_repe", "qp_optimal"]))
     assert [m.name for m in some] == ["no_steering", "caa_repe"]
