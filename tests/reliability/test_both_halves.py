@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 import yaml
+from peft import PeftModel
 from tiny_demo import SIZES, copy_of, finished_demo, run
+from transformers import AutoModelForCausalLM
 
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.models.site import Site
@@ -90,9 +92,10 @@ def test_a_plan_of_praise_has_its_rows_in_the_demos_tables(tmp_path):
 
 def test_the_demo_looks_elsewhere_at_its_corpus_and_at_praise(tmp_path):
     directory = copy_of(finished_demo(), tmp_path / "demo")
-    methods = ["no_steering", "qp_optimal", "prompting"]
+    methods = ["no_steering", "qp_optimal", "prompting", "lora"]
     sizes = [size for size in SIZES if size.split("=")[0] not in ("methods", "elsewhere")]
     sizes += [f"methods=[{','.join(methods)}]", "selection_kl=1000"]
+    sizes += ["lora={rank: 2, epochs: 1, learning_rate: 0.01, scales: [1.0]}"]
     sizes += ["elsewhere=[text,praise]", "elsewhere_rows=12"]
     done = run(directory, "results/demo/products.json", forked=True, sizes=sizes)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -108,7 +111,14 @@ def test_the_demo_looks_elsewhere_at_its_corpus_and_at_praise(tmp_path):
     row = pd.read_csv(folder / "pareto.csv").query("method == 'prompting'").iloc[0]
     assert row["n_texts"] == 4 and row["kl_mean"] > 0 and row["strength_name"] == "instruction"
     assert np.isnan(row["prompt_residual_norm_mean"]) and np.isnan(row["prompt_l0_mean"])
-    assert "prompting" not in set(pd.read_csv(folder / "dose.csv")["method"])
+    # So has an adapter, which peft loads.
+    row = pd.read_csv(folder / "pareto.csv").query("method == 'lora'").iloc[0]
+    assert row["n_texts"] == 4 and row["kl_mean"] > 0 and row["strength_name"] == "scale"
+    assert np.isnan(row["prompt_residual_norm_mean"]) and np.isnan(row["residual_norm_mean"])
+    model = AutoModelForCausalLM.from_pretrained(folder / "language_model")
+    PeftModel.from_pretrained(model, folder / "lora")
+    without = {"prompting", "lora"}
+    assert not without & set(pd.read_csv(folder / "dose.csv")["method"])
     # One job for each probe keeps the table of each method; the page shows the picture.
     for probe in ("text", "praise"):
         for method in methods:
