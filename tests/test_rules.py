@@ -47,10 +47,10 @@ def test_provenance_names_every_script_behind_a_result(rules):
         if codes := rule.params.get("codes"):
             named |= set(codes(wildcards_of(rule)))
     files = ("layer_sweep", "layer_effect", "demo", "train_saes", "gguf", "gradients", "guards")
-    named |= set(rules.names["codes_of"](*files, "elsewhere", "ratings"))
+    named |= set(rules.names["codes_of"](*files, "lora", "elsewhere", "ratings"))
     # … of `layer: auto` and `layer: effect`, of the demo, of a model whose SAEs the rules train, of
-    # a GGUF file, of programs that need gradients, or concept files as guards, of the cost
-    # elsewhere, of a judge behind a server
+    # a GGUF file, of programs that need gradients or concept files as guards, of an adapter, of the
+    # cost elsewhere, of a judge behind a server
     beside = {
         "corrsteer_planted_feature.py",
         "tables_provenance.py",
