@@ -5,12 +5,12 @@ from steering_core.runtime.job import job
 with job(snakemake):
     from types import SimpleNamespace
 
-    from steering_core.corrsteer.fine_tune import fit_adapter
     from steering_core.data.examples import read_examples
     from steering_core.models.resources import fetched_model
     from steering_core.models.tokens import tokenize
     from steering_core.storage.arrays import save_arrays
     from steering_core.storage.files import read_json, write_json
+    from steering_core.training.fine_tuning import fit_adapter
 
     params, resources = snakemake.params, read_json(snakemake.input.resources)
     lm = fetched_model(params.model, resources, params.settings["device"])

@@ -1,1 +1,1 @@
-"""SAEs trained by the rules: which texts, the training itself, and what the SAEs are worth."""
+"""SAEs trained by the rules, their texts and worth; and the fine-tuning of language models."""

@@ -11,9 +11,10 @@ from steering_core.config.corrsteer_schema import FineTuning
 from steering_core.config.model import Model, SAESource
 from steering_core.corrsteer.answers import answer
 from steering_core.corrsteer.decoding import Decoding
-from steering_core.corrsteer.fine_tune import fine_tune, learning_rate, training_ids, warm_up
+from steering_core.corrsteer.fine_tune import fine_tune, learning_rate, training_ids
 from steering_core.errors import DataError
 from steering_core.models.language_model import load_language_model
+from steering_core.training.fine_tuning import warm_up
 
 HOW = Decoding(new_tokens=2, batch_rows=8)
 

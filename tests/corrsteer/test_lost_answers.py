@@ -11,7 +11,6 @@ from corrsteer_world import SITE, TinySAE, session_of, word_rows, words_task
 
 from steering_core.corrsteer.answers import answer, write_answers
 from steering_core.corrsteer.decoding import Decoding
-from steering_core.corrsteer.fine_tune import _train
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import Summary, paired
@@ -22,6 +21,7 @@ from steering_core.corrsteer.strategy import answer_choice, validate_layers
 from steering_core.errors import ModelError
 from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.generation.new_inputs import SteeredInputs, Strength
+from steering_core.training.fine_tuning import train
 
 HOW = Decoding(new_tokens=4, batch_rows=8, prepend_bos=True)
 ROWS = word_rows(12)
@@ -145,4 +145,4 @@ def test_the_unsteered_model_must_not_overflow(damaged):
 def test_fine_tuning_that_diverges_stops(tiny):
     model = copy.deepcopy(tiny.model).float().requires_grad_(True)
     with pytest.raises(ModelError, match=r"fine-tuning is nan at step 2 of 3.*learning_rate"):
-        _train(model, [([1, 5, 6, 2], 2)] * 3, 1e30, 0.0, tiny.device)
+        train(model, [([1, 5, 6, 2], 2)] * 3, 1e30, 0.0, tiny.device)

@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from steering_core.config.model import Model, SAESource
 from steering_core.config.schema import LoraSettings
-from steering_core.corrsteer.fine_tune import fit_adapter
 from steering_core.errors import DataError, ModelError, StorageError
 from steering_core.exports.rows import read_row
 from steering_core.generation.adapter import read_adapter
@@ -29,6 +28,7 @@ from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 from steering_core.storage.arrays import save_arrays
 from steering_core.storage.files import write_json
+from steering_core.training.fine_tuning import fit_adapter
 
 SITE = Site(1, "post", False, True)
 SCALES = [0.0, 0.5, 2.0]
