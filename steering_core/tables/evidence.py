@@ -106,6 +106,24 @@ def disagreements(differences: pd.DataFrame) -> list[str]:
     return found
 
 
+def undetectable_effect(differences: pd.DataFrame, effect: float | None, measure: str) -> list[str]:
+    """Say that the methods are compared at an effect that the run could not tell from none.
+
+    Args:
+        differences: the table ``differences``.
+        effect: at which the methods are compared; None or NaN if there is none.
+        measure: of the effect; only the ``rate`` has a smallest change that is detected.
+    """
+    smallest = _chosen(differences, BASELINE)["rate_detectable"].median()
+    if measure != "rate" or effect is None or not effect < smallest:
+        return []
+    return [
+        f"the effect at which costs are compared ({effect:.3g}) is smaller than the change that "
+        f"the run detects ({smallest:.3g}), so noise rules the multiples of KL: take more prompts "
+        "or draws, or set matched_effect"
+    ]
+
+
 def power_facts(differences: pd.DataFrame, sparse: str | None) -> dict[str, Any] | None:
     """Return what the run detects, and the sparse method beside the dense direction."""
     against = _chosen(differences, BASELINE)["rate_detectable"].dropna()

@@ -21,6 +21,7 @@ from steering_core.tables.evidence import (
     judge_sentences,
     power_facts,
     power_sentences,
+    undetectable_effect,
 )
 from steering_core.tables.few_features import (
     PUBLISHED,
@@ -346,6 +347,14 @@ def verdict(
             "sentences": [{"about": key, "text": text} for key, text in sentences if text],
             "distrust": [
                 *_of(tables.differences, disagreements),
+                *_of(
+                    tables.differences,
+                    partial(
+                        undetectable_effect,
+                        effect=main.first["effect"],
+                        measure=main.first["measure"],
+                    ),
+                ),
                 *_opposite(groups),
                 *_distrust(pareto, main, few),
                 *_of(tables.price, price_warnings),

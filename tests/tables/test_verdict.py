@@ -199,6 +199,15 @@ def test_a_difference_below_what_the_run_detects_is_undecided(tables, low, high,
     assert beside["rate_difference"] == difference and beside["rate_detectable"] == 0.1
 
 
+@pytest.mark.parametrize(("smallest", "warned"), [(0.9, True), (0.001, False)])
+def test_an_effect_below_what_the_run_detects_is_distrusted(tables, smallest, warned):
+    made = Tables(pareto(), tables[0], differences=differences(rate_detectable=smallest))
+    distrust = verdict(made, summary(*tables))["distrust"]
+    said = [text for text in distrust if "noise rules the multiples of KL" in text]
+    assert len(said) == warned
+    assert all("detects (0.9)" in text for text in said)
+
+
 def test_judges_that_disagree_are_distrusted(tables):
     judges = pd.DataFrame(
         {
