@@ -41,15 +41,17 @@ demo: $(STAMP)
 # SmolLM2 with SAEs that the rules train, and the page of what was found. Rows and judges come from the
 # hub, or from HF_ENDPOINT. The model is in the wheel. One job at a time trains the SAEs, with two
 # threads, since all of them wait for one pass over the texts. After that, jobs with a thread each, side
-# by side, are faster. REMARK stands at the top of the page.
+# by side, are faster. MORE adds experiments, as smollm2_price and smollm2_elsewhere. REMARK stands at
+# the top of the page.
 REAL_RUNS := smollm2_sst2_choice smollm2_xstest smollm2_harmbench smollm2_mmlu
 real: $(REAL)
 	$(BIN)/snakemake --cores $(CORES) results/models/smollm2/sparse_autoencoders.csv
 	STEERING_THREADS=1 $(BIN)/snakemake --cores $(CORES) --keep-going --set-threads $(ONE_THREAD) \
 		--resources gpu=1 mem_mb=64000 -- \
-		results/smollm2_sst2/products.json $(foreach run,$(REAL_RUNS),results/$(run)/corrsteer.csv)
+		$(foreach name,smollm2_sst2 $(MORE),results/$(name)/products.json) \
+		$(foreach run,$(REAL_RUNS),results/$(run)/corrsteer.csv)
 	$(BIN)/python -m steering_core.tables.results_page docs/results.md results/models/smollm2 \
-		results/smollm2_sst2 $(addprefix results/,$(REAL_RUNS)) $(if $(REMARK),--remark "$(REMARK)")
+		$(addprefix results/,smollm2_sst2 $(MORE) $(REAL_RUNS)) $(if $(REMARK),--remark "$(REMARK)")
 
 test: $(REAL)
 	$(BIN)/python -m pytest -n $(CORES) --no-loadscope-reorder

@@ -27,8 +27,8 @@ from steering_core.tables.stages import stage_costs
 KEPT = (
     *("pareto.csv", "corrsteer.csv", "sparse_autoencoders.csv"),
     *("verdict.json", "summary.csv", "matched.csv", "price.csv", "differences.csv", "judges.csv"),
-    *("norm_matched.csv", "sweep.csv", "features.csv"),
-    *("pareto.svg", "matched.svg", "price.svg"),
+    *("norm_matched.csv", "sweep.csv", "features.csv", "dose.csv", "elsewhere.csv"),
+    *("pareto.svg", "matched.svg", "price.svg", "dose.svg", "elsewhere.svg"),
 )
 #: One of these makes a folder one of results.
 _RESULTS = KEPT[:3]
@@ -37,6 +37,7 @@ _PICTURES = {
     "matched.svg": "What each method costs at the same effect",
     "price.svg": "What sparsity costs at the same effect",
     "pareto.svg": "Effect against cost at every strength",
+    "elsewhere.svg": "Effect against cost elsewhere",
 }
 _SAE_COLUMNS = (
     "layer",
@@ -146,6 +147,7 @@ def _experiment(own: Path, link: str, about: dict[str, Any]) -> dict[str, Any]:
         "distrust": [_cell(text) for text in verdict.get("distrust", [])],
         "rows": [_pareto_row(row, changes, judges) for _, row in chosen.iterrows()],
         "matched": _matched(_optional(own / "matched.csv")),
+        "elsewhere": _elsewhere(_optional(own / "elsewhere.csv")),
         "pictures": [
             (title, f"{link}/{name}") for name, title in _PICTURES.items() if (own / name).is_file()
         ],
@@ -189,11 +191,11 @@ def _pareto_row(row: pd.Series, changes: dict, judges: Sequence[str]) -> list[st
     ]
 
 
-def _change(row: pd.Series, stem: str) -> str:
-    value, low, high = row[stem], row[f"{stem}_ci_low"], row[f"{stem}_ci_high"]
+def _change(row: pd.Series, stem: str, ends: str = "_ci", form: str = ".2f") -> str:
+    value, low, high = (row[f"{stem}{end}"] for end in ("", f"{ends}_low", f"{ends}_high"))
     if pd.isna(value):
         return ""
-    return f"{value:+.2f}" + ("" if pd.isna(low) else f" [{low:+.2f}, {high:+.2f}]")
+    return f"{value:+{form}}" + ("" if pd.isna(low) else f" [{low:+{form}}, {high:+{form}}]")
 
 
 def _agreement(judged: pd.DataFrame) -> list[str]:
@@ -236,6 +238,32 @@ def _matched(table: pd.DataFrame) -> dict[str, Any] | None:
         "judge": first["judge"],
         "rows": rows,
         "n": len(own),
+    }
+
+
+def _elsewhere(table: pd.DataFrame) -> dict[str, Any] | None:
+    """Return what each method changes on other text and tasks, and what guards change of that."""
+    if table.empty:
+        return None
+    measured = list(dict.fromkeys(zip(table["probe"], table["measure"], strict=True)))
+    methods: dict[str, list[str]] = {}
+    guards: dict[str, list[str]] = {}
+    for name, own in table.groupby("method", sort=False):
+        cells = own.set_index(["probe", "measure"])
+        first = own.iloc[0]
+        start = [f"`{name}`", _cell(first["strength"]), _change(first, "effect", "")]
+        changes = [_change(cells.loc[key], "change", "", ".3f") for key in measured]
+        methods[name] = [*start, *changes]
+        if pd.notna(first["unguarded_method"]):
+            saved = [_change(cells.loc[key], "guard_change", "", ".3f") for key in measured]
+            guards[name] = [f"`{name}`", f"`{first['unguarded_method']}`", *saved]
+    unsteered = table.drop_duplicates(["probe", "measure"])
+    return {
+        "header": [f"{measure} ({probe})" for probe, measure in measured],
+        "unsteered": [_number(value) for value in unsteered["unsteered"]],
+        "counts": [f"{count:g}" for count in unsteered["n"]],
+        "rows": list(methods.values()),
+        "guards": list(guards.values()),
     }
 
 

@@ -121,6 +121,28 @@ def test_costs_at_the_same_effect(folder, tmp_path):
     assert cheap < text.index("| `caa` |  | dense | 0.1 [0.05, 0.2] |  |  | 9.0 |")
 
 
+def test_costs_elsewhere_and_what_guards_save(folder, tmp_path):
+    pareto().to_csv(folder / "pareto.csv", index=False)
+    row = {
+        **{"method": "caa", "strength": "α = 1", "effect": 0.3, "effect_low": 0.2},
+        **{"effect_high": 0.4, "probe": "text", "measure": "kl", "n": 50, "unsteered": 0.0},
+        **{"change": 0.12, "change_low": 0.1, "change_high": 0.14, "unguarded_method": None},
+        **dict.fromkeys(["guard_change", "guard_change_low", "guard_change_high"]),
+    }
+    right = {"probe": "mmlu", "measure": "accuracy", "unsteered": 0.5, "change": -0.02}
+    guarded = {"method": "guarded", "unguarded_method": "plain", "guard_change": -0.05}
+    rows = [row, row | right, row | guarded, row | right | guarded]
+    pd.DataFrame(rows).to_csv(folder / "elsewhere.csv", index=False)
+    write_page(tmp_path / "results.md", [folder])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "| method | strength | effect | kl (text) | accuracy (mmlu) |" in text
+    assert "| value without steering | | | 0 | 0.5 |" in text
+    cells = "+0.30 [+0.20, +0.40] | +0.120 [+0.100, +0.140] | -0.020 [+0.100, +0.140] |"
+    assert f"| `caa` | α = 1 | {cells}" in text
+    assert "| `guarded` | `plain` | -0.050 | -0.050 |" in text
+    assert (tmp_path / "results/e/elsewhere.csv").is_file()
+
+
 @pytest.mark.parametrize(
     ("warnings", "found"),
     [(None, "It rises beyond noise under `corrsteer_s`."), ("all say A", "This is no baseline")],
