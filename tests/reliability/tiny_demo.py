@@ -127,6 +127,7 @@ def new_directory(where: Path) -> Path:
     where.mkdir(parents=True, exist_ok=True)
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     config["corrsteer"] = CORRSTEER
+    del config["experiments"]["smollm2_elsewhere"]  # it asks tasks that are not here
     settings = config["experiments"]["demo"]["settings"]
     settings["programs"] = {
         name: {**settings["programs"][name], "tau": [1.0, 2.0]} for name in PROGRAMS
