@@ -107,7 +107,7 @@ def disagreements(differences: pd.DataFrame) -> list[str]:
 
 
 def undetectable_effect(differences: pd.DataFrame, effect: float | None, measure: str) -> list[str]:
-    """Say that the methods are compared at an effect that the run could not tell from none.
+    """Say that methods are compared at an effect that the run could not tell from none.
 
     Args:
         differences: the table ``differences``.
@@ -118,9 +118,8 @@ def undetectable_effect(differences: pd.DataFrame, effect: float | None, measure
     if measure != "rate" or effect is None or not effect < smallest:
         return []
     return [
-        f"the effect at which costs are compared ({effect:.3g}) is smaller than the change that "
-        f"the run detects ({smallest:.3g}), so noise rules the multiples of KL: take more prompts "
-        "or draws, or set matched_effect"
+        f"costs are compared at an effect ({effect:.3g}) that is smaller than the change that the "
+        f"run detects ({smallest:.3g}): take more prompts or draws, or set matched_effect"
     ]
 
 

@@ -203,9 +203,9 @@ def test_a_difference_below_what_the_run_detects_is_undecided(tables, low, high,
 def test_an_effect_below_what_the_run_detects_is_distrusted(tables, smallest, warned):
     made = Tables(pareto(), tables[0], differences=differences(rate_detectable=smallest))
     distrust = verdict(made, summary(*tables))["distrust"]
-    said = [text for text in distrust if "noise rules the multiples of KL" in text]
+    said = [text for text in distrust if "smaller than the change that the run detects" in text]
     assert len(said) == warned
-    assert all("detects (0.9)" in text for text in said)
+    assert all("detects (0.9):" in text for text in said)
 
 
 def test_judges_that_disagree_are_distrusted(tables):
