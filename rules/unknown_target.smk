@@ -21,8 +21,9 @@ rule unknown_target:
     log:
         "results/logs/{unknown}.log",
     wildcard_constraints:
-        unknown="(?!(?:{})$)[^/]+/[^/]+[.][a-z]+|[^/]+/exports/(?!(?:{})$)[^/]+".format(
+        unknown="(?!(?:{})$)[^/]+/[^/]+[.][a-z]+|(?!(?:{})/exports/(?:{})$)[^/]+/exports/[^/]+".format(
             "|".join(re.escape(f.split("/", 1)[1]) for made in MADE_FILES.values() for f in made),
+            "|".join(map(re.escape, EXPERIMENTS)),
             "(?:" + "|".join([*METHODS, *PLANS, *PROGRAMS, *GATED]) + r")(?:-\d+)?",
         ),
     conda:

@@ -52,7 +52,8 @@ def frontier_verdict(table: pd.DataFrame, method: str, strength_name: str | None
     differs = (cost < shown["kl_mean"]) | (rate > shown["classifier_rate_steered"])
     better = competing[no_worse & differs & ~asked[competing.index]]
     beats = (
-        better.assign(chosen=is_true(better["selected"]))
+        better.copy()
+        .assign(chosen=is_true(better["selected"]))
         .sort_values(
             ["chosen", "validation_classifier_rate", "kl_mean"], ascending=[False, False, True]
         )

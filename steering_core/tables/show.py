@@ -71,7 +71,7 @@ def summary(path: str | Path) -> str:
             f"{path}: {len(table)} rows; each method at the strength selected on validation prompts"
         )
     lacking = (quoted["n_texts"] < quoted["n_prompts"]) | (quoted["unsolved_positions"] > 0)
-    quoted = pd.concat([quoted[~lacking], quoted[lacking]])
+    quoted = pd.concat([quoted[~lacking], quoted[lacking]]).copy()  # in one piece
     shown = quoted.assign(
         point=quoted.apply(strength_label, axis=1),
         texts=[

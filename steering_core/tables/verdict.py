@@ -66,8 +66,10 @@ def summary_table(
     """
     effects, costs = (_headline(table) for table in (effect_curves, matched))
     key = ["method", "curve", "strength"]
-    points = pareto.assign(**curve_names(pareto)).merge(
-        effects[[*key, "effect", "effect_ci_low", "effect_ci_high"]], on=key, how="left"
+    points = (
+        pareto.copy()
+        .assign(**curve_names(pareto))
+        .merge(effects[[*key, "effect", "effect_ci_low", "effect_ci_high"]], on=key, how="left")
     )
     labels = pareto.apply(strength_label, axis=1).to_numpy()
     rows = []
