@@ -106,8 +106,10 @@ def disagreements(differences: pd.DataFrame) -> list[str]:
     return found
 
 
-def undetectable_effect(differences: pd.DataFrame, effect: float | None, measure: str) -> list[str]:
-    """Say that methods are compared at an effect that the run could not tell from none.
+def undetectable_effect(
+    differences: pd.DataFrame, effect: float | None, measure: str
+) -> float | None:
+    """Return the smallest change that the run detects, if the effect is below it; else None.
 
     Args:
         differences: the table ``differences``.
@@ -115,12 +117,8 @@ def undetectable_effect(differences: pd.DataFrame, effect: float | None, measure
         measure: of the effect; only the ``rate`` has a smallest change that is detected.
     """
     smallest = _chosen(differences, BASELINE)["rate_detectable"].median()
-    if measure != "rate" or effect is None or not effect < smallest:
-        return []
-    return [
-        f"costs are compared at an effect ({effect:.3g}) that is smaller than the change that the "
-        f"run detects ({smallest:.3g}): take more prompts or draws, or set matched_effect"
-    ]
+    below = measure == "rate" and effect is not None and effect < smallest
+    return float(smallest) if below else None
 
 
 def power_facts(differences: pd.DataFrame, sparse: str | None) -> dict[str, Any] | None:

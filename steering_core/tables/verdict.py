@@ -345,18 +345,10 @@ def verdict(
     return _plain(
         {
             **about,
-            "headline": headline(main),
+            "headline": headline(main) + _undetected(tables.differences, main.first),
             "sentences": [{"about": key, "text": text} for key, text in sentences if text],
             "distrust": [
                 *_of(tables.differences, disagreements),
-                *_of(
-                    tables.differences,
-                    partial(
-                        undetectable_effect,
-                        effect=main.first["effect"],
-                        measure=main.first["measure"],
-                    ),
-                ),
                 *_opposite(groups),
                 *_distrust(pareto, main, few),
                 *_of(tables.price, price_warnings),
@@ -385,6 +377,19 @@ def verdict(
 
 def _of(table: pd.DataFrame | None, sentences: Callable[[pd.DataFrame], list[str]]) -> list[str]:
     return [] if table is None else sentences(table)
+
+
+def _undetected(differences: pd.DataFrame | None, first: pd.Series) -> str:
+    """Return what the headline adds if the run could not tell the matched effect from none."""
+    if differences is None:
+        return ""
+    smallest = undetectable_effect(differences, first["effect"], first["measure"])
+    if smallest is None:
+        return ""
+    return (
+        f" Changes below {smallest:.3g} can be missed by this run, so costs at this one rest on "
+        "stronger steering: take more prompts or draws, or set matched_effect."
+    )
 
 
 def _opposite(groups: list[_Compared]) -> list[str]:
