@@ -37,7 +37,7 @@ PALETTE: dict[str, Style] = {
     "caa_contrastive": Style("#56B4E9", "triangle-down"),
     "caa_repe": Style("#882255", "triangle-left"),
     "random_direction": Style("#8C8C8C", "triangle-right"),
-    "prompting": Style("#B8860B", "stroke"),
+    "prompting": Style("#B8860B", "wedge"),
     "lora": Style("#7F3FBF", "square", 50),
     "no_steering": Style("#000000", _STAR),
 }
