@@ -387,8 +387,8 @@ def _undetected(differences: pd.DataFrame | None, first: pd.Series) -> str:
     if smallest is None:
         return ""
     return (
-        f" Changes below {smallest:.3g} can be missed by this run, so costs at this one rest on "
-        "stronger steering: take more prompts or draws, or set matched_effect."
+        f" This change is smaller than what the run detects ({smallest:.3g}): take more prompts or "
+        "draws, or set matched_effect."
     )
 
 

@@ -203,8 +203,8 @@ def test_a_difference_below_what_the_run_detects_is_undecided(tables, low, high,
 def test_the_headline_says_that_its_effect_is_below_what_the_run_detects(tables, smallest, warned):
     made = Tables(pareto(), tables[0], differences=differences(rate_detectable=smallest))
     headline = verdict(made, summary(*tables))["headline"]
-    assert ("Changes below 0.9 can be missed by this run" in headline) == warned
-    assert ("can be missed" in headline) == warned
+    assert ("smaller than what the run detects (0.9)" in headline) == warned
+    assert ("what the run detects" in headline) == warned
 
 
 def test_judges_that_disagree_are_distrusted(tables):
