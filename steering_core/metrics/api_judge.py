@@ -61,6 +61,9 @@ _LEVELS = {
     ),
 }
 
+#: What is asked after an answer without a rating.
+_AGAIN = "Write one line only: 'Rating: ' and 0, 1 or 2."
+
 _ANSWER = re.compile(r"^\W*rating\W*([0-2])\W*$", re.IGNORECASE)
 
 #: Seconds before a call is made again that the server could not answer: the first, then doubled.
@@ -259,27 +262,30 @@ class Rater:
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     def _ask(self, client: httpx.Client, question: str) -> None:
-        """Ask until there is a rating or the budget is spent, and store the answer."""
-        messages = [{"role": "user", "content": question}]
-        reply, asked = self._call(client, messages), 1
-        while (rating := read_rating(reply["text"])) is None and asked < self.endpoint.attempts:
-            again = "Write one line only: 'Rating: ' and 0, 1 or 2."
+        """Ask until there is a rating or the budget is spent, and store all answers."""
+        first, budget = {"role": "user", "content": question}, self.endpoint.attempts
+        reply = self._call(client, [first])
+        answers = [reply["text"]]
+        while (rating := read_rating(answers[-1])) is None and len(answers) < budget:
             messages = [
-                messages[0],
-                {"role": "assistant", "content": reply["text"]},
-                {"role": "user", "content": again},
+                first,
+                {"role": "assistant", "content": answers[-1]},
+                {"role": "user", "content": _AGAIN},
             ]
-            reply, asked = self._call(client, messages), asked + 1
+            reply = self._call(client, messages)
+            answers.append(reply["text"])
         write_json(
             self._file(question),
             {
                 "url": self.endpoint.url,
                 "question": question,
+                "again": _AGAIN if len(answers) > 1 else None,
+                "answers": answers,
                 "rating": rating,
-                "raw": reply["text"],
+                "raw": answers[-1],
                 "model": reply["model"],
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "asked": asked,
+                "asked": len(answers),
             },
         )
 

@@ -110,6 +110,10 @@ def test_an_answer_without_a_number_is_asked_for_one(serve, tmp_path: Path):
     rated = Rater(endpoint(server), tmp_path).rate(["joy"], ["concept"])
     assert rated["rating"].tolist() == [1] and rated["asked"].tolist() == [2]
     assert [m["role"] for m in server.bodies[1]["messages"]] == ["user", "assistant", "user"]
+    (file,) = tmp_path.rglob("*.json")
+    kept = json.loads(file.read_text())
+    assert kept["answers"] == ["It is lovely.", "Rating: 1"] and kept["raw"] == "Rating: 1"
+    assert kept["again"] == server.bodies[1]["messages"][2]["content"]
 
 
 def test_an_empty_text_is_not_sent(serve, tmp_path: Path):
