@@ -55,7 +55,7 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
     found = {}
     for name, entry in _entries(section).items():
         if name in raw.get("experiments", {}):
-            raise ConfigError(f"corrsteer: {name} is also the name of an experiment.")
+            raise ConfigError(f"corrsteer: {name} also stands under `experiments`: rename one.")
         found[name] = _resolve_corrsteer(section, overrides, name, entry)
     found |= _ablations(section, overrides, found)
     for experiment in found.values():
@@ -105,7 +105,7 @@ def _entries(section: CorrSteerSection) -> dict[str, ExperimentEntry]:
         if (entry.model, entry.task) != (pair.model, pair.task):
             raise ConfigError(
                 f"corrsteer.experiments.{name}: the name is taken by the model {pair.model} "
-                f"on the task {pair.task}."
+                f"on the task {pair.task}: choose another name."
             )
     return {**entries, **section.experiments}
 
@@ -169,7 +169,8 @@ def _ablations(
             name = f"{pair}_{ablation}"
             if name in known or name in found:
                 raise ConfigError(
-                    f"corrsteer.ablations.{ablation}: {name} is also the name of an experiment."
+                    f"corrsteer.ablations.{ablation}: {name} is also the name of an experiment: "
+                    "rename one of the two."
                 )
             own = section.experiments.get(pair)
             made = ExperimentEntry(model=section.tables_model, task=task)
@@ -210,7 +211,10 @@ def _check_sparse_methods(experiment: CorrSteerExperiment) -> None:
         )
     arm = arms[methods.arm]
     if arm.space != "features" or not arm.selects:
-        raise ConfigError(f"{where}: {methods.arm!r} selects no SAE features here.")
+        raise ConfigError(
+            f"{where}: {methods.arm!r} selects no SAE features in this experiment: name an arm "
+            "that does, or set sparse_methods.methods to [] to run none."
+        )
 
 
 def elsewhere_runs(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:

@@ -69,7 +69,8 @@ def check_guards(raw: dict[str, Any], experiment: ParetoExperiment) -> None:
             theirs = resolve(raw, other)
             if _model_of(theirs) != _model_of(experiment):
                 raise ConfigError(
-                    f"{where}: {other} runs another model, so its probe means nothing"
+                    f"{where}: {other} runs another model, so its probe means nothing here: name "
+                    f"an experiment on the model of {experiment.name}"
                 )
             layers = {experiment.settings.layer, theirs.settings.layer} - {"auto"}
             if len(layers) > 1:

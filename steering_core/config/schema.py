@@ -111,7 +111,7 @@ class DeclaredProgram(Closed):
             if (self.program, self.mode, len(self.directions)) != ("qp", "uniform", 1):
                 raise ValueError("features is for a qp with mode: uniform and one direction")
             if self.guards:
-                raise ValueError("features is for programs without guards: they leave the path")
+                raise ValueError("features cannot be used with guards: leave one of them out")
             needed = None
         for name in ("qp_lambda", "epsilon"):
             if (getattr(self, name) is not None) != (name == needed):
@@ -128,7 +128,7 @@ class DeclaredProgram(Closed):
         if isinstance(self.concept_direction, list):
             found = _distinct(self.concept_direction)
             if not found:
-                raise ValueError("concept_direction: names no direction")
+                raise ValueError("concept_direction: names no direction: list at least one")
         return self
 
     @property

@@ -118,6 +118,9 @@ def option_tokens(tokenizer: PreTrainedTokenizerBase, letters: Sequence[str]) ->
         forms = tokenizer([letter, f" {letter}"], add_special_tokens=False)["input_ids"]
         single = {ids[0] for ids in forms if len(ids) == 1} - {tokenizer.unk_token_id}
         if not single:
-            raise ModelError(f"restrict_options: {letter!r} is not one token of this model.")
+            raise ModelError(
+                f"restrict_options: {letter!r} is not one token of this model: set "
+                "restrict_options to false."
+            )
         found += sorted(single)
     return found

@@ -69,7 +69,10 @@ def build_prompts(
     """
     chat = uses_chat_template(options.chat_template, tokenizer)
     if len(shots) != options.few_shot:
-        raise ConfigError(f"few_shot: {options.few_shot} examples are needed, not {len(shots)}.")
+        raise ConfigError(
+            f"few_shot: {options.few_shot} examples are asked for, and there are {len(shots)}: "
+            "lower few_shot, or use more rows."
+        )
     before = task.chain_of_thought if options.chain_of_thought else ""
     for shot in shots.itertuples():
         before += shot.prompt + joined(shot.prompt, shot.worked) + BETWEEN_SHOTS
@@ -382,7 +385,10 @@ def read_answered(path: str | Path, split: str, answers: str | Path) -> pd.DataF
     success = pd.read_parquet(answers, columns=["example_id", "success"])
     found = rows.merge(success, on="example_id", validate="one_to_one")
     if len(found) != len(rows):
-        raise DataError(f"{len(rows) - len(found)} of {len(rows)} {split} rows have no answer.")
+        raise DataError(
+            f"{len(rows) - len(found)} of {len(rows)} {split} rows have no answer in {answers}: "
+            "delete it and run again."
+        )
     return found
 
 

@@ -117,7 +117,9 @@ def result_table(
         tables = {}
         for seed, answers in runs.items():
             if UNSTEERED not in answers:
-                raise DataError(f"seed {seed} has no unsteered answers to compare with.")
+                raise DataError(
+                    f"seed {seed} has no unsteered answers to compare with: run its stages again."
+                )
             tables[seed] = paired(answers[UNSTEERED], answers[method])
         parts = {str(seed): ({seed: table}, seed) for seed, table in tables.items()}
         for name, (pairs, seed) in {**parts, "all": (tables, 0)}.items():
@@ -140,7 +142,10 @@ def paired(baseline: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     positions = positions_after(baseline["example_id"].tolist(), answers["example_id"].tolist())
     left, right = baseline.reset_index(drop=True), answers.iloc[positions].reset_index(drop=True)
     if not (left["prompt"] == right["prompt"]).all():
-        raise DataError("the baseline has other prompts: run it with the same options.")
+        raise DataError(
+            "steered and unsteered answers are to different prompts: answer both with the same "
+            "settings."
+        )
     pairs = left[["example_id", "prompt", "gold", "n_options"]].copy()
     pairs["before"], pairs["after"] = left["text"], right["text"]
     for name in ("answer", "success"):

@@ -60,7 +60,10 @@ def build_examples(
             log.warning("%d of %d rows are too long: dropped", long.sum(), len(rows))
         rows = rows[~long].reset_index(drop=True)
         if rows["label"].nunique() < 2:
-            raise DataError(f"max_tokens: {settings.max_tokens} drops every row of a class.")
+            raise DataError(
+                f"max_tokens: {settings.max_tokens} drops every row of a class. Raise it, or set "
+                "long_texts to truncate."
+            )
     available = rows["label"].value_counts()
     rows = subsample(rows, settings.rows_per_class, settings.seed)
     rows["split"] = assign_splits(rows, settings, available)
@@ -104,7 +107,10 @@ def _within_limits(rows: pd.DataFrame, settings: "Settings") -> pd.DataFrame:
     """Return rows with the columns of ``SCHEMA``; texts above ``max_tokens`` are cut or refused."""
     if not rows["n_tokens"].all():
         empty = rows.loc[rows["n_tokens"].idxmin()]
-        raise DataError(f"{empty['example_id']} has no tokens: {clipped(empty['text'])}")
+        raise DataError(
+            f"{empty['example_id']} has no tokens: {clipped(empty['text'])}: change or remove "
+            "this text."
+        )
     rows["truncated"] = rows["n_tokens"] > settings.max_tokens
     if rows["truncated"].any():
         worst = rows.loc[rows["n_tokens"].idxmax()]
@@ -164,7 +170,10 @@ def _without_concept_texts(
         )
     rows = rows[roles.isna().to_numpy()].reset_index(drop=True)
     if rows["label"].nunique() < 2:
-        raise DataError("every row of a class is also a text of the concept file.")
+        raise DataError(
+            "every row of a class is also a text of the concept file: use a larger dataset, or "
+            "write other texts in the concept file."
+        )
     return rows, dropped
 
 

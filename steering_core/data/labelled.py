@@ -108,9 +108,15 @@ def _cut(label: pd.Series, task: Task) -> pd.Series:
     try:
         scores = pd.to_numeric(label.astype(object))
     except (ValueError, TypeError) as error:
-        raise DataError(f"label: {task.label} is no score to cut: {error}") from error
+        raise DataError(
+            f"label: {task.label} is no score to cut: {error}. `threshold` needs a number in every "
+            "row; for classes, set `positive_label` instead."
+        ) from error
     if scores.isna().any():  # the text "nan"
-        raise DataError(f"label: {task.label} is no score to cut: row {scores.isna().argmax()}")
+        raise DataError(
+            f"label: {task.label} is no score to cut: row {scores.isna().argmax()} (counted from "
+            "0) has no number. Fill it in, or remove the row."
+        )
     return (scores >= task.threshold).astype(np.int64)
 
 

@@ -324,7 +324,10 @@ class _Passes:
         self.where = torch.ones(tuple(shape), dtype=torch.bool, device=device)
         if not cached:  # without a cache, the prompt runs again in front of the new tokens
             if self._prompt is None or len(self._prompt) != shape[0]:
-                raise ModelError("a pass has other rows than the prompt that it goes on from.")
+                raise ModelError(
+                    "a forward pass without a cache has another number of texts than its prompt: "
+                    "call generate for each batch by itself."
+                )
             self.where[:, : self._prompt.shape[1]] = self._prompt
 
     def _begin_prompt(

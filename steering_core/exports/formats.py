@@ -58,7 +58,8 @@ def _by_block(one: LoadedIntervention) -> dict[int, Float[np.ndarray, " d_model"
     for site, what in one.at.items():
         if not isinstance(what, FixedVector):
             raise UnsayableError(
-                "a program has another vector for each prompt or token, so it has no one."
+                "the method has another vector for each prompt or token, and the format holds "
+                "one for all."
             )
         block = block_of(site)
         blocks[block] = blocks.get(block, 0.0) + np.asarray(what.vector, dtype=np.float64)
@@ -182,7 +183,9 @@ def write_hotwire(one: LoadedIntervention, directory: Path) -> str:
     """Write the ``vllm_xargs`` of hotwire. Its table of vectors is not written."""
     blocks = block_vectors(one)
     if len(blocks) > 1:
-        raise UnsayableError("a request of hotwire names one layer.")
+        raise UnsayableError(
+            "a request of hotwire names one layer, and this method steers several."
+        )
     (layer,) = blocks
     request = {"id": one.facts["method"], "layer": layer, "scale": 1.0, "decode_only": False}
     name = "hotwire.json"
@@ -195,7 +198,9 @@ def write_lm_eval(one: LoadedIntervention, directory: Path) -> str:
     _refuse_gate(one)
     sae, features = one.facts["sae"], one.facts["features"]
     if not features:
-        raise UnsayableError("its CSV names SAE features, and this intervention has no fixed ones.")
+        raise UnsayableError(
+            "its CSV names SAE features, and this vector is not made of fixed ones."
+        )
     if len(features) > 1 or len(one.at) > 1:
         raise UnsayableError(
             "it keeps one feature per hookpoint, the last; this intervention has "
@@ -223,7 +228,9 @@ def write_neuronpedia(one: LoadedIntervention, directory: Path) -> str:
     facts = one.facts
     blocks = block_vectors_or_input(one)
     if len(blocks) > 1:
-        raise UnsayableError("a vector of Neuronpedia is of one layer.")
+        raise UnsayableError(
+            "a vector of Neuronpedia is of one layer, and this method steers several."
+        )
     ((layer, vector),) = blocks.items()
     if layer >= facts["model"]["n_layers"]:
         raise UnsayableError("it adds vectors before blocks, and this one is after the last.")

@@ -106,7 +106,10 @@ def module_named(lm: LanguageModel, name: str) -> torch.nn.Module:
     try:
         return lm.model.get_submodule(name)
     except AttributeError as error:
-        raise ModelError(f"the adapter changes {name}, which the model does not have.") from error
+        raise ModelError(
+            f"the adapter changes {name}, which the model does not have: it belongs to another "
+            "model."
+        ) from error
 
 
 @dataclass(eq=False)

@@ -195,7 +195,10 @@ def likelihood_gradient(
     long = [i for i, row in enumerate(rows) if len(row) > front + 1]
     target = np.asarray(target, dtype=bool)[long]
     if min(target.sum(), (~target).sum()) < 2:
-        raise DataError("likelihood_gradient needs two texts of two tokens of either class")
+        raise DataError(
+            "likelihood_gradient needs, in each class, two training texts of at least two tokens: "
+            "raise rows_per_class, or choose another concept_direction"
+        )
     found = np.zeros((len(long), lm.shape.d_model))
     with counter(len(long), "gradients of log p") as tick:
         for chosen, padded in padded_batches(

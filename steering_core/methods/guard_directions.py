@@ -64,7 +64,9 @@ def guards_of(
         for direction, name in zip(found, called, strict=True):
             spread = float((centred @ direction).std())
             if not spread > 0:
-                raise DataError(f"guard {name}: all training rows have the same projection on it")
+                raise DataError(
+                    f"guard {name}: all training rows have the same projection on it: leave it out"
+                )
             directions.append(direction / spread)
             kappa.append(float(guard["kappa"]))
             names.append(name)
@@ -102,7 +104,8 @@ def _components(
     rank = int((size > 1e-10 * size[0]).sum())
     if count > rank:
         raise DataError(
-            f"guards: {count} principal components are asked for, and the training rows have {rank}"
+            f"guards: {count} principal components are asked for, and the training rows have "
+            f"{rank}: lower count"
         )
     return rows[:count]
 

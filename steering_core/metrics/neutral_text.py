@@ -98,7 +98,9 @@ def read_neutral_texts(
         if len(found) >= rows:
             break
     if not found:
-        raise DataError(f"elsewhere_text: {source.dataset} has no text of {SHORTEST} tokens")
+        raise DataError(
+            f"elsewhere_text: {source.dataset} has no text of {SHORTEST} tokens: name longer texts"
+        )
     if len(found) < rows:
         log.warning("%d neutral texts, not %d: there are no more", len(found), rows)
     chosen = pd.DataFrame(found[:rows], columns=["example_id", "text"])

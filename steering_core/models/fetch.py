@@ -97,9 +97,13 @@ def describe(
     if max_tokens is None:
         max_tokens = shape.context - new_tokens
     if max_tokens > shape.context:
-        raise ConfigError(f"max_tokens: {max_tokens} exceeds the context {shape.context}.")
+        raise ConfigError(
+            f"max_tokens: {max_tokens} exceeds the context {shape.context}: lower it."
+        )
     if new_tokens >= shape.context:
-        raise ConfigError(f"new_tokens: {new_tokens} exceeds the context {shape.context}.")
+        raise ConfigError(
+            f"new_tokens: {new_tokens} exceeds the context {shape.context}: lower it."
+        )
     if texts_are_continued and max_tokens + new_tokens > shape.context:
         raise ConfigError(
             f"max_tokens {max_tokens} and {new_tokens} new tokens exceed the context "

@@ -132,7 +132,10 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(model.id, revision=model.revision)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
-            raise ModelError(f"{model.id}: the tokenizer has neither a pad nor an end token.")
+            raise ModelError(
+                f"{model.id}: the tokenizer has neither a pad nor an end token: name one in its "
+                "tokenizer_config.json (in a local copy of the model)."
+            )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -185,7 +188,10 @@ def model_shape(config: PretrainedConfig, name: str) -> ModelShape:
     sizes = ("num_hidden_layers", "hidden_size")
     missing = [size for size in sizes if not isinstance(getattr(text, size, None), int)]
     if missing:
-        raise ModelError(f"{name}: the configuration of {config.model_type} has no {missing[0]}.")
+        raise ModelError(
+            f"{name}: the configuration of {config.model_type} has no {missing[0]}. Choose "
+            "another model."
+        )
     blocks_path = find_blocks(model, name)
     check_stream(model, blocks_path, name)
     return ModelShape(

@@ -29,7 +29,10 @@ def pinned_model(model: Model, resources: dict[str, Any]) -> Model:
     # A revision of the hub names its content; a directory has to be looked at.
     if revision.startswith("sha256:"):
         if not Path(model.id).is_dir():
-            raise ModelError(f"{model.id} was a local directory when it was fetched and is gone.")
+            raise ModelError(
+                f"{model.id} was a local directory when it was fetched and is gone: put it back, "
+                "or correct `id`."
+            )
         if named_digest(model.id) != revision:
             raise changed(model.id)
     dtype = resources["model"]["dtype"] if model.dtype == "auto" else model.dtype

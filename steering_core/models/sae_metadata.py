@@ -187,7 +187,7 @@ def check_kind(config: dict[str, Any], name: str) -> None:
     if written is not None and written != metadata["hook_name"]:
         raise ModelError(
             f"{name} reads {metadata['hook_name']} and writes {written}: {_WRITES_ELSEWHERE}. "
-            "Choose an SAE."
+            "Choose an SAE that writes where it reads."
         )
 
 

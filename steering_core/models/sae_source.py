@@ -92,7 +92,10 @@ def sae_id(source: SAESource, layer: int) -> str:
         return template.format(layer=layer)
     if isinstance(source.l0, list):
         if layer >= len(source.l0):
-            raise ConfigError(f"sae.l0 has {len(source.l0)} numbers, none for layer {layer}.")
+            raise ConfigError(
+                f"sae.l0 has {len(source.l0)} numbers, none for layer {layer}: give one for each "
+                "layer from 0 on."
+            )
         return template.format(layer=layer, l0=source.l0[layer])
     before, _, after = template.partition("{l0}")
     pattern = (
@@ -337,7 +340,10 @@ def pinned_sae(model: Model, resources: dict[str, Any]) -> SAESource:
         try:
             found = local_sae_revision(source, resources["layers"])
         except FileNotFoundError as error:
-            raise ModelError(f"{source.path}: the SAE is gone since it was fetched.") from error
+            raise ModelError(
+                f"{source.path}: the SAE is gone since it was fetched: put it back, or correct "
+                "`path`."
+            ) from error
         if found != expected:
             raise changed(str(source.path))
         return source

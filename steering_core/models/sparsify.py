@@ -45,12 +45,13 @@ def as_sae_lens(raw: dict[str, Any], folder: str, name: str) -> dict[str, Any]:
         if raw.get(key):
             raise ModelError(
                 f"{name}: {key} is set in cfg.json, so its decoder writes to another place than "
-                "its encoder reads: choose an SAE."
+                "its encoder reads: choose an SAE that writes where it reads."
             )
     activation = raw.get("activation", "topk")
     if activation != "topk":
         raise ModelError(
-            f"{name}: its activation is {activation!r}, and of sparsify's only topk was tried here."
+            f"{name}: its activation is {activation!r}. Of sparsify's SAEs only those with topk "
+            "are read here: choose one of these."
         )
     missing = [key for key in ("d_in", "k") if not _size(raw.get(key))]
     if not _size(raw.get("num_latents") or raw.get("expansion_factor")):

@@ -42,8 +42,8 @@ def finished(
             gridColor="#eeeeee",
             labelColor=INK,
             titleColor=INK,
+            labelFlush=False,  # else the first and the last label stand beside their ticks
         )
-        .configure_axisY(labelFlush=True)
         .configure_title(
             fontSize=14, anchor="start", color=INK, subtitleFontSize=12, subtitleColor=QUIET
         )

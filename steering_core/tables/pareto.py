@@ -125,7 +125,7 @@ def pareto_table(subject: Subject, measured: Measured, settings: "Settings") -> 
     base = measured.texts[measured.texts["method"] == BASELINE]
     boot = {"n_resamples": settings.bootstrap_resamples, "seed": settings.seed}
     rows = [
-        _row(subject, measured, base, method, index, boot)
+        _row(subject, measured, base, method, index, boot, draws=settings.draws)
         for method in settings.methods
         for index in _strengths(measured.solutions, method)
     ]
@@ -189,6 +189,8 @@ def _row(
     method: str,
     index: int,
     boot: dict[str, int],
+    *,
+    draws: int,
 ) -> dict[str, Any]:
     solutions, effects, texts = (
         frame[(frame["method"] == method) & (frame["strength_index"] == index)]
@@ -225,7 +227,8 @@ def _row(
             f"{lost} of {row['n_prompts']} prompts have no text or no KL: logits NaN or infinite"
         )
     if row["n_empty"]:
-        warnings.append(f"{row['n_empty']} of {row['n_texts']} texts have no word: in no class")
+        made = row["n_texts"] * draws  # `n_texts` counts prompts
+        warnings.append(f"texts without a word, which are in no class: {row['n_empty']} of {made}")
     if program:
         for status, count in solutions["status"].value_counts().items():
             if status not in SOLVED:

@@ -20,7 +20,13 @@ from steering_core.config.methods import BASELINE
 from steering_core.errors import StorageError
 from steering_core.storage.files import read_json, write_text
 from steering_core.tables.caveats import warnings_in
-from steering_core.tables.frontier_verdict import is_true, readable_strength, strength_label
+from steering_core.tables.frontier_verdict import (
+    is_true,
+    readable_held,
+    readable_label,
+    readable_strength,
+    strength_label,
+)
 from steering_core.tables.stages import stage_costs
 
 #: Copied beside the page, of those that are there: the tables of results first.
@@ -149,10 +155,17 @@ def _experiment(own: Path, link: str, about: dict[str, Any]) -> dict[str, Any]:
         "matched": _matched(_optional(own / "matched.csv")),
         "elsewhere": _elsewhere(_optional(own / "elsewhere.csv")),
         "pictures": [
-            (title, f"{link}/{name}") for name, title in _PICTURES.items() if (own / name).is_file()
+            (title, f"{link}/{name}")
+            for name, title in _PICTURES.items()
+            if (own / name).is_file() and not _shows_nothing(own, name)
         ],
         "no": _experiment_failures(first["experiment"], methods, chosen, changes, judges),
     }
+
+
+def _shows_nothing(own: Path, picture: str) -> bool:
+    """Whether a picture says that there is nothing to draw, as without counts of features."""
+    return picture == "price.svg" and _optional(own / "price.csv").empty
 
 
 def _key(row: pd.Series) -> tuple[str, str]:
@@ -223,7 +236,7 @@ def _matched(table: pd.DataFrame) -> dict[str, Any] | None:
     rows = [
         [
             f"`{row['method']}`",
-            _cell(str(row["curve"]).partition(" at ")[2]),
+            _cell(readable_held(str(row["curve"]))),
             row["kind"],
             _interval(row["kl"], row["kl_ci_low"], row["kl_ci_high"]),
             _interval(row["kl_ratio"], row["kl_ratio_ci_low"], row["kl_ratio_ci_high"]),
@@ -251,7 +264,8 @@ def _elsewhere(table: pd.DataFrame) -> dict[str, Any] | None:
     for name, own in table.groupby("method", sort=False):
         cells = own.set_index(["probe", "measure"])
         first = own.iloc[0]
-        start = [f"`{name}`", _cell(first["strength"]), _change(first, "effect", "")]
+        strength = "" if pd.isna(first["strength"]) else readable_label(first["strength"])
+        start = [f"`{name}`", _cell(strength), _change(first, "effect", "")]
         changes = [_change(cells.loc[key], "change", "", ".3f") for key in measured]
         methods[name] = [*start, *changes]
         if pd.notna(first["unguarded_method"]):

@@ -245,11 +245,7 @@ def _by_judge(compared: _Compared) -> str | None:
     """Compare by a further judge or measure."""
     dense, sparse = compared.dense, compared.sparse
     if not (is_reached(dense) and is_reached(sparse)):
-        return (
-            f"By {compared.by}: {headline(compared)}"
-            if pd.notna(compared.first["effect"])
-            else None
-        )
+        return headline(compared) if pd.notna(compared.first["effect"]) else None
     return (
         f"By {compared.by}, at a change of {number(compared.first['effect'])}: "
         f"{made_of(sparse)} costs {number(sparse['kl_ratio'])} times the KL of {name_of(dense)} "

@@ -100,7 +100,9 @@ def fit_adapter(
     # Without BOS nothing predicts the first token.
     examples = [(ids, max(begins, 1)) for ids in texts if len(ids) > 1]
     if not examples:
-        raise DataError("lora: no training text of the target class has two tokens")
+        raise DataError(
+            "lora: no training text of the target class has two tokens: use longer texts"
+        )
     torch.manual_seed(seed)
     model = with_adapter(lm.model.float(), settings.rank, settings.modules)
     steps = in_order(examples, settings.epochs, seed)

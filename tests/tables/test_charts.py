@@ -9,7 +9,14 @@ import pytest
 import vl_convert
 from table_data import pareto_table, sweep_table
 
-from steering_core.tables.charts import label_layers, label_places, pixels, save_chart, spread_axis
+from steering_core.tables.charts import (
+    finished,
+    label_layers,
+    label_places,
+    pixels,
+    save_chart,
+    spread_axis,
+)
 from steering_core.tables.figures import sweep_figure
 from steering_core.tables.pareto_figure import pareto_figure
 
@@ -61,6 +68,30 @@ def test_other_suffix_is_an_error_and_writes_nothing(tmp_path) -> None:
     with pytest.raises(ValueError, match="svg, png, html"):
         save_chart(sweep_figure(sweep_table(), 15), tmp_path / "sweep.jpg")
     assert not list(tmp_path.iterdir())
+
+
+def test_every_label_stands_at_its_tick_and_inside_the_picture(tmp_path) -> None:
+    # Ticks at both ends of both axes; no title makes room beside the labels.
+    scale = alt.Scale(domain=[0, 1000], nice=False)
+    axes = [alt.X("x:Q", title=None, scale=scale), alt.Y("x:Q", title=None, scale=scale)]
+    points = alt.Chart(pd.DataFrame({"x": [0.0, 1000.0]})).mark_point().encode(*axes)
+    save_chart(finished(points.properties(width=300, height=300)), tmp_path / "a.svg")
+    svg = (tmp_path / "a.svg").read_text()
+
+    def places(part: str) -> list[np.ndarray]:
+        """Where the axes, x first, put their ticks or labels, in pixels."""
+        groups = re.findall(rf'class="mark-\w+ role-axis-{part}"(.*?)</g>', svg, re.DOTALL)
+        found = [re.findall(r"translate\(([-\d.]+),([-\d.]+)\)", group) for group in groups]
+        return [np.array(pairs, dtype=float) for pairs in found]
+
+    (x_ticks, y_ticks), (x_labels, y_labels) = places("tick"), places("label")
+    assert np.abs(x_labels[:, 0] - x_ticks[:, 0]).max() < 1
+    assert np.ptp(y_labels[:, 1] - y_ticks[:, 1]) < 1  # a baseline is below the middle of its label
+    assert svg.count(">1,000<") == 2
+    assert not re.search(r'text-anchor="(start|end)"[^>]*translate\([-\d.]+,16\)', svg)
+    width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
+    left, top = map(float, re.search(r"translate\(([\d.]+),([\d.]+)\)", svg).groups())
+    assert left + 300 + 15 < width and top + 300 + 16 < height and top > 6
 
 
 def test_narrow_values_get_a_linear_axis() -> None:

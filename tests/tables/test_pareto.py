@@ -257,8 +257,16 @@ def test_texts_without_a_word_are_counted_and_warned_of():
     assert table["n_empty"].tolist() == [1, 1, 0, 0, 0]
     # Of the prompts that the method continued: the third row has p0 alone, the fourth none.
     assert table["n_empty_base"].tolist() == [1, 1, 0, 0, 1]
-    assert table["warnings"][1] == "1 of 2 texts have no word: in no class"
-    assert "no word" not in table["warnings"][2]
+    assert table["warnings"][1] == "texts without a word, which are in no class: 1 of 2"
+    assert "without a word" not in table["warnings"][2]
+
+
+def test_texts_without_a_word_are_counted_among_all_draws():
+    changed = measured()
+    changed.texts["empty"] = changed.texts["empty"].where(changed.texts["example_id"].ne("p1"), 3.0)
+    table = pareto_table(SUBJECT, changed, SETTINGS.model_copy(update={"draws": 4}))
+    assert table["n_empty"][1] == 3
+    assert table["warnings"][1].startswith("texts without a word, which are in no class: 3 of 8")
 
 
 def test_a_row_with_a_lost_text_gets_a_warning_and_is_not_on_the_frontier():

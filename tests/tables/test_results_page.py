@@ -101,6 +101,16 @@ def test_what_both_judges_say_and_what_neither_sees(folder, tmp_path):
     assert "(results/e/pareto.svg)" in text and "(results/e/differences.csv)" in text
 
 
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_picture_of_no_prices_is_left_out(folder, tmp_path, n):
+    pareto().to_csv(folder / "pareto.csv", index=False)
+    pd.DataFrame({"program": ["counted"] * n}).to_csv(folder / "price.csv", index=False)
+    (folder / "price.svg").write_text("<svg/>")
+    write_page(tmp_path / "results.md", [folder])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert ("(results/e/price.svg)" in text) == bool(n)
+
+
 def test_costs_at_the_same_effect(folder, tmp_path):
     pareto().to_csv(folder / "pareto.csv", index=False)
     row = {
@@ -117,14 +127,14 @@ def test_costs_at_the_same_effect(folder, tmp_path):
     write_page(tmp_path / "results.md", [folder])
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "from 0.40\nby 0.20. 2 of 3 curves get there." in text
-    cheap = text.index("| `qp_optimal` | lambda=0.1 | features | 0.05 [0.05, 0.2] | 0.5 [0.2, 1.5]")
+    cheap = text.index("| `qp_optimal` | λ = 0.1 | features | 0.05 [0.05, 0.2] | 0.5 [0.2, 1.5]")
     assert cheap < text.index("| `caa` |  | dense | 0.1 [0.05, 0.2] |  |  | 9.0 |")
 
 
 def test_costs_elsewhere_and_what_guards_save(folder, tmp_path):
     pareto().to_csv(folder / "pareto.csv", index=False)
     row = {
-        **{"method": "caa", "strength": "α = 1", "effect": 0.3, "effect_low": 0.2},
+        **{"method": "caa", "strength": "tau=4 at lambda=1", "effect": 0.3, "effect_low": 0.2},
         **{"effect_high": 0.4, "probe": "text", "measure": "kl", "n": 50, "unsteered": 0.0},
         **{"change": 0.12, "change_low": 0.1, "change_high": 0.14, "unguarded_method": None},
         **dict.fromkeys(["guard_change", "guard_change_low", "guard_change_high"]),
@@ -138,7 +148,7 @@ def test_costs_elsewhere_and_what_guards_save(folder, tmp_path):
     assert "| method | strength | effect | kl (text) | accuracy (mmlu) |" in text
     assert "| value without steering | | | 0 | 0.5 |" in text
     cells = "+0.30 [+0.20, +0.40] | +0.120 [+0.100, +0.140] | -0.020 [+0.100, +0.140] |"
-    assert f"| `caa` | α = 1 | {cells}" in text
+    assert f"| `caa` | λ = 1, τ = 4 | {cells}" in text
     assert "| `guarded` | `plain` | -0.050 | -0.050 |" in text
     assert (tmp_path / "results/e/elsewhere.csv").is_file()
 
