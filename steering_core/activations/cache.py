@@ -70,7 +70,18 @@ def cache_activations(
     the next forward passes. Peak memory is one batch, the queue of residuals (``QUEUE_BYTES``, or
     one larger batch), one row group, the texts, and 4 bytes per token.
 
-    With ``chat_template``, each text is read as the user's turn.
+    Args:
+        lm: the model.
+        examples: ``example_id`` and ``text``.
+        sites: to cache; their SAEs must agree on BOS.
+        path: Parquet file to write.
+        max_tokens: longer texts are cut, BOS included.
+        batch_tokens: tokens of a forward pass, with padding.
+        shard: which share of the examples, from 0.
+        shards: number of shares.
+        positions: the last token of a text, or every token.
+        chat_template: read each text as the user's turn of the tokenizer's chat template.
+        metadata: stored in the file, as JSON.
 
     Returns:
         The number of rows written.

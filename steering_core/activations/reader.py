@@ -120,6 +120,11 @@ class ActivationCache:
     ) -> Float[np.ndarray, "n d_model"]:
         """Return the residuals of ``example_ids`` in that order, at a position as in `batches`.
 
+        Args:
+            hook_name: cached site.
+            example_ids: ids of n examples.
+            position: of the token; −1 is the last one.
+
         Raises:
             StorageError: if one of them is not cached there, or is in two places of the cache.
 

@@ -242,6 +242,11 @@ def coefficients(
     - ``difference``: the mean over successes minus the mean over failures.
     - ``overall``: the mean over all samples, which uses no label.
     - ``success``: the mean over successes, also for features negatively associated with success.
+
+    Args:
+        arm: says which kind, and whether the features are of SAEs or raw dimensions.
+        result: statistics of f features over the training samples.
+        direction: +1, −1 or 0 for each, as of :class:`~steering_core.corrsteer.scores.Scores`.
     """
     if arm.coefficient == "difference":
         value = result.mean_positive - result.mean_negative

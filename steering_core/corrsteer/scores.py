@@ -42,21 +42,28 @@ class Scores:
 
 
 def pearson(part: Accumulator, result: CorrelationResult, seed: Seed) -> Float[np.ndarray, " f"]:
-    """|r| of the pooled activation with success."""
+    """|r| of the pooled activation with success (Cho et al. 2025, CorrSteer)."""
     return np.abs(result.correlation)
 
 
 def mutual_information(
     part: Accumulator, result: CorrelationResult, seed: Seed
 ) -> Float[np.ndarray, " f"]:
-    """Mutual information with success (SPARE), in nats."""
+    """Mutual information with success, in nats (Zhao et al. 2024, SPARE).
+
+    Raises:
+        ValueError: if the statistics have no histogram.
+    """
     if part.histogram is None:
         raise ValueError("no histogram was accumulated: there is no fallback for it.")
     return part.histogram.mutual_information()
 
 
 def fisher(part: Accumulator, result: CorrelationResult, seed: Seed) -> Float[np.ndarray, " f"]:
-    """Mean square on successes over that on failures (DSG), or the inverse against success."""
+    """Mean square on successes over that on failures, or the inverse against success.
+
+    It is the ratio of the empirical Fisher information (Muhamed et al. 2025, DSG).
+    """
     up, down = result.mean_square_positive, result.mean_square_negative
     falling = result.mean_positive < result.mean_negative
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -66,7 +73,7 @@ def fisher(part: Accumulator, result: CorrelationResult, seed: Seed) -> Float[np
 def contrastive(
     part: Accumulator, result: CorrelationResult, seed: Seed
 ) -> Float[np.ndarray, " f"]:
-    """|mean on successes − mean on failures| (CAA)."""
+    """|mean on successes − mean on failures| (Panickssery et al. 2023, CAA)."""
     return np.abs(result.mean_positive - result.mean_negative)
 
 
@@ -89,6 +96,15 @@ def score(name: str, part: Accumulator, seed: Seed = 0, *, min_outcomes: int = 1
 
     Every score is undefined for a feature that never fires, and for all features if there are
     fewer than ``min_outcomes`` successful or failed samples.
+
+    Args:
+        name: key of :data:`SCORES`.
+        part: sums over the training samples, for f features.
+        seed: of the random order.
+        min_outcomes: how many successes, and how many failures, are needed.
+
+    Raises:
+        KeyError: if there is no such score.
     """
     result = part.correlation.result()
     value = SCORES[name](part, result, seed).astype(np.float64)

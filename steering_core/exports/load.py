@@ -113,6 +113,9 @@ class LoadedIntervention:
         Args:
             tokenizer: as in :meth:`apply`.
             options: as in :meth:`apply`.
+
+        Raises:
+            ModelError: from the returned function, as :meth:`apply`, or for beam search.
         """
 
         def steered(model: "PreTrainedModel", input_ids: Any, **kwargs: Any) -> Any:
@@ -136,7 +139,18 @@ def apply_all(
     tokenizer: PreTrainedTokenizerBase | None = None,
     **options: Any,
 ) -> Iterator[list[Attached]]:
-    """Apply several interventions in one block; see :meth:`LoadedIntervention.apply`."""
+    """Apply several interventions in one block. Vectors at one site add up.
+
+    Args:
+        interventions: the first is the outermost: a program reads the residual that the ones
+            before it leave.
+        model: as of :meth:`LoadedIntervention.apply`.
+        tokenizer: as there.
+        options: as there, the same for all.
+
+    Raises:
+        ModelError: as there.
+    """
     with ExitStack() as stack:
         yield [stack.enter_context(one.apply(model, tokenizer, **options)) for one in interventions]
 

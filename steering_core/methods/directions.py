@@ -121,7 +121,7 @@ class FixedDirection(SteeringMethod):
         self.target_class: int | None = None
 
     def fit(self, data: FitData, D: Float[np.ndarray, "d_sae d_model"]) -> "FixedDirection":
-        """Find the direction from training data."""
+        """Find the direction from training data, and keep it with the mean residual norm."""
         self.direction = self.find(data, D)
         self.residual_norm = data.residual_norm
         self.target_class = data.target_class
@@ -300,7 +300,17 @@ def fit_directions(
     D: Float[np.ndarray, "d_sae d_model"],
     path: str | Path,
 ) -> None:
-    """Find the unit directions of ``methods`` and write them with the mean residual norm."""
+    """Find the unit directions of ``methods`` and write them with the mean residual norm.
+
+    Args:
+        methods: not fitted.
+        data: training rows, pairs and correlations.
+        D: decoder, a row per feature.
+        path: safetensors file to write.
+
+    Raises:
+        ValueError: naming what gives no direction.
+    """
     directions = {method.name: method.find(data, D) for method in methods}
     write_directions(path, directions, data.residual_norm, data.target_class)
 

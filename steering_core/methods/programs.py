@@ -238,8 +238,11 @@ class ConvexOptimalSteering(OptimalSteering):
 def grid(method: str, settings: "Settings", units: ModelUnits | None = None) -> list[GridPoint]:
     """Return every strength of ``method``, in the order of the configuration.
 
-    With the ``units`` of the model, the parts of a program's strength are in both units. Without
-    them they are as configured.
+    Args:
+        method: registered method.
+        settings: of the experiment.
+        units: with the units of the model, the parts of a program's strength are in both units;
+            without them they are as configured.
     """
     if not is_program(method):
         return fixed_grid(method, settings)
@@ -257,7 +260,17 @@ def grid(method: str, settings: "Settings", units: ModelUnits | None = None) -> 
 def make_program(
     method: str, tau: float, qp_lambda: float | None, epsilon: float | None
 ) -> OptimalSteering:
-    """Return the program of a grid point."""
+    """Return the program of a grid point.
+
+    Args:
+        method: registered program.
+        tau: margin, logits.
+        qp_lambda: λ of a QP, in the inverse of residual-stream units.
+        epsilon: ε of an SOCP, in residual-stream units.
+
+    Raises:
+        ValueError: if ``method`` is no program, or its parameter is None.
+    """
     if is_program(method) and program_of(method) == "qp" and qp_lambda is not None:
         return QPOptimalSteering(qp_lambda=qp_lambda, tau=tau)
     if is_program(method) and program_of(method) == "socp" and epsilon is not None:

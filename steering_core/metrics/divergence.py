@@ -42,7 +42,13 @@ def text_divergence(
 
     Each text is read under the intervention that it was generated under; an adaptive program is
     solved again at every position. The numbers of positions without a solution are copied from the
-    generations.
+    generations. KL and negative log-likelihood are sums over the new tokens, in nats.
+
+    Args:
+        lm: the unsteered model.
+        generations: texts of one method, a row per strength and prompt, with their token ids.
+        steered: how each text was steered.
+        batch_tokens: tokens of a forward pass, with padding.
     """
     frames = []
     for index in progress(steered.points(), f"divergence of {steered.method}"):

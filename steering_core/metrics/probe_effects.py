@@ -20,9 +20,15 @@ def probe_effects(
 ) -> pd.DataFrame:
     """Return logits before and after, one row per (strength, example).
 
-    Both probes must be oriented to the target class. Logits after steering are NaN for an input
-    without a solution. The programs enforce the fitted probe's score, so judge by the evaluation
-    probe, which is fitted on rows that no method uses.
+    Logits after steering are NaN for an input without a solution. The programs enforce the fitted
+    probe's score, so judge by the evaluation probe, which is fitted on rows that no method uses.
+
+    Args:
+        interventions: solutions of one method.
+        example_ids: ids of the rows.
+        residuals: residuals at the site, in the order of ``example_ids``.
+        probe: the fitted probe, oriented to the target class.
+        evaluation_probe: the evaluation probe, oriented to the target class.
     """
     residuals = residuals.astype(np.float64)
     weights = np.stack([probe.weight_vector, evaluation_probe.weight_vector], axis=1)

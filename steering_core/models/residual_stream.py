@@ -26,6 +26,11 @@ Edit = Callable[
 def edit_residual(lm: LanguageModel, site: Site, edit: Edit) -> Iterator[None]:
     """Apply ``edit`` at ``site`` on every forward pass inside the block.
 
+    Args:
+        lm: the model; its hooks are removed when the block ends, by an error too.
+        site: where to edit.
+        edit: maps the residual stream ``(batch, seq, d_model)`` there to its replacement.
+
     Raises:
         ModelError: if the layer is out of range.
 
@@ -161,8 +166,17 @@ def last_token_residuals(
 ) -> Float[np.ndarray, "n d_model"]:
     """Return the residual of the last token of each text, as the SAE of the site sees it.
 
-    Set ``control_tokens`` for texts that a chat template wrote, and ``chat_template`` for texts to
-    be read as the user's turn of one.
+    Args:
+        lm: the model.
+        texts: n texts.
+        site: where to read.
+        max_tokens: longer texts are cut, BOS included.
+        batch_tokens: tokens of a forward pass, with padding.
+        control_tokens: set it for texts that a chat template wrote.
+        chat_template: set it for texts to be read as the user's turn of a chat template.
+
+    Returns:
+        Residuals in float32, centred if the site is.
 
     Raises:
         ModelError: if a residual is NaN or infinite.

@@ -125,7 +125,12 @@ def rescales(sae: SAE) -> bool:
 def load_sae(
     source: SAESource, layer: int, device: torch.device | str = "cpu"
 ) -> FeatureDictionary:
-    """Load the SAE of ``layer``.
+    """Load the SAE of ``layer``, with decoder rows of unit norm (centred at a centred site).
+
+    Args:
+        source: release and id, or a path.
+        layer: number of the layer, from 0.
+        device: for its weights.
 
     Raises:
         ConfigError: if the release or the id is unknown to sae-lens, or the path is not there.

@@ -188,7 +188,17 @@ class SteeringPath:
         return self._certified("qp", shortfall, position, qp_lambda, code, tolerance)
 
     def socp(self, shortfall: Any, epsilon: Any, tolerance: float = 1e-8) -> Solutions:
-        """Solve SOCP(ε, r) for each input; ``epsilon`` >= 0, otherwise as :meth:`qp`."""
+        """Solve SOCP(ε, r) for each input.
+
+        Args:
+            shortfall: r, as of :meth:`qp`.
+            epsilon: ε >= 0, the budget of ‖Dᵀδ‖ in residual-stream units, a number or ``(n,)``.
+            tolerance: as of :meth:`qp`.
+
+        Raises:
+            ValueError: naming the argument.
+            PathRangeError: as :meth:`extend`.
+        """
         epsilon = positive("epsilon", epsilon, zero=True)
         shortfall, epsilon = _queries(shortfall, "epsilon", epsilon, tolerance)
         needs = shortfall > 0

@@ -118,6 +118,9 @@ def dense_solutions(
     Returns:
         A row per input: zeros where no r is above 0, NaN where the margins contradict each other.
         And μ ≥ 0: ``A²v = Σ μ_j w_j``, so ``‖A v‖²/2`` rises by μ_j for each unit of r_j.
+
+    Raises:
+        ValueError: if a w_j is zero.
     """
     inside = np.stack([substitution.weight(weight) for weight in weights])
     sizes = np.linalg.norm(inside, axis=1)
@@ -144,7 +147,11 @@ def dense_solutions(
 def matrix_power(
     matrix: Float[np.ndarray, "d_model d_model"], exponent: float
 ) -> Float[np.ndarray, "d_model d_model"]:
-    """Return a symmetric positive definite matrix to a power."""
+    """Return a symmetric positive definite matrix to a power.
+
+    Raises:
+        ValueError: if it is not symmetric, or not positive definite in float64.
+    """
     if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=1e-12 * np.abs(matrix).max()):
         raise ValueError("metric must be symmetric")
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)

@@ -123,6 +123,11 @@ def evaluate_probe(
 ) -> ProbeReport:
     """Evaluate ``probe`` on rows it was not fitted on.
 
+    Args:
+        probe: the probe.
+        h: residuals, a row per example.
+        labels: class of each row, of the probe's two classes.
+
     Raises:
         DataError: if the labels are not the probe's two classes, or an activation is not finite.
         ValueError: if the shapes do not fit.

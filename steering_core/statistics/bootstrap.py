@@ -95,6 +95,13 @@ def ratio_interval(
     examples the result is an :class:`Interval` of None. With a single example, or with equal ratios
     everywhere, both ends are the estimate.
 
+    Args:
+        numerators: one number per example.
+        denominators: one number >= 0 per example, in the same order.
+        seed: seed of the resampling.
+        confidence: level, between 0 and 1.
+        n_resamples: number of bootstrap samples.
+
     Raises:
         ValueError: if the lengths differ, a number is not finite, a denominator is negative, or a
             denominator is zero while its numerator is not.
@@ -140,6 +147,13 @@ def share_interval(
     This is :func:`ratio_interval`, except if all trials are hits or none is. Resampling would then
     give a width of zero, even for few examples. In this case the ends are those of the exact
     interval (Clopper and Pearson, 1934), where each example counts once for any number of trials.
+
+    Args:
+        hits: number of hits of each example, from 0 to its trials.
+        trials: number of trials of each example.
+        seed: seed of the resampling.
+        confidence: level, between 0 and 1.
+        n_resamples: number of bootstrap samples.
 
     Raises:
         ValueError: as :func:`ratio_interval`, or if there are more hits than trials.

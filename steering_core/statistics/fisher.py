@@ -148,6 +148,9 @@ class Fisher:
         """Return ``√(dᵢᵀF dᵢ)`` of each decoder row, scaled to a mean of 1.
 
         A row of zeros, which no program uses, costs 1 and does not count for the mean.
+
+        Raises:
+            ValueError: if all rows are zero.
         """
         rows = decoder.astype(np.float64)
         cost = np.sqrt(np.maximum(((rows @ self.matrix) * rows).sum(axis=1), 0.0))

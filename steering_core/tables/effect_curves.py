@@ -366,7 +366,17 @@ def at_the_effect(points: Points, about: pd.DataFrame, curve: Curve) -> dict[str
 
 
 def against(curve: Curve, reference: Curve | None, effect: float | None) -> dict[str, Any]:
-    """Compare a curve with the reference, resample by resample."""
+    """Compare a curve with the reference at the matched effect, resample by resample.
+
+    Args:
+        curve: of a method.
+        reference: the best dense direction's; None if there is none.
+        effect: the matched effect; None if there is none.
+
+    Returns:
+        ``kl_ratio``, ``kl_difference`` (nats per token) and ``effect_difference`` with the ends of
+        their 95 % intervals, as ``columns.yaml`` describes them; NaN where undefined.
+    """
     cells: dict[str, Any] = {}
     for name in ("kl_ratio", "kl_difference", "effect_difference"):
         cells |= dict.fromkeys([name, f"{name}_ci_low", f"{name}_ci_high"], np.nan)
