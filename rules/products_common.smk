@@ -71,7 +71,10 @@ def product_codes(wildcards):
 def page_pictures(wildcards):
     """Return the further pictures on the page of an experiment."""
     more = [name for name in elsewhere_results(wildcards) if name.endswith(".svg")]
-    return results_made("matched.svg", "price.svg", "dose.svg", *more)(wildcards)
+    declared = experiment(wildcards).settings.programs.values()
+    # Without counts of features the picture of prices has nothing to show.
+    priced = ["price.svg"] if any(one.features is not None for one in declared) else []
+    return results_made("matched.svg", *priced, "dose.svg", *more)(wildcards)
 
 
 def other_results(wildcards):

@@ -103,6 +103,17 @@ def test_a_family_without_a_configured_method_has_no_job(rules, monkeypatch, met
     assert rules.names["all_paths"](JOB) == ["results/demo/paths/qp.safetensors"]
 
 
+def test_the_page_has_the_picture_of_prices_where_a_program_has_counts(rules):
+    pictures = {
+        name: [
+            Path(path).name
+            for path in rules.names["page_pictures"](SimpleNamespace(experiment=name))
+        ]
+        for name in ("demo", "gpt2_sst2")
+    }
+    assert "price.svg" in pictures["demo"] and "price.svg" not in pictures["gpt2_sst2"]
+
+
 @pytest.mark.parametrize(
     ("find", "results"),
     [("steering_files", "results/demo"), ("prompt_steering_files", "results/demo/prompts")],
