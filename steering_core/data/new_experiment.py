@@ -64,7 +64,7 @@ experiments:
       n_validation_prompts: {n_validation}  # further prompts, to select a strength of each method
       new_tokens: 32  # of a continuation
       draws: 1  # texts of each prompt at each strength
-      # methods: [no_steering, random_direction, caa_mean_diff, qp_optimal]  # by default all but lora
+      # methods: [no_steering, random_direction, caa_mean_diff, qp_optimal]  # default: all but lora
 """
 
 #: Where the SAEs come from: those that are there, and those that the rules train.

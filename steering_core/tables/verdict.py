@@ -191,8 +191,8 @@ def _cheapest(compared: _Compared) -> str | None:
     least = there.iloc[0]
     text = (
         f"Of {len(compared.rows)} curves of effect against KL (one for each method, and for each λ "
-        f"or ε of a program), {len(there)} reach the effect. The least KL on the reported prompts is "
-        f"that of {name_of(least)}: {number(least['kl'])} nats per token "
+        f"or ε of a program), {len(there)} reach the effect. The least KL on the reported prompts "
+        f"is that of {name_of(least)}: {number(least['kl'])} nats per token "
         f"({interval(least, 'kl')}), at a perplexity of {number(least['perplexity'])}; as the "
         "least of several it is biased downwards."
     )
