@@ -22,14 +22,17 @@ EXPERIMENT = "fetch cache_activations fit_probes solve generate divergence judge
 CORRSTEER = ["corrsteer_" + name for name in "fetch select plan validate answer report".split()]
 HEAD = """# Settings and stages
 
-Which stages run again if a setting is changed. `python tests/render_settings.py` writes this page
-from the rules, and a test holds it to them.
+This page says which stages run again if a setting is changed. `python tests/render_settings.py`
+writes it from the rules, and a test holds it to them.
 
 **reads**: the stage reads the setting, so it runs again. **again**: it does not read it, but lies
 downstream of a stage that does. An empty cell: it is left alone. The last column names stages
 without a column of their own that read the setting, but for `provenance`, which holds every one.
-`solve` stands for the rows. The prompts have stages of their own (`prompts`, `cache_prompts`,
-`solve_prompts`, …), so settings of prompts and of texts leave all that is fitted on rows alone.
+The column `solve` is about the rows of the dataset. The prompts have stages of their own (`prompts`,
+`cache_prompts`, `solve_prompts`, …), so settings of prompts and of texts leave all that is fitted on
+rows alone. The table is of an experiment with `layer: auto`. `try_layer` and `layer_effect` run with
+`layer: effect` only; what they read then also makes all stages from `fit_probes` on run again. Rules
+that make the directions of concept files for guards, answers elsewhere and exports are not listed.
 Within `generate` and `divergence` only methods that steer otherwise than before are made again
 ([reliability](reliability.md)).
 """
@@ -53,7 +56,7 @@ class _Recorded:
 def _jobs(rule: Any, programs: list[str]) -> Iterator[Wildcards]:
     """Wildcards of jobs of a rule: one for each family, and one for each method or program."""
     values = {name: [value] for name, value in {**vars(CORRSTEER_JOB), **vars(JOB)}.items()}
-    values |= {"family": PROGRAM_FAMILIES, "method": [JOB.method, *programs]}
+    values |= {"family": PROGRAM_FAMILIES, "method": [JOB.method, *programs], "layer": ["2"]}
     names = sorted(rule.wildcard_names)
     if not set(names) <= set(values):
         return  # of what no experiment here has
