@@ -1,5 +1,5 @@
 # What the experiment answers: what each method costs at one and the same effect, what sparsity costs
-# there, a summary of ten columns, and the verdict in words.
+# there, a short summary, and the verdict in words.
 
 
 rule matched:

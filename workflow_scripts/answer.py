@@ -1,4 +1,4 @@
-"""State the answer of an experiment: the summary of ten columns, and the verdict in words."""
+"""State the answer of an experiment: the short summary, and the verdict in words."""
 
 from steering_core.runtime.job import job
 
