@@ -28,11 +28,12 @@ writes it from the rules, and a test holds it to them.
 **reads**: the stage reads the setting, so it runs again. **again**: it does not read it, but lies
 downstream of a stage that does. An empty cell: it is left alone. The last column names stages
 without a column of their own that read the setting, but for `provenance`, which holds every one.
-The column `solve` is about the rows of the dataset. The prompts have stages of their own (`prompts`,
-`cache_prompts`, `solve_prompts`, …), so settings of prompts and of texts leave all that is fitted on
-rows alone. The table is of an experiment with `layer: auto`. `try_layer` and `layer_effect` run with
-`layer: effect` only; what they read then also makes all stages from `fit_probes` on run again. Rules
-that make the directions of concept files for guards, answers elsewhere and exports are not listed.
+The column `solve` is about the rows of the dataset. The prompts have stages of their own
+(`prompts`, `cache_prompts`, `solve_prompts`, …), so settings of prompts and of texts leave all that
+is fitted on rows alone. The table is of an experiment with `layer: auto`. `try_layer` and
+`layer_effect` run with `layer: effect` only; what they read then also makes all stages from
+`fit_probes` on run again. Rules that make the directions of concept files for guards, answers
+elsewhere and exports are not listed.
 Within `generate` and `divergence` only methods that steer otherwise than before are made again
 ([reliability](reliability.md)).
 """

@@ -311,8 +311,17 @@ def _run(name: str, table: pd.DataFrame) -> dict[str, Any]:
     table = table[table["seed"].astype(str) == "all"]
     base = table[table["method"] == "unsteered"].iloc[0]
     refused = warnings_in(base["warnings"])
-    better = table.loc[table["change_low"] > 0, "method"]
-    worse = table.loc[table["change_high"] < 0, "method"]
+    # What is wrong with the baseline is said once.
+    warned = {
+        row["method"]: [text for text in warnings_in(row["warnings"]) if text not in refused]
+        for _, row in table.iterrows()
+    }
+    doubtful = table["method"].map(warned).astype(bool)
+    rises, falls = table["change_low"] > 0, table["change_high"] < 0
+    better, worse, uncounted = (
+        table.loc[which, "method"]
+        for which in (rises & ~doubtful, falls & ~doubtful, (rises | falls) & doubtful)
+    )
     right = _interval(base["accuracy"], base["accuracy_low"], base["accuracy_high"])
     finding = f"Without steering a share of {right} of {base['n']} answers is right. "
     no = []
@@ -322,7 +331,10 @@ def _run(name: str, table: pd.DataFrame) -> dict[str, Any]:
     else:
         finding += _beyond_noise(better, "rises") + _beyond_noise(worse, "falls")
         if better.empty and worse.empty:
-            finding += "No method changes it beyond noise."
+            finding += "No method changes it beyond noise. "
+        if len(uncounted):
+            names = ", ".join(f"`{method}`" for method in uncounted)
+            finding += f"Changes with a warning in the table do not count: {names}."
     for _, row in table[table["status"] != "ok"].iterrows():
         no.append(f"{name}: `{row['method']}` has no result: {row['reason']}.")
     rows = [
@@ -333,7 +345,7 @@ def _run(name: str, table: pd.DataFrame) -> dict[str, Any]:
             _interval(row["change"], row["change_low"], row["change_high"]),
             _interval(row["ser"], row["ser_low"], row["ser_high"]),
             _number(row["mcnemar_p"], ".2g"),
-            _cell(row["status"] if row["status"] == "ok" else f"{row['status']}: {row['reason']}"),
+            _cell(_status(row, warned[row["method"]])),
         ]
         for _, row in table.iterrows()
     ]
@@ -343,6 +355,12 @@ def _run(name: str, table: pd.DataFrame) -> dict[str, Any]:
         "rows": rows,
         "no": [_cell(text).replace("..", ".") for text in no],
     }
+
+
+def _status(row: pd.Series, warnings: Sequence[str]) -> str:
+    """Return the status of a method with its reason or notes, and its own warnings."""
+    said = [row["status"]] + ([row["reason"]] if pd.notna(row["reason"]) else [])
+    return "; ".join([": ".join(said), *warnings])
 
 
 def _beyond_noise(methods: pd.Series, does: str) -> str:
@@ -371,8 +389,8 @@ def _saes(table: pd.DataFrame) -> dict[str, Any]:
             f"The SAEs of `{first['model']}` at {len(table)} layers ({first['architecture']}, "
             f"{first['d_sae']} features, {first['n_training_tokens']:,} tokens) explain "
             f"{span('explained_variance', '.2f')} of the variance of held-out residuals with "
-            f"{span('l0', '.0f')} features a token. For the median token, which no few huge "
-            f"residuals rule, it is {span('token_explained_variance', '.2f')}. With the "
+            f"{span('l0', '.0f')} features a token. For the median token, which a few huge "
+            f"residuals cannot decide, it is {span('token_explained_variance', '.2f')}. With the "
             f"reconstruction in place of the residual, {span('loss_recovered', '.2f')} of the loss "
             "is recovered."
         ),

@@ -166,6 +166,17 @@ def test_a_run_of_corrsteer(folder, tmp_path, warnings, found):
     assert ("the baseline is refused: all say A." in text) == (warnings is not None)
 
 
+def test_a_change_with_a_warning_is_not_claimed(folder, tmp_path):
+    table = corrsteer(None)
+    table.loc[table["method"] == "corrsteer_s", ["warnings", "reason"]] = "all say A", "40 x noted"
+    table.to_csv(folder / "corrsteer.csv", index=False)
+    write_page(tmp_path / "results.md", [folder])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "No method changes it beyond noise." in text and "rises beyond noise" not in text
+    assert "Changes with a warning in the table do not count: `corrsteer_s`." in text
+    assert "| ok: 40 x noted; all say A |" in text
+
+
 def test_saes(folder, tmp_path):
     row = {
         **{"model": "m", "architecture": "batchtopk", "d_sae": 64, "n_training_tokens": 5000},
