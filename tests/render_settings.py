@@ -32,7 +32,7 @@ The column `solve` is about the rows of the dataset. The prompts have stages of 
 (`prompts`, `cache_prompts`, `solve_prompts`, …), so settings of prompts and of texts leave all that
 is fitted on rows alone. The table is of an experiment with `layer: auto`. `try_layer` and
 `layer_effect` run with `layer: effect` only; what they read then also makes all stages from
-`fit_probes` on run again. Rules that make the directions of concept files for guards, answers
+`pick_layer` on run again. Rules that make the directions of concept files for guards, answers
 elsewhere and exports are not listed.
 Within `generate` and `divergence` only methods that steer otherwise than before are made again
 ([reliability](reliability.md)).
