@@ -34,6 +34,9 @@ def damage_of(path: str | Path, advice: str = "delete it, run again.") -> Iterat
     """Turn every error of a damaged file inside the block into one :class:`StorageError`.
 
     Permission and file-system errors are not damage: they pass unchanged.
+
+    Raises:
+        StorageError: naming ``path``, with ``advice``.
     """
     try:
         yield

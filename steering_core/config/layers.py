@@ -131,7 +131,11 @@ def experiment_layers(
 
 
 def model_and_task(sections: Sections, where: str, entry: ExperimentEntry) -> tuple[Any, Any]:
-    """Return the model and the task of ``entry``, which stands at ``where``."""
+    """Return the model and the task of ``entry``, which stands at ``where``.
+
+    Raises:
+        ConfigError: if there is no such model or task.
+    """
     for kind, key, known in (
         ("model", entry.model, sections.models),
         ("task", entry.task, sections.tasks),

@@ -86,6 +86,9 @@ def check_methods_of_experiments(
     """Refuse ``intervention_from`` if it cannot be evaluated there, with the reason.
 
     One rule answers such arms and another all other arms, so a name must be of one kind.
+
+    Raises:
+        ConfigError: naming the arm.
     """
     own: dict[str, str] = {}
     for experiment in found.values():
@@ -143,7 +146,11 @@ def _check_method(
 
 
 def check_transfer(where: str, arm: Arm, found: dict[str, CorrSteerExperiment]) -> None:
-    """Refuse ``features_from`` if it names no arm that selects features."""
+    """Refuse ``features_from`` if it names no arm that selects features.
+
+    Raises:
+        ConfigError: naming ``where``.
+    """
     source = arm.features_from
     if source is None:
         return

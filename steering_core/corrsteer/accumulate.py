@@ -46,13 +46,21 @@ class Pool:
             self._sum = total if self._sum is None else self._sum + total
 
     def top(self) -> Float[torch.Tensor, "rows f"]:
-        """Return the maximum; minus infinity for a row without positions."""
+        """Return the maximum; minus infinity for a row without positions.
+
+        Raises:
+            ValueError: if no maximum was asked for.
+        """
         if self._max is None:
             raise ValueError("no maximum was kept.")
         return self._max
 
     def total(self) -> Float[torch.Tensor, "rows f"]:
-        """Return the sum; 0 for a row without positions."""
+        """Return the sum; 0 for a row without positions.
+
+        Raises:
+            ValueError: if no mean was asked for.
+        """
         if self._sum is None:
             raise ValueError("no sum was kept.")
         return self._sum

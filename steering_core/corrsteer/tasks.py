@@ -223,7 +223,11 @@ def read_bbq_disambig(row: Mapping[str, Any]) -> Item | None:
 
 
 def read_gsm8k(row: Mapping[str, Any]) -> Item:
-    """Read a row of GSM8K; the gold is the worked solution with its ``####``."""
+    """Read a row of GSM8K; the gold is the worked solution with its ``####``.
+
+    Raises:
+        ValueError: if no number follows the ``####``.
+    """
     answer = text_in(row, "answer")
     if number(answer) is None:
         raise ValueError("the answer has no number after ####")

@@ -302,7 +302,11 @@ class _Passes:
             self._awaits_prompt = False
 
     def begin(self, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Read one forward pass before it runs."""
+        """Read one forward pass before it runs. A hook of torch, which passes these arguments.
+
+        Raises:
+            ModelError: if the pass cannot be steered, with the reason.
+        """
         ids = kwargs.get("input_ids", args[0] if args else None)
         tokens = kwargs.get("inputs_embeds") if ids is None else ids
         if tokens is None:

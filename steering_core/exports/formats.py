@@ -180,7 +180,11 @@ def write_vllm_lens(one: LoadedIntervention, directory: Path) -> str:
 
 
 def write_hotwire(one: LoadedIntervention, directory: Path) -> str:
-    """Write the ``vllm_xargs`` of hotwire. Its table of vectors is not written."""
+    """Write the ``vllm_xargs`` of hotwire. Its table of vectors is not written.
+
+    Raises:
+        UnsayableError: with the reason, if the format cannot say what is added.
+    """
     blocks = block_vectors(one)
     if len(blocks) > 1:
         raise UnsayableError(
@@ -194,7 +198,11 @@ def write_hotwire(one: LoadedIntervention, directory: Path) -> str:
 
 
 def write_lm_eval(one: LoadedIntervention, directory: Path) -> str:
-    """Write the CSV of lm-evaluation-harness's ``--model steered``: SAE features by name."""
+    """Write the CSV of lm-evaluation-harness's ``--model steered``: SAE features by name.
+
+    Raises:
+        UnsayableError: with the reason, if the format cannot say what is added.
+    """
     _refuse_gate(one)
     sae, features = one.facts["sae"], one.facts["features"]
     if not features:
@@ -224,7 +232,11 @@ def write_lm_eval(one: LoadedIntervention, directory: Path) -> str:
 
 
 def write_neuronpedia(one: LoadedIntervention, directory: Path) -> str:
-    """Write the body of Neuronpedia's ``POST /api/vector/new``."""
+    """Write the body of Neuronpedia's ``POST /api/vector/new``.
+
+    Raises:
+        UnsayableError: with the reason, if the format cannot say what is added.
+    """
     facts = one.facts
     blocks = block_vectors_or_input(one)
     if len(blocks) > 1:
@@ -260,7 +272,11 @@ def block_vectors_or_input(one: LoadedIntervention) -> dict[int, Float[np.ndarra
 
 
 def write_features(one: LoadedIntervention, directory: Path) -> str:
-    """Write features and coefficients, for people who steer by hand."""
+    """Write features and coefficients, for people who steer by hand.
+
+    Raises:
+        UnsayableError: with the reason, if the format cannot say what is added.
+    """
     _refuse_gate(one)
     features = one.facts["features"]
     if features is None:

@@ -81,6 +81,9 @@ def chosen_point(
         strength: ``selected``, or the parts of a strength of the grid, in the units of the
             experiment.
         pareto: the experiment's pareto.csv; needed for ``selected``.
+
+    Raises:
+        ValueError: if ``selected`` is asked for without ``pareto``.
     """
     points = solutions.drop_duplicates("strength_index").set_index("strength_index", drop=False)
     if isinstance(strength, str):

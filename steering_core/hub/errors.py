@@ -89,7 +89,12 @@ def retry_while_unavailable(fetch: Callable[[], T], backoff: tuple[float, ...] =
 
 @contextmanager
 def explain_hub_errors(repository: str) -> Iterator[None]:
-    """Turn errors of the hub's clients in the block into one :class:`ModelError` with advice."""
+    """Turn errors of the hub's clients in the block into one error with advice.
+
+    Raises:
+        HubUnavailableError: if another attempt may help.
+        ModelError: if it cannot: no access, no such repository, a file that is not in the cache.
+    """
     try:
         yield
     except (OSError, RuntimeError, *_OWN, *_TRANSPORT) as error:

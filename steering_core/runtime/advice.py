@@ -136,6 +136,8 @@ def explain_exhaustion(folder: Path, advice: str = "") -> Iterator[None]:
         folder: where the stage writes, for the message.
         advice: what to do if memory ran out; by default the advice that fits any stage.
 
+    Raises:
+        ResourceError: with the advice.
     """
     try:
         yield

@@ -123,7 +123,18 @@ def train(
     weight_decay: float,
     device: torch.device,
 ) -> list[float]:
-    """Train on one row after another and return the loss of each."""
+    """Train with AdamW on one row after another and return the loss of each, in nats per token.
+
+    Args:
+        model: with the parameters to train; they are changed in place.
+        steps: token ids, and how many of them are read but not learned, in the order of training.
+        rate: largest learning rate.
+        weight_decay: of AdamW.
+        device: where the model is.
+
+    Raises:
+        ModelError: if a loss is not finite.
+    """
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad],
         lr=rate,

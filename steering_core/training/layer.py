@@ -149,6 +149,9 @@ def read_split(
         split: ``train`` or ``held_out``.
         dtype: of the model; the cache has its values in float32, so nothing is lost.
         bos: whether the first token of a text is BOS, which is left out.
+
+    Raises:
+        StorageError: if the cache does not have all tokens of the split.
     """
     wanted = pa.array(texts["example_id"].where(texts["split"] == split).dropna())
     n = int(texts["n_tokens"][texts["split"] == split].sum()) - bos * len(wanted)
