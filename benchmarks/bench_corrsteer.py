@@ -24,7 +24,7 @@ from benchmarks.common import alternate
 from benchmarks.table import Line, at_least, at_most, report
 from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.corrsteer.accumulate import Accumulators
-from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.answers import Decoding
 from steering_core.corrsteer.pooled_statistic import PooledStatistic, statistics_of
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.session import Session

@@ -11,7 +11,7 @@ from benchmarks.common import alternate
 from benchmarks.floor import Rates, Stage, attention, weights
 from steering_core.config.corrsteer_schema import DEFAULT_ARMS, Arm, CorrSteerSettings, FineTuning
 from steering_core.corrsteer.accumulate import Accumulators
-from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.answers import Decoding
 from steering_core.corrsteer.fine_tune import fine_tune, training_ids
 from steering_core.corrsteer.plan import make_plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic, statistics_of

@@ -31,9 +31,12 @@ from transformers import AutoTokenizer  # noqa: E402
 
 from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings  # noqa: E402
 from steering_core.corrsteer.accumulate import Accumulators, StreamingHistogram  # noqa: E402
-from steering_core.corrsteer.answers import answer  # noqa: E402
+from steering_core.corrsteer.answers import (  # noqa: E402
+    Decoding,
+    OnlyOptions,
+    answer,
+)
 from steering_core.corrsteer.capture import capture, feature_reader, raw_reader  # noqa: E402
-from steering_core.corrsteer.decoding import Decoding, OnlyOptions  # noqa: E402
 from steering_core.corrsteer.examples import (  # noqa: E402
     PromptOptions,
     assign_splits,

@@ -24,8 +24,7 @@ from corrsteer_world import SITE, word_rows, words_task
 from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings, SparseMethods
 from steering_core.corrsteer import session, sparse_methods
 from steering_core.corrsteer.accumulate import Accumulators
-from steering_core.corrsteer.answers import undefined, write_answers
-from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.answers import Decoding, undefined, write_answers
 from steering_core.corrsteer.examples import assign_splits, write_examples
 from steering_core.corrsteer.plan import Plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic

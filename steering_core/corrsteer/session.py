@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from steering_core.corrsteer.answers import answer
-from steering_core.corrsteer.decoding import Decoding, complete
+from steering_core.corrsteer.answers import Decoding, answer, complete
 from steering_core.corrsteer.sites import run_sites, wants_bos
 from steering_core.corrsteer.tasks import Task, find_task, follows
 from steering_core.errors import ModelError
@@ -73,7 +72,7 @@ class Session:
     def complete(
         self, rows: pd.DataFrame, *, observer: Observer | None = None, cuts: Sequence[int] = ()
     ) -> Iterator[tuple[Decoded, list[str | None]]]:
-        """Complete ``rows`` unsteered: :func:`steering_core.corrsteer.decoding.complete`."""
+        """Complete ``rows`` unsteered: :func:`steering_core.corrsteer.answers.complete`."""
         return complete(self.lm, rows, self.how, observer=observer, cuts=cuts)
 
     def judge(

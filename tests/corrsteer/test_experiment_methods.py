@@ -6,7 +6,7 @@ import pytest
 import yaml
 from corrsteer_world import SITE, session_of, word_rows
 
-from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.answers import Decoding
 from steering_core.corrsteer.experiment_methods import answers_under, check_same_model
 from steering_core.errors import ModelError
 from steering_core.methods.base import Direction, write_directions

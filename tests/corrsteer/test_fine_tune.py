@@ -9,8 +9,7 @@ from corrsteer_world import spacing_tokenizer, word_rows, words_task
 
 from steering_core.config.corrsteer_schema import FineTuning
 from steering_core.config.model import Model, SAESource
-from steering_core.corrsteer.answers import answer
-from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.answers import Decoding, answer
 from steering_core.corrsteer.fine_tune import fine_tune, learning_rate, training_ids
 from steering_core.errors import DataError
 from steering_core.models.language_model import load_language_model

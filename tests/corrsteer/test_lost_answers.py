@@ -9,8 +9,7 @@ import pytest
 import torch
 from corrsteer_world import SITE, TinySAE, session_of, word_rows, words_task
 
-from steering_core.corrsteer.answers import answer, write_answers
-from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.answers import Decoding, answer, write_answers
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import Summary, paired

@@ -15,8 +15,7 @@ from corrsteer_world import SITE, session_of
 
 from steering_core.config.corrsteer_schema import Arm, SparseMethods
 from steering_core.config.model import Model, SAESource
-from steering_core.corrsteer.answers import answer
-from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.answers import Decoding, answer
 from steering_core.corrsteer.plan import make_plan
 from steering_core.corrsteer.planted_feature import planted_feature
 from steering_core.corrsteer.pooled_statistic import PooledStatistic

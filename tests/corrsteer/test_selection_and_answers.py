@@ -9,8 +9,14 @@ import torch
 from corrsteer_world import SITE, TinySAE, at_layers, session_of, word_rows, words_task
 from steered_generation import generate
 
-from steering_core.corrsteer.answers import answer, undefined, write_answers
-from steering_core.corrsteer.decoding import Decoding, complete, option_tokens
+from steering_core.corrsteer.answers import (
+    Decoding,
+    answer,
+    complete,
+    option_tokens,
+    undefined,
+    write_answers,
+)
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import result_table

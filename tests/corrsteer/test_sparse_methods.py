@@ -10,8 +10,7 @@ from corrsteer_world import SITE, TinySAE, word_rows, words_task
 
 from steering_core.config.corrsteer_schema import SparseMethods
 from steering_core.config.methods import CORRSTEER_METHODS, is_program, mode_of
-from steering_core.corrsteer.answers import SCHEMA, answer, write_answers
-from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.answers import SCHEMA, Decoding, answer, write_answers
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.session import Session

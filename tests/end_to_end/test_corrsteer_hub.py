@@ -2,8 +2,7 @@
 
 from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings, CorrSteerTask
 from steering_core.config.model import SAESource
-from steering_core.corrsteer.answers import undefined
-from steering_core.corrsteer.decoding import Decoding
+from steering_core.corrsteer.answers import Decoding, undefined
 from steering_core.corrsteer.examples import build_examples
 from steering_core.corrsteer.plan import make_plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
