@@ -11,8 +11,12 @@ import torch
 from steering_core.config.methods import LORA, PROMPTING, is_adaptive, program_of
 from steering_core.data.concept import read_concept
 from steering_core.generation.adapter import Adapter, read_adapter
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver, TokenSolver
-from steering_core.generation.adaptive_margins import MarginsSolver
+from steering_core.generation.adaptive import (
+    AdaptivePlan,
+    AdaptiveSolver,
+    MarginsSolver,
+    TokenSolver,
+)
 from steering_core.generation.gate import GatedPlan
 from steering_core.generation.intervention import Intervention, Positions, RowVectors
 from steering_core.methods.interventions import (
