@@ -13,20 +13,23 @@ from steering_core.config.corrsteer_schema import (
     FineTuning,
     SparseMethods,
 )
-from steering_core.config.layers import (
-    ByName,
-    Layer,
-    check_sections,
-    experiment_layers,
-    merge_layers,
-)
 from steering_core.config.model import Model
 from steering_core.config.references import (
     check_methods_of_experiments,
     check_plans,
     check_transfer,
 )
-from steering_core.config.resolve import experiment_of, load_config, merged_settings, names_in
+from steering_core.config.resolve import (
+    ByName,
+    Layer,
+    check_sections,
+    experiment_layers,
+    experiment_of,
+    load_config,
+    merge_layers,
+    merged_settings,
+    names_in,
+)
 from steering_core.config.schema import Experiment, ExperimentEntry, ParetoExperiment
 from steering_core.config.trained import trained_layers, trained_models, with_path
 from steering_core.config.validation import hint, validated
