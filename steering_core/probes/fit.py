@@ -18,8 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from steering_core.errors import DataError
-from steering_core.probes.linear_probe import LinearProbe
-from steering_core.statistics.spread import FLOOR, floored_spread
+from steering_core.probes.linear_probe import FLOOR, LinearProbe, floored_spread
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ def fit_probe(
     """Fit L2-regularised logistic regression on standardised activations.
 
     Columns are divided by at least a tenth of the median standard deviation
-    (:func:`steering_core.statistics.spread.floored_spread`). Without this floor a nearly constant
+    (:func:`steering_core.probes.linear_probe.floored_spread`). Without this floor a nearly constant
     column could make up the whole weight. A warning says how much of the weight such columns carry.
 
     Cross-validation chooses the inverse strength C with the best log loss; the smallest C wins

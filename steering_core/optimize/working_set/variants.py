@@ -21,7 +21,7 @@ from steering_core.optimize.working_set.limits import (
     shared,
 )
 from steering_core.optimize.working_set.solver import WorkingSet, WorkingSetSolutions
-from steering_core.statistics.spread import floored_spread
+from steering_core.probes.linear_probe import floored_spread
 
 
 @dataclass(frozen=True)
