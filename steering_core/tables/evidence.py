@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from steering_core.config.methods import BASELINE
-from steering_core.tables.frontier_verdict import is_true
+from steering_core.tables.words import is_true
 
 _POWER = "with 80 % power, two-sided at 5 %"
 

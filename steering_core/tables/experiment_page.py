@@ -14,16 +14,16 @@ import pandas as pd
 
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.charts import svg_text
-from steering_core.tables.frontier_verdict import (
+from steering_core.tables.norm_matched_figure import norm_matched_panels
+from steering_core.tables.pages import text_entry, whole_page
+from steering_core.tables.palette import method_styles
+from steering_core.tables.pareto_figure import pareto_panels
+from steering_core.tables.words import (
     frontier_verdict,
     is_true,
     readable_label,
     readable_strength,
 )
-from steering_core.tables.norm_matched_figure import norm_matched_panels
-from steering_core.tables.pages import text_entry, whole_page
-from steering_core.tables.palette import method_styles
-from steering_core.tables.pareto_figure import pareto_panels
 
 _UNSTEERED = "no_steering"
 #: Prompts and steered methods whose texts stand on the page.

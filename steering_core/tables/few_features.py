@@ -7,18 +7,18 @@ import numpy as np
 import pandas as pd
 
 from steering_core.tables.effect_curves import curve_names
-from steering_core.tables.frontier_verdict import frontier_verdict
-from steering_core.tables.matched_words import (
+from steering_core.tables.pareto_frontier import frontier_flags
+from steering_core.tables.words import (
     best_of_kind,
     called,
     features_of,
+    frontier_verdict,
     interval,
     is_reached,
     made_of,
     name_of,
     number,
 )
-from steering_core.tables.pareto_frontier import frontier_flags
 
 #: The program as published: the margin on the probe, for each input its own shortfall.
 PUBLISHED = "qp_optimal"

@@ -12,9 +12,9 @@ from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.charts import HEIGHT, INK, WIDTH, finished, log_axis, note
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.effect_curves import at_the_effect, strengths_of
-from steering_core.tables.frontier_verdict import is_true
 from steering_core.tables.matched import Matching, compare, warnings_of
 from steering_core.tables.pareto import Measured, of_prompts
+from steering_core.tables.words import is_true
 
 
 def layer_effect_table(trials: pd.DataFrame, experiment: str, matching: Matching) -> pd.DataFrame:

@@ -6,8 +6,8 @@ import pandas as pd
 
 from steering_core.statistics.matched_effect import EffectCurve
 from steering_core.tables.charts import INK, QUIET, WIDTH, finished, log_axis, note, spread_axis
-from steering_core.tables.frontier_verdict import is_true, readable_held
 from steering_core.tables.palette import Style, method_styles
+from steering_core.tables.words import is_true, readable_held
 
 _ROW = 18  # pixels of a curve in the right panel
 _HEIGHT = 330

@@ -4,8 +4,8 @@ import altair as alt
 import pandas as pd
 
 from steering_core.tables.charts import INK, QUIET, finished, note
-from steering_core.tables.frontier_verdict import is_true, readable_strength
 from steering_core.tables.palette import method_styles
+from steering_core.tables.words import is_true, readable_strength
 
 _WIDTH, _ROW, _FAINT = 300, 24, 0.3
 _POINT = ["method", "strength_name", "strength"]

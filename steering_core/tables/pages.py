@@ -18,8 +18,8 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from steering_core.tables.frontier_verdict import is_true, readable_strength
 from steering_core.tables.palette import method_styles
+from steering_core.tables.words import is_true, readable_strength
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _UNSTEERED = "no_steering"

@@ -17,8 +17,8 @@ from steering_core.tables.charts import (
     pixels,
     spread_axis,
 )
-from steering_core.tables.frontier_verdict import readable_strength
 from steering_core.tables.palette import Style, method_styles
+from steering_core.tables.words import readable_strength
 
 _UNSTEERED = "no_steering"
 _OUTLINED = "datum.outlined"

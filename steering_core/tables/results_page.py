@@ -20,14 +20,14 @@ from steering_core.config.methods import BASELINE
 from steering_core.errors import StorageError
 from steering_core.storage.files import read_json, write_text
 from steering_core.tables.caveats import warnings_in
-from steering_core.tables.frontier_verdict import (
+from steering_core.tables.stages import stage_costs
+from steering_core.tables.words import (
     is_true,
     readable_held,
     readable_label,
     readable_strength,
     strength_label,
 )
-from steering_core.tables.stages import stage_costs
 
 #: Copied beside the page, of those that are there: the tables of results first.
 KEPT = (

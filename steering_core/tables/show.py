@@ -8,8 +8,8 @@ import pandas as pd
 
 from steering_core.storage.files import read_json
 from steering_core.tables.caveats import warnings_in
-from steering_core.tables.frontier_verdict import is_true, strength_label
 from steering_core.tables.verdict import frontier_sentences, spoken
+from steering_core.tables.words import is_true, strength_label
 
 _SHOWN = {
     "method": "method",

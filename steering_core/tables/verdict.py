@@ -32,21 +32,19 @@ from steering_core.tables.few_features import (
     fewest_features,
     sparsity_sentence,
 )
-from steering_core.tables.frontier_verdict import (
-    frontier_verdict,
-    is_true,
-    readable_label,
-    strength_label,
-)
-from steering_core.tables.matched_words import (
+from steering_core.tables.price import price_sentences, price_warnings
+from steering_core.tables.words import (
     best_of_kind,
+    frontier_verdict,
     interval,
     is_reached,
+    is_true,
     made_of,
     name_of,
     number,
+    readable_label,
+    strength_label,
 )
-from steering_core.tables.price import price_sentences, price_warnings
 
 _SPARSE = "the sparse method is cheaper, beyond noise"
 _DENSE = "the dense direction is cheaper, beyond noise"

@@ -22,9 +22,9 @@ from steering_core.tables.experiment_page import (
     verdict_of,
     with_selected,
 )
-from steering_core.tables.frontier_verdict import frontier_verdict
 from steering_core.tables.norm_matched_figure import norm_matched_panels
 from steering_core.tables.pareto_figure import pareto_panels
+from steering_core.tables.words import frontier_verdict
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror='a()'> \" & {{ x }}"
 BROWSER = next(

@@ -7,9 +7,9 @@ import pytest
 from table_data import pareto_table
 
 from steering_core.tables.caveats import warnings_cell, warnings_in
-from steering_core.tables.frontier_verdict import frontier_verdict
 from steering_core.tables.pareto_frontier import frontier_flags
 from steering_core.tables.show import summary
+from steering_core.tables.words import frontier_verdict
 
 
 def changed(**qp: float) -> pd.DataFrame:
