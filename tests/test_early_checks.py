@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steering_core import early_checks
 from steering_core.config.resolve import resolve
 from steering_core.early_checks import check_before_any_job, check_effect_layers, main
+from steering_core.early_checks.offline import CONTEXTS
 from steering_core.errors import ConfigError
 
 SAE = {
@@ -218,7 +218,7 @@ def test_texts_that_fit_the_model_and_another_model_of_an_earlier_run_are_no_pro
 def test_the_positions_are_read_from_the_keys_that_loading_reads():
     from steering_core.models import language_model
 
-    assert early_checks.CONTEXTS == language_model._CONTEXTS
+    assert CONTEXTS == language_model._CONTEXTS
 
 
 def trained(**more):

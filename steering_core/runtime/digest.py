@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGE = "steering_core"
 
-#: Modules that only advise, log, report errors, repeat a failed download or check beforehand. No
-#: result depends on them or on their imports, so they are left out. (``progress`` counts, because
-#: the work items pass through it.) A new error class changes the code that raises it anyway.
+#: Modules, as patterns, that only advise, log, report errors, repeat a failed download or check
+#: beforehand. No result depends on them or on their imports, so they are left out. (``progress``
+#: counts, because the work items pass through it.) A new error class changes the code that raises
+#: it anyway.
 _WITHOUT_RESULTS = (
-    "early_checks.py",
+    "early_checks/*.py",
     "errors.py",
     "hub/errors.py",
     "runtime/advice.py",
@@ -52,7 +53,7 @@ def used_modules(script: str | Path) -> set[Path]:
 
     These are its direct and indirect imports, without the modules that no result depends on.
     """
-    left_out = {_ROOT / _PACKAGE / name for name in _WITHOUT_RESULTS}
+    left_out = {file for name in _WITHOUT_RESULTS for file in (_ROOT / _PACKAGE).glob(name)}
     found: set[Path] = set()
     waiting = [Path(script).resolve()]
     while waiting:

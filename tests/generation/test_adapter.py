@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from steering_core.config.model import Model, SAESource
 from steering_core.config.schema import LoraSettings
+from steering_core.early_checks.fetch_stage import check_linear_modules, linear_modules
 from steering_core.errors import DataError, ModelError, StorageError
 from steering_core.exports.rows import read_row
 from steering_core.generation.adapter import read_adapter
@@ -23,7 +24,6 @@ from steering_core.methods.solutions import write_solutions
 from steering_core.metrics.divergence import text_divergence
 from steering_core.metrics.neutral_text import cost_under
 from steering_core.models.language_model import load_language_model
-from steering_core.models.linear_modules import check_linear_modules, linear_modules
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 from steering_core.storage.arrays import save_arrays
