@@ -8,8 +8,7 @@ with job(snakemake):
     from steering_core.optimize.path import SteeringPath
     from steering_core.storage.files import write_text
     from steering_core.tables.charts import save_chart
-    from steering_core.tables.figures import frontier_figure
-    from steering_core.tables.program_frontier import knot_table, program_frontier
+    from steering_core.tables.program_frontier import frontier_figure, knot_table, program_frontier
 
     solutions = pd.read_parquet([*snakemake.input.solutions], filters=[("split", "==", "test")])
     path, experiment = (

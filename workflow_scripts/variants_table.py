@@ -10,8 +10,7 @@ with job(snakemake):
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import probe_warnings
     from steering_core.tables.charts import save_chart
-    from steering_core.tables.figures import variant_figure
-    from steering_core.tables.variants import variant_table
+    from steering_core.tables.variants import variant_figure, variant_table
 
     settings = SimpleNamespace(**snakemake.params.settings)
     table = variant_table(

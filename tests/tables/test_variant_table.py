@@ -8,8 +8,7 @@ import pytest
 
 from steering_core.methods.variants import COLUMNS
 from steering_core.tables.columns import column_names, validate_table
-from steering_core.tables.figures import variant_figure
-from steering_core.tables.variants import variant_table
+from steering_core.tables.variants import variant_figure, variant_table
 
 
 def rows(variant="path", objective=(2.0, 4.0, 6.0), status=("optimal",) * 3, **more):

@@ -8,7 +8,7 @@ import pytest
 
 from steering_core.errors import DataError
 from steering_core.tables.charts import save_chart
-from steering_core.tables.layer_effect import layer_effect_figure, layer_effect_table
+from steering_core.tables.layers import layer_effect_figure, layer_effect_table
 from steering_core.tables.matched import Matching
 
 N = 20
