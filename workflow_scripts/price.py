@@ -9,8 +9,8 @@ with job(snakemake):
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.charts import save_chart
     from steering_core.tables.matched import read_comparison
+    from steering_core.tables.matched_figure import price_figure
     from steering_core.tables.price import price_table
-    from steering_core.tables.price_figure import price_figure
 
     files, params = snakemake.input, snakemake.params
     layer = read_json(files.layer)

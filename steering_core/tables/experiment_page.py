@@ -14,7 +14,7 @@ import pandas as pd
 
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.charts import svg_text
-from steering_core.tables.norm_matched_figure import norm_matched_panels
+from steering_core.tables.norm_matched import norm_matched_panels
 from steering_core.tables.pages import text_entry, whole_page
 from steering_core.tables.palette import method_styles
 from steering_core.tables.pareto_figure import pareto_panels

@@ -22,7 +22,7 @@ from steering_core.tables.experiment_page import (
     verdict_of,
     with_selected,
 )
-from steering_core.tables.norm_matched_figure import norm_matched_panels
+from steering_core.tables.norm_matched import norm_matched_panels
 from steering_core.tables.pareto_figure import pareto_panels
 from steering_core.tables.words import frontier_verdict
 

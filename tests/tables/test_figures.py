@@ -9,7 +9,7 @@ import vl_convert
 from table_data import frontier_table, pareto_table, sweep_table
 
 from steering_core.tables.layers import sweep_figure
-from steering_core.tables.norm_matched_figure import norm_matched_figure
+from steering_core.tables.norm_matched import norm_matched_figure
 from steering_core.tables.palette import method_styles
 from steering_core.tables.pareto_figure import pareto_figure, pareto_panels
 from steering_core.tables.program_frontier import frontier_figure
