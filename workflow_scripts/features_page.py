@@ -12,8 +12,7 @@ with job(snakemake):
     from steering_core.storage.arrays import load_arrays, load_decoder
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import probe_warnings
-    from steering_core.tables.features import feature_table
-    from steering_core.tables.pages import features_page
+    from steering_core.tables.features import feature_table, features_page
 
     files = snakemake.input
     site, name = read_json(files.layer), snakemake.wildcards.experiment

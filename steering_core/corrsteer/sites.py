@@ -1,4 +1,8 @@
-"""The sites of a run's SAEs, and whether prompts start with BOS."""
+"""The sites of a run's SAEs, and whether prompts start with BOS.
+
+They are apart from :mod:`steering_core.models.resources`, which caching and generation use: an edit
+here leaves those stages alone.
+"""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""HTML pages for reading: texts side by side, the top features, changed answers.
+"""HTML pages for reading: what all share, texts side by side, and changed answers.
 
 The templates beside this module are Jinja templates. They escape every value, and a page can load
 and run only its own style and script.
@@ -8,12 +8,10 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -23,14 +21,15 @@ from steering_core.tables.words import is_true, readable_strength
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _UNSTEERED = "no_steering"
+_NEURONPEDIA_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 _FINE, _WRONG = (
     frozenset({"optimal", "already_satisfied"}),
     frozenset({"infeasible", "failed", "not_finite"}),
 )
-_NEURONPEDIA_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 
 
-def _is_missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
+    """Return whether a cell has no value: None, NA or NaN."""
     return value is None or value is pd.NA or (isinstance(value, float) and value != value)
 
 
@@ -38,7 +37,7 @@ def _plain(value: object) -> object:
     """Return the text that a template shows for a value; a missing value gives an empty text."""
     if isinstance(value, Markup):
         return value
-    if _is_missing(value):
+    if is_missing(value):
         return ""
     # Lone surrogates cannot be written as UTF-8.
     return str(value).encode("utf-8", "replace").decode("utf-8")
@@ -90,7 +89,7 @@ def whole_page(
     )
 
 
-def _require_columns(df: pd.DataFrame, names: tuple[str, ...], page: str) -> None:
+def require_columns(df: pd.DataFrame, names: tuple[str, ...], page: str) -> None:
     """Raise ValueError naming the columns of ``names`` that ``df`` lacks."""
     missing = [name for name in names if name not in df.columns]
     if missing:
@@ -141,7 +140,7 @@ def generations_page(
         ValueError: if a column is missing, or a (prompt, method, strength) occurs twice.
 
     """
-    _require_columns(df, ("prompt_id", "prompt", "method", "strength", "text"), "generations page")
+    require_columns(df, ("prompt_id", "prompt", "method", "strength", "text"), "generations page")
     cells = df.assign(_label=_strength_labels(df))
     if cells.duplicated(["prompt_id", "method", "_label"]).any():
         raise ValueError("generations page: a (prompt, method, strength) occurs more than once.")
@@ -206,95 +205,19 @@ def _strength_labels(df: pd.DataFrame) -> pd.Series:
 def text_entry(row: Mapping[str, Any], choice: int) -> dict[str, Any]:
     """Return one text of a cell with its badges; ``choice`` numbers the strength."""
     status, score, text = row.get("status"), row.get("target_score"), row["text"]
-    missing = _is_missing(text)
+    missing = is_missing(text)
     return {
         "choice": choice,
         "text": text,
         "missing": missing,
         "empty": not missing and not str(text).strip(),
-        "status": "" if _is_missing(status) else status,
+        "status": "" if is_missing(status) else status,
         "tone": " good" if status in _FINE else " bad" if status in _WRONG else "",
         "score": ""
-        if _is_missing(score)
+        if is_missing(score)
         else f"{score:.2f}"
         if isinstance(score, float)
         else str(score),
-    }
-
-
-@dataclass(frozen=True)
-class _FeatureColumn:
-    name: str
-    heading: str
-    style: str
-
-
-_FEATURE_COLUMNS = (
-    _FeatureColumn("correlation", "correlation with the label", "{:+.3f}"),
-    _FeatureColumn("probe_alignment", "cosine with the probe", "{:+.3f}"),
-    _FeatureColumn("active_fraction", "active on", "{:.2%}"),
-    _FeatureColumn("mean_positive", "mean, label 1", "{:.3f}"),
-    _FeatureColumn("mean_negative", "mean, label 0", "{:.3f}"),
-)
-_SHARE = _FeatureColumn("coefficient_share", "share of coefficients", "{:.1%}")
-
-
-def features_page(df: pd.DataFrame, title: str, warnings: Sequence[str] = ()) -> str:
-    """Build a sortable, searchable page of features, with a link to Neuronpedia if there is one.
-
-    Args:
-        df: columns ``feature`` (index), ``correlation``, ``probe_alignment`` (a cosine),
-            ``active_fraction`` (share of examples), ``mean_positive``, ``mean_negative`` (mean
-            activation at label 1 and at label 0), ``url`` (https, or empty); optionally
-            ``coefficient_share``.
-        title: the page's heading, plain text.
-        warnings: warnings at the top of the page, plain text.
-
-    Raises:
-        ValueError: if a column is missing or a url is not https.
-
-    """
-    columns = [*_FEATURE_COLUMNS, *([_SHARE] if _SHARE.name in df.columns else [])]
-    names = ("feature", "url", *(column.name for column in _FEATURE_COLUMNS))
-    _require_columns(df, names, "features page")
-    largest = float(df["correlation"].abs().max()) if df["correlation"].notna().any() else 1.0
-    largest = largest or 1.0
-    return whole_page(
-        "features.html.j2",
-        title,
-        warnings,
-        headings=["feature", *(column.heading for column in columns)],
-        rows=[_feature_row(row, columns, largest) for row in df.to_dict("records")],
-        largest=largest,
-    )
-
-
-def _feature_row(
-    row: Mapping[str, Any], columns: Sequence[_FeatureColumn], largest: float
-) -> dict[str, Any]:
-    feature = int(row["feature"])
-    url = "" if _is_missing(row["url"]) else str(row["url"])
-    if url and not url.startswith("https://"):
-        raise ValueError(f"features page: the url of feature {feature} must start with https://.")
-    cells = []
-    for column in columns:
-        value = float(row[column.name])
-        known = not np.isnan(value)
-        bar = known and column.name == "correlation"
-        cells.append(
-            {
-                "value": value if known else "",
-                "shown": column.style.format(value) if known else "",
-                "side": ("up" if value >= 0 else "down") if bar else "",
-                "width": 50 * abs(value) / largest if bar else 0.0,
-            }
-        )
-    correlation = float(row["correlation"])
-    return {
-        "feature": feature,
-        "url": url,
-        "size": 0.0 if np.isnan(correlation) else correlation,
-        "cells": cells,
     }
 
 

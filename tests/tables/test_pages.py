@@ -9,7 +9,8 @@ import pytest
 from table_data import features_table, generations_table
 
 from steering_core.metrics.judges import score_label, target_scores
-from steering_core.tables.pages import features_page, generations_page, neuronpedia_url
+from steering_core.tables.features import features_page
+from steering_core.tables.pages import generations_page, neuronpedia_url
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror='a()'> \" & </div> {{ x }}"
 
