@@ -5,10 +5,6 @@ KILLS ?= 40
 ROUNDS ?= 5
 BIN := .venv/bin
 STAMP := .venv/installed
-# Two jobs at a time, one core each: SmolLM2 is small.
-ONE_THREAD := $(addsuffix =1,cache_activations corrsteer_answer corrsteer_select \
-	corrsteer_sparse_methods corrsteer_validate divergence encode_features fit_probes generate judge solve \
-	solve_declared solve_variants sweep_layers)
 
 .PHONY: check demo real test stress parity lint format bench bench-table docs report clean
 
@@ -46,8 +42,7 @@ demo: $(STAMP)
 REAL_RUNS := smollm2_sst2_choice smollm2_xstest smollm2_harmbench smollm2_mmlu
 real: $(REAL)
 	$(BIN)/snakemake --cores $(CORES) results/models/smollm2/sparse_autoencoders.csv
-	STEERING_THREADS=1 $(BIN)/snakemake --cores $(CORES) --keep-going --set-threads $(ONE_THREAD) \
-		--resources gpu=1 mem_mb=64000 -- \
+	STEERING_THREADS=1 $(BIN)/snakemake --cores $(CORES) --keep-going -- \
 		$(foreach name,smollm2_sst2 $(MORE),results/$(name)/products.json) \
 		$(foreach run,$(REAL_RUNS),results/$(run)/corrsteer.csv)
 	$(BIN)/python -m steering_core.tables.results_page docs/results.md results/models/smollm2 \

@@ -125,7 +125,7 @@ rule corrsteer_fine_tune:
         "../envs/steering.yaml"
     threads: cores
     resources:
-        mem_mb=megabytes(48000, model=5, judges=1.5),
+        mem_mb=megabytes(48000, weights32=5, judges=1.5),
         runtime=minutes(240),
         gpu=gpus,
     params:

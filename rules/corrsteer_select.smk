@@ -69,7 +69,7 @@ rule corrsteer_select:
         "../envs/steering.yaml"
     threads: cores
     resources:
-        mem_mb=megabytes(24000, model=1.5, sae=3, judges=1.5),
+        mem_mb=megabytes(24000, model=1.5, saes=1, judges=1.5),
         runtime=minutes(240),
         gpu=gpus,
     params:

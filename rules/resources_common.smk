@@ -4,7 +4,7 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-from steering_core.runtime.machine import gpus_on
+from steering_core.runtime.machine import gpus_on, threads
 from steering_core.runtime.sizes import read_sizes
 
 
@@ -19,16 +19,17 @@ def sizes(wildcards):
 
     Snakemake asks again when a job is ready, and then they are.
     """
-    name = wildcards.run if hasattr(wildcards, "run") else wildcards.experiment
-    path = Path("results", name, "resources.json")
+    found = f"{wildcards.run}/corrsteer" if hasattr(wildcards, "run") else wildcards.experiment
+    path = Path("results", found, "resources.json")
     return sizes_in(path, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def megabytes(first, **times):
     """Return the memory of a job in MB, doubled on every retry.
 
-    With `model`, `sae` or `judges`, how many times the size of each the job needs, it follows from
-    these sizes. `first` is the request without them, and until they are fetched.
+    With `model`, `weights32`, `sae`, `saes` or `judges`, how many times the size of each the job
+    needs, it follows from these sizes. `first` is the request without them, and until they are
+    fetched.
     """
 
     def request(wildcards, attempt):
@@ -40,9 +41,12 @@ def megabytes(first, **times):
 
 
 def cores(wildcards):
-    """Return the number of cores of a job that runs the model or reads what it was fitted on."""
+    """Return the number of cores of a job that runs the model or reads what it was fitted on.
+
+    They are no more than its threads, so that with STEERING_THREADS=1 jobs run side by side.
+    """
     found = sizes(wildcards)
-    return 2 if found is None else found.cores
+    return min(2 if found is None else found.cores, threads())
 
 
 def minutes(first):

@@ -34,30 +34,40 @@ LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "datasets"
 _DEVICES = Path("/dev")
 
 
+def threads() -> int:
+    """Return the threads of a job: ``STEERING_THREADS``, or :data:`THREADS`.
+
+    Raises:
+        ResourceError: if ``STEERING_THREADS`` is not a positive whole number.
+    """
+    given = os.environ.get("STEERING_THREADS", str(THREADS))
+    if not re.fullmatch(r"[1-9][0-9]*", given):
+        raise ResourceError(f"STEERING_THREADS: {given!r} is not a positive whole number.")
+    return int(given)
+
+
 def fix_threads(cores: int | None = None) -> None:
     """Fix the threads of numpy, torch and tokenizers. Call before they are imported.
 
-    ``STEERING_THREADS`` overrides :data:`THREADS`; another number may change last digits.
+    Another number of :func:`threads` may change last digits.
 
     Args:
         cores: cores granted to the job. With fewer cores than threads, waiting threads sleep at
             once, because another job could use the core. This changes no digit.
 
     Raises:
-        ResourceError: if ``STEERING_THREADS`` is not a positive whole number.
+        ResourceError: as :func:`threads`.
     """
-    threads = os.environ.get("STEERING_THREADS", str(THREADS))
-    if not re.fullmatch(r"[1-9][0-9]*", threads):
-        raise ResourceError(f"STEERING_THREADS: {threads!r} is not a positive whole number.")
+    number = threads()
     for name in _THREAD_VARIABLES:
-        os.environ[name] = threads
+        os.environ[name] = str(number)
     os.environ["OMP_DYNAMIC"] = os.environ["MKL_DYNAMIC"] = "FALSE"
-    if cores is not None and cores < int(threads):
+    if cores is not None and cores < number:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     else:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
     if "torch" in sys.modules:  # the variables have no effect after the import
-        sys.modules["torch"].set_num_threads(int(threads))
+        sys.modules["torch"].set_num_threads(number)
 
 
 def no_bars_in_logs() -> None:

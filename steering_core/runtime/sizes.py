@@ -22,17 +22,21 @@ class Sizes:
 
     Attributes:
         model: the weights of the model, in its dtype.
+        weights32: the weights of the model in float32, as training needs them.
         sae: encoder and decoder of the largest SAE in float32.
+        saes: those of the SAEs of all layers together.
         judges: the weights of the largest judge in float32; 0 without a judge that is a model.
     """
 
     model: float
+    weights32: float
     sae: float
+    saes: float
     judges: float
 
-    def megabytes(self, model: float = 0, sae: float = 0, judges: float = 0) -> int:
+    def megabytes(self, **times: float) -> int:
         """Return the memory of a job that needs so many times the size of each."""
-        return round(BASE + model * self.model + sae * self.sae + judges * self.judges)
+        return round(BASE + sum(factor * getattr(self, name) for name, factor in times.items()))
 
     @property
     def cores(self) -> int:
@@ -43,11 +47,13 @@ class Sizes:
 def sizes_of(resources: Mapping[str, Any]) -> Sizes:
     """Return the sizes of what the fetch stage describes in ``resources.json``."""
     width = resources["shape"]["d_model"]
-    features = max(sae["d_sae"] for sae in resources["saes"])
+    saes = [2 * sae["d_sae"] * width * 4 / 1e6 for sae in resources["saes"]]
     count = resources["parameters"]
     return Sizes(
         model=count["model"] * _BYTES[resources["model"]["dtype"]] / 1e6,
-        sae=2 * features * width * 4 / 1e6,
+        weights32=count["model"] * 4 / 1e6,
+        sae=max(saes),
+        saes=sum(saes),
         judges=count["judges"] * 4 / 1e6,
     )
 

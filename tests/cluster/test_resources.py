@@ -1,5 +1,7 @@
 """What each stage asks a cluster for, by dry runs."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +12,8 @@ import pytest
 import yaml
 from snakemake.resources import Resources
 from snakemake_executor_plugin_slurm.utils import set_gres_string
+
+from steering_core.runtime.sizes import read_sizes
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_STAGES = {
@@ -128,3 +132,44 @@ def test_the_default_resources_of_every_profile_grow_with_the_attempt(profile):
 def test_slurm_is_asked_for_the_gpu(gpu, asked):
     """By the plugin that the profile uses: `gpu` is the resource that becomes --gpus."""
     assert set_gres_string(SimpleNamespace(resources={"gpu": gpu})) == asked
+
+
+@pytest.mark.parametrize("threads", [None, "1"])
+def test_what_was_fetched_says_how_much_memory_and_how_many_cores(tmp_path, threads):
+    """In both halves; with STEERING_THREADS=1 every job has one core."""
+    described = {
+        "model": {"id": "m", "dtype": "bfloat16"},
+        "shape": {"d_model": 2000},
+        "saes": [{"d_sae": 1000}, {"d_sae": 16000}],
+        "parameters": {"model": 2_000_000_000, "judges": 100_000_000},
+    }
+    (tmp_path / "resources").symlink_to(ROOT / "resources")
+    (tmp_path / "config.yaml").symlink_to(ROOT / "config.yaml")
+    for name in ("gpt2_sst2", "gemma2b_mmlu/corrsteer"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        fetched = tmp_path / "results" / name / "resources.json"
+        fetched.write_text(json.dumps(described), encoding="utf-8")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--dry-run", "--cores", "2"),
+            *("--directory", str(tmp_path)),
+            *("results/gpt2_sst2/judged.parquet", "results/gemma2b_mmlu/corrsteer.csv"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, **({"STEERING_THREADS": threads} if threads else {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    plan = done.stdout + done.stderr
+    assert done.returncode == 0, plan[-3000:]
+    jobs = {job.split(":", 1)[0]: job for job in re.split(r"^(?:local)?rule ", plan, flags=re.M)}
+    sizes = read_sizes(fetched)
+    for rule, times in {
+        "generate": {"model": 1.5, "sae": 2},
+        "corrsteer_select": {"model": 1.5, "saes": 1, "judges": 1.5},
+    }.items():
+        assert f"mem_mb={sizes.megabytes(**times)}," in jobs[rule], rule
+        assert ("threads: 2" in jobs[rule]) == (threads is None), rule
+    if threads:
+        assert "threads: 2" not in plan

@@ -98,7 +98,7 @@ def results(laid_out, tmp_path_factory) -> Path:
     done = forked_jobs.run(
         [
             *("--cores", "2", "--directory", str(directory)),
-            *("--resources", "mem_mb=64000", "--"),
+            "--",
             *(f"results/{RUN}/{name}" for name in ("verdict.json", "differences.csv")),
             f"results/{CORRSTEER}/corrsteer.csv",
         ],

@@ -16,9 +16,11 @@ RESOURCES = {
 
 def test_sizes_in_memory():
     sizes = sizes_of(RESOURCES)
-    assert (sizes.model, sizes.sae, sizes.judges) == (4000, 256, 400)
+    assert (sizes.model, sizes.weights32, sizes.judges) == (4000, 8000, 400)
+    assert (sizes.sae, sizes.saes) == (256, 272)
     assert sizes.megabytes() == BASE
     assert sizes.megabytes(model=1.5, sae=2, judges=1) == BASE + 6000 + 512 + 400
+    assert sizes.megabytes(weights32=5, saes=1) == BASE + 40_000 + 272
     assert sizes_of({**RESOURCES, "model": {"dtype": "float32"}}).model == 8000
 
 
