@@ -5,6 +5,7 @@
 A folder with ``pareto.csv`` is an experiment, one with ``corrsteer.csv`` a run of CorrSteer, and
 one with ``sparse_autoencoders.csv`` a model whose SAEs were trained here. No number of the page
 comes from anywhere else. ``--remark`` adds what no table knows, such as that a judge is a stand-in.
+``--title`` and ``--command`` are for another page than that of ``make real``.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from steering_core.tables.words import (
 KEPT = (
     *("pareto.csv", "corrsteer.csv", "sparse_autoencoders.csv"),
     *("verdict.json", "summary.csv", "matched.csv", "price.csv", "differences.csv", "judges.csv"),
-    *("norm_matched.csv", "sweep.csv", "features.csv", "dose.csv", "elsewhere.csv"),
+    *("norm_matched.csv", "sweep.csv", "features.csv", "dose.csv", "elsewhere.csv", "guards.csv"),
     *("pareto.svg", "matched.svg", "price.svg", "dose.svg", "elsewhere.svg"),
 )
 #: One of these makes a folder one of results.
@@ -57,7 +58,12 @@ _SAE_COLUMNS = (
 
 
 def write_page(
-    page: str | Path, folders: Iterable[str | Path], remarks: Sequence[str] = ()
+    page: str | Path,
+    folders: Iterable[str | Path],
+    remarks: Sequence[str] = (),
+    *,
+    title: str = "Results on a real model",
+    command: str | None = None,
 ) -> None:
     """Write ``page`` in Markdown, and copy the tables behind it to a folder of its name.
 
@@ -65,6 +71,8 @@ def write_page(
         page: such as ``docs/results.md``; the tables go to ``docs/results/``.
         folders: results of experiments, runs and models.
         remarks: sentences that stand at the top of the page as they are.
+        title: of the page.
+        command: what made the results; None for ``make real``.
 
     Raises:
         StorageError: if a folder has none of the three tables.
@@ -102,7 +110,12 @@ def write_page(
     )
     failed = [text for part in ("experiments", "runs") for one in found[part] for text in one["no"]]
     text = environment.get_template("results.md.j2").render(
-        data=data.name, remarks=[_cell(remark) for remark in remarks], failed=failed, **found
+        title=title,
+        command=command,
+        data=data.name,
+        remarks=[_cell(remark) for remark in remarks],
+        failed=failed,
+        **found,
     )
     write_text(page, text.rstrip("\n") + "\n")
 
@@ -153,7 +166,7 @@ def _experiment(own: Path, link: str, about: dict[str, Any]) -> dict[str, Any]:
         "distrust": [_cell(text) for text in verdict.get("distrust", [])],
         "rows": [_pareto_row(row, changes, judges) for _, row in chosen.iterrows()],
         "matched": _matched(_optional(own / "matched.csv")),
-        "elsewhere": _elsewhere(_optional(own / "elsewhere.csv")),
+        "elsewhere": _elsewhere(_optional(own / "elsewhere.csv"), _optional(own / "guards.csv")),
         "pictures": [
             (title, f"{link}/{name}")
             for name, title in _PICTURES.items()
@@ -254,31 +267,90 @@ def _matched(table: pd.DataFrame) -> dict[str, Any] | None:
     }
 
 
-def _elsewhere(table: pd.DataFrame) -> dict[str, Any] | None:
-    """Return what each method changes on other text and tasks, and what guards change of that."""
+def _elsewhere(table: pd.DataFrame, guards: pd.DataFrame) -> dict[str, Any] | None:
+    """Return what each method changes on other text and tasks, and what guards cost and save."""
     if table.empty:
         return None
     measured = list(dict.fromkeys(zip(table["probe"], table["measure"], strict=True)))
-    methods: dict[str, list[str]] = {}
-    guards: dict[str, list[str]] = {}
+    named = [f"{measure} ({probe})" for probe, measure in measured]
+    strengths = table.drop_duplicates("method").set_index("method")["strength"]
+    rows, guarded, sentences = [], [], []
     for name, own in table.groupby("method", sort=False):
         cells = own.set_index(["probe", "measure"])
         first = own.iloc[0]
-        strength = "" if pd.isna(first["strength"]) else readable_label(first["strength"])
-        start = [f"`{name}`", _cell(strength), _change(first, "effect", "")]
-        changes = [_change(cells.loc[key], "change", "", ".3f") for key in measured]
-        methods[name] = [*start, *changes]
-        if pd.notna(first["unguarded_method"]):
-            saved = [_change(cells.loc[key], "guard_change", "", ".3f") for key in measured]
-            guards[name] = [f"`{name}`", f"`{first['unguarded_method']}`", *saved]
+        at = _strength(first["strength"])
+        start = [f"`{name}`", at, _change(first, "effect", "")]
+        rows.append([*start, *(_change(cells.loc[key], "change", "", ".3f") for key in measured)])
+        if pd.isna(twin := first["unguarded_method"]):
+            continue
+        if twin in strengths and (without := _strength(strengths[twin])) != at:
+            at += f"; without guards {without}"
+        price = _price_of_guards(guards, str(name), str(first["strength"]))
+        saved = [(cells.loc[key], "guard_change", "", ".3f") for key in measured]
+        changes = {**price["changes"], **dict(zip(named, saved, strict=True))}
+        shown = [_change(*change) if change else "" for change in changes.values()]
+        guarded.append([f"`{name}`", f"`{twin}`", price["bound"], at, *shown])
+        sentences.append(_moved_by_guards(str(name), str(twin), changes))
     unsteered = table.drop_duplicates(["probe", "measure"])
     return {
-        "header": [f"{measure} ({probe})" for probe, measure in measured],
+        "header": named,
         "unsteered": [_number(value) for value in unsteered["unsteered"]],
         "counts": [f"{count:g}" for count in unsteered["n"]],
-        "rows": list(methods.values()),
-        "guards": list(guards.values()),
+        "rows": rows,
+        "guards": guarded,
+        "guard_header": [*_GUARD_CHANGES, *named],
+        "guard_sentences": sentences,
     }
+
+
+def _strength(label: Any) -> str:
+    """Return the strength of a row for readers; an empty cell for none."""
+    return "" if pd.isna(label) else _cell(readable_label(label))
+
+
+#: Of what guards change on the prompts of the experiment: the columns of ``guards`` and their form.
+_GUARD_CHANGES = {
+    "target rate": ("classifier_rate_change", ".2f"),
+    "KL (prompts)": ("kl_change", ".3f"),
+    "features": ("l0_change", ".1f"),
+}
+
+_Change = tuple[pd.Series, str, str, str]
+
+
+def _price_of_guards(guards: pd.DataFrame, method: str, strength: str) -> dict[str, Any]:
+    """Return the bounds of a program's guards, and what they change on the prompts."""
+    nothing: dict[str, _Change | None] = dict.fromkeys(_GUARD_CHANGES)
+    if guards.empty:
+        return {"bound": "", "changes": nothing}
+    own = guards[guards["method"] == method]
+    own = own[[strength_label(row) == strength for _, row in own.iterrows()]]
+    if own.empty:
+        return {"bound": "", "changes": nothing}
+    bounds = own["kappa"].value_counts(sort=False)
+    first = own.iloc[0]
+    return {
+        "bound": ", ".join(f"{kappa:g} on {count}" for kappa, count in bounds.items()),
+        "changes": {
+            name: (first, stem, "_ci", form) for name, (stem, form) in _GUARD_CHANGES.items()
+        },
+    }
+
+
+def _moved_by_guards(method: str, twin: str, changes: dict[str, _Change | None]) -> str:
+    """Say in words what guards raise and lower beyond noise."""
+    up, down = [], []
+    for name, change in changes.items():
+        if change is None:
+            continue
+        row, stem, ends, _ = change
+        if row[f"{stem}{ends}_low"] > 0:
+            up.append(name)
+        elif row[f"{stem}{ends}_high"] < 0:
+            down.append(name)
+    parts = [f"raises {', '.join(up)}"] * bool(up) + [f"lowers {', '.join(down)}"] * bool(down)
+    moved = " and ".join(parts) or "changes nothing"
+    return f"Beyond noise, `{method}` in place of `{twin}` {moved}."
 
 
 def _experiment_failures(
@@ -434,5 +506,8 @@ if __name__ == "__main__":
     parser.add_argument("page", help="Markdown file to write")
     parser.add_argument("folders", nargs="+", help="results of experiments, runs and models")
     parser.add_argument("--remark", action="append", default=[], help="a sentence for the top")
+    parser.add_argument("--title", default="Results on a real model", help="of the page")
+    parser.add_argument("--command", help="what made the results, if not make real")
     given = parser.parse_args()
-    write_page(given.page, given.folders, given.remark)
+    about = {"title": given.title, "command": given.command}
+    write_page(given.page, given.folders, given.remark, **about)

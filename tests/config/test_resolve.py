@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_config import COMPONENTS, PROBE, PUBLISHED, ROOT, at, small, with_program
 
-from steering_core.config.methods import DEFAULT_METHODS
+from steering_core.config.methods import DEFAULT_METHODS, METHODS
 from steering_core.config.paths import named_paths
 from steering_core.config.resolve import (
     gated_names,
@@ -33,7 +33,13 @@ EXPERIMENTS = [
 def test_the_experiments_of_the_repository_resolve():
     config, overrides = load_config(PUBLISHED)
     assert sorted(config.experiments) == sorted(
-        [*EXPERIMENTS, "smollm2_elsewhere", "smollm2_price", "smollm2_sst2_metrics"]
+        [
+            *EXPERIMENTS,
+            "demo_elsewhere",
+            "smollm2_elsewhere",
+            "smollm2_price",
+            "smollm2_sst2_metrics",
+        ]
     )
     assert overrides == {}
     for name in EXPERIMENTS:
@@ -41,6 +47,21 @@ def test_the_experiments_of_the_repository_resolve():
         assert found.settings.methods == list(DEFAULT_METHODS)
         assert found.settings.layer in (7, 14, 15, "auto")
         assert found.task.target_class == 1
+
+
+def test_an_experiment_has_every_method_of_the_demo_elsewhere_and_the_price_of_guards():
+    demo, found = (resolve(PUBLISHED, name).settings for name in ("demo", "demo_elsewhere"))
+    assert set(found.methods) == set(METHODS) and set(found.gated) == set(demo.gated)
+    assert set(found.programs) == {*demo.programs, "loosely_guarded_qp"}
+    assert found.elsewhere == demo.elsewhere and found.strengths == demo.strengths
+    plain, loose, tight = (
+        found.programs[name] for name in ("mean_difference_qp", "loosely_guarded_qp", "guarded_qp")
+    )
+    # Guards alone differ, at one strength, so that effect and cost elsewhere are of one pair.
+    assert len(plain.tau) == 1 and not plain.guards
+    for program in loose, tight:
+        assert program.model_copy(update={"guards": []}) == plain
+    assert loose.guards[0].kappa > tight.guards[0].kappa > 0
 
 
 def test_an_experiment_compares_three_directions_in_three_metrics():

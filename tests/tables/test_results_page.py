@@ -141,6 +141,7 @@ def test_costs_elsewhere_and_what_guards_save(folder, tmp_path):
     }
     right = {"probe": "mmlu", "measure": "accuracy", "unsteered": 0.5, "change": -0.02}
     guarded = {"method": "guarded", "unguarded_method": "plain", "guard_change": -0.05}
+    guarded |= {"guard_change_low": -0.06, "guard_change_high": -0.04}
     rows = [row, row | right, row | guarded, row | right | guarded]
     pd.DataFrame(rows).to_csv(folder / "elsewhere.csv", index=False)
     write_page(tmp_path / "results.md", [folder])
@@ -149,8 +150,51 @@ def test_costs_elsewhere_and_what_guards_save(folder, tmp_path):
     assert "| value without steering | | | 0 | 0.5 |" in text
     cells = "+0.30 [+0.20, +0.40] | +0.120 [+0.100, +0.140] | -0.020 [+0.100, +0.140] |"
     assert f"| `caa` | λ = 1, τ = 4 | {cells}" in text
-    assert "| `guarded` | `plain` | -0.050 | -0.050 |" in text
+    saved = "-0.050 [-0.060, -0.040] | -0.050 [-0.060, -0.040]"
+    assert f"| `guarded` | `plain` |  | λ = 1, τ = 4 |  |  |  | {saved} |" in text
+    assert "lowers kl (text), accuracy (mmlu)." in text
     assert (tmp_path / "results/e/elsewhere.csv").is_file()
+
+
+def test_what_guards_cost_stands_beside_what_they_save(folder, tmp_path):
+    pareto().to_csv(folder / "pareto.csv", index=False)
+    row = {
+        **{"method": "plain", "strength": "tau=2 at lambda=1", "probe": "text", "measure": "kl"},
+        **{"effect": 0.3, "n": 50, "unsteered": 0.0, "change": 0.12, "unguarded_method": None},
+        **dict.fromkeys(["effect_low", "effect_high", "change_low", "change_high"]),
+        **dict.fromkeys(["guard_change", "guard_change_low", "guard_change_high"]),
+    }
+    saved = {"guard_change": 0.05, "guard_change_low": -0.01, "guard_change_high": 0.11}
+    guarded = {"method": "guarded", "unguarded_method": "plain", "strength": "tau=4 at lambda=1"}
+    pd.DataFrame([row, row | saved | guarded]).to_csv(folder / "elsewhere.csv", index=False)
+    bound = {"method": "guarded", "strength_name": "tau at lambda=1", "strength": 4.0, "kappa": 0.5}
+    for stem, value in (("classifier_rate", -0.2), ("kl", 0.01), ("l0", 3.0)):
+        ends = {"ci_low": value - 0.1, "ci_high": value + 0.1}
+        bound |= {f"{stem}_change": value} | {f"{stem}_change_{k}": v for k, v in ends.items()}
+    weaker = bound | {"strength": 2.0, "kl_change": 9.0}
+    pd.DataFrame([weaker, bound, bound]).to_csv(folder / "guards.csv", index=False)
+    write_page(tmp_path / "results.md", [folder])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    at = "λ = 1, τ = 4; without guards λ = 1, τ = 2"
+    costs = "-0.20 [-0.30, -0.10] | +0.010 [-0.090, +0.110] | +3.0 [+2.9, +3.1]"
+    saves = "+0.050 [-0.010, +0.110]"
+    assert f"| `guarded` | `plain` | 0.5 on 2 | {at} | {costs} | {saves} |" in text
+    assert (
+        "- Beyond noise, `guarded` in place of `plain` raises features and lowers target rate."
+        in text
+    )
+    assert (tmp_path / "results/e/guards.csv").is_file()
+
+
+def test_another_page_says_what_made_it(folder, tmp_path):
+    pareto().to_csv(folder / "pareto.csv", index=False)
+    write_page(tmp_path / "page.md", [folder], title="Results on the demo", command="snakemake x")
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert text.startswith("# Results on the demo\n\n`snakemake x` makes the results of this page")
+    assert "make real" not in text and (tmp_path / "page/e/pareto.csv").is_file()
+    write_page(tmp_path / "results.md", [folder])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert text.startswith("# Results on a real model\n\n`make real` runs the experiments")
 
 
 @pytest.mark.parametrize(
