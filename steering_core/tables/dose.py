@@ -206,7 +206,7 @@ def dose_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
                 colour,
                 fill=alt.Fill(
                     "method:N",
-                    legend=None,
+                    title=None,
                     scale=alt.Scale(
                         domain=list(styles), range=[style.colour for style in styles.values()]
                     ),

@@ -11,6 +11,7 @@ _STAR = (
     "M0,-1.1L0.26,-0.36L1.05,-0.34L0.42,0.14L0.65,0.89L0,0.45"
     "L-0.65,0.89L-0.42,0.14L-1.05,-0.34L-0.26,-0.36Z"
 )
+_PENTAGON = "M0,-1L0.95,-0.31L0.59,0.81L-0.59,0.81L-0.95,-0.31Z"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ PALETTE: dict[str, Style] = {
     "caa_contrastive": Style("#56B4E9", "triangle-down"),
     "caa_repe": Style("#882255", "triangle-left"),
     "random_direction": Style("#8C8C8C", "triangle-right"),
-    "prompting": Style("#B8860B", "wedge"),
+    "prompting": Style("#B8860B", _PENTAGON),
     "lora": Style("#7F3FBF", "square", 50),
     "no_steering": Style("#000000", _STAR),
 }

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from steering_core.tables.charts import svg_text
 from steering_core.tables.dose import dose_figure, dose_table, repeated_share, with_repetition
 from steering_core.tables.pareto import Measured
 
@@ -131,3 +132,7 @@ def test_the_picture_has_four_panels_and_hollow_points():
     assert "not fluent" in json.dumps(chart)
     nothing = dose_figure(table(STRENGTHS[:1])).to_dict()
     assert "no method adds a vector" in json.dumps(nothing)
+
+
+def test_the_picture_names_its_methods_once():
+    assert svg_text(dose_figure(table())).count(">caa_repe<") == 1
