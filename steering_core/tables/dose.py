@@ -190,6 +190,11 @@ def dose_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
         title=None,
         scale=alt.Scale(domain=list(styles), range=[style.colour for style in styles.values()]),
     )
+    shape = alt.Shape(  # colours are fewer than declared programs may be
+        "method:N",
+        title=None,
+        scale=alt.Scale(domain=list(styles), range=[style.shape for style in styles.values()]),
+    )
     across = alt.X("dose:Q", title="‖v‖ ÷ mean residual norm", **spread_axis(drawn["dose"]))
     panels = []
     for name, (title, rule) in _PANELS.items():
@@ -204,6 +209,7 @@ def dose_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
                 across,
                 up,
                 colour,
+                shape,
                 fill=alt.Fill(
                     "method:N",
                     title=None,
