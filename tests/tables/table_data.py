@@ -1,5 +1,6 @@
 """Synthetic tables with the shapes the pipeline writes."""
 
+import altair as alt
 import numpy as np
 import pandas as pd
 
@@ -241,3 +242,23 @@ def counted_solutions(costs: Costs) -> pd.DataFrame:
         for method, index, called, strength, l0 in points
     ]
     return pd.concat(frames, ignore_index=True)
+
+
+def spec(chart: alt.TopLevelMixin) -> dict:
+    return chart.to_dict()
+
+
+def fields(panel: dict, channel: str) -> set[str]:
+    layers = panel.get("layer", [panel])
+    found = set()
+    for layer in layers:
+        found |= fields(layer, channel) if "layer" in layer else set()
+        if "field" in layer.get("encoding", {}).get(channel, {}):
+            found.add(layer["encoding"][channel]["field"])
+    return found
+
+
+def rows_of(chart: dict, panel: int, mark: str) -> list[dict]:
+    layers = chart["hconcat"][panel]["layer"]
+    layer = next(layer for layer in layers if layer["mark"]["type"] == mark)
+    return chart["datasets"][layer["data"]["name"]]

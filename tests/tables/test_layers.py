@@ -1,14 +1,17 @@
 """The layer that ``layer: effect`` takes, from trials whose cost and effect are known."""
 
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from table_data import fields, spec, sweep_table
 
 from steering_core.errors import DataError
 from steering_core.tables.charts import save_chart
-from steering_core.tables.layers import layer_effect_figure, layer_effect_table
+from steering_core.tables.layers import layer_effect_figure, layer_effect_table, sweep_figure
 from steering_core.tables.matched import Matching
 
 N = 20
@@ -64,3 +67,24 @@ def test_no_effect_at_any_layer_is_an_error_with_advice():
         layer_effect_table(trials({3: (0.02, 0.08)}), "e", replace(MATCHING, effect=0.9))
     unreached = table({3: (0.02, 0.08)}).assign(picked=False, status="not_reached")
     assert "no layer reaches" in str(layer_effect_figure(unreached).to_dict())
+
+
+def test_sweep_shows_both_curves_and_the_picked_layer() -> None:
+    chart = spec(sweep_figure(sweep_table(picked=15), used=15))
+    assert {"accuracy", "low"} <= fields(chart["hconcat"][0], "y")
+    assert fields(chart["hconcat"][1], "y") == {"alignment"}
+    assert [panel["title"]["subtitle"] for panel in chart["hconcat"]] == [
+        "used: layer 15; the sweep would pick 15"
+    ] * 2
+
+
+def test_sweep_without_a_picked_layer() -> None:
+    chart = spec(sweep_figure(sweep_table().assign(picked=False), used=7))
+    subtitle = chart["hconcat"][0]["title"]["subtitle"]
+    assert subtitle == "used: layer 7; the sweep would pick none"
+
+
+def test_the_line_marks_the_layer_of_the_experiment_not_that_of_the_sweep() -> None:
+    text = json.dumps(spec(sweep_figure(sweep_table(picked=15), used=7)))
+    marked = re.findall(r'"layer": (\d+)[^}]*"used": true', text)
+    assert set(marked) == {"7"}

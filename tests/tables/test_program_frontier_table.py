@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from table_data import fields, frontier_table, rows_of, spec
 
 from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.programs import solve_programs
@@ -13,6 +14,7 @@ from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.program_frontier import (
+    frontier_figure,
     grid_points,
     knot_table,
     logits_of,
@@ -155,3 +157,51 @@ def test_inaccurate_and_failed_rows_are_not_counted_as_infeasible():
 def test_inputs_start_where_a_program_of_their_own_says():
     assert logits_of(ROWS[ROWS["method"] != "convex_optimal"]).tolist() == [-1.0, 3.0]
     assert logits_of(ROWS[ROWS["method"].isin(["caa_repe", "qp_shared"])]).size == 0
+
+
+ALL_SOLVED = {"n_infeasible": 0, "n_inaccurate": 0, "n_failed": 0}
+
+
+def test_frontier_at_one_margin() -> None:
+    df = frontier_table()
+    chart = spec(frontier_figure(df, df.iloc[::10].assign(**ALL_SOLVED)))
+    panels = chart["hconcat"]
+    assert [fields(panel, "y") for panel in panels] == [{"l1"}, {"l0"}]
+    assert {row["curve"] for row in rows_of(chart, 0, "line")} == {"qp 1.0", "socp 1.0"}
+    assert len(rows_of(chart, 0, "point")) == len(df.iloc[::10])
+
+
+def test_frontier_points_over_some_rows_are_hollow_and_over_no_rows_not_drawn() -> None:
+    df = frontier_table()
+    counts = {"n_infeasible": [0, 2, 0, 9], "n_inaccurate": [0, 0, 1, 0]}
+    grid = df.iloc[:4].assign(**ALL_SOLVED).assign(**counts)
+    grid.loc[grid.index[3], ["l0", "l1", "residual_norm"]] = np.nan
+    chart = spec(frontier_figure(df, grid))
+    points = [one for one in chart["hconcat"][0]["layer"] if one["mark"]["type"] == "point"]
+    filters = {one["transform"][0]["filter"]: one["mark"] for one in points}
+    unsolved = "datum.n_infeasible + datum.n_inaccurate + datum.n_failed"
+    assert filters[f"{unsolved} == 0"]["filled"] is True
+    assert filters[f"{unsolved} > 0"]["filled"] is False
+    assert [row["n_infeasible"] for row in rows_of(chart, 0, "point")] == [0, 2, 0]
+
+
+def test_frontier_labels_several_margins_clear_of_the_curves() -> None:
+    chart = spec(frontier_figure(frontier_table((0.5, 2.0))))
+    rows = rows_of(chart, 0, "text")
+    assert {row["label"] for row in rows} == {"τ=0.5", "τ=2"}
+    assert all(row["dy"] < 0 for row in rows)  # the curves fall to the right of their ends
+    assert chart["title"]["text"].startswith("demo: ")
+    assert "τ: the margin" in chart["title"]["subtitle"]
+    assert "τ" not in spec(frontier_figure(frontier_table()))["title"]["subtitle"]
+
+
+def test_frontier_along_the_margin_has_a_third_panel() -> None:
+    margins = np.linspace(0.1, 4, 20)
+    df = pd.DataFrame({"program": "qp", "parameter": 1.0, "tau": margins, "experiment": "demo"})
+    df = df.assign(l0=5, l1=3 * margins, residual_norm=2 * margins)
+    panels = spec(frontier_figure(df))["hconcat"]
+    assert len(panels) == 3 and fields(panels[2], "x") == {"tau"}
+
+
+def test_frontier_without_a_program_says_so() -> None:
+    assert spec(frontier_figure(frontier_table().iloc[:0]))["mark"]["type"] == "text"

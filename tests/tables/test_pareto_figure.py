@@ -1,39 +1,14 @@
 import json
 import re
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
-from table_data import frontier_table, pareto_table, sweep_table
+from table_data import fields, pareto_table, rows_of, spec
 
-from steering_core.tables.layers import sweep_figure
-from steering_core.tables.norm_matched import norm_matched_figure
 from steering_core.tables.palette import method_styles
 from steering_core.tables.pareto_figure import pareto_figure, pareto_panels
-from steering_core.tables.program_frontier import frontier_figure
-from steering_core.tables.words import readable_strength
-
-
-def spec(chart: alt.TopLevelMixin) -> dict:
-    return chart.to_dict()
-
-
-def fields(panel: dict, channel: str) -> set[str]:
-    layers = panel.get("layer", [panel])
-    found = set()
-    for layer in layers:
-        found |= fields(layer, channel) if "layer" in layer else set()
-        if "field" in layer.get("encoding", {}).get(channel, {}):
-            found.add(layer["encoding"][channel]["field"])
-    return found
-
-
-def rows_of(chart: dict, panel: int, mark: str) -> list[dict]:
-    layers = chart["hconcat"][panel]["layer"]
-    layer = next(layer for layer in layers if layer["mark"]["type"] == mark)
-    return chart["datasets"][layer["data"]["name"]]
 
 
 def test_pareto_panels_show_the_promised_columns_and_intervals() -> None:
@@ -182,64 +157,6 @@ def test_panels_one_by_one_are_those_of_the_figure():
     assert [fields(one, "x") for one in panels] == [fields(one, "x") for one in together]
 
 
-def matched_rows() -> pd.DataFrame:
-    """Two strengths of a program against two directions."""
-    rows = [
-        {
-            "experiment": "demo",
-            "method": "qp_optimal",
-            "strength_name": "tau",
-            "strength": strength,
-            "direction": direction,
-            "n": 50,
-            "program_flip_rate": 0.9,
-            "direction_flip_rate": 0.4,
-            "difference": 0.5,
-            "difference_ci_low": 0.3,
-            "difference_ci_high": 0.7,
-        }
-        for strength in (1.0, 2.0)
-        for direction in ("caa_mean_diff", "random_direction")
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_equal_norm_stands_out_at_the_selected_strength_alone():
-    df = pareto_table()
-    df["selected"] = (df["method"] == "qp_optimal") & (df["strength"] == 2.0)
-    chart = norm_matched_figure(matched_rows(), df).to_dict()
-    (panel,) = chart["concat"]
-    assert panel["title"] == {"text": "qp_optimal", "subtitle": "τ = 2, 50 rows"}
-    (texts,) = [one for one in panel["layer"] if one["mark"]["type"] == "text"]
-    assert texts["transform"] == [{"filter": "datum.selected"}]
-    data = texts.get("data") or panel["data"]
-    rows = pd.DataFrame(chart["datasets"][data["name"]])
-    assert rows.loc[rows["selected"], "rates"].tolist() == ["90% : 40%"] * 2
-    assert len(rows) == 4
-    nothing = norm_matched_figure(matched_rows(), df.assign(selected=pd.NA)).to_dict()
-    assert nothing["concat"][0]["title"]["subtitle"] == "no strength selected"
-
-
-def test_equal_norm_without_a_solved_row_is_a_note():
-    chart = norm_matched_figure(matched_rows().iloc[:0], pareto_table()).to_dict()
-    assert "nothing to compare" in json.dumps(chart)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "shown"),
-    [
-        ("alpha", 0.5, "α = 0.5"),
-        ("tau at lambda=1", 10.0, "λ = 1, τ = 10"),
-        ("epsilon at tau=10", 14.0, "τ = 10, ε = 14"),
-        (None, 0.25, "0.25"),
-        ("tau", np.nan, ""),
-        ("other", 2.0, "other = 2"),
-    ],
-)
-def test_strengths_are_written_with_their_symbols(name, value, shown):
-    assert readable_strength(name, value) == shown
-
-
 def is_ring(layer: dict) -> bool:
     return layer["mark"].get("shape") == "circle" and layer["mark"]["filled"] is False
 
@@ -326,75 +243,6 @@ def test_zero_cost_has_a_place_on_the_axis() -> None:
     x = spec(pareto_figure(pareto_table()))["hconcat"][0]["layer"][-1]["encoding"]["x"]
     assert x["scale"]["type"] == "symlog" and x["scale"]["domain"][0] == 0.0
     assert x["axis"]["values"][0] == 0.0
-
-
-def test_sweep_shows_both_curves_and_the_picked_layer() -> None:
-    chart = spec(sweep_figure(sweep_table(picked=15), used=15))
-    assert {"accuracy", "low"} <= fields(chart["hconcat"][0], "y")
-    assert fields(chart["hconcat"][1], "y") == {"alignment"}
-    assert [panel["title"]["subtitle"] for panel in chart["hconcat"]] == [
-        "used: layer 15; the sweep would pick 15"
-    ] * 2
-
-
-def test_sweep_without_a_picked_layer() -> None:
-    chart = spec(sweep_figure(sweep_table().assign(picked=False), used=7))
-    subtitle = chart["hconcat"][0]["title"]["subtitle"]
-    assert subtitle == "used: layer 7; the sweep would pick none"
-
-
-def test_the_line_marks_the_layer_of_the_experiment_not_that_of_the_sweep() -> None:
-    text = json.dumps(spec(sweep_figure(sweep_table(picked=15), used=7)))
-    marked = re.findall(r'"layer": (\d+)[^}]*"used": true', text)
-    assert set(marked) == {"7"}
-
-
-ALL_SOLVED = {"n_infeasible": 0, "n_inaccurate": 0, "n_failed": 0}
-
-
-def test_frontier_at_one_margin() -> None:
-    df = frontier_table()
-    chart = spec(frontier_figure(df, df.iloc[::10].assign(**ALL_SOLVED)))
-    panels = chart["hconcat"]
-    assert [fields(panel, "y") for panel in panels] == [{"l1"}, {"l0"}]
-    assert {row["curve"] for row in rows_of(chart, 0, "line")} == {"qp 1.0", "socp 1.0"}
-    assert len(rows_of(chart, 0, "point")) == len(df.iloc[::10])
-
-
-def test_frontier_points_over_some_rows_are_hollow_and_over_no_rows_not_drawn() -> None:
-    df = frontier_table()
-    counts = {"n_infeasible": [0, 2, 0, 9], "n_inaccurate": [0, 0, 1, 0]}
-    grid = df.iloc[:4].assign(**ALL_SOLVED).assign(**counts)
-    grid.loc[grid.index[3], ["l0", "l1", "residual_norm"]] = np.nan
-    chart = spec(frontier_figure(df, grid))
-    points = [one for one in chart["hconcat"][0]["layer"] if one["mark"]["type"] == "point"]
-    filters = {one["transform"][0]["filter"]: one["mark"] for one in points}
-    unsolved = "datum.n_infeasible + datum.n_inaccurate + datum.n_failed"
-    assert filters[f"{unsolved} == 0"]["filled"] is True
-    assert filters[f"{unsolved} > 0"]["filled"] is False
-    assert [row["n_infeasible"] for row in rows_of(chart, 0, "point")] == [0, 2, 0]
-
-
-def test_frontier_labels_several_margins_clear_of_the_curves() -> None:
-    chart = spec(frontier_figure(frontier_table((0.5, 2.0))))
-    rows = rows_of(chart, 0, "text")
-    assert {row["label"] for row in rows} == {"τ=0.5", "τ=2"}
-    assert all(row["dy"] < 0 for row in rows)  # the curves fall to the right of their ends
-    assert chart["title"]["text"].startswith("demo: ")
-    assert "τ: the margin" in chart["title"]["subtitle"]
-    assert "τ" not in spec(frontier_figure(frontier_table()))["title"]["subtitle"]
-
-
-def test_frontier_along_the_margin_has_a_third_panel() -> None:
-    margins = np.linspace(0.1, 4, 20)
-    df = pd.DataFrame({"program": "qp", "parameter": 1.0, "tau": margins, "experiment": "demo"})
-    df = df.assign(l0=5, l1=3 * margins, residual_norm=2 * margins)
-    panels = spec(frontier_figure(df))["hconcat"]
-    assert len(panels) == 3 and fields(panels[2], "x") == {"tau"}
-
-
-def test_frontier_without_a_program_says_so() -> None:
-    assert spec(frontier_figure(frontier_table().iloc[:0]))["mark"]["type"] == "text"
 
 
 def test_styles_are_distinct_and_do_not_depend_on_the_other_methods() -> None:

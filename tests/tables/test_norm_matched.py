@@ -1,7 +1,11 @@
 """At equal norm: the rows, norms and flips of a small world worked out directly."""
 
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
+from table_data import pareto_table
 
 from steering_core.methods.interventions import Interventions
 from steering_core.methods.model_units import ModelUnits
@@ -10,7 +14,7 @@ from steering_core.methods.solutions import GridPoint
 from steering_core.metrics.probe_effects import norm_matched_effects
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
-from steering_core.tables.norm_matched import norm_matched_table
+from steering_core.tables.norm_matched import norm_matched_figure, norm_matched_table
 
 IDS = [f"e{i}" for i in range(8)]
 
@@ -79,3 +83,46 @@ def test_no_rows_give_an_empty_table_and_a_zero_direction_is_an_error(world):
     assert norm_matched_table(rows, "e").empty
     with pytest.raises(ValueError, match="nothing"):
         norm_matched_effects(program, {"nothing": 0 * weight}, IDS, residuals, probe(weight))
+
+
+def matched_rows() -> pd.DataFrame:
+    """Two strengths of a program against two directions."""
+    rows = [
+        {
+            "experiment": "demo",
+            "method": "qp_optimal",
+            "strength_name": "tau",
+            "strength": strength,
+            "direction": direction,
+            "n": 50,
+            "program_flip_rate": 0.9,
+            "direction_flip_rate": 0.4,
+            "difference": 0.5,
+            "difference_ci_low": 0.3,
+            "difference_ci_high": 0.7,
+        }
+        for strength in (1.0, 2.0)
+        for direction in ("caa_mean_diff", "random_direction")
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_equal_norm_stands_out_at_the_selected_strength_alone():
+    df = pareto_table()
+    df["selected"] = (df["method"] == "qp_optimal") & (df["strength"] == 2.0)
+    chart = norm_matched_figure(matched_rows(), df).to_dict()
+    (panel,) = chart["concat"]
+    assert panel["title"] == {"text": "qp_optimal", "subtitle": "τ = 2, 50 rows"}
+    (texts,) = [one for one in panel["layer"] if one["mark"]["type"] == "text"]
+    assert texts["transform"] == [{"filter": "datum.selected"}]
+    data = texts.get("data") or panel["data"]
+    rows = pd.DataFrame(chart["datasets"][data["name"]])
+    assert rows.loc[rows["selected"], "rates"].tolist() == ["90% : 40%"] * 2
+    assert len(rows) == 4
+    nothing = norm_matched_figure(matched_rows(), df.assign(selected=pd.NA)).to_dict()
+    assert nothing["concat"][0]["title"]["subtitle"] == "no strength selected"
+
+
+def test_equal_norm_without_a_solved_row_is_a_note():
+    chart = norm_matched_figure(matched_rows().iloc[:0], pareto_table()).to_dict()
+    assert "nothing to compare" in json.dumps(chart)
