@@ -24,13 +24,45 @@ rule corrsteer_plan:
         "../workflow_scripts/corrsteer_plan.py"
 
 
+# One process answers under all arms, so the model and the judge are loaded once. The answers under
+# each arm, and the validation of its layers, are kept as soon as they are complete.
+rule corrsteer_answer:
+    input:
+        unpack(shared_arm_files),
+        resources=rules.corrsteer_fetch.output.resources,
+        examples=rules.corrsteer_examples.output.examples,
+    output:
+        answers=ANSWERS,
+    log:
+        "results/{run}/logs/corrsteer_answer-{seed}-{shard}.log",
+    benchmark:
+        "results/{run}/benchmarks/corrsteer_answer-{seed}-{shard}.tsv"
+    conda:
+        "../envs/steering.yaml"
+    threads: cores
+    resources:
+        mem_mb=megabytes(24000, model=1.5, judges=1.5),
+        runtime=minutes(720),
+        gpu=gpus,
+    params:
+        model=model,
+        task=task,
+        arms=shared_arms,
+        settings=settings(*ANSWERING),
+        validation_code=code("corrsteer_validate.py"),
+        code=code("corrsteer_answer.py"),
+    script:
+        "../workflow_scripts/corrsteer_answer.py"
+
+
+# A plan that is evaluated like a method needs its validation, and no answers.
 rule corrsteer_validate:
     input:
         resources=rules.corrsteer_fetch.output.resources,
         examples=rules.corrsteer_examples.output.examples,
         plan=plan_of,
     output:
-        validation="results/{run}/corrsteer/seed-{seed}/validation/{arm}.csv",
+        validation=VALIDATION,
     log:
         "results/{run}/logs/corrsteer_validate-{seed}-{arm}.log",
     benchmark:
@@ -49,34 +81,6 @@ rule corrsteer_validate:
         code=code("corrsteer_validate.py"),
     script:
         "../workflow_scripts/corrsteer_validate.py"
-
-
-rule corrsteer_answer:
-    input:
-        unpack(arm_files),
-        resources=rules.corrsteer_fetch.output.resources,
-        examples=rules.corrsteer_examples.output.examples,
-    output:
-        answers="results/{run}/corrsteer/seed-{seed}/answers/{arm}.parquet",
-    log:
-        "results/{run}/logs/corrsteer_answer-{seed}-{arm}.log",
-    benchmark:
-        "results/{run}/benchmarks/corrsteer_answer-{seed}-{arm}.tsv"
-    conda:
-        "../envs/steering.yaml"
-    threads: cores
-    resources:
-        mem_mb=megabytes(24000, model=1.5, judges=1.5),
-        runtime=minutes(240),
-        gpu=gpus,
-    params:
-        model=model,
-        task=task,
-        arm=arm,
-        settings=settings(*ANSWERING),
-        code=code("corrsteer_answer.py"),
-    script:
-        "../workflow_scripts/corrsteer_answer.py"
 
 
 rule corrsteer_experiment_method:
@@ -138,6 +142,8 @@ rule corrsteer_fine_tune:
         "../workflow_scripts/corrsteer_fine_tune.py"
 
 
+# One process, too, but another one: an edit of a solver answers under no arm again, and the SAEs
+# need memory.
 rule corrsteer_sparse_methods:
     input:
         resources=rules.corrsteer_fetch.output.resources,
@@ -150,25 +156,23 @@ rule corrsteer_sparse_methods:
             arm=experiment(wildcards).settings.sparse_methods.arm,
         )[0],
     output:
-        answers="results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet",
-        validation="results/{run}/corrsteer/seed-{seed}/validation/{method}.csv",
+        answers=SPARSE_ANSWERS,
     log:
-        "results/{run}/logs/corrsteer_sparse_methods-{seed}-{method}.log",
+        "results/{run}/logs/corrsteer_sparse_methods-{seed}-{shard}.log",
     benchmark:
-        "results/{run}/benchmarks/corrsteer_sparse_methods-{seed}-{method}.tsv"
-    wildcard_constraints:
-        method="|".join(CORRSTEER_METHODS),
+        "results/{run}/benchmarks/corrsteer_sparse_methods-{seed}-{shard}.tsv"
     conda:
         "../envs/steering.yaml"
     threads: cores
     resources:
         mem_mb=megabytes(24000, model=1.5, sae=3, judges=1.5),
-        runtime=minutes(240),
+        runtime=minutes(720),
         gpu=gpus,
     params:
         model=model,
         task=task,
-        sparse_methods=setting("sparse_methods"),
+        methods=shared_sparse_methods,
+        sparse_methods=sparse_settings,
         settings=settings(*ANSWERING),
         code=code("corrsteer_sparse_methods.py"),
     script:

@@ -3,7 +3,8 @@ from dataclasses import asdict
 
 from steering_core.config.corrsteer_resolve import load_section
 from steering_core.config.corrsteer_schema import CorrSteerSettings
-from steering_core.config.methods import CORRSTEER_METHODS, UNSTEERED
+from steering_core.config.methods import UNSTEERED
+from steering_core.config.resolve import plan_sources
 from steering_core.corrsteer.pooled_statistic import needs_validation, statistics_of
 from steering_core.corrsteer.published import FILES, cells, methods_needed
 
@@ -19,12 +20,23 @@ CELLS = {
     for table, file in FILES.items()
 }
 
-#: Answers of a method. Several rules make such files.
-ANSWERS = "results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet"
+#: Answers under the arms of one of the jobs that share them, and under the sparse methods of one.
+#: The job keeps those under each in `answers/{method}.parquet`.
+ANSWERS = "results/{run}/corrsteer/seed-{seed}/answers-{shard}.parquet"
+SPARSE_ANSWERS = "results/{run}/corrsteer/seed-{seed}/sparse_methods-{shard}.parquet"
 
-#: Vectors of an arm, and the validation accuracy of each of its layers alone.
+#: Answers under a method that has a job of its own.
+ANSWERS_ALONE = "results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet"
+
+#: Vectors of an arm.
 PLAN = "results/{run}/corrsteer/seed-{seed}/plans/{arm}.safetensors"
-VALIDATION = "results/{run}/corrsteer/seed-{seed}/validation/{arm}.csv"
+
+#: Of a plan that is evaluated like a method: the validation accuracy of each layer alone. Jobs that
+#: validate keep it in `validation/{arm}.csv`.
+VALIDATION = "results/{run}/corrsteer/seed-{seed}/plans/{arm}.validation.csv"
+
+#: Run, arm and seed of all plans that are evaluated like methods.
+PLAN_SOURCES = plan_sources(config)
 
 #: Arms that steer as a method of an experiment with pareto.csv does. Their rule is another one.
 METHOD_ARMS = sorted(
@@ -64,7 +76,7 @@ ANSWERING = (
 
 wildcard_constraints:
     seed=r"\d+",
-    arm=rf"(?!({'|'.join(['fine_tuning', *CORRSTEER_METHODS, *METHOD_ARMS])})(?![A-Za-z0-9_-]))[A-Za-z][A-Za-z0-9_-]*",
+    arm=r"[A-Za-z][A-Za-z0-9_-]*",
     method_arm="|".join(METHOD_ARMS) or "(?!)",
     table="|".join(FILES),
     cell=r"[^/]+",
@@ -79,9 +91,7 @@ def arms_of(run):
 
 
 def arm(wildcards):
-    """Return the definition of an arm, or None for the unsteered model."""
-    if wildcards.arm == UNSTEERED:
-        return None
+    """Return the definition of an arm."""
     return experiment(wildcards).settings.arms[wildcards.arm].model_dump()
 
 
@@ -108,15 +118,76 @@ def plan_of(wildcards):
     return expand(PLAN, run=run, seed=wildcards.seed, arm=arm)[0]
 
 
-def arm_files(wildcards):
-    """Return the files that an arm steers with."""
-    if wildcards.arm == UNSTEERED:
-        return {}
+def plan_and_validation(wildcards):
+    """Return the files that a plan evaluated like a method steers with."""
     files = {"plan": plan_of(wildcards)}
     if needs_validation(experiment(wildcards).settings.arms[wildcards.arm]):
         job = {"run": wildcards.run, "seed": wildcards.seed, "arm": wildcards.arm}
         files["validation"] = expand(VALIDATION, **job)[0]
     return files
+
+
+def arms_with_plan(found):
+    """Return the unsteered model and the arms that steer with a plan, from some settings."""
+    own = [name for name, arm in found.arms.items() if arm.intervention_from is None]
+    return [UNSTEERED, *own]
+
+
+def shared_arms(wildcards):
+    """Return the arms of one of the jobs that share them, with what each steers with.
+
+    The unsteered model is among them, with None.
+    """
+    found, arms = experiment(wildcards).settings, {}
+    for name in arms_with_plan(found)[int(wildcards.shard) :: found.shards]:
+        if name == UNSTEERED:
+            arms[name] = None
+            continue
+        job = SimpleNamespace(run=wildcards.run, seed=wildcards.seed, arm=name)
+        arms[name] = {
+            "plan": plan_of(job),
+            "strategy": found.arms[name].strategy,
+            "validated": needs_validation(found.arms[name]),
+        }
+    return arms
+
+
+def shared_arm_files(wildcards):
+    """Return the plans of such a job, and the validations that another job makes before it.
+
+    Both would make the file of a plan that is evaluated like a method, but not at the same time.
+    """
+    arms = {name: arm for name, arm in shared_arms(wildcards).items() if arm is not None}
+    elsewhere = [
+        name
+        for name, arm in arms.items()
+        if arm["validated"] and (wildcards.run, name, int(wildcards.seed)) in PLAN_SOURCES
+    ]
+    return {
+        "plans": [*dict.fromkeys(arm["plan"] for arm in arms.values())],
+        "validations": expand(VALIDATION, run=wildcards.run, seed=wildcards.seed, arm=elsewhere),
+    }
+
+
+def shared_sparse_methods(wildcards):
+    """Return the methods of optimal sparse steering of one of the jobs that share them."""
+    found = experiment(wildcards).settings
+    return found.sparse_methods.methods[int(wildcards.shard) :: found.shards]
+
+
+def sparse_settings(wildcards):
+    """Return what all methods of optimal sparse steering read; another one changes none."""
+    return experiment(wildcards).settings.sparse_methods.model_dump(exclude={"methods"})
+
+
+def answers_of(run, seed, method):
+    """Return the file that has the answers under a method, alone or with others."""
+    found = CORRSTEER[run].settings
+    shared = {ANSWERS: arms_with_plan(found), SPARSE_ANSWERS: found.sparse_methods.methods}
+    for pattern, names in shared.items():
+        if method in names:
+            return expand(pattern, run=run, seed=seed, shard=names.index(method) % found.shards)[0]
+    return expand(ANSWERS_ALONE, run=run, seed=seed, method=method)[0]
 
 
 def method_source(wildcards):

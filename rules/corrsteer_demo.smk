@@ -4,7 +4,7 @@ rule corrsteer_planted_feature:
         resources="results/demo_praise/corrsteer/resources.json",
         prompts=rules.demo_corpus.output.praise,
         examples="results/demo_praise/corrsteer/seed-0/examples.parquet",
-        answers="results/demo_praise/corrsteer/seed-0/answers/corrsteer_s.parquet",
+        answers=lambda wildcards: answers_of("demo_praise", 0, "corrsteer_s"),
         features="results/demo_praise/corrsteer/seed-0/plans/corrsteer_s.csv",
     output:
         planted="results/demo_praise/planted_feature.json",

@@ -18,12 +18,11 @@ rule corrsteer:
 
 rule corrsteer_report:
     input:
-        answers=lambda wildcards: expand(
-            ANSWERS,
-            run=wildcards.run,
-            seed=experiment(wildcards).settings.seeds,
-            method=arms_of(wildcards.run),
-        ),
+        answers=lambda wildcards: [
+            answers_of(wildcards.run, seed, method)
+            for seed in experiment(wildcards).settings.seeds
+            for method in arms_of(wildcards.run)
+        ],
         summaries=lambda wildcards: expand(
             rules.corrsteer_examples.output.summary,
             run=wildcards.run,

@@ -20,12 +20,7 @@ TABLE_RUNS = sorted(
 rule corrsteer_cell:
     input:
         lambda wildcards: [
-            expand(
-                ANSWERS,
-                run=cell_experiment(wildcards),
-                seed=seed,
-                method=method,
-            )[0]
+            answers_of(cell_experiment(wildcards), seed, method)
             for seed, method in cell_answers(wildcards)
         ],
     output:

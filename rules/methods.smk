@@ -112,7 +112,7 @@ def plan_files(wildcards):
     source = plan_source(wildcards)
     job = SimpleNamespace(run=source.experiment, arm=source.arm, seed=source.seed)
     run_resources = expand(rules.corrsteer_fetch.output.resources, run=source.experiment)[0]
-    return {**arm_files(job), "run_resources": run_resources}
+    return {**plan_and_validation(job), "run_resources": run_resources}
 
 
 def family_settings(family=None):

@@ -34,8 +34,8 @@ is fitted on rows alone. The table is of an experiment with `layer: auto`. `try_
 `layer_effect` run with `layer: effect` only; what they read then also makes all stages from
 `pick_layer` on run again. Rules that make the directions of concept files for guards, answers
 elsewhere and exports are not listed.
-Within `generate` and `divergence` only methods that steer otherwise than before are made again
-([reliability](reliability.md)).
+Within `generate`, `divergence` and CorrSteer's `answer` only methods that steer otherwise than
+before are made again ([reliability](reliability.md)).
 """
 
 

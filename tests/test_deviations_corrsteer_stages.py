@@ -3,9 +3,9 @@
 The numbers are those of ``test_deviations_corrsteer.py``.
 """
 
-import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,12 +22,13 @@ sys.path.insert(0, str(ROOT / "tests" / "corrsteer"))
 from corrsteer_world import SITE, word_rows, words_task
 
 from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings, SparseMethods
-from steering_core.corrsteer import session, sparse_methods
+from steering_core.corrsteer import kept_answers, session, sparse_methods
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import Decoding, undefined, write_answers
 from steering_core.corrsteer.examples import assign_splits, write_examples
 from steering_core.corrsteer.plan import Plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
+from steering_core.corrsteer.report import read_answers
 from steering_core.corrsteer.session import Session, open_session
 from steering_core.corrsteer.sparse_methods import SparseAnswers
 from steering_core.corrsteer.success import Refusal, SemanticSimilarity
@@ -60,6 +61,7 @@ def resources(tmp_path) -> Path:
             parameter.copy_(3 * torch.randn(parameter.shape, generator=generator))
     sae.save_model(tmp_path / "sae" / "layer_1")
     found = {
+        "model": {"revision": "r"},
         "saes": [{"layer": 1, "stream": "post", "centred": False, "prepend_bos": True}],
         "layers": [1],
         "layers_without_sae": [],
@@ -90,7 +92,8 @@ def test_02_a_run_selects_and_evaluates_on_the_split_of_its_own_seed(
 ):
     """Published: evaluation splits with seed 42, whatever the run was trained on."""
     loaded = Session(tiny, words_task(2), Decoding(2), None, False, {1: SITE})
-    monkeypatch.setattr(session, "open_session", lambda *args: loaded)
+    for module in (session, kept_answers):
+        monkeypatch.setattr(module, "open_session", lambda *args: loaded)
     texts = word_rows(60)
     items = texts.drop(columns=["split", "example_id"]).assign(
         item_id=texts["example_id"], source_split="test"
@@ -100,15 +103,16 @@ def test_02_a_run_selects_and_evaluates_on_the_split_of_its_own_seed(
     tables = {s: rows.rename(columns={"item_id": "example_id"}) for s, rows in split.items()}
     write_examples(tmp_path / "examples.parquet", tables[seed].assign(n_tokens=3))
     files = {"resources": resources, "examples": tmp_path / "examples.parquet"}
-    given = {"model": model_of(tmp_path), "task": {"task": "words"}, "settings": {}}
-    answers = tmp_path / "answers.parquet"
+    given = {"model": model_of(tmp_path), "task": {"task": "words"}, "settings": {}, "code": "c"}
+    answers = tmp_path / "answers-0.parquet"
     run_stage(
         "corrsteer_answer.py",
         tmp_path,
         input=files,
         output={"answers": answers},
-        params={**given, "arm": None},
+        params={**given, "arms": {"unsteered": None}, "validation_code": "v"},
         seed=str(seed),
+        shard="0",
     )
     trained = {key: tmp_path / f"training.{key}" for key in ("selection", "answers", "snapshots")}
     run_stage(
@@ -178,7 +182,7 @@ def test_09_the_decoders_bias_is_in_no_row_of_the_sparse_methods(tmp_path, resou
         return SparseAnswers(undefined(rows, "not run"), pd.DataFrame({"strength": []}))
 
     monkeypatch.setattr(sparse_methods, "answer_sparse_method", recorded)
-    monkeypatch.setattr(session, "open_session", lambda *args: None)
+    monkeypatch.setattr(kept_answers, "open_session", lambda *args: None)
     write_examples(tmp_path / "examples.parquet", rows.assign(n_tokens=3))
     rows[["example_id"]].assign(success=True).to_parquet(tmp_path / "training.parquet")
     empty = Plan(pd.DataFrame(columns=["layer"]), {}, {}, {})
@@ -191,17 +195,22 @@ def test_09_the_decoders_bias_is_in_no_row_of_the_sparse_methods(tmp_path, resou
             "examples": tmp_path / "examples.parquet",
             "training": tmp_path / "training.parquet",
         } | {"plan": resources},
-        output={"answers": tmp_path / "a.parquet", "validation": tmp_path / "v.csv"},
+        output={"answers": tmp_path / "sparse_methods-0.parquet"},
         params={
             "model": model_of(tmp_path),
             "task": {"task": "words"},
             "settings": {"chat_template": False},
-            "sparse_methods": SparseMethods().model_dump(),
+            "methods": ["qp_optimal", "caa_repe"],
+            "sparse_methods": SparseMethods().model_dump(exclude={"methods"}),
+            "code": "c",
         },
         seed="0",
-        method="qp_optimal",
+        shard="0",
     )  # fmt: skip
     np.testing.assert_allclose(seen["rows"], unit_rows(tmp_path, [4, 2]), rtol=1e-4, atol=1e-5)
+    for method in ("qp_optimal", "caa_repe"):
+        assert len(read_answers(tmp_path / "sparse_methods-0.parquet", method)) == len(rows)
+        assert (tmp_path / f"validation/{method}.csv").read_text() == "strength\n"
 
 
 def test_10_a_baseline_is_found_under_the_name_it_is_written_to(rules, tmp_path):
@@ -213,13 +222,16 @@ def test_10_a_baseline_is_found_under_the_name_it_is_written_to(rules, tmp_path)
         for s in report.params["seeds"](CORRSTEER_JOB)
         for m in report.params["arms"](CORRSTEER_JOB)
     ]
-    makers = ("corrsteer_answer", "corrsteer_fine_tune", "corrsteer_sparse_methods")
-    made = [str(job_of(rules, rule).output.answers) for rule in makers]
-    patterns = [re.sub(r"\{(\w+)(,[^}]*)?\}", r"(?P<\1>[^/]+)", pattern) for pattern in made]
+    sharing = {"corrsteer_answer": "arms", "corrsteer_sparse_methods": "methods"}
     for path, (seed, method) in zip(wanted, names, strict=True):
-        matches = [match for p in patterns if (match := re.fullmatch(p, path))]
-        found = {m["seed"] + (m.groupdict().get("arm") or method) for m in matches}
-        assert f"{seed}{method}" in found and path.endswith(f"seed-{seed}/answers/{method}.parquet")
+        made = []
+        for name, parameter in sharing.items():
+            rule = job_of(rules, name)
+            if match := rule.output.answers.match(path):
+                job = SimpleNamespace(**match.groupdict())
+                made += [(job.seed, one) for one in rule.params[parameter](job)]
+        assert (str(seed), method) in made
+    assert len(set(wanted)) == 2  # of all arms, and of all methods of optimal sparse steering
     rows = word_rows(4)
     paths = []
     for seed, right in ((3, {"unsteered": 1, "a": 4}), (5, {"unsteered": 2, "a": 3})):
@@ -292,7 +304,7 @@ OF_EACH_SETTING = [
     ("keep", 33, {"plan"}),
     ("min_outcomes", 3, {"plan"}),
     ("snapshots", [3], {"select"}),
-    ("shards", 3, {"select"}),
+    ("shards", 3, {"select", "answer", "sparse_methods"}),
     ("batch_rows", 3, ANSWERS),
     ("device", "cuda", ANSWERS),
     ("bootstrap_resamples", 33, {"report", "cell"}),
@@ -311,6 +323,6 @@ def test_12_results_of_another_setting_are_stale(rules, setting, value, stages):
 
 def test_12_every_setting_is_in_that_table_and_seed_and_arm_are_in_the_path(rules):
     assert {row[0] for row in OF_EACH_SETTING} == set(CorrSteerSettings.model_fields)
-    for rule in ("corrsteer_plan", "corrsteer_answer"):
+    for rule, name in (("corrsteer_plan", "arm"), ("corrsteer_answer", "shard")):
         for path in map(str, job_of(rules, rule).output):
-            assert "/seed-{seed," in path and "/{arm," in path
+            assert "/seed-{seed," in path and f"{{{name}," in path

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from workflow_rules import CONFIG, CORRSTEER_JOB, JOB, ROOT, Rules, parse, wildcards_of
 
-from steering_core.config.methods import DEFAULT_METHODS
+from steering_core.config.methods import CORRSTEER_METHODS, DEFAULT_METHODS
 from steering_core.errors import ConfigError
 from steering_core.runtime.digest import code_digest, used_modules
 from steering_core.runtime.sizes import BASE
@@ -243,6 +243,52 @@ def test_methods_are_shared_by_as_many_jobs_as_shards(rules, monkeypatch):
     assert files(JOB) == ["0", "1", "2"]
     monkeypatch.setitem(rules.names["config"], "shards", 1000)
     assert len(files(JOB)) == len(names)  # none has no method
+
+
+def test_arms_are_shared_by_as_many_jobs_as_shards_and_read_where_they_are(rules):
+    """Two jobs more than one, and the files that readers take the answers from."""
+    names, run = rules.names, CORRSTEER_JOB.run
+
+    def of(job):
+        wildcards = SimpleNamespace(**{**vars(CORRSTEER_JOB), "shard": str(job)})
+        return list(names["shared_arms"](wildcards)), names["shared_sparse_methods"](wildcards)
+
+    arms, methods = of(0)
+    found = names["CORRSTEER"][run].settings
+    assert arms == ["unsteered", *found.arms] and methods == list(CORRSTEER_METHODS)
+    folder = f"results/{run}/corrsteer/seed-0"
+    files = {method: names["answers_of"](run, 0, method) for method in names["arms_of"](run)}
+    assert {files[arm] for arm in arms} == {f"{folder}/answers-0.parquet"}
+    assert {files[method] for method in methods} == {f"{folder}/sparse_methods-0.parquet"}
+    tuned = names["answers_of"](run, 0, "fine_tuning")
+    assert tuned == f"{folder}/answers/fine_tuning.parquet"
+
+    with rules.corrsteer_settings(shards=3):
+        jobs = [of(job) for job in range(3)]
+        assert sorted(arm for job in jobs for arm in job[0]) == sorted(arms)
+        assert sorted(method for job in jobs for method in job[1]) == sorted(methods)
+        for number, (some_arms, some_methods) in enumerate(jobs):
+            for kind, shared in (("answers", some_arms), ("sparse_methods", some_methods)):
+                read = {names["answers_of"](run, 0, method) for method in shared}
+                assert read == {f"{folder}/{kind}-{number}.parquet"}
+
+
+def test_a_plan_that_is_evaluated_elsewhere_needs_no_answers(rules, monkeypatch):
+    names = rules.names
+    plan = names["plan_and_validation"](CORRSTEER_JOB)
+    folder = f"results/{CORRSTEER_JOB.run}/corrsteer/seed-0/plans"
+    assert plan == {
+        "plan": f"{folder}/corrsteer_p.safetensors",
+        "validation": f"{folder}/corrsteer_p.validation.csv",
+    }
+    assert names["PLAN_SOURCES"] == set()
+    assert names["shared_arm_files"](CORRSTEER_JOB)["validations"] == []
+    # Where both are made, one waits for the other.
+    monkeypatch.setitem(names, "PLAN_SOURCES", {(CORRSTEER_JOB.run, "corrsteer_p", 0)})
+    files = names["shared_arm_files"](CORRSTEER_JOB)
+    assert files["validations"] == [plan["validation"]] and plan["plan"] in files["plans"]
+    other = SimpleNamespace(**{**vars(CORRSTEER_JOB), "seed": "1"})
+    assert names["shared_arm_files"](other)["validations"] == []
 
 
 def modules(script: str) -> set[str]:

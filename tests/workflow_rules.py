@@ -89,15 +89,20 @@ class Rules:
 
     def stale_of_corrsteer(self, **settings: Any) -> set[str]:
         """Rules of CorrSteer that a setting of all its experiments makes stale."""
-        before, runs = self.as_parsed, self.names["CORRSTEER"]
-        with _items(
-            runs,
-            {
-                name: replace(run, settings=run.settings.model_copy(update=settings))
-                for name, run in runs.items()
-            },
-        ):
+        before = self.as_parsed
+        with self.corrsteer_settings(**settings):
             return self._changed(before)
+
+    @contextmanager
+    def corrsteer_settings(self, **settings: Any) -> Iterator[None]:
+        """Give all experiments of CorrSteer some settings for the block."""
+        runs = self.names["CORRSTEER"]
+        changed = {
+            name: replace(run, settings=run.settings.model_copy(update=settings))
+            for name, run in runs.items()
+        }
+        with _items(runs, changed):
+            yield
 
     def _changed(self, before: dict[str, str]) -> set[str]:
         return {rule for rule, now in self.parameters().items() if now != before[rule]}

@@ -3,9 +3,8 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
-    import pandas as pd
-
     from steering_core.corrsteer.published import Cell, measure
+    from steering_core.corrsteer.report import read_answers
     from steering_core.storage.files import write_json
 
     params = snakemake.params
@@ -13,7 +12,7 @@ with job(snakemake):
     if len(snakemake.input) > 0:
         runs = {}
         for (seed, method), path in zip(params.answers, snakemake.input, strict=True):
-            runs.setdefault(seed, {})[method] = pd.read_parquet(path)
+            runs.setdefault(seed, {})[method] = read_answers(path, method)
     cell = Cell(**params.cell)
     write_json(
         snakemake.output.cell,

@@ -18,7 +18,8 @@ with job(snakemake):
     files, params = snakemake.input, snakemake.params
     resources = read_json(files.resources)
     session = open_session(params.model, params.task, SimpleNamespace(**params.settings), resources)
-    layer, feature = chosen_feature(pd.read_parquet(files.answers), pd.read_csv(files.features))
+    answers = pd.read_parquet(files.answers, filters=[("method", "==", "corrsteer_s")])
+    layer, feature = chosen_feature(answers, pd.read_csv(files.features))
     # test prompts: they did not take part in choosing the feature
     rows = read_examples(files.examples, "test").merge(
         pd.read_parquet(files.prompts), on="prompt", how="left", validate="one_to_one"

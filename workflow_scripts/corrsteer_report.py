@@ -3,16 +3,14 @@
 from steering_core.runtime.job import job
 
 with job(snakemake):
-    import pandas as pd
-
-    from steering_core.corrsteer.report import paired, result_table, warnings_of
+    from steering_core.corrsteer.report import paired, read_answers, result_table, warnings_of
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.pages import changes_page
 
     runs = {}
     names = [(seed, arm) for seed in snakemake.params.seeds for arm in snakemake.params.arms]
     for (seed, arm), path in zip(names, snakemake.input.answers, strict=True):
-        runs.setdefault(seed, {})[arm] = pd.read_parquet(path)
+        runs.setdefault(seed, {})[arm] = read_answers(path, arm)
     name = snakemake.wildcards.run
     suggestions = [read_json(path)["suggestion"] for path in snakemake.input.summaries]
     table = result_table(

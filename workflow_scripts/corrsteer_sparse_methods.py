@@ -1,36 +1,56 @@
-"""Answer the test rows under a method of optimal sparse steering, at its best strength."""
+"""Answer the test rows under methods of optimal sparse steering, each at its best strength."""
 
 from steering_core.runtime.job import job
 
 with job(snakemake):
+    from functools import cache, partial
+    from pathlib import Path
     from types import SimpleNamespace
 
+    import pyarrow as pa
+
     from steering_core.config.model import Model
-    from steering_core.corrsteer.answers import write_answers
     from steering_core.corrsteer.examples import read_answered, read_examples
+    from steering_core.corrsteer.kept_answers import KeptAnswers
     from steering_core.corrsteer.plan import Plan
-    from steering_core.corrsteer.session import open_session
     from steering_core.corrsteer.sparse_methods import answer_sparse_method
     from steering_core.models.sae_source import pinned_sae
     from steering_core.models.sparse_autoencoder import decoder_rows
     from steering_core.storage.files import read_json, write_text
+    from steering_core.storage.integrity import content_digest
+    from steering_core.storage.parquet import write_parquet
 
-    resources = read_json(snakemake.input.resources)
-    found = answer_sparse_method(
-        open_session(
-            snakemake.params.model,
-            snakemake.params.task,
-            SimpleNamespace(**snakemake.params.settings),
-            resources,
-        ),
-        snakemake.wildcards.method,
-        SimpleNamespace(**snakemake.params.sparse_methods),
-        Plan.load(snakemake.input.plan),
-        decoder_rows(pinned_sae(Model(**snakemake.params.model), resources)),
-        read_answered(snakemake.input.examples, "train", snakemake.input.training),
-        read_examples(snakemake.input.examples, "validation"),
-        read_examples(snakemake.input.examples, "test"),
-        seed=int(snakemake.wildcards.seed),
-    )
-    write_answers(snakemake.output.answers, found.answers)
-    write_text(snakemake.output.validation, found.validation.to_csv(index=False))
+    files, params, made = snakemake.input, snakemake.params, snakemake.output.answers
+    resources, folder = read_json(files.resources), Path(made).parent
+    kept = KeptAnswers(params, resources, files.examples, folder)
+
+    @cache
+    def rows_of():  # the SAEs are not read if every table is there
+        return decoder_rows(pinned_sae(Model(**params.model), resources))
+
+    def answer(method):
+        found = answer_sparse_method(
+            kept.session,
+            method,
+            SimpleNamespace(**params.sparse_methods),
+            Plan.load(files.plan),
+            rows_of(),
+            read_answered(files.examples, "train", files.training),
+            read_examples(files.examples, "validation"),
+            read_examples(files.examples, "test"),
+            seed=int(snakemake.wildcards.seed),
+        )
+        validation = folder / "validation" / f"{method}.csv"
+        write_text(validation, found.validation.to_csv(index=False))
+        return found.answers
+
+    made_from = {
+        **kept.made_from("train", "validation", "test"),
+        "sparse_methods": params.sparse_methods,
+        "sae_revision": resources["sae_revision"],
+        "training": content_digest(files.training),
+        "plan": content_digest(files.plan),
+        "seed": snakemake.wildcards.seed,
+    }
+    tables = [kept.answers(method, made_from, partial(answer, method)) for method in params.methods]
+    write_parquet(made, pa.concat_tables(tables))

@@ -271,6 +271,16 @@ def plan_names(raw: dict[str, Any]) -> list[str]:
     return _names(raw, "plans")
 
 
+def plan_sources(raw: dict[str, Any]) -> set[tuple[str, str, int]]:
+    """Return run, arm and seed of all CorrSteer plans that experiments with pareto.csv evaluate."""
+    if not plan_names(raw):
+        return set()
+    config, overrides = load_config(raw)
+    settings = (merged_settings(config, overrides, name) for name in config.experiments)
+    plans = (plan for found in settings for plan in found.plans.values())
+    return {(plan.experiment, plan.arm, plan.seed) for plan in plans}
+
+
 def program_names(raw: dict[str, Any]) -> list[str]:
     """Return the names of the programs that any experiment with pareto.csv declares."""
     return _names(raw, "programs")

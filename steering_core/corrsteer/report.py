@@ -6,10 +6,13 @@ steering (:func:`baseline_concerns`, :func:`steered_concerns`).
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from scipy.stats import binomtest
 
 from steering_core.config.methods import UNSTEERED
@@ -69,6 +72,24 @@ COLUMNS = [
     "reason",
     "warnings",  # why the row shows no effect
 ]
+
+
+def read_answers(path: str | Path, method: str) -> pd.DataFrame:
+    """Read the answers under a method.
+
+    Args:
+        path: of a table of several methods, with a column ``method``, or of this one alone.
+        method: its name.
+
+    Raises:
+        DataError: if the table has no row of the method.
+    """
+    table = pq.read_table(path)
+    if "method" in table.column_names:
+        table = table.filter(pc.equal(table["method"], method)).drop_columns("method")
+        if not table.num_rows:
+            raise DataError(f"{path} has no answers under {method}: delete it and run again.")
+    return table.to_pandas()
 
 
 def warnings_of(table: pd.DataFrame) -> list[str]:

@@ -54,6 +54,8 @@ def requests(request, tmp_path_factory):
     programs = config["experiments"]["demo"]["settings"]["programs"]
     toxicity = {"direction": "contrastive", "concept": "resources/concepts/toxicity.yaml"}
     programs["guarded_qp"]["guards"].append({**toxicity, "kappa": 0.5})
+    plan = {"experiment": "demo_praise_all", "arm": "corrsteer_p"}  # its layers are validated
+    config["experiments"]["demo"]["settings"]["plans"] = {"praised": plan}
     (directory / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     done = subprocess.run(
         [

@@ -7,10 +7,7 @@ from small_config import PROBE, PUBLISHED, changed, with_program, with_settings
 
 from steering_core.config.corrsteer_resolve import load_corrsteer
 from steering_core.config.references import check_guards, check_plans
-from steering_core.config.resolve import (
-    plan_names,
-    resolve,
-)
+from steering_core.config.resolve import plan_names, plan_sources, resolve
 from steering_core.errors import ConfigError
 
 
@@ -116,6 +113,9 @@ def test_a_plan_is_a_method_with_scales():
     assert plan_names(raw) == ["praised"]
     check_plans(resolve(raw, "demo"), load_corrsteer(raw))
     assert resolve(raw, "demo").settings.plans["praised"].scales == [1.0, 2.0]
+    plan = resolve(raw, "demo").settings.plans["praised"]
+    assert plan_sources(raw) == {(plan.experiment, plan.arm, plan.seed)}
+    assert plan_sources(changed()) == set()
     assert plan_names(PUBLISHED) == []
 
 

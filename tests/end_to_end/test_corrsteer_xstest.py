@@ -3,6 +3,7 @@
 test_corrsteer_llama8.py has S and P.
 """
 
+import copy
 import os
 import shutil
 from pathlib import Path
@@ -55,11 +56,9 @@ SECTION = {
 }
 
 
-@pytest.fixture(scope="module")
-def finished(hub, tmp_path_factory):
-    directory = tmp_path_factory.mktemp(RUN)
-    shutil.copy(ROOT / "config.yaml", directory)
-    (directory / "small.yaml").write_text(yaml.safe_dump({"corrsteer": SECTION}))
+def run(directory: Path, section: dict) -> str:
+    """Make the table in ``directory`` with some configuration; returns what is printed."""
+    (directory / "small.yaml").write_text(yaml.safe_dump({"corrsteer": section}))
     done = forked_jobs.run(
         [
             *("--cores", "2", "--directory", str(directory)),
@@ -68,6 +67,14 @@ def finished(hub, tmp_path_factory):
         env={**os.environ, "HF_HOME": str(directory / "hf")},
     )
     assert done.returncode == 0, done.stderr[-4000:]
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(hub, tmp_path_factory):
+    directory = tmp_path_factory.mktemp(RUN)
+    shutil.copy(ROOT / "config.yaml", directory)
+    run(directory, SECTION)
     return directory / "results"
 
 
@@ -111,3 +118,33 @@ def test_a_transfer_steers_with_the_vectors_of_the_other_arm(finished, table):
         )
         pd.testing.assert_frame_equal(own, transferred)
         assert (transferred["norm"] > 0).all() and (transferred["n_features"] == 2).all()
+
+
+def test_one_process_a_seed_answers_under_all_arms(finished):
+    for seed in (0, 1):
+        answers = pd.read_parquet(finished / f"{RUN}/corrsteer/seed-{seed}/answers-0.parquet")
+        assert answers["method"].unique().tolist() == ["unsteered", "corrsteer_a", "transferred"]
+    logs = (finished / RUN / "logs").glob("corrsteer_answer-*.log")
+    assert {log.stem for log in logs} == {"corrsteer_answer-0-0", "corrsteer_answer-1-0"}
+
+
+def test_a_new_arm_is_the_only_one_that_is_answered_under(finished, tmp_path):
+    directory = shutil.copytree(finished.parent, tmp_path / "again", symlinks=True)
+    section = copy.deepcopy(SECTION)
+    arms = section["experiments"][RUN]["settings"]["arms"]
+    arms["stronger"] = {"strategy": "all", "scale": 40.0}
+    folder = directory / f"results/{RUN}/corrsteer"
+
+    def kept():
+        return {str(path): path.stat().st_mtime_ns for path in folder.glob("*/answers/*.parquet")}
+
+    before = kept()
+    ran = {line.split()[0] for line in run(directory, section).splitlines() if line.strip()}
+    assert {"corrsteer_plan", "corrsteer_answer"} <= ran and "corrsteer_select" not in ran
+    after = kept()
+    assert {name: after[name] for name in before} == before
+    assert {Path(name).stem for name in set(after) - set(before)} == {"stronger"}
+    table = pd.read_csv(directory / f"results/{RUN}/corrsteer.csv").set_index("method")
+    assert table.loc["stronger", "norm_mean"].tolist() == pytest.approx(
+        (2 * table.loc["corrsteer_a", "norm_mean"]).tolist()
+    )

@@ -27,13 +27,15 @@ def test_a_program_of_the_demo_answers_the_questions_of_praise(tmp_path):
         source = {"experiment": "demo", "method": "qp_optimal", "strength": strength}
         arms[name] = {"intervention_from": source}
     path.write_text(yaml.safe_dump(config))
-    targets = [ANSWERS.format(name) for name in ("unsteered", *ARMS)]
+    unsteered, *targets = (ANSWERS.format(name) for name in ("unsteered", *ARMS))
     done = run(directory, *targets, forked=True)
     assert done.returncode == 0, done.stderr[-4000:]
     # Nothing that was there is made again.
     ran = [line.split()[0] for line in done.stderr.splitlines() if line.startswith("corrsteer_")]
     assert set(ran) == {"corrsteer_experiment_method"}
-    plain, static, chosen = (pd.read_parquet(directory / target) for target in targets)
+    plain, static, chosen = (
+        pd.read_parquet(directory / target) for target in (unsteered, *targets)
+    )
     assert static["example_id"].tolist() == plain["example_id"].tolist()
     assert set(static["status"]) == {"ok"} and set(static["strength"]) == {"tau 2, lambda 1"}
     assert {tuple(layers) for layers in static["layers"]} == {(1,)}
