@@ -222,8 +222,8 @@ def test_a_job_asks_for_what_its_model_needs_once_that_is_fetched(rules, tmp_pat
         "parameters": {"model": 1_000_000, "judges": 0},
     }
     for job in (JOB, CORRSTEER_JOB):
-        name = job.run if job is CORRSTEER_JOB else job.experiment
-        write_json(Path("results", name, "resources.json"), fetched)
+        folder = f"{job.run}/corrsteer" if job is CORRSTEER_JOB else job.experiment
+        write_json(Path("results", folder, "resources.json"), fetched)
         needed = BASE + round(1.5 * 4 + 2 * 4)
         assert [ask(job, 1), ask(job, 2), cores(job)] == [needed, 2 * needed, 1]
     # What reads no model asks for the same as before.
