@@ -132,7 +132,7 @@ def test_unpaired_baselines_are_errors():
     before, after = answers(BEFORE), answers(AFTER)
     with pytest.raises(DataError, match="same examples"):
         paired(before, after.iloc[1:])
-    with pytest.raises(DataError, match="other prompts"):
+    with pytest.raises(DataError, match="different prompts"):
         paired(before, after.assign(prompt="other"))
     with pytest.raises(DataError, match="more than once"):
         paired(pd.concat([before, before.iloc[:1]]), after)
