@@ -93,7 +93,7 @@ def test_the_likelihood_gradient_is_the_slope_of_the_log_likelihood_ratio(tiny):
 
 
 def test_texts_of_one_token_say_nothing(tiny):
-    with pytest.raises(DataError, match="two texts of two tokens of either class"):
+    with pytest.raises(DataError, match="two training texts of at least two tokens"):
         likelihood_gradient(
             tiny, [[1, 5], *PROMPTS[:3]], np.array([True, True, False, False]), SITE,
             batch_tokens=64,
