@@ -13,7 +13,7 @@ with job(snakemake):
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.experiment_methods import answers_under, check_same_model
     from steering_core.corrsteer.session import open_session
-    from steering_core.generation.new_inputs import tables_of_methods
+    from steering_core.generation.by_method import SteeredMethods, selected_strength
     from steering_core.models.resources import site_at
     from steering_core.storage.files import read_json
     from steering_core.storage.integrity import content_digest
@@ -23,25 +23,15 @@ with job(snakemake):
     resources, layer = read_json(files.run_resources), read_json(files.layer)
     check_same_model(resources, read_json(files.resources))
     rows, made = read_examples(files.examples, "test"), snakemake.output.answers
+    pareto, questions = pd.read_csv(files.pareto), content_digest(files.examples)
 
     @cache
     def session():  # it is not opened if every table is there
         settings = SimpleNamespace(**params.answering)
         return open_session(params.model, params.task, settings, resources)
 
-    answers = tables_of_methods(
+    answers = SteeredMethods(params, resources, layer).tables(
         Path(made).with_suffix(""),
-        params.methods,
-        pd.read_csv(files.pareto),
-        {
-            "code": params.code,
-            "settings": {**params.answering, **params.settings},
-            "target_class": params.target_class,
-            "task": params.task,
-            "resources": {key: resources[key] for key in ("model", "classifier", "saes")},
-            "layer": layer,
-            "questions": content_digest(files.examples),
-        },
         lambda method: answers_under(
             session(),
             rows,
@@ -52,6 +42,13 @@ with job(snakemake):
             target_class=params.target_class,
             positions=params.settings["positions"],
         ),
+        lambda method: {
+            "answering": params.answering,
+            "task": params.task,
+            "resources": {key: resources[key] for key in ("classifier", "saes")},
+            "questions": questions,
+            "selected": selected_strength(method, pareto),
+        },
         SCHEMA,
     )
     write_parquet(made, answers)

@@ -7,8 +7,6 @@ with job(snakemake):
     from pathlib import Path
     from types import SimpleNamespace
 
-    import pyarrow as pa
-
     from steering_core.config.model import Model
     from steering_core.corrsteer.examples import read_answered, read_examples
     from steering_core.corrsteer.kept_answers import KeptAnswers
@@ -18,6 +16,7 @@ with job(snakemake):
     from steering_core.models.sparse_autoencoder import decoder_rows
     from steering_core.storage.files import read_json, write_text
     from steering_core.storage.integrity import content_digest
+    from steering_core.storage.once import one_below_the_other
     from steering_core.storage.parquet import write_parquet
 
     files, params, made = snakemake.input, snakemake.params, snakemake.output.answers
@@ -52,5 +51,5 @@ with job(snakemake):
         "plan": content_digest(files.plan),
         "seed": snakemake.wildcards.seed,
     }
-    tables = [kept.answers(method, made_from, partial(answer, method)) for method in params.methods]
-    write_parquet(made, pa.concat_tables(tables))
+    tables = (kept.answers(method, made_from, partial(answer, method)) for method in params.methods)
+    write_parquet(made, one_below_the_other(tables))

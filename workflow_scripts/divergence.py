@@ -18,10 +18,10 @@ with job(snakemake):
 
     divergence = methods.tables(
         Path(snakemake.output.divergence).parent / "methods",
-        lambda steered: text_divergence(
+        lambda method: text_divergence(
             methods.lm,
-            texts_of(steered.method).to_pandas(),
-            steered,
+            texts_of(method).to_pandas(),
+            methods.steered(method),
             batch_tokens=settings["batch_tokens"],
         ),
         lambda method: {"texts": table_digest(texts_of(method))},

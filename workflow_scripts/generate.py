@@ -20,10 +20,10 @@ with job(snakemake):
     source = {"prompts": content_digest(files.prompts)}
     generations = methods.tables(
         Path(snakemake.output.generations).parent / "methods",
-        lambda steered: generate_method(
+        lambda method: generate_method(
             methods.lm,
             prompts,
-            steered,
+            methods.steered(method),
             Sampling(
                 settings["new_tokens"], settings["temperature"], settings["top_p"], settings["seed"]
             ),

@@ -1,8 +1,7 @@
 """The answers under all methods of a job: one process loads the model and the judge once.
 
 The answers under each method are kept in a file of their own as soon as they are complete, and so
-is the validation of an arm's layers. So a killed job loses one method, and a change that concerns
-one method answers under that one again (:mod:`steering_core.storage.once`).
+is the validation of an arm's layers (:mod:`steering_core.storage.once`).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,16 +12,15 @@ from typing import Any, TypedDict
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from steering_core.corrsteer.answers import write_answers
+from steering_core.corrsteer.answers import SCHEMA
 from steering_core.corrsteer.examples import read_examples
 from steering_core.corrsteer.plan import Plan
 from steering_core.corrsteer.session import Session, open_session
 from steering_core.corrsteer.strategy import answer_choice, choose, validate_layers
 from steering_core.storage.files import write_text
 from steering_core.storage.integrity import content_digest
-from steering_core.storage.once import make_once
+from steering_core.storage.once import make_once, one_below_the_other, table_made_once
 from steering_core.storage.parquet import table_digest
 
 
@@ -87,10 +85,7 @@ class KeptAnswers:
             made_from: everything that they depend on, as JSON holds it.
             make: answers, if no file of the same is kept.
         """
-        path = self.folder / "answers" / f"{method}.parquet"
-        make_once(path, made_from, lambda path: write_answers(path, make()))
-        table = pq.read_table(path)
-        return table.append_column("method", pa.array([method] * len(table), pa.string()))
+        return table_made_once(self.folder / "answers", method, made_from, make, SCHEMA)
 
     def validation(self, arm: str, plan: str | Path, code: str) -> Path:
         """Return the file with the validation accuracy of each layer of a plan alone.
@@ -145,4 +140,4 @@ def answers_of_arms(
             name, made_from, lambda: answer_choice(kept.session, rows, plan, choice)
         )
 
-    return pa.concat_tables([under(name, arm) for name, arm in arms.items()])
+    return one_below_the_other(under(name, arm) for name, arm in arms.items())

@@ -1,7 +1,6 @@
 """The tables of all methods of a job: one process loads the model once for all of them.
 
-The table of each method is kept in a file of its own as soon as it is complete. So a killed job
-loses one method, and a change that concerns one method makes that one again
+The table of each method is kept in a file of its own as soon as it is complete
 (:mod:`steering_core.storage.once`).
 """
 
@@ -19,8 +18,8 @@ from steering_core.methods.base import read_direction
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.resources import fetched_model, site_at
 from steering_core.storage.integrity import content_digest
-from steering_core.storage.once import make_once
-from steering_core.storage.parquet import table_digest, write_parquet
+from steering_core.storage.once import one_below_the_other, table_made_once
+from steering_core.storage.parquet import table_digest
 
 #: The digest of a file, once a process: the methods of a family share large files.
 _digest_of = cache(content_digest)
@@ -56,6 +55,13 @@ def steering_digests(method: str, files: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def selected_strength(method: str, pareto: pd.DataFrame) -> list[str]:
+    """Return the strength of a method that pareto.csv selects, for what a table is made from."""
+    own = pareto[(pareto["method"] == method) & pareto["selected"].eq(True)]
+    columns = ["strength_name", "strength", "tau", "lam", "epsilon"]
+    return [str(value) for value in own[columns].to_numpy().flat]
+
+
 class SteeredMethods:
     """The methods of a job, and the model that they steer.
 
@@ -75,21 +81,33 @@ class SteeredMethods:
         device = self.params.settings["device"]
         return fetched_model(self.params.model, self.resources, device)
 
+    def steered(self, method: str) -> Steered:
+        """Return how a method steers the texts of its experiment."""
+        return read_steered_method(
+            method,
+            self.params.methods[method],
+            site_at(self.layer),
+            positions=self.params.settings["positions"],
+            target_class=self.params.target_class,
+            device=self.lm.device,
+        )
+
     def tables(
         self,
         folder: str | Path,
-        make: Callable[[Steered], pd.DataFrame],
-        source: Callable[[str], Mapping[str, str]],
+        make: Callable[[str], pd.DataFrame],
+        source: Callable[[str], Mapping[str, Any]],
         schema: pa.Schema | None = None,
     ) -> pa.Table:
-        """Return the tables of all methods, one below the other.
+        """Return the tables of all methods, one below the other, with a column ``method``.
 
         Args:
             folder: where the table of each method is kept, as ``{method}.parquet``.
             make: makes the table of a method.
-            source: returns the digests of what the table of a method is made from, beside its
-                parameters, the model and what it steers with.
-            schema: of the table, as :func:`steering_core.storage.parquet.write_parquet` takes it.
+            source: returns what the table of a method is made from, as JSON holds it, beside the
+                parameters of the job, the model and what the method steers with.
+            schema: of a method's table, as :func:`steering_core.storage.parquet.write_parquet`
+                takes it.
         """
         params = self.params
         common = {
@@ -99,28 +117,10 @@ class SteeredMethods:
             "model": self.resources["model"],
             "layer": self.layer,
         }
-        parts = []
-        for method, files in params.methods.items():
-            part = Path(folder) / f"{method}.parquet"
-            made_from = {**common, **source(method), "steering": steering_digests(method, files)}
-            make_once(part, made_from, partial(self._write, method, make, schema))
-            parts.append(pq.read_table(part))
-        whole = pa.concat_tables(parts, promote_options="permissive")
-        return whole.replace_schema_metadata(None)
 
-    def _write(
-        self,
-        method: str,
-        make: Callable[[Steered], pd.DataFrame],
-        schema: pa.Schema | None,
-        path: Path,
-    ) -> None:
-        steered = read_steered_method(
-            method,
-            self.params.methods[method],
-            site_at(self.layer),
-            positions=self.params.settings["positions"],
-            target_class=self.params.target_class,
-            device=self.lm.device,
-        )
-        write_parquet(path, make(steered), schema)
+        def table_of(method: str) -> pa.Table:
+            steering = steering_digests(method, params.methods[method])
+            made_from = {**common, **source(method), "steering": steering}
+            return table_made_once(folder, method, made_from, partial(make, method), schema)
+
+        return one_below_the_other(map(table_of, params.methods))

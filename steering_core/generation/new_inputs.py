@@ -7,21 +7,16 @@ to do with the concept.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 
 from steering_core.config.methods import LORA, is_adaptive, is_program, mode_of, program_of
 from steering_core.generation.adapter import read_adapter
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
-from steering_core.generation.by_method import steering_digests
 from steering_core.generation.gate import GatedPlan
 from steering_core.generation.intervention import Intervention, Positions, RowVectors
 from steering_core.methods.base import read_direction
@@ -36,8 +31,6 @@ from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.substitution import dense_optimum, substitute
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import load_decoder
-from steering_core.storage.once import make_once
-from steering_core.storage.parquet import write_parquet
 
 Residuals = Float[np.ndarray, "n d_model"]
 
@@ -351,43 +344,3 @@ def _adaptive(
 
 def _reasons(statuses: np.ndarray) -> list[str]:
     return ["" if status in SOLVED else f"program: {status}" for status in statuses]
-
-
-def tables_of_methods(
-    folder: str | Path,
-    methods: Mapping[str, Mapping[str, str]],
-    pareto: pd.DataFrame,
-    made_from: Mapping[str, Any],
-    make: Callable[[str], pd.DataFrame],
-    schema: pa.Schema,
-) -> pa.Table:
-    """Return a table of each method on new inputs, one below the other, with a column ``method``.
-
-    The table of each method is kept as soon as it is complete, and is made again only if the
-    method, its selected strength, or what else it is made from has changed.
-
-    Args:
-        folder: where the tables are kept, as ``{method}.parquet``.
-        methods: by name, the files that each steers with.
-        pareto: the experiment's pareto.csv.
-        made_from: all else that the tables are made from, as JSON holds it.
-        make: makes the table of a method.
-        schema: of its table.
-    """
-    parts = []
-    for method, files in methods.items():
-        part = Path(folder) / f"{method}.parquet"
-        own = pareto[(pareto["method"] == method) & pareto["selected"].eq(True)]
-        source = {
-            **made_from,
-            "steering": steering_digests(method, files),
-            "selected": [str(value) for value in own[["strength_name", *_PARTS]].to_numpy().flat],
-        }
-        make_once(part, source, partial(_write, make, method, schema))
-        table = pq.read_table(part)
-        parts.append(table.append_column("method", pa.array([method] * len(table), pa.string())))
-    return pa.concat_tables(parts).replace_schema_metadata(None)
-
-
-def _write(make: Callable[[str], pd.DataFrame], method: str, schema: pa.Schema, path: Path) -> None:
-    write_parquet(path, make(method), schema)

@@ -21,6 +21,7 @@ from steering_core.corrsteer.sparse_methods import SparseAnswers
 from steering_core.corrsteer.strategy import answer_choice, choose, validate_layers
 from steering_core.errors import DataError, ModelError
 from steering_core.models import sae_source, sparse_autoencoder
+from steering_core.storage import once
 from steering_core.storage.files import write_json
 from steering_core.storage.parquet import write_parquet
 
@@ -29,6 +30,8 @@ SITES = {layer: replace(SITE, layer=layer) for layer in (1, 3)}
 RESOURCES = {"model": {"revision": "r"}, "classifier": None, "saes": [{"layer": 1}]}
 STRATEGIES = {"corrsteer_s": "single", "corrsteer_p": "pruned", "corrsteer_a": "all"}
 NAMES = ["unsteered", *STRATEGIES]
+#: What writes the answers of an arm, and the validation of its layers.
+WRITERS = [(once, "write_parquet"), (kept_answers, "write_text")]
 SIZES = {"train": 6, "validation": 10, "test": 9}
 
 
@@ -77,15 +80,15 @@ def made(monkeypatch, tiny):
         return session_of(found.lm, HOW, sites=SITES)
 
     def noted(function):
-        def write(path, content):
+        def write(path, *content):
             found.files.append(Path(path).name)
-            function(path, content)
+            function(path, *content)
 
         return write
 
     monkeypatch.setattr(kept_answers, "open_session", opened)
-    for name in ("write_answers", "write_text"):
-        monkeypatch.setattr(kept_answers, name, noted(getattr(kept_answers, name)))
+    for module, name in WRITERS:
+        monkeypatch.setattr(module, name, noted(getattr(module, name)))
     return found
 
 
@@ -145,15 +148,15 @@ def test_no_model_is_loaded_if_every_table_is_there(tmp_path, arms, made):
 @pytest.mark.parametrize("killed", ["corrsteer_p.csv", "corrsteer_p.parquet"])
 def test_a_killed_job_loses_one_arm(tmp_path, arms, made, monkeypatch, killed):
     with monkeypatch.context() as patched:
-        for name in ("write_answers", "write_text"):
-            write = getattr(kept_answers, name)
+        for module, name in WRITERS:
+            write = getattr(module, name)
 
-            def until(path, content, write=write):
+            def until(path, *content, write=write):
                 if Path(path).name == killed:
                     raise KeyboardInterrupt
-                write(path, content)
+                write(path, *content)
 
-            patched.setattr(kept_answers, name, until)
+            patched.setattr(module, name, until)
         with pytest.raises(KeyboardInterrupt):
             job(tmp_path, arms)
     done, made.files = list(made.files), []

@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 
 from steering_core.generation import by_method
-from steering_core.generation.by_method import SteeredMethods, rows_of, steering_digests
+from steering_core.generation.by_method import (
+    SteeredMethods,
+    rows_of,
+    selected_strength,
+    steering_digests,
+)
 from steering_core.generation.sampling import Sampling
 from steering_core.generation.table import SCHEMA, generate_method
 from steering_core.methods.base import Direction, read_direction, write_directions
@@ -80,13 +85,12 @@ def tables(methods, folder, make=None, prompts="p"):
     """The texts of a job, and the methods whose texts were made."""
     made = []
 
-    def generate(steered):
-        made.append(steered.method)
+    def generate(method):
+        made.append(method)
         if make is not None:
-            make(steered)
-        return generate_method(
-            methods.lm, PROMPTS, steered, Sampling(3, None, 1.0, 0), max_tokens=20, batch_size=3
-        )
+            make(method)
+        steered, sampling = methods.steered(method), Sampling(3, None, 1.0, 0)
+        return generate_method(methods.lm, PROMPTS, steered, sampling, max_tokens=20, batch_size=3)
 
     return methods.tables(folder, generate, lambda method: {"prompts": prompts}, SCHEMA), made
 
@@ -117,8 +121,8 @@ def test_the_model_is_loaded_once_and_only_what_is_missing_is_made(tmp_path, loa
 def test_a_killed_job_loses_one_method(tmp_path, loads):
     files = files_of(tmp_path / "a")
 
-    def killed(steered):
-        if steered.method == METHODS[1]:
+    def killed(method):
+        if method == METHODS[1]:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -127,3 +131,18 @@ def test_a_killed_job_loses_one_method(tmp_path, loads):
     assert made == METHODS[1:]
     assert whole.equals(tables(job(files), tmp_path / "new")[0])
     assert rows_of(METHODS[0], tmp_path / "texts" / f"{METHODS[0]}.parquet").num_rows == 3
+
+
+def test_a_table_at_the_selected_strength_is_known_by_that_strength():
+    row = {"strength_name": "alpha", "tau": np.nan, "lam": np.nan, "epsilon": np.nan}
+    pareto = pd.DataFrame(
+        [
+            {"method": "a", "strength": 1.0, "selected": False, **row},
+            {"method": "a", "strength": 2.0, "selected": True, **row},
+            {"method": "b", "strength": 3.0, "selected": True, **row},
+            {"method": "c", "strength": 3.0, "selected": None, **row},
+        ]
+    )
+    assert selected_strength("a", pareto) == ["alpha", "2.0", "nan", "nan", "nan"]
+    assert selected_strength("b", pareto) != selected_strength("a", pareto)
+    assert selected_strength("c", pareto) == []

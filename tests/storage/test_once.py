@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from steering_core.storage.files import write_text
-from steering_core.storage.once import make_once, record_of
+from steering_core.storage.once import (
+    make_once,
+    one_below_the_other,
+    record_of,
+    table_made_once,
+)
 
 
 class Maker:
@@ -62,3 +69,26 @@ def test_a_killed_job_leaves_no_record_of_a_file_that_it_did_not_complete(tmp_pa
         record_of(path).unlink()
     with pytest.raises(ValueError, match="JSON"):
         make_once(path, {"a": float("nan")}, Maker())
+
+
+def test_the_table_of_a_method_is_made_once_and_says_whose_it_is(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return pd.DataFrame({"x": [1, 2]})
+
+    first = table_made_once(tmp_path, "a", {"code": "c"}, make)
+    assert first["method"].to_pylist() == ["a", "a"]
+    assert table_made_once(tmp_path, "a", {"code": "c"}, make).equals(first) and len(made) == 1
+    table_made_once(tmp_path, "a", {"code": "d"}, make)
+    assert len(made) == 2
+    own = pd.DataFrame({"y": [3.0], "method": ["b"]})
+    second = table_made_once(tmp_path, "b", {}, lambda: own)
+    assert second.column_names == ["y", "method"]
+    whole = one_below_the_other([first, second])
+    assert whole["method"].to_pylist() == ["a", "a", "b"]
+    assert whole["x"].to_pylist() == [1, 2, None] and whole["y"].to_pylist() == [None, None, 3.0]
+    with pytest.raises(pa.ArrowException):
+        table_made_once(tmp_path, "c", {}, make, pa.schema([pa.field("x", pa.string())]))
+    assert not (tmp_path / "c.parquet").exists()
