@@ -2,8 +2,8 @@
 # predictions, on the text and on the probes.
 
 
-# One process generates with all methods, so the model is loaded once, and so on for the divergence.
-# The table of each method is kept in `methods` beside the output as soon as it is complete.
+# One process generates with all methods of a job, so the model is loaded once; the divergence is measured
+# in the same way. The table of each method is kept in `methods` beside the output once it is complete.
 rule generate:
     input:
         steering=shard_files,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from steering_core.config.corrsteer_schema import Arm
+from steering_core.config.methods import METHODS
 from steering_core.corrsteer.tasks import TASKS
 from steering_core.data.concept import Concept
 
@@ -32,6 +33,12 @@ def test_the_table_of_arms_names_the_default_first():
             assert re.findall(r"`(\w+)`", said)[0] == default, key
         elif default is not None:
             assert said.startswith(str(default)), key
+
+
+def test_the_table_of_methods_has_every_method():
+    text = (DOCS / "methods.md").read_text(encoding="utf-8")
+    names = [row.split("|")[1] for row in text.splitlines() if row.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(names))) == sorted(METHODS)
 
 
 class Recorded(dict):
