@@ -1,4 +1,4 @@
-# Every target but `clean` first builds .venv from the pinned versions if it is missing or out of date.
+# Every target but `clean` first builds .venv from the pinned versions, if it is not there or old.
 PYTHON ?= python3
 CORES ?= 2
 KILLS ?= 40

@@ -1,5 +1,6 @@
-# Fetch what an experiment needs, and make its tables of texts: examples and prompts. Only fetch stages
-# use the network: they pin, download and check everything. (Judges behind a server are asked later.)
+# Fetch what an experiment needs, and make its tables of texts: examples and prompts. Only fetch
+# stages use the network: they pin, download and check everything. Judges behind a server are asked
+# later.
 localrules:
     fetch,
 

@@ -2,8 +2,9 @@
 # predictions, on the text and on the probes.
 
 
-# One process generates with all methods of a job, so the model is loaded once; the divergence is measured
-# in the same way. The table of each method is kept in `methods` beside the output once it is complete.
+# One process generates with all methods of a job, so the model is loaded once; the divergence is
+# measured in the same way. The table of each method is kept in `methods` beside the output once it
+# is complete.
 rule generate:
     input:
         steering=shard_files,
