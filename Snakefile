@@ -4,7 +4,7 @@
 #   snakemake --cores 8 results/gemma_sst2/pareto.csv         one experiment
 #   snakemake --cores 8 all                                   all experiments
 #
-# CorrSteer has its own targets: results/{run}/corrsteer.csv, corrsteer_tables.
+# CorrSteer has its own targets: results/{run}/corrsteer.csv, corrsteer (all of them), corrsteer_tables.
 # The rule files are included in the order in which data flows; CorrSteer's follow the others.
 import os
 import sys
