@@ -9,7 +9,7 @@ with job(snakemake):
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.experiment_methods import answers_under, check_same_model
     from steering_core.corrsteer.session import open_session
-    from steering_core.models.resources import site_at
+    from steering_core.models.site import site_at
     from steering_core.storage.files import read_json
 
     files, params = snakemake.input, snakemake.params

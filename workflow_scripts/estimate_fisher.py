@@ -8,7 +8,8 @@ with job(snakemake):
     from steering_core.data.examples import read_examples
     from steering_core.generation.sampling import Sampling
     from steering_core.generation.score_gradients import beginnings, estimate_fisher
-    from steering_core.models.resources import fetched_model, site_at
+    from steering_core.models.resources import fetched_model
+    from steering_core.models.site import site_at
     from steering_core.storage.files import read_json
 
     files, settings = snakemake.input, snakemake.params.settings

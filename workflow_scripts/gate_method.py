@@ -18,7 +18,7 @@ with job(snakemake):
     )
     from steering_core.methods.solutions import write_solutions
     from steering_core.models.sae_source import pinned_sae
-    from steering_core.models.site import Site
+    from steering_core.models.site import site_at
     from steering_core.models.sparse_autoencoder import load_encoder
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.files import read_json
@@ -26,7 +26,7 @@ with job(snakemake):
     files, gated = snakemake.input, snakemake.params.gated
     method, condition = gated["method"], gated["gate"]
     layer, resources = read_json(files.layer), read_json(files.resources)
-    site = Site(**{key: layer[key] for key in ("layer", "stream", "centred", "prepend_bos")})
+    site = site_at(layer)
     cache = ActivationCache(files.manifest, resources, files.examples)
     probe = LinearProbe.load(files.gate_probe).oriented(snakemake.params.target_class)
 

@@ -6,7 +6,8 @@ with job(snakemake):
     from steering_core.data.concept import read_concept
     from steering_core.methods.guard_directions import mean_contrast
     from steering_core.models.residual_stream import last_token_residuals
-    from steering_core.models.resources import fetched_model, site_at
+    from steering_core.models.resources import fetched_model
+    from steering_core.models.site import site_at
     from steering_core.models.tokens import uses_chat_template
     from steering_core.storage.arrays import save_arrays
     from steering_core.storage.files import read_json

@@ -8,7 +8,8 @@ with job(snakemake):
     from steering_core.config.task import Task
     from steering_core.methods.solutions import TEXT_KEY
     from steering_core.metrics.judging import EvaluationProbeJudge, judge_texts, load_judge
-    from steering_core.models.resources import fetched_model, site_at
+    from steering_core.models.resources import fetched_model
+    from steering_core.models.site import site_at
     from steering_core.models.tokens import uses_chat_template
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.files import read_json

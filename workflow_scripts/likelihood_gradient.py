@@ -7,7 +7,8 @@ with job(snakemake):
 
     from steering_core.data.examples import read_examples
     from steering_core.generation.score_gradients import likelihood_gradient
-    from steering_core.models.resources import fetched_model, site_at
+    from steering_core.models.resources import fetched_model
+    from steering_core.models.site import site_at
     from steering_core.models.tokens import tokenize
     from steering_core.storage.arrays import save_arrays
     from steering_core.storage.files import read_json

@@ -10,7 +10,7 @@ with job(snakemake):
     from steering_core.data.examples import read_examples
     from steering_core.methods.interventions import PlanRows, read_interventions, read_plan
     from steering_core.metrics.probe_effects import probe_effects, without_probe_effects
-    from steering_core.models.site import Site
+    from steering_core.models.site import site_at
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.files import read_json
     from steering_core.storage.parquet import write_parquet
@@ -36,8 +36,7 @@ with job(snakemake):
             interventions, rows["example_id"].tolist(), residuals, probe, evaluation_probe
         )
         frames.append(effects.assign(method=method))
-    fields = ("layer", "stream", "centred", "prepend_bos")
-    here = Site(**{field: site[field] for field in fields})
+    here = site_at(site)
     for method, path in zip(snakemake.params.plans, files.plans, strict=True):
         plan = read_plan(files.solutions, path, method)
         ids = rows["example_id"].tolist()

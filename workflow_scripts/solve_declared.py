@@ -15,7 +15,7 @@ with job(snakemake):
     from steering_core.methods.guard_directions import guards_of, same_site, write_guard_rows
     from steering_core.methods.interventions import ProgramLogit, write_program
     from steering_core.methods.solutions import write_solutions
-    from steering_core.models.site import Site
+    from steering_core.models.site import site_at
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.statistics.fisher import Fisher
     from steering_core.storage.arrays import load_arrays, load_decoder
@@ -24,7 +24,7 @@ with job(snakemake):
     files, target_class = snakemake.input, snakemake.params.target_class
     declared = SimpleNamespace(**snakemake.params.declared)
     layer = read_json(files.layer)
-    site = Site(**{key: layer[key] for key in ("layer", "stream", "centred", "prepend_bos")})
+    site = site_at(layer)
     resources = read_json(files.resources)
     cache = ActivationCache(files.manifest, resources, files.examples)
     data = FitData.of_examples(

@@ -10,7 +10,8 @@ with job(snakemake):
     from steering_core.methods.directions import FitData
     from steering_core.metrics.judging import load_judge
     from steering_core.metrics.layer_trial import Trial, try_layer
-    from steering_core.models.resources import fetched_model, site_at
+    from steering_core.models.resources import fetched_model
+    from steering_core.models.site import site_at
     from steering_core.storage.files import read_json
     from steering_core.storage.parquet import write_parquet
 

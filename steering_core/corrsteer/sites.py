@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from steering_core.errors import ModelError
-from steering_core.models.resources import site_at
-from steering_core.models.site import Site
+from steering_core.models.site import Site, site_at
 
 
 def run_sites(resources: dict[str, Any], *, published: bool) -> dict[int, Site]:

@@ -34,8 +34,7 @@ from steering_core.methods.interventions import (
     read_plan,
 )
 from steering_core.methods.solutions import solved
-from steering_core.models.resources import site_at
-from steering_core.models.site import Site
+from steering_core.models.site import Site, site_at
 from steering_core.optimize.guarded import GuardedSolutions
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Solutions

@@ -14,7 +14,7 @@ from steering_core.models.language_model import (
     load_tokenizer,
 )
 from steering_core.models.places import module_at
-from steering_core.models.site import Site
+from steering_core.models.site import Site, site_at
 from steering_core.storage.integrity import named_digest
 
 
@@ -60,11 +60,6 @@ def fetched_tokenizer(model: Model, resources: dict[str, Any]) -> PreTrainedToke
         ModelError: as :func:`pinned_model`, or if the tokenizer cannot be loaded.
     """
     return load_tokenizer(pinned_model(model, resources))
-
-
-def site_at(sae: dict[str, Any]) -> Site:
-    """Return the site of an SAE as the fetch stage described it."""
-    return Site(**{field: sae[field] for field in ("layer", "stream", "centred", "prepend_bos")})
 
 
 def cached_sites(resources: dict[str, Any]) -> list[Site]:

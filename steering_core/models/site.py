@@ -1,6 +1,7 @@
 """Where in the model an SAE reads and writes: everything comes from the SAE's own metadata."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -54,6 +55,11 @@ class Site:
         if not self.centred:
             return residual
         return residual - residual.mean(-1, keepdims=True)
+
+
+def site_at(sae: Mapping[str, Any]) -> Site:
+    """Return the site of an SAE as the fetch stage described it, or of the layer that was picked."""
+    return Site(**{field: sae[field] for field in ("layer", "stream", "centred", "prepend_bos")})
 
 
 def site_of(metadata: Any, what: str) -> Site:

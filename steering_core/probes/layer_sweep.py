@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float, Shaped
 
 from steering_core.errors import DataError
-from steering_core.models.resources import site_at
+from steering_core.models.site import site_at
 from steering_core.probes.fit import REGULARISATIONS, fit_probe
 from steering_core.progress import progress
 

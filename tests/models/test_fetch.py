@@ -14,8 +14,8 @@ from steering_core.hub.revisions import pin
 from steering_core.models import fetch
 from steering_core.models.fetch import choose_layers, describe, describe_judge, download
 from steering_core.models.language_model import ModelShape
-from steering_core.models.resources import cached_sites, pinned_model, site_at
-from steering_core.models.site import Site
+from steering_core.models.resources import cached_sites, pinned_model
+from steering_core.models.site import Site, site_at
 from steering_core.storage.integrity import named_digest
 
 ROOT = Path(__file__).resolve().parents[2]

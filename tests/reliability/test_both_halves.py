@@ -8,7 +8,7 @@ from tiny_demo import SIZES, copy_of, finished_demo, run
 from transformers import AutoModelForCausalLM
 
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
-from steering_core.models.site import Site
+from steering_core.models.site import site_at
 from steering_core.storage.files import read_json
 
 ANSWERS = "results/tiny_praise/corrsteer/seed-0/answers/{}.parquet"
@@ -58,8 +58,7 @@ def test_a_plan_of_praise_has_its_rows_in_the_demos_tables(tmp_path):
     old = Plan.load(plans / "corrsteer_p.safetensors")
     assert old.vectors == {}
     layer = read_json(directory / "results/demo/layer.json")
-    fields = ("layer", "stream", "centred", "prepend_bos")
-    site = Site(**{name: layer[name] for name in fields})
+    site = site_at(layer)
     feature = dict.fromkeys(FEATURE_COLUMNS, 0) | {"layer": 1, "steered": True, "score": 1.0}
     features = pd.DataFrame([feature]).astype(FEATURE_COLUMNS)
     vector = np.random.default_rng(0).standard_normal(64).astype("f4")
