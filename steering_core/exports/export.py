@@ -10,18 +10,12 @@ import numpy as np
 from steering_core.errors import StorageError
 from steering_core.exports.attach import FixedVector
 from steering_core.exports.formats import WRITERS, UnsayableError, layer_map
-from steering_core.exports.load import (
-    ARRAYS,
-    FACTS,
-    FORMAT,
-    PATH,
-    LoadedIntervention,
-    sha256,
-)
+from steering_core.exports.load import ARRAYS, FACTS, FORMAT, PATH, LoadedIntervention
 from steering_core.exports.rows import DECODER, read_row
 from steering_core.methods.interventions import ProgramLogit
 from steering_core.storage.arrays import save_arrays
 from steering_core.storage.files import atomic_directory, read_json, write_json
+from steering_core.storage.integrity import content_digest
 from steering_core.tables.pages import neuronpedia_url
 
 log = logging.getLogger(__name__)
@@ -77,7 +71,7 @@ def export_row(
                 arrays["gate.bias"] = np.array([what.gate.bias], dtype=np.float64)
         save_arrays(directory / ARRAYS, arrays, {"format": FORMAT})
         facts["formats"] = _write_formats(LoadedIntervention(at, facts), directory)
-        facts["digests"] = {file.name: sha256(file) for file in sorted(directory.iterdir())}
+        facts["digests"] = {file.name: content_digest(file) for file in sorted(directory.iterdir())}
         write_json(directory / FACTS, facts)
     return facts
 

@@ -7,7 +7,6 @@
         model.generate(**inputs)
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,6 +35,7 @@ from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.working_set.guards import Guards
 from steering_core.storage.arrays import load_arrays
 from steering_core.storage.files import read_json
+from steering_core.storage.integrity import content_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -196,7 +196,7 @@ def _read_export(directory: Path) -> LoadedIntervention:
         raise StorageError(f"{directory / FACTS} is not of this version: export it again.")
     for name, digest in facts["digests"].items():
         file = directory / name
-        if not file.is_file() or sha256(file) != digest:
+        if not file.is_file() or content_digest(file) != digest:
             raise StorageError(f"{file} is missing or was changed: export it again.")
     arrays, _ = load_arrays(directory / ARRAYS)
     sites = [Site(**site["site"]) for site in facts["sites"]]
@@ -274,9 +274,3 @@ def _short(name: str) -> str:
         if part.startswith("models--"):
             return part.split("--")[-1].lower()
     return parts[-1].lower()
-
-
-def sha256(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
