@@ -10,7 +10,7 @@ from steering_core.config.gguf import FOLDER, gguf_path, is_gguf, with_directory
 from steering_core.config.paths import fixed_part
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.data.concept import read_concept
-from steering_core.runtime.provenance import json_digest
+from steering_core.storage.integrity import json_digest
 
 #: Settings that determine the table of examples.
 EXAMPLE_SETTINGS = [

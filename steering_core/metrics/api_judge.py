@@ -10,8 +10,6 @@ nothing twice. The server's key is read from the environment when a call is made
 no log line and no error.
 """
 
-import hashlib
-import json
 import logging
 import os
 import re
@@ -35,6 +33,7 @@ from steering_core.errors import ConfigError, ModelError, clipped
 from steering_core.metrics.judges import ClassJudge, is_empty
 from steering_core.progress import counter
 from steering_core.storage.files import read_json, write_json
+from steering_core.storage.integrity import json_digest
 
 log = logging.getLogger(__name__)
 
@@ -248,7 +247,7 @@ class Rater:
     def _file(self, question: str) -> Path:
         """Return where the answer to a question is kept."""
         call = {"url": self.endpoint.url, **self._body([{"role": "user", "content": question}])}
-        digest = hashlib.sha256(json.dumps(call, sort_keys=True).encode()).hexdigest()
+        digest = json_digest(call)
         return self.cache / digest[:2] / f"{digest}.json"
 
     def _kept(self, question: str | None) -> Rating:

@@ -58,7 +58,7 @@ class Site:
 
 
 def site_at(sae: Mapping[str, Any]) -> Site:
-    """Return the site of an SAE as the fetch stage described it, or of the layer that was picked."""
+    """Return the site of an SAE as the fetch stage described it, or of a picked layer."""
     return Site(**{field: sae[field] for field in ("layer", "stream", "centred", "prepend_bos")})
 
 

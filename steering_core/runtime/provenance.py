@@ -1,8 +1,6 @@
 """The origin of an experiment's results: code, configuration, revisions, libraries."""
 
-import hashlib
 import importlib.metadata
-import json
 import platform
 import re
 import subprocess
@@ -10,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from steering_core.storage.integrity import content_digest
+from steering_core.storage.integrity import content_digest, json_digest
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DISTRIBUTION = "steering-core"
@@ -125,12 +123,6 @@ def _made_with(code: Mapping[str, str]) -> dict[str, Any]:
 
 def _digests(paths: Sequence[str | Path]) -> dict[str, str]:
     return {Path(path).name: content_digest(path) for path in paths}
-
-
-def json_digest(value: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of ``value`` as JSON with sorted keys."""
-    canonical = json.dumps(value, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def library_versions() -> dict[str, str]:

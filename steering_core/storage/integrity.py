@@ -1,11 +1,14 @@
-"""Digests beside files, with which the next stage detects damage.
+"""Digests of content, and beside files those with which the next stage detects damage.
 
 Page checksums of Parquet do not cover its headers, and JSON, CSV and safetensors have none. So each
 output gets a seal: a hidden file ``.{name}.sha256`` beside the file or directory ``name``.
 """
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from steering_core.errors import StorageError
 from steering_core.storage.files import check_claim, write_text
@@ -37,6 +40,12 @@ def content_digest(path: str | Path) -> str:
 def named_digest(path: str | Path) -> str:
     """Return :func:`content_digest` with its kind in front: the revision of a local source."""
     return "sha256:" + content_digest(path)
+
+
+def json_digest(value: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of ``value`` as JSON with sorted keys. NaN is an error."""
+    canonical = json.dumps(value, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def seal(path: str | Path) -> None:

@@ -7,8 +7,9 @@ import pytest
 from tiny_demo import ROOT, finished_demo
 
 from steering_core.runtime.digest import code_digest
-from steering_core.runtime.provenance import json_digest, library_versions, short_digests
+from steering_core.runtime.provenance import library_versions, short_digests
 from steering_core.storage.files import read_json
+from steering_core.storage.integrity import json_digest
 
 EXPERIMENTS = ("demo", "tiny_praise")
 

@@ -9,13 +9,8 @@ from pathlib import Path
 import pytest
 from workflow_rules import JOB, parse
 
-from steering_core.runtime.provenance import (
-    json_digest,
-    product_digests,
-    provenance,
-    short_digests,
-)
-from steering_core.storage.integrity import content_digest
+from steering_core.runtime.provenance import product_digests, provenance, short_digests
+from steering_core.storage.integrity import content_digest, json_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 
