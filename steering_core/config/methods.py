@@ -19,6 +19,12 @@ Mode = Literal["fixed", "static", "adaptive", "shared"]
 BASELINE = "no_steering"
 #: Its name in CorrSteer's tables.
 UNSTEERED = "unsteered"
+#: The method that adds a direction drawn at random.
+RANDOM = "random_direction"
+#: The methods that add a direction learned from residuals, which is not made of SAE features.
+DENSE_DIRECTIONS = ("caa_mean_diff", "caa_contrastive", "caa_repe")
+#: The programs as published: the margin is on the probe, and each input has its own shortfall.
+PUBLISHED_PROGRAMS = ("qp_optimal", "convex_optimal")
 #: The method that adds nothing to the residual stream either, but puts a text before the prompt.
 PROMPTING = "prompting"
 #: The method that changes weights: a LoRA adapter that is trained on texts of the target class.
@@ -62,7 +68,7 @@ REGISTER = {
     method.name: method
     for method in (
         Method(BASELINE, "directions"),
-        Method("random_direction", "directions"),
+        Method(RANDOM, "directions"),
         Method("caa_mean_diff", "directions"),
         Method("caa_contrastive", "directions"),
         Method("caa_repe", "directions"),

@@ -10,7 +10,13 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from steering_core.config.methods import BASELINE, DEFAULT_METHODS, METHODS, WITHOUT_VECTOR
+from steering_core.config.methods import (
+    BASELINE,
+    DEFAULT_METHODS,
+    DENSE_DIRECTIONS,
+    METHODS,
+    WITHOUT_VECTOR,
+)
 from steering_core.config.model import Closed, Count, Fraction, Model, Name, Positive
 from steering_core.config.task import Task
 
@@ -265,7 +271,7 @@ class Settings(Closed):
     # activations
     layer: LayerIndex | Literal["auto", "effect"] = "auto"
     effect_layers: Annotated[list[LayerIndex], Distinct] = []
-    effect_direction: Literal["caa_mean_diff", "caa_contrastive", "caa_repe"] = "caa_mean_diff"
+    effect_direction: Literal[DENSE_DIRECTIONS] = "caa_mean_diff"
     layers: Annotated[list[LayerIndex], Field(min_length=1)] | Literal["all"] = "all"
     cached_positions: Literal["last", "all"] = "last"
     shards: Count = 1

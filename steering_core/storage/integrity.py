@@ -1,4 +1,4 @@
-"""Digests of content, and beside files those with which the next stage detects damage.
+"""Digests of files and values, and seals with which the next stage detects damage.
 
 Page checksums of Parquet do not cover its headers, and JSON, CSV and safetensors have none. So each
 output gets a seal: a hidden file ``.{name}.sha256`` beside the file or directory ``name``.

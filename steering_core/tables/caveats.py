@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from steering_core.config.methods import BASELINE
+
 _PROBE_AS_JUDGE = (
     "texts judged by the evaluation probe, which shares the representation that is steered. It "
     "reads a completion without its prompt, and one such as 'Istanbul.' cannot be judged true or "
@@ -66,7 +68,7 @@ def judge_warnings(
             "nothing: name another classifier"
         )
         return found
-    unsteered = judged.loc[judged["method"] == "no_steering", "judged"].dropna()
+    unsteered = judged.loc[judged["method"] == BASELINE, "judged"].dropna()
     if len(unsteered) and unsteered.eq(1).all():
         found.append(
             "the judge puts every unsteered text in the target class, so steering cannot raise "

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from scipy.stats import norm, spearmanr
 from sklearn.metrics import cohen_kappa_score
 
-from steering_core.config.methods import BASELINE
+from steering_core.config.methods import BASELINE, RANDOM
 from steering_core.statistics.bootstrap import Interval, mean_interval
 from steering_core.tables.columns import column_names, interval_cells, validate_table
+from steering_core.tables.words import is_true
 
 #: Significance level and power of :func:`detectable`.
 LEVEL, POWER = 0.05, 0.8
@@ -49,11 +50,11 @@ def references(pareto: pd.DataFrame, dense: str | None) -> list[Reference]:
     """
     index = pareto.groupby("method", sort=False).cumcount()
     numbered = pareto.assign(strength_index=index)
-    chosen = numbered[numbered["selected"].fillna(False).astype(bool)]
+    chosen = numbered[is_true(numbered["selected"])]
     found = []
     for name, method in (
         (BASELINE, BASELINE),
-        ("random_direction", "random_direction"),
+        (RANDOM, RANDOM),
         ("best_dense", dense),
     ):
         rows = numbered if name == BASELINE else chosen

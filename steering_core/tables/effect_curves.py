@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from steering_core.config.methods import BASELINE
+from steering_core.config.methods import BASELINE, RANDOM
 from steering_core.methods.solutions import solved
 from steering_core.statistics.bootstrap import resampled_sums
 from steering_core.statistics.matched_effect import (
@@ -27,7 +27,6 @@ from steering_core.tables.columns import column_names, validate_table
 
 #: The columns that name a strength of a method.
 STRENGTH_KEY = ["method", "strength_index"]
-_RANDOM = "random_direction"
 #: Scores that a judge without grades gives: in one class, in the other, in neither.
 _UNGRADED = (0.0, 0.5, 1.0)
 #: What a curve costs besides KL.
@@ -218,7 +217,7 @@ def with_curves(points: Points, solutions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _kind(solutions: pd.DataFrame, method: str) -> str:
-    if method == _RANDOM:
+    if method == RANDOM:
         return "random"
     own = solutions[solutions["method"] == method]
     if own["l0"].notna().any():

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from steering_core.config.methods import BASELINE, PUBLISHED_PROGRAMS
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.charts import svg_text
 from steering_core.tables.norm_matched import norm_matched_panels
@@ -25,7 +26,6 @@ from steering_core.tables.words import (
     readable_strength,
 )
 
-_UNSTEERED = "no_steering"
 #: Prompts and steered methods whose texts stand on the page.
 N_TEXTS, N_METHODS = 5, 3
 #: Pixels. A picture that is wider has several panels, and would be too small in a column.
@@ -233,7 +233,7 @@ def verdict_of(pareto: pd.DataFrame) -> dict[str, Any]:
     Methods are not compared at equal effect here: only their place on the frontier is stated.
     """
     first = pareto.iloc[0]
-    programs = [name for name in ("qp_optimal", "convex_optimal") if name in set(pareto["method"])]
+    programs = [name for name in PUBLISHED_PROGRAMS if name in set(pareto["method"])]
     said = [frontier_verdict(pareto, name) for name in programs or pareto["method"].unique()[:1]]
     every = [warnings_in(cell) for cell in pareto["warnings"]]
     shared = [text for text in (every[0] if every else []) if all(text in one for one in every)]
@@ -265,16 +265,16 @@ def _spread(row: Mapping[str, Any], name: str, style: str) -> str:
 def _shown_methods(verdict: Mapping[str, Any], pareto: pd.DataFrame) -> list[str]:
     """Return the methods whose texts are shown: those of the verdict, then by validation rate."""
     named = [verdict[key]["method"] for key in ("reference", "sparse", "fewest") if verdict[key]]
-    chosen = pareto[is_true(pareto["selected"]) & (pareto["method"] != _UNSTEERED)]
+    chosen = pareto[is_true(pareto["selected"]) & (pareto["method"] != BASELINE)]
     by_rate = chosen.sort_values("validation_classifier_rate", ascending=False, kind="stable")
     able = set(chosen["method"])
     names = [name for name in dict.fromkeys([*named, *by_rate["method"]]) if name in able]
-    return [_UNSTEERED, *names[:N_METHODS]]
+    return [BASELINE, *names[:N_METHODS]]
 
 
 def _texts(texts: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
     """Return the first prompts with the texts of some methods, at their selected strengths."""
-    chosen = texts[is_true(texts["selected"]) | (texts["method"] == _UNSTEERED)]
+    chosen = texts[is_true(texts["selected"]) | (texts["method"] == BASELINE)]
     if "draw" in chosen.columns:
         chosen = chosen[chosen["draw"] == chosen["draw"].min()]
     styles = method_styles(methods)
@@ -290,7 +290,7 @@ def _texts(texts: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
                         **text_entry(row, 0),
                         "method": method,
                         "colour": styles[method].colour,
-                        "strength": "" if method == _UNSTEERED else at,
+                        "strength": "" if method == BASELINE else at,
                     }
                 )
         found.append({"id": prompt.prompt_id, "text": prompt.prompt, "entries": entries})

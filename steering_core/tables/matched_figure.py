@@ -20,7 +20,7 @@ from steering_core.tables.charts import (
     spread_axis,
 )
 from steering_core.tables.palette import Style, method_styles
-from steering_core.tables.words import is_true, readable_held
+from steering_core.tables.words import headline_rows, is_true, readable_held
 
 _ROW = 18  # pixels of a curve in the right panel
 _HEIGHT = 330
@@ -36,10 +36,7 @@ def matched_figure(matched: pd.DataFrame, curves: pd.DataFrame) -> alt.TopLevelM
     if matched.empty or pd.isna(matched["effect"].iloc[0]):
         return finished(note("no strength moves the texts towards the target, so nothing matches"))
     first = matched.iloc[0]
-    rows, points = (
-        table[(table["judge"] == first["judge"]) & (table["measure"] == first["measure"])]
-        for table in (matched, curves)
-    )
+    rows, points = headline_rows(matched), headline_rows(curves)
     rows = rows.assign(
         label=[_name(*one) for one in zip(rows["method"], rows["curve"], strict=True)]
     )
@@ -152,7 +149,7 @@ def price_figure(price: pd.DataFrame) -> alt.TopLevelMixin:
     if price.empty:
         return finished(note("no program of this experiment has counts of features to compare"))
     first = price.iloc[0]
-    rows = price[(price["judge"] == first["judge"]) & (price["measure"] == first["measure"])]
+    rows = headline_rows(price)
     there = rows[(rows["status"] == "reached") & (rows["kl"] > 0)]
     sparse, dense = (there[there["features"].notna() == made] for made in (True, False))
     if sparse.empty:

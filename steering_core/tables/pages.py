@@ -16,11 +16,11 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from steering_core.config.methods import BASELINE
 from steering_core.tables.palette import method_styles
 from steering_core.tables.words import is_true, readable_strength
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_UNSTEERED = "no_steering"
 _NEURONPEDIA_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 _FINE, _WRONG = (
     frozenset({"optimal", "already_satisfied"}),
@@ -146,7 +146,7 @@ def generations_page(
         raise ValueError("generations page: a (prompt, method, strength) occurs more than once.")
     styles = method_styles(df["method"])
     columns = []
-    for method in sorted(styles, key=lambda method: method != _UNSTEERED):
+    for method in sorted(styles, key=lambda method: method != BASELINE):
         mine = cells[cells["method"] == method].sort_values("strength")
         strengths = list(dict.fromkeys(mine["_label"]))
         columns.append(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import altair as alt
 import pandas as pd
 
+from steering_core.config.methods import BASELINE
 from steering_core.tables.charts import (
     HEIGHT,
     QUIET,
@@ -18,9 +19,8 @@ from steering_core.tables.charts import (
     spread_axis,
 )
 from steering_core.tables.palette import Style, method_styles
-from steering_core.tables.words import readable_strength
+from steering_core.tables.words import is_true, readable_strength
 
-_UNSTEERED = "no_steering"
 _OUTLINED = "datum.outlined"
 _FAINT = 0.22  # opacity of what is neither selected nor on the frontier
 _SHORT = 18  # letters of a name; two such names stand side by side below a panel
@@ -119,7 +119,7 @@ def _panels(
         raise ValueError("a pareto figure shows one experiment at one seed: select its rows first.")
     styles = method_styles(df["method"])
     rows = _drawn(df, styles)
-    unsteered = df["method"] == _UNSTEERED  # its base rate is over all prompts
+    unsteered = df["method"] == BASELINE  # its base rate is over all prompts
     base = pd.to_numeric(df.loc[unsteered, "classifier_rate_base"]).dropna().iloc[:1]
     texts = rows.assign(hollow=_some_prompt_left_alone(df))
     tested = rows.assign(hollow=df["n_outside_eval_solved"] < df["n_outside_eval"])
@@ -157,9 +157,9 @@ def _drawn(df: pd.DataFrame, styles: dict[str, Style]) -> pd.DataFrame:
         strength_name=swept,
         series=df["method"] + " " + swept,
         at=[readable_strength(*at) for at in zip(swept, df["strength"], strict=True)],
-        outlined=_flag(df["on_frontier"]),
-        selected=_flag(df["selected"]),
-        highlighted=_flag(df["selected"]) | _flag(df["on_frontier"]),
+        outlined=is_true(df["on_frontier"]),
+        selected=is_true(df["selected"]),
+        highlighted=is_true(df["selected"]) | is_true(df["on_frontier"]),
         sure=pd.to_numeric(df["frontier_probability"]),
         area=df["method"].map({method: style.size for method, style in styles.items()}),
         # Draw the first methods of the legend last, so that they are on top.
@@ -178,11 +178,6 @@ def _some_prompt_left_alone(df: pd.DataFrame) -> pd.Series:
     """Return True where some prompt, or some position of a text, had no solution."""
     unsolved = pd.to_numeric(df["unsolved_positions"]).fillna(0) > 0
     return unsolved | (pd.to_numeric(df["feasible_fraction_prompts"]).fillna(1) < 1)
-
-
-def _flag(values: pd.Series) -> pd.Series:
-    """Return ``values`` as booleans; an empty cell is False."""
-    return values.astype("boolean").fillna(False).astype(bool)
 
 
 def _panel(
@@ -241,7 +236,7 @@ def _labels(rows: pd.DataFrame, x: _Quantity, y: _Quantity, scale: alt.Scale) ->
     across = pixels(rows[x.column], start, end, WIDTH, padding=padding, symlog=symlog)
     up = pixels(rows[y.column], 0.0, 1.0, HEIGHT, padding=_PADDING)
     rows = rows.assign(across=across, down=HEIGHT - up)
-    ordered = rows[rows["outlined"] & (rows["method"] != _UNSTEERED)].sort_values(
+    ordered = rows[rows["outlined"] & (rows["method"] != BASELINE)].sort_values(
         ["selected", "sure"], ascending=False, kind="stable"
     )
     texts = ordered["sure"].map("{:.0%}".format)

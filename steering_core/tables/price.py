@@ -16,6 +16,7 @@ from steering_core.tables.caveats import warnings_cell, warnings_in
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.effect_curves import Curve, against, at_the_effect, strengths_of
 from steering_core.tables.matched import AtEffect, Comparison, warnings_of
+from steering_core.tables.words import headline_rows
 
 #: The numbers of a dictionary, by their names in the table of trained SAEs.
 _OF_SAE = {"sae_l0": "l0", "sae_explained_variance": "explained_variance"}
@@ -137,7 +138,7 @@ def price_sentences(price: pd.DataFrame) -> list[str]:
     It quotes the fewest features, about ten and the most, as multiples of the dense floor.
     """
     found = []
-    for name, own in _headline(price).groupby("program", sort=False):
+    for name, own in headline_rows(price).groupby("program", sort=False):
         text = _sentence(str(name), own)
         if text is not None:
             found.append(text)
@@ -147,7 +148,7 @@ def price_sentences(price: pd.DataFrame) -> list[str]:
 def price_warnings(price: pd.DataFrame) -> list[str]:
     """Return what to know before quoting the price: each warning with the features it is about."""
     found = []
-    for name, own in _headline(price).groupby("program", sort=False):
+    for name, own in headline_rows(price).groupby("program", sort=False):
         about: dict[str, list[str]] = {}
         for _, row in own.iterrows():
             made = "dense" if pd.isna(row["features"]) else f"{row['features']:g}"
@@ -155,14 +156,6 @@ def price_warnings(price: pd.DataFrame) -> list[str]:
                 about.setdefault(text, []).append(made)
         found += [f"{name} (features: {', '.join(made)}): {text}" for text, made in about.items()]
     return found
-
-
-def _headline(price: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the first judge's rate, which come first."""
-    if price.empty:
-        return price
-    first = price.iloc[0]
-    return price[(price["judge"] == first["judge"]) & (price["measure"] == first["measure"])]
 
 
 def _sentence(name: str, rows: pd.DataFrame) -> str | None:

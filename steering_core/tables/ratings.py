@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from steering_core.config.methods import DENSE_DIRECTIONS
 from steering_core.metrics.api_judge import SCALES
 from steering_core.statistics.bootstrap import mean_interval
 from steering_core.tables.columns import column_names, interval_cells, validate_table
 
 _SCORES = [*SCALES, "harmonic"]
 _POINT = ["method", "strength_index"]
-#: The dense directions of the register, whose best sets the norm at which methods are compared.
-_DENSE = ("caa_mean_diff", "caa_contrastive", "caa_repe")
 #: Where a method stands in the table over concepts.
 BEST, EQUAL = "best", "equal_norm"
 
@@ -84,7 +83,7 @@ class Rated:
     @cached_property
     def common_norm(self) -> float | None:
         """The norm of the best dense direction by its validation score; None without one."""
-        known = [name for name in _DENSE if name in self.points.index.get_level_values(0)]
+        known = [name for name in DENSE_DIRECTIONS if name in self.points.index.get_level_values(0)]
         chosen = self.points.loc[known]
         chosen = chosen[chosen["selected"]] if len(chosen) else chosen
         return None if chosen.empty else float(chosen.loc[chosen["validation"].idxmax(), "norm"])

@@ -23,6 +23,7 @@ from steering_core.storage.files import read_json, write_text
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.stages import stage_costs
 from steering_core.tables.words import (
+    headline_rows,
     is_true,
     readable_held,
     readable_label,
@@ -244,7 +245,7 @@ def _matched(table: pd.DataFrame) -> dict[str, Any] | None:
     if table.empty or pd.isna(table.iloc[0]["effect"]):
         return None
     first = table.iloc[0]
-    own = table[(table["judge"] == first["judge"]) & (table["measure"] == first["measure"])]
+    own = headline_rows(table)
     reached = own[own["status"] == "reached"].sort_values("kl", kind="stable")
     rows = [
         [

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from steering_core.config.methods import BASELINE
 from steering_core.storage.files import read_json
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.verdict import frontier_sentences, spoken
@@ -49,7 +50,7 @@ def summary(path: str | Path) -> str:
         FileNotFoundError: if there is no table at ``path``.
     """
     table = pd.read_csv(path)
-    base = table.loc[table["method"] == "no_steering", "classifier_rate_base"]
+    base = table.loc[table["method"] == BASELINE, "classifier_rate_base"]
     selected = table[is_true(table["selected"])]
     lines = []
     if selected.empty:

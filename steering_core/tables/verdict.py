@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from steering_core.config.methods import BASELINE
+from steering_core.config.methods import BASELINE, PUBLISHED_PROGRAMS
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.effect_curves import curve_names
@@ -24,7 +24,6 @@ from steering_core.tables.evidence import (
     undetectable_effect,
 )
 from steering_core.tables.few_features import (
-    PUBLISHED,
     as_published,
     cheapest_with_few,
     few_frontier,
@@ -36,6 +35,7 @@ from steering_core.tables.price import price_sentences, price_warnings
 from steering_core.tables.words import (
     best_of_kind,
     frontier_verdict,
+    headline_rows,
     interval,
     is_reached,
     is_true,
@@ -48,8 +48,6 @@ from steering_core.tables.words import (
 
 _SPARSE = "the sparse method is cheaper, beyond noise"
 _DENSE = "the dense direction is cheaper, beyond noise"
-#: Programs whose place on the frontier is always stated, besides the best sparse method.
-_PROGRAMS = (PUBLISHED, "convex_optimal")
 
 
 def summary_table(
@@ -62,7 +60,7 @@ def summary_table(
         matched: table ``matched`` of the same run.
         effect_curves: table ``effect_curves`` of the same run.
     """
-    effects, costs = (_headline(table) for table in (effect_curves, matched))
+    effects, costs = (headline_rows(table) for table in (effect_curves, matched))
     key = ["method", "curve", "strength"]
     points = (
         pareto.copy()
@@ -99,14 +97,6 @@ def summary_table(
     table = pd.DataFrame(rows)[column_names("summary")]
     validate_table(table, "summary")
     return table
-
-
-def _headline(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the first judge's rate, which come first."""
-    if table.empty:
-        return table
-    first = table.iloc[0]
-    return table[(table["judge"] == first["judge"]) & (table["measure"] == first["measure"])]
 
 
 @dataclass(frozen=True)
@@ -412,7 +402,7 @@ def frontier_sentences(pareto: pd.DataFrame, sparse: pd.Series | None = None) ->
         sparse: row of ``matched`` of the best sparse method. A program with counts of features is
             looked at with this count alone.
     """
-    asked: list[tuple[str, str | None]] = [(name, None) for name in _PROGRAMS]
+    asked: list[tuple[str, str | None]] = [(name, None) for name in PUBLISHED_PROGRAMS]
     if sparse is not None:
         counted = "features=" in str(sparse["curve"])
         asked.append((sparse["method"], sparse["curve"] if counted else None))

@@ -76,6 +76,14 @@ def is_true(cells: pd.Series) -> pd.Series:
     return cells.astype("boolean").fillna(False).astype(bool)
 
 
+def headline_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the first judge's rate, which come first in such tables as ``matched``."""
+    if table.empty:
+        return table
+    first = table.iloc[0]
+    return table[(table["judge"] == first["judge"]) & (table["measure"] == first["measure"])]
+
+
 def strength_label(row: pd.Series) -> str:
     """Return ``alpha=0.5``, or ``tau=4 at lambda=0.1`` if the program has a fixed parameter."""
     name, at, held = str(row["strength_name"]).partition(" at ")
