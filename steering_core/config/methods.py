@@ -160,7 +160,10 @@ def settings_of(family: str, settings: "Settings") -> dict[str, Any]:
 
 
 def strength_grid(method: str, settings: "Settings") -> list[dict[str, float]]:
-    """Return every strength of ``method`` by its parts: ``alpha``, or ``tau`` and a parameter."""
+    """Return every strength of ``method`` in order, by its parts.
+
+    The part of a fixed direction is ``alpha``; a program has ``tau`` and ``lam`` or ``epsilon``.
+    """
     family = family_of(method)
     if family == "prompt":
         return [{}]
@@ -168,13 +171,22 @@ def strength_grid(method: str, settings: "Settings") -> list[dict[str, float]]:
         return [{"alpha": scale} for scale in settings.lora.scales]
     if family == "directions":
         return [{"alpha": alpha} for alpha in settings.strengths]
-    first, second, _ = FAMILY_SETTINGS[family]
-    name = "lam" if family == "qp" else "epsilon"
+    if family == "qp":
+        return [
+            {"tau": tau, "lam": qp_lambda}
+            for qp_lambda in settings.qp_lambda
+            for tau in settings.qp_tau
+        ]
     return [
-        {"tau": tau, name: value}
-        for value in getattr(settings, second)
-        for tau in getattr(settings, first)
+        {"tau": tau, "epsilon": epsilon}
+        for tau in settings.socp_tau
+        for epsilon in settings.socp_epsilon
     ]
+
+
+def parameter_of(program: str) -> Literal["lam", "epsilon"]:
+    """Return the column of a program's parameter besides τ: λ of a QP, ε of an SOCP."""
+    return "lam" if program == "qp" else "epsilon"
 
 
 def _program(method: str) -> Method:

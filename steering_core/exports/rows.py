@@ -21,6 +21,7 @@ from steering_core.config.methods import (
     REGISTER,
     is_program,
     mode_of,
+    parameter_of,
     program_of,
 )
 from steering_core.errors import DataError, StorageError
@@ -280,9 +281,7 @@ def _registered(
     """Return a registered program: its margin is on the probe."""
     path_file = directory / "paths" / f"{family}.safetensors"
     program, mode = program_of(method), mode_of(method)
-    tau, parameter = (
-        float(row[name].iloc[0]) for name in ("tau", "lam" if program == "qp" else "epsilon")
-    )
+    tau, parameter = (float(row[name].iloc[0]) for name in ("tau", parameter_of(program)))
     probe = LinearProbe.load(directory / "probe.safetensors")
     probe = probe.oriented(config["task"]["target_class"])
     logit = ProgramLogit(program, probe.weight_vector, probe.bias, None, mode=mode)

@@ -14,7 +14,14 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from steering_core.config.methods import LORA, is_adaptive, is_program, mode_of, program_of
+from steering_core.config.methods import (
+    LORA,
+    is_adaptive,
+    is_program,
+    mode_of,
+    parameter_of,
+    program_of,
+)
 from steering_core.generation.adapter import read_adapter
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.gate import GatedPlan
@@ -244,7 +251,7 @@ def _of_declared(
 ) -> Strength:
     """Return a strength of a declared program that is solved for each input or position."""
     inside, tau = substitute(decoder, logit.metric, logit.cost), float(point["tau"])
-    parameter = float(point["lam"] if logit.program == "qp" else point["epsilon"])
+    parameter = float(point[parameter_of(logit.program)])
 
     def shortfalls(residuals: Residuals) -> Float[np.ndarray, " n"]:
         return tau - (residuals.astype(np.float64) @ logit.weight + logit.bias)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from steering_core.config.methods import is_program, program_of
+from steering_core.config.methods import is_program, parameter_of, program_of
 from steering_core.methods.base import Direction, read_direction
 from steering_core.methods.gates import Gate
 from steering_core.models.site import Site
@@ -84,8 +84,7 @@ def _on_path(method: str, path: SteeringPath, rows: pd.DataFrame) -> Float[np.nd
 
 
 def _parameters(method: str, rows: pd.DataFrame) -> Float[np.ndarray, " n"]:
-    column = "lam" if program_of(method) == "qp" else "epsilon"
-    return rows[column].to_numpy(dtype=float)
+    return rows[parameter_of(program_of(method))].to_numpy(dtype=float)
 
 
 def read_interventions(

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 
-from steering_core.config.methods import is_program, mode_of, program_of
+from steering_core.config.methods import is_program, mode_of, program_of, strength_grid
 from steering_core.methods.base import SteeringMethod
 from steering_core.methods.fixed_solutions import fixed_grid
 from steering_core.methods.model_units import ModelUnits
@@ -247,7 +247,8 @@ def grid(method: str, settings: "Settings", units: ModelUnits | None = None) -> 
     if not is_program(method):
         return fixed_grid(method, settings)
     points = []
-    for tau, qp_lambda, epsilon in _programs(method, settings):
+    for parts in strength_grid(method, settings):
+        tau, qp_lambda, epsilon = parts["tau"], parts.get("lam"), parts.get("epsilon")
         program = make_program(method, tau, qp_lambda, epsilon)
         strength = tau if epsilon is None else epsilon
         point = GridPoint(
@@ -359,12 +360,6 @@ def solve_program_grid(
         points = grid(method, settings, units)
         frames.append(solve_programs(points, ids, residuals, probe, path, shared_by))
     return with_split(frames, examples)
-
-
-def _programs(method: str, settings: "Settings") -> list[tuple[float, float | None, float | None]]:
-    if program_of(method) == "qp":
-        return [(tau, lam, None) for lam in settings.qp_lambda for tau in settings.qp_tau]
-    return [(tau, None, eps) for tau in settings.socp_tau for eps in settings.socp_epsilon]
 
 
 def _listed(rows: Int[np.ndarray, " n"]) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from steering_core.config.methods import is_program, mode_of, program_of
+from steering_core.config.methods import is_program, mode_of, parameter_of, program_of
 from steering_core.methods.solutions import solved
 from steering_core.optimize.frontier import curves, unit_frontier
 from steering_core.optimize.path import SteeringPath
@@ -103,7 +103,7 @@ def grid_points(solutions: pd.DataFrame) -> pd.DataFrame:
             {
                 "program": program,
                 "tau": group["tau"].iloc[0],
-                "parameter": group["lam" if program == "qp" else "epsilon"].iloc[0],
+                "parameter": group[parameter_of(program)].iloc[0],
                 **has[list(_MEANS)].mean().to_dict(),
                 "margin": reached.mean(),
                 "n_solved": len(has),
