@@ -134,9 +134,11 @@ def program_grid(
                 for tau in declared.tau
             ]
     elif declared.program == "qp":
-        for lam in declared.qp_lambda:
-            called = QPOptimalSteering(qp_lambda=lam).strength_name
-            points += [GridPoint(name, 0, called, tau, tau, qp_lambda=lam) for tau in declared.tau]
+        for qp_lambda in declared.qp_lambda:
+            called = QPOptimalSteering(qp_lambda=qp_lambda).strength_name
+            points += [
+                GridPoint(name, 0, called, tau, tau, qp_lambda=qp_lambda) for tau in declared.tau
+            ]
     else:
         for tau in declared.tau:
             called = ConvexOptimalSteering(tau=tau).strength_name

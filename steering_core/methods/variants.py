@@ -69,10 +69,10 @@ def concept_subspace(
 
 
 def variant_grid(
-    variants: Iterable[str], lam: Iterable[float], epsilon: Iterable[float]
+    variants: Iterable[str], qp_lambda: Iterable[float], epsilon: Iterable[float]
 ) -> list[tuple[str, Program, float]]:
     """Return every (variant, program, parameter), in the order of the configuration."""
-    programs: list[tuple[Program, float]] = [("qp", value) for value in lam]
+    programs: list[tuple[Program, float]] = [("qp", value) for value in qp_lambda]
     programs += [("socp", value) for value in epsilon]
     return [(variant, program, value) for variant in variants for program, value in programs]
 
