@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from steering_core.statistics.bootstrap import resampled_sums
+
 
 def non_dominated(
     cost: Float[np.ndarray, " n"], effect: Float[np.ndarray, " n"]
@@ -89,17 +91,15 @@ def frontier_probability(
     kl, judged = (made.pivot(index=key, columns="example_id", values=v) for v in ("kl", "judged"))
     there = kl.notna().to_numpy()
     kl_of, judged_of = (np.where(there, frame.to_numpy(dtype=float), 0.0) for frame in (kl, judged))
-    n = there.shape[1]
-    drawn = np.random.default_rng(seed).integers(max(n, 1), size=(n_resamples, n))
     on = np.zeros(len(kl))
-    for part in np.array_split(drawn, 1 + n_resamples * len(kl) ** 2 // _AT_ONCE):
-        times = np.stack([np.bincount(row, minlength=n) for row in part]).astype(float)
-        texts_in = times @ there.T
+    if there.size:
+        samples = [*there.astype(float), *kl_of, *judged_of]
+        sums = resampled_sums(samples, seed=seed, n_resamples=n_resamples)
+        texts_in, *totals = np.split(sums.T, 3, axis=1)
         with np.errstate(invalid="ignore"):
-            cost, effect = (
-                np.round((times @ values.T) / texts_in, _DIGITS) for values in (kl_of, judged_of)
-            )
-        on += _on_frontier(cost, effect).sum(axis=0)
+            cost, effect = (np.round(total / texts_in, _DIGITS) for total in totals)
+        for part in np.array_split(np.arange(n_resamples), 1 + cost.size * len(kl) // _AT_ONCE):
+            on += _on_frontier(cost[part], effect[part]).sum(axis=0)
     return kl.index.to_frame(index=False).assign(frontier_probability=on / n_resamples)
 
 
