@@ -32,7 +32,13 @@ from steering_core.corrsteer.tasks import Task
 from steering_core.errors import DataError
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.intervention import Intervention, RowVectors
-from steering_core.generation.new_inputs import Residuals, SteeredInputs, Strength
+from steering_core.generation.new_inputs import (
+    Residuals,
+    SteeredInputs,
+    Strength,
+    solved_again,
+    solved_once,
+)
 from steering_core.methods.base import Direction
 from steering_core.methods.directions import (
     DIRECTIONS,
@@ -46,7 +52,6 @@ from steering_core.methods.directions import (
 )
 from steering_core.methods.model_units import ModelUnits, median_norm
 from steering_core.methods.programs import ConvexOptimalSteering, OptimalSteering, QPOptimalSteering
-from steering_core.methods.solutions import SOLVED
 from steering_core.models.site import Site
 from steering_core.models.tokens import around_the_turn, count_tokens
 from steering_core.optimize.homotopy import DegeneratePathError
@@ -194,15 +199,10 @@ def _programs(method: str, settings: "SparseMethods", data: TrainingData) -> lis
     def steer(strength: OptimalSteering, parameter: float, residuals: Residuals) -> SteeredInputs:
         shortfall = strength.shortfalls(residuals, weight, bias, shared_by)
         found = strength.solve(path, shortfall)
-        solved = np.isin(found.status, SOLVED)  # a solution that missed its tolerance is none
-        reason = ["" if ok else f"program: {s}" for ok, s in zip(solved, found.status, strict=True)]
-        if solver is not None:
-            n = len(residuals)
-            plan = AdaptivePlan(solver, np.full(n, strength.tau), np.full(n, parameter))
-            return SteeredInputs(Intervention({data.site: plan}), None, reason, note)
-        vectors = np.where(solved[:, None], found.vector, np.nan)
-        l0 = np.where(solved, found.l0, 0)
-        return SteeredInputs(Intervention({data.site: RowVectors(vectors)}), l0, reason, note)
+        if solver is None:
+            return solved_once(found.status, found.vector, found.l0, data.site, note=note)
+        plan = AdaptivePlan.alike(len(residuals), solver, strength.tau, parameter)
+        return solved_again(plan, found.status, data.site, note=note)
 
     one: dict[Part, float]
     one, remark = {"tau": 1.0, "lam": 1.0, "epsilon": 1.0}, ""

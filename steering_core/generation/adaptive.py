@@ -260,6 +260,11 @@ class AdaptivePlan:
     tau: Float[np.ndarray, " n"]
     parameter: Float[np.ndarray, " n"]
 
+    @classmethod
+    def alike(cls, n: int, solver: TokenSolver, tau: float, parameter: float) -> "AdaptivePlan":
+        """Return the same program for each of n rows."""
+        return cls(solver, np.full(n, tau), np.full(n, parameter))
+
     def rows(self, chosen: Sequence[int]) -> "AdaptivePlan":
         """Return the programs of the rows ``chosen``."""
         return AdaptivePlan(self.solver, self.tau[chosen], self.parameter[chosen])

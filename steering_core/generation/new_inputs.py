@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from steering_core.config.methods import (
     LORA,
@@ -26,16 +26,17 @@ from steering_core.generation.adapter import read_adapter
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
 from steering_core.generation.gate import GatedPlan
 from steering_core.generation.intervention import Intervention, Positions, RowVectors
+from steering_core.generation.steered_method import program_solver
 from steering_core.methods.base import read_direction
+from steering_core.methods.declared_programs import solve_dense, solve_sparse, sparse_program
 from steering_core.methods.gates import Gate
 from steering_core.methods.interventions import ProgramLogit, ProgramRows, read_plan
 from steering_core.methods.programs import make_program
 from steering_core.methods.solutions import SOLVED
 from steering_core.models.site import Site
-from steering_core.optimize.dictionary import Dictionary
-from steering_core.optimize.guarded import GuardedProgram, guarded_dense
+from steering_core.optimize.guarded import GuardedProgram
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.substitution import dense_optimum, substitute
+from steering_core.optimize.substitution import substitute
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import load_decoder
 
@@ -69,6 +70,49 @@ class Strength:
 
     name: str
     steer: Callable[[Residuals], SteeredInputs]
+
+
+def solved_once(
+    status: Shaped[np.ndarray, " n"],
+    vectors: Float[np.ndarray, "n d_model"],
+    l0: Float[np.ndarray, " n"] | None,
+    site: Site,
+    positions: Positions = "last",
+    note: str = "",
+) -> SteeredInputs:
+    """Return what a program adds that was solved for each input at its last token.
+
+    Args:
+        status: of each solution.
+        vectors: in residual-stream units; those without a solution are not used.
+        l0: how many features each uses; None for a program without features.
+        site: where it steers.
+        positions: which positions of a prompt are steered.
+        note: a caveat on all inputs.
+    """
+    solved = np.isin(status, SOLVED)  # a solution that missed its tolerance is none
+    at = {site: RowVectors(np.where(solved[:, None], vectors, np.nan))}
+    used = None if l0 is None else np.where(solved, l0, 0)
+    return SteeredInputs(Intervention(at, positions), used, _reasons(status), note)
+
+
+def solved_again(
+    plan: AdaptivePlan,
+    status: Shaped[np.ndarray, " n"],
+    site: Site,
+    positions: Positions = "last",
+    note: str = "",
+) -> SteeredInputs:
+    """Return what a program adds that is solved again at every position.
+
+    Args:
+        plan: of the inputs.
+        status: of the solutions at the last token, without which an input is left out.
+        site: where it steers.
+        positions: as of :func:`solved_once`.
+        note: as of :func:`solved_once`.
+    """
+    return SteeredInputs(Intervention({site: plan}, positions), None, _reasons(status), note)
 
 
 def chosen_point(
@@ -233,7 +277,7 @@ def _of_rows(
         status = str(point["status"])
         reason = "" if status in SOLVED else f"program: {status}"
         return _same_for_all(name, {site: vectors[int(index)]}, used, positions, reason)
-    if plan.logit is None or plan.logit.weight.ndim > 1:  # nothing to solve with, or k margins
+    if plan.logit is None:  # nothing to solve with
         reason = "solved for the inputs of the experiment alone"
         return _same_for_all(name, {site: vectors[int(index)]}, used, positions, reason)
     decoder = load_decoder(files["decoder"])
@@ -252,47 +296,36 @@ def _of_declared(
     """Return a strength of a declared program that is solved for each input or position."""
     inside, tau = substitute(decoder, logit.metric, logit.cost), float(point["tau"])
     parameter = float(point[parameter_of(logit.program)])
+    weights = np.atleast_2d(logit.weight)
+    biases = np.broadcast_to(logit.bias, len(weights))
 
-    def shortfalls(residuals: Residuals) -> Float[np.ndarray, " n"]:
-        return tau - (residuals.astype(np.float64) @ logit.weight + logit.bias)
+    def shortfalls(residuals: Residuals) -> Float[np.ndarray, "n k"]:
+        h = residuals.astype(np.float64)
+        return np.stack([tau - (h @ w + b) for w, b in zip(weights, biases, strict=True)], axis=1)
 
     if logit.program == "dense":
-        unit = dense_optimum(logit.weight, inside)
 
         def along(residuals: Residuals) -> SteeredInputs:
-            missing = shortfalls(residuals)[:, None]
-            if logit.guards is None:
-                vectors = np.maximum(missing, 0.0) * unit[None]
-            else:
-                vectors = guarded_dense(logit.weight[None], missing, logit.guards, inside).vector
-            lost = np.isnan(vectors).any(axis=1)
-            reason = ["program: infeasible" if gone else "" for gone in lost]
-            at = {site: RowVectors(vectors)}
-            return SteeredInputs(Intervention(at, positions), None, reason)
+            columns, vectors, _ = solve_dense(shortfalls(residuals), weights, inside, logit.guards)
+            return solved_once(columns["status"], vectors, None, site, positions)
 
         return Strength(name, along)
-    dictionary, weight = Dictionary(inside.decoder), inside.weight(logit.weight)
-    path, guarded = SteeringPath.fit(dictionary, weight), None
-    if logit.guards is not None:
-        guarded = GuardedProgram(dictionary, weight, logit.guards.mapped(inside.weight), path=path)
-    program = path if guarded is None else guarded
+    tilted = np.stack([inside.weight(weight) for weight in weights])
+    program = sparse_program(inside, tilted, logit.guards)
+    # Several margins have no path.
+    path = program.path if isinstance(program, GuardedProgram) else program
+    path = path if isinstance(path, SteeringPath) else None
+    given = {"qp_lambda" if logit.program == "qp" else "epsilon": parameter}
 
     def steer(residuals: Residuals) -> SteeredInputs:
-        if logit.program == "qp":
-            found = program.qp(shortfalls(residuals), qp_lambda=parameter)
-        else:
-            found = program.socp(shortfalls(residuals), epsilon=parameter)
-        solved = np.isin(found.status, SOLVED)
-        reason = _reasons(found.status)
+        found, which = solve_sparse(program, shortfalls(residuals), **given)
+        status = found.status[which]
         if logit.mode == "adaptive":
-            made = (path, logit.weight, logit.bias, logit.program, site, device)
-            solver = AdaptiveSolver(*made, inside.inverse, guarded)
-            return SteeredInputs(
-                _adaptive(solver, tau, parameter, site, positions, n=len(solved)), None, reason
-            )
-        vectors = np.where(solved[:, None], inside.vectors(found.vector), np.nan)
-        at = {site: RowVectors(vectors)}
-        return SteeredInputs(Intervention(at, positions), np.where(solved, found.l0, 0), reason)
+            solver = program_solver(logit, inside, site, device, path)
+            plan = AdaptivePlan.alike(len(status), solver, tau, parameter)
+            return solved_again(plan, status, site, positions)
+        vectors = inside.vectors(found.vector)[which]
+        return solved_once(status, vectors, found.l0[which], site, positions)
 
     return Strength(name, steer)
 
@@ -320,33 +353,14 @@ def _of_program(
         return program.shortfalls(residuals, probe.weight_vector, probe.bias)
 
     def steer(residuals: Residuals) -> SteeredInputs:
-        n = len(residuals)
         found = program.solve(path, shortfalls(residuals))
-        solved = np.isin(found.status, SOLVED)
-        reason = _reasons(found.status)
         if is_adaptive(method):
             solver = AdaptiveSolver(path, probe.weight_vector, probe.bias, kind, site, device)
-            return SteeredInputs(
-                _adaptive(solver, tau, parameter, site, positions, n=n), None, reason
-            )
-        vectors = np.where(solved[:, None], found.vector, np.nan)
-        at = {site: RowVectors(vectors)}
-        return SteeredInputs(Intervention(at, positions), np.where(solved, found.l0, 0), reason)
+            plan = AdaptivePlan.alike(len(residuals), solver, tau, parameter)
+            return solved_again(plan, found.status, site, positions)
+        return solved_once(found.status, found.vector, found.l0, site, positions)
 
     return Strength(f"tau {tau:g}, {name} {parameter:g}", steer)
-
-
-def _adaptive(
-    solver: AdaptiveSolver,
-    tau: float,
-    parameter: float,
-    site: Site,
-    positions: Positions,
-    *,
-    n: int,
-) -> Intervention:
-    plan = AdaptivePlan(solver, np.full(n, tau), np.full(n, parameter))
-    return Intervention({site: plan}, positions)
 
 
 def _reasons(statuses: np.ndarray) -> list[str]:

@@ -110,7 +110,7 @@ def program_grid(
     path: SteeringPath | WorkingSet | None = None,
     unit: float = 1.0,
 ) -> list[GridPoint]:
-    """Return every strength of a declared program; λ or ε are in the outer or inner loop as usual.
+    """Return every strength of a declared program, in the order of the registered ones.
 
     As for the registered programs, the strength is the margin, and the budget ε of an SOCP. Its
     parts are as configured. With counts of features, ``path`` gives the λ of each: at a count,
@@ -209,14 +209,15 @@ def solve_declared(
             shortfall = np.tile(tau - logits[outside].min(axis=0), (len(logits), 1))
         else:
             shortfall = tau - logits
-        held = None
+        held = free = None
         if program is None:
-            if guards is not None:
-                held = guarded_dense(weights, shortfall, guards, inside)
+            columns, found, held = solve_dense(shortfall, weights, inside, guards)
+            if held is not None:
                 free = held.free_vector
-            columns, found = _dense(shortfall, weights, inside, held)
         else:
-            solved, which = _solve(point, shortfall, program)
+            solved, which = solve_sparse(
+                program, shortfall, qp_lambda=point.qp_lambda, epsilon=point.epsilon
+            )
             columns, found = _columns(solved, which, shortfall, inside)
             if isinstance(solved, GuardedSolutions):
                 held, free = solved, inside.vectors(solved.free.vector)
@@ -295,13 +296,23 @@ def sparse_program(
     return SteeringPath.fit(dictionary, tilted[0])
 
 
-def _solve(
-    point: GridPoint, shortfall: Float[np.ndarray, "n k"], program: Sparse
+def solve_sparse(
+    program: Sparse,
+    shortfall: Float[np.ndarray, "n k"],
+    *,
+    qp_lambda: float | None = None,
+    epsilon: float | None = None,
 ) -> tuple[Solutions | GuardedSolutions | WorkingSetSolutions, Int[np.ndarray, " n"]]:
-    """Return solutions, and which of them each input has.
+    """Return the solutions of a QP or an SOCP, and which of them each input has.
 
     A working set solves one input after the other, so inputs with the same margins are solved once.
-    With guards, the program itself sees to that.
+    A program with guards does the same by itself.
+
+    Args:
+        program: of :func:`sparse_program`.
+        shortfall: of each input and margin.
+        qp_lambda: λ, for the QP.
+        epsilon: ε, for the SOCP.
     """
     if isinstance(program, WorkingSet):
         asked, which = np.unique(shortfall, axis=0, return_inverse=True)
@@ -310,9 +321,9 @@ def _solve(
         several = isinstance(program, GuardedProgram) and program.path is None
         asked = shortfall if several else shortfall[:, 0]
         which = np.arange(len(shortfall))
-    if point.qp_lambda is not None:
-        return program.qp(asked, qp_lambda=point.qp_lambda), which
-    return program.socp(asked, epsilon=point.epsilon), which
+    if qp_lambda is not None:
+        return program.qp(asked, qp_lambda=qp_lambda), which
+    return program.socp(asked, epsilon=epsilon), which
 
 
 def _columns(
@@ -344,15 +355,23 @@ def _columns(
     return {**rows, "shortfall": shortfall.max(axis=1)}, vectors[which]
 
 
-def _dense(
+def solve_dense(
     shortfall: Float[np.ndarray, "n k"],
     weights: Float[np.ndarray, "k d_model"],
     inside: Substitution,
-    held: DenseSolutions | None = None,
-) -> tuple[dict[str, np.ndarray | float], Float[np.ndarray, "n d_model"]]:
-    """As :func:`_columns`, without features; ``held`` are the least vectors with guards."""
-    largest = shortfall.max(axis=1)
-    if held is not None:
+    guards: Guards | None = None,
+) -> tuple[dict[str, np.ndarray | float], Float[np.ndarray, "n d_model"], DenseSolutions | None]:
+    """Return the columns of the rows of the least vectors, the vectors, and what guards change.
+
+    Args:
+        shortfall: of each input and margin.
+        weights: of the logits, a row per margin.
+        inside: the metric.
+        guards: of the residual; without them the last of the three is None.
+    """
+    largest, held = shortfall.max(axis=1), None
+    if guards is not None:
+        held = guarded_dense(weights, shortfall, guards, inside)
         vectors = held.vector
     elif len(weights) == 1:
         vectors = np.maximum(largest, 0.0)[:, None] * dense_optimum(weights[0], inside)[None]
@@ -361,9 +380,10 @@ def _dense(
     status = np.where(largest > 0, "optimal", "already_satisfied").astype("<U17")
     status[np.isnan(vectors).any(axis=1)] = "infeasible"
     nothing = ("position", "objective", "dual_objective", "relative_gap", "dual_violation")
-    return {
+    columns = {
         "status": status,
         "shortfall": largest,
         **dict.fromkeys([*nothing, "l0", "l1"], np.nan),
         "residual_norm": np.linalg.norm(vectors, axis=1),
-    }, vectors
+    }
+    return columns, vectors, held

@@ -28,6 +28,9 @@ DECODER /= np.linalg.norm(DECODER, axis=1, keepdims=True)
 WEIGHT = RNG.standard_normal(32)
 PROBE = LinearProbe(WEIGHT, -0.2, (0, 1), 1.0, 1.0, (1.0,), 0.0, False, 10)
 H = RNG.standard_normal((3, 32))
+#: The logits of two margins.
+WEIGHTS = np.stack([WEIGHT, np.random.default_rng(1).standard_normal(32)])
+BIASES = np.array([-0.2, 0.1])
 
 
 @pytest.fixture(scope="module")
@@ -156,12 +159,26 @@ def test_a_declared_program_is_solved_at_every_position_of_new_inputs(tmp_path):
     once = ProgramLogit("qp", WEIGHT, -0.2, None, mode="static")
     static = declared(tmp_path, index=(0, 1, 2), logit=once)
     assert ((H + static.intervention.at[SITE].vectors) @ WEIGHT - 0.2 >= 2.0 - 1e-6).all()
-    several = ProgramLogit("qp", np.stack([WEIGHT, WEIGHT]), -0.2, None)
-    for alone in (
-        declared(tmp_path, index=(0, 1, 2)),
-        declared(tmp_path, index=(0, 1, 2), logit=several),
-    ):
-        assert alone.reason == ["solved for the inputs of the experiment alone"] * 3
+    alone = declared(tmp_path, index=(0, 1, 2))
+    assert alone.reason == ["solved for the inputs of the experiment alone"] * 3
+
+
+@pytest.mark.parametrize("program", ["qp", "dense"])
+def test_several_margins_are_all_kept_on_new_inputs(tmp_path, program):
+    logit = ProgramLogit(program, WEIGHTS, BIASES, None, mode="static")
+    found = declared(tmp_path, index=(0, 1, 2), logit=logit)
+    assert found.reason == [""] * 3 and (found.n_features is None) == (program == "dense")
+    after = (H + found.intervention.at[SITE].vectors) @ WEIGHTS.T + BIASES
+    assert (after >= 2.0 - 1e-6).all()
+
+
+def test_several_margins_are_kept_at_every_position_of_new_inputs(tmp_path):
+    logit = ProgramLogit("qp", WEIGHTS, BIASES, None, mode="adaptive")
+    found = declared(tmp_path, index=(0, 1, 2), logit=logit)
+    residual = torch.tensor(H, dtype=torch.float32)
+    after = found.intervention.at[SITE].start().at(torch.arange(3), residual).double().numpy()
+    assert found.reason == [""] * 3
+    assert (after @ WEIGHTS.T + BIASES >= 2.0 - 1e-3).all()
 
 
 def test_a_gate_is_asked_on_new_inputs_too(tmp_path):
