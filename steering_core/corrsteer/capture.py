@@ -16,7 +16,7 @@ from steering_core.corrsteer.accumulate import Pool
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.errors import ModelError
 from steering_core.generation.decode import end_tokens
-from steering_core.models.language_model import LanguageModel
+from steering_core.models.language_model import LanguageModel, removed_after
 from steering_core.models.residual_stream import edit_residual
 from steering_core.models.site import Site
 from steering_core.models.sparse_autoencoder import FeatureDictionary, FeatureEncoder
@@ -144,8 +144,8 @@ def capture(
         _Tap(site, mine, captured, tracker, published_length or 0) for site, mine in by_site.items()
     ]
     with ExitStack() as stack:
-        handle = lm.model.register_forward_pre_hook(tracker.before, with_kwargs=True)
-        stack.callback(handle.remove)
+        hook = lm.model.register_forward_pre_hook(tracker.before, with_kwargs=True)
+        stack.enter_context(removed_after(hook))
         for tap in taps:
             stack.enter_context(edit_residual(lm, tap.site, tap.read))
         yield captured

@@ -25,7 +25,7 @@ from steering_core.generation.intervention import Positions, nan_if_too_long
 from steering_core.generation.steered_method import program_solver
 from steering_core.methods.gates import Gate
 from steering_core.methods.interventions import ProgramLogit
-from steering_core.models.language_model import LanguageModel
+from steering_core.models.language_model import LanguageModel, removed_after
 from steering_core.models.residual_stream import edit_residual, locate
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
@@ -135,8 +135,8 @@ def attach(
             locate(lm, site)
     with ExitStack() as stack:
         stack.enter_context(_generate_told(model, passes))
-        handle = model.register_forward_pre_hook(passes.begin, with_kwargs=True)
-        stack.callback(handle.remove)
+        hook = model.register_forward_pre_hook(passes.begin, with_kwargs=True)
+        stack.enter_context(removed_after(hook))
         stack.callback(lambda: setattr(applied, "passes", passes.count))
         for site, what in at.items():
             acting = what.start(site, lm.device)

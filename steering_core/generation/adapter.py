@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 
 from steering_core.errors import ModelError, StorageError
-from steering_core.models.language_model import LanguageModel
+from steering_core.models.language_model import LanguageModel, removed_after
 from steering_core.storage.arrays import load_arrays
 from steering_core.storage.files import read_json
 
@@ -93,7 +93,7 @@ class ScaledAdapter:
             for name, pair in self.adapter.pairs.items():
                 module = module_named(lm, name)
                 edit = _Edit(name, pair, self.adapter.scaling * self.scales)
-                stack.callback(module.register_forward_hook(edit).remove)
+                stack.enter_context(removed_after(module.register_forward_hook(edit)))
             yield
 
 

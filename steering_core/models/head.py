@@ -1,6 +1,7 @@
 """The language-model head: from the final hidden state to logits."""
 
 import math
+from contextlib import suppress
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,7 +9,7 @@ from torch.nn.functional import linear
 from transformers import PretrainedConfig
 
 from steering_core.errors import ModelError
-from steering_core.models.language_model import LanguageModel, StopForward
+from steering_core.models.language_model import LanguageModel, StopForward, removed_after
 
 #: What logits are multiplied by (Cohere, Falcon-H1) or divided by (Granite), by its name in the
 #: configuration.
@@ -33,13 +34,9 @@ def final_hidden(
         read.append(args[0])
         raise StopForward
 
-    handle = lm.model.get_output_embeddings().register_forward_pre_hook(before)
-    try:
+    hook = lm.model.get_output_embeddings().register_forward_pre_hook(before)
+    with removed_after(hook), suppress(StopForward):
         lm.model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
-    except StopForward:
-        pass
-    finally:
-        handle.remove()
     if not read:
         raise ModelError(
             f"{lm.shape.architecture} does not call its output embedding, so KL and perplexity "

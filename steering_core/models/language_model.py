@@ -6,12 +6,15 @@ where a weight has a shape but no memory, so a model of any size is inspected in
 
 import copy
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -89,6 +92,16 @@ class LanguageModel:
 
 class StopForward(Exception):  # noqa: N818 - control flow, never seen outside
     """Raised by a hook to end a forward pass after its last reading."""
+
+
+@contextmanager
+def removed_after(*hooks: RemovableHandle) -> Iterator[None]:
+    """Remove hooks when the block ends, by an error too."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def dtype_name(lm: LanguageModel) -> str:
@@ -309,17 +322,13 @@ def check_stream(model: "PreTrainedModel", blocks_path: str, name: str) -> None:
         raise StopForward
 
     first = model.get_submodule(blocks_path)[0]
-    handle = first.register_forward_pre_hook(before, with_kwargs=True)
-    ids = torch.zeros(1, 1, dtype=torch.long, device="meta")
+    hook = first.register_forward_pre_hook(before, with_kwargs=True)
     try:
-        with torch.no_grad():
+        with removed_after(hook), suppress(StopForward), torch.no_grad():
+            ids = torch.zeros(1, 1, dtype=torch.long, device="meta")
             model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    except StopForward:
-        pass
     except RuntimeError as error:  # of the meta device
         log.info("%s: the stream is checked when the weights are there: %s", name, error)
-    finally:
-        handle.remove()
     d_model = model.config.get_text_config().hidden_size
     for shape in seen:
         if tuple(shape) != (1, 1, d_model):

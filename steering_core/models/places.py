@@ -6,7 +6,7 @@ output of the block must be its input plus the outputs of two of its modules, on
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from steering_core.errors import ModelError
-from steering_core.models.language_model import LanguageModel, StopForward
+from steering_core.models.language_model import LanguageModel, StopForward, removed_after
 
 #: Names of modules of transformers, for SAEs whose hook is the name of a module.
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention", "linear_attn")
@@ -90,10 +90,8 @@ def find_places(lm: LanguageModel, layer: int) -> Places:
 def _search(lm: LanguageModel, layer: int) -> Places:
     ids = torch.tensor([[1, 2]], device=lm.device)
     with _recorded(lm.blocks[layer]) as (stream, outputs, inputs):
-        try:
+        with suppress(StopForward):
             lm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-        except StopForward:
-            pass
     before, after = stream["before"], stream["after"]
     once = {name: made[0] for name, made in outputs.items() if len(made) == 1}
     slack = 1e-3 if lm.dtype == torch.float32 else 0.1
@@ -150,11 +148,8 @@ def _recorded(block: nn.Module) -> Iterator[tuple[dict, dict[str, list], list]]:
             for name, child in block.named_children()
         ),
     ]
-    try:
+    with removed_after(*handles):
         yield stream, outputs, inputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _tensor(output: Any) -> Any:

@@ -1,7 +1,7 @@
 """Read and edit the residual stream through hooks on the blocks, which are always removed."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,12 @@ from torch import nn
 
 from steering_core.errors import ModelError
 from steering_core.models.devices import to_device
-from steering_core.models.language_model import LanguageModel, StopForward, dtype_name
+from steering_core.models.language_model import (
+    LanguageModel,
+    StopForward,
+    dtype_name,
+    removed_after,
+)
 from steering_core.models.places import module_at
 from steering_core.models.site import Site
 from steering_core.models.tokens import padded_batches, tokenize_many
@@ -55,11 +60,8 @@ def edit_residual(lm: LanguageModel, site: Site, edit: Edit) -> Iterator[None]:
             return edit(output)
 
         handles = [writer.register_forward_hook(after)]
-    try:
+    with removed_after(*handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _edit_between(
@@ -144,11 +146,9 @@ def read_residuals(
     with ExitStack() as stack:
         for site in sites:
             stack.enter_context(edit_residual(lm, site, keep(site.hook_name)))
-        try:
+        with suppress(StopForward):
             # Without logits_to_keep: with it, Gemma 4 drops positions before its last blocks.
             lm.model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
-        except StopForward:
-            pass
     if missing:
         raise ModelError(f"no residual stream passed {sorted(missing)}: hooks did not fire.")
     return read
