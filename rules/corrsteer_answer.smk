@@ -105,9 +105,8 @@ rule corrsteer_experiment_method:
         model=model,
         task=task,
         source=lambda wildcards: method_source(wildcards).model_dump(exclude_none=True),
-        target_class=lambda wildcards: checked_experiment(
-            method_source(wildcards).experiment, repr(config)
-        ).task.target_class,
+        target_class=lambda wildcards: method_experiment(wildcards).task.target_class,
+        positions=lambda wildcards: method_experiment(wildcards).settings.positions,
         settings=settings(*ANSWERING),
         code=code("corrsteer_experiment_method.py"),
     script:

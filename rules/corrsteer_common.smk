@@ -195,11 +195,16 @@ def method_source(wildcards):
     return experiment(wildcards).settings.arms[wildcards.method_arm].intervention_from
 
 
+def method_experiment(wildcards):
+    """The experiment that the method of an arm is fitted in."""
+    return checked_experiment(method_source(wildcards).experiment, repr(config))
+
+
 def method_arm_files(wildcards):
     """The files of the other experiment that its method steers with."""
     source = method_source(wildcards)
     files = {
-        **steering_files(source),
+        **new_input_files(source),
         "layer": rules.pick_layer.output.layer,
         "experiment_resources": rules.fetch.output.resources,
     }

@@ -37,16 +37,9 @@ def elsewhere_questions(wildcards):
 
 def elsewhere_methods(wildcards):
     """Return all methods of an experiment, with the files that they steer new inputs with."""
-    name, found = wildcards.experiment, experiment(wildcards).settings
-    decoder = expand(rules.encode_features.output.decoder, experiment=name)[0]
+    name = wildcards.experiment
     return {
-        method: {
-            # Behind a gate, the rows have no vector where it is closed; the prompts keep theirs.
-            **(prompt_steering_files if method in found.gated else steering_files)(
-                SimpleNamespace(experiment=name, method=method)
-            ),
-            **({"decoder": decoder} if method in found.programs else {}),
-        }
+        method: new_input_files(SimpleNamespace(experiment=name, method=method))
         for method in all_methods(wildcards)
     }
 

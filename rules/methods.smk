@@ -198,6 +198,18 @@ def prompt_steering_files(wildcards):
     }
 
 
+def new_input_files(wildcards):
+    """Return the files with which a method steers inputs that its experiment has not solved."""
+    found = experiment(wildcards).settings
+    # Behind a gate, the rows have no vector where it is closed; the prompts keep theirs.
+    gated = wildcards.method in found.gated
+    files = prompt_steering_files(wildcards) if gated else steering_files(wildcards)
+    if wildcards.method in found.programs:
+        decoder = rules.encode_features.output.decoder
+        files["decoder"] = expand(decoder, experiment=wildcards.experiment)[0]
+    return files
+
+
 def shard_methods(wildcards):
     """Return the methods of one of the jobs that share them, with the files they steer with."""
     shards, name = experiment(wildcards).settings.shards, wildcards.experiment

@@ -134,6 +134,18 @@ def test_a_method_steers_with_the_files_of_its_own_family(rules, find, results):
     }
 
 
+def test_a_method_steers_new_inputs_with_what_solves_it_again(rules):
+    names = ("qp_optimal", "mean_difference_qp", "gated_mean_difference")
+    fixed, declared, gated = (
+        rules.names["new_input_files"](SimpleNamespace(**{**vars(JOB), "method": name}))
+        for name in names
+    )
+    assert fixed["solutions"] == "results/demo/solutions/qp.parquet"
+    assert declared["decoder"] == "results/demo/decoder.safetensors"
+    # Where a gate is closed, the rows of the dataset have no vector.
+    assert gated["plan"] == "results/demo/prompts/plans/gated_mean_difference.safetensors"
+
+
 def test_an_export_of_a_declared_program_reads_the_decoder_to_solve_new_inputs(rules):
     for method, more in (("mean_difference_qp", {"decoder"}), ("caa_repe", set()),
                          ("socp_adaptive", set())):  # fmt: skip

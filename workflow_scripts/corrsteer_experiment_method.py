@@ -24,5 +24,6 @@ with job(snakemake):
         source.strength,
         site=site_at(read_json(files.layer)),
         target_class=params.target_class,
+        positions=params.positions,
     )
     write_answers(snakemake.output.answers, answers)

@@ -62,7 +62,7 @@ class MethodStrength(Closed):
     lam: Positive | None = None
     epsilon: Positive | None = None
 
-    def given(self) -> dict[str, float]:
+    def parts(self) -> dict[str, float]:
         """Return the parts that are set."""
         return self.model_dump(exclude_none=True)
 
@@ -70,12 +70,13 @@ class MethodStrength(Closed):
 class MethodSource(Closed):
     """A method of an experiment that delivers pareto.csv, fitted on the labels of its task.
 
-    ``strength`` is one of the experiment's grid, or ``selected``: the one that its pareto.csv
-    selects on the validation prompts.
+    It may also be a plan, a declared program or a gated method. ``strength`` is ``selected``, the
+    one that pareto.csv selects on the validation prompts, or of a registered method one of the
+    experiment's grid.
     """
 
     experiment: Name
-    method: Literal[CORRSTEER_METHODS]
+    method: Name
     strength: Literal["selected"] | MethodStrength = "selected"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from steering_core.config.corrsteer_schema import Arm, CorrSteerExperiment, MethodSource
-from steering_core.config.methods import strength_grid
+from steering_core.config.methods import BASELINE, METHODS, strength_grid
 from steering_core.config.resolve import resolve
 from steering_core.config.schema import ParetoExperiment
 from steering_core.config.validation import hint
@@ -125,10 +125,14 @@ def _check_method(
             f"{where}: {other.name} steers the model {' '.join(theirs)}, and {experiment.name} "
             f"runs {' '.join(mine)}: a method acts on the model that it was fitted on alone."
         )
-    if source.method not in other.settings.methods:
+    if source.method == BASELINE:
+        raise ConfigError(f"{where}.method: {BASELINE} is the unsteered model, which always runs.")
+    own = other.settings
+    known = [*own.methods, *own.plans, *own.programs, *own.gated]
+    if source.method not in known:
         raise ConfigError(
-            f"{where}: {source.method} is not among the methods of {other.name}: "
-            f"{', '.join(other.settings.methods)}."
+            f"{where}: {source.method} is not among the methods of {other.name}"
+            f"{hint(source.method, known)}: {', '.join(known)}."
         )
     if source.strength == "selected":
         if not other.settings.n_validation_prompts:
@@ -137,8 +141,13 @@ def _check_method(
                 "name a strength."
             )
         return
-    given, grid = source.strength.given(), strength_grid(source.method, other.settings)
-    if given not in grid:
+    if source.method not in METHODS:
+        raise ConfigError(
+            f"{where}.strength: {source.method} is no registered method, so only `selected` can be "
+            "given."
+        )
+    grid = strength_grid(source.method, other.settings)
+    if source.strength.parts() not in grid:
         listed = "; ".join(
             ", ".join(f"{key}: {value:g}" for key, value in point.items()) for point in grid
         )

@@ -50,6 +50,9 @@ def with_method(**source):
         ("qp_shared", {"tau": 4.0, "lam": 10.0}),
         ("convex_optimal", {"tau": 2.0, "epsilon": 0.5}),
         ("caa_repe", {"alpha": 0.5}),
+        ("mean_difference_qp", "selected"),
+        ("gated_mean_difference", "selected"),
+        ("prompting", "selected"),
     ],
 )
 def test_an_arm_may_be_a_method_of_another_experiment(method, strength):
@@ -65,7 +68,12 @@ def test_an_arm_may_be_a_method_of_another_experiment(method, strength):
         ({"model": "gemma2b"}, "steers the model results/demo/language_model .* fitted on alone"),
         ({"strength": {"tau": 5.0, "lam": 1.0}}, "none of demo: give one of tau: 0.5, lam: 1"),
         ({"strength": {"alpha": 0.5}}, "none of demo: give one of tau: 0.5, lam: 1"),
-        ({"method": "no_steering"}, "intervention_from.method"),
+        ({"method": "no_steering"}, "intervention_from.method: no_steering is the unsteered model"),
+        ({"method": "qp_optimum"}, "not among the methods of demo .did you mean 'qp_optimal'"),
+        (
+            {"method": "mean_difference_qp", "strength": {"tau": 1.0, "lam": 10.0}},
+            "mean_difference_qp is no registered method, so only `selected`",
+        ),
     ],
 )
 def test_a_method_that_cannot_be_evaluated_is_refused_with_the_reason(source, reason):
