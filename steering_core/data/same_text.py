@@ -1,4 +1,4 @@
-"""When two texts count as the same, and which groups that joins."""
+"""Normal forms of texts: equal if two texts count as the same; and groups that share a text."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ from scipy.sparse.csgraph import connected_components
 
 
 def normal_form(text: str) -> str:
-    """Return ``text`` without what does not make it another text.
+    """Return the form in which texts are compared.
 
-    Case, the width and composition of characters (Unicode NFKC) and the amount of white space do
-    not count.
+    It ignores case, the width and composition of characters (Unicode NFKC) and the amount of white
+    space.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
@@ -25,10 +25,10 @@ def normal_forms(texts: Iterable[str]) -> list[str]:
 
 
 def joined_groups(group: pd.Series, text: pd.Series) -> pd.Series:
-    """Return groups that no text is shared between.
+    """Return groups such that no text is in two of them.
 
     Groups that share a text in its normal form become one, named after the first of them. Blank
-    texts, which are left out later, join none.
+    texts are left out later, so they join no groups.
 
     Args:
         group: name of the group of each row.

@@ -1,7 +1,7 @@
 """Checks that the fetch stages make before the weights of a model are downloaded.
 
 They find a wrong lexicon, too few rows and texts that are too long in seconds, not after gigabytes.
-The stages that need the tables build them anew, with the settings of then.
+The stages that need the tables build them again, with the settings of their own run.
 """
 
 from collections.abc import Sequence

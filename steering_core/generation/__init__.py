@@ -1,1 +1,1 @@
-"""Steered generation: a vector per example, batched, seeded per example."""
+"""Steered generation: interventions, the decode loop, and sampling seeded per example."""

@@ -136,10 +136,10 @@ def width_groups(
 ) -> list[tuple[int, list[int]]]:
     """Return groups of prompts to batch together: the width to pad them to, and which they are.
 
-    On a CPU the width of a prompt is that of its group, whatever the batches; so are then the
-    digits of attention. Prompts of a narrower width join a group of few rows if padding them
-    costs less than passes of their own would. Elsewhere digits depend on the batch anyway: there
-    is one group, by length, and a batch is as wide as its longest prompt (width 0).
+    On a CPU every prompt of a group is padded to the group's width, so the digits of attention do
+    not depend on the batches. Prompts of a narrower width join a group of few rows if padding them
+    costs less than passes of their own. On other devices digits depend on the batch anyway: there is
+    one group, sorted by length, and a batch is as wide as its longest prompt (width 0).
 
     Args:
         lm: the model.

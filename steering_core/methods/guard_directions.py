@@ -2,7 +2,7 @@
 
 A bound κ is in standard deviations of the projection on the experiment's training rows. So it means
 the same for every direction, layer and model, and needs no labels; a logit would need a probe with
-labels of its own, which principal components have not.
+labels of its own, and principal components have no labels.
 """
 
 from collections.abc import Mapping, Sequence

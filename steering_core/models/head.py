@@ -100,7 +100,7 @@ def check_head(lm: LanguageModel) -> None:
             f"{lm.shape.architecture}: its logits are NaN: check the weights, or set "
             "`dtype: float32` in the model's section."
         )
-    # The model may cap and scale in its own precision; what is looked for is a missing factor.
+    # The model may cap and scale in its own precision; this check looks for a missing factor.
     slack = 1e-3 if lm.dtype == torch.float32 else 3e-2
     if ours.shape != own.shape or not torch.allclose(ours, own, rtol=slack, atol=slack):
         raise ModelError(

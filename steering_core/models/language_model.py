@@ -45,7 +45,7 @@ UNLIMITED = 2048
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The shape of a model, which its configuration tells before any weight is read.
+    """The shape of a model, known from its configuration before any weight is read.
 
     Attributes:
         n_layers: transformer blocks.

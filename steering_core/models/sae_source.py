@@ -1,8 +1,8 @@
 """Where the SAEs of a model come from, what their configurations say, and which were fetched.
 
 A new source of SAEs is added here: how its configuration and its weights are found. Both are
-checked before they are loaded. Whether an SAE can be steered with is said in
-:mod:`steering_core.models.sae_metadata`, which needs no library of SAEs.
+checked before they are loaded. :mod:`steering_core.models.sae_metadata` says which SAEs can be used
+for steering; it needs no library of SAEs.
 """
 
 import hashlib
@@ -278,7 +278,7 @@ def _require_known(source: SAESource, layer: int) -> None:
 
 
 def no_such_sae(source: SAESource, layer: int | str) -> ConfigError:
-    """Return the error about an SAE that is not there; ``"{layer}"`` if no layer has one."""
+    """Return the error about a missing SAE; ``layer`` is ``"{layer}"`` if no layer has one."""
     every = layer == "{layer}"
     if every:
         wanted = source.template

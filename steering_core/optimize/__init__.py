@@ -2,8 +2,8 @@
 
 With one probe constraint and ``δ ≥ 0``, ``path`` solves every program for all inputs at once;
 ``lookup`` is the path as a table on the model's device, ``frontier`` its trade-offs. Programs with
-several constraints, or with limits for each input, are solved in ``working_set``; ``guarded`` takes
-the path where its solution holds the guards, and the working set elsewhere.
+several constraints, or with limits for each input, are solved in ``working_set``; ``guarded`` uses
+the path if its solution satisfies the guards, and the working set otherwise.
 """
 
 from steering_core.optimize.path import PathRangeError, SteeringPath

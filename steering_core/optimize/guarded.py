@@ -1,8 +1,8 @@
-"""One program with guards: its solution without them where that holds them, else the working set's.
+"""A program with guards: the solution without guards if it satisfies them, else the working set's.
 
 ``min 1ᵀδ + (λ/2)‖Dᵀδ‖²`` or ``min 1ᵀδ s.t. ‖Dᵀδ‖ ≤ ε``, subject to ``(D w_j)ᵀδ ≥ r_j``, ``δ ≥ 0``
-and ``|g_j·Dᵀδ| ≤ κ_j``. Without the guards it is a relaxation, so a solution that holds them is the
-optimum, with its certificate. With one margin the path has that solution, with several the working
+and ``|g_j·Dᵀδ| ≤ κ_j``. Without the guards it is a relaxation, so a solution that satisfies them is
+the optimum, with its certificate. With one margin the path has that solution, with several the working
 set. The dense program has no features: ``min ‖v‖²/2`` subject to ``w_jᵀv ≥ r_j`` and
 ``|g_j·v| ≤ κ_j``.
 """
@@ -25,7 +25,7 @@ from steering_core.optimize.working_set.guards import Guards, irreducible
 from steering_core.optimize.working_set.inner import ConeSolver
 from steering_core.optimize.working_set.solver import WorkingSet, WorkingSetSolutions
 
-_HOLDS = 1e-9  # a guard exceeded by less, relative to κ and to the vector, is held
+_HOLDS = 1e-9  # a guard exceeded by less, relative to κ and to the vector, is satisfied
 _SHARED = ("objective", "dual_objective", "relative_gap", "dual_violation", "l1", "residual_norm")
 
 
@@ -40,11 +40,11 @@ class GuardedSolutions:
         delta: δ, ``(n, d_sae)`` CSR.
         vector: ``Dᵀδ``; NaN without a solution, ``(n, d_model)``.
         l0: coefficients that are not zero, -1 without a solution.
-        on_path: mask of the inputs whose unguarded solution holds the guards.
+        on_path: mask of the inputs whose unguarded solution satisfies the guards.
         blocked_by: of an infeasible input, the guards that make it so (none of them can be left
             out at that shortfall or at a smaller one); empty if it is infeasible without guards.
         guard_prices: by how much the objective falls with each κ, ``(n, m)``; 0 where the
-            unguarded solution holds the guards, NaN without a solution.
+            unguarded solution satisfies the guards, NaN without a solution.
     """
 
     def __init__(

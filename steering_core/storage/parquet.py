@@ -1,7 +1,7 @@
 """Write whole tables as Parquet; all stages use this function.
 
 It has its own module so that stages without tables need not import pandas. Only the activation
-cache, which grows while a model runs, is written by row groups elsewhere.
+cache and the features are written elsewhere, by row groups, because they grow while a stage runs.
 """
 
 import hashlib

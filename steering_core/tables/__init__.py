@@ -1,1 +1,1 @@
-"""Results as people meet them: the columns of ``pareto.csv``, pictures and pages."""
+"""The tables of results, their pictures, the pages, and the verdict in words."""

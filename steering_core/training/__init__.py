@@ -1,1 +1,1 @@
-"""SAEs trained by the rules, their texts and worth; and the fine-tuning of language models."""
+"""Training and evaluation of SAEs, their texts, and fine-tuning of language models."""

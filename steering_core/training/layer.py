@@ -1,4 +1,4 @@
-"""The job of one layer: activations from the cache, the SAE, what it is worth; and their table.
+"""The job of one layer: read activations, train the SAE, evaluate it; and the table of all layers.
 
 :func:`measure_texts` and :func:`measure_loss` measure an SAE on texts that did not train it.
 """
@@ -49,7 +49,7 @@ def train_layer(
     load: Callable[[], LanguageModel],
     device: str,
 ) -> None:
-    """Train the SAE of ``layer``, write it in sae-lens's format, and write what it is worth.
+    """Train the SAE of ``layer``, write it in sae-lens's format, and write its evaluation.
 
     Args:
         training: ``sae.train`` of the model.
