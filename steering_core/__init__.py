@@ -7,8 +7,8 @@ Data flows one way through the subpackages::
 
 ``corrsteer`` answers the questions of a task with the same models, interventions and judges.
 ``config`` describes an experiment, ``runtime`` surrounds every stage, ``storage`` writes files,
-``hub`` downloads them, ``early_checks`` finds mistakes before a job runs, and ``demo`` makes a small
-world in which the truth is known. Nothing here knows Snakemake.
+``hub`` downloads them, ``early_checks`` finds mistakes before a job runs, and ``demo`` makes a
+small world in which the truth is known. Nothing here knows Snakemake.
 """
 
 from importlib import import_module

@@ -138,8 +138,8 @@ def width_groups(
 
     On a CPU every prompt of a group is padded to the group's width, so the digits of attention do
     not depend on the batches. Prompts of a narrower width join a group of few rows if padding them
-    costs less than passes of their own. On other devices digits depend on the batch anyway: there is
-    one group, sorted by length, and a batch is as wide as its longest prompt (width 0).
+    costs less than passes of their own. On other devices digits depend on the batch anyway: there
+    is one group, sorted by length, and a batch is as wide as its longest prompt (width 0).
 
     Args:
         lm: the model.

@@ -2,8 +2,8 @@
 
 ``min 1ᵀδ + (λ/2)‖Dᵀδ‖²`` or ``min 1ᵀδ s.t. ‖Dᵀδ‖ ≤ ε``, subject to ``(D w_j)ᵀδ ≥ r_j``, ``δ ≥ 0``
 and ``|g_j·Dᵀδ| ≤ κ_j``. Without the guards it is a relaxation, so a solution that satisfies them is
-the optimum, with its certificate. With one margin the path has that solution, with several the working
-set. The dense program has no features: ``min ‖v‖²/2`` subject to ``w_jᵀv ≥ r_j`` and
+the optimum, with its certificate. With one margin the path has that solution, with several the
+working set. The dense program has no features: ``min ‖v‖²/2`` subject to ``w_jᵀv ≥ r_j`` and
 ``|g_j·v| ≤ κ_j``.
 """
 
