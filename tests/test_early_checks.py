@@ -342,7 +342,7 @@ def test_the_hub_says_how_many_positions_a_model_has(world, small_hub):
     assert "new_tokens: 2000 leave no room for a prompt in the 1024 positions" in done.stdout
 
 
-def test_what_a_configuration_lacks_is_said_by_the_command_too(world, capsys):
+def test_the_command_lists_faults_of_the_configuration_too(world, capsys):
     Path("config.yaml").write_text("models: {}\ntasks: {}\nexperiments: {}\n")
     assert main(["mine", "--offline"]) == 1
     assert "the configuration:\n  - " in capsys.readouterr().out

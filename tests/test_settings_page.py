@@ -20,7 +20,7 @@ def row(text: str, setting: str) -> dict[str, str]:
     return dict(zip(cells[0], next(c for c in cells if c[0] == f"`{setting}`"), strict=True))
 
 
-def test_rows_are_those_one_expects(written):
+def test_the_table_names_the_stages_that_run_again(written):
     texts = row(written, "new_tokens")
     assert [name for name, cell in texts.items() if cell == "reads"] == ["generate"]
     assert [name for name, cell in texts.items() if cell == "again"] == [

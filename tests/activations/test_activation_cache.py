@@ -124,7 +124,7 @@ def test_what_waits_for_the_writer_is_bounded_in_bytes(tmp_path, monkeypatch):
     assert pq.read_table(tmp_path / "a.parquet")["number"].to_pylist() == made
 
 
-def test_the_file_does_not_depend_on_what_may_wait(tiny, examples, tmp_path, monkeypatch):
+def test_the_file_does_not_depend_on_the_size_of_the_queue(tiny, examples, tmp_path, monkeypatch):
     for name, size in (("a", 0), ("b", 2**26)):
         monkeypatch.setattr(module, "QUEUE_BYTES", size)
         cache(tiny, examples, tmp_path / name, positions="all")
@@ -170,7 +170,7 @@ def test_of_all_positions_the_last_is_read_unless_another_is_named(tiny, example
 
 
 @pytest.mark.parametrize("batch_tokens", [16, 48, 4096])
-def test_row_groups_are_bounded_whatever_the_batches(
+def test_row_groups_are_bounded_for_any_batches(
     tiny, examples, tmp_path, monkeypatch, batch_tokens
 ):
     """So neither writing nor reading ever holds more than the batches in flight and a group."""
@@ -254,7 +254,7 @@ def test_one_forward_pass_a_batch_for_all_sites(tiny, examples, tmp_path):
     assert len(passes) == 5  # 23 rows, five at a time
 
 
-def test_texts_outside_the_cache_are_read_alike(tiny, examples, tmp_path):
+def test_texts_outside_the_cache_have_the_same_residuals(tiny, examples, tmp_path):
     cache(tiny, examples, tmp_path / "a.parquet")
     write_manifest([tmp_path / "a.parquet"], tmp_path / "m.json", expected_rows=23)
     stored = ActivationCache(tmp_path / "m.json")

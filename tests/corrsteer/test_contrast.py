@@ -30,7 +30,7 @@ def test_a_select_tasks_wrong_answer_is_another_of_its_letters():
     assert wrong != wrong_answers(TASKS["mmlu"], rows, seed=1)
 
 
-def test_free_text_takes_another_rows_answer_and_none_where_all_are_alike():
+def test_free_text_takes_the_answer_of_another_row_and_none_if_all_are_equal():
     rows = rows_of(["#### 1", "#### 2", "#### 3"])
     wrong = wrong_answers(TASKS["gsm8k"], rows, seed=0)
     assert all(w in set(rows["worked"]) - {r} for w, r in zip(wrong, rows["worked"], strict=True))

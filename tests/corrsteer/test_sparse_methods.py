@@ -111,7 +111,7 @@ def test_a_shared_vector_brings_the_worst_validation_row_to_the_margin(data, met
 
 
 @pytest.mark.parametrize("method", [*PROGRAMS, "qp_adaptive"])
-def test_in_units_of_the_model_strengths_are_multiples_of_what_is_typical_there(data, method):
+def test_units_of_the_model_multiply_typical_logits_and_norms(data, method):
     settings = SparseMethods(tau=[1.0], epsilon=[2.0], qp_lambda=3.0, units="model")
     [strength] = strengths(method, settings, data)
     parameter = "epsilon 2" if method == "convex_optimal" else "lambda 3"

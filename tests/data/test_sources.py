@@ -189,7 +189,7 @@ def test_no_column_of_a_json_lines_file_is_taken_for_a_date(tmp_path: Path, colu
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_json_lines_file_that_is_none_is_an_error_with_its_line(
+def test_a_malformed_json_lines_file_is_an_error_with_its_line(
     tmp_path: Path, content: str, message: str
 ):
     with pytest.raises(DataError, match=message):

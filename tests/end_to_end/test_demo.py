@@ -134,7 +134,7 @@ def test_every_method_is_looked_at_elsewhere(world):
     np.testing.assert_allclose(held.loc[both, "guard_change"], saved[both], atol=1e-6)
 
 
-def test_texts_are_put_over_the_size_of_what_is_added(world):
+def test_the_dose_is_the_norm_added_in_mean_residual_norms(world):
     table = pd.read_csv(world / "dose.csv")
     validate_table(table, "dose")
     fixed = table[table["method"] == "caa_mean_diff"]

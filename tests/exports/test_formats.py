@@ -74,7 +74,7 @@ def test_the_input_of_a_block_is_the_output_of_the_one_before(tmp_path, tiny_mod
     assert (site_of["layerNumber"], site_of["hookType"]) == (layer, "hook_resid_pre")
 
 
-def test_what_a_format_cannot_say_is_said(exported, caplog):
+def test_warnings_name_what_a_format_cannot_express(exported, caplog):
     facts = exported["caa_mean_diff"][1]
     warnings = " ".join(facts["formats"]["llama.cpp"]["warnings"])
     assert "BOS included" in warnings and "begins at the last prompt token" in warnings

@@ -148,7 +148,7 @@ def test_bos_and_padding_are_steered_only_on_request(finished, tiny, inputs):
     assert torch.equal(moved[0], real & ~bos) and torch.equal(moved[1], real)
 
 
-def test_hooks_go_whatever_happens(finished, tiny):
+def test_hooks_are_removed_after_an_error_too(finished, tiny):
     before = hooks(tiny)
     with pytest.raises(RuntimeError, match="mine"):
         with load_intervention(finished, "qp_adaptive").apply(tiny.model, tiny.tokenizer):

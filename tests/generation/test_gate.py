@@ -51,7 +51,7 @@ def test_it_acts_where_the_residual_is_in_the_half_space(tiny, site):
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_an_open_gate_is_none_and_a_shut_one_steers_nothing(tiny, site):
+def test_an_open_gate_changes_nothing_and_a_shut_one_steers_nothing(tiny, site):
     nowhere, everywhere = Gate(0 * WEIGHT, -1.0), Gate(0 * WEIGHT, 1.0)
     plain = counts(tiny, Intervention({site: RowVectors(VECTORS)}, "all"))
     opened = counts(tiny, gated(site, gate=everywhere))

@@ -190,7 +190,7 @@ def test_other_errors_pass_unchanged():
     ],
     ids=repr,
 )
-def test_no_answer_is_worth_another_attempt_whatever_library_says_so(error):
+def test_a_missing_answer_is_an_outage_for_every_library(error):
     with pytest.raises(HubUnavailableError, match=r"some/rows: .*(reached|broke off)"):
         with explain_hub_errors("some/rows"):
             raise error
@@ -242,7 +242,7 @@ def test_a_disabled_repository_is_no_matter_of_tokens():
         ("https://hub/api/whoami-v2", "alias"),
     ],
 )
-def test_the_licence_is_at_the_page_of_what_was_asked_for(url, page):
+def test_the_licence_link_is_the_page_of_the_requested_repository(url, page):
     error = OSError("refused")
     error.response = SimpleNamespace(url=url)
     assert _page("alias", [OSError("outer"), error]) == page

@@ -242,7 +242,7 @@ def test_a_list_of_one_direction_is_that_direction():
     )
 
 
-def test_coefficients_are_counted_as_they_are_whatever_they_cost():
+def test_l0_and_l1_are_of_the_coefficients_and_not_of_their_costs():
     found = solve(feature_cost="fisher")
     inside = substitute(decoder(), None, fisher().feature_cost(decoder()))
     path = SteeringPath.fit(inside.decoder, inside.weight(found.weight))

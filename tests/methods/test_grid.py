@@ -27,7 +27,7 @@ def test_every_point_has_a_name_of_its_own(strengths, tau, lam, epsilon):
 
 
 @pytest.mark.parametrize("close", [[1.0, 1.0000001], [0.1, 0.1 + 1e-9]])
-def test_values_that_print_alike_are_told_apart(close: list[float]):
+def test_values_that_round_to_the_same_digits_are_told_apart(close: list[float]):
     qp = grid("qp_optimal", Settings(qp_lambda=close, qp_tau=[0.5]))
     assert len({p.strength_name for p in qp}) == 2
     socp = grid("convex_optimal", Settings(socp_tau=close, socp_epsilon=[1.0]))

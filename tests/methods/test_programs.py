@@ -153,7 +153,7 @@ def test_arrays_changed_in_place_are_other_arrays(make):
     ))  # fmt: skip
 
 
-def test_an_array_changed_to_what_is_no_decoder_is_named():
+def test_an_array_changed_into_an_invalid_decoder_is_named():
     method, h = QPOptimalSteering(tau=2.0), inputs()[0]
     method.compute_steering_vector(h, W, B, D)
     for bad in (np.full_like(D, np.nan), D + 0j, D.astype(object)):

@@ -84,7 +84,7 @@ def test_another_model_or_text_is_asked_anew(serve, tmp_path: Path):
     assert len(server.bodies) == 3
 
 
-def test_what_was_said_stands_beside_the_rating(serve, tmp_path: Path):
+def test_the_raw_answer_is_kept_beside_the_rating(serve, tmp_path: Path):
     server = serve(by_word)
     Rater(endpoint(server), tmp_path).rate(["joy"], ["concept"])
     (file,) = tmp_path.rglob("*.json")

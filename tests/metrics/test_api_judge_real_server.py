@@ -170,7 +170,7 @@ def test_a_rerun_asks_nothing_and_counts_what_has_no_rating(told, caplog):
     assert f"{ASKED} ratings, {ASKED} of them kept from before; 0 calls" in caplog.text
 
 
-def test_what_the_server_refuses_is_said_in_its_own_words(told):
+def test_a_refusal_of_the_server_is_quoted(told):
     assert "status 400" in told.other_model and "'another'" in told.other_model
     assert "Server is pinned to" in told.other_model and NAME in told.other_model
     assert "status 404" in told.other_address and "Not Found" in told.other_address

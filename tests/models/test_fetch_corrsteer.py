@@ -55,7 +55,7 @@ def test_the_first_layer_alone(describe, tmp_path):
     assert describe([0])["layers"] == [0]
 
 
-def test_what_fits_and_what_does_not(describe, tmp_path):
+def test_layers_with_a_usable_sae_are_described_and_others_refused(describe, tmp_path):
     save_sae(tmp_path, 1, rescale_acts_by_decoder_norm=True)
     save_sae(tmp_path, 3)
     found = describe()

@@ -108,7 +108,7 @@ def test_blocks_that_do_not_follow_one_another_are_refused(tiny):
         ("model.norm.weight", check_head, "its logits are NaN.*float32"),
     ],
 )
-def test_nan_in_the_weights_is_said_to_be_that(tiny, weight, check, message):
+def test_nan_in_the_weights_is_reported_as_such(tiny, weight, check, message):
     model = copy.deepcopy(tiny.model)
     model.get_parameter(weight).fill_(float("nan"))
     with pytest.raises(ModelError, match=message):

@@ -115,7 +115,7 @@ def test_layer_out_of_range_is_an_error_and_leaves_no_hook(tiny, layer):
 
 
 @pytest.mark.parametrize("stream", ["pre", "post"])
-def test_hooks_are_removed_whatever_happens(tiny, stream):
+def test_hooks_are_removed_after_an_error_too(tiny, stream):
     class Surprise(Exception):  # noqa: N818
         pass
 

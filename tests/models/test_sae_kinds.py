@@ -263,7 +263,7 @@ def test_an_architecture_nobody_tried(tmp_path):
         ("llama_scope_lxr_8x", {"d_in": None}, r"cfg\.json: no d_in"),
     ],
 )
-def test_releases_of_other_formats_are_checked_alike(monkeypatch, release, made, match):
+def test_releases_of_other_formats_are_checked_in_the_same_way(monkeypatch, release, made, match):
     """The configuration comes from sae-lens' own reader of the release, without a dtype."""
     config = {
         **{"architecture": "standard", "d_in": 8, "d_sae": 20},

@@ -139,7 +139,7 @@ def test_every_combination_is_cached_as_sae_lens_reads_it(world, has, prepend_bo
 
 
 @pytest.mark.parametrize("has", UNPADDED, ids=name_of)
-def test_nothing_to_pad_with_is_said_by_the_fetch_stage(world, has, tmp_path, caplog):
+def test_the_fetch_stage_reports_a_missing_pad_token(world, has, tmp_path, caplog):
     with pytest.raises(SystemExit):
         fetch(world, has, True, tmp_path)
     log = (tmp_path / "logs" / "log").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ def test_passing_faults_of_dataset_and_sae_are_survived(hub):
     assert "Trying again in" in found.log and "Traceback" not in found.log
 
 
-def test_what_the_concept_lacks_is_said_before_the_hub_is_asked(tmp_path):
+def test_too_few_prompts_are_reported_before_the_hub_is_asked(tmp_path):
     directory = new_directory(tmp_path / "run")
     done = run(directory, RESOURCES, sizes=[*SMALL, "n_prompts=9999"])
     printed = done.stdout + done.stderr

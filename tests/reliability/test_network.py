@@ -121,7 +121,7 @@ def test_a_lasting_fault_is_one_clear_error(clients, fault, where):
 
 @pytest.mark.parametrize("what", WHERE)
 @pytest.mark.parametrize("fault", ["reset", "stall", "truncated"])
-def test_a_passing_fault_of_what_other_libraries_download(clients, fault, what):
+def test_a_passing_fault_of_downloads_by_other_libraries(clients, fault, what):
     where = {"dataset": ".parquet", "SAE": ".safetensors"}[what]
     clients.proxy.fail(fault, where, times=1)
     with injecting(f"network: {fault} of a file of the {what}, once"):
@@ -131,7 +131,7 @@ def test_a_passing_fault_of_what_other_libraries_download(clients, fault, what):
 
 
 @pytest.mark.parametrize("what", WHERE)
-def test_a_lasting_fault_of_what_other_libraries_download(clients, what):
+def test_a_lasting_fault_of_downloads_by_other_libraries(clients, what):
     clients.proxy.fail("reset", WHERE[what], times=None)
     with injecting(f"network: reset of the {what}, lasting"):
         done = clients.run(FETCH_OTHER, what)

@@ -129,7 +129,7 @@ def test_texts_are_clusters():
     assert once.high - once.low > 0.5
 
 
-def test_texts_without_tokens_bear_on_nothing():
+def test_texts_without_tokens_are_left_out():
     with_empty = perplexity_interval([4.0, 0.0, 9.0], [2, 0, 3], seed=0)
     assert with_empty == perplexity_interval([4.0, 9.0], [2, 3], seed=0)
     assert perplexity_interval([0.0], [0], seed=0) == Interval(None, None, None, 0)
@@ -160,7 +160,7 @@ def test_a_share_of_all_or_none_has_the_exact_interval():
         share_interval([2.0], [1.0], seed=0)
 
 
-def test_sums_are_those_of_what_is_drawn():
+def test_sums_are_over_the_drawn_examples():
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(2, 37))
     drawn = np.random.default_rng(3).integers(0, 37, (50, 37))

@@ -131,7 +131,7 @@ def test_json_has_sorted_keys_and_ends_with_a_newline(tmp_path: Path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float64("nan")])
-def test_json_refuses_what_is_not_a_number(tmp_path: Path, value: float):
+def test_json_refuses_numbers_that_are_not_finite(tmp_path: Path, value: float):
     path = tmp_path / "a.json"
     path.write_text("old")
     with pytest.raises(ValueError, match="JSON compliant"):

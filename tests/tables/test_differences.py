@@ -82,7 +82,7 @@ def test_a_target_of_class_0_turns_the_score_round():
     np.testing.assert_allclose(one["score_difference"], -other["score_difference"], atol=1e-12)
 
 
-def test_judges_that_see_opposite_directions_are_said_to():
+def test_judges_that_disagree_on_the_direction_are_reported():
     table = difference_table("x", texts(), pareto(), ["lexicon", "vader"], 1, **DENSE)
     clear = table[(table["method"] == "qp_optimal") & (table["reference"] == "no_steering")]
     assert clear["judge"].tolist() == ["lexicon", "vader"]

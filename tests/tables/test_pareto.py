@@ -315,7 +315,7 @@ def test_a_row_names_its_seed_configuration_and_code(table: pd.DataFrame):
     validate_table(pd.read_csv(io.StringIO(both.to_csv(index=False))), "pareto")
 
 
-def test_every_mean_of_what_is_steered_has_an_interval(rows: list[pd.Series]):
+def test_every_mean_under_steering_has_an_interval(rows: list[pd.Series]):
     of = {"l0_ci": "l0_mean", "l1_ci": "l1_mean", "probe_score_ci": "probe_score_steered"}
     of |= {"eval_probe_score_ci": "eval_probe_score_steered"}
     for stem, mean in of.items():
@@ -469,7 +469,7 @@ def test_a_task_without_a_judge_is_warned_of_and_why():
         ([0.5, 0.5, 0.5, 0.5], [0, 0, 0, 0], None),
     ],
 )
-def test_a_judge_that_cannot_tell_is_warned_of(scores, judged, said):
+def test_a_judge_that_cannot_tell_texts_apart_gives_a_warning(scores, judged, said):
     methods = ["no_steering", "no_steering", "qp_optimal", "qp_optimal"]
     texts = pd.DataFrame({"method": methods, "score": scores, "judged": judged}, dtype=object)
     texts[["score", "judged"]] = texts[["score", "judged"]].astype(float)

@@ -54,7 +54,7 @@ def test_the_sentence_quotes_one_about_ten_and_the_most_features():
     assert " with 4 features" not in text
 
 
-def test_a_count_that_never_reaches_the_effect_is_said_to():
+def test_a_count_that_never_reaches_the_effect_is_reported():
     rows = table()
     lost = rows["features"] == 1
     costs = [name for name in rows if name.startswith("kl")]

@@ -32,7 +32,7 @@ def elsewhere() -> pd.DataFrame:
     return table.set_index(["method", "probe", "measure"]).sort_index()
 
 
-def test_what_guards_change_in_words_is_what_the_tables_say(prose, guards, elsewhere):
+def test_the_sentences_on_guards_match_the_tables(prose, guards, elsewhere):
     first = guards.iloc[0]
     expected = {
         "share of texts in the target class": change(first, "classifier_rate_change", "_ci"),
@@ -62,7 +62,7 @@ def test_the_comparison_is_at_one_margin(prose, elsewhere):
     assert elsewhere.loc[GUARDED, "unguarded_method"].eq(PLAIN).all()
 
 
-def test_what_is_beyond_noise_is_said_so(guards, elsewhere):
+def test_the_effect_is_within_noise_and_the_cost_beyond(guards, elsewhere):
     """The sentences under the table: the effect is not told apart, and the corpus costs more."""
     first = guards.iloc[0]
     assert first["classifier_rate_change_ci_low"] < 0 < first["classifier_rate_change_ci_high"]

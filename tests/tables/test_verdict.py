@@ -55,7 +55,7 @@ def test_a_difference_beyond_noise_is_called_one(tables):
         (1.1, np.nan, "the dense direction is cheaper, beyond noise"),
     ],
 )
-def test_the_interval_decides_what_is_said(tables, low, high, words):
+def test_the_interval_decides_the_wording(tables, low, high, words):
     matched = tables[0].copy()
     own = matched["method"] == "topk_features"
     matched.loc[own, ["kl_ratio_ci_low", "kl_ratio_ci_high"]] = [low, high]
@@ -142,7 +142,7 @@ def test_a_method_with_more_features_is_not_among_the_few(tables):
     assert found["few"] is None and not said(found, "few") and found["published"] is None
 
 
-def test_few_features_that_fail_on_the_reported_prompts_are_said_to(tables):
+def test_few_features_that_fail_on_the_reported_prompts_are_reported(tables):
     matched = tables[0].copy()
     own = matched["method"] == "topk_features"
     matched.loc[own, "status"] = "not_reached"

@@ -42,7 +42,7 @@ def test_on_the_frontier_with_the_points():
         assert point + f"{row['classifier_rate_steered']:.3g}{sure}" in text
 
 
-def test_off_the_frontier_with_what_beats_it():
+def test_a_method_off_the_frontier_is_shown_with_the_row_that_beats_it():
     table = changed(kl_mean=50.0, classifier_rate_steered=0.2)
     text = frontier_verdict(table, "qp_optimal")
     best = table[table["method"] != "qp_optimal"].sort_values(
