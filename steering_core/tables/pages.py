@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from steering_core.config.methods import BASELINE
+from steering_core.data.columns import is_missing
 from steering_core.tables.palette import method_styles
 from steering_core.tables.words import is_true, readable_strength
 
@@ -26,11 +27,6 @@ _FINE, _WRONG = (
     frozenset({"optimal", "already_satisfied"}),
     frozenset({"infeasible", "failed", "not_finite"}),
 )
-
-
-def is_missing(value: object) -> bool:
-    """Return whether a cell has no value: None, NA or NaN."""
-    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
 
 
 def _plain(value: object) -> object:
