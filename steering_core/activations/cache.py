@@ -121,7 +121,7 @@ def cache_activations(
                 prepend_bos=bos,
                 context=context,
             )
-            # What is asked of the batch is asked before it is moved: the device need not answer.
+            # Compute positions on the CPU first, to avoid a GPU sync.
             row, column = at = _positions(padded.mask, positions)
             raw = read_residuals(lm, sites, padded.ids, padded.mask, at)
             names = ids.take(batch[row.numpy()]).tolist()
