@@ -31,8 +31,8 @@ ANSWERS_ALONE = "results/{run}/corrsteer/seed-{seed}/answers/{method}.parquet"
 #: Vectors of an arm.
 PLAN = "results/{run}/corrsteer/seed-{seed}/plans/{arm}.safetensors"
 
-#: Of a plan that is evaluated like a method: the validation accuracy of each layer alone. Jobs that
-#: validate keep it in `validation/{arm}.csv`.
+#: The validation accuracy of each layer alone, for a plan that is evaluated like a method. Jobs
+#: that validate keep it in `validation/{arm}.csv`.
 VALIDATION = "results/{run}/corrsteer/seed-{seed}/plans/{arm}.validation.csv"
 
 #: Run, arm and seed of all plans that are evaluated like methods.

@@ -19,10 +19,10 @@ wildcard_constraints:
 SOLUTIONS = "results/{experiment}/solutions/{family}.parquet"
 
 
-#: Of a CorrSteer plan or a declared program: its rows, and its vectors where it steers.
+#: The rows of a CorrSteer plan or a declared program, and its vectors where it steers.
 PLAN_SOLUTIONS = "results/{experiment}/plans/{method}.parquet"
 PLAN_VECTORS = "results/{experiment}/plans/{method}.safetensors"
-#: Of a declared program: what each of its guards costs and saves; without guards it has no rows.
+#: What each guard of a declared program costs and saves; without guards the table has no rows.
 GUARD_ROWS = "results/{experiment}/plans/{method}.guards.parquet"
 
 #: The same files for the prompts. They are apart, so that other prompts leave the rest alone.

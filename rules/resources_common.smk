@@ -1,4 +1,4 @@
-# What a job asks of the machine: memory, cores, time, GPUs.
+# The resources that a job requests: memory, cores, time, GPUs.
 from functools import cache
 from pathlib import Path
 

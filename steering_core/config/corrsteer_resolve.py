@@ -236,7 +236,7 @@ def elsewhere_runs(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
     for name in config.experiments:
         entry, settings = config.experiments[name], merged_settings(config, overrides, name)
         model = with_path(entry.model, config.models[entry.model])
-        # Not more is checked: the top level need not fit what this run does not make.
+        # Check no more: the top level need not fit experiments that this run does not make.
         experiment = Experiment(
             name, entry.model, entry.task, model, config.tasks[entry.task], settings
         )

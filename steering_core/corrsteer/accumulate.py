@@ -204,7 +204,7 @@ def to_csr(values: Float[torch.Tensor, "n f"]) -> tuple[np.ndarray, np.ndarray, 
     return np.concatenate([[0], np.cumsum(counts)]), columns, numbers
 
 
-#: Of the bins of the histogram.
+#: Edges of the histogram's bins.
 EDGES = 10.0 ** (np.arange(-24, 1) / 4.0)
 
 

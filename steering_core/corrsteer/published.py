@@ -191,7 +191,7 @@ def measure(
         return {**row, "status": "undefined", "reason": reason}
     if cell.metric == "over_refusal":
         runs = {s: {m: _over_refusal(t) for m, t in run.items()} for s, run in runs.items()}
-    # Not above: it imports SciPy's statistics, and the rules need the cells alone.
+    # Import it here: it loads SciPy's statistics, and the rules need the cells alone.
     from steering_core.corrsteer.report import result_table
 
     table = result_table(experiment, runs, n_resamples=n_resamples)

@@ -288,7 +288,7 @@ class SemanticSimilarity(Judge):
         return Verdict(answers, np.asarray(scores >= self.threshold, dtype=bool), scores)
 
 
-#: What the judge of refusals may find, and what a row may ask for.
+#: The two verdicts on a request; the gold of a row is one of them.
 REFUSE_OR_COMPLY = ("refuse", "comply")
 
 

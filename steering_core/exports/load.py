@@ -45,7 +45,7 @@ FORMAT = "steering-core intervention 3"
 #: The files of an export that hold what is applied.
 FACTS, ARRAYS = "intervention.json", "intervention.safetensors"
 PATH = "path.safetensors"
-#: What the decode loop of transformers for one row at a time can do.
+#: The generation modes of the decode loop that transformers uses for greedy decoding and sampling.
 _SAMPLED = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
 
 

@@ -102,7 +102,7 @@ class AdaptiveSolver:
             parameter: λ or ε of each row, likewise.
 
         """
-        # Not a matrix product: that one depends, in its last digits, on how many rows there are.
+        # Do not use a matrix product: its last digits depend on the number of rows.
         logit = (residual.float() * self._weight).sum(dim=-1)
         shortfall = tau - (logit.to(self.device).double() + self._bias)
         if self.program == "qp":
@@ -200,7 +200,7 @@ class MarginsSolver:
         parameter: Float[torch.Tensor, " n"],
     ) -> tuple[Float[torch.Tensor, "n d_model"], Int[torch.Tensor, " n"]]:
         """As :meth:`AdaptiveSolver.solve`."""
-        # Not a matrix product: that one depends, in its last digits, on how many rows there are.
+        # Do not use a matrix product: its last digits depend on the number of rows.
         logits = (residual.float()[:, None] * self._weights).sum(dim=-1)
         shortfall = (tau[:, None] - (logits.to(self.device).double() + self._biases)).cpu().numpy()
         if self._solves is None:

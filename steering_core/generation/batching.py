@@ -26,7 +26,7 @@ GROUP_ROWS = 64
 #: A pass over single tokens costs about as much as so many tokens of a prompt.
 PASS_TOKENS = 64
 
-# What PyTorch says, besides OutOfMemoryError, when there is no memory left: CPU, MPS, cuBLAS.
+# Messages of PyTorch about lack of memory besides OutOfMemoryError: CPU, MPS, cuBLAS.
 _MESSAGES = (
     "can't allocate memory",
     "not enough memory",

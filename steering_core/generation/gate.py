@@ -75,7 +75,7 @@ class OpenAt:
     def __call__(self, residual: Float[torch.Tensor, "n d_model"]) -> Bool[torch.Tensor, " n"]:
         """Return at which residuals the gate is open."""
         self._weight = self._weight.to(residual.device)
-        # Not a matrix product: that one depends, in its last digits, on how many rows there are.
+        # Do not use a matrix product: its last digits depend on the number of rows.
         return (residual.float() * self._weight).sum(dim=-1) + self._bias > 0
 
 

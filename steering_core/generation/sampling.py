@@ -12,10 +12,10 @@ from transformers import LogitsProcessor
 
 from steering_core.models.devices import float64_device
 
-#: What a probability of one is in whole numbers; their sums stay exact in float64, too.
+#: The whole number that stands for a probability of one. Sums stay exact in float64, too.
 _ONE = 2.0**52
-#: So many of the most likely tokens are ordered before the whole vocabulary is, which costs tens
-#: of times as much. They hold most nuclei of a trained model.
+#: How many of the most likely tokens are ordered first. They contain most nuclei of a trained model,
+#: and ordering the whole vocabulary costs tens of times as much.
 _FEW = 1024
 
 
@@ -165,7 +165,7 @@ def _draw(
     top_p: float,
 ) -> tuple[Int[torch.Tensor, "n 1"], Bool[torch.Tensor, " n"]]:
     """Return the token drawn of each row, and whether the row's nucleus is among ``tokens``."""
-    # Sums of floats on a GPU depend on how it divided them; those of integers do not.
+    # On a GPU, a sum of floats depends on how it is divided; a sum of integers does not.
     sums = (ordered.double() * _ONE).long().cumsum(dim=-1)
     reach = math.ceil(top_p * _ONE)
     last = torch.searchsorted(sums, torch.full_like(sums[:, :1], reach))

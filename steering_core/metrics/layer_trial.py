@@ -25,7 +25,7 @@ from steering_core.metrics.judging import judge_texts
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
 
-#: What a row of a trial says of its strength, besides the measurements of its text.
+#: Columns of a trial that describe the strength, besides the measurements of its text.
 _OF_STRENGTH = ("strength_name", "strength", "residual_norm")
 
 

@@ -17,7 +17,7 @@ from steering_core.errors import ConfigError
 from steering_core.methods.solutions import TEXT_KEY
 from steering_core.metrics.api_judge import SCALES, Rater, harmonic_mean
 
-#: What the ratings of a text are joined with: its strength, and what is added at it.
+#: Columns joined to the ratings of a text: its strength, and what is added at it.
 _ABOUT = ["method", "strength_index", "example_id", "split", "tau", "residual_norm"]
 
 

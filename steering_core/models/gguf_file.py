@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 #: In the directory: which file it comes from.
 ORIGIN = "gguf.json"
-#: What the reader raises on a file that is cut off or overwritten. It checks little itself.
+#: Errors of the reader on a file that is cut off or overwritten. It checks little itself.
 _DAMAGE = (ValueError, KeyError, IndexError, OverflowError, TypeError, MemoryError)
 
 

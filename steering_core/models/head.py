@@ -11,8 +11,8 @@ from transformers import PretrainedConfig
 from steering_core.errors import ModelError
 from steering_core.models.language_model import LanguageModel, StopForward, removed_after
 
-#: What logits are multiplied by (Cohere, Falcon-H1) or divided by (Granite), by its name in the
-#: configuration.
+#: Keys of a configuration whose value multiplies the logits (Cohere, Falcon-H1) or divides them
+#: (Granite).
 _MULTIPLIERS = ("logit_scale", "lm_head_multiplier")
 _DIVISORS = ("logits_scaling",)
 

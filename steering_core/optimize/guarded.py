@@ -120,7 +120,7 @@ class GuardedProgram:
         dictionary = decoder if isinstance(decoder, Dictionary) else Dictionary(decoder, device)
         self.guards, self._dictionary, self._cone_solver = guards, dictionary, cone_solver
         several = np.ndim(weights) > 1 and len(weights) > 1
-        #: Of one margin; None with several, whose solutions lie on no one path.
+        #: The path of one margin; None with several margins, which have no common path.
         self.path = None if several else path or SteeringPath.fit(dictionary, np.ravel(weights))
         self._weights = weights if self.path is None else self.path.weight
         self.working_set = self._with(guards)
@@ -201,7 +201,7 @@ class GuardedProgram:
             if not blocked:
                 names.append(())
                 continue
-            # What is infeasible at some margins is so at larger ones.
+            # A program that is infeasible at some margins is infeasible at larger ones.
             found = (n for p, n in known if p[0] == pair[0] and (p[1:] <= pair[1:]).all())
             named = next(found, None)
             if named is None:

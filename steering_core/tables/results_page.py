@@ -384,7 +384,7 @@ def _run(name: str, table: pd.DataFrame) -> dict[str, Any]:
     table = table[table["seed"].astype(str) == "all"]
     base = table[table["method"] == "unsteered"].iloc[0]
     refused = warnings_in(base["warnings"])
-    # What is wrong with the baseline is said once.
+    # Name the faults of the baseline once.
     warned = {
         row["method"]: [text for text in warnings_in(row["warnings"]) if text not in refused]
         for _, row in table.iterrows()
