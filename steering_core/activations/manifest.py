@@ -19,9 +19,9 @@ from steering_core.storage.integrity import content_digest, named_digest
 
 log = logging.getLogger(__name__)
 
-#: Errors that pyarrow and json raise on a damaged Parquet file; which one depends on the place of the
-#: damage. After a flipped bit in the footer, a column may lack its type (AttributeError) or the file
-#: its metadata (TypeError).
+#: Errors that pyarrow and json raise on a damaged Parquet file; which one depends on the place of
+#: the damage. After a flipped bit in the footer, a column may lack its type (AttributeError) or the
+#: file its metadata (TypeError).
 _DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError)
 #: Numbers of an OSError that is about the file system or the process, and not about the file.
 _NO_DAMAGE = {

@@ -14,8 +14,8 @@ from steering_core.models.devices import float64_device
 
 #: The whole number that stands for a probability of one. Sums stay exact in float64, too.
 _ONE = 2.0**52
-#: How many of the most likely tokens are ordered first. They contain most nuclei of a trained model,
-#: and ordering the whole vocabulary costs tens of times as much.
+#: How many of the most likely tokens are ordered first. They contain most nuclei of a trained
+#: model, and ordering the whole vocabulary costs tens of times as much.
 _FEW = 1024
 
 

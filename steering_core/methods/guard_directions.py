@@ -54,12 +54,12 @@ def guards_of(
         elif guard["direction"] == "contrastive":
             file = guard["concept"]
             if file not in (contrasts or {}):
-                raise ValueError(f"contrasts: there is none of {file}")
+                raise ValueError(f"contrasts: the direction of {file} is missing")
             found, called = contrasts[file][None], [f"contrast of {Path(file).stem}"]
         else:
             other = guard["experiment"]
             if other not in (probes or {}):
-                raise ValueError(f"probes: there is none of {other}")
+                raise ValueError(f"probes: the probe of {other} is missing")
             found, called = probes[other].weight_vector[None], [f"probe of {other}"]
         for direction, name in zip(found, called, strict=True):
             spread = float((centred @ direction).std())

@@ -57,7 +57,7 @@ def test_refuses_guards_that_the_data_do_not_have():
     flat = np.ones((5, H.shape[1]))
     with pytest.raises(DataError, match="probe of other: all training rows"):
         guards_of([OTHER], flat, {"other": probe()})
-    with pytest.raises(ValueError, match="probes: there is none of other"):
+    with pytest.raises(ValueError, match="probes: the probe of other is missing"):
         guards_of([OTHER], fit_data().residuals)
 
 
@@ -112,7 +112,7 @@ def test_a_concept_file_gives_the_direction_between_its_pairs():
     held = guards_of([CONTRAST], data.residuals, contrasts={CONTRAST["concept"]: found})
     assert held.names == ("contrast of refusal",) and held.kappa.tolist() == [0.2]
     np.testing.assert_allclose((data.residuals @ held.directions[0]).std(), 1.0)
-    with pytest.raises(ValueError, match="contrasts: there is none of concepts/refusal"):
+    with pytest.raises(ValueError, match="contrasts: the direction of concepts/refusal"):
         guards_of([CONTRAST], data.residuals)
     with pytest.raises(DataError, match=r"refusal\.yaml: the pairs have no difference"):
         mean_contrast(pairs[0], pairs[0], "concepts/refusal.yaml")
