@@ -151,7 +151,9 @@ def _check_method(
         listed = "; ".join(
             ", ".join(f"{key}: {value:g}" for key, value in point.items()) for point in grid
         )
-        raise ConfigError(f"{where}.strength is not a strength of {other.name}: give one of {listed}.")
+        raise ConfigError(
+            f"{where}.strength is not a strength of {other.name}: give one of {listed}."
+        )
 
 
 def check_transfer(where: str, arm: Arm, found: dict[str, CorrSteerExperiment]) -> None:

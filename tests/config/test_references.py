@@ -66,7 +66,7 @@ def test_an_arm_may_be_a_method_of_another_experiment(method, strength):
     [
         ({"experiment": "dmeo"}, "there is no experiment 'dmeo'.*did you mean 'demo'"),
         ({"model": "gemma2b"}, "steers the model results/demo/language_model .* fitted on alone"),
-        ({"strength": {"tau": 5.0, "lam": 1.0}}, "not a strength of demo: give one of tau: 0.5, lam: 1"),
+        ({"strength": {"tau": 5.0, "lam": 1.0}}, "not a strength of demo: give one of tau: 0.5"),
         ({"strength": {"alpha": 0.5}}, "not a strength of demo: give one of tau: 0.5, lam: 1"),
         ({"method": "no_steering"}, "intervention_from.method: no_steering is the unsteered model"),
         ({"method": "qp_optimum"}, "not among the methods of demo .did you mean 'qp_optimal'"),
