@@ -2,7 +2,8 @@
 
 A :class:`Judge` reads completions, never their prompts, and compares each with its gold: the class
 that steering aims at, or the right answer to a task's question. The judges of labelled texts are
-:class:`ClassJudge`; the success functions of tasks are in :mod:`steering_core.corrsteer.success`.
+:class:`ClassJudge`; the success functions of tasks, the judge of refusals among them, are in
+:mod:`steering_core.corrsteer.success`.
 
 This module imports no model library, since each start of the workflow reads the tasks and their
 judges. Judges that run a model are in :mod:`steering_core.metrics.classifiers`.
