@@ -19,18 +19,18 @@ Mode = Literal["fixed", "static", "adaptive", "shared"]
 BASELINE = "no_steering"
 #: Its name in CorrSteer's tables.
 UNSTEERED = "unsteered"
-#: The method that adds a direction drawn at random.
-RANDOM = "random_direction"
-#: The methods that add a direction learned from residuals, which is not made of SAE features.
-DENSE_DIRECTIONS = ("caa_mean_diff", "caa_contrastive", "caa_repe")
-#: The programs as published: the margin is on the probe, and each input has its own shortfall.
-PUBLISHED_PROGRAMS = ("qp_optimal", "convex_optimal")
 #: The method that adds nothing to the residual stream either, but puts a text before the prompt.
 PROMPTING = "prompting"
 #: The method that changes weights: a LoRA adapter that is trained on texts of the target class.
 LORA = "lora"
 #: The methods that add no vector anywhere, so they have no norm and no features.
 WITHOUT_VECTOR = (PROMPTING, LORA)
+#: The method that adds a direction drawn at random.
+RANDOM = "random_direction"
+#: The methods that add a direction learned from residuals, which is not made of SAE features.
+DENSE_DIRECTIONS = ("caa_mean_diff", "caa_contrastive", "caa_repe")
+#: The programs as published: the margin is on the probe, and each input has its own shortfall.
+PUBLISHED_PROGRAMS = ("qp_optimal", "convex_optimal")
 
 #: The settings that each family's strengths are made of. One job solves one family, so a changed
 #: setting makes the solutions of its own family stale, and no others.
