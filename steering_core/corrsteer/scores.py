@@ -147,6 +147,5 @@ def snapshot(accumulators: Accumulators) -> pd.DataFrame:
                 float(value[best]) if best is not None else None,
             )
         )
-    return pd.DataFrame(
-        rows, columns=["n", "n_success", "layer", "variant", "feature", "correlation"]
-    ).astype({"feature": "Int64"})
+    columns = ["n", "n_success", "layer", "pooled_statistic", "feature", "correlation"]
+    return pd.DataFrame(rows, columns=columns).astype({"feature": "Int64"})

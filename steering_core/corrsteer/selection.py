@@ -122,7 +122,7 @@ def select(
         if accumulators.n in due:
             noted.append(snapshot(accumulators))
     noted.append(snapshot(accumulators))
-    found = pd.concat(noted, ignore_index=True).drop_duplicates(["n", "layer", "variant"])
+    found = pd.concat(noted, ignore_index=True).drop_duplicates(["n", "layer", "pooled_statistic"])
     return Selected(accumulators, _table(rows, answers), found)
 
 

@@ -139,7 +139,8 @@ def test_snapshots_note_the_best_feature_as_samples_come_in(tiny):
     found = selected(tiny, word_rows(30), snapshots=[8, 20, 1000])
     assert sorted(set(found.snapshots["n"])) == [8, 20, 30]
     last = found.snapshots.query(
-        "n == 30 and layer == 3 and variant == @v", local_dict={"v": str(PooledStatistic())}
+        "n == 30 and layer == 3 and pooled_statistic == @s",
+        local_dict={"s": str(PooledStatistic())},
     ).iloc[0]
     result = found.accumulators.parts[3, PooledStatistic()].correlation.result()
     assert last["feature"] == np.nanargmax(result.correlation)
