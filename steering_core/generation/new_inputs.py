@@ -295,7 +295,6 @@ def _of_declared(
 ) -> Strength:
     """Return a strength of a declared program that is solved for each input or position."""
     inside, tau = substitute(decoder, logit.metric, logit.cost), float(point["tau"])
-    parameter = float(point[parameter_of(logit.program)])
     weights = np.atleast_2d(logit.weight)
     biases = np.broadcast_to(logit.bias, len(weights))
 
@@ -315,10 +314,11 @@ def _of_declared(
     # Several margins have no path.
     path = program.path if isinstance(program, GuardedProgram) else program
     path = path if isinstance(path, SteeringPath) else None
-    given = {"qp_lambda" if logit.program == "qp" else "epsilon": parameter}
+    parameter = float(point[parameter_of(logit.program)])
+    sizes = {"qp_lambda" if logit.program == "qp" else "epsilon": parameter}
 
     def steer(residuals: Residuals) -> SteeredInputs:
-        found, which = solve_sparse(program, shortfalls(residuals), **given)
+        found, which = solve_sparse(program, shortfalls(residuals), **sizes)
         status = found.status[which]
         if logit.mode == "adaptive":
             solver = program_solver(logit, inside, site, device, path)
