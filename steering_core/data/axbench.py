@@ -26,6 +26,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from steering_core.config.methods import DEFAULT_METHODS, LORA
 from steering_core.data.same_text import normal_form
 from steering_core.errors import DataError
 from steering_core.storage.files import write_text
@@ -116,8 +117,8 @@ def read_concepts(
                     "validation_prompts": validation,
                     "contrast": [{"positive": a, "negative": b} for a, b in pairs],
                     "personas": {
-                        "positive": f"Show this idea in what you write: {concept}.",
-                        "negative": "Write plainly, about nothing but what is asked.",
+                        "positive": f"Show this idea in what you write: {concept}. ",
+                        "negative": "Write plainly, about nothing but what is asked. ",
                     },
                     "queries": queries[:QUERIES],
                 },
@@ -133,6 +134,7 @@ def write_experiments(
     *,
     judge: dict[str, Any] | None = None,
     concept_set: str | None = None,
+    lora: bool = False,
 ) -> Path:
     """Write tables, concept files and ``config.yaml`` with a task and experiment per concept.
 
@@ -143,6 +145,7 @@ def write_experiments(
         judge: the ``classifier`` of every task, without its ``concept``; None for the evaluation
             probe.
         concept_set: name of the set, for the table over its concepts; None for no such table.
+        lora: whether the method ``lora`` runs too, which trains an adapter for each concept.
 
     Returns:
         The path of the configuration.
@@ -169,6 +172,8 @@ def write_experiments(
                 "chat_template": "auto",  # the texts are instructions, whatever the model's setting
             },
         }
+        if lora:
+            tasks[name]["settings"]["methods"] = [*DEFAULT_METHODS, LORA]
         if concept_set is not None:
             tasks[name]["concept_set"] = concept_set
         if judge is not None:
@@ -208,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--concepts", type=int, nargs="*", help="numbers; by default all")
     parser.add_argument("--judge-url", help="an OpenAI-compatible server")
     parser.add_argument("--judge-model", help="the model's name on that server")
+    parser.add_argument("--lora", action="store_true", help="train a LoRA adapter for each, too")
     given = parser.parse_args(arguments)
     if (given.judge_url is None) != (given.judge_model is None):
         parser.error("give both --judge-url and --judge-model, or neither")
@@ -221,8 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sets = [one for one in sets if one.concept_id in given.concepts]
     judge = given.judge_url and {"url": given.judge_url, "model": given.judge_model}
     name = Path(given.set).resolve().name if judge else None  # the table needs ratings
-    written = write_experiments(sets, given.out, given.model, judge=judge or None, concept_set=name)
-    print(written)
+    about = {"judge": judge or None, "concept_set": name, "lora": given.lora}
+    print(write_experiments(sets, given.out, given.model, **about))
 
 
 if __name__ == "__main__":

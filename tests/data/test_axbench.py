@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from steering_core.config.methods import DEFAULT_METHODS, LORA
 from steering_core.config.resolve import resolve
 from steering_core.data.axbench import (
     COLUMNS,
@@ -78,11 +79,15 @@ def test_what_is_written_is_read_by_the_workflow(concept_set: Path, tmp_path: Pa
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert list(written["experiments"]) == ["axbench_0", "axbench_3"]
     for name, task in written["tasks"].items():
-        assert len(read_concept(task["concept"]).prompts) == 8, name
+        concept = read_concept(task["concept"])
+        assert len(concept.prompts) == 8, name
+        # A persona stands directly before a query or a prompt.
+        assert concept.personas.positive.endswith(". ") and concept.personas.negative[-1] == " "
     whole = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     whole["tasks"] |= written["tasks"]
     whole["experiments"] |= written["experiments"]
     assert resolve(whole, "axbench_3").settings.n_prompts == 8
+    assert LORA not in resolve(whole, "axbench_3").settings.methods
 
 
 def test_the_command_writes_the_concepts_it_is_asked_for(concept_set: Path, tmp_path: Path, capsys):
@@ -93,6 +98,9 @@ def test_the_command_writes_the_concepts_it_is_asked_for(concept_set: Path, tmp_
     assert sorted(path.name for path in out.iterdir()) == [
         "axbench_3.parquet", "axbench_3.yaml", "config.yaml",
     ]  # fmt: skip
+    main([str(concept_set), "--model", "demo", "--out", str(out), *sizes, "--lora"])
+    (task,) = yaml.safe_load((out / "config.yaml").read_text())["tasks"].values()
+    assert task["settings"]["methods"] == [*DEFAULT_METHODS, LORA]
     with pytest.raises(SystemExit):
         main([str(concept_set), "--model", "demo", "--out", str(out), *sizes[:-1], "7"])
 

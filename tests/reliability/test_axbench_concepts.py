@@ -5,7 +5,6 @@ import threading
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -19,7 +18,7 @@ from steering_core.storage.files import read_json
 
 CONCEPTS = {0: "praise of something", 1: "blame of something"}
 WORDS = {0: set(vocabulary.POSITIVE_ADJECTIVES), 1: set(vocabulary.NEGATIVE_ADJECTIVES)}
-METHODS = ["no_steering", "caa_mean_diff", "qp_optimal", "prompting"]
+METHODS = ["no_steering", "caa_mean_diff", "qp_optimal", "prompting", "lora"]
 
 
 def write_set(folder: Path) -> None:
@@ -75,6 +74,7 @@ def test_two_concepts_are_rated_and_averaged(tmp_path, judge, monkeypatch):
     kept = ("rows_per_class", "n_prompts", "n_validation_prompts", "methods")
     small = [size for size in SIZES if size.split("=")[0] not in kept]
     small += [f"methods=[{','.join(METHODS)}]", "strengths=[0.5,1.0]"]
+    small += ["lora={rank: 2, epochs: 1, learning_rate: 0.01, scales: [1.0]}"]
     table, ratings = "results/tables/axbench_ten_words.csv", "results/axbench_1/ratings.csv"
     done = run(directory, table, ratings, forked=True, sizes=small)
     assert done.returncode == 0, done.stderr[-6000:]
@@ -84,11 +84,11 @@ def test_two_concepts_are_rated_and_averaged(tmp_path, judge, monkeypatch):
     best = found[found["at"] == "best"].set_index("method")
     assert {*best.index} == {*METHODS} and (best["n_concepts"] == 2).all()
     assert (best["instruction"] == 1).all() and best["harmonic"].between(0, 1.5).all()
-    assert np.isnan(best.loc["prompting", "norm"]) and best.loc["no_steering", "norm"] == 0
+    assert best.loc[["prompting", "lora"], "norm"].isna().all()
+    assert best.loc["no_steering", "norm"] == 0
     equal = found[found["at"] == "equal_norm"].set_index("method")
-    assert (
-        equal.loc["caa_mean_diff", "n_concepts"] == 2 and equal.loc["prompting", "n_concepts"] == 0
-    )
+    assert equal.loc["caa_mean_diff", "n_concepts"] == 2
+    assert (equal.loc[["prompting", "lora"], "n_concepts"] == 0).all()
     own = pd.read_csv(directory / ratings)
     assert (own["n_texts"] == 4).all() and own.groupby("method")["selected"].sum().eq(1).all()
 
