@@ -45,6 +45,7 @@ _PICTURES = {
     "matched.svg": "What each method costs at the same effect",
     "price.svg": "What sparsity costs at the same effect",
     "pareto.svg": "Effect against cost at every strength",
+    "dose.svg": "Effect and cost over the size of what is added; hollow where texts are not fluent",
     "elsewhere.svg": "Effect against cost elsewhere",
 }
 _SAE_COLUMNS = (
