@@ -7,18 +7,20 @@ BOS is steered.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
 from steering_core.config.methods import BASELINE, PROMPTING
 from steering_core.data.columns import texts_of
 from steering_core.data.sources import dataset_revision, read_rows
 from steering_core.errors import DataError
-from steering_core.generation.intervention import Intervention
+from steering_core.generation.intervention import Intervention, run_steered
 from steering_core.generation.new_inputs import chosen_point, strength_on_new_inputs
 from steering_core.generation.steered_method import persona_of
 from steering_core.methods.solutions import NOT_FINITE
@@ -29,9 +31,9 @@ from steering_core.metrics.divergence import (
     prompt_divergence,
 )
 from steering_core.models.language_model import LanguageModel
-from steering_core.models.residual_stream import last_token_residuals
+from steering_core.models.residual_stream import last_token_residuals, read_residuals
 from steering_core.models.site import Site
-from steering_core.models.tokens import count_tokens, tokenize
+from steering_core.models.tokens import count_tokens, padded_batches, tokenize
 from steering_core.progress import counter
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ SCHEMA = pa.schema(
         pa.field("kl_sum", pa.float64()),  # KL(steered ‖ unsteered)
         pa.field("nll_sum", pa.float64()),  # −log p of the text's own tokens under steering
         pa.field("base_nll_sum", pa.float64()),  # and without
+        # Null where nothing can be added to the residual stream.
+        pa.field("n_added", pa.int32()),  # positions at which something is added …
+        pa.field("n_positions", pa.int32()),  # … and at which it could be
     ]
 )
 
@@ -149,6 +154,55 @@ def text_cost(
     return found
 
 
+def added_positions(
+    lm: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    *,
+    prepend_bos: bool,
+    intervention: Intervention | None,
+    batch_tokens: int = 2048,
+) -> Int[np.ndarray, " n"]:
+    """Return at how many positions of each text something is added, of all but BOS.
+
+    A gate, or a program that is solved at every position, decides at each. A vector that is not
+    zero is added at all of them.
+
+    Args:
+        lm: the model.
+        rows: token ids of the texts.
+        prepend_bos: whether they begin with BOS, which is not steered.
+        intervention: on the rows, without an adapter; None adds nothing.
+        batch_tokens: padded tokens at a time.
+    """
+    counts = np.zeros(len(rows), dtype=np.int64)
+    if intervention is None:
+        return counts
+    norms = intervention.norms(len(rows))
+    if norms is not None:
+        return np.where(norms > 0, _steerable(lm, rows, prepend_bos), 0)
+    batches = padded_batches(
+        rows,
+        lm.tokenizer,
+        prepend_bos=prepend_bos,
+        context=lm.shape.context,
+        batch_tokens=batch_tokens,
+    )
+    for chosen, batch in batches:
+        read = partial(read_residuals, lm, list(intervention.at), batch.ids, batch.mask)
+        where = batch.mask & ~batch.bos
+        _, applied = run_steered(lm, intervention.rows(chosen), where, read)
+        counts[chosen] = applied.added(np.ones(len(chosen), dtype=np.int64))
+    return counts
+
+
+def _steerable(
+    lm: LanguageModel, rows: Sequence[Sequence[int]], prepend_bos: bool
+) -> Int[np.ndarray, " n"]:
+    """Return how many positions of each text can be steered: all but BOS."""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    return lengths - _prompt_length(lm, prepend_bos) + 1
+
+
 def _prompt_length(lm: LanguageModel, prepend_bos: bool) -> int:
     """Return how many tokens at the beginning of a text are not predicted: BOS and the first."""
     return 1 + (prepend_bos and lm.tokenizer.bos_token_id is not None)
@@ -210,6 +264,8 @@ def cost_under(
     """
     table = pd.DataFrame({"example_id": texts["example_id"], "status": "undefined"})
     table = table.assign(reason="", n_tokens=0, kl_sum=np.nan, nll_sum=np.nan, base_nll_sum=np.nan)
+    unknown = pd.array([pd.NA] * len(table), dtype="Int32")
+    table = table.assign(n_added=unknown, n_positions=unknown)
     given, intervention = texts["text"].tolist(), None
     cut = {"prepend_bos": site.prepend_bos, "max_tokens": max_tokens}
     if method == PROMPTING:
@@ -239,17 +295,20 @@ def cost_under(
         table["reason"], intervention = steered.reason, steered.intervention.float32()
     has = np.flatnonzero(table["reason"] == "")
     tokens = tokenize(lm.tokenizer, given, **cut)
-    cost = text_cost(
-        lm,
-        [tokens[i] for i in has],
-        prepend_bos=site.prepend_bos,
-        intervention=None if intervention is None else intervention.rows(has.tolist()),
-        batch_tokens=batch_tokens,
-    )
+    rows = [tokens[i] for i in has]
+    read = {
+        "prepend_bos": site.prepend_bos,
+        "intervention": None if intervention is None else intervention.rows(has.tolist()),
+        "batch_tokens": batch_tokens,
+    }
+    cost = text_cost(lm, rows, **read)
     finite = np.isfinite(cost.kl_sum) & np.isfinite(cost.nll_sum)
     table.loc[has, "n_tokens"] = cost.n_tokens
     for name in ("kl_sum", "nll_sum", "base_nll_sum"):
         table.loc[has, name] = np.where(finite, getattr(cost, name), np.nan)
     table.loc[has, "status"] = np.where(finite, "ok", NOT_FINITE)
     table.loc[has[~finite], "reason"] = "logits NaN or infinite"
+    if intervention is None or intervention.adapter is None:
+        table.loc[has, "n_added"] = added_positions(lm, rows, **read)
+        table.loc[has, "n_positions"] = _steerable(lm, rows, site.prepend_bos)
     return table[SCHEMA.names]

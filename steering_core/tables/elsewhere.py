@@ -18,6 +18,7 @@ from steering_core.statistics.bootstrap import (
     mean_interval,
     ratio_interval,
     resampled_sums,
+    share_interval,
 )
 from steering_core.statistics.paired import positions_after
 from steering_core.tables.charts import HEIGHT, QUIET, WIDTH, finished, note
@@ -120,7 +121,7 @@ def _text_rows(
     """
     kept = (before["status"] == "ok") & (after["status"] == "ok")
     own = after[kept]
-    counts = {**_counts(after, kept), "chance": np.nan}
+    counts = {**_counts(after, kept), "chance": np.nan, **_steered_share(own, boot)}
     nothing = {"unsteered": np.nan, "steered": np.nan}
     tokens = own["n_tokens"].to_numpy(dtype=np.float64)
     below_kl = 0.0 if own_base else before.loc[kept, "kl_sum"].to_numpy()
@@ -144,6 +145,12 @@ def _text_rows(
         {"measure": "perplexity", **counts, **nothing, **interval_cells("change", "change", change)}
     )
     return rows
+
+
+def _steered_share(own: pd.DataFrame, boot: Mapping[str, int]) -> dict[str, float]:
+    """Return at which share of the positions of texts something is added."""
+    added = own[["n_added", "n_positions"]].dropna().to_numpy(dtype=float)
+    return interval_cells("steered_share", "steered_share", share_interval(*added.T, **boot))
 
 
 def _task_rows(

@@ -121,6 +121,9 @@ def test_every_method_is_looked_at_elsewhere(world):
         assert set(rows["method"]) == methods
     kl = table[(table["measure"] == "kl") & (table["n"] > 0)]
     assert (kl["change"] >= 0).all() and (kl["change_low"] > 0).any()
+    share = kl.set_index("method")["steered_share"]
+    assert share.drop("prompting").between(0, 1).all() and share["mean_difference_dense"] == 1
+    assert share["gated_mean_difference"] < 1
     # A guarded program beside the same without guards, on the same texts and questions.
     by_measure = {
         name: table[table["method"] == name].set_index(["probe", "measure"])

@@ -131,6 +131,7 @@ def test_it_has_no_size_and_acts_on_neutral_text_at_its_selected_scale(tiny, fil
         batch_tokens=64,
     )
     assert found["status"].eq("ok").all() and (found["kl_sum"] > 0).all()
+    assert found["n_added"].isna().all()
 
 
 def test_training_learns_the_texts_and_gives_the_same_weights_again(tiny_model):

@@ -9,18 +9,21 @@ import torch
 import yaml
 
 from steering_core.errors import DataError, ModelError
+from steering_core.generation.gate import GatedPlan
 from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.methods.base import Direction, write_directions
 from steering_core.methods.fixed_solutions import solve_fixed
+from steering_core.methods.gates import Gate
 from steering_core.methods.solutions import GridPoint, write_solutions
 from steering_core.metrics.neutral_text import (
     SCHEMA,
     SHORTEST,
+    added_positions,
     cost_under,
     read_neutral_texts,
     text_cost,
 )
-from steering_core.models.residual_stream import edit_residual
+from steering_core.models.residual_stream import edit_residual, read_residuals
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 
@@ -28,6 +31,7 @@ SITE = Site(1, "post", False, True)
 RNG = np.random.default_rng(0)
 TEXTS = [" ".join(f"w{i}" for i in RNG.integers(0, 60, n)) for n in (9, 4, 12)]
 VECTORS = RNG.normal(size=(3, 32))
+GATE = Gate(RNG.normal(size=32), 0.05)
 
 
 def log_probabilities(lm, row, vector=None):
@@ -103,6 +107,37 @@ def test_the_selected_strength_is_read_at_every_position(tiny, files):
     plain = cost(tiny, files, "no_steering")
     assert (plain["kl_sum"] == 0).all() and (plain["nll_sum"] == found["base_nll_sum"]).all()
     assert cost(tiny, files, max_tokens=4)["n_tokens"].tolist() == [2, 2, 2]
+
+
+def test_positions_at_which_something_is_added_are_counted(tiny, files):
+    rows = tokenize(tiny.tokenizer, TEXTS, prepend_bos=True)
+    every = [len(row) - 1 for row in rows]  # BOS is not steered
+    found = cost(tiny, files)
+    assert found["n_added"].tolist() == found["n_positions"].tolist() == every
+    plain = cost(tiny, files, "no_steering")
+    assert plain["n_added"].tolist() == [0, 0, 0] and plain["n_positions"].tolist() == every
+    some = np.where([[True], [False], [True]], VECTORS, 0.0)
+    gated = GatedPlan(RowVectors(VECTORS), GATE, SITE, 3)
+    plans = [(RowVectors(some), [every[0], 0, every[2]]), (gated, open_at(tiny, rows))]
+    for plan, wanted in plans:
+        counted = added_positions(
+            tiny,
+            rows,
+            prepend_bos=True,
+            intervention=Intervention({SITE: plan}, "all"),
+            batch_tokens=20,
+        )
+        assert counted.tolist() == wanted
+
+
+def open_at(lm, rows):
+    counts = []
+    for row in rows:
+        ids = torch.tensor([row])
+        read = read_residuals(lm, [SITE], ids, torch.ones_like(ids, dtype=torch.bool))
+        counts.append(int(GATE.open(read[SITE.hook_name][0, 1:].numpy()).sum()))
+    assert 0 < sum(counts) < sum(map(len, rows)) - len(rows)
+    return counts
 
 
 def test_what_cannot_be_read_is_no_number(tiny, files):

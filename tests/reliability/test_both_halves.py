@@ -108,6 +108,10 @@ def test_the_demo_looks_elsewhere_at_its_corpus_and_at_praise(tmp_path):
     assert set(table.index) == {(method, *of) for method in steered for of in measures}
     assert (table["n"] == 12).all() and table["change"].notna().all()
     assert (table.xs("kl", level="measure")["change_low"] > 0).all()
+    # A vector is added at every position of neutral text; these two add nothing.
+    share = table.xs(("text", "kl"), level=("probe", "measure"))["steered_share"]
+    assert share["mean_difference_dense"] == 1 and 0 <= share["qp_optimal"] <= 1
+    assert share[["prompting", "lora"]].isna().all()
     # A text before the prompt has its rows in the other tables, without a norm.
     row = pd.read_csv(folder / "pareto.csv").query("method == 'prompting'").iloc[0]
     assert row["n_texts"] == 4 and row["kl_mean"] > 0 and row["strength_name"] == "instruction"

@@ -20,7 +20,7 @@ SUMMARY = pd.DataFrame(
 )
 
 
-def texts(kl=(0.0, 0.0), nll=(20.0, 10.0), status="ok"):
+def texts(kl=(0.0, 0.0), nll=(20.0, 10.0), status="ok", added=(11, 6)):
     return pd.DataFrame(
         {
             "example_id": ["a", "b"],
@@ -30,6 +30,8 @@ def texts(kl=(0.0, 0.0), nll=(20.0, 10.0), status="ok"):
             "kl_sum": kl,
             "nll_sum": nll,
             "base_nll_sum": [20.0, 10.0],
+            "n_added": pd.array(added, dtype="Int32"),
+            "n_positions": pd.array([11 if a is not None else None for a in added], dtype="Int32"),
         }
     )
 
@@ -68,6 +70,23 @@ def test_neutral_text_has_kl_and_perplexity_of_the_same_texts():
     assert perplexity["change_low"] == pytest.approx(np.exp(2.5) - np.exp(2))
     assert perplexity["change_high"] == pytest.approx(np.exp(2.8) - np.exp(2))
     assert (kl["strength"], kl["effect"], kl["effect_high"]) == ("alpha=0.5", 0.3, 0.5)
+
+
+def test_the_share_of_neutral_positions_at_which_something_is_added():
+    found = {
+        ("text", "no_steering"): texts(added=(0, 0)),
+        ("text", "caa_repe"): texts(added=(11, 11)),
+        ("text", "qp_optimal"): texts(added=(0, 11)),
+        ("mmlu", "no_steering"): answers([True]),
+        ("mmlu", "caa_repe"): answers([False]),
+    }
+    rows = table(found)
+    share = rows[rows["probe"] == "text"].groupby("method")["steered_share"].agg(set)
+    assert share.to_dict() == {"caa_repe": {1.0}, "qp_optimal": {0.5}}
+    assert rows.loc[rows["probe"] == "mmlu", "steered_share"].isna().all()
+    # Nothing is added to the residual stream.
+    found = {("text", "no_steering"): texts(), ("text", "caa_repe"): texts(added=(None, None))}
+    assert table(found).filter(like="steered_share").isna().all(axis=None)
 
 
 def test_a_method_without_a_strength_has_a_row_without_numbers():
