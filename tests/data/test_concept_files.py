@@ -62,9 +62,9 @@ def opens_with(text: str, prompt: str) -> bool:
     return folded(text).split()[: len(words)] == words
 
 
-def test_the_three_concepts_are_there():
+def test_the_concepts_are_there():
     # Without files the parametrised tests below would be skipped, not failed.
-    assert {"sentiment", "toxicity", "truthfulness"} <= {path.stem for path in FILES}
+    assert {"sentiment", "toxicity", "truthfulness", "refusal"} <= {path.stem for path in FILES}
 
 
 def test_keys_and_counts(path: Path, concept: dict[str, Any]):
