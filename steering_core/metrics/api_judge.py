@@ -349,10 +349,13 @@ class ApiJudge(ClassJudge):
 
 
 def _content(response: httpx.Response, url: str) -> dict[str, str]:
-    """Return text and model of an answer in OpenAI's form."""
+    """Return text and model of an answer in OpenAI's form; one without content is no rating."""
     try:
         answer = response.json()
-        text = answer["choices"][0]["message"]["content"]
+        message = answer["choices"][0]["message"]
+        text = message["content"]
+        if text is None:  # it declined, or its reasoning took all of max_tokens
+            text = message.get("refusal") or ""
         if not isinstance(text, str):
             raise TypeError(f"content is a {type(text).__name__}")
     except (ValueError, KeyError, IndexError, TypeError) as error:

@@ -105,6 +105,17 @@ def test_a_refusal_to_rate_is_recorded_counted_and_never_a_zero(serve, tmp_path:
     assert len(server.bodies) == 3
 
 
+@pytest.mark.parametrize(
+    ("message", "raw"),
+    [({"content": None}, ""), ({"content": None, "refusal": "No."}, "No.")],
+)
+def test_an_answer_without_content_is_no_rating_and_no_error(serve, tmp_path: Path, message, raw):
+    server = serve(lambda *_: (200, {}, {"model": "judge-1", "choices": [{"message": message}]}))
+    rated = Rater(endpoint(server, attempts=2), tmp_path).rate(["joy"], ["concept"])
+    assert rated["rating"].isna().all() and rated["raw"].tolist() == [raw]
+    assert rated["asked"].tolist() == [2] and rated["model"].tolist() == ["judge-1"]
+
+
 def test_an_answer_without_a_number_is_asked_for_one(serve, tmp_path: Path):
     server = serve(lambda n, _: (200, {}, "It is lovely." if n == 0 else "Rating: 1"))
     rated = Rater(endpoint(server), tmp_path).rate(["joy"], ["concept"])
