@@ -268,7 +268,8 @@ class Rater:
         while (rating := read_rating(answers[-1])) is None and len(answers) < budget:
             messages = [
                 first,
-                {"role": "assistant", "content": answers[-1]},
+                # Some servers refuse a message without content.
+                {"role": "assistant", "content": answers[-1].strip() or "(no answer)"},
                 {"role": "user", "content": _AGAIN},
             ]
             reply = self._call(client, messages)

@@ -114,6 +114,7 @@ def test_an_answer_without_content_is_no_rating_and_no_error(serve, tmp_path: Pa
     rated = Rater(endpoint(server, attempts=2), tmp_path).rate(["joy"], ["concept"])
     assert rated["rating"].isna().all() and rated["raw"].tolist() == [raw]
     assert rated["asked"].tolist() == [2] and rated["model"].tolist() == ["judge-1"]
+    assert all(message["content"] for message in server.bodies[1]["messages"])
 
 
 def test_an_answer_without_a_number_is_asked_for_one(serve, tmp_path: Path):
