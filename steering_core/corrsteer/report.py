@@ -22,6 +22,7 @@ from steering_core.metrics.judges import is_empty
 from steering_core.statistics.bootstrap import (
     UNDEFINED,
     Interval,
+    change_interval,
     ratio_interval,
     share_interval,
 )
@@ -313,7 +314,8 @@ class Summary:
         before, after = self.before, self.after
         accuracies = self._accuracies()
         differences = accuracies[:, 1] - accuracies[:, 0]
-        change = self._ratio(after.astype(int) - before, np.ones_like(after))
+        helped = self._summed(after.astype(int) - before, np.ones_like(after))
+        change = change_interval(*helped, **self.level)
         changes = success_changes(before, after)
         ser = self._share(before & ~after, before != after)
         if changes.n_changed == 0:

@@ -167,6 +167,45 @@ def share_interval(
     return Interval(found.mean, float(exact.low), float(exact.high), found.n)
 
 
+def change_interval(
+    changes: Shaped[np.ndarray, " n"],
+    trials: Shaped[np.ndarray, " n"],
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+) -> Interval:
+    """Return Σ changes / Σ trials with its interval: the net share of trials that a change helps.
+
+    This is :func:`ratio_interval`, except if no example changes, or all change fully in one
+    direction. Resampling would then give a width of zero, even for few examples. In this case the
+    ends are those of the exact interval (Clopper and Pearson, 1934) of the share that changes, in
+    either direction if none does. Each example counts once for any number of trials.
+
+    Args:
+        changes: of each example the trials that turn to a success, less those that turn to a
+            failure.
+        trials: number of trials of each example.
+        seed: seed of the resampling.
+        confidence: level, between 0 and 1.
+        n_resamples: number of bootstrap samples.
+
+    Raises:
+        ValueError: as :func:`ratio_interval`, or if there are more changes than trials.
+    """
+    found = ratio_interval(
+        changes, trials, seed=seed, confidence=confidence, n_resamples=n_resamples
+    )
+    if (np.abs(np.asarray(changes)) > np.asarray(trials)).any():
+        raise ValueError("changes must lie between -trials and trials.")
+    if found.mean not in (-1.0, 0.0, 1.0) or found.low != found.high:
+        return found
+    exact = binomtest(found.n if found.mean else 0, found.n).proportion_ci(confidence)
+    low, high = float(exact.low), float(exact.high)
+    ends = {-1.0: (-1.0, -low), 0.0: (-high, high), 1.0: (low, 1.0)}[found.mean]
+    return Interval(found.mean, *ends, found.n)
+
+
 def perplexity_interval(
     nll_sum: Float[np.ndarray, " n"],
     n_tokens: Shaped[np.ndarray, " n"],

@@ -15,7 +15,12 @@ from scipy.stats import norm, spearmanr
 from sklearn.metrics import cohen_kappa_score
 
 from steering_core.config.methods import BASELINE, RANDOM
-from steering_core.statistics.bootstrap import Interval, mean_interval
+from steering_core.statistics.bootstrap import (
+    Interval,
+    change_interval,
+    mean_interval,
+    share_interval,
+)
 from steering_core.tables.columns import column_names, interval_cells, validate_table
 from steering_core.tables.words import is_true
 
@@ -68,9 +73,10 @@ def detectable(differences: Float[np.ndarray, " n"]) -> float | None:
     """Return the true mean difference that n paired differences detect with 80 % power.
 
     Of a two-sided test at 5 %: (z₀.₉₇₅ + z₀.₈) times the standard error (Cohen 1988, Statistical
-    Power Analysis for the Behavioral Sciences, section 2.3). None for fewer than two prompts.
+    Power Analysis for the Behavioral Sciences, section 2.3). None for fewer than two prompts, or
+    if all differ by the same: such differences say nothing of how much others would vary.
     """
-    if len(differences) < 2:
+    if len(differences) < 2 or (differences == differences[0]).all():
         return None
     error = differences.std(ddof=1) / np.sqrt(len(differences))
     return float((norm.ppf(1 - LEVEL / 2) + norm.ppf(POWER)) * error)
@@ -150,7 +156,8 @@ def _cells(own: pd.DataFrame, other: pd.DataFrame, boot: dict[str, Any]) -> dict
     levels = change["level"].dropna().to_numpy(dtype=float)
     rates = change["rate"].to_numpy(dtype=float)
     cells: dict[str, Any] = {"n_prompts": len(change)}
-    cells |= interval_cells("rate_difference", "rate_difference_ci", mean_interval(rates, **boot))
+    found = change_interval(rates, np.ones_like(rates), **boot)
+    cells |= interval_cells("rate_difference", "rate_difference_ci", found)
     cells["rate_detectable"] = detectable(rates)
     cells |= interval_cells(
         "score_difference", "score_difference_ci", mean_interval(levels, **boot)
@@ -200,12 +207,13 @@ def judge_table(
             "n_unscored": int(score.isna().sum()),
         }
         rates = judged.groupby(made["example_id"]).mean().to_numpy(dtype=float)
-        row |= interval_cells("rate", "rate_ci", mean_interval(rates, **boot))
+        row |= interval_cells("rate", "rate_ci", share_interval(rates, np.ones_like(rates), **boot))
         same = (made["judged"] == judged)[both].groupby(made["example_id"][both]).mean()
+        same = same.to_numpy(dtype=float)
         agreement = Interval(None, None, None, 0)
         kappa = correlation = None
         if number:
-            agreement = mean_interval(same.to_numpy(dtype=float), **boot)
+            agreement = share_interval(same, np.ones_like(same), **boot)
             kappa = _kappa(made.loc[both, "judged"], judged[both])
             correlation = _rank_correlation(made.loc[both, "score"], score[both])
         row |= interval_cells("agreement", "agreement_ci", agreement)

@@ -16,6 +16,7 @@ from steering_core.config.methods import BASELINE
 from steering_core.methods.solutions import TEXT_KEY, solved
 from steering_core.statistics.bootstrap import (
     Interval,
+    change_interval,
     mean_interval,
     resampled_sums,
     share_interval,
@@ -131,11 +132,12 @@ def _band(curve: pd.DataFrame) -> float:
 def _cells(own: pd.DataFrame, base: pd.DataFrame, boot: dict[str, int]) -> dict[str, Any]:
     """Return effect, cost, fluency and the share of prompts that went the wrong way."""
     effect = (own["judged"] - base["judged"]).to_numpy(dtype=float)
+    change = change_interval(effect, np.ones_like(effect), **boot)
     both = own["towards"].notna() & base["towards"].notna()
     wrong = (own["towards"] < base["towards"])[both].to_numpy(dtype=float)
     shares = [side["repetition"].mean() for side in (own, base)]
     return {
-        **interval_cells("effect", "effect_ci", mean_interval(effect, **boot)),
+        **interval_cells("effect", "effect_ci", change),
         **interval_cells(
             "anti_steered", "anti_steered_ci", share_interval(wrong, np.ones_like(wrong), **boot)
         ),

@@ -15,7 +15,7 @@ from steering_core.config.methods import BASELINE
 from steering_core.errors import DataError
 from steering_core.statistics.bootstrap import (
     Interval,
-    mean_interval,
+    change_interval,
     ratio_interval,
     resampled_sums,
     share_interval,
@@ -188,7 +188,9 @@ def _share_row(
         side.loc[kept, "success"].astype(bool).to_numpy() != wrong for side in (before, after)
     )
     options = pd.to_numeric(before.loc[kept, "n_options"])
-    change = mean_interval(second.astype(float) - first.astype(float), **boot)
+    change = change_interval(
+        second.astype(float) - first.astype(float), np.ones(len(first)), **boot
+    )
     return {
         "measure": measure,
         **_counts(after, kept),

@@ -41,7 +41,8 @@ def power_sentences(
             "smaller change can be missed."
         )
     rows = _chosen(differences, "best_dense")
-    rows = rows[rows["rate_detectable"].notna()]
+    # A method whose texts are judged as those of the reference has no difference to detect.
+    rows = rows[rows["rate_detectable"].notna() | (rows["rate_difference"] == 0)]
     if rows.empty:
         return found
     beyond = rows[(rows["rate_difference_ci_low"] > 0) | (rows["rate_difference_ci_high"] < 0)]
@@ -51,6 +52,7 @@ def power_sentences(
         "best dense direction, in the share of texts in the target class beyond noise."
     )
     own = rows[rows["method"] == sparse]
+    own = own[own["rate_detectable"].notna()]
     return found + [_difference(row) for _, row in own.iterrows()]
 
 

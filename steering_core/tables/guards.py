@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.methods.solutions import solved
-from steering_core.statistics.bootstrap import mean_interval
+from steering_core.statistics.bootstrap import change_interval, mean_interval
 from steering_core.tables.columns import column_names, interval_cells, validate_table
 from steering_core.tables.pareto import of_prompts
 
@@ -105,17 +105,28 @@ def _text_cells(mine: pd.DataFrame, plain: pd.DataFrame, boot: dict[str, int]) -
     return {
         "n_texts": len(both),
         **_change("kl", *kl, boot),
-        **_change("classifier_rate", both["judged"], both["judged_plain"], boot),
+        **_change("classifier_rate", both["judged"], both["judged_plain"], boot, share=True),
     }
 
 
-def _change(name: str, mine: pd.Series, plain: pd.Series, boot: dict[str, int]) -> dict[str, float]:
-    """Return both means and the mean paired difference with its interval."""
+def _change(
+    name: str, mine: pd.Series, plain: pd.Series, boot: dict[str, int], *, share: bool = False
+) -> dict[str, float]:
+    """Return both means and the mean paired difference with its interval.
+
+    With ``share`` the two are shares of a prompt's texts.
+    """
     means = {
         f"{name}_mean": mine.mean() if len(mine) else np.nan,
         f"{name}_unguarded_mean": plain.mean() if len(plain) else np.nan,
     }
-    return means | _mean(f"{name}_change", f"{name}_change_ci", mine - plain, boot)
+    difference = (mine - plain).to_numpy(dtype=float)
+    found = (
+        change_interval(difference, np.ones_like(difference), **boot)
+        if share
+        else mean_interval(difference, **boot)
+    )
+    return means | interval_cells(f"{name}_change", f"{name}_change_ci", found)
 
 
 def _mean(name: str, stem: str, values: pd.Series, boot: dict[str, int]) -> dict[str, float]:

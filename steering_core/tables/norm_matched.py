@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from steering_core.methods.solutions import PARTS
-from steering_core.statistics.bootstrap import mean_interval
+from steering_core.statistics.bootstrap import change_interval, mean_interval, share_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.charts import INK, QUIET, finished, note
 from steering_core.tables.columns import column_names, interval_cells, validate_table
@@ -65,14 +66,15 @@ def _cells(rows: pd.DataFrame, boot: dict[str, int]) -> dict[str, Any]:
     program, direction = (
         rows[f"{name}_flipped"].to_numpy(dtype=float) for name in ("program", "direction")
     )
+    norms, each = rows["norm"].to_numpy(dtype=float), np.ones_like(program)
     cells: dict[str, Any] = {}
-    for name, stem, values in (
-        ("residual_norm_mean", "residual_norm_ci", rows["norm"].to_numpy(dtype=float)),
-        ("program_flip_rate", "program_flip_ci", program),
-        ("direction_flip_rate", "direction_flip_ci", direction),
-        ("difference", "difference_ci", program - direction),
+    for name, stem, found in (
+        ("residual_norm_mean", "residual_norm_ci", mean_interval(norms, **boot)),
+        ("program_flip_rate", "program_flip_ci", share_interval(program, each, **boot)),
+        ("direction_flip_rate", "direction_flip_ci", share_interval(direction, each, **boot)),
+        ("difference", "difference_ci", change_interval(program - direction, each, **boot)),
     ):
-        cells |= interval_cells(name, stem, mean_interval(values, **boot))
+        cells |= interval_cells(name, stem, found)
     return cells
 
 

@@ -218,7 +218,7 @@ def _row(
     populations = {"": solutions, "_examples": examples, "_prompts": prompts}
     for name, inputs in populations.items():
         had = solved(inputs).astype(float) if program else np.zeros(0)
-        interval = mean_interval(had, **boot)
+        interval = share_interval(had, np.ones_like(had), **boot)
         row |= interval_cells(f"feasible_fraction{name}", f"feasible{name}_ci", interval)
     warnings = list(subject.warnings)
     lost = int(solved(prompts).sum()) - row["n_texts"]
@@ -279,7 +279,7 @@ def _where_cells(
     rows = examples[examples["example_id"].isin(inside) & examples["residual_norm"].notna()]
     needless = (rows["residual_norm"] > 0).to_numpy(dtype=float)
     return interval_cells("steered_share", "steered_share_ci", share) | interval_cells(
-        "needless_rate", "needless_ci", mean_interval(needless, **boot)
+        "needless_rate", "needless_ci", share_interval(needless, np.ones_like(needless), **boot)
     )
 
 
@@ -348,8 +348,9 @@ def _probe_cells(effects: pd.DataFrame, boot: dict[str, int]) -> dict[str, float
             scores = mean_interval(both[f"{probe}_{when}"].to_numpy(dtype=float), **boot)
             cells |= interval_cells(f"{probe}_score_{when}", f"{probe}_{stem}", scores)
         outside = effects[effects[f"{probe}_base"] <= 0]
-        flipped = outside[f"{probe}_steered"] > 0  # NaN (no solution) counts as not flipped
-        rate = mean_interval(flipped.to_numpy(dtype=float), **boot)
+        # NaN (no solution) counts as not flipped
+        flipped = (outside[f"{probe}_steered"] > 0).to_numpy(dtype=float)
+        rate = share_interval(flipped, np.ones_like(flipped), **boot)
         cells |= interval_cells(f"{flip}_rate", f"{flip}_ci", rate)
     return cells
 
@@ -381,7 +382,11 @@ def text_cells(
     )
     cells |= interval_cells("perplexity_base", "perplexity_base_ci", before)
     cells |= interval_cells("perplexity_steered", "perplexity_ci", after)
-    unsteered = mean_interval(base["judged"].to_numpy(dtype=float), **boot)
-    cells |= interval_cells("classifier_rate_base", "classifier_base_ci", unsteered)
-    judged = mean_interval(made["judged"].to_numpy(dtype=float), **boot)
-    return cells | interval_cells("classifier_rate_steered", "classifier_ci", judged)
+    for part, name, stem in (
+        (base, "classifier_rate_base", "classifier_base_ci"),
+        (made, "classifier_rate_steered", "classifier_ci"),
+    ):
+        judged = part["judged"].to_numpy(dtype=float)
+        rate = share_interval(judged, np.ones_like(judged), **boot)
+        cells |= interval_cells(name, stem, rate)
+    return cells

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from steering_core.statistics.bootstrap import mean_interval
+from steering_core.statistics.bootstrap import mean_interval, share_interval
 from steering_core.tables.columns import interval_cells
 
 _ROUNDING = 1e-12  # of a mean of shares
@@ -51,7 +51,8 @@ def select_strengths(
     for (method, index), group in texts.groupby(["method", "strength_index"], sort=True):
         made = group[group["n_tokens"] > 0]
         unsolved = group["unsolved_positions"].sum() if "unsolved_positions" in group else 0
-        judged = mean_interval(made["judged"].to_numpy(dtype=float), **boot)
+        hits = made["judged"].to_numpy(dtype=float)
+        judged = share_interval(hits, np.ones_like(hits), **boot)
         divergence = (made["kl_sum"] / made["n_tokens"]).to_numpy(dtype=float)
         kl = mean_interval(divergence, **boot)
         rows.append(

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from steering_core.methods.solutions import SOLVED
-from steering_core.statistics.bootstrap import mean_interval, ratio_interval
+from steering_core.statistics.bootstrap import mean_interval, ratio_interval, share_interval
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.charts import (
     AXIS_PADDING,
@@ -133,7 +134,8 @@ def _work(rows: pd.DataFrame) -> dict[str, Any]:
 def _flips(rows: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
     outside = rows[rows["eval_probe_base"] <= 0]
     flipped = (outside["eval_probe_steered"] > 0).to_numpy(dtype=float)  # NaN counts as not flipped
-    return interval_cells("eval_flip_rate", "eval_flip_ci", mean_interval(flipped, **boot))
+    rate = share_interval(flipped, np.ones_like(flipped), **boot)
+    return interval_cells("eval_flip_rate", "eval_flip_ci", rate)
 
 
 # Shades of a program's colour, one per parameter; they repeat if there are more parameters.

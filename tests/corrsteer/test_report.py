@@ -75,6 +75,8 @@ def test_nothing_changed_leaves_the_ratio_undefined_with_the_reason():
     runs = {0: {"unsteered": answers(BEFORE), "s": answers(BEFORE)}}
     row = result_table("e", runs, n_resamples=50).query("method == 's'").iloc[0]
     assert pd.isna(row["ser"]) and "ser undefined" in row["reason"] and row["status"] == "ok"
+    most = 1 - 0.025 ** (1 / 8)  # of eight answers
+    assert (row["change"], row["change_low"], row["change_high"]) == pytest.approx((0, -most, most))
 
 
 def test_undefined_arm_has_a_reason_and_no_number():

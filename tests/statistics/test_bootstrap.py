@@ -10,6 +10,7 @@ from scipy import stats
 from steering_core.statistics import bootstrap
 from steering_core.statistics.bootstrap import (
     Interval,
+    change_interval,
     mean_interval,
     perplexity_interval,
     ratio_interval,
@@ -158,6 +159,25 @@ def test_a_share_of_all_or_none_has_the_exact_interval():
     assert share_interval(*mixed, seed=0) == ratio_interval(*mixed, seed=0)
     with pytest.raises(ValueError, match="between 0 and trials"):
         share_interval([2.0], [1.0], seed=0)
+
+
+def test_no_change_of_a_few_examples_is_not_sure_to_be_none():
+    none = change_interval([0, 0, 0, 0], [1, 1, 2, 1], seed=0)
+    high = 1 - 0.025 ** (1 / 4)
+    assert (none.mean, none.n) == (0.0, 4)
+    assert (none.low, none.high) == pytest.approx((-high, high))
+    for sign in (1, -1):
+        every = change_interval([sign, 2 * sign], [1, 2], seed=0)
+        ends = sorted((sign * 0.025**0.5, sign))
+        assert every.mean == sign and (every.low, every.high) == pytest.approx(tuple(ends))
+    assert change_interval([], [], seed=0) == Interval(None, None, None, 0)
+    for changes in ([1, 0, -1, 0, 0], [1, -1, 0, 0, 0]):
+        whole = np.ones(5)
+        assert change_interval(changes, whole, seed=0) == ratio_interval(changes, whole, seed=0)
+    half = change_interval([0.5, 0.5], [1, 1], seed=0)  # of several draws, which did change
+    assert (half.low, half.high) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="between -trials and trials"):
+        change_interval([-2.0], [1.0], seed=0)
 
 
 def test_sums_are_over_the_drawn_examples():

@@ -82,6 +82,18 @@ def test_a_target_of_class_0_turns_the_score_round():
     np.testing.assert_allclose(one["score_difference"], -other["score_difference"], atol=1e-12)
 
 
+def test_a_method_that_changes_no_verdict_is_not_sure_to_change_none():
+    made = texts()
+    same = made["method"] == "qp_optimal"
+    made.loc[same, "judged"] = made.loc[made["method"] == "no_steering", "judged"].to_numpy()
+    table = difference_table("x", made, pareto(), ["lexicon"], 1, **DENSE)
+    row = table[(table["method"] == "qp_optimal") & (table["reference"] == "no_steering")].iloc[0]
+    ends = row[["rate_difference_ci_low", "rate_difference_ci_high"]].tolist()
+    none = 1 - 0.025 ** (1 / 30)
+    assert row["rate_difference"] == 0 and ends == pytest.approx([-none, none])
+    assert np.isnan(row["rate_detectable"]) and row["score_detectable"] > 0
+
+
 def test_judges_that_disagree_on_the_direction_are_reported():
     table = difference_table("x", texts(), pareto(), ["lexicon", "vader"], 1, **DENSE)
     clear = table[(table["method"] == "qp_optimal") & (table["reference"] == "no_steering")]
@@ -107,6 +119,7 @@ def test_the_detectable_difference_has_the_power_it_names():
     found = np.abs(moved.mean(axis=1) / error) > 1.96
     assert found.mean() == pytest.approx(0.8, abs=0.04)
     assert detectable(draws[0, :1]) is None
+    assert detectable(np.zeros(40)) is None  # no change is seen, not one of any size
 
 
 def test_agreement_of_judges():

@@ -113,6 +113,15 @@ def test_accuracy_is_compared_question_by_question():
     assert row["change_low"] <= -0.25 <= row["change_high"]
 
 
+def test_no_changed_answer_of_a_few_is_no_proof_that_none_changes():
+    same = [True, True, False, False, True]
+    found = {("mmlu", "no_steering"): answers(same), ("mmlu", "caa_repe"): answers(same)}
+    (row,) = table(found).to_dict("records")
+    most = 1 - 0.025 ** (1 / 5)
+    assert row["change"] == 0
+    assert (row["change_low"], row["change_high"]) == pytest.approx((-most, most))
+
+
 def test_requests_have_refusals_of_harmful_and_of_harmless_ones():
     gold = ["refuse", "refuse", "comply", "comply"]
     found = {

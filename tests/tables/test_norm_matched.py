@@ -69,8 +69,12 @@ def test_the_table_pairs_the_rows(world):
     table = norm_matched_table(rows, "e", seed=3, n_resamples=100)
     assert len(table) == 2 and (table["direction"] == "back").all()
     assert (table["program_flip_rate"] == 1).all() and (table["direction_flip_rate"] == 0).all()
-    assert (table[["difference", "difference_ci_low", "difference_ci_high"]] == 1).all(axis=None)
+    assert (table[["difference", "difference_ci_high", "program_flip_ci_high"]] == 1).all(axis=None)
     first = rows[rows["strength_index"] == 0]
+    lowest = 0.025 ** (1 / len(first))  # few rows that all flip are no proof that every row does
+    assert table["difference_ci_low"][0] == table["program_flip_ci_low"][0]
+    assert table["program_flip_ci_low"][0] == pytest.approx(lowest)
+    assert table["direction_flip_ci_high"][0] == pytest.approx(1 - lowest)
     assert table["n"][0] == len(first)
     assert table["residual_norm_mean"][0] == pytest.approx(first["norm"].mean())
 

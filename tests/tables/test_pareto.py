@@ -416,6 +416,17 @@ def test_a_flip_rate_without_candidates_is_empty():
     assert again["flip_rate"].notna().all()
 
 
+def test_a_share_of_all_or_none_has_an_interval_of_some_width(rows: list[pd.Series]):
+    row = rows[4]
+    assert (row["flip_rate"], row["flip_ci_high"]) == (1.0, 1.0)
+    assert row["flip_ci_low"] == pytest.approx(0.025 ** (1 / 3))  # of t0, t1 and t2
+    assert (row["classifier_rate_steered"], row["classifier_ci_high"]) == (1.0, 1.0)
+    assert row["classifier_ci_low"] == pytest.approx(0.025 ** (1 / 2))  # of two prompts
+    none = rows[3]  # infeasible for all six inputs
+    assert (none["feasible_fraction"], none["feasible_ci_low"]) == (0.0, 0.0)
+    assert none["feasible_ci_high"] == pytest.approx(1 - 0.025 ** (1 / 6))
+
+
 def test_csv_has_empty_cells_not_words_for_nothing(table: pd.DataFrame):
     text = table.to_csv(index=False)
     assert not {"nan", "None", "<NA>", "inf"} & set(text.replace("\n", ",").split(","))
