@@ -15,6 +15,11 @@ _PROBE_AS_JUDGE = (
 #: Scores in [0, 1] that differ by less than this count as the same.
 _SAME_SCORE = 0.01
 _BETWEEN = "; "
+#: Of a curve that reaches the effect before the first of its points.
+INTERPOLATED = (
+    "the effect is reached below the weakest strength that was run, so the costs are interpolated "
+    "from the unsteered point"
+)
 
 
 def warnings_cell(warnings: Iterable[str]) -> str:

@@ -28,7 +28,8 @@ def fewest_features(rows: pd.DataFrame, factor: float) -> pd.Series | None:
     """Return the row with the fewest features whose KL is at most ``factor`` times the reference's.
 
     It is chosen by the KL on validation prompts. Chosen on the reported prompts, the first of
-    several that chance brings near the reference would look better than it is.
+    several that chance brings near the reference would look better than it is. Where the reference
+    does not reach the effect on validation prompts, every curve that does costs less there.
 
     Args:
         rows: rows of ``matched`` of one judge and measure.
@@ -37,11 +38,18 @@ def fewest_features(rows: pd.DataFrame, factor: float) -> pd.Series | None:
     sparse, dense = rows[rows["kind"] == "features"], best_of_kind(rows, "dense")
     if rows["validation_kl"].notna().any():
         limit = np.nan if dense is None else factor * dense["validation_kl"]
+        if _misses_on_validation(dense):
+            limit = np.inf
         within = sparse[(sparse["validation_kl"] <= limit) & sparse["kl_ratio"].notna()]
     else:
         within = sparse[sparse["kl_ratio"] <= factor]
     order = ["l0", "validation_kl", "kl"]
     return None if within.empty else within.sort_values(order, kind="stable").iloc[0]
+
+
+def _misses_on_validation(dense: pd.Series | None) -> bool:
+    """Return whether there is a reference, and it does not reach the effect there."""
+    return dense is not None and bool(pd.isna(dense["validation_kl"]))
 
 
 def cheapest_with_few(
@@ -148,20 +156,28 @@ def sparsity_sentence(rows: pd.DataFrame, factor: float) -> str | None:
     if sparse.empty:
         return None
     found = fewest_features(rows, factor)
-    on = " on validation prompts" if rows["validation_kl"].notna().any() else ""
+    on, where, missed = "", "", False
+    if rows["validation_kl"].notna().any():
+        on, missed = " on validation prompts", _misses_on_validation(best_of_kind(rows, "dense"))
+        where = ", where that direction does not get there" if missed else ""
     if found is None:
         near = sparse.sort_values("kl_ratio", kind="stable").iloc[0]
+        lacking = (
+            "reaches it on the reported and on the validation prompts, and neither does the best "
+            "dense direction"
+            if missed
+            else f"comes within {factor:g} times the KL of the best dense direction{on}"
+        )
         text = (
-            f"For a change of {number(near['effect'])}, no method made of features comes within "
-            f"{factor:g} times the KL of the best dense direction{on}. The nearest on the reported "
-            f"prompts is {made_of(near)}, at {number(near['kl_ratio'])} times "
+            f"For a change of {number(near['effect'])}, no method made of features {lacking}. The "
+            f"nearest on the reported prompts is {made_of(near)}, at {number(near['kl_ratio'])} times "
             f"({interval(near, 'kl_ratio')}); as the nearest of several it is biased downwards."
         )
     else:
         near = found
         text = (
             f"{features_of(found)} {'comes' if round(found['l0'], 1) == 1 else 'come'} within "
-            f"{factor:g} times the KL of the best dense direction{on}, for a change of "
+            f"{factor:g} times the KL of the best dense direction{on}{where}, for a change of "
             f"{number(found['effect'])}: {called(found)}. On the reported prompts it costs "
             f"{number(found['kl_ratio'])} times as much ({interval(found, 'kl_ratio')}). "
             f"{_against(found, factor)}"

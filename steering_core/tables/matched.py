@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.config.task import Task
-from steering_core.tables.caveats import warnings_cell
+from steering_core.tables.caveats import INTERPOLATED, warnings_cell
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.effect_curves import (
     STRENGTH_KEY,
@@ -78,13 +78,19 @@ class AtEffect:
         measure: judge and measure.
         effect: the matched effect; None if no strength has one.
         curves: on the reported prompts.
-        choice: the same curves on the prompts that choose between them.
+        choice: the same curves on the prompts that choose between them; ``curves`` itself where the
+            validation prompts do not have the measure.
     """
 
     measure: Measure
     effect: float | None
     curves: list[Curve]
     choice: list[Curve]
+
+    @property
+    def validated(self) -> bool:
+        """Whether validation prompts set the effect and choose, and not the reported ones."""
+        return self.choice is not self.curves
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Comparison:
         points: of the reported prompts.
         about: of :func:`with_curves`.
         groups: by judge and measure; the first judge's rate comes first.
-        validated: whether validation prompts set the effect and choose.
+        validated: whether there are validation prompts.
     """
 
     matching: Matching
@@ -205,16 +211,19 @@ def matched_table(compared: Comparison, experiment: str) -> tuple[pd.DataFrame, 
         compared: of :func:`compare`.
         experiment: name of the experiment.
     """
-    warnings = []
-    if not compared.validated:
-        warnings.append(
-            "there are no validation prompts (n_validation_prompts), so the best curve of each "
-            "kind is chosen on the reported prompts, which favours it"
-        )
     rows: list[dict[str, Any]] = []
     for group in compared.groups:
+        warnings = []
+        if not group.validated:
+            why = "there are no validation prompts (n_validation_prompts)"
+            if compared.validated:
+                why = "the validation prompts do not have this measure"
+            warnings.append(
+                f"{why}, so the best curve of each kind is chosen on the reported prompts, which "
+                "favours it"
+            )
         for row in _rows(compared, group, warnings):
-            if not compared.validated:
+            if not group.validated:
                 row["validation_kl"] = np.nan
             rows.append(compared.shared_cells(group, experiment) | row)
     names = column_names("matched")
@@ -280,8 +289,5 @@ def warnings_of(about: pd.DataFrame, curve: Curve) -> list[str]:
         )
     place = curve.place
     if place is not None and place.reached[0] and place.after[0] == 1 and place.share[0] < 1:
-        said.append(
-            "the effect is reached below the weakest strength that was run, so the costs are "
-            "interpolated from the unsteered point"
-        )
+        said.append(INTERPOLATED)
     return said

@@ -66,6 +66,17 @@ def test_the_reference_is_chosen_on_validation_prompts():
     assert without["validation_kl"].isna().all()
 
 
+def test_a_measure_that_validation_prompts_lack_is_chosen_on_the_reported_ones_and_says_so():
+    found = measured()
+    found.texts["score"] = 0.3 + 0.4 * found.texts["judged"]  # graded here, all or nothing there
+    table = compared(found)[0].set_index("measure")
+    assert table.loc["rate", "validation_kl"].notna().any()
+    assert table.loc["rate", "warnings"].isna().any()
+    assert table.loc["score", "validation_kl"].isna().all()
+    assert table.loc["score", "warnings"].str.contains("do not have this measure").all()
+    assert (table.loc["score", "status"] == "reached").any()
+
+
 def test_a_strength_that_lacks_a_text_is_on_no_curve():
     found = measured()
     lost = (found.texts["method"] == "topk_features") & (found.texts["strength_index"] == 1)

@@ -107,6 +107,19 @@ def test_what_chance_brings_near_on_reported_prompts_alone_is_not_near(tables):
     assert text.endswith("That is more than 1.5 times, beyond noise.")
 
 
+def test_a_reference_that_misses_the_effect_on_validation_prompts_is_no_limit_there(tables):
+    matched = tables[0].copy()
+    matched.loc[matched["method"] == "caa_mean_diff", "validation_kl"] = np.nan
+    assert fewest_features(matched, 1.5)["method"] == "topk_features"
+    text = said(verdict(Tables(pareto(), matched), summary(*tables)), "sparsity")
+    where = "on validation prompts, where that direction does not get there, for a change of 0.2: "
+    assert where + "topk_features. On the reported prompts it costs 2 times as much" in text
+    matched.loc[matched["kind"] == "features", "validation_kl"] = np.nan
+    assert matched["validation_kl"].notna().any() and fewest_features(matched, 1.5) is None
+    text = said(verdict(Tables(pareto(), matched), summary(*tables)), "sparsity")
+    assert "reported and on the validation prompts, and neither does the best dense" in text
+
+
 def published(matched: pd.DataFrame, **changed) -> pd.DataFrame:
     """The table with the published program, which costs more and uses more features."""
     own = matched[matched["method"] == "topk_features"].iloc[[0]]
