@@ -170,8 +170,9 @@ def sparsity_sentence(rows: pd.DataFrame, factor: float) -> str | None:
         )
         text = (
             f"For a change of {number(near['effect'])}, no method made of features {lacking}. The "
-            f"nearest on the reported prompts is {made_of(near)}, at {number(near['kl_ratio'])} times "
-            f"({interval(near, 'kl_ratio')}); as the nearest of several it is biased downwards."
+            f"nearest on the reported prompts is {made_of(near)}, at "
+            f"{number(near['kl_ratio'])} times ({interval(near, 'kl_ratio')}); as the nearest of "
+            "several it is biased downwards."
         )
     else:
         near = found

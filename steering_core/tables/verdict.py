@@ -4,7 +4,7 @@ Each sentence is made from cells of the tables by a rule, and left out if a cell
 empty. A difference is called one only if its interval says so.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.config.methods import BASELINE, PUBLISHED_PROGRAMS
-from steering_core.tables.caveats import warnings_in
+from steering_core.tables.caveats import INTERPOLATED, warnings_in
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.effect_curves import curve_names
 from steering_core.tables.evidence import (
@@ -48,6 +48,8 @@ from steering_core.tables.words import (
 
 _SPARSE = "the sparse method is cheaper, beyond noise"
 _DENSE = "the dense direction is cheaper, beyond noise"
+#: What a call rests on where a curve has no strength as weak as the effect.
+_IF_STRAIGHT = "if the effect is proportional to √KL below the weakest strength that was run"
 
 
 def summary_table(
@@ -157,7 +159,7 @@ def headline(compared: _Compared) -> str:
     ratio = f"{number(sparse['kl_ratio'])} times as much ({interval(sparse, 'kl_ratio')})"
     return (
         f"{moved}, {costs}; the best sparse method, {made_of(sparse)}, "
-        f"costs {number(sparse['kl'])}, {ratio}: {_call(sparse)}."
+        f"costs {number(sparse['kl'])}, {ratio}: {_conclusion(dense, sparse)}."
     )
 
 
@@ -168,7 +170,23 @@ def _call(row: pd.Series) -> str:
         return _SPARSE
     if pd.notna(low) and low > 1:
         return _DENSE
-    return "this run cannot tell the two apart"
+    return _UNDECIDED
+
+
+def _conclusion(dense: pd.Series, sparse: pd.Series) -> str:
+    """Return the call, and what it rests on if a curve is read off below its first strength.
+
+    An effect that saturates makes such a curve too dear, the more so the stronger its first
+    strength. The resampling knows nothing of this.
+    """
+    call = _call(sparse)
+    if call == _UNDECIDED or not any(map(_is_interpolated, (dense, sparse))):
+        return call
+    return f"{call}, {_IF_STRAIGHT}"
+
+
+def _is_interpolated(row: pd.Series | None) -> bool:
+    return row is not None and INTERPOLATED in warnings_in(row["warnings"])
 
 
 def _cheapest(compared: _Compared) -> str | None:
@@ -187,7 +205,14 @@ def _cheapest(compared: _Compared) -> str | None:
     low = there["kl_ratio_ci_low"]
     if low.notna().any():
         dearer = there[low > 1]
-        text += f" {len(dearer)} of them cost more than the best dense direction, beyond noise."
+        compared_with = [compared.dense, *(row for _, row in dearer.iterrows())]
+        straight = ""
+        if len(dearer) and any(map(_is_interpolated, compared_with)):
+            straight = f", {_IF_STRAIGHT}"
+        text += (
+            f" {len(dearer)} of them cost more than the best dense direction, beyond noise"
+            f"{straight}."
+        )
     return text
 
 
@@ -201,7 +226,7 @@ def _selected(summary: pd.DataFrame, compared: _Compared) -> list[str]:
     steered = summary[(summary["method"] != BASELINE) & summary["effect"].notna()]
     if steered.empty:
         return []
-    beyond = steered[steered["effect_low"] > 0]
+    beyond = steered[(steered["effect_low"] > 0) | (steered["effect_high"] < 0)]
     found = [
         f"At the selected strengths, {len(beyond)} of {len(steered)} methods change the share of "
         "texts in the target class beyond noise."
@@ -238,11 +263,13 @@ def _by_judge(compared: _Compared) -> str | None:
     return (
         f"By {compared.by}, at a change of {number(compared.first['effect'])}: "
         f"{made_of(sparse)} costs {number(sparse['kl_ratio'])} times the KL of {name_of(dense)} "
-        f"({interval(sparse, 'kl_ratio')}): {_call(sparse)}."
+        f"({interval(sparse, 'kl_ratio')}): {_conclusion(dense, sparse)}."
     )
 
 
-def _distrust(pareto: pd.DataFrame, compared: _Compared, few: pd.Series | None) -> list[str]:
+def _distrust(
+    pareto: pd.DataFrame, compared: _Compared, quoted: Sequence[pd.Series | None]
+) -> list[str]:
     """Return what to know before quoting: warnings of every row and of the rows quoted."""
     every: list[str] = []
     for cell in pareto["warnings"]:
@@ -251,14 +278,16 @@ def _distrust(pareto: pd.DataFrame, compared: _Compared, few: pd.Series | None) 
         text for text in every if all(text in warnings_in(cell) for cell in pareto["warnings"])
     ]
     found = list(shared)
-    for row in (compared.dense, compared.sparse, few):
+    about: dict[str, list[str]] = {}
+    for row in quoted:
         if row is not None:
-            found += [f"{name_of(row)}: {text}" for text in warnings_in(row["warnings"])]
+            for text in warnings_in(row["warnings"]):
+                about.setdefault(text, []).append(name_of(row))
             own = pareto[(pareto["method"] == row["method"]) & is_true(pareto["selected"])]
-            for cell in own["warnings"]:
-                found += [
-                    f"{row['method']}: {text}" for text in warnings_in(cell) if text not in shared
-                ]
+            for text in (text for cell in own["warnings"] for text in warnings_in(cell)):
+                if text not in shared:
+                    about.setdefault(text, []).append(str(row["method"]))
+    found += [f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in about.items()]
     random = compared.rows[compared.rows["kind"] == "random"]
     for _, row in random[random["status"] == "reached"].iterrows():
         found.append(
@@ -326,7 +355,7 @@ def verdict(
         *(("power", text) for text in _of(tables.differences, power)),
         ("setting", _setting(first, main)),
     ]
-    fewest = fewest_features(main.rows, factor)
+    fewest, published = fewest_features(main.rows, factor), as_published(main.rows)
     return _plain(
         {
             **about,
@@ -335,14 +364,14 @@ def verdict(
             "distrust": [
                 *_of(tables.differences, disagreements),
                 *_opposite(groups),
-                *_distrust(pareto, main, few),
+                *_distrust(pareto, main, [main.dense, main.sparse, few, fewest, published]),
                 *_of(tables.price, price_warnings),
             ],
             "matched": {name: main.first[name] for name in _MATCHED},
             "reference": _facts(main.dense),
             "sparse": _facts(main.sparse),
             "few": None if few is None else {**_facts(few), "features": features},
-            "published": _facts(as_published(main.rows)),
+            "published": _facts(published),
             "fewest": None if fewest is None else {**_facts(fewest), "factor": factor},
             "power": None
             if tables.differences is None

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matched_texts import METHODS, N, compared, measured, pareto, summary
 
+from steering_core.tables.caveats import INTERPOLATED
 from steering_core.tables.few_features import fewest_features
 from steering_core.tables.verdict import Tables, spoken, verdict
 
@@ -60,6 +61,33 @@ def test_the_interval_decides_the_wording(tables, low, high, words):
     own = matched["method"] == "topk_features"
     matched.loc[own, ["kl_ratio_ci_low", "kl_ratio_ci_high"]] = [low, high]
     assert words in verdict(Tables(pareto(), matched), summary(*tables))["headline"]
+
+
+def test_a_call_below_the_first_strength_says_what_it_rests_on(tables):
+    """A saturating effect makes a chord from the unsteered point too dear; no resample shows it."""
+    matched = tables[0].copy()
+    straight = "if the effect is proportional to √KL below the weakest strength that was run"
+    found = verdict(Tables(pareto(), matched), summary(*tables))
+    assert straight not in " ".join(spoken(found))
+    matched.loc[matched["method"] == "caa_mean_diff", "warnings"] = INTERPOLATED
+    found = verdict(Tables(pareto(), matched), summary(*tables))
+    call = f"the dense direction is cheaper, beyond noise, {straight}."
+    assert found["headline"].endswith(call)
+    assert f"cost more than the best dense direction, beyond noise, {straight}." in said(
+        found, "cheapest"
+    )
+    own = matched["method"] == "topk_features"
+    matched.loc[own, ["kl_ratio_ci_low", "kl_ratio_ci_high"]] = [0.5, 3.0]
+    found = verdict(Tables(pareto(), matched), summary(*tables))
+    assert found["headline"].endswith("this run cannot tell the two apart.")
+
+
+def test_warnings_of_every_row_that_is_quoted_are_given_once(tables):
+    matched = published(tables[0])
+    matched["warnings"] = INTERPOLATED
+    found = verdict(Tables(pareto(), matched), summary(*tables), factor=2.5)["distrust"]
+    names = "caa_mean_diff, topk_features, qp_optimal with λ = 1"
+    assert [text for text in found if INTERPOLATED in text] == [f"{names}: {INTERPOLATED}"]
 
 
 def test_a_count_of_features_is_said_once(tables):
