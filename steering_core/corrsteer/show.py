@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from steering_core.corrsteer.report import warnings_of
+from steering_core.statistics.paired import LEVEL
 
 _SHOWN = {
     "method": "method",
@@ -67,9 +68,9 @@ def _verdict(row: pd.Series) -> str:
             f"no effect of CorrSteer-S can be claimed: {row['warnings']}. "
             f"Its success rate differs by {change}"
         )
-    if row["change_low"] > 0:
-        return f"CorrSteer-S raises the success rate: {change}"
-    word = "lowers" if row["change_high"] < 0 else "does not change"
+    if row["mcnemar_p"] >= LEVEL or row["change_low"] <= 0 <= row["change_high"]:
+        return f"CorrSteer-S is not shown to change the success rate: {change}"
+    word = "raises" if row["change_low"] > 0 else "lowers"
     return f"CorrSteer-S {word} the success rate: {change}"
 
 

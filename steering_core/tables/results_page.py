@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from steering_core.config.methods import BASELINE
 from steering_core.errors import StorageError
+from steering_core.statistics.paired import LEVEL
 from steering_core.storage.files import read_json, write_text
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.stages import stage_costs
@@ -276,13 +277,16 @@ def _elsewhere(table: pd.DataFrame, guards: pd.DataFrame) -> dict[str, Any] | No
     measured = list(dict.fromkeys(zip(table["probe"], table["measure"], strict=True)))
     named = [f"{measure} ({probe})" for probe, measure in measured]
     strengths = table.drop_duplicates("method").set_index("method")["strength"]
+    # The method that lost the fewest texts or questions has the counts for all.
+    most = table.loc[table.groupby(["probe", "measure"], sort=False)["n"].idxmax()]
+    counts = most.set_index(["probe", "measure"])["n"]
     rows, guarded, sentences = [], [], []
     for name, own in table.groupby("method", sort=False):
         cells = own.set_index(["probe", "measure"])
         first = own.iloc[0]
         at = _strength(first["strength"])
         start = [f"`{name}`", at, _change(first, "effect", "")]
-        rows.append([*start, *(_change(cells.loc[key], "change", "", ".3f") for key in measured)])
+        rows.append([*start, *(_changed(cells.loc[key], counts[key]) for key in measured)])
         if pd.isna(twin := first["unguarded_method"]):
             continue
         if twin in strengths and (without := _strength(strengths[twin])) != at:
@@ -293,16 +297,21 @@ def _elsewhere(table: pd.DataFrame, guards: pd.DataFrame) -> dict[str, Any] | No
         shown = [_change(*change) if change else "" for change in changes.values()]
         guarded.append([f"`{name}`", f"`{twin}`", price["bound"], at, *shown])
         sentences.append(_moved_by_guards(str(name), str(twin), changes))
-    unsteered = table.drop_duplicates(["probe", "measure"])
     return {
         "header": named,
-        "unsteered": [_number(value) for value in unsteered["unsteered"]],
-        "counts": [f"{count:g}" for count in unsteered["n"]],
+        "unsteered": [_number(value) for value in most["unsteered"]],
+        "counts": [f"{count:g}" for count in most["n"]],
         "rows": rows,
         "guards": guarded,
         "guard_header": [*_GUARD_CHANGES, *named],
         "guard_sentences": sentences,
     }
+
+
+def _changed(row: pd.Series, count: int) -> str:
+    """Return a change elsewhere, with its number of texts or questions if some are missing."""
+    text = _change(row, "change", "", ".3f")
+    return f"{text} (of {row['n']:g})" if text and row["n"] < count else text
 
 
 def _strength(label: Any) -> str:
@@ -391,7 +400,8 @@ def _run(name: str, table: pd.DataFrame) -> dict[str, Any]:
         for _, row in table.iterrows()
     }
     doubtful = table["method"].map(warned).astype(bool)
-    rises, falls = table["change_low"] > 0, table["change_high"] < 0
+    sure = ~(table["mcnemar_p"].astype(float) >= LEVEL)  # empty over several seeds
+    rises, falls = (table["change_low"] > 0) & sure, (table["change_high"] < 0) & sure
     better, worse, uncounted = (
         table.loc[which, "method"]
         for which in (rises & ~doubtful, falls & ~doubtful, (rises | falls) & doubtful)
@@ -483,12 +493,20 @@ def _total(name: str, spent: pd.DataFrame) -> list[str]:
 
 # ------------------------------------------------------------------------------------ cells
 def _interval(value: Any, low: Any, high: Any) -> str:
-    """Return ``0.50 [0.40, 0.60]``; an empty text for a missing value."""
+    """Return ``0.50 [0.40, 0.60]``; an empty text for a missing value.
+
+    One missing end is open: more than 2.5 % of the resamples have no value there. Without both
+    there is no interval.
+    """
     if pd.isna(value):
         return ""
-    ends = [_number(low), _number(high)]
-    open_ended = low is None or high is None or pd.isna(low) or pd.isna(high)
-    return _number(value) if open_ended else f"{_number(value)} [{', '.join(ends)}]"
+    missing = [end is None or pd.isna(end) for end in (low, high)]
+    if all(missing):
+        return _number(value)
+    ends = [
+        "open" if gone else _number(end) for gone, end in zip(missing, (low, high), strict=True)
+    ]
+    return f"{_number(value)} [{', '.join(ends)}]"
 
 
 def _number(value: Any, form: str = ".3g") -> str:

@@ -133,6 +133,38 @@ def test_costs_at_the_same_effect(folder, tmp_path):
     assert cheap < text.index("| `caa` |  | dense | 0.1 [0.05, 0.2] |  |  | 9.0 |")
 
 
+def test_an_interval_without_an_end_is_not_left_out(folder, tmp_path):
+    pareto().to_csv(folder / "pareto.csv", index=False)
+    row = {
+        **{"judge": "first", "measure": "rate", "effect": 0.2, "unsteered": 0.4, "kind": "dense"},
+        **{"method": "caa", "curve": "caa", "status": "reached", "kl": 0.1, "kl_ci_low": 0.05},
+        **{"kl_ci_high": None, "kl_ratio": 2.0, "kl_ratio_ci_low": 1.5, "kl_ratio_ci_high": None},
+        **{"l0": None, "perplexity": 9.0},
+    }
+    pd.DataFrame([row]).to_csv(folder / "matched.csv", index=False)
+    write_page(tmp_path / "results.md", [folder])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "| `caa` |  | dense | 0.1 [0.05, open] | 2 [1.5, open] |  | 9.0 |" in text
+    assert "An end of an interval is open if" in text and "one comparison at\na time" in text
+
+
+def test_a_change_over_fewer_texts_than_others_says_how_many(folder, tmp_path):
+    pareto().to_csv(folder / "pareto.csv", index=False)
+    row = {
+        **{"method": "caa", "strength": "alpha=1", "effect": 0.3, "effect_low": 0.2},
+        **{"effect_high": 0.4, "probe": "mmlu", "measure": "accuracy", "n": 12, "unsteered": 0.25},
+        **{"change": 0.12, "change_low": 0.1, "change_high": 0.14, "unguarded_method": None},
+        **dict.fromkeys(["guard_change", "guard_change_low", "guard_change_high"]),
+    }
+    whole = {"method": "qp_optimal", "n": 50, "unsteered": 0.5}
+    pd.DataFrame([row, row | whole]).to_csv(folder / "elsewhere.csv", index=False)
+    write_page(tmp_path / "results.md", [folder])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "| texts or questions | | | 50 |\n| value without steering | | | 0.5 |" in text
+    assert text.count("+0.120 [+0.100, +0.140]") == 2
+    assert text.count("+0.120 [+0.100, +0.140] (of 12) |") == 1
+
+
 def test_costs_elsewhere_and_what_guards_save(folder, tmp_path):
     pareto().to_csv(folder / "pareto.csv", index=False)
     row = {
@@ -221,6 +253,16 @@ def test_a_change_with_a_warning_is_not_claimed(folder, tmp_path):
     assert "No method changes it beyond noise." in text and "rises beyond noise" not in text
     assert "Changes with a warning in the table do not count: `corrsteer_s`." in text
     assert "| ok: 40 x noted; all say A |" in text
+
+
+@pytest.mark.parametrize(("p", "claimed"), [(0.125, False), (0.03, True), (None, True)])
+def test_a_change_is_claimed_only_if_the_exact_test_agrees(folder, tmp_path, p, claimed):
+    """Four changes of one sign leave 0 out of a bootstrap interval, and have p = 0.125."""
+    corrsteer(None).assign(mcnemar_p=p).to_csv(folder / "corrsteer.csv", index=False)
+    write_page(tmp_path / "results.md", [folder])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert ("It rises beyond noise under `corrsteer_s`." in text) == claimed
+    assert ("No method changes it beyond noise." in text) != claimed
 
 
 def test_saes(folder, tmp_path):
