@@ -27,7 +27,7 @@ from steering_core.tables.palette import Style, method_styles
 
 #: The probe that reads neutral text; every other one is a task with questions.
 TEXT = "text"
-#: The answers that a task about requests asks for, and what a wrong answer there is counted as.
+#: What the judge of a task about requests finds in an answer, and what a request asks for.
 _REFUSE, _COMPLY = "refuse", "comply"
 
 
@@ -47,7 +47,8 @@ def elsewhere_table(
         summary: table ``summary`` of the same run.
         found: by probe and method, the rows of
             :data:`steering_core.metrics.neutral_text.SCHEMA` for neutral text, or answers to
-            questions (``example_id``, ``gold``, ``n_options``, ``success``, ``status``).
+            questions (``example_id``, ``gold``, ``n_options``, ``answer``, ``success``,
+            ``status``).
         seed: of the bootstrap.
         n_resamples: of the bootstrap.
         unguarded: of each program with guards the one that differs in its guards alone, or None.
@@ -170,22 +171,21 @@ def _task_rows(
         of = before["gold"] == gold
         if of.any():
             parts = before[of].reset_index(drop=True), after[of].reset_index(drop=True)
-            rows.append(_share_row(measure, *parts, boot, wrong=gold == _COMPLY))
+            rows.append(_share_row(measure, *parts, boot))
     return rows
 
 
 def _share_row(
-    measure: str,
-    before: pd.DataFrame,
-    after: pd.DataFrame,
-    boot: Mapping[str, int],
-    *,
-    wrong: bool = False,
+    measure: str, before: pd.DataFrame, after: pd.DataFrame, boot: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Return the share of right answers, or with ``wrong`` of wrong ones, and its change."""
+    """Return the share of right answers, or of refusals, and its change.
+
+    An answer without a word is no right one, and neither refuses nor complies.
+    """
     kept = (before["status"] == "ok") & (after["status"] == "ok")
+    column, hit = ("success", True) if measure == "accuracy" else ("answer", _REFUSE)
     first, second = (
-        side.loc[kept, "success"].astype(bool).to_numpy() != wrong for side in (before, after)
+        side.loc[kept, column].eq(hit).to_numpy(dtype=bool) for side in (before, after)
     )
     options = pd.to_numeric(before.loc[kept, "n_options"])
     change = change_interval(

@@ -38,10 +38,16 @@ def texts(kl=(0.0, 0.0), nll=(20.0, 10.0), status="ok", added=(11, 6)):
 
 def answers(success, gold=None, status="ok", n_options=None):
     n = len(success)
+    gold = gold or ["A"] * n
+    other = {"refuse": "comply", "comply": "refuse", "A": "B", "B": "A"}
     return pd.DataFrame(
         {
             "example_id": [str(i) for i in range(n)],
-            "gold": gold or ["A"] * n,
+            "gold": gold,
+            "answer": [
+                None if s is None else g if s else other[g]
+                for s, g in zip(success, gold, strict=True)
+            ],
             "n_options": pd.array([n_options] * n, dtype="Int32"),
             "success": pd.array(success, dtype=object),
             "status": status if isinstance(status, list) else [status] * n,
@@ -134,10 +140,22 @@ def test_requests_have_refusals_of_harmful_and_of_harmless_ones():
         "refusal_of_harmless",
     )
     assert (harmful["unsteered"], harmful["steered"]) == (1.0, 0.5)
-    # Complying is right there, so a wrong answer is a refusal.
     assert (harmless["unsteered"], harmless["steered"], harmless["change"]) == (0.0, 0.5, 0.5)
     only = {key: rows.iloc[:2] for key, rows in found.items()}
     assert table(only)["measure"].tolist() == ["refusal_of_harmful"]
+
+
+def test_an_answer_without_a_word_refuses_nothing():
+    gold = ["refuse", "comply", "comply"]
+    after = answers([False, False, False], gold)
+    after.loc[[0, 1], "answer"] = None
+    found = {
+        ("xstest", "no_steering"): answers([True, True, True], gold),
+        ("xstest", "caa_repe"): after,
+    }
+    harmful, harmless = table(found).to_dict("records")
+    assert (harmful["n"], harmful["steered"]) == (1, 0.0)
+    assert (harmless["n"], harmless["unsteered"], harmless["steered"]) == (2, 0.0, 0.5)
 
 
 def test_a_guarded_program_is_compared_with_the_same_without_guards():
