@@ -27,8 +27,9 @@ from steering_core.tables.columns import column_names, validate_table
 
 #: The columns that name a strength of a method.
 STRENGTH_KEY = ["method", "strength_index"]
-#: Scores that a judge without grades gives: in one class, in the other, in neither.
-_UNGRADED = (0.0, 0.5, 1.0)
+#: A judge without grades scores 0, 0.5 or 1: in one class, in neither, in the other.
+_STEP = 0.5
+_ROUNDING = 1e-6
 #: What a curve costs besides KL.
 _COSTS = ("perplexity", "residual_norm", "l0")
 
@@ -65,7 +66,9 @@ class Points:
     unsteered: dict[Measure, float]
 
 
-def text_measures(texts: pd.DataFrame, judge: str, target_class: int) -> dict[Measure, pd.Series]:
+def text_measures(
+    texts: pd.DataFrame, judge: str, target_class: int, draws: int = 1
+) -> dict[Measure, pd.Series]:
     """Return what the judges say of each text, larger for the target class.
 
     Args:
@@ -73,19 +76,29 @@ def text_measures(texts: pd.DataFrame, judge: str, target_class: int) -> dict[Me
             each further one.
         judge: name of the first judge.
         target_class: the scores are for class 1, so they are turned round for class 0.
+        draws: number of texts that each row is the mean of.
 
     Returns:
-        A column by (judge, measure). A score counts as a measure if it has other values than 0,
-        0.5 and 1.
+        A column by (judge, measure). A score counts as a measure if it has other values than means
+        of 0, 0.5 and 1.
     """
     further = [name.removeprefix("judged_") for name in texts.columns if name.startswith("judged_")]
     found: dict[Measure, pd.Series] = {}
     for name, suffix in [(judge, ""), *((name, f"_{name}") for name in further)]:
         found[name, "rate"] = texts[f"judged{suffix}"]
         score = texts.get(f"score{suffix}")
-        if score is not None and not score.dropna().isin(_UNGRADED).all():
+        if score is not None and _is_graded(score, draws):
             found[name, "score"] = score if target_class == 1 else 1 - score
     return found
+
+
+def _is_graded(score: pd.Series, draws: int) -> bool:
+    values = score.dropna().to_numpy(dtype=float)
+    graded = np.ones(len(values), dtype=bool)
+    for scored in range(1, draws + 1):  # a text without a word has no score
+        steps = values * (scored / _STEP)
+        graded &= np.abs(steps - np.round(steps)) > _ROUNDING
+    return bool(graded.any())
 
 
 def measure_points(

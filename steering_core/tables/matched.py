@@ -142,7 +142,7 @@ def compare(measured: Measured, matching: Matching, *, draws: int = 1) -> Compar
     points = measure_points(
         measured.texts,
         prompts,
-        text_measures(measured.texts, judge, target_class),
+        text_measures(measured.texts, judge, target_class, draws),
         seed=matching.seed,
         n_resamples=matching.n_resamples,
     )
@@ -150,7 +150,7 @@ def compare(measured: Measured, matching: Matching, *, draws: int = 1) -> Compar
     about = about.assign(n_texts=draws * about["n_texts"])
     choosing, texts = points, measured.validation_texts
     if texts is not None:
-        choosing = measure_points(texts, None, text_measures(texts, judge, target_class))
+        choosing = measure_points(texts, None, text_measures(texts, judge, target_class, draws))
     groups = []
     for number, measure in enumerate(points.effects):
         level = matching.effect if number == 0 else None

@@ -109,6 +109,9 @@ def test_scores_of_further_judges_are_measures_turned_to_the_target():
     found = text_measures(frame, "lexicon", 0)
     assert list(found) == [("lexicon", "rate"), ("vader", "rate"), ("vader", "score")]
     assert found["vader", "score"].tolist() == pytest.approx([0.3, 0.8])
+    means = pd.DataFrame({"judged": [0.25, 0.75, 0.5], "score": [0.25, 0.875, 2 / 3]})
+    assert list(text_measures(means, "lexicon", 1, draws=4)) == [("lexicon", "rate")]
+    assert ("lexicon", "score") in text_measures(means, "lexicon", 1)
 
 
 def test_there_is_one_best_dense_direction(tables):
