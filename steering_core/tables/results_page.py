@@ -429,6 +429,7 @@ def _run(name: str, table: pd.DataFrame) -> dict[str, Any]:
             _interval(row["change"], row["change_low"], row["change_high"]),
             _interval(row["ser"], row["ser_low"], row["ser_high"]),
             _number(row["mcnemar_p"], ".2g"),
+            _number(row.get("norm_mean")),
             _cell(_status(row, warned[row["method"]])),
         ]
         for _, row in table.iterrows()

@@ -236,10 +236,13 @@ def test_another_page_says_what_made_it(folder, tmp_path):
     [(None, "It rises beyond noise under `corrsteer_s`."), ("all say A", "This is no baseline")],
 )
 def test_a_run_of_corrsteer(folder, tmp_path, warnings, found):
-    corrsteer(warnings).to_csv(folder / "corrsteer.csv", index=False)
+    corrsteer(warnings).assign(norm_mean=[None, 45.6, None]).to_csv(
+        folder / "corrsteer.csv", index=False
+    )
     write_page(tmp_path / "results.md", [folder])
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert found in text and "undefined: no layer helped" in text
+    assert "| norm | status |" in text and "|  | 45.6 | ok |" in text
     assert "- e: `corrsteer_p` has no result: no layer helped." in text
     assert ("the baseline is refused: all say A." in text) == (warnings is not None)
 
