@@ -13,6 +13,7 @@ from steering_core.tables.words import (
     called,
     features_of,
     frontier_verdict,
+    if_straight,
     interval,
     is_reached,
     made_of,
@@ -98,7 +99,7 @@ def few_sentence(
     if is_reached(few):
         text += (
             f"costs {number(few['kl'])} nats per token, {number(few['kl_ratio'])} times as much as "
-            f"{name_of(dense)} ({interval(few, 'kl_ratio')}). {_against(few, factor)}"
+            f"{name_of(dense)} ({interval(few, 'kl_ratio')}). {_against(few, dense, factor)}"
         )
     else:
         text += "does not reach the effect."
@@ -136,17 +137,18 @@ def few_frontier(pareto: pd.DataFrame, few: pd.Series, features: int) -> str | N
     return f"Among the strengths with at most {features} features, {said}"
 
 
-def _against(row: pd.Series, factor: float) -> str:
+def _against(row: pd.Series, dense: pd.Series | None, factor: float) -> str:
     """Say on which side of ``factor`` a ratio of costs is, and whether that is sure."""
+    straight = if_straight(row, dense)
     high, low = row["kl_ratio_ci_high"], row["kl_ratio_ci_low"]
     if row["kl_ratio"] > factor:
         sure = pd.notna(low) and low > factor
         return f"That is more than {factor:g} times" + (
-            ", beyond noise." if sure else "; the interval does not rule out less."
+            f", beyond noise{straight}." if sure else "; the interval does not rule out less."
         )
     sure = pd.notna(high) and high <= factor
     return f"That is at most {factor:g} times" + (
-        ", beyond noise." if sure else "; the interval does not rule out more."
+        f", beyond noise{straight}." if sure else "; the interval does not rule out more."
     )
 
 
@@ -181,7 +183,7 @@ def sparsity_sentence(rows: pd.DataFrame, factor: float) -> str | None:
             f"{factor:g} times the KL of the best dense direction{on}{where}, for a change of "
             f"{number(found['effect'])}: {called(found)}. On the reported prompts it costs "
             f"{number(found['kl_ratio'])} times as much ({interval(found, 'kl_ratio')}). "
-            f"{_against(found, factor)}"
+            f"{_against(found, best_of_kind(rows, 'dense'), factor)}"
         )
     least = sparse.sort_values(["l0", "validation_kl", "kl"], kind="stable").iloc[0]
     if (least["method"], least["curve"]) != (near["method"], near["curve"]):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.config.methods import BASELINE, PUBLISHED_PROGRAMS
-from steering_core.tables.caveats import INTERPOLATED, warnings_in
+from steering_core.tables.caveats import warnings_in
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.effect_curves import curve_names
 from steering_core.tables.evidence import (
@@ -36,6 +36,7 @@ from steering_core.tables.words import (
     best_of_kind,
     frontier_verdict,
     headline_rows,
+    if_straight,
     interval,
     is_reached,
     is_true,
@@ -48,8 +49,8 @@ from steering_core.tables.words import (
 
 _SPARSE = "the sparse method is cheaper, beyond noise"
 _DENSE = "the dense direction is cheaper, beyond noise"
-#: What a call rests on where a curve has no strength as weak as the effect.
-_IF_STRAIGHT = "if the effect is proportional to √KL below the weakest strength that was run"
+_UNDECIDED = "this run cannot tell the two apart"
+_UNDECIDED = "this run cannot tell the two apart"
 
 
 def summary_table(
@@ -174,19 +175,9 @@ def _call(row: pd.Series) -> str:
 
 
 def _conclusion(dense: pd.Series, sparse: pd.Series) -> str:
-    """Return the call, and what it rests on if a curve is read off below its first strength.
-
-    An effect that saturates makes such a curve too dear, the more so the stronger its first
-    strength. The resampling knows nothing of this.
-    """
+    """Return the call, and what it rests on if a curve is read off below its first strength."""
     call = _call(sparse)
-    if call == _UNDECIDED or not any(map(_is_interpolated, (dense, sparse))):
-        return call
-    return f"{call}, {_IF_STRAIGHT}"
-
-
-def _is_interpolated(row: pd.Series | None) -> bool:
-    return row is not None and INTERPOLATED in warnings_in(row["warnings"])
+    return call if call == _UNDECIDED else f"{call}{if_straight(dense, sparse)}"
 
 
 def _cheapest(compared: _Compared) -> str | None:
@@ -205,10 +196,9 @@ def _cheapest(compared: _Compared) -> str | None:
     low = there["kl_ratio_ci_low"]
     if low.notna().any():
         dearer = there[low > 1]
-        compared_with = [compared.dense, *(row for _, row in dearer.iterrows())]
         straight = ""
-        if len(dearer) and any(map(_is_interpolated, compared_with)):
-            straight = f", {_IF_STRAIGHT}"
+        if len(dearer):
+            straight = if_straight(compared.dense, *(row for _, row in dearer.iterrows()))
         text += (
             f" {len(dearer)} of them cost more than the best dense direction, beyond noise"
             f"{straight}."

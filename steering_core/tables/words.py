@@ -7,6 +7,7 @@ whether a method is on the frontier.
 import pandas as pd
 
 from steering_core.config.methods import is_adaptive
+from steering_core.tables.caveats import INTERPOLATED, warnings_in
 
 
 def frontier_verdict(table: pd.DataFrame, method: str, strength_name: str | None = None) -> str:
@@ -184,3 +185,19 @@ def made_of(row: pd.Series) -> str:
 def is_reached(row: pd.Series | None) -> bool:
     """Return whether there is a row, and it reaches the effect."""
     return row is not None and row["status"] == "reached"
+
+
+def if_straight(*rows: pd.Series | None) -> str:
+    """Return what a comparison rests on if a curve of it is read off below its first strength.
+
+    An effect that saturates makes such a curve too dear, the more so the stronger its first
+    strength. No resampling knows of this. Empty if all curves have a strength as weak as the
+    effect.
+
+    Args:
+        rows: of the table ``matched``.
+    """
+    below = (row is not None and INTERPOLATED in warnings_in(row["warnings"]) for row in rows)
+    if not any(below):
+        return ""
+    return ", if the effect is proportional to √KL below the weakest strength that was run"
