@@ -314,7 +314,7 @@ def test_an_effect_on_empty_answers_is_flagged_and_claimed_by_no_sentence(report
     table.to_csv(path, index=False)
     verdict = summary(path).splitlines()[-1]
     assert verdict.startswith("no effect of CorrSteer-S can be claimed: of 85 unsteered answers 82")
-    for claim in ("raises", "lowers", "is not shown"):
+    for claim in ("raises", "lowers", "is not shown to change"):
         assert claim not in summary(path)
     assert "accuracy without steering 0.0118, by chance 0.25" in summary(path)
     assert "the unsteered answers are no baseline: of 85" in summary(path)
