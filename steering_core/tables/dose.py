@@ -97,6 +97,8 @@ def dose_table(
             continue
         own = own[own["example_id"].isin(base.index)].set_index("example_id")
         cells = _cells(own, base.loc[own.index], boot)
+        if point[0] == BASELINE:  # the change is against these very texts
+            cells |= {"effect_ci_low": 0.0, "effect_ci_high": 0.0}
         ratio, excess = cells["perplexity_ratio"], cells["repetition"] - cells["repetition_base"]
         rows.append(
             {

@@ -78,6 +78,8 @@ def test_the_dose_is_in_mean_residual_norms_and_a_text_before_the_prompt_has_non
     assert found["dose"].tolist() == [0.0, 0.5, 1.0, 2.0]
     assert found["kl"].tolist() == pytest.approx([0.0, 0.1, 0.5, 0.9])
     assert found["effect"].tolist() == [0.0, 0.0, 0.5, 0.5]
+    # No steering is compared with itself, which leaves no doubt.
+    assert found.loc[0, ["effect_ci_low", "effect_ci_high"]].tolist() == [0.0, 0.0]
 
 
 def test_prompts_that_moved_away_from_the_target_are_counted():
