@@ -14,6 +14,8 @@ rule corrsteer_planted_feature:
         "results/demo_praise/benchmarks/corrsteer_planted_feature.tsv"
     conda:
         "../envs/steering.yaml"
+    resources:
+        gpu=lambda wildcards: gpus_of(resolved(CORRSTEER["demo_praise"])["settings"]["device"]),
     params:
         model=lambda wildcards: resolved(CORRSTEER["demo_praise"])["model"],
         task=lambda wildcards: resolved(CORRSTEER["demo_praise"])["task"],

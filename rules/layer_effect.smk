@@ -37,6 +37,7 @@ rule try_layer:
             "batch_prompts",
             "batch_tokens",
             "draws",
+            "chat_template",
             "device",
         ),
         code=code("try_layer.py"),

@@ -12,6 +12,7 @@ with job(snakemake):
     from steering_core.metrics.layer_trial import Trial, try_layer
     from steering_core.models.resources import fetched_model
     from steering_core.models.site import site_at
+    from steering_core.models.tokens import uses_chat_template
     from steering_core.storage.files import read_json
     from steering_core.storage.parquet import write_parquet
 
@@ -27,6 +28,7 @@ with job(snakemake):
         centred=site.centred,
         seed=settings["seed"],
     )
+    lm = fetched_model(snakemake.params.model, resources, settings["device"])
     trial = Trial(
         settings["effect_direction"],
         tuple(settings["strengths"]),
@@ -38,15 +40,15 @@ with job(snakemake):
         settings["positions"],
         settings["batch_prompts"],
         settings["batch_tokens"],
+        uses_chat_template(settings["chat_template"], lm.tokenizer),
     )
-    device = settings["device"]
     trials = try_layer(
-        fetched_model(snakemake.params.model, resources, device),
+        lm,
         site,
         read_examples(files.prompts, ["validation_prompt"]),
         data,
         trial,
-        load_judge(task.classifier, device, resources["classifier"]),
+        load_judge(task.classifier, settings["device"], resources["classifier"]),
         task.target_class,
     )
     write_parquet(snakemake.output.trial, trials)

@@ -42,6 +42,7 @@ class Trial:
         positions: which prompt positions are steered besides every new token.
         batch_prompts: prompts in a batch of generation, each at every strength.
         batch_tokens: padded tokens in a forward pass.
+        chat_template: whether a prompt is the user's turn of the tokenizer's chat template.
     """
 
     method: str
@@ -52,6 +53,7 @@ class Trial:
     positions: Positions
     batch_prompts: int
     batch_tokens: int
+    chat_template: bool
 
 
 def try_layer(
@@ -102,6 +104,7 @@ def try_layer(
             max_tokens=trial.max_tokens,
             batch_size=trial.batch_prompts,
             draws=trial.draws,
+            chat_template=trial.chat_template,
         )
         cost = text_divergence(lm, texts, steered, batch_tokens=trial.batch_tokens)
         effect = judge_texts(texts, judge, target_class)

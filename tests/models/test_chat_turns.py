@@ -15,7 +15,11 @@ from steering_core.errors import ConfigError, DataError
 from steering_core.generation.sampling import Sampling
 from steering_core.generation.steered_method import SteeredMethod
 from steering_core.generation.table import generate_method
+from steering_core.methods.directions import FitData
+from steering_core.metrics import layer_trial
+from steering_core.metrics.judges import ClassJudge
 from steering_core.metrics.judging import EvaluationProbeJudge
+from steering_core.metrics.layer_trial import Trial, try_layer
 from steering_core.models.site import Site
 from steering_core.models.tokens import (
     around_the_turn,
@@ -158,6 +162,33 @@ def test_prompts_are_the_users_turn_and_tables_show_them_as_written(chat):
     made = generate_method(chat, prompts, Nothing(), Sampling(3, 1.0, 1.0, 0), **how)
     assert made["prompt"].tolist() == ["w1 w2"]
     assert list(made["prompt_tokens"][0]) == [BOS, EOS, 5, 6, *AFTER]
+
+
+def test_a_layer_is_tried_on_prompts_in_the_template(chat, monkeypatch):
+    made = []
+
+    def noted(*given, **how):
+        made.append(generate_method(*given, **how))
+        return made[-1]
+
+    monkeypatch.setattr(layer_trial, "generate_method", noted)
+    rng, none = np.random.default_rng(0), np.zeros((0, 32))
+    data = FitData(rng.normal(size=(6, 32)), np.arange(6) % 2, *[none] * 4, np.zeros(0))
+    trial = Trial("caa_mean_diff", (1.0,), Sampling(3, 1.0, 1.0, 0), 1, 20, "last", 1, 100, True)
+    prompts = pd.DataFrame({"example_id": ["p"], "text": ["w1 w2"]})
+    try_layer(chat, SITE, prompts, data, trial, Constant(), 1)
+    assert len(made) == 2  # unsteered and steered
+    for texts in made:
+        assert list(texts["prompt_tokens"][0]) == [BOS, EOS, 5, 6, *AFTER]
+
+
+class Constant(ClassJudge):
+    """A judge that scores every text alike."""
+
+    name = "constant"
+
+    def _score(self, texts):
+        return np.full(len(texts), 0.7)
 
 
 def test_the_evaluation_probe_judges_a_completion_where_it_was_fitted(chat):
