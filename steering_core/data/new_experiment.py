@@ -35,7 +35,7 @@ models:
     # dtype: bfloat16  # on a GPU: half the memory. The default is float32
     settings:
       layer: auto  # the layer to steer, by number; auto picks one by its probe and its SAE
-      chat_template: auto  # texts are the user's turn, if the tokenizer has a chat template
+      chat_template: {chat_template}
 
 tasks:
   {name}:
@@ -76,13 +76,17 @@ _THERE = """\
 
 _TRAINED = """\
       train:  # the rules train them; or `path` of local ones, or `release` and `id` (README)
-        layers: [{layer}]  # layers to train an SAE for, from 0 on
-        d_sae: {d_sae}  # features; four times the width of the model is a common choice
+        layers: [{layer}]  # layers to train an SAE for, from 0 on{whose}
+        d_sae: {d_sae}  # features; four times the width of the model is a common choice{whose}
         k: 32  # mean number of active features of a token
         tokens: 500000  # different tokens, a tenth more is held out; docs/models.md has more keys
         texts:  # general text. The texts of a task alone are seldom enough
           - {{dataset: Salesforce/wikitext, subset: wikitext-103-raw-v1, split: train, text: text}}
           # - {{dataset: {data}, text: {text}}}"""
+
+#: Whether texts are read in the model's chat template: with SAEs from elsewhere, and with own ones.
+_AUTO = "auto  # texts are the user's turn, if the tokenizer has a chat template"
+_PLAIN = "false  # the SAEs are trained on plain texts"
 
 _CONCEPT = """\
 # The texts that define the concept. Class 1 is the class that shows it. These are examples on
@@ -178,6 +182,7 @@ def write_experiment(
             file=configuration,
             model=model,
             sae=_saes(sae, model, data, text),
+            chat_template=_PLAIN if sae == _TRAIN else _AUTO,
             positive=positive,
             data=data,
             text=text,
@@ -201,19 +206,14 @@ def _saes(sae: str, model: str, data: str, text: str) -> str:
     """Return the lines of the section ``sae``."""
     if sae != _TRAIN:
         return _THERE.format(path=f'"{sae}"')
-    n_layers, width = _sizes(Path(model) / "config.json")
-    return _TRAINED.format(layer=n_layers // 2, d_sae=4 * width, data=data, text=text)
-
-
-def _sizes(configuration: Path) -> tuple[int, int]:
-    """Return layers and width of a model from its configuration; those of GPT-2 without one."""
-    n_layers, width = 12, 768
+    n_layers, width, whose = 12, 768, "; THIS IS FOR GPT-2"
+    configuration = Path(model) / "config.json"
     if configuration.is_file():
         whole = json.loads(configuration.read_text(encoding="utf-8"))
-        own = whole.get("text_config", whole)
+        own, whose = whole.get("text_config", whole), ""
         n_layers = own.get("num_hidden_layers", own.get("n_layer", n_layers))
         width = own.get("hidden_size", own.get("n_embd", width))
-    return n_layers, width
+    return _TRAINED.format(layer=n_layers // 2, d_sae=4 * width, whose=whose, data=data, text=text)
 
 
 def _columns(data: str) -> tuple[str, str, str, str]:

@@ -96,6 +96,11 @@ def test_saes_that_do_not_exist_yet_are_trained_at_the_size_of_the_model(tmp_pat
         assert (training.layers, training.d_sae) == ([2], 32)
     file, _ = write_experiment("hub", model="org/model", sae="train")
     assert resolve(merged(file), "hub").model.sae.train.d_sae == 4 * 768
+    assert file.read_text().count("THIS IS FOR GPT-2") == 2  # layers and features
+    assert resolve(merged(file), "hub").settings.chat_template is False
+    file, _ = write_experiment("there", model="./model")
+    assert "GPT-2" not in file.read_text()
+    assert resolve(merged(file), "there").settings.chat_template == "auto"
 
 
 def test_nothing_is_overwritten_and_names_are_names(files):
