@@ -43,7 +43,9 @@ class TrainingTexts(Closed):
 
 
 #: sae-lens trainers whose sparsity is a number of active features.
-BY_COUNT = ("batchtopk", "topk", "matryoshka_batchtopk")
+BY_COUNT = ("batchtopk", "topk", "matryoshka_batchtopk", "matching_pursuit")
+#: Those whose number is one of steps, so that it must be whole.
+WHOLE = ("topk", "matching_pursuit")
 
 
 class SAETraining(Closed):
@@ -51,8 +53,8 @@ class SAETraining(Closed):
 
     ``tokens`` different tokens of the texts are cached, and an SAE is trained on ``samples`` of
     them (by default each once). ``architecture`` names the trainer of sae-lens. ``k`` is the mean
-    number of active features of those that choose by count; the others have a coefficient
-    ``sparsity`` of their penalty. A text is cut at ``max_tokens``.
+    number of active features of those that choose by count (of matching pursuit the largest); the
+    others have a coefficient ``sparsity`` of their penalty. A text is cut at ``max_tokens``.
     """
 
     layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -60,7 +62,13 @@ class SAETraining(Closed):
     tokens: Count
     texts: Annotated[list[TrainingTexts], Field(min_length=1)]
     architecture: Literal[
-        "batchtopk", "topk", "matryoshka_batchtopk", "standard", "gated", "jumprelu"
+        "batchtopk",
+        "topk",
+        "matryoshka_batchtopk",
+        "matching_pursuit",
+        "standard",
+        "gated",
+        "jumprelu",
     ] = "batchtopk"
     k: Positive | None = None
     sparsity: Positive | None = None
@@ -81,8 +89,8 @@ class SAETraining(Closed):
             raise ValueError(f"{self.architecture} needs {wanted}, and {other} has no effect")
         if self.k is not None and self.k > self.d_sae:
             raise ValueError(f"k is {self.k}, but d_sae is {self.d_sae}")
-        if self.architecture == "topk" and self.k != int(self.k or 0):
-            raise ValueError("topk needs a whole number as k")
+        if self.architecture in WHOLE and self.k != int(self.k or 0):
+            raise ValueError(f"{self.architecture} needs a whole number as k")
         if self.tokens < self.batch_size:
             raise ValueError(f"tokens is {self.tokens}, below batch_size: {self.batch_size}")
         return self

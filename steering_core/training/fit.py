@@ -19,6 +19,8 @@ from sae_lens import (
     GatedTrainingSAEConfig,
     JumpReLUTrainingSAE,
     JumpReLUTrainingSAEConfig,
+    MatchingPursuitTrainingSAE,
+    MatchingPursuitTrainingSAEConfig,
     MatryoshkaBatchTopKTrainingSAE,
     MatryoshkaBatchTopKTrainingSAEConfig,
     StandardTrainingSAE,
@@ -30,6 +32,7 @@ from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.saes.sae import SAEMetadata, TrainingSAE
 from sae_lens.training.sae_trainer import SAETrainer
 
+from steering_core.config.model import WHOLE
 from steering_core.errors import ModelError
 from steering_core.progress import counter
 from steering_core.storage.files import write_json
@@ -43,6 +46,11 @@ TRAINERS: dict[str, tuple[Any, Any, str]] = {
         MatryoshkaBatchTopKTrainingSAE,
         MatryoshkaBatchTopKTrainingSAEConfig,
         "k",
+    ),
+    "matching_pursuit": (
+        MatchingPursuitTrainingSAE,
+        MatchingPursuitTrainingSAEConfig,
+        "max_iterations",
     ),
     "standard": (StandardTrainingSAE, StandardTrainingSAEConfig, "l1_coefficient"),
     "gated": (GatedTrainingSAE, GatedTrainingSAEConfig, "l1_coefficient"),
@@ -87,10 +95,12 @@ def train_sae(
         ModelError: if a weight becomes NaN or infinite.
     """
     made, configuration, key = TRAINERS[architecture]
-    options: dict[str, Any] = {key: int(sparsity) if architecture == "topk" else sparsity}
+    options: dict[str, Any] = {key: int(sparsity) if architecture in WHOLE else sparsity}
     if architecture == "matryoshka_batchtopk":  # nested dictionaries, each half of the next
         widths = {max(1, d_sae >> i) for i in range(5)}
         options["matryoshka_widths"] = sorted(widths)
+    if architecture == "matching_pursuit":  # as sae-lens does itself, with a warning
+        options["decoder_init_norm"] = 1.0
     n_steps = max(1, n_samples // batch_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from sae_lens import SAE
 
 from steering_core.activations.cache import cache_activations
 from steering_core.activations.manifest import expected_rows, origin, write_manifest
-from steering_core.config.model import Model, SAESource, SAETraining
+from steering_core.config.model import BY_COUNT, Model, SAESource, SAETraining
 from steering_core.demo.grammar import write_corpus
 from steering_core.demo.language_model import train_language_model
 from steering_core.errors import ConfigError, DataError, ModelError
@@ -206,7 +206,7 @@ def test_every_trainer_gives_an_sae_that_runs_here(architecture, tmp_path):
     sae = train_sae(
         torch.randn(512, 8, generator=generator),
         d_sae=16,
-        sparsity=4.0 if TRAINERS[architecture][2] == "k" else 0.1,
+        sparsity=4.0 if architecture in BY_COUNT else 0.1,
         metadata={"hook_name": "blocks.0.hook_resid_post", "prepend_bos": True},
         architecture=architecture,
         n_samples=1024,
@@ -237,6 +237,7 @@ def test_batches_are_a_shuffle_of_all_rows():
         ({"layers": [1, 1]}, "twice"),
         ({"tokens": 10}, "below batch_size"),
         ({"architecture": "topk", "k": 2.5}, "whole number"),
+        ({"architecture": "matching_pursuit", "k": 2.5}, "whole number"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message):
