@@ -38,6 +38,7 @@ def test_the_experiments_of_the_repository_resolve():
             "demo_elsewhere",
             "smollm2_elsewhere",
             "smollm2_price",
+            "smollm2_price_narrow",
             "smollm2_sst2_metrics",
         ]
     )
