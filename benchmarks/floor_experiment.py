@@ -26,7 +26,7 @@ ACTIVE = 70
 SETTINGS = Settings(
     methods=["no_steering", "caa_mean_diff", "topk_features", "qp_optimal", "convex_optimal"],
     qp_tau=[0.5, 4.0], qp_lambda=[1.0], socp_tau=[0.5], socp_epsilon=[1.0, 5.0, 20.0],
-    variant_rows=10,
+    variant_rows=10, units="absolute",
 )  # fmt: skip
 
 

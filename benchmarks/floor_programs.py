@@ -10,6 +10,7 @@ from benchmarks.common import alternate
 from benchmarks.floor import Rates, Stage
 from benchmarks.floor_experiment import PAIRS, QUERIES, SETTINGS, TRAIN, Experiment
 from steering_core.methods.base import read_fixed_vectors
+from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.variants import variants_of_test_rows
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath
@@ -64,6 +65,7 @@ def variants(of: Experiment, rates: Rates, repeats: int) -> Stage:
             dictionary=dictionary,
             path=of.path,
             target_class=1,
+            units=ModelUnits(1.0, 1.0),
         )
 
     (spent,) = alternate([run], repeats)
