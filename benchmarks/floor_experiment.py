@@ -13,6 +13,7 @@ from steering_core.methods.base import read_direction
 from steering_core.methods.directions import FitData, fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_directions
 from steering_core.methods.interventions import Interventions, read_interventions
+from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.programs import solve_program_grid
 from steering_core.methods.solutions import write_solutions
 from steering_core.metrics.probe_effects import probe_effects
@@ -131,6 +132,14 @@ class Experiment:
         ]
         for program in (qp, socp):
             frames.append(
-                solve_program_grid(program, examples, residuals, self.probe, self.path, 1)
+                solve_program_grid(
+                    program,
+                    examples,
+                    residuals,
+                    self.probe,
+                    self.path,
+                    1,
+                    units=ModelUnits(1.0, 1.0),
+                )
             )
         return pd.concat(frames, ignore_index=True)
