@@ -8,8 +8,6 @@ of its parameters changes. A file made here is no output. It is sealed, and a hi
 it tells what it was made from. As long as both hold, it is not made again.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,7 +19,7 @@ import pyarrow.parquet as pq
 
 from steering_core.errors import StorageError
 from steering_core.storage.files import claimed, write_text
-from steering_core.storage.integrity import check_seal, seal
+from steering_core.storage.integrity import check_seal, json_digest, seal
 from steering_core.storage.parquet import write_parquet
 
 log = logging.getLogger(__name__)
@@ -48,8 +46,7 @@ def make_once(path: str | Path, made_from: Mapping[str, Any], make: Callable[[Pa
         StorageError: if a newer job makes the same file meanwhile.
     """
     path, record = Path(path), record_of(path)
-    source = json.dumps(made_from, sort_keys=True, allow_nan=False)
-    digest = hashlib.sha256(source.encode()).hexdigest()
+    digest = json_digest(made_from)
     if _is_made(path, record, digest):
         log.info("%s is there, made from the same: kept", path)
         return False

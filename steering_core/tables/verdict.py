@@ -50,7 +50,6 @@ from steering_core.tables.words import (
 _SPARSE = "the sparse method is cheaper, beyond noise"
 _DENSE = "the dense direction is cheaper, beyond noise"
 _UNDECIDED = "this run cannot tell the two apart"
-_UNDECIDED = "this run cannot tell the two apart"
 
 
 def summary_table(
