@@ -54,6 +54,12 @@ def jobs(what: str) -> list[str]:
     return re.findall(rf"\b{what}=(\S+)", client("scontrol", "show", "jobs"))
 
 
+def shards(run: subprocess.Popen, directory: Path) -> list[tuple[str, str, str]]:
+    """(job, node, comment) of the running shards of the activation cache, while ``run`` lasts."""
+    assert run.poll() is None, log_of(directory)
+    return [job for job in running() if job[2].startswith("rule_cache_activations_")]
+
+
 def memory_of_jobs(rule: str) -> set[int]:
     """What the jobs of a rule asked for, in MB."""
     blocks = client("scontrol", "show", "jobs").split("\n\n")
@@ -74,12 +80,14 @@ def test_a_demo_with_a_cancelled_job_and_a_lost_node(cluster, tmp_path):
     ):
         run = submit(directory, "results/demo/pareto.csv", "results/demo/pareto.svg")
         try:
-            cancelled, lost = wait_for(
-                lambda: len(found := [j for j in running() if "cache" in j[2]]) == 2 and found,
-                "both shards to run",
-                600,
-            )
+            # The shards may run side by side or one after the other.
+            cancelled = wait_for(lambda: shards(run, directory), "a shard to run", 900)[0]
             client("scancel", cancelled[0])
+            lost = wait_for(
+                lambda: [job for job in shards(run, directory) if job[2] != cancelled[2]],
+                "the other shard to run",
+                300,
+            )[0]
             cluster.kill(lost[1], lost[0])
             # The controller would find out by itself, after SlurmdTimeout.
             client("scontrol", "update", f"nodename={lost[1]}", "state=down", "reason=test")
