@@ -10,7 +10,7 @@ comes from anywhere else. ``--remark`` adds what no table knows, such as that a 
 
 import argparse
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ def write_page(
     page = Path(page)
     data = page.with_suffix("")
     found: dict[str, list] = {"experiments": [], "runs": [], "saes": [], "costs": [], "totals": []}
+    prices: dict[str, pd.DataFrame] = {}
     for folder in map(Path, folders):
         if not any((folder / name).is_file() for name in _RESULTS):
             raise StorageError(f"{folder} has no table of results: run its experiment first.")
@@ -93,6 +94,7 @@ def write_page(
                 shutil.copyfile(folder / name, own / name)
         if (own / "pareto.csv").is_file():
             found["experiments"].append(_experiment(own, f"{data.name}/{own.name}", _about(folder)))
+            prices[own.name] = headline_rows(_optional(own / "price.csv"))
         if (own / "corrsteer.csv").is_file():
             found["runs"].append(_run(folder.name, pd.read_csv(own / "corrsteer.csv")))
         if (own / "sparse_autoencoders.csv").is_file():
@@ -118,6 +120,7 @@ def write_page(
         data=data.name,
         remarks=[_cell(remark) for remark in remarks],
         failed=failed,
+        dictionaries=_dictionaries(prices),
         **found,
     )
     write_text(page, text.rstrip("\n") + "\n")
@@ -169,6 +172,7 @@ def _experiment(own: Path, link: str, about: dict[str, Any]) -> dict[str, Any]:
         "distrust": [_cell(text) for text in verdict.get("distrust", [])],
         "rows": [_pareto_row(row, changes, judges) for _, row in chosen.iterrows()],
         "matched": _matched(_optional(own / "matched.csv")),
+        "prices": _prices(headline_rows(_optional(own / "price.csv"))),
         "elsewhere": _elsewhere(_optional(own / "elsewhere.csv"), _optional(own / "guards.csv")),
         "pictures": [
             (title, f"{link}/{name}")
@@ -268,6 +272,65 @@ def _matched(table: pd.DataFrame) -> dict[str, Any] | None:
         "rows": rows,
         "n": len(own),
     }
+
+
+def _prices(price: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return what each number of features costs at the same effect, for each program."""
+    if price.empty or pd.isna(price.iloc[0]["effect"]):
+        return []
+    return [
+        {
+            "program": str(name),
+            "effect": _number(own.iloc[0]["effect"], ".2f"),
+            "rows": [
+                [
+                    "dense" if pd.isna(row["features"]) else f"{row['features']:g}",
+                    *(_interval(row[k], row[f"{k}_ci_low"], row[f"{k}_ci_high"]) for k in _PRICES),
+                    _cell(str(row["status"]).replace("_", " ")),
+                ]
+                for _, row in own.iterrows()
+            ],
+        }
+        for name, own in price.groupby("program", sort=False)
+    ]
+
+
+#: What a number of features costs at the same effect.
+_PRICES = ("kl", "kl_ratio", "perplexity", "residual_norm")
+
+
+def _dictionaries(prices: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
+    """Return the prices of several experiments side by side; None if fewer than two have one.
+
+    The counts of features are those that all have. A price is the KL as a multiple of that of the
+    dense program of the same experiment.
+    """
+    priced = {
+        (name, str(program)): own
+        for name, price in prices.items()
+        if not price.empty and pd.notna(price.iloc[0]["effect"])
+        for program, own in price.groupby("program", sort=False)
+    }
+    if len({name for name, _ in priced}) < 2:
+        return None
+    shared = set.intersection(*(set(own["features"].dropna()) for own in priced.values()))
+    counts = sorted(shared)
+    rows = []
+    for (name, program), own in priced.items():
+        first, by_count = own.iloc[0], own.set_index("features")
+        cells = (by_count.loc[count] for count in counts)
+        rows.append(
+            [
+                f"`{name}`: `{program}`",
+                *(_number(first[column]) for column in _OF_A_DICTIONARY),
+                *(_interval(*(row[f"kl_ratio{end}"] for end in _ENDS)) for row in cells),
+            ]
+        )
+    return {"counts": [f"{count:g}" for count in counts], "rows": rows}
+
+
+_ENDS = ("", "_ci_low", "_ci_high")
+_OF_A_DICTIONARY = ("d_sae", "sae_l0", "sae_explained_variance", "effect")
 
 
 def _elsewhere(table: pd.DataFrame, guards: pd.DataFrame) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """The page of results is written from the tables alone, and keeps them beside it."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -103,14 +104,60 @@ def test_what_both_judges_say_and_what_neither_sees(folder, tmp_path):
     assert "(results/e/pareto.svg)" in text and "(results/e/differences.csv)" in text
 
 
+def price(ratios: dict[float | None, float], d_sae: int = 96) -> pd.DataFrame:
+    """The price of each number of features; None is the dense floor."""
+    row = {
+        **{"judge": "first", "measure": "rate", "effect": 0.2, "program": "counted"},
+        **{"status": "reached", "d_sae": d_sae, "sae_l0": 12.0, "sae_explained_variance": 0.9},
+    }
+    rows = []
+    for count, ratio in ratios.items():
+        values = {"kl": 0.01 * ratio, "kl_ratio": ratio, "perplexity": 9.0, "residual_norm": 2.0}
+        ends = {f"{k}_ci_{end}": v * by for k, v in values.items() for end, by in BY.items()}
+        rows.append(row | {"features": count} | values | ends)
+    return pd.DataFrame(rows)
+
+
+BY = {"low": 0.5, "high": 2.0}
+
+
 @pytest.mark.parametrize("n", [0, 1])
 def test_a_picture_of_no_prices_is_left_out(folder, tmp_path, n):
     pareto().to_csv(folder / "pareto.csv", index=False)
-    pd.DataFrame({"program": ["counted"] * n}).to_csv(folder / "price.csv", index=False)
+    price({1.0: 3.0}).head(n).to_csv(folder / "price.csv", index=False)
     (folder / "price.svg").write_text("<svg/>")
     write_page(tmp_path / "results.md", [folder])
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert ("(results/e/price.svg)" in text) == bool(n)
+    assert ("What sparsity costs: `counted`" in text) == bool(n)
+
+
+def test_what_each_number_of_features_costs(folder, tmp_path):
+    pareto().to_csv(folder / "pareto.csv", index=False)
+    price({1.0: 3.0, 12.0: 1.2, None: 1.0}).to_csv(folder / "price.csv", index=False)
+    write_page(tmp_path / "results.md", [folder])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert (
+        "| 12 | 0.012 [0.006, 0.024] | 1.2 [0.6, 2.4] | 9 [4.5, 18] | 2 [1, 4] | reached |" in text
+    )
+    assert "| dense | 0.01 [0.005, 0.02] | 1 [0.5, 2] |" in text
+    assert "Dictionaries compared" not in text
+
+
+def test_dictionaries_are_compared_at_the_numbers_of_features_that_all_have(folder, tmp_path):
+    other = tmp_path / "narrow"
+    shutil.copytree(folder, other)
+    for where, ratios, d_sae in (
+        (folder, {1.0: 3.0, 2.0: 2.0, 12.0: 1.2, None: 1.0}, 96),
+        (other, {1.0: 5.0, 12.0: 1.5, None: 1.0}, 48),
+    ):
+        pareto().to_csv(where / "pareto.csv", index=False)
+        price(ratios, d_sae).to_csv(where / "price.csv", index=False)
+    write_page(tmp_path / "results.md", [folder, other])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "its L0 | explained variance | effect | 1 | 12 |" in text
+    assert "| `e`: `counted` | 96 | 12 | 0.9 | 0.2 | 3 [1.5, 6] | 1.2 [0.6, 2.4] |" in text
+    assert "| `narrow`: `counted` | 48 | 12 | 0.9 | 0.2 | 5 [2.5, 10] | 1.5 [0.75, 3] |" in text
 
 
 def test_costs_at_the_same_effect(folder, tmp_path):
