@@ -14,6 +14,7 @@ from steering_core.errors import ConfigError
 from steering_core.runtime.digest import code_digest, used_modules
 from steering_core.runtime.sizes import BASE
 from steering_core.storage.files import write_json
+from steering_core.tables.columns import tables
 
 #: The texts of a concept that each of the two tables is made from.
 ROLES = {
@@ -69,6 +70,24 @@ def test_every_stage_has_a_benchmark_a_log_and_a_row_in_the_table_of_floors(rule
     named = re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in rows))
     assert sorted(named) == sorted(stages)
     assert all(cell.strip() for row in rows for cell in row.split("|")[1:-1])
+
+
+def test_every_csv_file_of_a_rule_has_described_columns(rules):
+    # Temporary; its rows are merged into convergence.csv, which is checked.
+    others = {"snapshots-{shard}"}
+    # Files that a job keeps beside its output.
+    kept = {"validation/{method}"}
+    found = set()
+    for rule in rules.rules:
+        for path in map(str, rule.output):
+            if not path.endswith(".csv"):
+                continue
+            plain = re.sub(r"{(\w+),[^}]*}", r"{\1}", path.removesuffix(".csv"))
+            if not any(plain.endswith(f"/{name}") for name in others):
+                fitting = [name for name in tables() if plain.endswith(f"/{name}")]
+                assert len(fitting) == 1, (rule.name, path)
+                found |= set(fitting)
+    assert found == set(tables()) - kept
 
 
 def test_other_cached_positions_make_the_cache_alone_stale(rules):

@@ -14,6 +14,7 @@ with job(snakemake):
     from steering_core.models.sparse_autoencoder import decoder_rows
     from steering_core.storage.arrays import load_arrays
     from steering_core.storage.files import read_json, write_text
+    from steering_core.tables.columns import validate_table
 
     settings = SimpleNamespace(**snakemake.params.settings)
     resources = read_json(snakemake.input.resources)
@@ -29,4 +30,6 @@ with job(snakemake):
         missing={layer: "no SAE" for layer in resources["layers_without_sae"]},
     )
     plan.save(snakemake.output.plan)
-    write_text(snakemake.output.features, plan.table().to_csv(index=False))
+    table = plan.table()
+    validate_table(table, "plans/{arm}")
+    write_text(snakemake.output.features, table.to_csv(index=False))

@@ -100,7 +100,7 @@ class Plan:
         """Return the kept features, and a row with ``reason`` for every layer without any."""
         empty = pd.DataFrame({"layer": self.undefined.keys(), "reason": self.undefined.values()})
         if self.features.empty:
-            return empty
+            return empty.reindex(columns=[*FEATURE_COLUMNS, "reason"])
         table = self.features.assign(reason="")
         return pd.concat([table, empty], ignore_index=True) if len(empty) else table
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from steering_core.config.methods import UNSTEERED
+from steering_core.tables.columns import column_names, made_table
 
 #: The model that the published numbers are of.
 PUBLISHED_MODEL = "google/gemma-2-2b-it"
@@ -134,31 +135,8 @@ _READERS = {
 }
 
 
-#: Columns of a table of measured cells.
-COLUMNS = [
-    "table",
-    "row",
-    "column",
-    "published",
-    "published_std",
-    "measured",
-    "measured_std",
-    "measured_low",
-    "measured_high",
-    "difference",
-    "published_negative",
-    "published_positive",
-    "negative",
-    "positive",
-    "n",
-    "n_seeds",
-    "seeds",
-    "experiment",
-    "method",
-    "metric",
-    "status",
-    "reason",
-]
+#: Its columns are described in ``tables/columns.yaml``.
+_TABLE = "corrsteer_{table}"
 
 
 def measure(
@@ -169,7 +147,7 @@ def measure(
     n_resamples: int,
     model: str = PUBLISHED_MODEL,
 ) -> dict[str, Any]:
-    """Return one row of :data:`COLUMNS`.
+    """Return one row of a table of measured cells.
 
     ``measured`` and the counts are means over seeds, as published. The interval of a side-effect
     ratio is that of the changes of all seeds together.
@@ -184,7 +162,7 @@ def measure(
             ``difference`` stays empty.
     """
     known = {k: v for k, v in asdict(cell).items() if k not in ("task", "negative", "positive")}
-    row = {**dict.fromkeys(COLUMNS), **known, "experiment": experiment}
+    row = {**dict.fromkeys(column_names(_TABLE)), **known, "experiment": experiment}
     row |= {"published_negative": cell.negative, "published_positive": cell.positive}
     if runs is None:
         reason = f"the configuration has no method {cell.method} in {experiment}"
@@ -225,8 +203,8 @@ def methods_needed(cell: Cell) -> list[str]:
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the cells of a table as rows."""
-    return pd.DataFrame(list(rows), columns=COLUMNS)
+    """Return the measured cells of a table as rows (:func:`measure`)."""
+    return made_table(rows, _TABLE)
 
 
 def _over_refusal(answers: pd.DataFrame) -> pd.DataFrame:

@@ -27,52 +27,9 @@ from steering_core.statistics.bootstrap import (
     share_interval,
 )
 from steering_core.statistics.paired import positions_after, success_changes
+from steering_core.tables.columns import made_table
 
 _NO_BASELINE = "the unsteered answers are no baseline"
-COLUMNS = [
-    "experiment",
-    "method",
-    "seed",  # of the run; "all" sums up the runs
-    "n",
-    "n_missing",  # examples without an answer, such as those of an infeasible program
-    "n_empty",  # answers without a word
-    "n_unreadable",  # answers with words, but without an answer of the kind the task asks for
-    "baseline_n_empty",
-    "baseline_n_unreadable",
-    "n_seeds",
-    "seeds",  # of the row
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "accuracy_std",  # over seeds
-    "baseline_accuracy",
-    "chance",  # accuracy of guessing, where there are options
-    "constant_accuracy",  # of the answer that is right most often
-    "accuracy_all",  # with the unsteered answer where there is none
-    "change",  # of the accuracy, paired
-    "change_low",
-    "change_high",
-    "change_std",  # over seeds
-    "top_answer",  # the most frequent one
-    "top_answer_share",
-    "baseline_top_answer",
-    "baseline_top_answer_share",
-    "negative",
-    "positive",
-    "ser",
-    "ser_low",
-    "ser_high",
-    "mcnemar_p",  # of one seed
-    "layers",
-    "strength",
-    "norm_mean",
-    "norm_low",
-    "norm_high",
-    "l0_mean",
-    "status",
-    "reason",
-    "warnings",  # why the row shows no effect
-]
 
 
 def read_answers(path: str | Path, method: str) -> pd.DataFrame:
@@ -116,7 +73,7 @@ def result_table(
     n_resamples: int,
     suggestion: str = "",
 ) -> pd.DataFrame:
-    """Return :data:`COLUMNS`: a row per method and seed, and one over all seeds.
+    """Return the table ``corrsteer.csv``: a row per method and seed, and one over all seeds.
 
     The accuracy over all seeds is the mean of the seeds' accuracies; counts of changes are summed.
     Seeds share examples. Intervals therefore resample examples, each with its answers under all
@@ -147,8 +104,8 @@ def result_table(
         for name, (pairs, seed) in {**parts, "all": (tables, 0)}.items():
             summary = Summary(pairs, n_resamples=n_resamples, seed=seed, suggestion=suggestion)
             row = summary.row(changes=method != UNSTEERED)
-            rows.append({"method": method, "seed": name, **row})
-    return pd.DataFrame(rows, columns=COLUMNS).assign(experiment=experiment)
+            rows.append({"experiment": experiment, "method": method, "seed": name, **row})
+    return made_table(rows, "corrsteer")
 
 
 def paired(baseline: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:

@@ -187,8 +187,8 @@ def axbench_table(
             }
         )
     table = pd.DataFrame(rows).assign(experiment=concept_set)
-    table = table.reindex(columns=column_names("axbench")).astype({"name": object})
-    validate_table(table, "axbench")
+    table = table.reindex(columns=column_names("axbench_{concept_set}")).astype({"name": object})
+    validate_table(table, "axbench_{concept_set}")
     return table
 
 

@@ -1,4 +1,4 @@
-"""The job of one layer: read activations, train the SAE, evaluate it; and the table of all layers.
+"""The job of one layer: read activations, train the SAE, evaluate it.
 
 :func:`measure_texts` and :func:`measure_loss` measure an SAE on texts that did not train it.
 """
@@ -59,7 +59,7 @@ def train_layer(
         manifest: of the cache of activations, which may have further layers.
         texts: the table of texts; the cache must be of it.
         sae_folder: directory to write.
-        measured: JSON file to write: a row of :func:`sae_table`.
+        measured: JSON file to write: a row of ``sparse_autoencoders.csv``.
         name: of the model in the configuration.
         load: loads the model, which is needed at the end alone.
         device: as configured.
@@ -128,7 +128,7 @@ def train_layer(
         **training.model_dump(include={"architecture", "d_sae", "k", "sparsity"}),
         **numbers,
     }
-    write_json(measured, {column: row[column] for column in COLUMNS})
+    write_json(measured, row)
 
 
 def read_split(
@@ -169,24 +169,6 @@ def read_split(
     if out is None or filled != n:
         raise StorageError(f"the cache has {filled} tokens of {split}, {n} were expected.")
     return out, text_of
-
-
-#: Columns of the table of a model's trained SAEs, in order.
-COLUMNS = (
-    *("model", "layer", "hook_name", "architecture", "d_in", "d_sae", "k", "sparsity"),
-    *("n_training_tokens", "n_samples"),
-    *("l0", "l0_low", "l0_high"),
-    *("explained_variance", "explained_variance_low", "explained_variance_high"),
-    *("token_explained_variance", "dead_features", "n_held_out_tokens", "n_held_out_texts"),
-    *("loss", "loss_spliced", "loss_zero"),
-    *("loss_recovered", "loss_recovered_low", "loss_recovered_high", "n_loss_tokens"),
-)
-
-
-def sae_table(measured: Sequence[dict]) -> pd.DataFrame:
-    """Return the table of a model's trained SAEs, a row for each layer."""
-    rows = pd.DataFrame([{column: row.get(column) for column in COLUMNS} for row in measured])
-    return rows.sort_values("layer", ignore_index=True)
 
 
 # ---------------------------------------------------------------------------- what an SAE is worth

@@ -9,7 +9,6 @@ import yaml
 
 from steering_core.config.corrsteer_resolve import load_corrsteer, load_section
 from steering_core.corrsteer.published import (
-    COLUMNS,
     FILES,
     Cell,
     cells,
@@ -18,6 +17,7 @@ from steering_core.corrsteer.published import (
     table_of,
 )
 from steering_core.errors import ConfigError
+from steering_core.tables.columns import column_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "resources" / "published"
@@ -118,7 +118,7 @@ def test_what_is_not_configured_or_not_published_stays_empty():
     assert row["measured"] is None and row["difference"] is None and row["published"] == 50.0
     row = measure(cell("accuracy", None), "e", RUNS, n_resamples=50)
     assert row["difference"] is None and row["measured"] == pytest.approx(75.0)
-    assert table_of([row]).columns.tolist() == COLUMNS
+    assert table_of([row]).columns.tolist() == column_names("corrsteer_{table}")
 
 
 def test_the_copies_are_those_of_the_source():

@@ -12,6 +12,7 @@ from steering_core.corrsteer.plan import Plan, coefficients, make_plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.scores import NEVER_FIRES, NO_FAILURE, NO_SUCCESS, SCORES, score
 from steering_core.corrsteer.strategy import choose
+from steering_core.tables.columns import validate_table
 
 UP, DOWN, DEAD, RARE = 3, 5, 7, 9
 N_FEATURES, D_MODEL = 12, 6
@@ -196,6 +197,8 @@ def test_layers_without_a_vector_are_named_with_the_reason():
     made = plan(Arm(), missing={4: "no SAE", 6: "no SAE", 5: NEVER_FIRES})
     assert made.gaps == f"no vector at layer 4 6: no SAE; no vector at layer 5: {NEVER_FIRES}"
     assert plan(Arm()).gaps == ""
+    for table in (made.table(), plan(Arm()).table()):
+        validate_table(table, "plans/{arm}")
 
 
 def test_infinite_ratios_are_ordered_by_size_and_survive_the_file(tmp_path):
@@ -229,6 +232,7 @@ def test_task_without_success_is_undefined_with_the_reason():
     choice = choose("all", empty)
     assert choice.layers == () and choice.reason == f"no SAE; {NO_SUCCESS}"
     assert empty.table()["reason"].tolist() == ["no SAE", NO_SUCCESS]
+    validate_table(empty.table(), "plans/{arm}")
 
 
 @pytest.mark.parametrize("rate", [0.03, 0.97])

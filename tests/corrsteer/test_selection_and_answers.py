@@ -28,6 +28,7 @@ from steering_core.generation import decode
 from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.generation.sampling import Sampling
 from steering_core.models.tokens import tokenize
+from steering_core.tables.columns import validate_table
 
 HOW = Decoding(new_tokens=4, batch_rows=4, prepend_bos=True)
 STATISTICS = [PooledStatistic(), PooledStatistic("features", "generation", "mean")]
@@ -338,5 +339,6 @@ def test_every_layer_is_validated_alone(tiny):
             return pd.DataFrame({"success": [True, intervention is None]})
 
     table = validate_layers(Answers(), word_rows(2), plan)
+    validate_table(table, "plans/{arm}.validation")
     assert seen == [[], [1], [3]]
     assert table["layer"].tolist() == [-1, 1, 3] and table["accuracy"].tolist() == [1.0, 0.5, 0.5]

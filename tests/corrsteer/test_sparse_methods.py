@@ -24,6 +24,7 @@ from steering_core.corrsteer.sparse_methods import (
 from steering_core.errors import DataError
 from steering_core.metrics.judges import Judge, Verdict
 from steering_core.probes.fit import calibrated, fit_probe
+from steering_core.tables.columns import validate_table
 
 HOW = Decoding(new_tokens=2, batch_rows=8)
 PROGRAMS = ["qp_optimal", "convex_optimal"]
@@ -246,6 +247,7 @@ def test_every_method_answers_the_task_and_stands_in_the_table(tiny, tmp_path, m
 def test_the_weakest_of_the_best_strengths_on_validation_answers_the_test_rows(tiny):
     found = sparse_answers_of(tiny, "random_direction", strengths=[4.0, 0.01, 0.5, 4.0])
     table = found.validation
+    validate_table(table, "validation/{method}")
     assert (table["n"] == 10).all() and (table["n_missing"] == 0).all()
     assert table["strength"].tolist() == [
         NO_STEERING, "alpha 4", "alpha 0.01", "alpha 0.5", "alpha 4"

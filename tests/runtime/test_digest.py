@@ -460,9 +460,55 @@ def test_data_beside_a_module_counts_where_it_is_named(small: Tree, data: str):
     assert small.changed_by(f"steering_core/sub/{data}") == {"s.py"}
 
 
-def test_the_descriptions_of_columns_are_part_of_the_tables(tree: Tree):
+def test_the_columns_are_part_of_the_tables(tree: Tree):
     changed = tree.changed_by("steering_core/tables/columns.yaml")
-    assert {"pareto.py", "variants_table.py"} <= changed and "solve.py" not in changed
+    assert {"pareto.py", "variants_table.py", "corrsteer_report.py"} <= changed
+    answering = {"corrsteer_select.py", "corrsteer_answer.py", "corrsteer_sparse_methods.py"}
+    assert not changed & {"solve.py", "train_sae.py", "corrsteer_validate.py", *answering}
+
+
+COLUMN = """# words
+a:
+  key: [x]
+  columns:
+    - name: x
+      unit: metres
+      meaning: >-
+        of one line
+        and another
+      kind: text
+    - name: y
+      unit: metres
+      meaning: short
+      empty_when: never seen
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("# words", "# other words", False),
+        ("metres", "feet", False),
+        ("of one line", "of a first line", False),
+        ("        and another\n", "", False),
+        (">-\n        of one line\n        and another", "one line", False),
+        ("short", "long", False),
+        ("never seen", "not seen", False),
+        ("      empty_when: never seen\n", "", True),
+        ("name: y", "name: z", True),
+        ("kind: text", "kind: flag", True),
+        ("key: [x]", "key: [y]", True),
+        ("a:", "b:", True),
+    ],
+)
+def test_the_words_about_a_column_do_not_count(small: Tree, old: str, new: str, counts: bool):
+    small.write("steering_core/sub/columns.yaml", COLUMN)
+    small.write("steering_core/sub/a.py", "A = Path(__file__).with_name('columns.yaml')\n")
+    small.write("workflow_scripts/s.py", "from steering_core.sub.a import A\n")
+    before = small.digests()
+    assert old in COLUMN
+    small.write("steering_core/sub/columns.yaml", COLUMN.replace(old, new, 1))
+    assert (small.digests() != before) == counts
 
 
 def test_renaming_or_removing_a_module_counts(small: Tree):

@@ -7,7 +7,7 @@ import pytest
 from table_data import pareto_table
 
 from steering_core.tables import columns
-from steering_core.tables.columns import describe, tables, validate_table
+from steering_core.tables.columns import describe, made_table, tables, validate_table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "columns.md"
 PARETO_COLUMNS, PARETO_NAMES = tables()["pareto"].columns, tables()["pareto"].names
@@ -64,6 +64,20 @@ def test_same_strength_in_another_experiment_is_fine() -> None:
     validate_pareto(pd.concat([df, df.assign(experiment="other")]))
 
 
+def test_a_table_of_no_experiment_repeats_no_row_either() -> None:
+    rows = [{"layer": 1, "accuracy": 0.5, "n": 2}, {"layer": 2, "accuracy": 0.5, "n": 2}]
+    assert made_table(rows, "plans/{arm}.validation")["layer"].tolist() == [1, 2]
+    with pytest.raises(ValueError, match="repeat"):
+        made_table([rows[0], rows[0]], "plans/{arm}.validation")
+
+
+def test_made_rows_get_all_columns_in_order() -> None:
+    made = made_table([{"n": 3, "layer": 1, "accuracy": 0.5}], "plans/{arm}.validation")
+    assert list(made) == ["layer", "accuracy", "n"]
+    with pytest.raises(ValueError, match="accuracy has empty cells"):
+        made_table([{"layer": 1, "n": 3}], "plans/{arm}.validation")
+
+
 def test_empty_cell_where_never_empty() -> None:
     df = pareto_table()
     df.loc[2, "n_solved"] = np.nan
@@ -91,8 +105,10 @@ def test_markdown_has_a_row_per_column() -> None:
 
 @pytest.mark.parametrize("table", tables().values(), ids=lambda table: table.name)
 def test_every_table_is_described_whole(table) -> None:
-    assert len(set(table.names)) == len(table.names) and table.names[0] == "experiment"
+    assert len(set(table.names)) == len(table.names)
     assert set(table.key) <= set(table.names)
+    # A table of an experiment begins with its name; a published table with that of the cell.
+    assert "experiment" not in table.names[1:] or table.name == "corrsteer_{table}"
     for column in table.columns:
         assert column.unit and column.meaning and "|" not in column.meaning + column.unit
         assert column.kind in ("text", "number", "flag")

@@ -20,8 +20,9 @@ from steering_core.models.language_model import load_tokenizer
 from steering_core.models.resources import cached_sites, fetched_model
 from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.storage.parquet import write_parquet
+from steering_core.tables.columns import column_names, made_table
 from steering_core.training.fit import TRAINERS, batches, measure, train_sae
-from steering_core.training.layer import COLUMNS, measure_texts, read_split, sae_table, train_layer
+from steering_core.training.layer import measure_texts, read_split, train_layer
 from steering_core.training.texts import choose_texts, describe_training, read_texts, with_sites
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "n_steps": 40, "batch_size": 16}
@@ -112,7 +113,7 @@ def test_one_seed_gives_the_same_bytes(world, trained, tmp_path):
 
 def test_numbers_are_those_of_held_out_tokens(world, trained):
     folder, row = trained
-    assert list(row) == sorted(COLUMNS)
+    assert set(row) == set(column_names("sparse_autoencoders"))
     from steering_core.activations.reader import ActivationCache
 
     cache = ActivationCache(world.folder / "manifest.json")
@@ -247,5 +248,5 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
 
 def test_the_table_has_a_row_a_layer(trained):
     _, row = trained
-    table = sae_table([row, {**row, "layer": 0}])
-    assert list(table.columns) == list(COLUMNS) and list(table["layer"]) == [0, 1]
+    table = made_table([{**row, "layer": 0}, row], "sparse_autoencoders")
+    assert list(table["layer"]) == [0, 1] and table["k"].tolist() == [row["k"]] * 2
