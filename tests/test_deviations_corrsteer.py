@@ -52,13 +52,13 @@ from steering_core.corrsteer.selection import make_readers, select  # noqa: E402
 from steering_core.corrsteer.sites import run_sites  # noqa: E402
 from steering_core.corrsteer.strategy import choose  # noqa: E402
 from steering_core.corrsteer.success import (  # noqa: E402
-    Refusal,
     SemanticSimilarity,
     number,
 )
 from steering_core.corrsteer.tasks import TASKS, Source  # noqa: E402
 from steering_core.errors import ConfigError, DataError, ModelError  # noqa: E402
 from steering_core.generation.decode import continue_batch  # noqa: E402
+from steering_core.metrics.refusal import Refusal  # noqa: E402
 from steering_core.models.residual_stream import read_residuals  # noqa: E402
 from steering_core.models.tokens import pad, tokenize  # noqa: E402
 

@@ -31,9 +31,10 @@ from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import read_answers
 from steering_core.corrsteer.session import Session, open_session
 from steering_core.corrsteer.sparse_methods import SparseAnswers
-from steering_core.corrsteer.success import Refusal, SemanticSimilarity
+from steering_core.corrsteer.success import SemanticSimilarity
 from steering_core.corrsteer.tasks import Source
 from steering_core.errors import ModelError
+from steering_core.metrics.refusal import Refusal
 from steering_core.models.sae_source import local_sae_revision
 from steering_core.storage.arrays import save_arrays
 from steering_core.storage.files import write_json

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from steering_core.config.methods import UNSTEERED
-from steering_core.tables.columns import column_names, made_table
+from steering_core.metrics.refusal import over_refusals
+from steering_core.tables.columns import column_names, json_value, made_table
 
 #: The model that the published numbers are of.
 PUBLISHED_MODEL = "google/gemma-2-2b-it"
@@ -168,19 +169,19 @@ def measure(
         reason = f"the configuration has no method {cell.method} in {experiment}"
         return {**row, "status": "undefined", "reason": reason}
     if cell.metric == "over_refusal":
-        runs = {s: {m: _over_refusal(t) for m, t in run.items()} for s, run in runs.items()}
+        runs = {s: {m: over_refusals(t) for m, t in run.items()} for s, run in runs.items()}
     # Import it here: it loads SciPy's statistics, and the rules need the cells alone.
     from steering_core.corrsteer.report import result_table
 
     table = result_table(experiment, runs, n_resamples=n_resamples)
     mine = table[table["method"] == cell.method]
     found, each = mine[mine["seed"] == "all"].iloc[0], mine[mine["seed"] != "all"]
-    row |= {name: _plain(found[name]) for name in ("n", "n_seeds", "seeds", "status")}
-    row["reason"] = "; ".join(filter(None, map(_plain, found[["reason", "warnings"]])))
+    row |= {name: json_value(found[name]) for name in ("n", "n_seeds", "seeds", "status")}
+    row["reason"] = "; ".join(filter(None, map(json_value, found[["reason", "warnings"]])))
     if found["status"] != "ok":
         return row
     if cell.metric != "over_refusal":  # where a negative change is a good one
-        row |= {name: _plain(each[name].mean()) for name in ("negative", "positive")}
+        row |= {name: json_value(each[name].mean()) for name in ("negative", "positive")}
     source, unit = {"ser": ("ser", 1.0), "accuracy_change": ("change", 100.0)}.get(
         cell.metric, ("accuracy", 100.0)
     )
@@ -188,7 +189,7 @@ def measure(
     of_seeds = {"ser": ratios.mean(), "ser_std": ratios.std(ddof=1)}
     for name in ("", "_low", "_high", "_std"):
         key = f"{source}{name}"
-        value = _plain(of_seeds[key] if key in of_seeds else found[key])
+        value = json_value(of_seeds[key] if key in of_seeds else found[key])
         row[f"measured{name}"] = None if value is None else unit * value
     if model != PUBLISHED_MODEL:
         row["reason"] = "; ".join(filter(None, (row["reason"], f"published for {PUBLISHED_MODEL}")))
@@ -205,19 +206,3 @@ def methods_needed(cell: Cell) -> list[str]:
 def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the measured cells of a table as rows (:func:`measure`)."""
     return made_table(rows, _TABLE)
-
-
-def _over_refusal(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return the answers to harmless prompts, with refusal as ``success``.
-
-    An answer without a word is neither a refusal nor compliance.
-    """
-    harmless = answers[answers["gold"] == "comply"].reset_index(drop=True)
-    refused = harmless["answer"].eq("refuse").astype(object)
-    return harmless.assign(success=refused.where(harmless["status"] == "ok", None))
-
-
-def _plain(value: Any) -> Any:
-    if value is None or (not isinstance(value, str) and pd.isna(value)):
-        return None
-    return value.item() if hasattr(value, "item") else value

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from scipy.stats import binomtest
 
 from steering_core.config.methods import UNSTEERED
-from steering_core.corrsteer.success import REFUSE_OR_COMPLY
 from steering_core.errors import DataError
 from steering_core.metrics.judges import is_empty
+from steering_core.metrics.refusal import COMPLY, REFUSE
 from steering_core.statistics.bootstrap import (
     UNDEFINED,
     Interval,
@@ -364,7 +364,7 @@ def guessing_cells(golds: pd.Series, n_options: pd.Series) -> dict[str, float | 
     if golds.empty:
         return {"chance": None, "constant_accuracy": None}
     if n_options.isna().any():
-        both = set(golds) == set(REFUSE_OR_COMPLY)
+        both = set(golds) == {REFUSE, COMPLY}
         constant = float(golds.value_counts(normalize=True).max()) if both else None
         return {"chance": None, "constant_accuracy": constant}
     return {

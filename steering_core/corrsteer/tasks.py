@@ -1,7 +1,8 @@
 """What a task is, the eight published tasks with their prompts, and two that are not published.
 
 To add a task, write a function that reads a dataset row as an :class:`Item`, and add a
-:class:`Task` to :data:`TASKS`. Its judge is one of :mod:`steering_core.corrsteer.success`.
+:class:`Task` to :data:`TASKS`. Its judge is one of :mod:`steering_core.corrsteer.success`, or
+:class:`~steering_core.metrics.refusal.Refusal`.
 """
 
 import logging
@@ -14,7 +15,6 @@ from steering_core.corrsteer.success import (
     ExactOption,
     NumberAfterMark,
     Praise,
-    Refusal,
     SemanticSimilarity,
     number,
 )
@@ -22,6 +22,7 @@ from steering_core.data.columns import is_missing, text_in, texts_in, whole_numb
 from steering_core.demo.vocabulary import PERSONAS as DEMO_PERSONAS
 from steering_core.errors import ConfigError
 from steering_core.metrics.judges import Judge
+from steering_core.metrics.refusal import Refusal
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from steering_core.methods.interventions import (
     ProgramRows,
     read_plan,
 )
-from steering_core.methods.solutions import solved
+from steering_core.methods.solutions import STRENGTH, solved
 from steering_core.models.site import Site, site_at
 from steering_core.optimize.guarded import GuardedSolutions
 from steering_core.optimize.path import SteeringPath
@@ -213,7 +213,7 @@ def _point(
 
 
 def _strength(row: pd.Series) -> dict[str, Any]:
-    numbers = {key: float(row[key]) for key in ("strength", "tau", "lam", "epsilon")}
+    numbers = {key: float(row[key]) for key in STRENGTH}
     return {
         "strength_index": int(row["strength_index"]),
         "strength_name": str(row["strength_name"]),

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from steering_core.generation.steered_method import Steered, read_steered_method
 from steering_core.methods.base import read_direction
+from steering_core.methods.solutions import STRENGTH, selected_row
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.resources import fetched_model, site_at
 from steering_core.storage.integrity import content_digest
@@ -57,9 +58,8 @@ def steering_digests(method: str, files: Mapping[str, str]) -> dict[str, str]:
 
 def selected_strength(method: str, pareto: pd.DataFrame) -> list[str]:
     """Return the strength of a method that pareto.csv selects, for what a table is made from."""
-    own = pareto[(pareto["method"] == method) & pareto["selected"].eq(True)]
-    columns = ["strength_name", "strength", "tau", "lam", "epsilon"]
-    return [str(value) for value in own[columns].to_numpy().flat]
+    row = selected_row(pareto, method)
+    return [] if row is None else [str(row[name]) for name in ("strength_name", *STRENGTH)]
 
 
 class SteeredMethods:

@@ -32,7 +32,7 @@ from steering_core.methods.declared_programs import solve_dense, solve_sparse, s
 from steering_core.methods.gates import Gate
 from steering_core.methods.interventions import ProgramLogit, ProgramRows, read_plan
 from steering_core.methods.programs import make_program
-from steering_core.methods.solutions import SOLVED
+from steering_core.methods.solutions import SOLVED, STRENGTH, selected_row
 from steering_core.models.site import Site
 from steering_core.optimize.guarded import GuardedProgram
 from steering_core.optimize.path import SteeringPath
@@ -41,9 +41,6 @@ from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import load_decoder
 
 Residuals = Float[np.ndarray, "n d_model"]
-
-#: Columns of the solutions that name a strength; ``strength`` is alpha for a fixed direction.
-_PARTS = ["strength", "tau", "lam", "epsilon"]
 
 
 @dataclass(frozen=True)
@@ -133,11 +130,10 @@ def chosen_point(
     if isinstance(strength, str):
         if pareto is None:
             raise ValueError("pareto: a selected strength is read from pareto.csv")
-        own = pareto[pareto["method"] == points["method"].iloc[0]]
-        selected = own[own["selected"].eq(True)]
-        if selected.empty:
+        selected = selected_row(pareto, points["method"].iloc[0])
+        if selected is None:
             return None
-        (place,) = _places(points, selected.iloc[0][_PARTS].to_dict())
+        (place,) = _places(points, selected[[*STRENGTH]].to_dict())
         return points.iloc[place]
     absolute = {name.replace("alpha", "strength"): value for name, value in strength.items()}
     found = _places(points, absolute)

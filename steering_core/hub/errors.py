@@ -3,10 +3,11 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import isfinite
 from typing import Any, TypeVar
 
 import httpx
@@ -156,16 +157,27 @@ def _retry_after(chain: list[BaseException]) -> float:
         (link.response.headers for link in chain if getattr(link, "response", None) is not None),
         {},
     )
-    given = str(headers.get("retry-after", "")).strip()
-    if given.isdecimal():
-        return float(given)
-    if given:
-        try:
-            return max(0.0, (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds())
-        except (ValueError, TypeError):  # neither a number nor a date with a zone
-            return 0.0
+    asked = requested_wait(headers)
+    if asked is not None:
+        return asked
     limit = parse_ratelimit_headers(headers)
     return float(limit.reset_in_seconds) if limit and limit.remaining == 0 else 0.0
+
+
+def requested_wait(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that the header Retry-After of an answer asks to wait.
+
+    It is a number or a date. None if it is neither, or is not there.
+    """
+    given = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(given)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):  # no date, or one without a zone
+            return None
+    return max(seconds, 0.0) if isfinite(seconds) else None
 
 
 def _page(repository: str, chain: list[BaseException]) -> str:

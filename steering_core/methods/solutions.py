@@ -19,7 +19,9 @@ from steering_core.storage.parquet import write_parquet
 NOT_FINITE = "not_finite"
 #: The columns that together name a text: ``draw`` counts the texts of a prompt at a strength.
 TEXT_KEY = ("method", "strength_index", "example_id", "draw")
-#: The parts of a strength, in absolute units and in units of the model.
+#: A strength in absolute units: ``strength`` is α of a fixed direction, the others of a program.
+STRENGTH = ("strength", "tau", "lam", "epsilon")
+#: The parameters of a program at a strength, in absolute units and in units of the model.
 PARTS = ("tau", "lam", "epsilon", "tau_model", "lam_model", "epsilon_model")
 #: Statuses under which an intervention exists.
 SOLVED = ("fixed", "optimal", "already_satisfied")
@@ -66,6 +68,12 @@ def with_split(frames: list[pd.DataFrame], examples: pd.DataFrame) -> pd.DataFra
 def write_solutions(rows: pd.DataFrame, path: str | Path) -> None:
     """Write solution rows as Parquet."""
     write_parquet(path, rows.astype(dict.fromkeys(PARTS, float)))
+
+
+def selected_row(pareto: pd.DataFrame, method: str) -> pd.Series | None:
+    """Return the row of pareto.csv at the method's selected strength; None if none is selected."""
+    rows = pareto[(pareto["method"] == method) & pareto["selected"].eq(True)]
+    return None if rows.empty else rows.iloc[0]
 
 
 def solved(rows: pd.DataFrame) -> Bool[np.ndarray, " n"]:

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +29,7 @@ from jaxtyping import Float
 
 from steering_core.config.task import Endpoint
 from steering_core.errors import ConfigError, ModelError, clipped
+from steering_core.hub.errors import requested_wait
 from steering_core.metrics.judges import ClassJudge, is_empty
 from steering_core.progress import counter
 from steering_core.storage.files import read_json, write_json
@@ -305,7 +305,8 @@ class Rater:
                 return _content(response, self.endpoint.url)
             if response.status_code not in _BUSY:
                 raise self._refusal(response)
-            wait = _retry_after(response, FIRST_WAIT_S * 2**attempt)
+            asked = requested_wait(response.headers)
+            wait = FIRST_WAIT_S * 2**attempt if asked is None else min(asked, LONGEST_WAIT_S)
             said = f"status {response.status_code}"
         raise ModelError(
             f"the judge at {self.endpoint.url} did not answer in {self.endpoint.attempts} "
@@ -365,18 +366,3 @@ def _content(response: httpx.Response, url: str) -> dict[str, str]:
             "url needs the base address, usually one that ends with /v1."
         ) from error
     return {"text": text, "model": str(answer.get("model", ""))}
-
-
-def _retry_after(response: httpx.Response, otherwise: float) -> float:
-    """Return the seconds that the server asks to wait: a number or a date."""
-    asked = response.headers.get("Retry-After")
-    if asked is None:
-        return otherwise
-    try:
-        seconds = float(asked)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return otherwise
-    return min(max(seconds, 0.0), LONGEST_WAIT_S)

@@ -2,8 +2,8 @@
 
 A :class:`Judge` reads completions, never their prompts, and compares each with its gold: the class
 that steering aims at, or the right answer to a task's question. The judges of labelled texts are
-:class:`ClassJudge`; the success functions of tasks, the judge of refusals among them, are in
-:mod:`steering_core.corrsteer.success`.
+:class:`ClassJudge`. The success functions of tasks are in :mod:`steering_core.corrsteer.success`,
+the judge of refusals is in :mod:`steering_core.metrics.refusal`.
 
 This module imports no model library, since each start of the workflow reads the tasks and their
 judges. Judges that run a model are in :mod:`steering_core.metrics.classifiers`.
@@ -120,6 +120,21 @@ class Judge(ABC):
         reasoned: bool = False,
     ) -> Verdict:
         """Judge completions that have a word each; arguments as :meth:`judge`."""
+
+    def needed(self, classifier: Any) -> Any:
+        """Return what :meth:`load` returned.
+
+        Raises:
+            ModelError: if it is None.
+        """
+        if classifier is None:
+            raise ModelError(f"{self.classifier} is needed to judge answers and was not loaded.")
+        return classifier
+
+
+def same_answers(answers: Sequence[str | None], golds: Sequence[str]) -> Bool[np.ndarray, " n"]:
+    """Return which answers are the gold's."""
+    return np.array([a == b for a, b in zip(answers, golds, strict=True)], dtype=bool)
 
 
 class ClassJudge(Judge):

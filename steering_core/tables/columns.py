@@ -168,6 +168,20 @@ def interval_cells(name: str, stem: str, interval: "Interval") -> dict[str, floa
     return {key: np.nan if value is None else value for key, value in cells.items()}
 
 
+def json_value(value: Any) -> Any:
+    """Return a cell, or each of a mapping or a list of them, as JSON holds it.
+
+    A number is a plain one, and an empty cell is None.
+    """
+    if isinstance(value, Mapping):
+        return {key: json_value(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(part) for part in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if value is not None and not isinstance(value, str) and pd.isna(value) else value
+
+
 def describe(columns: Sequence[Column]) -> str:
     """Return the columns as a Markdown table: column, unit, meaning, empty when."""
     lines = ["| column | unit | meaning | empty when |", "|---|---|---|---|"]

@@ -13,6 +13,7 @@ import pandas as pd
 
 from steering_core.config.methods import BASELINE
 from steering_core.errors import DataError
+from steering_core.metrics.refusal import COMPLY, REFUSE, are_requests
 from steering_core.statistics.bootstrap import (
     Interval,
     change_interval,
@@ -27,8 +28,6 @@ from steering_core.tables.palette import Style, method_styles
 
 #: The probe that reads neutral text; every other one is a task with questions.
 TEXT = "text"
-#: What the judge of a task about requests finds in an answer, and what a request asks for.
-_REFUSE, _COMPLY = "refuse", "comply"
 
 
 def elsewhere_table(
@@ -163,11 +162,10 @@ def _task_rows(
     """
     if not (before["gold"] == after["gold"]).all():
         raise DataError("the questions without steering are others: run them with the same options")
-    asked = set(before["gold"])
-    if not asked <= {_REFUSE, _COMPLY}:
+    if not are_requests(before["gold"]):
         return [_share_row("accuracy", before, after, boot)]
     rows = []
-    for gold, measure in ((_REFUSE, "refusal_of_harmful"), (_COMPLY, "refusal_of_harmless")):
+    for gold, measure in ((REFUSE, "refusal_of_harmful"), (COMPLY, "refusal_of_harmless")):
         of = before["gold"] == gold
         if of.any():
             parts = before[of].reset_index(drop=True), after[of].reset_index(drop=True)
@@ -183,7 +181,7 @@ def _share_row(
     An answer without a word is no right one, and neither refuses nor complies.
     """
     kept = (before["status"] == "ok") & (after["status"] == "ok")
-    column, hit = ("success", True) if measure == "accuracy" else ("answer", _REFUSE)
+    column, hit = ("success", True) if measure == "accuracy" else ("answer", REFUSE)
     first, second = (
         side.loc[kept, column].eq(hit).to_numpy(dtype=bool) for side in (before, after)
     )

@@ -20,6 +20,7 @@ from steering_core.tables.pages import text_entry, whole_page
 from steering_core.tables.palette import method_styles
 from steering_core.tables.pareto_figure import pareto_panels
 from steering_core.tables.words import (
+    digits,
     frontier_verdict,
     is_true,
     readable_label,
@@ -177,10 +178,10 @@ def _rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
             "colour": styles[row["method"]].colour,
             "cells": [
                 "none selected" if pd.isna(row["strength"]) else readable_label(row["strength"]),
-                _spread(row, "effect", "{:+.2f}"),
-                _number(row["kl"], "{:.3g}"),
-                _number(row["features"], "{:.3g}"),
-                _spread(row, "kl_ratio", "{:.3g}"),
+                _spread(row, "effect", "+.2f"),
+                digits(row["kl"]),
+                digits(row["features"]),
+                _spread(row, "kl_ratio"),
             ],
         }
         for row in ordered.to_dict("records")
@@ -203,7 +204,6 @@ def _pareto_rows(pareto: pd.DataFrame) -> list[dict[str, Any]]:
                     "mean_high": row[f"{stem}_high"],
                 },
                 "mean",
-                "{:.3g}",
             )
             for name, stem in (
                 ("classifier_rate_steered", "classifier_ci"),
@@ -246,19 +246,15 @@ def verdict_of(pareto: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _number(value: float, style: str) -> str:
-    return "" if pd.isna(value) else style.format(value)
-
-
-def _spread(row: Mapping[str, Any], name: str, style: str) -> str:
+def _spread(row: Mapping[str, Any], name: str, form: str = ".3g") -> str:
     """Return a value with its interval; an end that is empty is open."""
     if pd.isna(row[name]):
         return ""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    shown = style.format(row[name])
+    shown = digits(row[name], form)
     if pd.isna(low) and pd.isna(high):
         return shown
-    ends = [_number(end, style) or "open" for end in (low, high)]
+    ends = [digits(end, form) or "open" for end in (low, high)]
     return f"{shown} ({ends[0]} to {ends[1]})"
 
 

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from steering_core.methods.solutions import solved
+from steering_core.methods.solutions import STRENGTH, solved
 from steering_core.statistics.bootstrap import change_interval, mean_interval
 from steering_core.tables.columns import column_names, interval_cells, validate_table
 from steering_core.tables.pareto import of_prompts
 
-_POINT = ["strength_name", "strength", "tau", "lam", "epsilon"]
 _AT_BOUND = 1e-6  # a guard is at its bound if the shift is this close to κ
 
 
@@ -61,7 +60,7 @@ def guard_table(
                     "experiment": experiment,
                     "seed": seed,
                     "method": method,
-                    **group.iloc[0][_POINT].to_dict(),
+                    **group.iloc[0][["strength_name", *STRENGTH]].to_dict(),
                     "guard": guard,
                     **_solution_cells(group, boot),
                     "unguarded_method": twin or np.nan,
@@ -71,7 +70,7 @@ def guard_table(
     names = column_names("guards")
     if not cells:
         return pd.DataFrame(columns=names)
-    table = pd.DataFrame(cells)[names].astype(dict.fromkeys(_POINT[1:], float))
+    table = pd.DataFrame(cells)[names].astype(dict.fromkeys(STRENGTH, float))
     validate_table(table, "guards")
     return table
 

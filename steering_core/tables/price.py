@@ -181,8 +181,11 @@ def _sentence(name: str, rows: pd.DataFrame) -> str | None:
     )
     never = sparse[sparse["status"] == "not_reached"]
     if len(never):
-        counts = ", ".join(f"{count:g}" for count in sorted(set(never["l0"].dropna())))
-        text += f" Vectors of {counts} features do not reach it at any margin that was run."
+        counts = sorted(set(never["l0"].dropna()))
+        who = f"Vectors of {', '.join(f'{count:g}' for count in counts)} features do"
+        if counts == [1]:
+            who = "A vector of 1 feature does"
+        text += f" {who} not reach it at any margin that was run."
     return text
 
 

@@ -24,6 +24,7 @@ from steering_core.storage.files import read_json, write_text
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.stages import stage_costs
 from steering_core.tables.words import (
+    digits,
     headline_rows,
     is_true,
     readable_held,
@@ -103,7 +104,7 @@ def write_page(
         write_text(own / "stages.csv", spent.to_csv(index=False))
         found["totals"].append(_total(folder.name, spent))
         found["costs"] += [
-            [folder.name, row.stage, row.jobs, f"{row.seconds:.0f}", _number(row.peak_mb, ".0f")]
+            [folder.name, row.stage, row.jobs, f"{row.seconds:.0f}", digits(row.peak_mb, ".0f")]
             for row in spent.itertuples()
         ]
     environment = Environment(
@@ -218,8 +219,8 @@ def _pareto_row(row: pd.Series, changes: dict, judges: Sequence[str]) -> list[st
     return [
         *cells,
         _interval(row["kl_mean"], row["kl_ci_low"], row["kl_ci_high"]),
-        _number(row["perplexity_steered"], ".1f"),
-        _number(row["prompt_l0_mean"], ".1f"),
+        digits(row["perplexity_steered"], ".1f"),
+        digits(row["prompt_l0_mean"], ".1f"),
         "" if pd.isna(row["on_frontier"]) else ("yes" if row["on_frontier"] else "no"),
     ]
 
@@ -239,8 +240,8 @@ def _agreement(judged: pd.DataFrame) -> list[str]:
     return [
         f"`{row['judge']}` and `{headline}` put "
         f"{_interval(row['agreement'], row['agreement_ci_low'], row['agreement_ci_high'])} of the "
-        f"texts on the same side (Cohen's κ {_number(row['kappa'])}); their scores have a rank "
-        f"correlation of {_number(row['rank_correlation'])}."
+        f"texts on the same side (Cohen's κ {digits(row['kappa'])}); their scores have a rank "
+        f"correlation of {digits(row['rank_correlation'])}."
         for _, row in judged.iterrows()
         if row["judge"] != headline and pd.notna(row["agreement"])
     ]
@@ -260,14 +261,14 @@ def _matched(table: pd.DataFrame) -> dict[str, Any] | None:
             row["kind"],
             _interval(row["kl"], row["kl_ci_low"], row["kl_ci_high"]),
             _interval(row["kl_ratio"], row["kl_ratio_ci_low"], row["kl_ratio_ci_high"]),
-            _number(row["l0"], ".1f"),
-            _number(row["perplexity"], ".1f"),
+            digits(row["l0"], ".1f"),
+            digits(row["perplexity"], ".1f"),
         ]
         for _, row in reached.iterrows()
     ]
     return {
-        "effect": _number(first["effect"], ".2f"),
-        "unsteered": _number(first["unsteered"], ".2f"),
+        "effect": digits(first["effect"], ".2f"),
+        "unsteered": digits(first["unsteered"], ".2f"),
         "judge": first["judge"],
         "rows": rows,
         "n": len(own),
@@ -281,7 +282,7 @@ def _prices(price: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             "program": str(name),
-            "effect": _number(own.iloc[0]["effect"], ".2f"),
+            "effect": digits(own.iloc[0]["effect"], ".2f"),
             "rows": [
                 [
                     "dense" if pd.isna(row["features"]) else f"{row['features']:g}",
@@ -322,7 +323,7 @@ def _dictionaries(prices: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
         rows.append(
             [
                 f"`{name}`: `{program}`",
-                *(_number(first[column]) for column in _OF_A_DICTIONARY),
+                *(digits(first[column]) for column in _OF_A_DICTIONARY),
                 *(_interval(*(row[f"kl_ratio{end}"] for end in _ENDS)) for row in cells),
             ]
         )
@@ -362,7 +363,7 @@ def _elsewhere(table: pd.DataFrame, guards: pd.DataFrame) -> dict[str, Any] | No
         sentences.append(_moved_by_guards(str(name), str(twin), changes))
     return {
         "header": named,
-        "unsteered": [_number(value) for value in most["unsteered"]],
+        "unsteered": [digits(value) for value in most["unsteered"]],
         "counts": [f"{count:g}" for count in most["n"]],
         "rows": rows,
         "guards": guarded,
@@ -491,8 +492,8 @@ def _run(name: str, table: pd.DataFrame) -> dict[str, Any]:
             _interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"]),
             _interval(row["change"], row["change_low"], row["change_high"]),
             _interval(row["ser"], row["ser_low"], row["ser_high"]),
-            _number(row["mcnemar_p"], ".2g"),
-            _number(row.get("norm_mean")),
+            digits(row["mcnemar_p"], ".2g"),
+            digits(row.get("norm_mean")),
             _cell(_status(row, warned[row["method"]])),
         ]
         for _, row in table.iterrows()
@@ -550,8 +551,8 @@ def _total(name: str, spent: pd.DataFrame) -> list[str]:
         name,
         str(int(spent["jobs"].sum())),
         f"{spent['seconds'].sum() / 60:.1f}",
-        _number(spent["cpu_seconds"].sum() / 60, ".1f"),
-        _number(spent["peak_mb"].max(), ".0f"),
+        digits(spent["cpu_seconds"].sum() / 60, ".1f"),
+        digits(spent["peak_mb"].max(), ".0f"),
     ]
 
 
@@ -566,18 +567,9 @@ def _interval(value: Any, low: Any, high: Any) -> str:
         return ""
     missing = [end is None or pd.isna(end) for end in (low, high)]
     if all(missing):
-        return _number(value)
-    ends = [
-        "open" if gone else _number(end) for gone, end in zip(missing, (low, high), strict=True)
-    ]
-    return f"{_number(value)} [{', '.join(ends)}]"
-
-
-def _number(value: Any, form: str = ".3g") -> str:
-    if pd.isna(value):
-        return ""
-    # 2304 and not 2.3e+03
-    return f"{value:.0f}" if form == ".3g" and abs(value) >= 1000 else format(float(value), form)
+        return digits(value)
+    ends = ["open" if gone else digits(end) for gone, end in zip(missing, (low, high), strict=True)]
+    return f"{digits(value)} [{', '.join(ends)}]"
 
 
 def _cell(text: Any) -> str:

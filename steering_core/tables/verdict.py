@@ -14,7 +14,7 @@ import pandas as pd
 
 from steering_core.config.methods import BASELINE, PUBLISHED_PROGRAMS
 from steering_core.tables.caveats import warnings_in
-from steering_core.tables.columns import column_names, validate_table
+from steering_core.tables.columns import column_names, json_value, validate_table
 from steering_core.tables.effect_curves import curve_names
 from steering_core.tables.evidence import (
     disagreements,
@@ -324,7 +324,7 @@ def verdict(
         empty = dict.fromkeys(
             ["matched", "reference", "sparse", "few", "published", "fewest", "power"]
         )
-        return _plain({**about, **texts, "distrust": [], **empty, "by_judge": []})
+        return json_value({**about, **texts, "distrust": [], **empty, "by_judge": []})
     groups = [_compared(rows) for _, rows in matched.groupby(["judge", "measure"], sort=False)]
     main, further = groups[0], groups[1:]
     sparse = None if main.sparse is None else str(main.sparse["method"])
@@ -345,7 +345,7 @@ def verdict(
         ("setting", _setting(first, main)),
     ]
     fewest, published = fewest_features(main.rows, factor), as_published(main.rows)
-    return _plain(
+    return json_value(
         {
             **about,
             "headline": headline(main) + _undetected(tables.differences, main.first),
@@ -453,17 +453,6 @@ def _facts(row: pd.Series | None) -> dict[str, Any] | None:
         named |= {stem: row[stem]}
         named |= {f"{stem}_{end}": row[f"{stem}_ci_{end}"] for end in ("low", "high")}
     return named
-
-
-def _plain(value: Any) -> Any:
-    """Return ``value`` for JSON: plain numbers, and None for an empty cell."""
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if value is not None and not isinstance(value, str) and pd.isna(value) else value
 
 
 def spoken(found: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,8 @@ A strength and what is held fixed, a method with its features, a number with its
 whether a method is on the frontier.
 """
 
+from typing import Any
+
 import pandas as pd
 
 from steering_core.config.methods import is_adaptive
@@ -152,6 +154,13 @@ def name_of(row: pd.Series) -> str:
 def number(value: float) -> str:
     """Return three digits of a number."""
     return f"{value:.3g}"
+
+
+def digits(value: Any, form: str = ".3g") -> str:
+    """Return a number for a cell of a page: empty if it is missing, and 2304 for 2.3e+03."""
+    if pd.isna(value):
+        return ""
+    return f"{value:.0f}" if form == ".3g" and abs(value) >= 1000 else format(float(value), form)
 
 
 def interval(row: pd.Series, stem: str) -> str:

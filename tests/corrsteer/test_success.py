@@ -6,11 +6,11 @@ import pytest
 from steering_core.corrsteer.success import (
     ExactOption,
     NumberAfterMark,
-    Refusal,
     SemanticSimilarity,
 )
 from steering_core.corrsteer.tasks import TASKS
 from steering_core.errors import ModelError
+from steering_core.metrics.refusal import Refusal
 
 
 def test_exact_option():
@@ -83,18 +83,6 @@ def test_similarity_counts_from_the_threshold_on_and_an_empty_answer_fails():
     assert verdict.success.tolist() == [True, False, False]
     assert classifier.seen == (["Paris", "Rome"], ["Paris", "Paris"])
     assert verdict.answer[1] is None
-
-
-def test_refusal_succeeds_where_the_gold_refuses():
-    verdict = Refusal().judge(
-        ["no", "no", "ok", "ok"],
-        ["refuse", "comply", "refuse", "comply"],
-        [()] * 4,
-        Fixed([0.9, 0.9, 0.1, 0.1]),
-    )
-    assert verdict.success.tolist() == [True, False, False, True]
-    with pytest.raises(ValueError, match="golds"):
-        Refusal().judge(["x"], ["safe"], [()], Fixed([0.1]))
 
 
 @pytest.mark.parametrize("success", [Refusal(), SemanticSimilarity()])

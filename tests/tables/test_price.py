@@ -61,7 +61,7 @@ def test_a_count_that_never_reaches_the_effect_is_reported():
     rows.loc[lost, costs] = np.nan
     rows.loc[lost, "status"] = "not_reached"
     [text] = price_sentences(rows)
-    assert "Vectors of 1 features do not reach it" in text and "12 times" not in text
+    assert "A vector of 1 feature does not reach it" in text and "12 times" not in text
     rows["status"] = "not_reached"
     assert price_sentences(rows) == []
 
