@@ -16,7 +16,7 @@ from steering_core.tables.caveats import warnings_cell, warnings_in
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.effect_curves import Curve, against, at_the_effect, strengths_of
 from steering_core.tables.matched import AtEffect, Comparison, warnings_of
-from steering_core.tables.words import headline_rows
+from steering_core.tables.words import headline_rows, interval, number
 
 #: The numbers of a dictionary, by their names in the table of trained SAEs.
 _OF_SAE = {"sae_l0": "l0", "sae_explained_variance": "explained_variance"}
@@ -167,7 +167,7 @@ def _sentence(name: str, rows: pd.DataFrame) -> str | None:
     near_ten = there.iloc[[int(np.abs(np.log(there["l0"] / 10)).argmin())]]
     quoted = pd.concat([there.iloc[[0]], near_ten, there.iloc[[-1]]]).drop_duplicates("l0")
     parts = [
-        f"{_times(row['kl_ratio'], row['kl_ratio_ci_low'], row['kl_ratio_ci_high'])} with "
+        f"{number(row['kl_ratio'])} times as much ({interval(row, 'kl_ratio')}) with "
         f"{row['l0']:g} feature{'s' if row['l0'] != 1 else ''}"
         for _, row in quoted.iterrows()
     ]
@@ -175,8 +175,8 @@ def _sentence(name: str, rows: pd.DataFrame) -> str | None:
     text = (
         f"The price of sparsity ({name}: {direction}, {dense['metric']} metric, "
         f"{dense['feature_cost']} cost of features): for a change of "
-        f"{dense['effect']:.3g} the least dense vector costs {dense['kl']:.3g} nats per token, "
-        "a vector made of features "
+        f"{number(dense['effect'])} the least dense vector costs {number(dense['kl'])} nats per "
+        "token, a vector made of features "
         f"{'; '.join(parts)}."
     )
     never = sparse[sparse["status"] == "not_reached"]
@@ -187,8 +187,3 @@ def _sentence(name: str, rows: pd.DataFrame) -> str | None:
             who = "A vector of 1 feature does"
         text += f" {who} not reach it at any margin that was run."
     return text
-
-
-def _times(ratio: float, low: float, high: float) -> str:
-    ends = ["open" if pd.isna(end) else f"{end:.3g}" for end in (low, high)]
-    return f"{ratio:.3g} times as much (95 % interval {ends[0]} to {ends[1]})"
