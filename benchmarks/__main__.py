@@ -1,4 +1,4 @@
-"""Run every benchmark in turn: ``python -m benchmarks [--quick | --full]``.
+"""Run every benchmark in turn: ``python -m benchmarks [--tiny | --quick | --full]``.
 
 Each benchmark runs in its own process, prints its table and writes ``results/benchmarks/*.csv``. It
 fails if it misses a ratio or takes longer than ``--limit``. All benchmarks run even if some fail.
@@ -18,6 +18,7 @@ FULL = ("bench_caching", "bench_floor", "bench_generation")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     size = parser.add_mutually_exclusive_group()
+    size.add_argument("--tiny", action="store_true", help="in seconds each; nothing is judged")
     size.add_argument("--quick", action="store_true", help="smaller models, fewer repeats")
     size.add_argument("--full", action="store_true", help="Gemma-2-2B's shape where there is one")
     parser.add_argument("--limit", type=float, help="seconds for each; 900 unless --full")
@@ -27,8 +28,8 @@ def main() -> int:
     for file in sorted(Path(__file__).parent.glob("bench_*.py")):
         print(f"\n== {file.stem}", flush=True)
         command = [sys.executable, "-m", f"benchmarks.{file.stem}"]
-        if given.quick:
-            command.append("--quick")
+        if given.tiny or given.quick:
+            command.append("--tiny" if given.tiny else "--quick")
         elif given.full and file.stem in FULL:
             command.append("--full")
         start = time.monotonic()

@@ -1,13 +1,12 @@
 """Cost of selection: throughput against plain generation, and memory of the accumulators.
 
-``python -m benchmarks.bench_corrsteer [--quick]`` prints a table, writes
+``python -m benchmarks.bench_corrsteer [--tiny | --quick]`` prints a table, writes
 ``results/benchmarks/corrsteer.csv`` and fails if a required ratio is missed. The model is random.
 It has a JumpReLU SAE at every layer but the first, with the published ratio of features to
 dimensions, and ends its answers at different lengths. The contestants answer the same prompts in
 the same batches, in turn. Selection accumulates the statistics of the default arms.
 """
 
-import argparse
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from sae_lens.saes.sae import SAEMetadata
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.common import alternate
+from benchmarks.options import chosen_size
 from benchmarks.table import Line, at_least, at_most, report
 from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.corrsteer.accumulate import Accumulators
@@ -55,13 +55,14 @@ class Longer(Judge):
 
 def random_encoder(lm: LanguageModel, layer: int, prompts: list[str]) -> FeatureEncoder:
     """Return a JumpReLU encoder with about ``ACTIVE`` active features per residual."""
-    d_sae, generator = EXPANSION * D_MODEL, torch.Generator().manual_seed(layer)
+    d_model, generator = lm.shape.d_model, torch.Generator().manual_seed(layer)
+    d_sae = EXPANSION * d_model
     metadata = SAEMetadata(hook_name=f"blocks.{layer}.hook_resid_post", prepend_bos=True)
-    sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_MODEL, d_sae=d_sae, metadata=metadata))
+    sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=d_model, d_sae=d_sae, metadata=metadata))
     site = Site(layer, "post", False, True)
     seen = last_token_residuals(lm, prompts, site, max_tokens=256, batch_tokens=2048)
     with torch.no_grad():
-        rows = torch.randn(d_sae, D_MODEL, generator=generator)
+        rows = torch.randn(d_sae, d_model, generator=generator)
         sae.W_dec.copy_(rows / rows.norm(dim=1, keepdim=True))
         sae.W_enc.copy_(sae.W_dec.T)
         sae.b_dec.copy_(torch.from_numpy(seen.mean(axis=0)))
@@ -72,15 +73,21 @@ def random_encoder(lm: LanguageModel, layer: int, prompts: list[str]) -> Feature
     return encoder_of(as_dictionary(sae, f"random, layer {layer}"))
 
 
-def build() -> tuple[LanguageModel, dict[int, FeatureEncoder], dict[int, Site]]:
+def shape_of(size: str) -> tuple[int, int]:
+    """Return the number of layers of the model, and its width."""
+    return (2, 32) if size == "tiny" else (N_LAYERS, D_MODEL)
+
+
+def build(size: str) -> tuple[LanguageModel, dict[int, FeatureEncoder], dict[int, Site]]:
     """Return a random model, an encoder for each layer and their sites."""
+    n_layers, d_model = shape_of(size)
     tokenizer = word_tokenizer([f"w{i}" for i in range(4000)], context_size=256)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=D_MODEL,
-        intermediate_size=4 * D_MODEL,
-        num_hidden_layers=N_LAYERS,
+        hidden_size=d_model,
+        intermediate_size=4 * d_model,
+        num_hidden_layers=n_layers,
         num_attention_heads=8,
         num_key_value_heads=8,
         max_position_embeddings=256,
@@ -91,7 +98,7 @@ def build() -> tuple[LanguageModel, dict[int, FeatureEncoder], dict[int, Site]]:
     model.generation_config.eos_token_id = list(range(50, len(tokenizer), ENDS))
     lm = LanguageModel(model, tokenizer, model_shape(config, "random"))
     prompts = questions(32)["prompt"].tolist()
-    saes = {layer: random_encoder(lm, layer, prompts) for layer in range(1, N_LAYERS)}
+    saes = {layer: random_encoder(lm, layer, prompts) for layer in range(1, n_layers)}
     return lm, saes, {layer: sae.site for layer, sae in saes.items()}
 
 
@@ -110,9 +117,9 @@ def questions(n: int) -> pd.DataFrame:
     )
 
 
-def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> list[Line]:
+def throughput(size: str, name: str, new_tokens: int, n_rows: int, repeats: int) -> list[Line]:
     """Return throughput of selection / plain generation, for all arms and for Pearson alone."""
-    lm, saes, sites = build()
+    lm, saes, sites = build(size)
     rows, how = questions(n_rows), Decoding(new_tokens, batch_rows=8)
     task = Task("bench", Source("-", "-"), lambda row: None, Longer(), new_tokens)
 
@@ -124,7 +131,7 @@ def throughput(name: str, new_tokens: int, n_rows: int, repeats: int) -> list[Li
     def selecting(
         wanted: list[PooledStatistic], histograms: list[PooledStatistic]
     ) -> Callable[[], object]:
-        readers = make_readers(saes, sites, wanted, D_MODEL)
+        readers = make_readers(saes, sites, wanted, lm.shape.d_model)
         return lambda: select(session, rows, readers, wanted, histograms=histograms)
 
     default, histograms = (
@@ -177,18 +184,19 @@ def memory(samples: tuple[int, int]) -> Line:
     )
 
 
-def main(quick: bool) -> int:
+def main() -> int:
     """Run all comparisons; return 1 if one missed its requirement."""
-    rows, repeats = (64, 3) if quick else (160, 7)
+    size = chosen_size(__doc__)
+    rows, repeats = {"tiny": (10, 1), "quick": (64, 3)}.get(size, (160, 7))
+    samples = {"tiny": (500, 1_000), "quick": (1_000, 20_000)}.get(size, (1_000, 100_000))
     lines = [
-        *throughput("one token (select tasks)", 1, rows, repeats),
-        *throughput("32 tokens (free text)", 32, rows // 2, repeats),
-        memory((1_000, 20_000) if quick else (1_000, 100_000)),
+        *throughput(size, "one token (select tasks)", 1, rows, repeats),
+        *throughput(size, "32 tokens (free text)", 32, rows // 2, repeats),
+        memory(samples),
     ]
-    return report(lines, "corrsteer", f"{N_LAYERS} layers of width {D_MODEL}, perf_counter")
+    heading = "{} layers of width {}, perf_counter".format(*shape_of(size))
+    return report(lines, "corrsteer", heading, judged=size != "tiny")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer samples and repeats")
-    sys.exit(main(parser.parse_args().quick))
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """``steering.apply`` on a plain model against plain ``generate``, batch 16.
 
-``python -m benchmarks.bench_exports [--quick]`` prints a table, writes
+``python -m benchmarks.bench_exports [--tiny | --quick]`` prints a table, writes
 ``results/benchmarks/exports.csv`` and fails if a required ratio is missed.
 """
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.bench_generation import D_SAE, LAMBDA, NEW_TOKENS, PROMPT_TOKENS, SITE, TAU
 from benchmarks.common import alternate, arguments, random_model, run_name, texts
+from benchmarks.options import scaled
 from benchmarks.table import at_least, report
 from steering_core.exports.attach import FixedVector, SolvedProgram
 from steering_core.exports.load import LoadedIntervention
@@ -22,10 +23,10 @@ from steering_core.optimize.substitution import Substitution
 BATCH = 16
 
 
-def interventions(lm: LanguageModel) -> dict[str, LoadedIntervention]:
+def interventions(lm: LanguageModel, d_sae: int) -> dict[str, LoadedIntervention]:
     """Return a fixed vector, a program of each prompt, and one of each token."""
     rng = np.random.default_rng(0)
-    decoder = rng.standard_normal((D_SAE, lm.shape.d_model))
+    decoder = rng.standard_normal((d_sae, lm.shape.d_model))
     decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
     weight = rng.standard_normal(lm.shape.d_model)
     weight /= np.linalg.norm(weight)
@@ -43,7 +44,8 @@ def interventions(lm: LanguageModel) -> dict[str, LoadedIntervention]:
 def main() -> int:
     size = arguments(__doc__).size
     lm = random_model(size, "llama")
-    prompts = texts(BATCH, PROMPT_TOKENS - 1, PROMPT_TOKENS - 1)
+    n, new = scaled(BATCH, size), scaled(NEW_TOKENS, size)
+    prompts = texts(n, PROMPT_TOKENS - 1, PROMPT_TOKENS - 1)
     rows = tokenize(lm.tokenizer, prompts, prepend_bos=True)
     batch = pad(rows, lm.tokenizer, side="left", prepend_bos=True).to(lm.device)
 
@@ -51,8 +53,8 @@ def main() -> int:
         lm.model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask.long(),
-            max_new_tokens=NEW_TOKENS,
-            min_new_tokens=NEW_TOKENS,
+            max_new_tokens=new,
+            min_new_tokens=new,
             do_sample=False,
             pad_token_id=0,
         )
@@ -61,16 +63,17 @@ def main() -> int:
         with one.apply(lm.model, lm.tokenizer, check_name=False):
             plain()
 
-    loaded = interventions(lm)
+    loaded = interventions(lm, scaled(D_SAE, size))
     runs = [lambda one=loaded[mode]: steered(one) for mode in ("fixed", "static", "adaptive")]
-    library, fixed, static, adaptive = alternate([plain, *runs], 5 if size == "quick" else 10)
-    work = f"{BATCH} prompts of {PROMPT_TOKENS} tokens, {NEW_TOKENS} new"
+    repeats = {"tiny": 1, "quick": 5}.get(size, 10)
+    library, fixed, static, adaptive = alternate([plain, *runs], repeats)
+    work = f"{n} prompts of {PROMPT_TOKENS} tokens, {new} new"
     lines = [
         at_least("steering.apply, fixed vector / plain generate", fixed, library, 0.95, work),
         at_least("steering.apply, QP of a prompt / plain generate", static, library, 0.95, work),
         at_least("steering.apply, adaptive QP / plain generate", adaptive, library, 0.9, work),
     ]
-    return report(lines, "exports", run_name(size))
+    return report(lines, "exports", run_name(size), judged=size != "tiny")
 
 
 if __name__ == "__main__":

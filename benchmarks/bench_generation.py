@@ -1,6 +1,6 @@
 """Steered against unsteered generation and the published loop; adaptive programs against CVXPY.
 
-``python -m benchmarks.bench_generation [--quick | --full]`` prints a table, writes
+``python -m benchmarks.bench_generation [--tiny | --quick | --full]`` prints a table, writes
 ``results/benchmarks/generation.csv`` and fails if a required ratio is missed.
 """
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import alternate, arguments, random_model, run_name, seconds, texts
+from benchmarks.options import scaled
 from benchmarks.reference import solve_reference
 from benchmarks.table import Line, at_least, compared, report
 from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
@@ -30,39 +31,43 @@ SITE = Site(13, "post", False, True)
 #: Features that the published prefilter leaves to the solver.
 D_SAE = 2000
 TAU, LAMBDA, EPSILON = 4.0, 1.0, 8.0
-GREEDY = Sampling(NEW_TOKENS, temperature=None)
-#: The pipeline's sampling. Random logits are flat, so nearly the whole vocabulary is in the
-#: nucleus: the worst case of :mod:`steering_core.generation.sampling`.
-DRAWN = Sampling(NEW_TOKENS, temperature=1.0, top_p=0.9)
-NAMES = [f"p{i}" for i in range(PROMPTS)]
 
 
 class World:
     """A model, prompts, a dictionary, a probe, and the path of dictionary and probe."""
 
     def __init__(self, size: str):
+        self.n, self.new_tokens = scaled(PROMPTS, size), scaled(NEW_TOKENS, size)
+        self.names = [f"p{i}" for i in range(self.n)]
+        self.greedy = Sampling(self.new_tokens, temperature=None)
+        # The pipeline's sampling. Random logits are flat, so nearly the whole vocabulary is in the
+        # nucleus: the worst case of steering_core.generation.sampling.
+        self.drawn = Sampling(self.new_tokens, temperature=1.0, top_p=0.9)
         # At Gemma's size use Gemma itself; otherwise a family for which both sides use sdpa.
         self.lm = random_model(size, "gemma2" if size == "full" else "llama")
         self.prompts = tokenize(
             self.lm.tokenizer,
-            texts(PROMPTS, PROMPT_TOKENS - 1, PROMPT_TOKENS - 1),
+            texts(self.n, PROMPT_TOKENS - 1, PROMPT_TOKENS - 1),
             prepend_bos=True,
         )
         self.mixed = tokenize(
-            self.lm.tokenizer, texts(PROMPTS, MIXED[0] - 1, MIXED[1] - 1), prepend_bos=True
+            self.lm.tokenizer, texts(self.n, MIXED[0] - 1, MIXED[1] - 1), prepend_bos=True
         )
         rng = np.random.default_rng(0)
         d_model = self.lm.shape.d_model
-        self.decoder = rng.standard_normal((D_SAE, d_model))
+        self.decoder = rng.standard_normal((scaled(D_SAE, size), d_model))
         self.decoder /= np.linalg.norm(self.decoder, axis=1, keepdims=True)
         self.weight = rng.standard_normal(d_model)
         self.weight /= np.linalg.norm(self.weight)
-        self.vectors = 0.1 * rng.standard_normal((PROMPTS, d_model))
+        self.vectors = 0.1 * rng.standard_normal((self.n, d_model))
         self.path = SteeringPath.fit(self.decoder, self.weight)
 
-    def steered(self, prompts: list[list[int]] | None = None, sampling: Sampling = GREEDY) -> None:
-        """Generate with a fixed vector for each prompt."""
-        self._continue(prompts or self.prompts, sampling, RowVectors(self.vectors))
+    def steered(
+        self, prompts: list[list[int]] | None = None, sampling: Sampling | None = None
+    ) -> None:
+        """Generate with a fixed vector for each prompt; greedily unless it is sampled."""
+        what = RowVectors(self.vectors)
+        self._continue(prompts or self.prompts, sampling or self.greedy, what)
 
     def _continue(
         self, prompts: list[list[int]], sampling: Sampling, what: RowVectors | AdaptivePlan
@@ -70,11 +75,11 @@ class World:
         continuations(
             self.lm,
             prompts,
-            NAMES,
+            self.names,
             sampling,
             prepend_bos=SITE.prepend_bos,
             intervention=Intervention({SITE: what}),
-            batch_rows=PROMPTS,
+            batch_rows=self.n,
         )
 
     def plan(self, program: str, path: SteeringPath | None = None) -> AdaptivePlan:
@@ -82,18 +87,21 @@ class World:
         path = path or self.path
         solver = AdaptiveSolver(path, self.weight, 0.0, program, SITE, self.lm.device)
         parameter = LAMBDA if program == "qp" else EPSILON
-        return AdaptivePlan(solver, np.full(PROMPTS, TAU), np.full(PROMPTS, parameter))
+        return AdaptivePlan.alike(self.n, solver, TAU, parameter)
 
     def adaptive(self, plan: AdaptivePlan) -> None:
         """Generate with a new optimum at every token."""
-        self._continue(self.prompts, GREEDY, plan)
+        self._continue(self.prompts, self.greedy, plan)
 
     def cold(self) -> None:
         """Do the same from scratch: fit the path, extend it as far as needed, generate."""
         self.adaptive(self.plan("qp", SteeringPath.fit(self.decoder, self.weight)))
 
-    def library(self, prompts: list[list[int]] | None = None, sampling: Sampling = GREEDY) -> None:
+    def library(
+        self, prompts: list[list[int]] | None = None, sampling: Sampling | None = None
+    ) -> None:
         """Call ``generate`` of transformers as documented, with one batch."""
+        sampling = sampling or self.greedy
         drawn = {"top_p": sampling.top_p, "temperature": sampling.temperature, "top_k": 0}
         how = {"do_sample": False} if sampling.temperature is None else {"do_sample": True, **drawn}
         batch = pad(prompts or self.prompts, self.lm.tokenizer, side="left", prepend_bos=True)
@@ -101,14 +109,14 @@ class World:
         self.lm.model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask.long(),
-            max_new_tokens=NEW_TOKENS,
+            max_new_tokens=self.new_tokens,
             pad_token_id=0,
             **how,
         )
 
 
 @torch.no_grad()
-def one_by_one(world: World, row: int, new_tokens: int = NEW_TOKENS) -> None:
+def one_by_one(world: World, row: int, new_tokens: int) -> None:
     """Generate in the published form: one prompt, no cache, a whole pass for each token."""
     lm: LanguageModel = world.lm
     tokens = torch.tensor([world.prompts[row]], device=lm.device)
@@ -159,7 +167,7 @@ def adaptive_token(world: World, length: int) -> tuple[float, float, float]:
 
 def main() -> int:
     size = arguments(__doc__).size
-    repeats, rows = (5, 1) if size == "quick" else (10, 2)
+    repeats, rows = {"tiny": (2, 1), "quick": (5, 1)}.get(size, (10, 2))
     world = World(size)
     plans = {program: world.plan(program) for program in ("qp", "socp")}
     library, steered, qp, socp, library_drawn, steered_drawn = alternate(
@@ -168,8 +176,8 @@ def main() -> int:
             world.steered,
             lambda: world.adaptive(plans["qp"]),
             lambda: world.adaptive(plans["socp"]),
-            lambda: world.library(sampling=DRAWN),
-            lambda: world.steered(sampling=DRAWN),
+            lambda: world.library(sampling=world.drawn),
+            lambda: world.steered(sampling=world.drawn),
         ],
         repeats,
     )
@@ -178,18 +186,19 @@ def main() -> int:
         repeats // 2,
     )
     one_by_one(world, 0, 2)
-    published = PROMPTS * np.mean([seconds(lambda r=r: one_by_one(world, r)) for r in range(rows)])
-    lengths = (PROMPT_TOKENS, PROMPT_TOKENS + NEW_TOKENS // 2, PROMPT_TOKENS + NEW_TOKENS)
+    n, new = world.n, world.new_tokens
+    published = n * np.mean([seconds(lambda r=r: one_by_one(world, r, new)) for r in range(rows)])
+    lengths = (PROMPT_TOKENS, PROMPT_TOKENS + new // 2, PROMPT_TOKENS + new)
     passes, quadratic, cone = np.mean([adaptive_token(world, n) for n in lengths], axis=0)
-    tokens = PROMPTS * NEW_TOKENS
-    work = f"{PROMPTS} prompts of {PROMPT_TOKENS} tokens, {NEW_TOKENS} new; best of {repeats}"
-    mixed = f"{PROMPTS} prompts of {MIXED[0]} to {MIXED[1]} tokens, {NEW_TOKENS} new, one batch"
+    tokens = n * new
+    work = f"{n} prompts of {PROMPT_TOKENS} tokens, {new} new; best of {repeats}"
+    mixed = f"{n} prompts of {MIXED[0]} to {MIXED[1]} tokens, {new} new, one batch"
 
     def per_token(name: str, ours: float, solving: float, *, judged: bool = True) -> Line:
         reference = tokens * (passes + solving)
         note = (
             f"reference: {len(lengths)} tokens measured (each {passes:.3g} s of passes, "
-            f"{solving:.3g} s of SCS on {D_SAE} features), times {tokens}"
+            f"{solving:.3g} s of SCS on {len(world.decoder)} features), times {tokens}"
         )
         name = f"{name} / two passes and CVXPY per token"
         if not judged:
@@ -205,7 +214,7 @@ def main() -> int:
             steered_drawn,
             library_drawn,
             0.9,
-            f"top_p {DRAWN.top_p}, temperature {DRAWN.temperature}",
+            f"top_p {world.drawn.top_p}, temperature {world.drawn.temperature}",
         ),
         at_least(
             "steered / transformers generate, mixed lengths",
@@ -219,14 +228,14 @@ def main() -> int:
             steered,
             published,
             20,
-            f"reference: {rows} prompts measured, times {PROMPTS // rows}",
+            f"reference: {rows} prompts measured, times {n // rows}",
         ),
         per_token("adaptive QP", qp, quadratic),
         compared("of this, without the solve", qp, tokens * passes, "the two passes alone"),
         per_token("adaptive QP, cold, with the fit of its path", cold, quadratic, judged=False),
         per_token("adaptive SOCP", socp, cone),
     ]
-    return report(lines, "generation", run_name(size))
+    return report(lines, "generation", run_name(size), judged=size != "tiny")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Peak memory of caching and of KL, which must not grow with the data.
 
-``python -m benchmarks.bench_memory [--quick]`` prints a table, writes
+``python -m benchmarks.bench_memory [--tiny | --quick]`` prints a table, writes
 ``results/benchmarks/memory.csv`` and fails if memory grows. Each peak is measured in its own
 process, minus the memory of the process before the stage began.
 """
 
 import resource
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.common import arguments, random_model, texts
+from benchmarks.common import random_model, texts
+from benchmarks.options import alone, chosen_size
 from benchmarks.table import at_most, report
 from steering_core.activations.cache import cache_activations
 from steering_core.generation.intervention import Intervention, RowVectors
@@ -22,9 +22,7 @@ from steering_core.metrics.divergence import divergence
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
 
-BATCH_TOKENS = 2048
 VOCABULARY = 256_000
-ROUNDS = 5
 #: Allowed growth with three times the data or more. The remaining growth comes from the allocators'
 #: caches, the texts and the index of the Parquet file.
 ALLOWED_GROWTH = 1.25
@@ -35,9 +33,9 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def caching(n_texts: int) -> None:
-    """Cache every token of all layers."""
-    lm = random_model("quick")
+def caching(n_texts: int, model: str, batch_tokens: int) -> float:
+    """Cache every token of all layers; return the MB that this adds."""
+    lm = random_model(model)
     sites = [Site(layer, "post", False, True) for layer in range(lm.shape.n_layers)]
     examples = pd.DataFrame(
         {"example_id": [f"e{i}" for i in range(n_texts)], "text": texts(n_texts, 60, 60)}
@@ -50,15 +48,15 @@ def caching(n_texts: int) -> None:
             sites,
             Path(folder) / "part.parquet",
             max_tokens=128,
-            batch_tokens=BATCH_TOKENS,
+            batch_tokens=batch_tokens,
             positions="all",
         )
-    print(peak_mb() - before)
+    return peak_mb() - before
 
 
-def kl(n_texts: int) -> None:
-    """Compute the KL of texts with 62 new tokens, over a vocabulary of Gemma's size."""
-    lm = random_model("quick", vocabulary=VOCABULARY)
+def kl(n_texts: int, model: str, batch_tokens: int, vocabulary: int) -> float:
+    """Compute the KL of texts with 62 new tokens; return the MB that this adds."""
+    lm = random_model(model, vocabulary=vocabulary)
     rows = tokenize(lm.tokenizer, texts(n_texts, 63, 63), prepend_bos=True)
     vectors = np.random.default_rng(0).standard_normal((n_texts, lm.shape.d_model))
     before = peak_mb()
@@ -68,34 +66,32 @@ def kl(n_texts: int) -> None:
         [row[2:] for row in rows],
         prepend_bos=True,
         intervention=Intervention({Site(13, "post", False, True): RowVectors(vectors)}),
-        batch_tokens=BATCH_TOKENS,
+        batch_tokens=batch_tokens,
     )
-    print(peak_mb() - before)
-
-
-def peak_of(stage: str, n_texts: int) -> float:
-    """Return the peak MB that ``stage`` adds in its own process."""
-    command = [sys.executable, "-m", "benchmarks.bench_memory", stage, str(n_texts)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return peak_mb() - before
 
 
 def main() -> int:
-    few = 2 * BATCH_TOKENS // 64  # two batches
-    many = few * (3 if arguments(__doc__).size == "quick" else 4)
+    size = chosen_size(__doc__)
+    tiny = size == "tiny"
+    model = "tiny" if tiny else "quick"
+    vocabulary, batch_tokens, rounds = (1024, 128, 1) if tiny else (VOCABULARY, 2048, 5)
+    few = 2 * batch_tokens // 64  # two batches
+    many = few * (3 if size == "quick" else 4)
     # The memory queued for the writer differs from run to run, by at most QUEUE_BYTES.
     cached = {
-        n: float(np.median([peak_of("caching", n) for _ in range(ROUNDS)]))
+        n: float(np.median([alone(caching, n, model, batch_tokens) for _ in range(rounds)]))
         for n in (4 * few, 4 * many)
     }
-    compared = {n: peak_of("kl", n) for n in (few, many)}
-    logits = 2 * BATCH_TOKENS * VOCABULARY * 4 / 2**20
+    compared = {n: alone(kl, n, model, batch_tokens, vocabulary) for n in (few, many)}
+    logits = 2 * batch_tokens * vocabulary * 4 / 2**20
     lines = [
         at_most(
             f"caching {4 * many} texts / {4 * few} texts",
             cached[4 * many],
             cached[4 * few],
             ALLOWED_GROWTH,
-            f"26 layers, every token; medians of {ROUNDS} processes",
+            f"all layers, every token; medians of {rounds} processes",
             unit="MB",
         ),
         at_most(
@@ -110,16 +106,12 @@ def main() -> int:
             compared[many],
             logits,
             0.5,
-            f"{BATCH_TOKENS} tokens, vocabulary {VOCABULARY}",
+            f"{batch_tokens} tokens, vocabulary {vocabulary}",
             unit="MB",
         ),
     ]
-    return report(lines, "memory", "quick model, processes of their own")
+    return report(lines, "memory", f"{model} model, processes of their own", judged=not tiny)
 
 
 if __name__ == "__main__":
-    stages = {"caching": caching, "kl": kl}
-    if sys.argv[1:] and sys.argv[1] in stages:
-        stages[sys.argv[1]](int(sys.argv[2]))
-    else:
-        sys.exit(main())
+    sys.exit(main())

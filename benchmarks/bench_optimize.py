@@ -1,12 +1,10 @@
 """Speed and memory of the optimiser against the textbook formulation, as ratios in one run.
 
-``python -m benchmarks.bench_optimize [--quick]`` writes ``results/benchmarks/optimize.csv`` row by
-row, so that an interrupted run keeps its measurements.
+``python -m benchmarks.bench_optimize [--tiny | --quick]`` writes its table,
+``results/benchmarks/optimize.csv``, row by row, so that an interrupted run keeps its measurements.
 """
 
-import argparse
 import resource
-import subprocess
 import sys
 import time
 import tracemalloc
@@ -23,6 +21,7 @@ from benchmarks.optimize_problem import (
     referenced,
     timed,
 )
+from benchmarks.options import alone, chosen_size
 from benchmarks.table import report
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.working_set.solver import WorkingSet
@@ -172,35 +171,30 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def memory_alone(shape: tuple[int, int], n: int, qp_lambda: float, knots: int) -> float:
-    """Return the peak memory in GB of a process that only fits the path and solves n inputs."""
-    code = (
-        "import numpy as np\n"
-        "from benchmarks.bench_optimize import *\n"
-        f"decoder, probes = dictionary({shape[0]}, {shape[1]})\n"
-        f"r = np.random.default_rng(2).uniform(*TAU_SPREAD, {n})\n"
-        f"path = extended(SteeringPath.fit(decoder, probes[0]), {knots})\n"
-        f"path.qp(r, {qp_lambda}).vector\n"
-        "print(peak_mb() / 1e3)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(done.stdout)
+def memory(shape: tuple[int, int], n: int, qp_lambda: float, knots: int) -> float:
+    """Fit the path and solve n inputs; return the peak memory of the process in GB."""
+    decoder, probes = dictionary(*shape)
+    r = np.random.default_rng(2).uniform(*TAU_SPREAD, n)
+    path = extended(SteeringPath.fit(decoder, probes[0]), knots)
+    _ = path.qp(r, qp_lambda).vector
+    return peak_mb() / 1e3
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small dictionary, in seconds")
-    quick = parser.parse_args().quick
-    shape, columns = ((2048, 128), 400) if quick else ((16384, 2304), 2000)
-    judged = "" if not quick else ", too small to be judged"
-    heading = f"d_sae {shape[0]}, d_model {shape[1]}{judged}"
-    table = Table(not quick, heading)
+    size = chosen_size(__doc__)
+    large = ((16384, 2304), 2000, 40, 3)
+    small = {"tiny": ((256, 16), 50, 12, 1), "quick": ((2048, 128), 400, 20, 3)}
+    shape, columns, n, n_reference = small.get(size, large)
+    judged = size not in small
+    suffix = "" if judged else ", too small to be judged"
+    heading = f"d_sae {shape[0]}, d_model {shape[1]}{suffix}"
+    table = Table(judged, heading)
     for what, qp_lambda, knots in (("", LAM, 1), (f", {FAR_KNOTS} knots", FAR, FAR_KNOTS)):
-        gigabytes = memory_alone(shape, 1000, qp_lambda, knots)
+        gigabytes = alone(memory, shape, 1000, qp_lambda, knots)
         what = f"path: peak memory of a process of its own{what}"
         table.add(what, gigabytes, "GB", "< 2", gigabytes < MAX_MEMORY_GB)
-    bench_path(table, shape, columns, 1000, 3)
-    bench_working_set(table, shape, columns, 20 if quick else 40, 3)
+    bench_path(table, shape, columns, 1000, n_reference)
+    bench_working_set(table, shape, columns, n, n_reference)
     return report(table.lines, "optimize", heading)
 
 

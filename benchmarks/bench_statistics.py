@@ -1,10 +1,9 @@
 """Cost and memory of the correlation accumulators at SAE sparsity, against dense sums.
 
-``python -m benchmarks.bench_statistics [--quick]`` prints a table, writes
+``python -m benchmarks.bench_statistics [--tiny | --quick]`` prints a table, writes
 ``results/benchmarks/statistics.csv`` and fails if a required ratio is missed.
 """
 
-import argparse
 import sys
 import time
 import tracemalloc
@@ -13,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from benchmarks.options import chosen_size
 from benchmarks.table import Line, at_least, at_most, report
 from steering_core.corrsteer.accumulate import Accumulator
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
@@ -135,12 +135,11 @@ def peak_memory(n_samples: int, size: int = JUDGED_BATCH) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    samples, repeats = (4_096, 4) if parser.parse_args().quick else (16_384, 5)
-    lines = [compare(size, samples, repeats) for size in BATCHES]
+    size = chosen_size(__doc__)
+    samples, repeats = {"tiny": (128, 1), "quick": (4_096, 4)}.get(size, (16_384, 5))
+    lines = [compare(batch, samples, repeats) for batch in BATCHES]
     lines.append(from_dense(JUDGED_BATCH, samples // 4, repeats))
-    few, many = 1_000, 100_000
+    few, many = (80, 800) if size == "tiny" else (1_000, 100_000)
     lines.append(
         at_most(
             f"memory of the correlation, {many} samples / {few}",
@@ -150,7 +149,8 @@ def main() -> int:
             unit="MB",
         )
     )
-    return report(lines, "statistics", f"{N_FEATURES} features, perf_counter")
+    heading = f"{N_FEATURES} features, perf_counter"
+    return report(lines, "statistics", heading, judged=size != "tiny")
 
 
 if __name__ == "__main__":

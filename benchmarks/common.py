@@ -15,12 +15,18 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from benchmarks.options import size_parser
 from benchmarks.table import Times
 from steering_core.models.devices import choose_device, wait_for_devices
 from steering_core.models.language_model import LanguageModel, model_shape
 
 #: Shapes of random models. The cost of a pass depends on the shape alone. ``full`` is Gemma-2-2B.
+#: ``tiny`` shows that a benchmark runs to its end; its times say nothing.
 SIZES = {
+    "tiny": {
+        "hidden_size": 32, "num_hidden_layers": 14, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 64, "vocab_size": 1024,
+    },
     "quick": {
         "hidden_size": 128, "num_hidden_layers": 26, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 512, "vocab_size": 2048,
@@ -95,17 +101,15 @@ def alternate(runs: Sequence[Callable[[], object]], repeats: int) -> list[Times]
 
 
 def arguments(doc: str) -> argparse.Namespace:
-    """Parse ``--quick``, ``--full`` and ``--cpu-time``, and set the clock."""
+    """Parse ``--tiny``, ``--quick``, ``--full`` and ``--cpu-time``, and set the clock."""
     global _clock
-    parser = argparse.ArgumentParser(description=doc)
+    parser, group = size_parser(doc)
     parser.add_argument(
         "--cpu-time",
         action="store_true",
         help="one thread, and processor time of all threads in place of wall time: for a busy "
         "machine without a GPU; what runs beside the model is then not hidden",
     )
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--quick", dest="size", action="store_const", const="quick", default="small")
     group.add_argument(
         "--full", dest="size", action="store_const", const="full", help="Gemma-2-2B's shape"
     )

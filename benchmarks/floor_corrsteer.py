@@ -9,6 +9,7 @@ import torch
 from benchmarks.bench_corrsteer import Longer, build, questions
 from benchmarks.common import alternate
 from benchmarks.floor import Rates, Stage, attention, weights
+from benchmarks.options import scaled
 from steering_core.config.corrsteer_schema import DEFAULT_ARMS, Arm, CorrSteerSettings, FineTuning
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import Decoding
@@ -34,13 +35,14 @@ def wanted() -> tuple[list[PooledStatistic], list[PooledStatistic]]:
     )
 
 
-def selection(rates: Rates, repeats: int) -> list[Stage]:
+def selection(size: str, rates: Rates, repeats: int) -> list[Stage]:
     """Measure selection with the statistics of the default arms, for 1 token and for 32."""
-    lm, encoders, sites = build()
+    lm, encoders, sites = build(size)
     accumulated, histograms = wanted()
     readers = make_readers(encoders, sites, accumulated, lm.shape.d_model)
     stages = []
-    for tokens, n in ((1, PROMPTS), (32, PROMPTS // 2)):
+    prompts = scaled(PROMPTS, size)
+    for tokens, n in ((1, prompts), (32, prompts // 2)):
         rows, how = questions(n), Decoding(tokens, batch_rows=8)
         task = Task("bench", Source("-", "-"), lambda row: None, Longer(), tokens)
 
@@ -155,12 +157,12 @@ def _accumulated(sizes, histograms: list[PooledStatistic], seed: int) -> Accumul
     return made
 
 
-def training(rates: Rates, repeats: int) -> list[Stage]:
+def training(size: str, rates: Rates, repeats: int) -> list[Stage]:
     """Measure fine-tuning of all weights, and by LoRA, with one row per step."""
-    rows = questions(TRAINED).assign(worked="w1 w2 w3 w4")
+    rows = questions(scaled(TRAINED, size)).assign(worked="w1 w2 w3 w4")
     stages = []
     for method in ("full", "lora"):
-        lm, _, _ = build()
+        lm, _, _ = build(size)
         settings = FineTuning(method=method)
         examples = training_ids(lm, rows, prepend_bos=True)
 
@@ -180,7 +182,7 @@ def training(rates: Rates, repeats: int) -> list[Stage]:
         extra = 0.0 if full else 6.0 * adapters * tokens.sum()
         stages.append(
             Stage(
-                f"CorrSteer fine-tuning, {method}, {TRAINED} rows",
+                f"CorrSteer fine-tuning, {method}, {len(rows)} rows",
                 spent,
                 passes * (blocks * tokens.sum() + head * answered) + looking + extra,
                 len(rows) * (2.0 * 4 * (blocks + head) + 32.0 * trained),

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from benchmarks.options import scaled
 from steering_core.config.methods import settings_of
 from steering_core.config.schema import Settings
 from steering_core.methods.base import read_direction
@@ -48,13 +49,13 @@ class Rows:
 class Experiment:
     """Decoder, probes, path, directions and solutions of random residuals of two classes."""
 
-    def __init__(self, folder: Path, d_sae: int, d_model: int):
+    def __init__(self, folder: Path, d_sae: int, d_model: int, size: str):
         rng = np.random.default_rng(0)
         concept = 3.0 * rng.standard_normal(d_model)
 
         def rows(n: int, prefix: str) -> Rows:
-            labels = np.arange(n) % 2
-            h = rng.standard_normal((n, d_model)) + np.outer(labels, concept)
+            labels = np.arange(scaled(n, size)) % 2
+            h = rng.standard_normal((len(labels), d_model)) + np.outer(labels, concept)
             return Rows((h / np.sqrt(d_model)).astype(np.float32), labels, prefix)
 
         self.train, self.test = rows(TRAIN, "a"), rows(TEST, "t")
@@ -63,10 +64,11 @@ class Experiment:
         self.decoder = rng.standard_normal((d_sae, d_model), dtype=np.float32)
         self.decoder /= np.linalg.norm(self.decoder, axis=1, keepdims=True)
         self.correlation = rng.uniform(-1.0, 1.0, d_sae)
-        active = rng.integers(0, d_sae, (TRAIN + TEST, ACTIVE))
+        encoded = len(self.train.labels) + len(self.test.labels)
+        active = rng.integers(0, d_sae, (encoded, ACTIVE))
         self.activations = sparse.csr_matrix(
-            (rng.random(active.size), active.ravel(), np.arange(TRAIN + TEST + 1) * ACTIVE),
-            shape=(TRAIN + TEST, d_sae),
+            (rng.random(active.size), active.ravel(), np.arange(encoded + 1) * ACTIVE),
+            shape=(encoded, d_sae),
         )
         self.activations.sum_duplicates()
         self.probe, self.evaluation_probe = (

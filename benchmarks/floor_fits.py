@@ -124,8 +124,8 @@ def probes(shape: tuple[int, int], n: int, rates: Rates, repeats: int) -> list[S
 
 def judge(folder: Path, size: str, rates: Rates, repeats: int) -> Stage:
     """Measure a classifier of DistilBERT's depth on completions."""
-    width, n = (768, 256) if size == "full" else (256, 64)
-    lm = random_model("quick")  # for its tokenizer
+    width, n = {"tiny": (64, 4), "full": (768, 256)}.get(size, (256, 64))
+    lm = random_model("tiny")  # for its tokenizer
     config = BertConfig(
         vocab_size=1003, hidden_size=width, num_hidden_layers=6, num_attention_heads=width // 64,
         intermediate_size=4 * width, id2label={0: "no", 1: "yes"}, pad_token_id=0,

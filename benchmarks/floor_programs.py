@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks.common import alternate
 from benchmarks.floor import Rates, Stage
-from benchmarks.floor_experiment import PAIRS, QUERIES, SETTINGS, TRAIN, Experiment
+from benchmarks.floor_experiment import SETTINGS, Experiment
 from steering_core.methods.base import read_fixed_vectors
 from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.variants import variants_of_test_rows
@@ -85,12 +85,13 @@ def directions(of: Experiment, rates: Rates, repeats: int) -> Stage:
     """Measure fitting all fixed directions, from residuals in memory to the file."""
     (spent,) = alternate([of.fit_directions], repeats)
     d_sae, d_model = of.decoder.shape
-    chosen = 1 + SETTINGS.topk
+    chosen, rows = 1 + SETTINGS.topk, len(of.train.labels)
+    pairs, queries = len(of.pairs.labels) // 2, len(of.queries.labels) // 2
     return Stage(
-        f"directions, {TRAIN} rows, {PAIRS} pairs, {QUERIES} queries, d_sae {d_sae}",
+        f"directions, {rows} rows, {pairs} pairs, {queries} queries, d_sae {d_sae}",
         spent,
-        d_model * (3.0 * TRAIN + 2.0 * PAIRS + 5.0 * QUERIES),
-        4.0 * d_model * (TRAIN + 2 * PAIRS + 2 * QUERIES + chosen) + 8.0 * d_sae,
+        d_model * (3.0 * rows + 2.0 * pairs + 5.0 * queries),
+        4.0 * d_model * (rows + 2 * pairs + 2 * queries + chosen) + 8.0 * d_sae,
         rates,
     )  # fmt: skip
 

@@ -1,4 +1,7 @@
-"""Floors of the tables with intervals, with the usual number of rows; counts resampled numbers."""
+"""Floors of the tables with intervals, with the usual number of rows; counts resampled numbers.
+
+Texts and verdicts are made by the stages before the tables, so they have the columns of a real run.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,19 +10,39 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
-from benchmarks.common import alternate
+from benchmarks.bench_generation import SITE
+from benchmarks.common import alternate, texts
 from benchmarks.floor import Rates, Stage
 from benchmarks.floor_experiment import SETTINGS, Experiment
+from benchmarks.options import scaled
 from steering_core.config.methods import solves_once
+from steering_core.corrsteer.answers import SCHEMA, judged
 from steering_core.corrsteer.report import paired, result_table
+from steering_core.corrsteer.tasks import find_task
+from steering_core.generation.sampling import Sampling
+from steering_core.generation.steered_method import SteeredMethod
+from steering_core.generation.table import generate_method
 from steering_core.methods.base import read_fixed_vectors
+from steering_core.metrics.divergence import text_divergence
+from steering_core.metrics.judges import ClassJudge
+from steering_core.metrics.judging import judge_texts
 from steering_core.metrics.probe_effects import all_norm_matched_effects
+from steering_core.models.language_model import LanguageModel
 from steering_core.statistics import bootstrap
 from steering_core.tables.norm_matched import norm_matched_table
 from steering_core.tables.pages import changes_page
 from steering_core.tables.pareto import Subject, gather, pareto_table
 
 SEEDS, ARMS, ANSWERS = 2, 4, 300
+#: Tokens of the texts. Their number does not matter to a table, which has a row a text.
+NEW_TOKENS, BATCH_TOKENS = 8, 2048
+
+
+class OddLength(ClassJudge):
+    """A judge that needs no model: a text with an odd number of letters is in class 1."""
+
+    def _score(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([0.9 if len(text) % 2 else 0.1 for text in texts])
 
 
 @contextmanager
@@ -36,30 +59,38 @@ def counted_sums() -> Iterator[list[int]]:
         yield noted
 
 
-def pareto(of: Experiment, rates: Rates, repeats: int) -> Stage:
-    """Measure the Pareto table of an experiment's own solutions, with made-up texts."""
-    solutions, rng = pd.read_parquet(of.solutions), np.random.default_rng(0)
-    effects = of.effects().assign(split="test")
-    texts = solutions.loc[
-        solutions["split"] == "prompt", ["method", "strength_index", "example_id"]
-    ]
-    judged = texts.assign(
-        score=rng.random(len(texts)), judged=lambda rows: (rows["score"] > 0.5) * 1.0, empty=0.0
-    )
-    texts = texts.assign(
-        n_tokens=rng.integers(50, 100, len(texts)),
-        kl_sum=rng.exponential(50.0, len(texts)),
-        base_nll_sum=rng.exponential(200.0, len(texts)),
-        steered_positions=1,
-        unsolved_positions=0,
-    )
+def measured_texts(of: Experiment, lm: LanguageModel) -> tuple[list[pd.DataFrame], pd.DataFrame]:
+    """Return the divergences of the texts of each method, and the verdicts on all texts.
+
+    Args:
+        of: its prompts are steered by its solutions.
+        lm: as wide as the experiment's residuals; its texts are short.
+    """
+    ids = of.prompts.ids
+    prompts = pd.DataFrame({"example_id": ids, "text": texts(len(ids), 4, 12)})
+    divergences, generations = [], []
+    for method in SETTINGS.methods:
+        steered = SteeredMethod(of.interventions(method), SITE)
+        made = generate_method(
+            lm, prompts, steered, Sampling(NEW_TOKENS), max_tokens=64, batch_size=8
+        )
+        divergences.append(text_divergence(lm, made, steered, batch_tokens=BATCH_TOKENS))
+        generations.append(made)
+    return divergences, judge_texts(pd.concat(generations, ignore_index=True), OddLength(), 1)
+
+
+def pareto(of: Experiment, lm: LanguageModel, rates: Rates, repeats: int) -> Stage:
+    """Measure the Pareto table of an experiment's own solutions and texts."""
+    solutions, effects = pd.read_parquet(of.solutions), of.effects().assign(split="test")
+    divergences, verdicts = measured_texts(of, lm)
     subject = Subject("bench", "random", "none", 0, [], "", "")
 
     def run() -> None:
-        pareto_table(subject, gather(solutions, effects, [texts], judged), SETTINGS)
+        pareto_table(subject, gather(solutions, effects, divergences, verdicts), SETTINGS)
 
-    return _table(f"pareto, {len(effects.groupby(['method', 'strength_index']))} strengths", run,
-                  (solutions, effects, texts), rates, repeats)  # fmt: skip
+    strengths = len(effects.groupby(["method", "strength_index"]))
+    read = (solutions, effects, *divergences, verdicts)
+    return _table(f"pareto, {strengths} strengths", run, read, rates, repeats)
 
 
 def norm_matched(of: Experiment, rates: Rates, repeats: int) -> Stage:
@@ -82,27 +113,24 @@ def norm_matched(of: Experiment, rates: Rates, repeats: int) -> Stage:
     return _table(f"norm-matched, {len(directions)} directions", run, [rows], rates, repeats)
 
 
-def corrsteer_report(rates: Rates, repeats: int) -> Stage:
+def corrsteer_report(size: str, rates: Rates, repeats: int) -> Stage:
     """Measure CorrSteer's results and the page of changed answers."""
-    rng = np.random.default_rng(0)
+    rng, n, task = np.random.default_rng(0), scaled(ANSWERS, size), find_task("mmlu")
     arms = ["unsteered", *(f"arm{i}" for i in range(ARMS))]
+    rows = pd.DataFrame(
+        {
+            "example_id": [f"x{i}" for i in range(n)],
+            "prompt": " ".join(f"w{i}" for i in range(100)),
+            "gold": "A",
+            "letters": [["A", "B", "C", "D"]] * n,
+        }
+    )
 
     def answers() -> pd.DataFrame:
-        success = rng.random(ANSWERS) < 0.6
-        return pd.DataFrame({"example_id": [f"x{i}" for i in range(ANSWERS)]}).assign(
-            prompt=" ".join(f"w{i}" for i in range(100)),
-            gold="A",
-            n_options=4,
-            text=np.where(success, "A", "B"),
-            answer=np.where(success, "A", "B"),
-            success=success,
-            status="ok",
-            reason="",
-            layers=[[1, 2, 3]] * ANSWERS,
-            strength="scale 1",
-            norm=rng.random(ANSWERS),
-            n_features=3,
-        )
+        made = np.where(rng.random(n) < 0.6, "A", "B").tolist()
+        steered = {"layers": [[1, 2, 3]] * n, "strength": "scale 1", "norm": rng.random(n)}
+        answered = judged(rows, made, task, None, reasoned=False)
+        return answered.assign(**steered, n_features=3)[SCHEMA.names]
 
     runs = {seed: {arm: answers() for arm in arms} for seed in range(SEEDS)}
 
@@ -115,7 +143,7 @@ def corrsteer_report(rates: Rates, repeats: int) -> Stage:
         changes_page("bench", pairs)
 
     frames = [rows for of in runs.values() for rows in of.values()]
-    what = f"corrsteer report, {SEEDS} seeds, {ARMS} arms, {ANSWERS} answers"
+    what = f"corrsteer report, {SEEDS} seeds, {ARMS} arms, {n} answers"
     return _table(what, run, frames, rates, repeats)
 
 

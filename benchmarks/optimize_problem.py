@@ -2,16 +2,14 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 
 from benchmarks.reference import solve_reference
-from benchmarks.table import FOLDER, Line, machine
+from benchmarks.table import Line, write_lines
 from steering_core.optimize.path import SteeringPath
-from steering_core.storage.files import write_text
 
 TAU_SPREAD = (0.5, 6.0)  # shortfalls are uniform in this range
 T = TypeVar("T")
@@ -22,7 +20,7 @@ class Table:
 
     def __init__(self, judged: bool, heading: str) -> None:
         self.lines: list[Line] = []
-        self._judged, self._of = judged, {"run": heading, **machine()}
+        self._judged, self._heading = judged, heading
 
     def add(
         self, what: str, value: float, unit: str, goal: str = "", met: bool | None = None
@@ -31,8 +29,7 @@ class Table:
         ratio = float(value) if unit == "times" else None
         verdict = bool(met) if self._judged and met is not None else None
         self.lines.append(Line(what, float(value), None, ratio, goal, verdict, unit=unit))
-        rows = pd.DataFrame([asdict(line) for line in self.lines]).assign(**self._of)
-        write_text(FOLDER / "optimize.csv", rows.to_csv(index=False))
+        write_lines(self.lines, "optimize", self._heading)
         print(f"{what:72s} {value:12.5g} {unit:8s} {goal}", flush=True)
 
     def add_at_most(self, what: str, value: float, unit: str, most: float) -> None:

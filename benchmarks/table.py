@@ -107,17 +107,26 @@ def machine() -> dict[str, str]:
     }
 
 
-def report(lines: Sequence[Line], name: str, heading: str) -> int:
+def write_lines(lines: Sequence[Line], name: str, heading: str) -> pd.DataFrame:
+    """Write ``results/benchmarks/name.csv`` and return its table."""
+    table = pd.DataFrame([asdict(line) for line in lines]).assign(run=heading, **machine())
+    write_text(FOLDER / f"{name}.csv", table.to_csv(index=False))
+    return table
+
+
+def report(lines: Sequence[Line], name: str, heading: str, *, judged: bool = True) -> int:
     """Print the table, write ``results/benchmarks/name.csv``, return 1 if a line was missed.
 
     Args:
         lines: lines of the table.
         name: name of the file.
         heading: description of the run (size of the model, clock); the column ``run``.
+        judged: whether the run is large enough for its requirements.
 
     """
-    table = pd.DataFrame([asdict(line) for line in lines]).assign(run=heading, **machine())
-    write_text(FOLDER / f"{name}.csv", table.to_csv(index=False))
+    if not judged:
+        lines = [replace(line, met=None) for line in lines]
+    table = write_lines(lines, name, heading)
     print(f"{name}: {heading}; {table['machine'][0]}, {table['date'][0]}")
     shown = ["measured", "ours", "reference", "unit", "ratio", "lowest", "highest"]
     shown += ["required", "met", "note"]

@@ -117,3 +117,37 @@ def test_details_show_both_sides_and_the_note(written):
 def test_both_pages_have_their_marks_once(page):
     text = page.read_text(encoding="utf-8")
     assert text.count(render.BEGIN) == text.count(render.END) == 1
+
+
+@pytest.fixture
+def pages(tmp_path, monkeypatch):
+    """Two pages with the marks of the tables, and an empty folder of results."""
+    files = tmp_path / "README.md", tmp_path / "performance.md"
+    for file in files:
+        file.write_text(f"# {file.name}\n{render.BEGIN}\nold\n{render.END}\nafter\n")
+    for module, name, value in (
+        (render, "PAGE", files[0]),
+        (render, "DETAILS", files[1]),
+        (render, "FOLDER", tmp_path),
+        (table, "FOLDER", tmp_path),
+    ):
+        monkeypatch.setattr(module, name, value)
+    return files
+
+
+def test_the_command_writes_both_pages_from_the_benchmarks_that_were_run(pages):
+    report([at_least(render.HEADLINES[1], 1.0, 2.0, 0.9)], "caching", "small model")
+    report([Line("judge", 2.0, 1.0, 2.0)], "floor", "small model")
+    render.main()
+    readme, details = (page.read_text() for page in pages)
+    assert f"| {render.HEADLINES[1]} | 2 | ≥ 0.9 | yes |" in readme and "judge" not in readme
+    assert f"| {render.HEADLINES[1]} | 2 | ≥ 0.9 | yes |" in details
+    assert "| judge | 2 s | 1 s | 2 |  |" in details and "memory" not in details
+    assert details.startswith("# performance.md\n") and details.endswith("\nafter\n")
+    assert "old" not in readme + details
+
+
+def test_without_results_the_command_says_what_to_run(pages):
+    with pytest.raises(SystemExit, match="make bench"):
+        render.main()
+    assert all("old" in page.read_text() for page in pages)
