@@ -72,7 +72,7 @@ def measured_texts(of: Experiment, lm: LanguageModel) -> tuple[list[pd.DataFrame
     for method in SETTINGS.methods:
         steered = SteeredMethod(of.interventions(method), SITE)
         made = generate_method(
-            lm, prompts, steered, Sampling(NEW_TOKENS), max_tokens=64, batch_size=8
+            lm, prompts, steered, Sampling(NEW_TOKENS), max_tokens=64, batch_size=len(ids)
         )
         divergences.append(text_divergence(lm, made, steered, batch_tokens=BATCH_TOKENS))
         generations.append(made)
