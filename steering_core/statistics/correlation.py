@@ -51,8 +51,8 @@ class StreamingCorrelation:
         self._state = np.zeros((len(FIELDS), 2 * self.n_features))
         # Allocating memory costs more than the arithmetic on it, so large arrays are kept.
         self._sums = np.zeros((5, 2 * self.n_features))
-        # Folding costs a pass over all groups, so wait until there are more entries than groups.
-        self._queue = _EntryQueue(6 * self.n_features)
+        # Folding costs a pass over all groups, so wait for four times as many entries.
+        self._queue = _EntryQueue(8 * self.n_features)
 
     @property
     def n(self) -> int:
