@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import nn
 
 from steering_core.errors import ModelError
+from steering_core.models.block_modules import module_at
 from steering_core.models.devices import to_device
 from steering_core.models.language_model import (
     LanguageModel,
@@ -17,7 +18,6 @@ from steering_core.models.language_model import (
     dtype_name,
     removed_after,
 )
-from steering_core.models.places import module_at
 from steering_core.models.site import Site
 from steering_core.models.tokens import padded_batches, tokenize_many
 

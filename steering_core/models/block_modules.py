@@ -1,4 +1,4 @@
-"""Places inside a block where an SAE may sit: what attention and the MLP add to the stream.
+"""The modules of a block that write to the stream: attention and MLP, where an SAE may sit, too.
 
 Families name the modules of a block differently, and some have a norm behind attention or the MLP,
 whose output is what is added. So the modules are found by what they compute: on two tokens, the

@@ -9,8 +9,8 @@ from tiny_families import FAMILIES, build
 from transformer_lens.model_bridge import TransformerBridge
 
 from steering_core.errors import ModelError
+from steering_core.models.block_modules import find_places
 from steering_core.models.language_model import LanguageModel, model_shape
-from steering_core.models.places import find_places
 from steering_core.models.residual_stream import edit_residual, read_residuals
 from steering_core.models.site import Site
 
