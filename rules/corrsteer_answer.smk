@@ -164,7 +164,7 @@ rule corrsteer_sparse_methods:
         "../envs/steering.yaml"
     threads: cores
     resources:
-        mem_mb=megabytes(24000, model=1.5, sae=3, judges=1.5),
+        mem_mb=sparse_megabytes,
         runtime=minutes(720),
         gpu=gpus,
     params:
@@ -172,6 +172,7 @@ rule corrsteer_sparse_methods:
         task=task,
         methods=shared_sparse_methods,
         sparse_methods=sparse_settings,
+        programs=shared_programs,
         settings=settings(*ANSWERING),
         code=code("corrsteer_sparse_methods.py"),
     script:

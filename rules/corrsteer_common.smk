@@ -87,7 +87,7 @@ def arms_of(run):
     """Return all methods of an experiment, the unsteered model first."""
     found = CORRSTEER[run].settings
     tuned = [] if found.fine_tuning.method == "none" else ["fine_tuning"]
-    return [UNSTEERED, *found.arms, *tuned, *found.sparse_methods.methods]
+    return [UNSTEERED, *found.arms, *tuned, *found.sparse_methods.names]
 
 
 def arm(wildcards):
@@ -172,18 +172,50 @@ def shared_arm_files(wildcards):
 def shared_sparse_methods(wildcards):
     """Return the methods of optimal sparse steering of one of the jobs that share them."""
     found = experiment(wildcards).settings
-    return found.sparse_methods.methods[int(wildcards.shard) :: found.shards]
+    return found.sparse_methods.names[int(wildcards.shard) :: found.shards]
 
 
 def sparse_settings(wildcards):
     """Return what all methods of optimal sparse steering read; another one changes none."""
-    return experiment(wildcards).settings.sparse_methods.model_dump(exclude={"methods"})
+    own = {"methods", "programs", "fisher"}
+    return experiment(wildcards).settings.sparse_methods.model_dump(exclude=own)
+
+
+def shared_programs(wildcards):
+    """Return the declared programs of one of the jobs, each with what its answers depend on.
+
+    That is the declaration, and how the Fisher information is estimated if it is needed.
+    """
+    found = experiment(wildcards).settings.sparse_methods
+    return {
+        name: {
+            "declared": found.programs[name].model_dump(),
+            "fisher": found.fisher.model_dump() if found.programs[name].needs_fisher else None,
+        }
+        for name in shared_sparse_methods(wildcards)
+        if name in found.programs
+    }
+
+
+def takes_gradients(wildcards):
+    """Whether a method of one of the jobs takes gradients of the model."""
+    found = experiment(wildcards).settings.sparse_methods
+    asked = [found.concept_direction, *(one.directions for one in found.programs.values())]
+    return any("likelihood_gradient" in one for one in asked) or any(
+        one.needs_fisher for one in found.programs.values()
+    )
+
+
+def sparse_megabytes(wildcards, attempt):
+    """Return the memory of one of the jobs in MB, with room for gradients if it takes them."""
+    passes = 2.5 if takes_gradients(wildcards) else 1.5
+    return megabytes(24000, model=passes, sae=3, judges=1.5)(wildcards, attempt)
 
 
 def answers_of(run, seed, method):
     """Return the file that has the answers under a method, alone or with others."""
     found = CORRSTEER[run].settings
-    shared = {ANSWERS: arms_with_plan(found), SPARSE_ANSWERS: found.sparse_methods.methods}
+    shared = {ANSWERS: arms_with_plan(found), SPARSE_ANSWERS: found.sparse_methods.names}
     for pattern, names in shared.items():
         if method in names:
             return expand(pattern, run=run, seed=seed, shard=names.index(method) % found.shards)[0]

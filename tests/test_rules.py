@@ -9,6 +9,7 @@ import pytest
 import yaml
 from workflow_rules import CONFIG, CORRSTEER_JOB, JOB, ROOT, Rules, parse, wildcards_of
 
+from steering_core.config.corrsteer_schema import SparseMethods
 from steering_core.config.methods import CORRSTEER_METHODS, DEFAULT_METHODS
 from steering_core.errors import ConfigError
 from steering_core.runtime.digest import code_digest, used_modules
@@ -302,6 +303,29 @@ def test_arms_are_shared_by_as_many_jobs_as_shards_and_read_where_they_are(rules
             for kind, shared in (("answers", some_arms), ("sparse_methods", some_methods)):
                 read = {names["answers_of"](run, 0, method) for method in shared}
                 assert read == {f"{folder}/{kind}-{number}.parquet"}
+
+
+def test_declared_programs_stand_behind_the_methods_of_a_task(rules):
+    names, run = rules.names, CORRSTEER_JOB.run
+    job = SimpleNamespace(**{**vars(CORRSTEER_JOB), "shard": "0"})
+    dense = {"program": "dense", "tau": [1.0]}
+    programs = {"floor": dense, "in_kl": {**dense, "metric": "fisher"}}
+    declared = SparseMethods(methods=["qp_optimal"], programs=programs)
+    assert not names["takes_gradients"](job) and names["shared_programs"](job) == {}
+    plain = names["sparse_settings"](job)
+    with rules.corrsteer_settings(sparse_methods=declared):
+        assert names["shared_sparse_methods"](job) == ["qp_optimal", "floor", "in_kl"]
+        assert names["arms_of"](run)[-2:] == ["floor", "in_kl"]
+        read = {names["answers_of"](run, 0, name) for name in programs}
+        assert read == {f"results/{run}/corrsteer/seed-0/sparse_methods-0.parquet"}
+        given = names["shared_programs"](job)
+        assert given["floor"]["fisher"] is None and given["in_kl"]["fisher"]["texts"] == 300
+        assert names["takes_gradients"](job)
+        assert names["sparse_settings"](job) == plain  # programs make no other method stale
+    with rules.corrsteer_settings(sparse_methods=declared, shards=3):
+        shards = [SimpleNamespace(**{**vars(job), "shard": str(k)}) for k in range(3)]
+        assert [list(names["shared_programs"](one)) for one in shards] == [[], ["floor"], ["in_kl"]]
+    assert "corrsteer_sparse_methods" in rules.stale_of_corrsteer(sparse_methods=declared)
 
 
 def test_a_plan_that_is_evaluated_elsewhere_needs_no_answers(rules, monkeypatch):

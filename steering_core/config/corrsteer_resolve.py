@@ -205,19 +205,24 @@ def _check_sparse_methods(experiment: CorrSteerExperiment) -> None:
     """Refuse a ``sparse_methods.arm`` that selects no SAE features in this experiment."""
     methods, arms = experiment.settings.sparse_methods, experiment.settings.arms
     where = f"corrsteer {experiment.name}: sparse_methods.arm"
-    if not methods.methods:
+    if not methods.names:
         return
     if methods.arm not in arms:
         raise ConfigError(
             f"{where}: there is no arm {methods.arm!r}"
-            f"{hint(methods.arm, arms)}; set sparse_methods.methods to [] to run none."
+            f"{hint(methods.arm, arms)}; {_run_none(methods)}."
         )
     arm = arms[methods.arm]
     if arm.space != "features" or not arm.selects:
         raise ConfigError(
             f"{where}: {methods.arm!r} selects no SAE features in this experiment: name an arm "
-            "that does, or set sparse_methods.methods to [] to run none."
+            f"that does, or {_run_none(methods)}."
         )
+
+
+def _run_none(methods: SparseMethods) -> str:
+    programs = " and leave sparse_methods.programs out" if methods.programs else ""
+    return f"set sparse_methods.methods to []{programs} to run none"
 
 
 def elsewhere_runs(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:

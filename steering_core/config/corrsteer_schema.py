@@ -8,13 +8,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from steering_core.config.methods import CORRSTEER_METHODS
+from steering_core.config.methods import CORRSTEER_METHODS, METHODS, UNSTEERED
 from steering_core.config.model import Closed, Count, Fraction, Model, Name, Positive
 from steering_core.config.schema import (
+    ConceptDirection,
+    DeclaredProgram,
     Device,
     Distinct,
     Experiment,
     ExperimentEntry,
+    FisherSettings,
     LayerIndex,
     Positives,
     Seed,
@@ -184,26 +187,66 @@ class FineTuning(Closed):
     lora_rank: Count = 16
 
 
+#: Names of rows of the table of results that are no arms.
+_NOT_ARMS = (UNSTEERED, "fine_tuning", *METHODS)
+
+
 class SparseMethods(Closed):
     """The methods of optimal sparse steering, at the best layer of an arm.
 
     ``single_feature``, ``topk_features`` and the programs use the features that the arm selected
     there as their dictionary. A method runs at the strength with the best validation accuracy. It
-    has no result if no strength is better than no steering there.
+    has no result if no strength is better than no steering there. ``programs`` declares further
+    programs, as in an experiment that delivers pareto.csv; ``fisher`` says how the Fisher
+    information is estimated for those that need it.
     """
 
     methods: list[Literal[CORRSTEER_METHODS]] = Field(default=list(CORRSTEER_METHODS))
     arm: Name = "corrsteer_a"
     features: Count = 20
     strengths: Positives = Field(default=[0.1, 0.25, 0.5, 1.0])  # in mean residual norms
-    # What the margins of the programs are on, learned from success on training rows.
-    concept_direction: Literal["probe", "mean_difference", "contrastive", "repe"] = "probe"
+    # What the margins of the registered programs are on, learned from success on training rows.
+    concept_direction: (
+        ConceptDirection | Annotated[list[ConceptDirection], Field(min_length=1), Distinct]
+    ) = "probe"
     # Of tau, epsilon and qp_lambda: absolute, or in typical logits and residual norms.
     units: Literal["model", "absolute"] = "absolute"
     tau: Positives = Field(default=[0.5, 2.0, 4.0, 8.0])  # margins, in logits
     topk: Count = 10
     epsilon: Positives = Field(default=[5.0])  # norm budget of the SOCP
     qp_lambda: Positive = 1.0  # λ of the QP
+    programs: dict[Name, DeclaredProgram] = Field(default={})
+    fisher: FisherSettings = FisherSettings()
+
+    @field_validator("programs")
+    @classmethod
+    def _can_be_learned_here(cls, programs: dict) -> dict:
+        for name, program in programs.items():
+            if name in _NOT_ARMS:
+                raise ValueError(f"{name} is the name of another method: choose another one")
+            other = {guard.direction for guard in program.guards} - {"principal_components"}
+            if other:
+                raise ValueError(
+                    f"{name}: a task has no guard {sorted(other)[0]}, only principal_components: "
+                    "declare the program in an experiment that delivers pareto.csv, and let an arm "
+                    "steer with it (intervention_from)"
+                )
+        return programs
+
+    @model_validator(mode="after")
+    def _has_as_many_features(self) -> "SparseMethods":
+        for name, program in self.programs.items():
+            if max(program.features or [0]) > self.features:
+                raise ValueError(
+                    f"programs.{name}.features asks for {max(program.features)}, but the dictionary "
+                    f"has the {self.features} features of sparse_methods.features: raise that one"
+                )
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """What runs, in the order of the rows of the table of results."""
+        return [*self.methods, *self.programs]
 
 
 class CorrSteerSettings(Closed):
@@ -249,7 +292,7 @@ class CorrSteerSettings(Closed):
     @field_validator("arms")
     @classmethod
     def _names(cls, arms: dict) -> dict:
-        taken = {"unsteered", "fine_tuning", *CORRSTEER_METHODS} & set(arms)
+        taken = {UNSTEERED, "fine_tuning", *CORRSTEER_METHODS} & set(arms)
         if taken:
             raise ValueError(f"{sorted(taken)[0]} is the name of another method")
         return arms
@@ -261,8 +304,13 @@ class CorrSteerSettings(Closed):
                 "restrict_options and chain_of_thought exclude each other: the first token is a "
                 "letter"
             )
+        both = sorted(set(self.arms) & set(self.sparse_methods.programs))
+        if both:
+            raise ValueError(
+                f"sparse_methods.programs: {both[0]} is an arm and a program: rename one"
+            )
         wanted = {f"arms.{k}.per_layer": a.per_layer for k, a in self.arms.items()}
-        if self.sparse_methods.methods:
+        if self.sparse_methods.names:
             wanted["sparse_methods.features"] = self.sparse_methods.features
         for key, count in wanted.items():
             if count != "all" and count > self.keep:

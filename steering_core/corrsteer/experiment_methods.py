@@ -15,7 +15,8 @@ import pandas as pd
 from steering_core.config.methods import BASELINE, PROMPTING
 from steering_core.corrsteer.answers import undefined
 from steering_core.corrsteer.session import Session
-from steering_core.corrsteer.sparse_methods import answer_at, persona_pairs
+from steering_core.corrsteer.sparse_methods import answer_at
+from steering_core.corrsteer.training_data import persona_pairs
 from steering_core.errors import ModelError
 from steering_core.generation.intervention import Positions
 from steering_core.generation.new_inputs import chosen_point, strength_on_new_inputs

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from steering_core.config.corrsteer_schema import CorrSteerSettings
 
 #: Padded tokens of a batch that is only read.
-_BATCH_TOKENS = 2048
+BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Session:
             texts,
             site,
             max_tokens=self.lm.shape.context,
-            batch_tokens=_BATCH_TOKENS,
+            batch_tokens=BATCH_TOKENS,
             control_tokens=self.how.chat_template,
         )
 

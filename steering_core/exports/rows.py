@@ -27,13 +27,13 @@ from steering_core.config.methods import (
 from steering_core.errors import DataError, StorageError
 from steering_core.exports.attach import FixedVector, SolvedProgram
 from steering_core.methods.base import read_direction
-from steering_core.methods.declared_programs import sparse_program
 from steering_core.methods.interventions import (
     Interventions,
     ProgramLogit,
     ProgramRows,
     read_plan,
 )
+from steering_core.methods.ready_programs import sparse_program
 from steering_core.methods.solutions import STRENGTH, solved
 from steering_core.models.site import Site, site_at
 from steering_core.optimize.guarded import GuardedSolutions

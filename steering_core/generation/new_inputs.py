@@ -23,20 +23,18 @@ from steering_core.config.methods import (
     program_of,
 )
 from steering_core.generation.adapter import read_adapter
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver, TokenSolver
 from steering_core.generation.gate import GatedPlan
 from steering_core.generation.intervention import Intervention, Positions, RowVectors
 from steering_core.generation.steered_method import program_solver
 from steering_core.methods.base import read_direction
-from steering_core.methods.declared_programs import solve_dense, solve_sparse, sparse_program
 from steering_core.methods.gates import Gate
 from steering_core.methods.interventions import ProgramLogit, ProgramRows, read_plan
 from steering_core.methods.programs import make_program
+from steering_core.methods.ready_programs import ReadyProgram
 from steering_core.methods.solutions import SOLVED, STRENGTH, selected_row
 from steering_core.models.site import Site
-from steering_core.optimize.guarded import GuardedProgram
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.substitution import substitute
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import load_decoder
 
@@ -89,7 +87,7 @@ def solved_once(
     """
     solved = np.isin(status, SOLVED)  # a solution that missed its tolerance is none
     at = {site: RowVectors(np.where(solved[:, None], vectors, np.nan))}
-    used = None if l0 is None else np.where(solved, l0, 0)
+    used = None if l0 is None else np.where(solved, l0, 0).astype(np.int64)
     return SteeredInputs(Intervention(at, positions), used, _reasons(status), note)
 
 
@@ -290,38 +288,51 @@ def _of_declared(
     positions: Positions,
 ) -> Strength:
     """Return a strength of a declared program that is solved for each input or position."""
-    inside, tau = substitute(decoder, logit.metric, logit.cost), float(point["tau"])
-    weights = np.atleast_2d(logit.weight)
-    biases = np.broadcast_to(logit.bias, len(weights))
+    ready, tau = ReadyProgram.of(logit, decoder), float(point["tau"])
+    solver = None
+    if logit.mode == "adaptive":
+        solver = program_solver(logit, ready.inside, site, device, ready.path)
+    parameter = None if logit.program == "dense" else float(point[parameter_of(logit.program)])
+    return program_strength(name, ready, tau, parameter, site, solver=solver, positions=positions)
 
-    def shortfalls(residuals: Residuals) -> Float[np.ndarray, "n k"]:
-        h = residuals.astype(np.float64)
-        return np.stack([tau - (h @ w + b) for w, b in zip(weights, biases, strict=True)], axis=1)
 
-    if logit.program == "dense":
+def program_strength(
+    name: str,
+    ready: ReadyProgram,
+    tau: float,
+    parameter: float | None,
+    site: Site,
+    *,
+    solver: TokenSolver | None = None,
+    positions: Positions = "last",
+    shared_by: Float[np.ndarray, "m k"] | None = None,
+    note: str = "",
+) -> Strength:
+    """Return a strength of a declared program, which is solved for inputs as its mode says.
 
-        def along(residuals: Residuals) -> SteeredInputs:
-            columns, vectors, _ = solve_dense(shortfalls(residuals), weights, inside, logit.guards)
-            return solved_once(columns["status"], vectors, None, site, positions)
-
-        return Strength(name, along)
-    tilted = np.stack([inside.weight(weight) for weight in weights])
-    program = sparse_program(inside, tilted, logit.guards)
-    # Several margins have no path.
-    path = program.path if isinstance(program, GuardedProgram) else program
-    path = path if isinstance(path, SteeringPath) else None
-    parameter = float(point[parameter_of(logit.program)])
-    sizes = {"qp_lambda" if logit.program == "qp" else "epsilon": parameter}
+    Args:
+        name: of the strength.
+        ready: the program.
+        tau: margin, logits.
+        parameter: λ of a QP, ε of an SOCP; None for ``dense``.
+        site: where it steers.
+        solver: of an adaptive program; None for the others.
+        positions: which positions of a prompt are steered.
+        shared_by: as of :meth:`steering_core.methods.ready_programs.ReadyProgram.shortfalls`.
+        note: a caveat on all inputs.
+    """
+    kind = ready.logit.program
+    sizes = {"qp": {"qp_lambda": parameter}, "socp": {"epsilon": parameter}}.get(kind, {})
 
     def steer(residuals: Residuals) -> SteeredInputs:
-        found, which = solve_sparse(program, shortfalls(residuals), **sizes)
-        status = found.status[which]
-        if logit.mode == "adaptive":
-            solver = program_solver(logit, inside, site, device, path)
+        shortfall = ready.shortfalls(ready.logits(residuals), tau, shared_by)
+        found = ready.solve(shortfall, **sizes)
+        status = found.columns["status"]
+        if solver is not None:
             plan = AdaptivePlan.alike(len(status), solver, tau, parameter)
-            return solved_again(plan, status, site, positions)
-        vectors = inside.vectors(found.vector)[which]
-        return solved_once(status, vectors, found.l0[which], site, positions)
+            return solved_again(plan, status, site, positions, note)
+        used = None if kind == "dense" else found.columns["l0"]
+        return solved_once(status, found.vectors, used, site, positions, note)
 
     return Strength(name, steer)
 

@@ -2,7 +2,8 @@
 
 The Fisher information weighs every vector by what it costs in KL (:func:`estimate_fisher`). The
 likelihood gradient is the direction that makes texts of the target class likelier and the other
-texts less likely (:func:`likelihood_gradient`). Both average the gradients at a site that
+texts less likely (:func:`likelihood_gradient`), or right answers likelier and wrong ones less
+likely (:func:`answer_gradient`). All average the gradients at a site that
 :func:`residual_gradients` takes.
 """
 
@@ -156,10 +157,12 @@ def _drawn(
 class LikelihoodGradient:
     """The mean gradient of log p over texts of the target class less that over the others.
 
+    Or over right answers, less that over wrong ones.
+
     Attributes:
         vector: per token, as the site sees residuals.
         relative_error: its standard error over texts, in the Euclidean norm, relative to it.
-        texts: that it rests on.
+        texts: that it rests on, or pairs of answers.
     """
 
     vector: Float[np.ndarray, " d_model"]
@@ -211,10 +214,8 @@ def likelihood_gradient(
             batch = padded.to(lm.device)
             predicting = batch.mask & batch.mask.roll(-1, dims=1) & ~batch.bos
             predicting[:, -1] = False
-            row, column = predicting.nonzero(as_tuple=True)
-            following = batch.ids[row, column + 1][None]
             gradient = residual_gradients(
-                lm, site, batch, predicting, lambda _, rows, tokens=following: tokens[:, rows]
+                lm, site, batch, predicting, _following(batch, predicting)
             )[0]
             total = _float64(gradient * predicting[..., None]).sum(dim=1).cpu().numpy()
             found[chosen] = total / predicting.sum(dim=1, keepdim=True).cpu().numpy()
@@ -224,9 +225,85 @@ def likelihood_gradient(
     variance = sum(
         float(found[side].var(axis=0, ddof=1).sum()) / side.sum() for side in (target, ~target)
     )
+    return LikelihoodGradient(vector, _relative(variance, vector), len(long))
+
+
+def answer_gradient(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    right: Sequence[Sequence[int]],
+    wrong: Sequence[Sequence[int]],
+    site: Site,
+    *,
+    batch_tokens: int,
+) -> LikelihoodGradient:
+    """Return the gradient of log p of right answers less that of wrong ones to the same prompts.
+
+    It is with respect to the residual at the last token of the prompt, per token of the answer, so
+    that long answers do not outweigh short ones. Prompts that do not fit the model's context with
+    both of their answers are left out.
+
+    Args:
+        lm: the model.
+        prompts: token ids.
+        right: token ids of the right answer to each prompt.
+        wrong: token ids of a wrong one.
+        site: where the residuals are.
+        batch_tokens: padded tokens at a time.
+
+    Raises:
+        DataError: if fewer than two prompts fit.
+        ModelError: as :func:`residual_gradients`.
+    """
+    fits = [
+        i
+        for i, (prompt, *answers) in enumerate(zip(prompts, right, wrong, strict=True))
+        if len(prompt) + max(map(len, answers)) <= lm.shape.context
+    ]
+    if len(fits) < 2:
+        raise DataError(
+            "likelihood_gradient needs two training rows whose prompts fit the model's context "
+            "with a right and with a wrong answer: choose another concept_direction"
+        )
+    rows = [[*prompts[i], *side[i]] for side in (right, wrong) for i in fits]
+    lengths = [len(prompts[i]) for _ in (right, wrong) for i in fits]
+    found = np.zeros((len(rows), lm.shape.d_model))
+    with counter(len(rows), "gradients of log p") as tick:
+        for chosen, padded in padded_batches(
+            rows,
+            lm.tokenizer,
+            prepend_bos=site.prepend_bos,
+            context=lm.shape.context,
+            batch_tokens=batch_tokens,
+        ):
+            batch = padded.to(lm.device)
+            last = torch.tensor([lengths[i] - 1 for i in chosen], device=lm.device)
+            predicting, _ = text_positions(batch, last, False)
+            gradient = residual_gradients(
+                lm, site, batch, predicting, _following(batch, predicting)
+            )
+            there = _float64(gradient[0, torch.arange(len(chosen)), last]).cpu().numpy()
+            tokens = predicting.sum(dim=1, keepdim=True).cpu().numpy()
+            found[chosen] = there.cpu().numpy() / tokens
+            tick(len(chosen))
+    found = site.view(found)
+    difference = found[: len(fits)] - found[len(fits) :]
+    vector = difference.mean(axis=0)
+    variance = float(difference.var(axis=0, ddof=1).sum()) / len(fits)
+    return LikelihoodGradient(vector, _relative(variance, vector), len(fits))
+
+
+def _following(batch: TokenBatch, predicting: Bool[torch.Tensor, "batch seq"]) -> Targets:
+    """Return the tokens of the texts themselves as the targets of the positions that predict."""
+    row, column = predicting.nonzero(as_tuple=True)
+    tokens = batch.ids[row, column + 1][None]
+    return lambda _, rows: tokens[:, rows]
+
+
+def _relative(variance: float, vector: Float[np.ndarray, " d_model"]) -> float:
+    """Return the standard error of a vector relative to its length."""
     size = float(np.linalg.norm(vector))
-    error = float(np.sqrt(variance)) / size if size > 0 else float("inf")
-    return LikelihoodGradient(vector, error, len(long))
+    return float(np.sqrt(variance)) / size if size > 0 else float("inf")
 
 
 def _float64(tensor: torch.Tensor) -> torch.Tensor:

@@ -14,40 +14,23 @@ from sklearn.covariance import ledoit_wolf
 
 from steering_core.methods.directions import DIRECTIONS, FOUND_BY, FitData
 from steering_core.methods.guard_directions import guard_rows
+from steering_core.methods.interventions import ProgramLogit
 from steering_core.methods.model_units import ModelUnits, median_norm
 from steering_core.methods.programs import (
     ConvexOptimalSteering,
     QPOptimalSteering,
     fits_shared_vector,
 )
+from steering_core.methods.ready_programs import ReadyProgram, Sparse
 from steering_core.methods.solutions import GridPoint, solution_rows, with_split
-from steering_core.optimize.dictionary import Dictionary
-from steering_core.optimize.guarded import (
-    DenseSolutions,
-    GuardedProgram,
-    GuardedSolutions,
-    guarded_dense,
-)
-from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.solution import Solutions
-from steering_core.optimize.substitution import (
-    Substitution,
-    dense_optima,
-    dense_optimum,
-    matrix_power,
-    substitute,
-)
+from steering_core.optimize.substitution import matrix_power
 from steering_core.optimize.working_set.guards import Guards
-from steering_core.optimize.working_set.solver import WorkingSet, WorkingSetSolutions
 from steering_core.probes.fit import calibrated
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.statistics.fisher import Fisher
 
 if TYPE_CHECKING:
     from steering_core.config.schema import DeclaredProgram
-
-#: What solves a sparse program.
-Sparse = SteeringPath | GuardedProgram | WorkingSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,20 +63,22 @@ class Solved:
 
 
 def oriented_logit(
-    concept_direction: str, probe: LinearProbe, data: FitData
+    concept_direction: str, probe: LinearProbe | None, data: FitData
 ) -> tuple[Float[np.ndarray, " d_model"], float]:
     """Return weight and bias of the logit that a margin is on.
 
     Args:
         concept_direction: ``probe``, or a direction that is calibrated on the training rows.
-        probe: oriented to the target class.
+        probe: oriented to the target class; None if no margin is on it.
         data: training rows and the concept's own texts.
 
     Raises:
         DataError: as :func:`steering_core.probes.fit.calibrated`.
-        ValueError: naming ``data``, if it lacks the direction.
+        ValueError: naming ``probe`` or ``data``, if it lacks the direction.
     """
     if concept_direction == "probe":
+        if probe is None:
+            raise ValueError("probe: the margin is on it, and there is none")
         return probe.weight_vector, probe.bias
     if concept_direction == "likelihood_gradient":
         if data.likelihood_gradient is None:
@@ -107,7 +92,7 @@ def oriented_logit(
 def program_grid(
     name: str,
     declared: "DeclaredProgram",
-    path: SteeringPath | WorkingSet | None = None,
+    path: Sparse | None = None,
     unit: float = 1.0,
 ) -> list[GridPoint]:
     """Return every strength of a declared program, in the order of the registered ones.
@@ -177,68 +162,127 @@ def solve_declared(
         DataError: as :func:`oriented_logit` and :class:`ModelUnits`.
         ValueError: naming ``fisher``, if it is needed and not given.
     """
-    found_on = [oriented_logit(one, probe, data) for one in _directions(declared)]
-    validation = residuals[(examples["split"] == "validation").to_numpy()].astype(np.float64)
-    typical = [float(np.median(np.abs(validation @ w + b))) for w, b in found_on]
-    model, *_ = [ModelUnits(logit, median_norm(data.residuals)) for logit in typical]
-    if units == "model":  # so that the margin on every direction is as many of its typical logits
-        found_on = [
-            (w * typical[0] / size, b * typical[0] / size)
-            for (w, b), size in zip(found_on, typical, strict=True)
-        ]
-    weights = np.stack([weight for weight, _ in found_on])
-    metric, cost = _metric_and_cost(declared, data, decoder, fisher)
-    inside = substitute(decoder, metric, cost)
-    program: Sparse | None = None
-    if declared.program != "dense":
-        tilted = np.stack([inside.weight(weight) for weight in weights])
-        program = sparse_program(inside, tilted, guards)
-    logits = np.stack([residuals.astype(np.float64) @ w + b for w, b in found_on], axis=1)
+    validation = residuals[(examples["split"] == "validation").to_numpy()]
+    ready = learn_program(
+        declared,
+        data,
+        decoder,
+        validation=validation,
+        probe=probe,
+        fisher=fisher,
+        guards=guards,
+        units=units,
+    )
+    logits = ready.logits(residuals)
     outside = fits_shared_vector(examples, data.target_class)
     if declared.mode == "shared" and not outside.any():
         raise ValueError("examples: no validation row is outside the target class")
+    model = typical_units(ready, validation, data)
     ids, guarding = examples["example_id"].tolist(), []
     frames, vectors, index = [], [], []
-    unit = model.one("tau") * model.one("lam") if units == "model" else 1.0
-    grid = program_grid(name, declared, program, unit)
-    for point in (model.in_both(one, units) for one in grid):
-        tau = float(point.tau)
-        if declared.mode == "uniform":
-            shortfall = np.full(logits.shape, tau)
-        elif declared.mode == "shared":
-            shortfall = np.tile(tau - logits[outside].min(axis=0), (len(logits), 1))
-        else:
-            shortfall = tau - logits
-        held = free = None
-        if program is None:
-            columns, found, held = solve_dense(shortfall, weights, inside, guards)
-            if held is not None:
-                free = held.free_vector
-        else:
-            solved, which = solve_sparse(
-                program, shortfall, qp_lambda=point.qp_lambda, epsilon=point.epsilon
+    for point in program_points(name, declared, ready, model, units):
+        shortfall = ready.shortfalls(logits, float(point.tau), logits[outside])
+        found = ready.solve(shortfall, qp_lambda=point.qp_lambda, epsilon=point.epsilon)
+        if found.guarded is not None:
+            status = found.columns["status"]
+            guarding += guard_rows(
+                point, ids, guards, status, found.guarded, found.vectors, found.free
             )
-            columns, found = _columns(solved, which, shortfall, inside)
-            if isinstance(solved, GuardedSolutions):
-                held, free = solved, inside.vectors(solved.free.vector)
-        if held is not None:
-            guarding += guard_rows(point, ids, guards, columns["status"], held, found, free)
-        frames.append(solution_rows(point, ids, **columns))
+        frames.append(solution_rows(point, ids, **found.columns))
         once = declared.mode in ("uniform", "shared")
         start = sum(map(len, vectors))
-        vectors.append(found[:1] if once else found)
-        index.append(start + (np.zeros(len(found)) if once else np.arange(len(found))))
+        vectors.append(found.vectors[:1] if once else found.vectors)
+        n = len(found.vectors)
+        index.append(start + (np.zeros(n) if once else np.arange(n)))
     return Solved(
         rows=with_split(frames, examples),
         vectors=np.concatenate(vectors),
         index=np.concatenate(index).astype(np.int64),
-        weight=weights[0] if len(weights) == 1 else weights,
-        bias=found_on[0][1] if len(weights) == 1 else np.array([bias for _, bias in found_on]),
-        metric=metric,
-        cost=cost,
+        weight=ready.logit.weight,
+        bias=ready.logit.bias,
+        metric=ready.logit.metric,
+        cost=ready.logit.cost,
         guards=guards,
         guard_rows=with_split(guarding, examples) if guarding else None,
     )
+
+
+def learn_program(
+    declared: "DeclaredProgram",
+    data: FitData,
+    decoder: Float[np.ndarray, "d_sae d_model"],
+    *,
+    validation: Float[np.ndarray, "m d_model"],
+    probe: LinearProbe | None = None,
+    fisher: Fisher | None = None,
+    guards: Guards | None = None,
+    units: Literal["model", "absolute"] = "absolute",
+) -> ReadyProgram:
+    """Learn what a declared program's margins are on, and prepare what solves it.
+
+    Args:
+        declared: what it is.
+        data: training rows and the texts that directions are learned from.
+        decoder: a row per feature.
+        validation: residuals that tell the typical logit of each direction.
+        probe: oriented to the target class; a margin on the probe needs it.
+        fisher: what vectors cost in KL; a program with ``fisher`` in it needs it.
+        guards: of the residual.
+        units: of the margins; in units of the model a margin on several directions is as many
+            typical logits of each, so their logits are scaled to the first.
+
+    Raises:
+        DataError: as :func:`oriented_logit` and :class:`ModelUnits`.
+        ValueError: naming what is needed and not given, or as :func:`covariance_metric`.
+    """
+    found_on = [oriented_logit(one, probe, data) for one in directions_of(declared)]
+    if units == "model":  # so that the margin on every direction is as many of its typical logits
+        h, norm = validation.astype(np.float64), median_norm(data.residuals)
+        typical = [ModelUnits(_typical(h @ w + b), norm).logit for w, b in found_on]
+        found_on = [
+            (w * typical[0] / size, b * typical[0] / size)
+            for (w, b), size in zip(found_on, typical, strict=True)
+        ]
+    metric, cost = _metric_and_cost(declared, data, decoder, fisher)
+    several = len(found_on) > 1
+    logit = ProgramLogit(
+        declared.program,
+        np.stack([weight for weight, _ in found_on]) if several else found_on[0][0],
+        np.array([bias for _, bias in found_on]) if several else found_on[0][1],
+        metric,
+        cost,
+        guards,
+        declared.mode,
+    )
+    return ReadyProgram.of(logit, decoder)
+
+
+def typical_units(
+    ready: ReadyProgram, validation: Float[np.ndarray, "m d_model"], data: FitData
+) -> ModelUnits:
+    """Return the units of the model for a program; those of its first direction.
+
+    Raises:
+        DataError: as :class:`ModelUnits`.
+    """
+    return ModelUnits(_typical(ready.logits(validation)[:, 0]), median_norm(data.residuals))
+
+
+def _typical(logits: Float[np.ndarray, " n"]) -> float:
+    return float(np.median(np.abs(logits)))
+
+
+def program_points(
+    name: str,
+    declared: "DeclaredProgram",
+    ready: ReadyProgram,
+    model: ModelUnits,
+    units: Literal["model", "absolute"],
+) -> list[GridPoint]:
+    """Return every strength of a declared program with its parts in both units."""
+    unit = model.one("tau") * model.one("lam") if units == "model" else 1.0
+    grid = program_grid(name, declared, ready.solves, unit)
+    return [model.in_both(point, units) for point in grid]
 
 
 def _metric_and_cost(
@@ -279,111 +323,7 @@ def covariance_metric(
     return inverse * (len(inverse) / np.trace(inverse))
 
 
-def _directions(declared: "DeclaredProgram") -> list[str]:
+def directions_of(declared: "DeclaredProgram") -> list[str]:
+    """Return what the margins of a program are on, at least one direction."""
     given = declared.concept_direction
     return list(given) if isinstance(given, list) else [given]
-
-
-def sparse_program(
-    inside: Substitution, tilted: Float[np.ndarray, "k d_model"], guards: Guards | None
-) -> Sparse:
-    """Return what solves a sparse program: the path, the working set, or either with guards."""
-    dictionary = Dictionary(inside.decoder)
-    if guards is not None:
-        return GuardedProgram(dictionary, tilted, guards.mapped(inside.weight))
-    if len(tilted) > 1:
-        return WorkingSet(dictionary, tilted)
-    return SteeringPath.fit(dictionary, tilted[0])
-
-
-def solve_sparse(
-    program: Sparse,
-    shortfall: Float[np.ndarray, "n k"],
-    *,
-    qp_lambda: float | None = None,
-    epsilon: float | None = None,
-) -> tuple[Solutions | GuardedSolutions | WorkingSetSolutions, Int[np.ndarray, " n"]]:
-    """Return the solutions of a QP or an SOCP, and which of them each input has.
-
-    A working set solves one input after the other, so inputs with the same margins are solved once.
-    A program with guards does the same by itself.
-
-    Args:
-        program: of :func:`sparse_program`.
-        shortfall: of each input and margin.
-        qp_lambda: λ, for the QP.
-        epsilon: ε, for the SOCP.
-    """
-    if isinstance(program, WorkingSet):
-        asked, which = np.unique(shortfall, axis=0, return_inverse=True)
-        which = which.reshape(len(shortfall))
-    else:
-        several = isinstance(program, GuardedProgram) and program.path is None
-        asked = shortfall if several else shortfall[:, 0]
-        which = np.arange(len(shortfall))
-    if qp_lambda is not None:
-        return program.qp(asked, qp_lambda=qp_lambda), which
-    return program.socp(asked, epsilon=epsilon), which
-
-
-def _columns(
-    solved: Solutions | GuardedSolutions | WorkingSetSolutions,
-    which: Int[np.ndarray, " n"],
-    shortfall: Float[np.ndarray, "n k"],
-    inside: Substitution,
-) -> tuple[dict[str, np.ndarray | float], Float[np.ndarray, "n d_model"]]:
-    """Return the columns of a strength's rows, and the vector of each."""
-    vectors = inside.vectors(solved.vector)
-    l1 = solved.l1
-    if inside.cost is not None:
-        l1 = np.where(solved.solved, solved.delta @ (1.0 / inside.cost), np.nan)
-    columns = {
-        "status": solved.status,
-        "position": solved.position if isinstance(solved, Solutions) else np.nan,
-        "objective": solved.objective,
-        "dual_objective": solved.dual_objective,
-        "relative_gap": solved.relative_gap,
-        "dual_violation": solved.dual_violation,
-        "l0": np.where(solved.solved, solved.l0, np.nan),
-        "l1": l1,
-        "residual_norm": np.linalg.norm(vectors, axis=1),
-    }
-    rows = {
-        name: values[which] if isinstance(values, np.ndarray) else values
-        for name, values in columns.items()
-    }
-    return {**rows, "shortfall": shortfall.max(axis=1)}, vectors[which]
-
-
-def solve_dense(
-    shortfall: Float[np.ndarray, "n k"],
-    weights: Float[np.ndarray, "k d_model"],
-    inside: Substitution,
-    guards: Guards | None = None,
-) -> tuple[dict[str, np.ndarray | float], Float[np.ndarray, "n d_model"], DenseSolutions | None]:
-    """Return the columns of the rows of the least vectors, the vectors, and what guards change.
-
-    Args:
-        shortfall: of each input and margin.
-        weights: of the logits, a row per margin.
-        inside: the metric.
-        guards: of the residual; without them the last of the three is None.
-    """
-    largest, held = shortfall.max(axis=1), None
-    if guards is not None:
-        held = guarded_dense(weights, shortfall, guards, inside)
-        vectors = held.vector
-    elif len(weights) == 1:
-        vectors = np.maximum(largest, 0.0)[:, None] * dense_optimum(weights[0], inside)[None]
-    else:
-        vectors = dense_optima(weights, shortfall, inside)
-    status = np.where(largest > 0, "optimal", "already_satisfied").astype("<U17")
-    status[np.isnan(vectors).any(axis=1)] = "infeasible"
-    nothing = ("position", "objective", "dual_objective", "relative_gap", "dual_violation")
-    columns = {
-        "status": status,
-        "shortfall": largest,
-        **dict.fromkeys([*nothing, "l0", "l1"], np.nan),
-        "residual_norm": np.linalg.norm(vectors, axis=1),
-    }
-    return columns, vectors, held

@@ -193,6 +193,16 @@ class ProgramLogit:
     guards: Guards | None = None
     mode: Literal["uniform", "static", "adaptive", "shared"] = "adaptive"
 
+    @property
+    def weights(self) -> Float[np.ndarray, "k d_model"]:
+        """The weight of each logit, a row per direction."""
+        return np.atleast_2d(self.weight)
+
+    @property
+    def biases(self) -> Float[np.ndarray, " k"]:
+        """The bias of each logit."""
+        return np.atleast_1d(self.bias)
+
 
 class ProgramRows(PlanRows):
     """The solution rows of a declared program or a gated method, each with its own vector.

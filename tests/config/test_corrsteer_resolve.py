@@ -12,6 +12,7 @@ from steering_core.config.corrsteer_schema import DEFAULT_ARMS
 from steering_core.config.resolve import (
     resolve,
 )
+from steering_core.config.schema import DeclaredProgram
 from steering_core.corrsteer.tasks import find_task
 from steering_core.errors import ConfigError
 
@@ -59,12 +60,16 @@ def test_an_experiment_cannot_have_the_name_of_an_ablation():
         load_corrsteer(changed(experiments={"gemma2b_mmlu_pooling": entry}))
 
 
+DENSE = {"program": "dense", "tau": [1.0]}
+
+
 @pytest.mark.parametrize(
     ("sparse_methods", "arms", "advice"),
     [
         ({"methods": ["qp_optimal"], "arm": "corrster_a"}, {}, "did you mean 'corrsteer_a'"),
         ({"methods": ["qp_optimal"]}, {"corrsteer_a": None}, "set sparse_methods.methods to"),
         ({"methods": ["qp_optimal"], "arm": "caa"}, {}, "'caa' selects no SAE features"),
+        ({"methods": [], "programs": {"p": DENSE}, "arm": "caa"}, {}, "programs out to run none"),
     ],
 )
 def test_the_sparse_methods_need_an_arm_that_selects_features(sparse_methods, arms, advice):
@@ -86,6 +91,58 @@ def test_a_renamed_key_is_refused_with_its_new_name(settings, now):
 
 def test_without_methods_their_arm_is_not_checked():
     load_corrsteer(with_settings(sparse_methods={"methods": []}, arms={"corrsteer_a": None}))
+
+
+def test_programs_are_declared_as_in_an_experiment_with_pareto():
+    declared = {"program": "qp", "mode": "uniform", "tau": [1.0], "qp_lambda": [1.0]}
+    mine = {**declared, "concept_direction": ["repe", "likelihood_gradient"], "metric": "fisher"}
+    given = {"methods": ["qp_optimal"], "concept_direction": ["probe", "repe"]}
+    found = load_corrsteer(with_settings(sparse_methods={**given, "programs": {"mine": mine}}))
+    settings = found["gemma2b_mmlu"].settings.sparse_methods
+    assert settings.names == ["qp_optimal", "mine"]
+    assert settings.programs["mine"] == DeclaredProgram(**mine)
+    assert found["gemma2b_mmlu_pooling"].settings.sparse_methods.names == []
+
+
+@pytest.mark.parametrize(
+    ("sparse_methods", "advice"),
+    [
+        ({"programs": {"qp_shared": DENSE}}, "qp_shared is the name of another method: choose"),
+        ({"programs": {"unsteered": DENSE}}, "unsteered is the name of another method"),
+        ({"programs": {"prompting": DENSE}}, "prompting is the name of another method"),
+        ({"programs": {"corrsteer_p": DENSE}}, "corrsteer_p is an arm and a program: rename one"),
+        ({"programs": {"p": {**DENSE, "mode": "adaptive"}}}, "a dense program is static"),
+        ({"programs": {"p": {"program": "qp", "tau": [1.0]}}}, "a program qp needs qp_lambda"),
+        (
+            {
+                "features": 8,
+                "programs": {
+                    "p": {"program": "qp", "mode": "uniform", "tau": [1.0], "features": [9]}
+                },
+            },
+            "has the 8 features of sparse_methods.features: raise that one",
+        ),
+        (
+            {
+                "programs": {
+                    "p": {
+                        **DENSE,
+                        "guards": [{"direction": "probe", "experiment": "e", "kappa": 1.0}],
+                    }
+                }
+            },
+            r"a task has no guard probe, .* \(intervention_from\)",
+        ),
+        ({"concept_direction": "caa"}, "concept_direction"),
+        ({"concept_direction": ["repe", "repe"]}, "has an entry twice"),
+        ({"concept_direction": []}, "at least 1 item"),
+    ],
+)
+def test_a_program_that_cannot_run_on_a_task_is_refused_before_anything_runs(
+    sparse_methods, advice
+):
+    with pytest.raises(ConfigError, match=advice):
+        load_corrsteer(with_settings(sparse_methods=sparse_methods))
 
 
 def test_an_unknown_corrsteer_experiment_is_refused_with_the_nearest():

@@ -10,11 +10,38 @@ from transformers import PreTrainedTokenizerFast
 
 from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.tasks import Source, Task
+from steering_core.corrsteer.training_data import TrainingData
 from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.metrics.judges import Judge, Verdict
 from steering_core.models.site import Site
 
 SITE = Site(layer=1, stream="post", centred=False, prepend_bos=True)
+#: The feature along which successes and failures of :func:`training_data_of_one_cause` lie.
+CAUSE = 3
+
+
+def training_data_of_one_cause() -> TrainingData:
+    """Successes and failures that lie along one decoder row, without a model."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((30, 12))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    success = rng.random(150) < 0.5
+    noise = rng.standard_normal((150, 12))
+    shift = rng.standard_normal((40, 12))
+    correlation = np.full(30, 0.01)
+    correlation[CAUSE] = 0.9
+    return TrainingData(
+        SITE,
+        noise + np.where(success, 1.0, -1.0)[:, None] * rows[CAUSE],
+        success,
+        rows,
+        correlation,
+        lambda: (shift + rows[CAUSE], shift - rows[CAUSE]),
+        lambda: (shift + rows[CAUSE], shift - rows[CAUSE]),
+        noise[:20],
+        seed=0,
+        device=torch.device("cpu"),
+    )
 
 
 class TinySAE:

@@ -13,8 +13,8 @@ from steering_core.corrsteer.answers import Decoding, complete
 from steering_core.corrsteer.examples import PromptOptions, build_examples, build_prompts
 from steering_core.corrsteer.fine_tune import training_ids
 from steering_core.corrsteer.session import Session
-from steering_core.corrsteer.sparse_methods import fitting, persona_pairs
 from steering_core.corrsteer.tasks import Source
+from steering_core.corrsteer.training_data import fitting, persona_pairs
 from steering_core.errors import DataError
 from steering_core.generation import decode
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from corrsteer_world import word_rows, words_task
 
-from steering_core.corrsteer.sparse_methods import answer_pairs, persona_pairs, wrong_answers
 from steering_core.corrsteer.tasks import PERSONAS, TASKS
+from steering_core.corrsteer.training_data import answer_pairs, persona_pairs, wrong_answers
 
 
 def rows_of(worked, letters=()):

@@ -246,7 +246,7 @@ def test_the_unsteered_model_must_not_overflow_in_a_job_of_all_arms(tmp_path, ar
 def test_the_sparse_methods_share_a_process_and_each_is_kept(tmp_path, arms, made, monkeypatch):
     answered = []
 
-    def answer(session, method, settings, plan, rows_of, train, validation, test, *, seed):
+    def answer(session, method, settings, plan, rows_of, train, validation, test, *, seed, fisher):
         if method == "killed":
             raise KeyboardInterrupt
         answered.append(method)
@@ -260,7 +260,7 @@ def test_the_sparse_methods_share_a_process_and_each_is_kept(tmp_path, arms, mad
     train = read_examples(tmp_path / "examples.parquet", "train")
     train[["example_id"]].assign(success=True).to_parquet(tmp_path / "training.parquet")
 
-    def methods(*names, **settings):
+    def methods(*names, programs=None, **settings):
         answered.clear()
         run_stage(
             "corrsteer_sparse_methods.py",
@@ -277,7 +277,8 @@ def test_the_sparse_methods_share_a_process_and_each_is_kept(tmp_path, arms, mad
                 "task": {"task": "words"},
                 "settings": {},
                 "methods": names,
-                "sparse_methods": settings,
+                "sparse_methods": {"features": 5, "units": "absolute", **settings},
+                "programs": programs or {},
                 "code": "c",
             },
             seed="0",
@@ -294,3 +295,9 @@ def test_the_sparse_methods_share_a_process_and_each_is_kept(tmp_path, arms, mad
         assert (tmp_path / f"validation/{method}.csv").read_text() == f"strength\n{method}\n"
     assert methods("caa_repe", tau=[1.0]) == [] and made.loads == 2  # without a model
     assert methods("caa_repe", tau=[2.0]) == ["caa_repe"]
+    # A declared program depends on its own declaration, and not on what others read.
+    one, other = ({"declared": {"tau": [tau]}, "fisher": None} for tau in (1.0, 2.0))
+    assert methods("a", "b", programs={"a": one, "b": one}) == ["a", "b"]
+    assert methods("a", "b", programs={"a": one, "b": other}, tau=[3.0]) == ["b"]
+    assert methods("b", programs={"b": {**other, "fisher": {"texts": 9}}}) == ["b"]
+    assert methods("b", programs={"b": {**other, "fisher": {"texts": 9}}}, features=6) == ["b"]

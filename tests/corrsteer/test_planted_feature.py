@@ -15,6 +15,7 @@ from corrsteer_world import SITE, session_of
 
 from steering_core.config.corrsteer_schema import Arm, SparseMethods
 from steering_core.config.model import Model, SAESource
+from steering_core.config.schema import FisherSettings
 from steering_core.corrsteer.answers import Decoding, answer
 from steering_core.corrsteer.plan import make_plan
 from steering_core.corrsteer.planted_feature import planted_feature
@@ -26,6 +27,7 @@ from steering_core.corrsteer.sparse_methods import answer_sparse_method
 from steering_core.corrsteer.strategy import choose, validate_layers
 from steering_core.corrsteer.success import ExactOption
 from steering_core.corrsteer.tasks import Source, Task
+from steering_core.corrsteer.training_data import fisher_of_answers
 from steering_core.errors import DataError
 from steering_core.models.language_model import load_language_model
 
@@ -180,6 +182,44 @@ def test_optimal_sparse_steering_repairs_them_on_the_selected_features(lm, chain
     runs = {0: {"unsteered": answers["unsteered"], method: found.answers}}
     row = result_table("e", runs, n_resamples=50).iloc[-1]
     assert row["accuracy"] > 0.95 and row["negative"] == 0
+
+
+DECLARED = {
+    "uniform": {"program": "qp", "mode": "uniform", "qp_lambda": [1.0]},
+    "gradient": {"program": "qp", "mode": "static", "qp_lambda": [1.0]}
+    | {"concept_direction": ["mean_difference", "likelihood_gradient"]},
+    "floor": {"program": "dense", "mode": "uniform", "metric": "fisher"},
+    "adaptive": {"program": "socp", "mode": "adaptive", "epsilon": [50.0], "metric": "covariance"},
+}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_declared_programs_repair_them_too(lm, chain, name):
+    found, plans, answers = chain
+    train = rows(160, 0, "train").merge(found.answers[["example_id", "success"]], on="example_id")
+    declared = {"concept_direction": "mean_difference", "tau": [2.0, 6.0, 12.0], **DECLARED[name]}
+    session = Session(lm, TASK, HOW, None, False, SITES)
+
+    def fisher(site):
+        return fisher_of_answers(session, train, site, FisherSettings(texts=100), seed=0)
+
+    found = answer_sparse_method(
+        session,
+        name,
+        SparseMethods(methods=[], features=5, programs={name: declared}),
+        plans["corrsteer_s"],
+        lambda layer, features: BASIS[features],
+        train.assign(worked=LETTERS[0]),
+        rows(40, 1, "validation"),
+        rows(60, 2, "test"),
+        seed=0,
+        fisher=fisher,
+    )
+    runs = {0: {"unsteered": answers["unsteered"], name: found.answers}}
+    row = result_table("e", runs, n_resamples=50).iloc[-1]
+    assert row["accuracy"] > 0.95 and row["negative"] == 0 and row["method"] == name
+    assert row["strength"] in found.validation["strength"].tolist()
+    assert pd.isna(row["l0_mean"]) == (name in ("floor", "adaptive"))
 
 
 def test_the_demo_reads_a_feature_where_the_model_answers(lm):

@@ -5,8 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from corrsteer_world import SITE, TinySAE, word_rows, words_task
+from corrsteer_world import (
+    CAUSE,
+    SITE,
+    TinySAE,
+    training_data_of_one_cause,
+    word_rows,
+    words_task,
+)
 
 from steering_core.config.corrsteer_schema import SparseMethods
 from steering_core.config.methods import CORRSTEER_METHODS, is_program, mode_of
@@ -16,11 +22,10 @@ from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.sparse_methods import (
     NO_STEERING,
-    TrainingData,
     answer_sparse_method,
-    fitting,
     strengths,
 )
+from steering_core.corrsteer.training_data import fitting
 from steering_core.errors import DataError
 from steering_core.metrics.judges import Judge, Verdict
 from steering_core.probes.fit import calibrated, fit_probe
@@ -29,32 +34,11 @@ from steering_core.tables.columns import validate_table
 HOW = Decoding(new_tokens=2, batch_rows=8)
 PROGRAMS = ["qp_optimal", "convex_optimal"]
 FIXED = [method for method in CORRSTEER_METHODS if not is_program(method)]
-CAUSE = 3
 
 
 @pytest.fixture(scope="module")
 def data():
-    """Successes and failures that lie along one decoder row."""
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((30, 12))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    success = rng.random(150) < 0.5
-    noise = rng.standard_normal((150, 12))
-    shift = rng.standard_normal((40, 12))
-    correlation = np.full(30, 0.01)
-    correlation[CAUSE] = 0.9
-    return TrainingData(
-        SITE,
-        noise + np.where(success, 1.0, -1.0)[:, None] * rows[CAUSE],
-        success,
-        rows,
-        correlation,
-        lambda: (shift + rows[CAUSE], shift - rows[CAUSE]),
-        lambda: (shift + rows[CAUSE], shift - rows[CAUSE]),
-        noise[:20],
-        seed=0,
-        device=torch.device("cpu"),
-    )
+    return training_data_of_one_cause()
 
 
 def vectors_of(steered):
