@@ -238,7 +238,7 @@ class SparseMethods(Closed):
         for name, program in self.programs.items():
             if max(program.features or [0]) > self.features:
                 raise ValueError(
-                    f"programs.{name}.features asks for {max(program.features)}, but the dictionary "
+                    f"programs.{name}.features asks for {max(program.features)}, the dictionary "
                     f"has the {self.features} features of sparse_methods.features: raise that one"
                 )
         return self
