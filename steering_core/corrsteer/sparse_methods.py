@@ -151,31 +151,29 @@ def _programs(
     model = None
     if settings.units == "model":
         model = typical_units(ready, data.shared_by, fit_data)
+    try:
+        if declared.mode == "adaptive" and ready.path is not None:
+            ready.path.extend(np.inf)  # no example says what residuals new tokens will have
+        grid = _grid(method, declared, ready, model)
+    except DegeneratePathError as error:
+        raise DataError(f"the path of the program ends: {error}") from error
     solver = None
     if declared.mode == "adaptive":
-        if ready.path is not None:
-            try:
-                ready.path.extend(np.inf)  # no example says what residuals new tokens will have
-            except DegeneratePathError as error:
-                raise DataError(f"the path of the program ends: {error}") from error
         solver = program_solver(ready.logit, ready.inside, data.site, data.device, ready.path)
     shared_by = ready.logits(data.shared_by) if declared.mode == "shared" else None
-    found = []
-    for called, point in _grid(method, declared, ready, model):
-        parameter = point.epsilon if point.qp_lambda is None else point.qp_lambda
-        found.append(
-            program_strength(
-                called,
-                ready,
-                float(point.tau),
-                parameter,
-                data.site,
-                solver=solver,
-                shared_by=shared_by,
-                note=note,
-            )
+    return [
+        program_strength(
+            called,
+            ready,
+            float(point.tau),
+            point.epsilon if point.qp_lambda is None else point.qp_lambda,
+            data.site,
+            solver=solver,
+            shared_by=shared_by,
+            note=note,
         )
-    return found
+        for called, point in grid
+    ]
 
 
 def _grid(
