@@ -189,8 +189,7 @@ DECLARED = {
     "gradient": {"program": "qp", "mode": "static", "qp_lambda": [1.0]}
     | {"concept_direction": ["mean_difference", "likelihood_gradient"]},
     "floor": {"program": "dense", "mode": "uniform"},
-    "in_kl": {"program": "qp", "mode": "static", "qp_lambda": [0.1]}
-    | {"metric": "fisher", "feature_cost": "fisher"},
+    "in_kl": {"program": "qp", "mode": "static", "qp_lambda": [0.1], "metric": "fisher"},
     "adaptive": {"program": "socp", "mode": "adaptive", "epsilon": [50.0], "metric": "covariance"},
 }
 
