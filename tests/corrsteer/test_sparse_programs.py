@@ -56,7 +56,9 @@ def strengths_of(data, *, units="absolute", **declared):
 
 def logits_of_directions(data, directions):
     """Weights and biases of the calibrated logits, in the order of the directions."""
-    probe = fit_probe(data.residuals, data.success, seed=0)
+    probe = None
+    if "probe" in directions:
+        probe = fit_probe(data.residuals, data.success, seed=0)
     rows = data.fit_data(directions)
     found = [oriented_logit(one, probe, rows) for one in directions]
     return np.stack([w for w, _ in found]), np.array([b for _, b in found])
