@@ -164,7 +164,7 @@ rule corrsteer_sparse_methods:
         "../envs/steering.yaml"
     threads: cores
     resources:
-        mem_mb=sparse_megabytes,
+        mem_mb=megabytes(24000, model=models_in_memory, sae=3, judges=1.5),
         runtime=minutes(720),
         gpu=gpus,
     params:

@@ -197,19 +197,12 @@ def shared_programs(wildcards):
     }
 
 
-def takes_gradients(wildcards):
-    """Whether a method of one of the jobs takes gradients of the model."""
+def models_in_memory(wildcards):
+    """Return how many times the model's size the sparse methods need: more with gradients of it."""
     found = experiment(wildcards).settings.sparse_methods
-    asked = [found.concept_direction, *(one.directions for one in found.programs.values())]
-    return any("likelihood_gradient" in one for one in asked) or any(
-        one.needs_fisher for one in found.programs.values()
-    )
-
-
-def sparse_megabytes(wildcards, attempt):
-    """Return the memory of one of the jobs in MB, with room for gradients if it takes them."""
-    passes = 2.5 if takes_gradients(wildcards) else 1.5
-    return megabytes(24000, model=passes, sae=3, judges=1.5)(wildcards, attempt)
+    directions = [found.concept_direction, *(one.directions for one in found.programs.values())]
+    gradients = any("likelihood_gradient" in one for one in directions)
+    return 2.5 if gradients or any(one.needs_fisher for one in found.programs.values()) else 1.5
 
 
 def answers_of(run, seed, method):

@@ -29,12 +29,13 @@ def megabytes(first, **times):
 
     With `model`, `weights32`, `sae`, `saes` or `judges`, how many times the size of each the job
     needs, it follows from these sizes. `first` is the request without them, and until they are
-    fetched.
+    fetched. A number of times may be a function of the wildcards.
     """
 
     def request(wildcards, attempt):
         found = sizes(wildcards) if times else None
-        needed = first if found is None else found.megabytes(**times)
+        asked = {name: t(wildcards) if callable(t) else t for name, t in times.items()}
+        needed = first if found is None else found.megabytes(**asked)
         return needed * 2 ** (attempt - 1)
 
     return request

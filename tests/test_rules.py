@@ -311,7 +311,7 @@ def test_declared_programs_stand_behind_the_methods_of_a_task(rules):
     dense = {"program": "dense", "tau": [1.0]}
     programs = {"floor": dense, "in_kl": {**dense, "metric": "fisher"}}
     declared = SparseMethods(methods=["qp_optimal"], programs=programs)
-    assert not names["takes_gradients"](job) and names["shared_programs"](job) == {}
+    assert names["models_in_memory"](job) == 1.5 and names["shared_programs"](job) == {}
     plain = names["sparse_settings"](job)
     with rules.corrsteer_settings(sparse_methods=declared):
         assert names["shared_sparse_methods"](job) == ["qp_optimal", "floor", "in_kl"]
@@ -320,7 +320,7 @@ def test_declared_programs_stand_behind_the_methods_of_a_task(rules):
         assert read == {f"results/{run}/corrsteer/seed-0/sparse_methods-0.parquet"}
         given = names["shared_programs"](job)
         assert given["floor"]["fisher"] is None and given["in_kl"]["fisher"]["texts"] == 300
-        assert names["takes_gradients"](job)
+        assert names["models_in_memory"](job) == 2.5
         assert names["sparse_settings"](job) == plain  # programs make no other method stale
     with rules.corrsteer_settings(sparse_methods=declared, shards=3):
         shards = [SimpleNamespace(**{**vars(job), "shard": str(k)}) for k in range(3)]
