@@ -279,10 +279,9 @@ def answer_gradient(
             batch = padded.to(lm.device)
             last = torch.tensor([lengths[i] - 1 for i in chosen], device=lm.device)
             predicting, _ = text_positions(batch, last, False)
-            gradient = residual_gradients(
-                lm, site, batch, predicting, _following(batch, predicting)
-            )
-            there = _float64(gradient[0, torch.arange(len(chosen)), last]).cpu().numpy()
+            targets = _following(batch, predicting)
+            gradient = residual_gradients(lm, site, batch, predicting, targets)[0]
+            there = _float64(gradient[torch.arange(len(last), device=lm.device), last])
             tokens = predicting.sum(dim=1, keepdim=True).cpu().numpy()
             found[chosen] = there.cpu().numpy() / tokens
             tick(len(chosen))

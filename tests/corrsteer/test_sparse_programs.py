@@ -193,7 +193,8 @@ def test_what_cannot_be_learned_is_an_error_with_the_cause(data):
     for given in ({"metric": "fisher"}, {"feature_cost": "fisher"}):
         with pytest.raises(ValueError, match="fisher: a program needs"):
             strengths_of(training_data_of_one_cause(), **plain, **given)
-    still = replace(data, residuals=np.where(data.success, 1.0, -1.0)[:, None] * data.dictionary[3])
+    axis = np.sign(data.dictionary[CAUSE]) * np.eye(12)[0]
+    still = replace(data, residuals=np.where(data.success, 1.0, -1.0)[:, None] * axis)
     with pytest.raises(DataError, match="no program: residuals do not vary within a class"):
         strengths_of(still, concept_direction="contrastive", metric="covariance", **plain)
 
