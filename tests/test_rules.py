@@ -312,7 +312,8 @@ def test_declared_programs_stand_behind_the_methods_of_a_task(rules):
     programs = {"floor": dense, "in_kl": {**dense, "metric": "fisher"}}
     declared = SparseMethods(methods=["qp_optimal"], programs=programs)
     assert names["models_in_memory"](job) == 1.5 and names["shared_programs"](job) == {}
-    plain = names["sparse_settings"](job)
+    with rules.corrsteer_settings(sparse_methods=SparseMethods()):
+        plain = names["sparse_settings"](job)
     with rules.corrsteer_settings(sparse_methods=declared):
         assert names["shared_sparse_methods"](job) == ["qp_optimal", "floor", "in_kl"]
         assert names["arms_of"](run)[-2:] == ["floor", "in_kl"]
