@@ -65,4 +65,5 @@ def test_without_a_target_the_demo_is_made_and_nothing_else(tmp_path: Path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     folders = set(re.findall(r"^results/([^/]+)/", done.stdout, flags=re.M))
-    assert folders == {"demo", "demo_praise"}
+    assert folders == {"demo", "demo_praise", "models"}
+    assert set(re.findall(r"^results/models/([^/]+)/", done.stdout, flags=re.M)) == {"demo"}

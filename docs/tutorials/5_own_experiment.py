@@ -15,8 +15,8 @@ import pandas as pd
 OWN = Path("own")
 shutil.rmtree(OWN, ignore_errors=True)
 OWN.mkdir()
-for name in ("language_model", "sparse_autoencoders"):
-    shutil.copytree(Path("results/demo") / name, OWN / name)
+for folder in ("demo/language_model", "models/demo/sparse_autoencoders"):
+    shutil.copytree(Path("results", folder), OWN / Path(folder).name)
 rows = pd.read_parquet("results/demo/corpus.parquet")[["text", "label"]]
 rows = rows.rename(columns={"text": "review"}).assign(
     label=rows["label"].map({0: "bad", 1: "good"})

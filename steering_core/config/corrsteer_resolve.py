@@ -91,8 +91,23 @@ def resolve_corrsteer(raw: dict[str, Any], name: str) -> CorrSteerExperiment:
 
 
 def load_section(raw: dict[str, Any]) -> CorrSteerSection:
-    """Validate the section ``corrsteer`` of ``raw`` alone."""
-    return validated(CorrSteerSection, raw.get("corrsteer", {}), "corrsteer")
+    """Validate the section ``corrsteer`` of ``raw`` alone.
+
+    A model without ``id`` is that of the same name under ``models``, with settings of its own. What
+    it says itself comes first.
+    """
+    section, above = raw.get("corrsteer", {}), raw.get("models", {})
+    if isinstance(section, Mapping) and isinstance(section.get("models"), Mapping):
+        models = {name: _with_twin(one, name, above) for name, one in section["models"].items()}
+        section = {**section, "models": models}
+    return validated(CorrSteerSection, section, "corrsteer")
+
+
+def _with_twin(model: Any, name: str, above: Any) -> Any:
+    twin = above.get(name) if isinstance(above, Mapping) else None
+    if not isinstance(model, Mapping) or "id" in model or not isinstance(twin, Mapping):
+        return model
+    return {**{key: value for key, value in twin.items() if key != "settings"}, **model}
 
 
 def _entries(section: CorrSteerSection) -> dict[str, ExperimentEntry]:

@@ -445,7 +445,7 @@ class ExperimentEntry(Closed):
 
 
 class DemoWorld(Closed):
-    """Sizes of the corpus, language model and SAEs that the demo makes."""
+    """Sizes of the corpus and the language model that the demo makes."""
 
     seed: Seed = 0
     documents: Count = 30000
@@ -453,8 +453,6 @@ class DemoWorld(Closed):
     d_model: Count = 64
     n_layers: Count = 4
     training_steps: Count = 1000
-    d_sae: Count = 96
-    sae_samples: Count = 120000
 
 
 class Config(Closed):

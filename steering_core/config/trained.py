@@ -94,8 +94,8 @@ def trained_models(*sections: Mapping[str, Model]) -> dict[str, Model]:
         if name in found and _trains(found[name]) != _trains(model):
             raise ConfigError(
                 f"models.{name} and corrsteer.models.{name} train SAEs of one name from different "
-                "id, revision, dtype or sae.train: make them equal (a YAML anchor does), or rename "
-                "one of them."
+                "id, revision, dtype or sae.train: leave these out in the second, which then has "
+                "those of the first, or rename one of them."
             )
         found.setdefault(name, with_path(name, model))
     return found

@@ -87,6 +87,11 @@ def read_validated(schema: type[BaseModel], path: str | Path, where: str) -> Any
 
 #: Keys of earlier versions and their names now.
 _RENAMED = {"bridge": "sparse_methods", "weight": "qp_lambda"}
+#: Keys of earlier versions that stand elsewhere now, with the section.
+_MOVED = {
+    ("demo_world", "d_sae"): "models.demo.sae.train.d_sae",
+    ("demo_world", "sae_samples"): "models.demo.sae.train.tokens",
+}
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -120,6 +125,8 @@ def _beside(location: tuple[int | str, ...], value: Any) -> list[str]:
 def _message(schema: type[BaseModel], problem: Any, known: list[str], beside: list[str]) -> str:
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
+        if problem["loc"] in _MOVED:
+            return f"unknown key (it is {_MOVED[problem['loc']]} now)"
         return f"unknown key{hint(str(problem['loc'][-1]), known)}"
     if kind == "missing":
         field = _fields_at(schema, problem["loc"][:-1]).get(str(problem["loc"][-1]))

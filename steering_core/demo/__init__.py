@@ -1,4 +1,4 @@
-"""A small world with known truth: a grammar, a model trained on its texts, and the model's SAEs.
+"""A small world with known truth: a grammar, and a language model trained on its texts.
 
-Import from the modules: `vocabulary` and `grammar` need neither torch nor sae-lens.
+Import from the modules: `vocabulary` and `grammar` do not need torch.
 """

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from sae_lens import (
-    SAE,
     BatchTopKTrainingSAE,
     BatchTopKTrainingSAEConfig,
     GatedTrainingSAE,
@@ -173,22 +172,3 @@ def _check_finite(sae: TrainingSAE, step: int) -> None:
                 f"{name} of the SAE became NaN or infinite before step {step}: lower "
                 "sae.train.learning_rate."
             )
-
-
-def measure(sae: SAE, activations: Float[torch.Tensor, "tokens d_model"]) -> dict[str, float]:
-    """Return `l0`, `explained_variance`, `dead_features` and `n_tokens` of an SAE on a sample.
-
-    The explained variance is 1 − Σ‖x − x̂‖² / Σ‖x − x̄‖² over all tokens. `dead_features` is the
-    number of features that no token of the sample activates.
-    """
-    with torch.no_grad():
-        features = sae.encode(activations.to(sae.device))
-        error = (sae.decode(features).cpu() - activations).double().pow(2).sum()
-    total = (activations - activations.mean(0)).double().pow(2).sum()
-    active = features > 0
-    return {
-        "l0": float(active.sum(1).double().mean()),
-        "explained_variance": float(1.0 - error / total),
-        "dead_features": int((~active.any(0)).sum()),
-        "n_tokens": len(activations),
-    }

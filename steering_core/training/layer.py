@@ -184,12 +184,14 @@ def measure_texts(
     *,
     seed: int,
 ) -> dict[str, float | int | None]:
-    """Return the values of :func:`~steering_core.training.fit.measure`, with intervals over texts.
+    """Return what an SAE is worth on a sample: columns of ``sparse_autoencoders.csv``.
 
-    Tokens are encoded piece by piece, so that memory stays small.
-
+    ``l0`` is the mean number of active features of a token. ``explained_variance`` is
+    1 − Σ‖x − x̂‖² / Σ‖x − x̄‖² over all tokens. Both have bootstrap 95 % intervals over texts.
+    ``dead_features`` is the number of features that no token of the sample activates.
     ``token_explained_variance`` is the median over tokens of 1 − ‖x − x̂‖² / ‖x − x̄‖²: a few tokens
-    of huge norm decide the sum over all tokens, and not this.
+    of huge norm decide the sum over all tokens, and not this. Tokens are encoded piece by piece, so
+    that memory stays small.
 
     Args:
         sae: as loaded from disk.

@@ -21,6 +21,7 @@ MODEL_STAGES = {
     *("estimate_fisher", "likelihood_gradient", "guard_direction", "train_lora"),
     *("corrsteer_select", "corrsteer_validate", "corrsteer_answer", "corrsteer_fine_tune"),
     *("corrsteer_sparse_methods", "corrsteer_elsewhere", "elsewhere_text"),
+    *("cache_training_activations", "train_sae"),
 }
 #: Stages that solve, fit and tabulate: on nodes without a GPU.
 OTHER_STAGES = {

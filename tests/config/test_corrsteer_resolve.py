@@ -155,7 +155,7 @@ CORRSTEER_LAYERS = ["settings", "models.m", "tasks.t", "experiments.e", "top lev
 
 def layered(at: dict[str, dict]) -> dict:
     """A configuration with one experiment and settings at some of its layers."""
-    model = {**PUBLISHED["corrsteer"]["models"]["demo"], "paired": False}
+    model = {**PUBLISHED["models"]["demo"], "paired": False}
     section = {
         "settings": at.get("settings", {}),
         "models": {"m": {**model, "settings": at.get("models.m", {})}},

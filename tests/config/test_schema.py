@@ -261,10 +261,19 @@ def test_a_missing_section_is_refused():
 
 
 def test_the_demo_world_is_checked():
-    config, _ = load_config({**small(), "demo_world": {"d_sae": 32}})
-    assert config.demo_world.d_sae == 32
-    with pytest.raises(ConfigError, match="d_sae"):
-        load_config({**small(), "demo_world": {"d_sae": 0}})
+    config, _ = load_config({**small(), "demo_world": {"d_model": 32}})
+    assert config.demo_world.d_model == 32
+    with pytest.raises(ConfigError, match="d_model"):
+        load_config({**small(), "demo_world": {"d_model": 0}})
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [("d_sae", "sae.train.d_sae"), ("sae_samples", "sae.train.tokens")],
+)
+def test_a_key_that_has_moved_is_answered_with_its_place(old: str, now: str):
+    with pytest.raises(ConfigError, match=rf"demo_world\.{old}: .*it is models\.demo\.{now} now"):
+        load_config({**small(), "demo_world": {old: 32}})
 
 
 # --------------------------------------------------------------------------- config.yaml

@@ -34,6 +34,25 @@ def test_a_name_in_both_parts_is_one_model():
         load_trained(raw)
 
 
+def test_a_model_of_corrsteer_without_an_id_is_that_of_the_same_name():
+    raw = configured()
+    raw["models"]["m"]["settings"] = {"layer": 3}
+    raw["corrsteer"] = {
+        "models": {"m": {"settings": {"batch_rows": 2}}},
+        "tasks": {"t": {"task": "mmlu"}},
+        "tables_model": "m",
+    }
+    found = resolve_corrsteer(raw, "m_t")
+    assert found.model.id == "org/m" and found.settings.batch_rows == 2
+    assert found.model.sae.path == resolve(raw, "e").model.sae.path
+    # Other sizes need to be said once.
+    raw["models"]["m"]["sae"]["train"]["k"] = 3
+    assert load_trained(raw)["m"].sae.train.k == 3
+    raw["corrsteer"]["models"] = {"n": {"settings": {}}}
+    with pytest.raises(ConfigError, match=r"models\.n\.id: is missing"):
+        load_trained(raw)
+
+
 def test_all_layers_are_those_that_are_trained():
     """Else an SAE that an earlier configuration left behind would be read."""
     assert resolve(configured(), "e").settings.layers == [1, 3]

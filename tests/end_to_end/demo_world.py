@@ -23,7 +23,8 @@ SMALL = [
     "variant_epsilon=[4.0]",
     "bootstrap_resamples=200",
     "methods=[no_steering,caa_mean_diff,convex_optimal,qp_optimal,qp_adaptive,prompting]",
-    "demo_world={training_steps: 1000, documents: 12000, sae_samples: 60000}",
+    "demo_world={training_steps: 1000, documents: 12000}",
+    "models={demo: {sae: {train: {tokens: 60000}}}}",
 ]
 
 

@@ -204,7 +204,8 @@ def test_corrsteer_finds_the_planted_feature(world, praise):
     # with the libraries alone: no code of this project says where the feature is
     tokenizer = AutoTokenizer.from_pretrained(world / "language_model")
     model = AutoModelForCausalLM.from_pretrained(world / "language_model")
-    sae = SAE.load_from_disk(world / f"sparse_autoencoders/layer_{layer}", device="cpu")
+    saes = world.parent / "models/demo/sparse_autoencoders"
+    sae = SAE.load_from_disk(saes / f"layer_{layer}", device="cpu")
     activations = []
     with torch.no_grad():
         for prompt in truth["prompt"]:

@@ -103,7 +103,7 @@ RELEASES = {
     name: Model(**{key: model[key] for key in ("id", "sae")})
     for section in (PUBLISHED["models"], PUBLISHED["corrsteer"]["models"])
     for name, model in section.items()
-    if "release" in model["sae"]
+    if "release" in model.get("sae", {})
 }
 
 

@@ -22,7 +22,7 @@ def test_a_program_of_the_demo_answers_the_questions_of_praise(tmp_path):
     directory = copy_of(finished_demo(), tmp_path / "demo")
     path = directory / "config.yaml"
     config = yaml.safe_load(path.read_text())
-    arms = config["corrsteer"]["models"]["tiny"]["settings"]["arms"]
+    arms = config["corrsteer"]["models"]["demo"]["settings"]["arms"]
     for name, strength in ARMS.items():
         source = {"experiment": "demo", "method": "qp_optimal", "strength": strength}
         arms[name] = {"intervention_from": source}
@@ -52,7 +52,7 @@ def test_a_plan_of_praise_has_its_rows_in_the_demos_tables(tmp_path):
     directory = copy_of(finished_demo(), tmp_path / "demo")
     path = directory / "config.yaml"
     config = yaml.safe_load(path.read_text())
-    config["corrsteer"]["models"]["tiny"]["settings"]["arms"]["by_hand"] = {"strategy": "all"}
+    config["corrsteer"]["models"]["demo"]["settings"]["arms"]["by_hand"] = {"strategy": "all"}
     # This small model never succeeds, so no arm has a vector of its own.
     plans = directory / "results/tiny_praise/corrsteer/seed-0/plans"
     old = Plan.load(plans / "corrsteer_p.safetensors")

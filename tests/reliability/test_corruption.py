@@ -154,14 +154,15 @@ def test_local_models_and_saes_are_those_that_were_fetched(tmp_path, monkeypatch
     directory = copy_of(finished_demo(), tmp_path / "demo")
     monkeypatch.chdir(directory)
     resources = read_json(DEMO / "resources.json")
-    sae = SAESource(path=f"{DEMO}/sparse_autoencoders/layer_{{layer}}")
+    saes = Path("results/models/demo/sparse_autoencoders")
+    sae = SAESource(path=f"{saes}/layer_{{layer}}")
     model = Model(id=f"{DEMO}/language_model", sae=sae)
     assert pinned_model(model, resources).revision == resources["model"]["revision"]
     assert pinned_sae(model, resources) == sae
     flip_bit(DEMO / "language_model/model.safetensors", 8 * 5000)
     with pytest.raises(ModelError, match="language_model is not what the fetch stage saw"):
         pinned_model(model, resources)
-    flip_bit(next((DEMO / "sparse_autoencoders").rglob("*.safetensors")), 8 * 5000)
+    flip_bit(next(saes.rglob("*.safetensors")), 8 * 5000)
     with pytest.raises(ModelError, match="is not what the fetch stage saw"):
         pinned_sae(model, resources)
 

@@ -8,9 +8,10 @@ from tiny_demo import SIZES, copy_of, finished_demo, run
 
 from steering_core.tables.columns import validate_table
 
-CHANGED = ("layers=", "layer=", "n_validation_prompts=", "new_tokens=")
+CHANGED = ("layers=", "layer=", "models=", "n_validation_prompts=", "new_tokens=")
 EFFECT = [
     *(size for size in SIZES if not size.startswith(CHANGED)),
+    "models={demo: {sae: {train: {layers: [0,1], tokens: 8000}}}}",
     *("layer=effect", "layers=[0,1]", "effect_layers=[0,1]", "strengths=[1.0,2.0,4.0]"),
     *("n_validation_prompts=20", "new_tokens=8", "matched_effect=0.02", "selection_kl=100"),
 ]

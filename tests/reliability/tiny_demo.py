@@ -32,16 +32,15 @@ SIZES = [
     "bootstrap_resamples=50",
     "elsewhere=[]",
     "shards=2",
-    "demo_world={n_layers: 2, training_steps: 40, documents: 1500, sae_samples: 8000, "
-    "labelled: 300}",
+    "demo_world={n_layers: 2, training_steps: 40, documents: 1500, labelled: 300}",
+    "models={demo: {sae: {train: {layers: [1], tokens: 8000}}}}",
 ]
 #: CorrSteer with one arm on the same model: it selects, plans, validates and answers.
 _LEFT_OUT = "random_feature random_all corrsteer_s corrsteer_a spare_mi dsg_fisher caa".split()
 CORRSTEER = {
     "models": {
-        "tiny": {
-            "id": "results/demo/language_model",
-            "sae": {"path": "results/demo/sparse_autoencoders/layer_{layer}"},
+        "demo": {
+            "paired": False,
             "settings": {
                 "arms": dict.fromkeys(_LEFT_OUT),
                 "sparse_methods": {"methods": []},
@@ -50,7 +49,8 @@ CORRSTEER = {
         }
     },
     "tasks": {"praise": {"task": "praise", "dataset": "praise.parquet"}},
-    "tables_model": "tiny",
+    "experiments": {"tiny_praise": {"model": "demo", "task": "praise"}},
+    "tables_model": "demo",
 }
 #: Declared programs; a guarded one, Fisher information and gates run in the small demo.
 PROGRAMS = ("mean_difference_qp", "mean_difference_dense")
