@@ -88,7 +88,9 @@ def write_page(
     for folder in map(Path, folders):
         if not any((folder / name).is_file() for name in _RESULTS):
             raise StorageError(f"{folder} has no table of results: run its experiment first.")
-        own = data / folder.name
+        # A model may be called as an experiment is.
+        shared = any(row[0] == folder.name for row in found["totals"])
+        own = data / (f"{folder.parent.name}_{folder.name}" if shared else folder.name)
         own.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
             if (folder / name).is_file():
@@ -97,14 +99,14 @@ def write_page(
             found["experiments"].append(_experiment(own, f"{data.name}/{own.name}", _about(folder)))
             prices[own.name] = headline_rows(_optional(own / "price.csv"))
         if (own / "corrsteer.csv").is_file():
-            found["runs"].append(_run(folder.name, pd.read_csv(own / "corrsteer.csv")))
+            found["runs"].append(_run(own.name, pd.read_csv(own / "corrsteer.csv")))
         if (own / "sparse_autoencoders.csv").is_file():
             found["saes"].append(_saes(pd.read_csv(own / "sparse_autoencoders.csv")))
         spent = stage_costs(folder)
         write_text(own / "stages.csv", spent.to_csv(index=False))
-        found["totals"].append(_total(folder.name, spent))
+        found["totals"].append(_total(own.name, spent))
         found["costs"] += [
-            [folder.name, row.stage, row.jobs, f"{row.seconds:.0f}", digits(row.peak_mb, ".0f")]
+            [own.name, row.stage, row.jobs, f"{row.seconds:.0f}", digits(row.peak_mb, ".0f")]
             for row in spent.itertuples()
         ]
     environment = Environment(

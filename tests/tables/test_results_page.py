@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -315,13 +316,15 @@ def test_a_change_is_claimed_only_if_the_exact_test_agrees(folder, tmp_path, p, 
     assert ("No method changes it beyond noise." in text) != claimed
 
 
+SAE_ROW = {
+    **{"model": "m", "architecture": "batchtopk", "d_sae": 64, "n_training_tokens": 5000},
+    **{"layer": 1, "l0": 31.6, "l0_low": 31.0, "l0_high": 32.0, "explained_variance": 0.9},
+    **{"token_explained_variance": 0.8, "dead_features": 3, "loss_recovered": 0.95},
+}
+
+
 def test_saes(folder, tmp_path):
-    row = {
-        **{"model": "m", "architecture": "batchtopk", "d_sae": 64, "n_training_tokens": 5000},
-        **{"layer": 1, "l0": 31.6, "l0_low": 31.0, "l0_high": 32.0, "explained_variance": 0.9},
-        **{"token_explained_variance": 0.8, "dead_features": 3, "loss_recovered": 0.95},
-    }
-    pd.DataFrame([row, row | {"layer": 2, "explained_variance": 0.8}]).to_csv(
+    pd.DataFrame([SAE_ROW, SAE_ROW | {"layer": 2, "explained_variance": 0.8}]).to_csv(
         folder / "sparse_autoencoders.csv", index=False
     )
     write_page(tmp_path / "results.md", [folder])
@@ -329,6 +332,18 @@ def test_saes(folder, tmp_path):
     assert "64 features, 5,000 tokens) explain 0.80 to 0.90 of the variance" in text
     assert "with 32 features a token" in text
     assert "| 1 | 31.6 [31, 32] | 0.9 | 0.8 | 3 | 64 | 0.95 |" in text
+
+
+def test_a_model_may_be_called_as_an_experiment_is(folder, tmp_path):
+    pd.DataFrame([SAE_ROW]).to_csv(folder / "sparse_autoencoders.csv", index=False)
+    twin = Path(shutil.copytree(folder, tmp_path / "models" / folder.name))
+    pd.DataFrame([SAE_ROW | {"layer": 7}]).to_csv(twin / "sparse_autoencoders.csv", index=False)
+    write_page(tmp_path / "results.md", [folder, twin])
+    for name, layer in (folder.name, 1), (f"models_{folder.name}", 7):
+        kept = pd.read_csv(tmp_path / "results" / name / "sparse_autoencoders.csv")
+        assert kept["layer"].tolist() == [layer]
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert text.count("explain 0.90 of the variance") == 2
 
 
 def test_a_folder_without_a_table(folder, tmp_path):
