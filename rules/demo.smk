@@ -1,20 +1,6 @@
 # Make the demo's world: a corpus with known sentiment, and a language model. The SAEs of that model
 # are trained as those of any other (rules/train_saes.smk).
-from steering_core.errors import ConfigError
-
 DEMO = load_config(config)[0].demo_world
-
-
-def layers_with_sae(wildcards):
-    """Refuse SAEs of layers that the language model lacks, before it is trained."""
-    for name, found in TRAINED.items():
-        beyond = [layer for layer in found.sae.train.layers if layer >= DEMO.n_layers]
-        if found.id == rules.demo_language_model.output.model and beyond:
-            raise ConfigError(
-                f"models.{name}.sae.train.layers: {beyond[0]} is out of range, as "
-                f"demo_world.n_layers is {DEMO.n_layers}: list layers from 0 to "
-                f"{DEMO.n_layers - 1}, or raise n_layers."
-            )
 
 
 rule demo_corpus:
@@ -53,7 +39,7 @@ rule demo_language_model:
     threads: 2
     params:
         world=DEMO.model_dump(include={"d_model", "n_layers", "training_steps", "seed"}),
-        saes=checked(layers_with_sae),
+        saes=checked(without_layers_beyond),
         code=code("demo_language_model.py"),
     script:
         "../workflow_scripts/demo_language_model.py"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sae_lens import SAE
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoTokenizer
 
 from steering_core.activations.cache import cache_activations
 from steering_core.activations.manifest import expected_rows, origin, write_manifest
@@ -167,12 +168,13 @@ def test_an_sae_is_trained_on_the_bridges_resid_post_of_whole_texts(world):
 
     cache = ActivationCache(world.folder / "manifest.json")
     bridge = TransformerBridge.boot_transformers(world.model.id, device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(world.model.id)
     texts = world.table[world.table["split"] == "train"]["text"].head(5)
     for layer in (0, 1):
         name = f"blocks.{layer}.hook_resid_post"
         found, text_of = read_split(cache, world.table, name, "train", torch.float32, bos=True)
         for i, text in enumerate(texts):
-            ids = bridge.tokenizer(text, return_tensors="pt")["input_ids"][:, :32]
+            ids = tokenizer(text, return_tensors="pt")["input_ids"][:, :32]
             with torch.no_grad():
                 _, streams = bridge.run_with_cache(ids, names_filter=[name])
             expected = streams[name][0, 1:]

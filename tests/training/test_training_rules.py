@@ -76,6 +76,13 @@ def test_other_texts_train_every_layer_again(trained):
     assert after.keys() == before.keys() and not set(after.values()) & set(before.values())
 
 
+def test_a_layer_that_the_demo_will_not_have_is_refused_before_its_model_is_trained(trained):
+    given = ["--cores", "1", "--directory", str(trained), "--dry-run", "results/demo/pareto.csv"]
+    done = forked_jobs.run([*given, "--config", "demo_world={n_layers: 3}"], env={**os.environ})
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "models.demo.sae.train.layers: 3 is out of range" in said
+
+
 def test_one_layer_alone_is_refused_with_what_to_do(trained):
     alone = FOLDER / "sparse_autoencoders/layer_2"
     done = run(trained, [1, 2], alone)
