@@ -148,4 +148,4 @@ def snapshot(accumulators: Accumulators) -> pd.DataFrame:
             )
         )
     columns = ["n", "n_success", "layer", "pooled_statistic", "feature", "correlation"]
-    return pd.DataFrame(rows, columns=columns).astype({"feature": "Int64"})
+    return pd.DataFrame(rows, columns=columns).astype({"feature": "Int64", "correlation": float})

@@ -10,7 +10,14 @@ from steering_core.config.corrsteer_schema import DEFAULT_ARMS, Arm
 from steering_core.corrsteer.accumulate import Accumulator, Accumulators, to_csr
 from steering_core.corrsteer.plan import Plan, coefficients, make_plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
-from steering_core.corrsteer.scores import NEVER_FIRES, NO_FAILURE, NO_SUCCESS, SCORES, score
+from steering_core.corrsteer.scores import (
+    NEVER_FIRES,
+    NO_FAILURE,
+    NO_SUCCESS,
+    SCORES,
+    score,
+    snapshot,
+)
 from steering_core.corrsteer.strategy import choose
 from steering_core.tables.columns import validate_table
 
@@ -233,6 +240,8 @@ def test_task_without_success_is_undefined_with_the_reason():
     assert choice.layers == () and choice.reason == f"no SAE; {NO_SUCCESS}"
     assert empty.table()["reason"].tolist() == ["no SAE", NO_SUCCESS]
     validate_table(empty.table(), "plans/{arm}")
+    # No feature is associated with success, so the best one is an empty cell.
+    validate_table(snapshot(made), "convergence")
 
 
 @pytest.mark.parametrize("rate", [0.03, 0.97])
