@@ -303,7 +303,7 @@ _PRICES = ("kl", "kl_ratio", "perplexity", "residual_norm")
 
 
 def _dictionaries(prices: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
-    """Return the prices of several experiments side by side; None if fewer than two have one.
+    """Return the prices of several experiments side by side; None if all have one dictionary.
 
     The counts of features are those that all have. A price is the KL as a multiple of that of the
     dense program of the same experiment.
@@ -314,7 +314,8 @@ def _dictionaries(prices: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
         if not price.empty and pd.notna(price.iloc[0]["effect"])
         for program, own in price.groupby("program", sort=False)
     }
-    if len({name for name, _ in priced}) < 2:
+    known = {tuple(digits(own.iloc[0][k]) for k in _OF_A_DICTIONARY) for own in priced.values()}
+    if len(known) < 2:
         return None
     shared = set.intersection(*(set(own["features"].dropna()) for own in priced.values()))
     counts = sorted(shared)
@@ -325,7 +326,7 @@ def _dictionaries(prices: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
         rows.append(
             [
                 f"`{name}`: `{program}`",
-                *(digits(first[column]) for column in _OF_A_DICTIONARY),
+                *(digits(first[column]) for column in (*_OF_A_DICTIONARY, "effect")),
                 *(_interval(*(row[f"kl_ratio{end}"] for end in _ENDS)) for row in cells),
             ]
         )
@@ -333,7 +334,7 @@ def _dictionaries(prices: Mapping[str, pd.DataFrame]) -> dict[str, Any] | None:
 
 
 _ENDS = ("", "_ci_low", "_ci_high")
-_OF_A_DICTIONARY = ("d_sae", "sae_l0", "sae_explained_variance", "effect")
+_OF_A_DICTIONARY = ("d_sae", "sae_l0", "sae_explained_variance")
 
 
 def _elsewhere(table: pd.DataFrame, guards: pd.DataFrame) -> dict[str, Any] | None:

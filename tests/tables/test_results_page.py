@@ -161,6 +161,18 @@ def test_dictionaries_are_compared_at_the_numbers_of_features_that_all_have(fold
     assert "| `narrow`: `counted` | 48 | 12 | 0.9 | 0.2 | 5 [2.5, 10] | 1.5 [0.75, 3] |" in text
 
 
+def test_one_dictionary_in_two_experiments_is_not_compared(folder, tmp_path):
+    other = tmp_path / "again"
+    shutil.copytree(folder, other)
+    for where in (folder, other):
+        pareto().to_csv(where / "pareto.csv", index=False)
+        price({1.0: 3.0, None: 1.0}).to_csv(where / "price.csv", index=False)
+    write_page(tmp_path / "results.md", [folder, other])
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert text.count("What sparsity costs: `counted`") == 2
+    assert "Dictionaries compared" not in text
+
+
 def test_costs_at_the_same_effect(folder, tmp_path):
     pareto().to_csv(folder / "pareto.csv", index=False)
     row = {
