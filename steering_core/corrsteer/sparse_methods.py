@@ -123,7 +123,7 @@ def _programs(
 
     Raises:
         DataError: if the training rows do not tell success from failure, a direction does not point
-            to success, a unit is 0, or the path of the programs cannot be followed.
+            to success, no feature raises its logit, a unit is 0, or the path cannot be followed.
     """
     directions = directions_of(declared)
     probe, note = None, ""
@@ -157,6 +157,8 @@ def _programs(
         grid = _grid(method, declared, ready, model)
     except DegeneratePathError as error:
         raise DataError(f"the path of the program ends: {error}") from error
+    except ValueError as error:  # no feature raises the logit, so counts have no place on the path
+        raise DataError(f"no program: {error}") from error
     solver = None
     if declared.mode == "adaptive":
         solver = program_solver(ready.logit, ready.inside, data.site, data.device, ready.path)

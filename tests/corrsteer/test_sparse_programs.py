@@ -197,6 +197,11 @@ def test_what_cannot_be_learned_is_an_error_with_the_cause(data):
     still = replace(data, residuals=np.where(data.success, 1.0, -1.0)[:, None] * axis)
     with pytest.raises(DataError, match="no program: residuals do not vary within a class"):
         strengths_of(still, concept_direction="contrastive", metric="covariance", **plain)
+    [weight] = logits_of_directions(data, ["contrastive"])[0]
+    against = -np.sign(data.dictionary @ weight)[:, None] * data.dictionary
+    counted = {"program": "qp", "mode": "uniform", "tau": [1.0], "features": [2]}
+    with pytest.raises(DataError, match="no program: features: no vector of 2 features raises"):
+        strengths_of(replace(data, dictionary=against), concept_direction="contrastive", **counted)
 
 
 def test_the_likelihood_gradient_is_the_slope_of_right_against_wrong_answers(tiny):
