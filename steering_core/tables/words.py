@@ -163,6 +163,26 @@ def digits(value: Any, form: str = ".3g") -> str:
     return f"{value:.0f}" if form == ".3g" and abs(value) >= 1000 else format(float(value), form)
 
 
+def bracketed(value: Any, low: Any, high: Any) -> str:
+    """Return ``0.50 [0.40, 0.60]``; an empty text for a missing value.
+
+    One missing end is open: more than 2.5 % of the resamples have no value there. Without both
+    there is no interval.
+    """
+    if pd.isna(value):
+        return ""
+    missing = [end is None or pd.isna(end) for end in (low, high)]
+    if all(missing):
+        return digits(value)
+    ends = ["open" if gone else digits(end) for gone, end in zip(missing, (low, high), strict=True)]
+    return f"{digits(value)} [{', '.join(ends)}]"
+
+
+def cell(text: Any) -> str:
+    """Return a text that breaks no table."""
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
 def interval(row: pd.Series, stem: str) -> str:
     """Return the 95 % interval of a cell in words; an end that is empty is said to be open."""
     low, high = row[f"{stem}_ci_low"], row[f"{stem}_ci_high"]
