@@ -58,9 +58,14 @@ def solution_rows(point: GridPoint, example_ids: Sequence[str], **columns: Any) 
 
 
 def with_split(frames: list[pd.DataFrame], examples: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of all grid points with the ``split`` of each input."""
+    """Return the rows of all grid points with the ``split`` of each input.
+
+    Without grid points the table is empty, as for a family of programs whose path is needed but
+    that no method uses.
+    """
     if not frames:
-        return pd.DataFrame({"example_id": [], "method": [], "split": []}, dtype=str)
+        nothing = pd.DataFrame({"example_id": [], "method": [], "split": []}, dtype=str)
+        return nothing.assign(**dict.fromkeys(PARTS, pd.Series(dtype=float)))
     rows = pd.concat(frames, ignore_index=True)
     return rows.assign(split=rows["example_id"].map(examples.set_index("example_id")["split"]))
 

@@ -14,7 +14,7 @@ from steering_core.methods.directions import fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_fixed
 from steering_core.methods.interventions import Interventions, coefficient_share, read_interventions
 from steering_core.methods.programs import InfeasibleError, grid, make_program, solve_programs
-from steering_core.methods.solutions import solved, write_solutions
+from steering_core.methods.solutions import PARTS, solved, with_split, write_solutions
 from steering_core.optimize.path import SteeringPath
 
 D = decoder()
@@ -215,3 +215,10 @@ def test_coefficient_share(path: SteeringPath, rows: dict[str, pd.DataFrame]):
     )
     np.testing.assert_allclose(share, total / total.sum(), atol=1e-12)
     np.testing.assert_array_equal(coefficient_share(rows["convex_optimal"], path), np.zeros(len(D)))
+
+
+def test_a_family_that_no_method_uses_has_an_empty_table(tmp_path):
+    examples = pd.DataFrame({"example_id": ["a"], "split": ["test"]})
+    write_solutions(with_split([], examples), tmp_path / "rows.parquet")
+    rows = pd.read_parquet(tmp_path / "rows.parquet")
+    assert rows.empty and {"example_id", "split", *PARTS} <= set(rows.columns)
