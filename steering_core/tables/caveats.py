@@ -20,6 +20,8 @@ INTERPOLATED = (
     "the effect is reached below the weakest strength that was run, so the costs are interpolated "
     "from the unsteered point"
 )
+#: Ends a warning of all curves of the table ``matched`` where the reported prompts choose.
+ON_REPORTED = "so the best curve of each kind is chosen on the reported prompts, which favours it"
 
 
 def warnings_cell(warnings: Iterable[str]) -> str:

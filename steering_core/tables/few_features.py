@@ -1,6 +1,7 @@
 """The answer with few features: which method with at most so many costs least, and at what price.
 
-All choices are made on validation prompts, and all numbers are of the reported ones.
+All choices are made on validation prompts if there are any that reach the effect, and all numbers
+are of the reported ones.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ from steering_core.tables.pareto_frontier import frontier_flags
 from steering_core.tables.words import (
     best_of_kind,
     called,
+    chosen_on,
     features_of,
     frontier_verdict,
     if_straight,
@@ -30,14 +32,18 @@ def fewest_features(rows: pd.DataFrame, factor: float) -> pd.Series | None:
 
     It is chosen by the KL on validation prompts. Chosen on the reported prompts, the first of
     several that chance brings near the reference would look better than it is. Where the reference
-    does not reach the effect on validation prompts, every curve that does costs less there.
+    does not reach the effect on validation prompts, every curve that does costs less there. None if
+    there are validation prompts, and no curve reaches the effect there.
 
     Args:
         rows: rows of ``matched`` of one judge and measure.
         factor: largest ratio of KL to that of the best dense direction.
     """
     sparse, dense = rows[rows["kind"] == "features"], best_of_kind(rows, "dense")
-    if rows["validation_kl"].notna().any():
+    on = chosen_on(rows)
+    if on == "effect":
+        return None
+    if on == "validation":
         limit = np.nan if dense is None else factor * dense["validation_kl"]
         if _misses_on_validation(dense):
             limit = np.inf
@@ -88,8 +94,8 @@ def few_sentence(
     dense, published = best_of_kind(rows, "dense"), as_published(rows)
     if few is None or not is_reached(dense):
         return None
-    where, on = "", "on the reported prompts"
-    if rows["validation_kl"].notna().any():
+    where, on, chosen_here = "", "on the reported prompts", chosen_on(rows) != "validation"
+    if not chosen_here:
         where, on = " on validation prompts", "on the reported ones"
     what = name_of(few) if few["status"] != "reached" else made_of(few)
     text = (
@@ -99,7 +105,8 @@ def few_sentence(
     if is_reached(few):
         text += (
             f"costs {number(few['kl'])} nats per token, {number(few['kl_ratio'])} times as much as "
-            f"{name_of(dense)} ({interval(few, 'kl_ratio')}). {_against(few, dense, factor)}"
+            f"{name_of(dense)} ({interval(few, 'kl_ratio')}). "
+            f"{_against(few, dense, factor, chosen_here=chosen_here)}"
         )
     else:
         text += "does not reach the effect."
@@ -137,14 +144,22 @@ def few_frontier(pareto: pd.DataFrame, few: pd.Series, features: int) -> str | N
     return f"Among the strengths with at most {features} features, {said}"
 
 
-def _against(row: pd.Series, dense: pd.Series | None, factor: float) -> str:
-    """Say on which side of ``factor`` a ratio of costs is, and whether that is sure."""
+def _against(row: pd.Series, dense: pd.Series | None, factor: float, *, chosen_here: bool) -> str:
+    """Say on which side of ``factor`` a ratio of costs is, and whether that is sure.
+
+    A row that was chosen on the reported prompts is never surely on the lower side.
+    """
     straight = if_straight(row, dense)
     high, low = row["kl_ratio_ci_high"], row["kl_ratio_ci_low"]
     if row["kl_ratio"] > factor:
         sure = pd.notna(low) and low > factor
         return f"That is more than {factor:g} times" + (
             f", beyond noise{straight}." if sure else "; the interval does not rule out less."
+        )
+    if chosen_here:
+        return (
+            f"That is at most {factor:g} times; as the least of several on these prompts it is "
+            "biased downwards."
         )
     sure = pd.notna(high) and high <= factor
     return f"That is at most {factor:g} times" + (
@@ -158,8 +173,8 @@ def sparsity_sentence(rows: pd.DataFrame, factor: float) -> str | None:
     if sparse.empty:
         return None
     found = fewest_features(rows, factor)
-    on, where, missed = "", "", False
-    if rows["validation_kl"].notna().any():
+    on, where, missed, chosen = "", "", False, chosen_on(rows)
+    if chosen == "validation":
         on, missed = " on validation prompts", _misses_on_validation(best_of_kind(rows, "dense"))
         where = ", where that direction does not get there" if missed else ""
     if found is None:
@@ -170,6 +185,8 @@ def sparsity_sentence(rows: pd.DataFrame, factor: float) -> str | None:
             if missed
             else f"comes within {factor:g} times the KL of the best dense direction{on}"
         )
+        if chosen == "effect":
+            lacking = "reaches it on the validation prompts"
         text = (
             f"For a change of {number(near['effect'])}, no method made of features {lacking}. The "
             f"nearest on the reported prompts is {made_of(near)}, at "
@@ -183,7 +200,7 @@ def sparsity_sentence(rows: pd.DataFrame, factor: float) -> str | None:
             f"{factor:g} times the KL of the best dense direction{on}{where}, for a change of "
             f"{number(found['effect'])}: {called(found)}. On the reported prompts it costs "
             f"{number(found['kl_ratio'])} times as much ({interval(found, 'kl_ratio')}). "
-            f"{_against(found, best_of_kind(rows, 'dense'), factor)}"
+            f"{_against(found, best_of_kind(rows, 'dense'), factor, chosen_here=not on)}"
         )
     least = sparse.sort_values(["l0", "validation_kl", "kl"], kind="stable").iloc[0]
     if (least["method"], least["curve"]) != (near["method"], near["curve"]):

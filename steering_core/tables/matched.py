@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.config.task import Task
-from steering_core.tables.caveats import INTERPOLATED, warnings_cell
+from steering_core.tables.caveats import INTERPOLATED, ON_REPORTED, warnings_cell
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.effect_curves import (
     STRENGTH_KEY,
@@ -218,10 +218,7 @@ def matched_table(compared: Comparison, experiment: str) -> tuple[pd.DataFrame, 
             why = "there are no validation prompts (n_validation_prompts)"
             if compared.validated:
                 why = "the validation prompts do not have this measure"
-            warnings.append(
-                f"{why}, so the best curve of each kind is chosen on the reported prompts, which "
-                "favours it"
-            )
+            warnings.append(f"{why}, {ON_REPORTED}")
         for row in _rows(compared, group, warnings):
             if not group.validated:
                 row["validation_kl"] = np.nan

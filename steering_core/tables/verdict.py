@@ -34,6 +34,7 @@ from steering_core.tables.few_features import (
 from steering_core.tables.price import price_sentences, price_warnings
 from steering_core.tables.words import (
     best_of_kind,
+    chosen_on,
     frontier_verdict,
     headline_rows,
     if_straight,
@@ -50,6 +51,10 @@ from steering_core.tables.words import (
 _SPARSE = "the sparse method is cheaper, beyond noise"
 _DENSE = "the dense direction is cheaper, beyond noise"
 _UNDECIDED = "this run cannot tell the two apart"
+_CHOSEN_HERE = (
+    "both were chosen on these prompts, where the least of several is biased downwards, so this "
+    "run does not say which is cheaper"
+)
 
 
 def summary_table(
@@ -159,7 +164,7 @@ def headline(compared: _Compared) -> str:
     ratio = f"{number(sparse['kl_ratio'])} times as much ({interval(sparse, 'kl_ratio')})"
     return (
         f"{moved}, {costs}; the best sparse method, {made_of(sparse)}, "
-        f"costs {number(sparse['kl'])}, {ratio}: {_conclusion(dense, sparse)}."
+        f"costs {number(sparse['kl'])}, {ratio}: {_conclusion(compared)}."
     )
 
 
@@ -173,10 +178,18 @@ def _call(row: pd.Series) -> str:
     return _UNDECIDED
 
 
-def _conclusion(dense: pd.Series, sparse: pd.Series) -> str:
-    """Return the call, and what it rests on if a curve is read off below its first strength."""
-    call = _call(sparse)
-    return call if call == _UNDECIDED else f"{call}{if_straight(dense, sparse)}"
+def _conclusion(compared: _Compared) -> str:
+    """Return the call, and what it rests on if a curve is read off below its first strength.
+
+    Two curves that were chosen on the prompts of the comparison are not called different, since the
+    least of several is biased downwards.
+    """
+    call = _call(compared.sparse)
+    if call == _UNDECIDED:
+        return call
+    if chosen_on(compared.rows) == "reported":
+        return _CHOSEN_HERE
+    return f"{call}{if_straight(compared.dense, compared.sparse)}"
 
 
 def _cheapest(compared: _Compared) -> str | None:
@@ -193,7 +206,7 @@ def _cheapest(compared: _Compared) -> str | None:
         "least of several it is biased downwards."
     )
     low = there["kl_ratio_ci_low"]
-    if low.notna().any():
+    if low.notna().any() and chosen_on(compared.rows) != "reported":
         dearer = there[low > 1]
         straight = ""
         if len(dearer):
@@ -252,7 +265,7 @@ def _by_judge(compared: _Compared) -> str | None:
     return (
         f"By {compared.by}, at a change of {number(compared.first['effect'])}: "
         f"{made_of(sparse)} costs {number(sparse['kl_ratio'])} times the KL of {name_of(dense)} "
-        f"({interval(sparse, 'kl_ratio')}): {_conclusion(dense, sparse)}."
+        f"({interval(sparse, 'kl_ratio')}): {_conclusion(compared)}."
     )
 
 
@@ -399,7 +412,8 @@ def _opposite(groups: list[_Compared]) -> list[str]:
     """Say that judges disagree on which of the two best methods is cheaper, each beyond noise."""
     calls: dict[str, list[str]] = {_SPARSE: [], _DENSE: []}
     for group in groups:
-        if is_reached(group.dense) and is_reached(group.sparse):
+        chosen_here = chosen_on(group.rows) == "reported"
+        if is_reached(group.dense) and is_reached(group.sparse) and not chosen_here:
             call = _call(group.sparse)
             if call in calls:
                 calls[call].append(group.by)
@@ -436,13 +450,18 @@ def _setting(first: pd.Series, compared: _Compared) -> str:
     return (
         f"Measured on {first['model']} at layer {first['layer']:g}, task {first['task']}, seed "
         f"{first['seed']:g}: {compared.first['n_prompts']:g} reported prompts with "
-        f"{_per_prompt(compared.first)}. The best of each kind is chosen on "
-        + (
-            "validation prompts that are not reported."
-            if compared.rows["validation_kl"].notna().any()
-            else "the reported prompts, for lack of an effect on validation prompts."
-        )
+        f"{_per_prompt(compared.first)}. {_CHOICE[chosen_on(compared.rows)]}"
     )
+
+
+_CHOICE = {
+    "validation": "The best of each kind is chosen on validation prompts that are not reported.",
+    "effect": (
+        "No curve reaches the effect on the validation prompts, which are not reported, so the "
+        "best of each kind is the one with the largest effect there."
+    ),
+    "reported": "The best of each kind is chosen on the reported prompts.",
+}
 
 
 def _facts(row: pd.Series | None) -> dict[str, Any] | None:

@@ -4,12 +4,12 @@ A strength and what is held fixed, a method with its features, a number with its
 whether a method is on the frontier.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from steering_core.config.methods import is_adaptive
-from steering_core.tables.caveats import INTERPOLATED, warnings_in
+from steering_core.tables.caveats import INTERPOLATED, ON_REPORTED, warnings_in
 
 
 def frontier_verdict(table: pd.DataFrame, method: str, strength_name: str | None = None) -> str:
@@ -214,6 +214,19 @@ def made_of(row: pd.Series) -> str:
 def is_reached(row: pd.Series | None) -> bool:
     """Return whether there is a row, and it reaches the effect."""
     return row is not None and row["status"] == "reached"
+
+
+def chosen_on(rows: pd.DataFrame) -> Literal["validation", "effect", "reported"]:
+    """Return what chooses the best curve of each kind among rows of one judge and measure.
+
+    ``validation`` is the KL at the effect on validation prompts. ``effect`` is the largest effect
+    there, where no curve reaches the matched one. ``reported`` is the KL on the reported prompts,
+    without other ones; the least of several is then biased downwards.
+    """
+    if rows["validation_kl"].notna().any():
+        return "validation"
+    said = (text for cell in rows["warnings"] for text in warnings_in(cell))
+    return "reported" if any(text.endswith(ON_REPORTED) for text in said) else "effect"
 
 
 def if_straight(*rows: pd.Series | None) -> str:

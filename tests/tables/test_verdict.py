@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 from matched_texts import METHODS, N, compared, measured, pareto, summary
 
-from steering_core.tables.caveats import INTERPOLATED
+from steering_core.tables.caveats import (
+    INTERPOLATED,
+    ON_REPORTED,
+    warnings_cell,
+    warnings_in,
+)
 from steering_core.tables.few_features import fewest_features
 from steering_core.tables.verdict import Tables, spoken, verdict
 
@@ -120,13 +125,47 @@ def test_features_within_a_factor_and_whether_that_is_sure(tables):
     assert text.endswith("the interval does not rule out more.")
 
 
+def on_reported(matched: pd.DataFrame) -> pd.DataFrame:
+    """The same without validation prompts."""
+    warned = [
+        warnings_cell([*warnings_in(cell), f"there are none, {ON_REPORTED}"])
+        for cell in matched["warnings"]
+    ]
+    return matched.assign(validation_kl=np.nan, warnings=warned)
+
+
+def test_what_is_chosen_on_the_reported_prompts_is_not_called_cheaper(tables):
+    matched = tables[0].copy()
+    own = matched["method"] == "topk_features"
+    matched.loc[own, ["kl_ratio", "kl_ratio_ci_low", "kl_ratio_ci_high"]] = [0.5, 0.3, 0.9]
+    found = verdict(Tables(pareto(), on_reported(matched)), summary(*tables))
+    assert found["headline"].endswith("so this run does not say which is cheaper.")
+    for about in ("few", "sparsity"):
+        text = said(found, about)
+        assert "the least of several on these prompts it is biased downwards" in text
+    assert said(found, "setting").endswith("is chosen on the reported prompts.")
+    assert "beyond noise" not in said(found, "cheapest") + said(found, "few")
+
+
+def test_without_a_curve_that_gets_there_on_validation_prompts_the_effect_chooses(tables):
+    matched = tables[0].assign(validation_kl=np.nan)
+    assert fewest_features(matched, 9.0) is None
+    found = verdict(Tables(pareto(), matched), summary(*tables))
+    assert said(found, "setting").endswith("the one with the largest effect there.")
+    assert "no method made of features reaches it on the validation prompts" in said(
+        found, "sparsity"
+    )
+    # The effect on other prompts chose the two, so a difference is one.
+    assert found["headline"].endswith("the dense direction is cheaper, beyond noise.")
+
+
 def test_what_chance_brings_near_on_reported_prompts_alone_is_not_near(tables):
     matched = tables[0].copy()
     own = matched["method"] == "topk_features"
     matched.loc[own, "kl_ratio"] = 1.0
     assert fewest_features(matched, 1.5) is None  # twice the KL on validation prompts
     # without validation prompts there is nothing else to choose on
-    assert fewest_features(matched.assign(validation_kl=np.nan), 1.5)["l0"] == 10
+    assert fewest_features(on_reported(matched), 1.5)["l0"] == 10
     matched.loc[own, ["validation_kl", "kl_ratio", "kl_ratio_ci_low"]] = [0.012, 2.0, 1.8]
     text = said(verdict(Tables(pareto(), matched), summary(*tables)), "sparsity")
     assert text.startswith(
