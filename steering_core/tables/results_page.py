@@ -201,7 +201,7 @@ def _saes(table: pd.DataFrame) -> dict[str, Any]:
         "header": [column.replace("_", " ") for column in _SAE_COLUMNS],
         "rows": rows,
         "finding": (
-            f"The SAEs of `{first['model']}` at {len(table)} layers ({first['architecture']}, "
+            f"The SAEs of `{first['model']}` at {_layers(table)} ({first['architecture']}, "
             f"{first['d_sae']} features, {first['n_training_tokens']:,} tokens) explain "
             f"{span('explained_variance', '.2f')} of the variance of held-out residuals with "
             f"{span('l0', '.0f')} features a token. For the median token, which a few huge "
@@ -210,6 +210,10 @@ def _saes(table: pd.DataFrame) -> dict[str, Any]:
             "is recovered."
         ),
     }
+
+
+def _layers(table: pd.DataFrame) -> str:
+    return f"{len(table)} layers" if len(table) > 1 else f"layer {table['layer'].iloc[0]:g}"
 
 
 def _total(name: str, spent: pd.DataFrame) -> list[str]:
