@@ -287,7 +287,7 @@ def asked(address: str, directory: Path, *arguments: str, **more: str):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
 
 

@@ -38,7 +38,7 @@ def planned(snakefile: Path, directory: Path) -> set[str]:
             sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--dry-run",
             "--quiet", "reason", "--directory", str(directory), "--cores", "2",
         ],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-3000:]
@@ -61,7 +61,7 @@ def test_without_a_target_the_demo_is_made_and_nothing_else(tmp_path: Path):
             sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--summary",
             "--directory", str(tmp_path),
         ],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     folders = set(re.findall(r"^results/([^/]+)/", done.stdout, flags=re.M))

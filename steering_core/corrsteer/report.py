@@ -200,7 +200,7 @@ class Summary:
         }
 
     def _answers(self, rows: pd.DataFrame) -> dict[str, Any]:
-        """Return the cells on what was answered before and, if there are such answers, after."""
+        """Return the cells about the unsteered answers and, if there are any, the steered ones."""
         before = answer_cells(rows["before"], rows["answer_before"])
         cells = {f"baseline_{name}": value for name, value in before.items()}
         if self.answered:

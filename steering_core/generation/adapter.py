@@ -84,7 +84,7 @@ class ScaledAdapter:
 
     @contextmanager
     def acting(self, lm: LanguageModel) -> Iterator[None]:
-        """Change what the modules of the model make of each row, inside the block.
+        """Add the adapter's output to its modules inside the block, each row at its own scale.
 
         Raises:
             ModelError: if the model lacks a module of the adapter.

@@ -155,7 +155,7 @@ class Intervention:
 
 
 def _inside(what: RowVectors | AdaptivePlan | GatedPlan) -> RowVectors | AdaptivePlan:
-    """Return what acts behind a gate, or what there is without one."""
+    """Return the plan behind a gate, or the plan itself if it has no gate."""
     return what.plan if isinstance(what, GatedPlan) else what
 
 

@@ -139,7 +139,7 @@ def _drawn(
     predicting: Bool[torch.Tensor, "batch seq"],
     last: Int[torch.Tensor, " batch"],
 ) -> Targets:
-    """Return what draws tokens from predictions by the inverse of the cumulative distribution."""
+    """Return a function that draws tokens by inverting the cumulative distribution."""
     row, column = predicting.cpu().nonzero(as_tuple=True)
     mine = uniforms[row, :, column - last.cpu()[row]]
 

@@ -273,7 +273,7 @@ def program_solver(
     device: torch.device,
     path: SteeringPath | None = None,
 ) -> TokenSolver:
-    """Return what solves a declared program for residuals; a path is followed as they need it.
+    """Return the solver of a declared program for new residuals; its path grows as they need it.
 
     Args:
         logit: what the margin is on, and how the program is solved.

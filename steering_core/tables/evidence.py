@@ -45,11 +45,13 @@ def power_sentences(
     rows = rows[rows["rate_detectable"].notna() | (rows["rate_difference"] == 0)]
     if rows.empty:
         return found
-    beyond = rows[(rows["rate_difference_ci_low"] > 0) | (rows["rate_difference_ci_high"] < 0)]
+    more = int((rows["rate_difference_ci_low"] > 0).sum())
+    less = int((rows["rate_difference_ci_high"] < 0).sum())
     dense = rows["reference_method"].iloc[0]
     found.append(
-        f"At the selected strengths, {len(beyond)} of {len(rows)} methods differ from {dense}, the "
-        "best dense direction, in the share of texts in the target class beyond noise."
+        f"At the selected strengths, {more + less} of {len(rows)} methods differ from {dense}, the "
+        "best dense direction, in the share of texts in the target class beyond noise: "
+        f"{more} have a larger share, {less} a smaller one."
     )
     own = rows[rows["method"] == sparse]
     own = own[own["rate_detectable"].notna()]

@@ -50,8 +50,13 @@ def fewest_features(rows: pd.DataFrame, factor: float) -> pd.Series | None:
         within = sparse[(sparse["validation_kl"] <= limit) & sparse["kl_ratio"].notna()]
     else:
         within = sparse[sparse["kl_ratio"] <= factor]
-    order = ["l0", "validation_kl", "kl"]
-    return None if within.empty else within.sort_values(order, kind="stable").iloc[0]
+    return None if within.empty else _fewest_first(within).iloc[0]
+
+
+def _fewest_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of ``matched`` by their features as they are said, to one digit, then by KL."""
+    said = rows.assign(said=rows["l0"].round(1))
+    return said.sort_values(["said", "validation_kl", "kl"], kind="stable").drop(columns="said")
 
 
 def _misses_on_validation(dense: pd.Series | None) -> bool:
@@ -173,10 +178,9 @@ def sparsity_sentence(rows: pd.DataFrame, factor: float) -> str | None:
     if sparse.empty:
         return None
     found = fewest_features(rows, factor)
-    on, where, missed, chosen = "", "", False, chosen_on(rows)
+    on, missed, chosen = "", False, chosen_on(rows)
     if chosen == "validation":
         on, missed = " on validation prompts", _misses_on_validation(best_of_kind(rows, "dense"))
-        where = ", where that direction does not get there" if missed else ""
     if found is None:
         near = sparse.sort_values("kl_ratio", kind="stable").iloc[0]
         lacking = (
@@ -189,23 +193,33 @@ def sparsity_sentence(rows: pd.DataFrame, factor: float) -> str | None:
             lacking = "reaches it on the validation prompts"
         text = (
             f"For a change of {number(near['effect'])}, no method made of features {lacking}. The "
-            f"nearest on the reported prompts is {made_of(near)}, at "
-            f"{number(near['kl_ratio'])} times ({interval(near, 'kl_ratio')}); as the nearest of "
-            "several it is biased downwards."
+            f"cheapest on the reported prompts is {made_of(near)}, at "
+            f"{number(near['kl_ratio'])} times the KL of the best dense direction "
+            f"({interval(near, 'kl_ratio')}); as the least of several it is biased downwards."
         )
     else:
         near = found
+        verb = "s" if round(found["l0"], 1) == 1 else ""
+        effect = number(found["effect"])
+        near_it = (
+            f"come{verb} within {factor:g} times the KL of the best dense direction{on}, for a "
+            f"change of {effect}"
+        )
+        if missed:
+            near_it = (
+                f"reach{'es' if verb else ''} a change of {effect}{on}, where the best dense "
+                "direction does not"
+            )
         text = (
-            f"{features_of(found)} {'comes' if round(found['l0'], 1) == 1 else 'come'} within "
-            f"{factor:g} times the KL of the best dense direction{on}{where}, for a change of "
-            f"{number(found['effect'])}: {called(found)}. On the reported prompts it costs "
-            f"{number(found['kl_ratio'])} times as much ({interval(found, 'kl_ratio')}). "
+            f"{features_of(found)} {near_it}: {called(found)}. On the reported prompts it costs "
+            f"{number(found['kl_ratio'])} times as much as that direction "
+            f"({interval(found, 'kl_ratio')}). "
             f"{_against(found, best_of_kind(rows, 'dense'), factor, chosen_here=not on)}"
         )
-    least = sparse.sort_values(["l0", "validation_kl", "kl"], kind="stable").iloc[0]
+    least = _fewest_first(sparse).iloc[0]
     if (least["method"], least["curve"]) != (near["method"], near["curve"]):
         text += (
-            f" The sparsest, {made_of(least)}, needs "
-            f"{number(least['kl_ratio'])} times ({interval(least, 'kl_ratio')})."
+            f" The sparsest that gets there on the reported prompts, {made_of(least)}, costs "
+            f"{number(least['kl_ratio'])} times as much ({interval(least, 'kl_ratio')})."
         )
     return text

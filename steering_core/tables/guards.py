@@ -97,7 +97,7 @@ def _solution_cells(group: pd.DataFrame, boot: dict[str, int]) -> dict[str, Any]
 
 
 def _text_cells(mine: pd.DataFrame, plain: pd.DataFrame, boot: dict[str, int]) -> dict[str, float]:
-    """Return what the texts of prompts cost that have one with and one without guards."""
+    """Compare KL and target rate over the prompts that have texts with and without guards."""
     both = mine.merge(plain, on="example_id", suffixes=("", "_plain"))
     both = both[(both["n_tokens"] > 0) & (both["n_tokens_plain"] > 0)]
     kl = (both[f"kl_sum{end}"] / both[f"n_tokens{end}"] for end in ("", "_plain"))

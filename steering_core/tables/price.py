@@ -175,8 +175,8 @@ def _sentence(name: str, rows: pd.DataFrame) -> str | None:
     text = (
         f"The price of sparsity ({name}: {direction}, {dense['metric']} metric, "
         f"{dense['feature_cost']} cost of features): for a change of "
-        f"{number(dense['effect'])} the least dense vector costs {number(dense['kl'])} nats per "
-        "token, a vector made of features "
+        f"{number(dense['effect'])} the shortest vector without features costs "
+        f"{number(dense['kl'])} nats per token, a vector made of features "
         f"{'; '.join(parts)}."
     )
     never = sparse[sparse["status"] == "not_reached"]

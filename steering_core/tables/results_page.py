@@ -198,6 +198,7 @@ def _saes(table: pd.DataFrame) -> dict[str, Any]:
         return low if low == high else f"{low} to {high}"
 
     return {
+        "name": first["model"],
         "header": [column.replace("_", " ") for column in _SAE_COLUMNS],
         "rows": rows,
         "finding": (

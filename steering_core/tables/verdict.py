@@ -48,8 +48,9 @@ from steering_core.tables.words import (
     strength_label,
 )
 
-_SPARSE = "the sparse method is cheaper, beyond noise"
-_DENSE = "the dense direction is cheaper, beyond noise"
+_SPARSE = "the sparse method is cheaper"
+_DENSE = "the dense direction is cheaper"
+_SURE = ", beyond noise"
 _UNDECIDED = "this run cannot tell the two apart"
 _CHOSEN_HERE = (
     "both were chosen on these prompts, where the least of several is biased downwards, so this "
@@ -181,27 +182,46 @@ def _call(row: pd.Series) -> str:
 def _conclusion(compared: _Compared) -> str:
     """Return the call, and what it rests on if a curve is read off below its first strength.
 
-    Two curves that were chosen on the prompts of the comparison are not called different, since the
-    least of several is biased downwards.
+    Two curves that were chosen on the prompts of the comparison are not called different.
     """
     call = _call(compared.sparse)
     if call == _UNDECIDED:
         return call
     if chosen_on(compared.rows) == "reported":
         return _CHOSEN_HERE
-    return f"{call}{if_straight(compared.dense, compared.sparse)}"
+    # No resample knows how a curve bends below its first strength.
+    straight = if_straight(compared.dense, compared.sparse)
+    call += f" by this interval{straight}; weaker strengths would tell" if straight else _SURE
+    return call + _cheaper_dense(compared)
+
+
+def _cheaper_dense(compared: _Compared) -> str:
+    """Return what a call against the best dense direction leaves out: a dense one that costs less.
+
+    The best was chosen on other prompts, and where no curve gets there on those, by its effect. A
+    call against it says nothing of the others.
+    """
+    rows, dense = compared.rows, compared.dense
+    others = rows[(rows["kind"] == "dense") & (rows["status"] == "reached")]
+    least = others.sort_values("kl", kind="stable").iloc[0]
+    if _call(compared.sparse) != _SPARSE or least["kl"] >= dense["kl"]:
+        return ""
+    return (
+        f". This does not say that it is cheaper than {name_of(least)}, which costs "
+        f"{number(least['kl'])} here"
+    )
 
 
 def _cheapest(compared: _Compared) -> str | None:
-    """Name the curve with the least KL on the reported prompts, and what it is not told from."""
+    """Name the curve with the least KL on the reported prompts, and count the dearer ones."""
     there = compared.rows[compared.rows["status"] == "reached"].sort_values("kl", kind="stable")
     if there.empty:
         return None
     least = there.iloc[0]
     text = (
-        f"Of {len(compared.rows)} curves of effect against KL (one for each method, and for each λ "
-        f"or ε of a program), {len(there)} reach the effect. The least KL on the reported prompts "
-        f"is that of {name_of(least)}: {number(least['kl'])} nats per token "
+        f"Of {len(compared.rows)} curves of effect against KL (one for each method, and for each "
+        f"λ, ε or number of features of a program), {len(there)} reach the effect. The least KL on "
+        f"the reported prompts is that of {name_of(least)}: {number(least['kl'])} nats per token "
         f"({interval(least, 'kl')}), at a perplexity of {number(least['perplexity'])}; as the "
         "least of several it is biased downwards."
     )
@@ -212,8 +232,8 @@ def _cheapest(compared: _Compared) -> str | None:
         if len(dearer):
             straight = if_straight(compared.dense, *(row for _, row in dearer.iterrows()))
         text += (
-            f" {len(dearer)} of them cost more than the best dense direction, beyond noise"
-            f"{straight}."
+            f" {len(dearer) or 'None'} of them cost more than the best dense direction, beyond "
+            f"noise{straight}."
         )
     return text
 
@@ -236,9 +256,10 @@ def _selected(summary: pd.DataFrame, compared: _Compared) -> list[str]:
     for row in (compared.dense, compared.sparse):
         own = steered[steered["method"] == row["method"]] if row is not None else steered[:0]
         for _, chosen in own.iterrows():
-            features = ""
-            if pd.notna(chosen["features"]):
-                features = f" with {number(round(chosen['features'], 1))} features"
+            count = number(round(chosen["features"], 1))
+            features = f" with {count} feature{'s' * (count != '1')}"
+            if pd.isna(chosen["features"]) or "features=" in str(chosen["strength"]):
+                features = ""
             at = f"{chosen['method']} at {readable_label(chosen['strength'])}{features}"
             found.append(
                 f"{at} changes the share of texts in the target class by "
@@ -404,7 +425,7 @@ def _undetected(differences: pd.DataFrame | None, first: pd.Series) -> str:
         return ""
     return (
         f" This change is smaller than what the run detects ({smallest:.3g}): take more prompts or "
-        "draws, or set matched_effect."
+        "draws, or set a larger matched_effect."
     )
 
 
@@ -419,7 +440,7 @@ def _opposite(groups: list[_Compared]) -> list[str]:
                 calls[call].append(group.by)
     if not all(calls.values()):
         return []
-    said = "; ".join(f"{call}: by {' and '.join(by)}" for call, by in calls.items())
+    said = "; ".join(f"{call}{_SURE}: by {' and '.join(by)}" for call, by in calls.items())
     return [f"judges disagree on what is cheaper: {said}"]
 
 

@@ -35,7 +35,7 @@ def frontier_verdict(table: pd.DataFrame, method: str, strength_name: str | None
     if rows.empty:
         raise ValueError(f"method: the table has no {method}")
     if strength_name:
-        method = f"{method} ({strength_name})"
+        method = f"{method} with {readable_held(strength_name)}"
     on = rows[is_true(rows["on_frontier"])]
     if len(on):
         points = ", ".join(
@@ -184,11 +184,16 @@ def cell(text: Any) -> str:
 
 
 def interval(row: pd.Series, stem: str) -> str:
-    """Return the 95 % interval of a cell in words; an end that is empty is said to be open."""
+    """Return the 95 % interval of a cell in words; an end that is empty is said to be open.
+
+    A multiple of a reference that does not get there in many resamples has no lower end either.
+    """
     low, high = row[f"{stem}_ci_low"], row[f"{stem}_ci_high"]
     if pd.isna(low) and pd.isna(high):
         return "no interval"
     ends = "95 % interval "
+    if stem == "kl_ratio" and low == 0:  # in too many resamples the reference alone is not there
+        return f"{ends}without ends" if pd.isna(high) else f"{ends}up to {number(high)}"
     if pd.isna(high):
         return f"{ends}from {number(low)} upwards, without an end"
     return f"{ends}{number(low) if pd.notna(low) else 'without a start'} to {number(high)}"

@@ -1,5 +1,6 @@
 """A SLURM of two nodes on this machine, in a scratch directory, for the length of a test."""
 
+import itertools
 import os
 import shutil
 import socket
@@ -16,6 +17,9 @@ DAEMONS = ("munged", "slurmctld", "slurmd")
 CLIENTS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 # The job-step plugin strips SLURM_CONF from the environment, so clients look here.
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
+# Below those that Linux gives to whoever asks for any, as the servers of other tests do: none of
+# them takes one before the daemons do.
+_PORTS = range(21_000, 32_000)
 
 _TEMPLATE = """\
 ClusterName=test
@@ -115,11 +119,11 @@ def slurm(scratch: Path) -> Iterator[Nodes]:
         CONFIGURATION.unlink(missing_ok=True)  # a dangling link of a killed test
         CONFIGURATION.symlink_to(scratch / "slurm.conf")
         started.append(_munge(scratch, key))
-        wait_for((scratch / "munge.socket").exists, "munged", 20)
+        wait_for((scratch / "munge.socket").exists, "munged", 120)
         started.append(_daemon("slurmctld", "-D", "-f", str(scratch / "slurm.conf")))
         for node in ("n1", "n2"):
             nodes.start(node)
-        wait_for(lambda: states() == ["idle", "idle"], "two idle nodes", 60)
+        wait_for(lambda: states() == ["idle", "idle"], "two idle nodes", 300)
         yield nodes
     finally:
         with suppress(OSError, subprocess.SubprocessError):
@@ -141,7 +145,7 @@ def slurm(scratch: Path) -> Iterator[Nodes]:
 
 def client(*command: str) -> str:
     """Run a SLURM client and return what it prints."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return done.stdout
 
 
@@ -167,16 +171,16 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float):
 
 
 def _configuration(scratch: Path) -> str:
-    free = []
-    for _ in range(3):
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        free.append(listener)
-    port, first, second = (listener.getsockname()[1] for listener in free)
-    for listener in free:
-        listener.close()
+    port, first, second = itertools.islice(filter(_is_free, _PORTS), 3)
     host = socket.gethostname().split(".")[0]
     return _TEMPLATE.format(scratch=scratch, host=host, port=port, first=first, second=second)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener, suppress(OSError):
+        listener.bind(("", port))
+        return True
+    return False
 
 
 def _munge(scratch: Path, key: Path) -> subprocess.Popen:

@@ -68,7 +68,7 @@ def memory_of_jobs(rule: str) -> set[int]:
     return {int(n[1]) * (1024 if n[2] == "G" else 1) for n in found if n}
 
 
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(6000)
 def test_a_demo_with_a_cancelled_job_and_a_lost_node(cluster, tmp_path):
     """Every stage of pareto.csv is a job of SLURM; one shard is cancelled, the other loses its
     node. The files are those of a local run.
@@ -86,18 +86,18 @@ def test_a_demo_with_a_cancelled_job_and_a_lost_node(cluster, tmp_path):
             lost = wait_for(
                 lambda: [job for job in shards(run, directory) if job[2] != cancelled[2]],
                 "the other shard to run",
-                300,
+                900,
             )[0]
             cluster.kill(lost[1], lost[0])
             # The controller would find out by itself, after SlurmdTimeout.
             client("scontrol", "update", f"nodename={lost[1]}", "state=down", "reason=test")
             wait_for(lambda: client("squeue", "-h", "-j", lost[0], "-o", "%T").strip() == "PENDING",
-                     "the lost job to be queued again", 30)  # fmt: skip
+                     "the lost job to be queued again", 110)  # fmt: skip
             # SLURM holds a requeued job back for two minutes; the test does not wait.
             client("scontrol", "update", f"jobid={lost[0]}", "starttime=now")
             cluster.start(lost[1])
             client("scontrol", "update", f"nodename={lost[1]}", "state=resume")
-            assert run.wait(timeout=1800) == 0, log_of(directory)
+            assert run.wait(timeout=3000) == 0, log_of(directory)
         finally:
             if run.poll() is None:
                 run.terminate()

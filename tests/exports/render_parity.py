@@ -5,6 +5,7 @@ table between the two marks.
 """
 
 import csv
+import fcntl
 import sys
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -46,14 +47,19 @@ def read_rows() -> list[Row]:
 
 
 def write_rows(rows: list[Row]) -> None:
-    """Put rows in the place of older ones of the same consumer and site."""
+    """Put rows in the place of older ones of the same consumer and site.
+
+    Two files of tests may do so at once.
+    """
     new = {(row.consumer, row.site) for row in rows}
-    kept = [row for row in read_rows() if (row.consumer, row.site) not in new]
     MEASURED.parent.mkdir(exist_ok=True)
-    with MEASURED.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow([field.name for field in fields(Row)])
-        writer.writerows(astuple(row) for row in [*kept, *rows])
+    with MEASURED.with_name(".parity.csv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = [row for row in read_rows() if (row.consumer, row.site) not in new]
+        with MEASURED.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow([field.name for field in fields(Row)])
+            writer.writerows(astuple(row) for row in [*kept, *rows])
 
 
 def table(rows: list[Row]) -> str:

@@ -34,7 +34,7 @@ def in_process(code: str, home: Path, **environment: str) -> str:
         env={**os.environ, "HF_HOME": str(home), "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -76,7 +76,7 @@ def address(said: Path, process: subprocess.Popen) -> str:
         assert process.poll() is None, said.read_text()[-3000:]
         assert time.monotonic() < until, f"not started in {START_S} s: {said.read_text()[-3000:]}"
         time.sleep(0.2)
-    assert httpx.get(f"{found[1]}/health").json() == {"status": "ok"}
+    assert httpx.get(f"{found[1]}/health", timeout=60).json() == {"status": "ok"}
     return found[1]
 
 

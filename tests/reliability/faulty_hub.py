@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-STALL_S = 6.0
+#: For so long nothing comes. The clients of test_network.py wait for 5 s.
+STALL_S = 20.0
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -26,6 +27,7 @@ class FaultyHub(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 64  # with the five of socketserver some connections wait for a second
 
     def __init__(self, upstream: str, fault: str, where: str, times: int | None):
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -111,6 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("truncated", "half"):
             self.wfile.write(body[: len(body) // 2])
             if fault == "half":  # and then nothing more for a while
+                self.server.counts["halves"] += 1
                 time.sleep(STALL_S)
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)

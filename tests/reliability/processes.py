@@ -12,11 +12,11 @@ def children(process: int) -> list[int]:
     found, waiting = [], [process]
     while waiting:
         parent = waiting.pop(0)
-        try:
-            tasks = list(Path(f"/proc/{parent}/task").iterdir())
-            below = [int(c) for t in tasks for c in (t / "children").read_text().split()]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+        below: list[int] = []
+        with suppress(FileNotFoundError, ProcessLookupError):  # the process has ended
+            for task in list(Path(f"/proc/{parent}/task").iterdir()):
+                with suppress(FileNotFoundError, ProcessLookupError):  # one of its threads has
+                    below += map(int, (task / "children").read_text().split())
         found += below
         waiting += below
     return found

@@ -40,7 +40,7 @@ def sealed(directory: Path) -> list[Path]:
 def test_every_output_of_every_stage_is_sealed():
     directory = finished_demo() / "results"
     assert {path.relative_to(directory).parts[0] for path in sealed(directory)} == {
-        *("demo", "tiny_praise")
+        *("demo", "models", "tiny_praise")
     }
     loose = {
         path.relative_to(directory).as_posix()

@@ -43,12 +43,12 @@ def kill(process: forked_jobs.Running, who: str) -> list[int]:
         who = "workflow"
     victims = {"all": [process.pid, *below], "workflow": [process.pid], "jobs": jobs}
     kill_all(victims[who])
-    process.wait(600)
+    process.wait(1800)
     return jobs if who == "workflow" else []
 
 
 def wait_for_the_end(jobs: list[int]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while any(map(is_python, jobs)) and time.monotonic() < deadline:
         time.sleep(0.5)
 
@@ -74,9 +74,10 @@ def half_done(directory: Path) -> list[str]:
 def begun(directory: Path) -> set[tuple[str, int]]:
     """Logs of the stages; one that begins opens its log anew."""
     found = set()
-    for log in directory.glob("results/*/logs/*.log"):
-        with suppress(FileNotFoundError):
-            found.add((str(log), log.stat().st_ctime_ns))
+    for pattern in ("results/*/logs/*.log", "results/models/*/logs/*.log"):
+        for log in directory.glob(pattern):
+            with suppress(FileNotFoundError):
+                found.add((str(log), log.stat().st_ctime_ns))
     return found
 
 
@@ -112,7 +113,7 @@ def finished_parts(directory: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.timeout(1200 + 120 * KILLS)
+@pytest.mark.timeout(3600 + 120 * KILLS)
 def test_final_files_are_those_of_an_uninterrupted_run(tmp_path):
     expected = finished_demo()
     chance = random.Random(int(os.environ.get("STEERING_SEED", "20240601")))
@@ -162,7 +163,7 @@ def finish_in_spite_of_kills(directory: Path, chance: random.Random, kills: Coun
                         number = kills[place]
                         record(f"SIGKILL: {place}", injected=number, survived=0, bytes_lost=0)
                         outlived += kill(process, chance.choice(["all", "all", "workflow", "jobs"]))
-                process.wait(600)
+                process.wait(1800)
             finally:
                 if process.poll() is None:
                     kill(process, "all")

@@ -55,7 +55,7 @@ def fetch(
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 

@@ -44,7 +44,7 @@ def dry_run(finished, tmp_path_factory):
         env=environment(PYTHONPATH=str(copy)),
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

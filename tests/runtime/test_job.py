@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from steering_core.errors import ConfigError
 from steering_core.runtime.job import job, log_to
@@ -28,6 +29,8 @@ def stage(tmp_path, monkeypatch):
     """The script's object of a stage with one input and one output."""
     for name in OFFLINE:  # which the stage sets, for its process
         monkeypatch.setenv(name, "0")
+    # Else the stage would give this process, and so all later tests, its own number of threads.
+    monkeypatch.setenv("STEERING_THREADS", str(torch.get_num_threads()))
     (tmp_path / "in").write_text("input")
     log = tmp_path / "logs" / "stage.log"
     return SimpleNamespace(
@@ -102,7 +105,7 @@ stage = SimpleNamespace(input=[], output=["out"], log=["logs/stage.log"], params
 with job(stage), atomic_path("out") as temporary:
     temporary.write_text("half")
     print("writing", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -118,7 +121,7 @@ def test_a_cancelled_job_leaves_nothing_half_done(tmp_path, sent, said):
     )  # fmt: skip
     assert process.stdout.readline() == "writing\n"
     process.send_signal(sent)
-    assert process.wait(30) == (143 if sent == signal.SIGTERM else -signal.SIGINT)
+    assert process.wait(120) == (143 if sent == signal.SIGTERM else -signal.SIGINT)
     assert [path.name for path in tmp_path.iterdir()] == ["logs"]
     log = (tmp_path / "logs" / "stage.log").read_text()
     assert said in log and "Traceback" not in log

@@ -41,6 +41,7 @@ def test_threads_that_are_none(monkeypatch, given):
 @pytest.mark.parametrize(("cores", "policy"), [(1, "PASSIVE"), (2, None), (None, None)])
 def test_threads_without_a_core_of_their_own_sleep(monkeypatch, cores, policy):
     monkeypatch.setattr(os, "environ", {"STEERING_THREADS": "2"})
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # whose threads it would set
     fix_threads(cores)
     assert os.environ.get("OMP_WAIT_POLICY") == policy
     assert ("GOMP_SPINCOUNT" in os.environ) == (policy is None)
@@ -48,6 +49,7 @@ def test_threads_without_a_core_of_their_own_sleep(monkeypatch, cores, policy):
 
 def test_the_spins_of_the_user_are_kept(monkeypatch):
     monkeypatch.setattr(os, "environ", {"GOMP_SPINCOUNT": "7"})
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     fix_threads()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
 

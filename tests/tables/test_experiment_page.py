@@ -251,7 +251,7 @@ def browsed(directory: Path, inner: str, width: int) -> list[str]:
         [*command, (directory / "page.html").as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     return re.search(r"<title>([^<]*)</title>", done.stdout)[1].split()

@@ -48,7 +48,7 @@ def test_each_count_costs_its_multiple_of_the_dense_floor():
 
 def test_the_sentence_quotes_one_about_ten_and_the_most_features():
     [text] = price_sentences(table())
-    assert "for a change of 0.2 the least dense vector costs 0.01 nats per token" in text
+    assert "the shortest vector without features costs 0.01 nats per token" in text
     assert "12 times as much (95 % interval 12 to 12) with 1 feature;" in text
     assert "2 times as much (95 % interval 2 to 2) with 12 features." in text
     assert " with 4 features" not in text

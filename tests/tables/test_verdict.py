@@ -68,6 +68,17 @@ def test_the_interval_decides_the_wording(tables, low, high, words):
     assert words in verdict(Tables(pareto(), matched), summary(*tables))["headline"]
 
 
+def test_a_dense_direction_that_costs_less_than_the_best_is_named(tables):
+    matched = tables[0].copy()
+    own = matched["method"] == "topk_features"
+    matched.loc[own, ["kl_ratio_ci_low", "kl_ratio_ci_high"]] = [0.3, 0.9]
+    dense = matched[matched["method"] == "caa_mean_diff"].iloc[[0]]
+    other = dense.assign(method="caa_repe", kl=dense["kl"] / 2, best_of_kind=False)
+    found = verdict(Tables(pareto(), pd.concat([matched, other])), summary(*tables))
+    assert "the sparse method is cheaper, beyond noise" in found["headline"]
+    assert "does not say that it is cheaper than caa_repe, which costs" in found["headline"]
+
+
 def test_a_call_below_the_first_strength_says_what_it_rests_on(tables):
     """A saturating effect makes a chord from the unsteered point too dear; no resample shows it."""
     matched = tables[0].copy()
@@ -76,7 +87,7 @@ def test_a_call_below_the_first_strength_says_what_it_rests_on(tables):
     assert straight not in " ".join(spoken(found))
     matched.loc[matched["method"] == "caa_mean_diff", "warnings"] = INTERPOLATED
     found = verdict(Tables(pareto(), matched), summary(*tables))
-    call = f"the dense direction is cheaper, beyond noise, {straight}."
+    call = f"dense direction is cheaper by this interval, {straight}; weaker strengths would tell."
     assert found["headline"].endswith(call)
     assert f"cost more than the best dense direction, beyond noise, {straight}." in said(
         found, "cheapest"
@@ -104,9 +115,9 @@ def test_a_count_of_features_is_said_once(tables):
     found = verdict(Tables(made, matched), summary(*tables))
     assert "topk_features with 10 features, costs" in found["headline"]
     everywhere, among = [text["text"] for text in found["sentences"] if text["about"] == "frontier"]
-    assert everywhere.startswith("topk_features (tau at features=10) is not on the frontier")
+    assert everywhere.startswith("topk_features with features = 10 is not on the frontier")
     # without the dense directions nothing beats it
-    start = "Among the strengths with at most 12 features, topk_features (tau at features=10) is on"
+    start = "Among the strengths with at most 12 features, topk_features with features = 10 is on"
     assert among.startswith(start) and "at 2 of 2 strengths" in among
     made.loc[own, "on_frontier"] = True
     text = said(verdict(Tables(made, matched), summary(*tables)), "frontier")
@@ -174,13 +185,28 @@ def test_what_chance_brings_near_on_reported_prompts_alone_is_not_near(tables):
     assert text.endswith("That is more than 1.5 times, beyond noise.")
 
 
+def test_the_sparsest_is_the_cheapest_of_those_said_to_have_as_few_features(tables):
+    matched = tables[0].copy()
+    own = matched[matched["method"] == "topk_features"].iloc[[0]].assign(best_of_kind=False)
+    dear, cheap = (
+        own.assign(method=name, l0=l0, validation_kl=kl, kl_ratio=kl * 100)
+        for name, l0, kl in (("qp_optimal", 0.97, 0.8), ("single_feature", 1.0, 0.05))
+    )
+    matched = pd.concat([matched[matched["method"] != "single_feature"], dear, cheap])
+    text = said(verdict(Tables(pareto(), matched), summary(*tables), factor=2.5), "sparsity")
+    assert "The sparsest that gets there on the reported prompts, single_feature with 1" in text
+
+
 def test_a_reference_that_misses_the_effect_on_validation_prompts_is_no_limit_there(tables):
     matched = tables[0].copy()
     matched.loc[matched["method"] == "caa_mean_diff", "validation_kl"] = np.nan
     assert fewest_features(matched, 1.5)["method"] == "topk_features"
     text = said(verdict(Tables(pareto(), matched), summary(*tables)), "sparsity")
-    where = "on validation prompts, where that direction does not get there, for a change of 0.2: "
-    assert where + "topk_features. On the reported prompts it costs 2 times as much" in text
+    assert text.startswith(
+        "10 features reach a change of 0.2 on validation prompts, where the best dense direction "
+        "does not: topk_features. On the reported prompts it costs 2 times as much as that "
+        "direction (95 % interval "
+    )
     matched.loc[matched["kind"] == "features", "validation_kl"] = np.nan
     assert matched["validation_kl"].notna().any() and fewest_features(matched, 1.5) is None
     text = said(verdict(Tables(pareto(), matched), summary(*tables)), "sparsity")
@@ -274,6 +300,8 @@ def test_a_difference_below_what_the_run_detects_is_undecided(tables, low, high,
     assert words in text and f"{N} prompts with one text each detect a change of 0.1" in text
     beyond = int(low > 0 or high < 0)
     assert f"{beyond} of 1 methods differ from caa_mean_diff" in text
+    sides = f"{int(low > 0)} have a larger share, {int(high < 0)} a smaller one."
+    assert sides in text
     assert "At their selected strengths, topk_features and caa_mean_diff differ by" in text
     beside = found["power"]["beside_best_dense"]
     assert beside["rate_difference"] == difference and beside["rate_detectable"] == 0.1

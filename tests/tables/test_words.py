@@ -6,7 +6,7 @@ import pytest
 from table_data import pareto_table
 
 from steering_core.tables.pareto_frontier import frontier_flags
-from steering_core.tables.words import frontier_verdict, readable_strength
+from steering_core.tables.words import frontier_verdict, interval, readable_strength
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,18 @@ def test_a_method_off_the_frontier_is_shown_at_its_selected_strength():
     text = frontier_verdict(table, "qp_optimal")
     assert "its strength with the least KL, τ = 0.5 (KL 40, target rate 0.2)" in text
     assert text.endswith("over 50 prompts.") and "highest" not in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.5, 2.0, "95 % interval 0.5 to 2"),
+        (0.5, np.nan, "95 % interval from 0.5 upwards, without an end"),
+        (0.0, 2.0, "95 % interval up to 2"),
+        (0.0, np.nan, "95 % interval without ends"),
+        (np.nan, np.nan, "no interval"),
+    ],
+)
+def test_an_interval_without_an_end_is_said_to_have_none(low, high, said):
+    row = pd.Series({"kl_ratio_ci_low": low, "kl_ratio_ci_high": high})
+    assert interval(row, "kl_ratio") == said
