@@ -13,6 +13,7 @@ import scipy.sparse as sp
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+METHODS = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INTERFACE = """
 from steering_core.methods import QPOptimalSteering
@@ -83,6 +84,17 @@ def test_the_readme_runs_as_it_stands():
     assert set(names["solution"].status) <= {"optimal", "already_satisfied"}
     steered = names["activations"][0] + names["v"]
     assert np.any(names["v"]) and steered @ names["probe_weight"] + 0.1 == pytest.approx(0.5)
+
+
+def test_another_direction_in_another_metric_runs_as_it_stands():
+    (block,) = re.findall(r"```python\n(import numpy.*?)```", METHODS, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    weight, bias, h = names["weight"], names["bias"], names["residuals"][:10]
+    uniform = names["inside"].vectors(names["uniform"].vector)
+    np.testing.assert_allclose(uniform @ weight, 2.0, rtol=1e-7)
+    logits = (h + names["vectors"]) @ weight + bias
+    np.testing.assert_allclose(logits, np.maximum(h @ weight + bias, 2.0), rtol=1e-7)
 
 
 def test_no_pipeline_is_needed():

@@ -8,5 +8,6 @@ the path if its solution satisfies the guards, and the working set otherwise.
 
 from steering_core.optimize.path import PathRangeError, SteeringPath
 from steering_core.optimize.solution import Solutions
+from steering_core.optimize.substitution import Substitution, substitute
 
-__all__ = ["PathRangeError", "Solutions", "SteeringPath"]
+__all__ = ["PathRangeError", "Solutions", "SteeringPath", "Substitution", "substitute"]
