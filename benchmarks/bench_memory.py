@@ -75,23 +75,21 @@ def main() -> int:
     size = chosen_size(__doc__)
     tiny = size == "tiny"
     model = "tiny" if tiny else "quick"
-    vocabulary, batch_tokens, rounds = (1024, 128, 1) if tiny else (VOCABULARY, 2048, 3)
+    vocabulary, batch_tokens, rounds = (1024, 128, 1) if tiny else (VOCABULARY, 2048, 5)
     few = 2 * batch_tokens // 64  # two batches
     many = few * (3 if size == "quick" else 4)
-    # The memory queued for the writer differs from run to run, by at most QUEUE_BYTES. A run of a
-    # few batches may end before the queue was ever full.
-    short, long = 8 * few, 8 * many
+    # The memory queued for the writer differs from run to run, by at most QUEUE_BYTES.
     cached = {
         n: float(np.median([alone(caching, n, model, batch_tokens) for _ in range(rounds)]))
-        for n in (short, long)
+        for n in (4 * few, 4 * many)
     }
     compared = {n: alone(kl, n, model, batch_tokens, vocabulary) for n in (few, many)}
     logits = 2 * batch_tokens * vocabulary * 4 / 2**20
     lines = [
         at_most(
-            f"caching {long} texts / {short} texts",
-            cached[long],
-            cached[short],
+            f"caching {4 * many} texts / {4 * few} texts",
+            cached[4 * many],
+            cached[4 * few],
             ALLOWED_GROWTH,
             f"all layers, every token; medians of {rounds} processes",
             unit="MB",
