@@ -1,19 +1,6 @@
 # Make the demo's world: a corpus with known sentiment, and a language model. The SAEs of that model
 # are trained as those of any other (rules/train_saes.smk).
-from steering_core.errors import ConfigError
-
 DEMO = load_config(config)[0].demo_world
-
-
-def without_layers_beyond(wildcards):
-    """Refuse SAEs of layers that the demo's language model will not have, before it is trained."""
-    for name, found in TRAINED.items():
-        beyond = [layer for layer in found.sae.train.layers if layer >= DEMO.n_layers]
-        if beyond and found.id == rules.demo_language_model.output.model:
-            raise ConfigError(
-                f"models.{name}.sae.train.layers: {beyond[0]} is out of range, as "
-                f"demo_world.n_layers is {DEMO.n_layers}: list layers below it, or raise it."
-            )
 
 
 rule demo_corpus:

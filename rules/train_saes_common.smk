@@ -50,6 +50,17 @@ def without_one_layer(wildcards):
             )
 
 
+def without_layers_beyond(wildcards):
+    """Refuse SAEs of layers that the demo's language model will not have, before it is trained."""
+    for name, found in TRAINED.items():
+        beyond = [layer for layer in found.sae.train.layers if layer >= DEMO.n_layers]
+        if beyond and found.id == rules.demo_language_model.output.model:
+            raise ConfigError(
+                f"models.{name}.sae.train.layers: {beyond[0]} is out of range, as "
+                f"demo_world.n_layers is {DEMO.n_layers}: list layers below it, or raise it."
+            )
+
+
 def training(*names):
     """Return a parameter with the named keys of `sae.train`."""
     return lambda wildcards: TRAINED[wildcards.model].sae.train.model_dump(include={*names})
