@@ -29,6 +29,7 @@ from steering_core.config.resolve import (
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.corrsteer.tasks import OPTIONS
 from steering_core.early_checks import check_before_any_job
+from steering_core.early_checks.judge_calls import judge_calls
 from steering_core.runtime.digest import code_digest
 
 check_config_files(workflow.config_settings.configfiles, Path.cwd())
@@ -211,6 +212,20 @@ def checked(parameter):
     # Snakemake does not compare parameters that depend on `input`: it assumes that they change
     # only with the input.
     return lambda wildcards, input: parameter(wildcards)
+
+
+@cache
+def say_judge_calls(name, stage):
+    """Say once what a stage asks of a judge behind a server, before the first call."""
+    said = judge_calls(checked_experiment(name, repr(config)), stage)
+    if said is not None and targets_known():
+        logger.info(said)
+    return said
+
+
+def judge_asked(stage):
+    """Return a parameter that says, when a job is planned, how often its judge is asked at most."""
+    return checked(lambda wildcards: say_judge_calls(wildcards.experiment, stage))
 
 
 @cache

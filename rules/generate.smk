@@ -97,6 +97,7 @@ rule judge:
         model=model,
         task=task,
         settings=settings("chat_template", "batch_tokens", "device"),
+        asked=judge_asked("judge"),
         code=code("judge.py"),
     script:
         "../workflow_scripts/judge.py"

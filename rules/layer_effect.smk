@@ -40,6 +40,7 @@ rule try_layer:
             "chat_template",
             "device",
         ),
+        asked=judge_asked("try_layer"),
         code=code("try_layer.py"),
     script:
         "../workflow_scripts/try_layer.py"

@@ -19,6 +19,7 @@ rule rate:
     params:
         judges=lambda wildcards: [judge.model_dump() for judge in experiment(wildcards).task.judges],
         target_class=target_class,
+        asked=judge_asked("rate"),
         code=code("rate.py"),
     script:
         "../workflow_scripts/rate.py"

@@ -2,8 +2,9 @@
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from steering_core.config.model import Closed
 
@@ -14,28 +15,60 @@ class Endpoint(Closed):
     OpenAI, vLLM, llama.cpp's server and ``transformers serve`` speak it.
 
     Attributes:
-        url: the base address, with ``/v1`` if the server has one.
+        url: the base address, with ``/v1`` if the server has one. It stands in tables and errors,
+            so it may hold no password and no key.
         model: the model's name on the server.
         concept: what the judge looks for, in words; class 1 shows it.
         key: the environment variable with the server's key. Without a value no key is sent.
         max_tokens: of an answer.
         at_once: calls at a time.
-        attempts: the most calls for one rating.
+        attempts: the most answers to one question before it counts as refused; and the most times
+            that one call is made to a server that is busy or silent.
         timeout_s: seconds to wait for an answer.
         price_in: of a million tokens read, to estimate the cost.
         price_out: of a million tokens written.
     """
 
-    url: Annotated[str, Field(pattern=r"^https?://")]
+    model_config = ConfigDict(hide_input_in_errors=True)  # a wrong value may be a key
+
+    url: str
     model: Annotated[str, Field(min_length=1)]
     concept: str | None = None
-    key: Annotated[str, Field(pattern=r"^\w+$")] = "OPENAI_API_KEY"
+    key: str = "OPENAI_API_KEY"
     max_tokens: Annotated[int, Field(ge=8)] = 256
     at_once: Annotated[int, Field(ge=1, le=64)] = 4
     attempts: Annotated[int, Field(ge=1, le=10)] = 4
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     price_in: Annotated[float, Field(ge=0)] | None = None
     price_out: Annotated[float, Field(ge=0)] | None = None
+
+    # The checks below are of the whole section, so that no message quotes a value: it may be a key.
+    @model_validator(mode="after")
+    def _url_is_an_address_alone(self) -> "Endpoint":
+        try:
+            parts = urlsplit(self.url)
+            known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # no port, or brackets that do not close
+            known = False
+        if not known or re.search(r"\s", self.url):
+            raise ValueError("url: give an address such as http://localhost:8000/v1")
+        if "@" in parts.netloc or parts.query or parts.fragment or "?" in self.url:
+            raise ValueError(
+                "url: give the address alone, without a user, a password or a query: a key belongs "
+                "in the environment variable that `key` names"
+            )
+        if parts.path.rstrip("/").endswith("/chat/completions"):
+            raise ValueError("url: give the base address, without /chat/completions")
+        return self
+
+    @model_validator(mode="after")
+    def _key_names_a_variable(self) -> "Endpoint":
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key):
+            raise ValueError(
+                "key: give the name of the environment variable that holds the key, in capitals, "
+                "such as OPENAI_API_KEY, not the key itself"
+            )
+        return self
 
 
 class Classifier(Closed):

@@ -6,16 +6,18 @@ between runs with the same rubrics and the same judge.
 
 A call is identified by all that decides its answer: the address, the model, the messages and the
 sampling settings. Its answer is kept in a file named by the digest of these, so a rerun asks
-nothing twice. The server's key is read from the environment when a call is made. It is in no file,
-no log line and no error.
+nothing twice, and of jobs that run at the same time only one asks. With more ``attempts``, a
+question that was refused before is asked on. The server's key is read from the environment when a
+call is made. It is in no file, no log line and no error.
 """
 
 import logging
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -25,6 +27,7 @@ from typing import Any, Literal
 import httpx
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from jaxtyping import Float
 
 from steering_core.config.task import Endpoint
@@ -68,8 +71,8 @@ _ANSWER = re.compile(r"^\W*rating\W*([0-2])\W*$", re.IGNORECASE)
 #: Seconds before a call is made again that the server could not answer: the first, then doubled.
 FIRST_WAIT_S = 1.0
 
-#: The longest wait that the server may ask for by ``Retry-After``.
-LONGEST_WAIT_S = 120.0
+#: The longest wait that the server may ask for by ``Retry-After``; with a longer one the run ends.
+LONGEST_WAIT_S = 600.0
 
 #: Characters in a token, to estimate the size of the calls before they are made.
 CHARACTERS_PER_TOKEN = 4
@@ -86,7 +89,7 @@ class Rating:
         raw: its last answer, word for word; empty if the text was not sent.
         model: the model's name as the server reports it.
         date: when it was asked, in UTC.
-        asked: how many times it was asked for this rating, in the run that asked.
+        asked: how many answers it gave to this question.
     """
 
     rating: int | None
@@ -134,6 +137,55 @@ def harmonic_mean(ratings: Sequence[int | None]) -> float:
     return 0.0 if (values == 0).any() else float(len(values) / (1 / values).sum())
 
 
+def call_size(endpoint: Endpoint, calls: int, characters: int) -> dict[str, float | int | None]:
+    """Estimate the size of calls, as :meth:`Rater.announce` returns it.
+
+    Args:
+        endpoint: the server.
+        calls: number of questions.
+        characters: of all questions together.
+    """
+    read, written = characters // CHARACTERS_PER_TOKEN, calls * endpoint.max_tokens
+    prices, repeats = (endpoint.price_in, endpoint.price_out), endpoint.attempts - 1
+    cost = most = None
+    if None not in prices:
+        cost = (read * prices[0] + written * prices[1]) / 1e6  # type: ignore[operator]
+        # Asked again, the judge reads the question and its last answer.
+        most = cost + repeats * (cost + written * prices[0] / 1e6)  # type: ignore[operator]
+    return {
+        "calls": calls,
+        "read": read,
+        "written": written,
+        "cost": cost,
+        "most_calls": calls * endpoint.attempts,
+        "most_cost": most,
+    }
+
+
+def size_in_words(told: dict[str, float | int | None]) -> str:
+    """Return the estimate of :func:`call_size` as part of a sentence."""
+    words = (
+        f"{told['calls']} calls, about {told['read']} tokens to read and at most "
+        f"{told['written']} to write"
+    )
+    if told["cost"] is not None:
+        words += f", about {told['cost']:.2f} in the currency of price_in"
+    if told["most_calls"] != told["calls"]:
+        most = "" if told["most_cost"] is None else f", about {told['most_cost']:.2f}"
+        words += f" ({told['most_calls']} calls{most}, if it never gives a number)"
+    return words
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Let one job at a time ask the question whose answer is kept in ``file``."""
+    lock = file.with_name(f".{file.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        yield
+    lock.unlink(missing_ok=True)  # the answer is there: who waits for the lock finds it
+
+
 class Rater:
     """Asks an endpoint for ratings and keeps its answers in a directory.
 
@@ -144,11 +196,13 @@ class Rater:
     Raises:
         ConfigError: if the server needs a key and the environment has none, or refuses it.
         ModelError: if the server cannot be reached, does not have the model, stays busy for all
-            ``attempts``, or answers in another form.
+            ``attempts``, asks for a wait above :data:`LONGEST_WAIT_S`, or answers in another form.
     """
 
     def __init__(self, endpoint: Endpoint, cache: str | Path):
         self.endpoint, self.cache = endpoint, Path(cache)
+        #: Time before which the server asks for no call, by ``time.monotonic()``; of all threads.
+        self._not_before = 0.0
 
     def rate(
         self,
@@ -174,7 +228,7 @@ class Rater:
             for scale in scales
         ]
         questions = [question for *_, question in wanted if question is not None]
-        missing = [q for q in dict.fromkeys(questions) if not self._file(q).exists()]
+        missing = [q for q in dict.fromkeys(questions) if not self._is_done(self._kept(q))]
         self.announce(missing, len(questions))
         with (
             httpx.Client(timeout=self.endpoint.timeout_s, headers=self._headers()) as client,
@@ -190,7 +244,7 @@ class Rater:
                 for one in asked:
                     one.cancel()
         rows = [
-            {"text": i, "scale": scale, **vars(self._kept(question))}
+            {"text": i, "scale": scale, **vars(self._rating(question))}
             for i, scale, question in wanted
         ]
         frame = pd.DataFrame(rows, columns=["text", "scale", *Rating.__dataclass_fields__])
@@ -201,25 +255,21 @@ class Rater:
         return frame
 
     def announce(self, missing: Sequence[str], total: int) -> dict[str, float | int | None]:
-        """Log how many calls are to be made, how long they are and what they cost at most."""
-        read = sum(len(question) for question in missing) // CHARACTERS_PER_TOKEN
-        written = len(missing) * self.endpoint.max_tokens
-        prices = self.endpoint.price_in, self.endpoint.price_out
-        cost = (
-            None if None in prices else (read * prices[0] + written * prices[1]) / 1e6  # type: ignore[operator]
-        )
+        """Log how many calls are to be made, how long they are and about what they cost.
+
+        Returns:
+            ``calls``, tokens ``read`` and ``written``, and ``cost`` (None without prices), if each
+            question is answered with a number at once; ``most_calls`` and ``most_cost`` if none is.
+        """
+        told = call_size(self.endpoint, len(missing), sum(map(len, missing)))
         log.info(
-            "%s: %d ratings, %d of them kept from before; %d calls, about %d tokens to read and at "
-            "most %d to write%s.",
+            "%s: %d ratings, %d of them kept from before; %s.",
             self.endpoint.model,
             total,
             total - len(missing),
-            len(missing),
-            read,
-            written,
-            "" if cost is None else f", at most {cost:.2f} in the currency of price_in",
+            size_in_words(told),
         )
-        return {"calls": len(missing), "read": read, "written": written, "cost": cost}
+        return told
 
     def _question(
         self,
@@ -246,68 +296,109 @@ class Rater:
 
     def _file(self, question: str) -> Path:
         """Return where the answer to a question is kept."""
-        call = {"url": self.endpoint.url, **self._body([{"role": "user", "content": question}])}
-        digest = json_digest(call)
+        url = self.endpoint.url.rstrip("/")
+        digest = json_digest({"url": url, **self._body([{"role": "user", "content": question}])})
         return self.cache / digest[:2] / f"{digest}.json"
 
-    def _kept(self, question: str | None) -> Rating:
+    def _kept(self, question: str) -> dict[str, Any] | None:
+        """Return what is kept about a question; None if it was never answered."""
+        file = self._file(question)
+        return read_json(file) if file.exists() else None
+
+    def _is_done(self, kept: dict[str, Any] | None) -> bool:
+        """Whether there is a rating, or as many refusals to give one as may be."""
+        return kept is not None and (
+            kept["rating"] is not None or len(kept["answers"]) >= self.endpoint.attempts
+        )
+
+    def _rating(self, question: str | None) -> Rating:
         if question is None:
             return Rating(None, "", "", "", 0)
         kept = read_json(self._file(question))
         return Rating(**{name: kept[name] for name in Rating.__dataclass_fields__})
 
-    def _headers(self) -> dict[str, str]:
+    def _key(self) -> str:
+        """Return the server's key, empty if there is none."""
         key = os.environ.get(self.endpoint.key, "").strip()
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise ConfigError(
+                f"the environment variable {self.endpoint.key} holds no key: it has white space or "
+                "other characters inside that no key has."
+            )
+        return key
+
+    def _headers(self) -> dict[str, str]:
+        key = self._key()
         return {"Authorization": f"Bearer {key}"} if key else {}
+
+    def _cleaned(self, said: str) -> str:
+        """Return what a server said, without the key and with characters that a file can hold."""
+        key = self._key()
+        said = said.replace(key, "…") if key else said
+        return said.encode("utf-8", "replace").decode("utf-8")
 
     def _ask(self, client: httpx.Client, question: str) -> None:
         """Ask until there is a rating or the budget is spent, and store all answers."""
-        first, budget = {"role": "user", "content": question}, self.endpoint.attempts
-        reply = self._call(client, [first])
-        answers = [reply["text"]]
-        while (rating := read_rating(answers[-1])) is None and len(answers) < budget:
-            messages = [
-                first,
-                # Some servers refuse a message without content.
-                {"role": "assistant", "content": answers[-1].strip() or "(no answer)"},
-                {"role": "user", "content": _AGAIN},
-            ]
-            reply = self._call(client, messages)
-            answers.append(reply["text"])
-        write_json(
-            self._file(question),
-            {
-                "url": self.endpoint.url,
-                "question": question,
-                "again": _AGAIN if len(answers) > 1 else None,
-                "answers": answers,
-                "rating": rating,
-                "raw": answers[-1],
-                "model": reply["model"],
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "asked": len(answers),
-            },
-        )
+        first, file = {"role": "user", "content": question}, self._file(question)
+        with _alone(file):
+            kept = self._kept(question)
+            if self._is_done(kept):  # another job has asked meanwhile
+                return
+            answers = [] if kept is None else list(kept["answers"])
+            rating = None
+            while rating is None and len(answers) < self.endpoint.attempts:
+                messages = [first]
+                if answers:  # some servers refuse a message without content
+                    said = answers[-1].strip() or "(no answer)"
+                    messages.append({"role": "assistant", "content": said})
+                    messages.append({"role": "user", "content": _AGAIN})
+                reply = self._call(client, messages)
+                answers.append(reply["text"])
+                rating = read_rating(answers[-1])
+            write_json(
+                file,
+                {
+                    "url": self.endpoint.url,
+                    "question": question,
+                    "again": _AGAIN if len(answers) > 1 else None,
+                    "answers": answers,
+                    "rating": rating,
+                    "raw": answers[-1],
+                    "model": reply["model"],
+                    "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "asked": len(answers),
+                },
+            )
 
     def _call(self, client: httpx.Client, messages: list[dict[str, str]]) -> dict[str, str]:
         """Return the text of one answer; waits while the server is busy."""
         url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
-        wait, said = FIRST_WAIT_S, ""
+        wait, said = 0.0, ""
         for attempt in range(self.endpoint.attempts):
-            if attempt:
-                time.sleep(wait)
+            # A thread that the server did not send away waits with the others.
+            pause = max(wait, self._not_before - time.monotonic())
+            if pause > 0:
+                time.sleep(pause)
+            wait = FIRST_WAIT_S * 2**attempt
             try:
                 response = client.post(url, json=self._body(messages))
-            except httpx.TransportError as error:
-                wait, said = FIRST_WAIT_S * 2**attempt, type(error).__name__
+            except httpx.RequestError as error:
+                said = type(error).__name__
                 continue
             if response.status_code == httpx.codes.OK:
-                return _content(response, self.endpoint.url)
+                found = _content(response, self.endpoint.url)
+                return {name: self._cleaned(value) for name, value in found.items()}
             if response.status_code not in _BUSY:
                 raise self._refusal(response)
-            asked = requested_wait(response.headers)
-            wait = FIRST_WAIT_S * 2**attempt if asked is None else min(asked, LONGEST_WAIT_S)
             said = f"status {response.status_code}"
+            asked = requested_wait(response.headers)
+            if asked is not None and asked > LONGEST_WAIT_S:
+                raise ModelError(
+                    f"the judge at {self.endpoint.url} asks to come back in {asked:.0f} s "
+                    f"({said}). Run the same command again then; answers so far are kept."
+                )
+            if asked:
+                wait, self._not_before = 0.0, max(self._not_before, time.monotonic() + asked)
         raise ModelError(
             f"the judge at {self.endpoint.url} did not answer in {self.endpoint.attempts} "
             f"attempts ({said}). Start it, or lower at_once; answers so far are kept."
@@ -320,13 +411,9 @@ class Rater:
                 f"the judge at {url} refuses the key (status {status}): set the environment "
                 f"variable {self.endpoint.key} to a valid one."
             )
-        said = response.text
-        key = os.environ.get(self.endpoint.key, "").strip()
-        if key:
-            said = said.replace(key, "…")
         return ModelError(
             f"the judge at {url} refuses the call for model {self.endpoint.model!r} (status "
-            f"{status}): {clipped(said, 200)}"
+            f"{status}): {clipped(self._cleaned(response.text), 200)}"
         )
 
 

@@ -3,7 +3,10 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from judge_server import Server
 
 from steering_core.config.task import Endpoint
+from steering_core.config.validation import validated
 from steering_core.errors import ConfigError, ModelError
 from steering_core.metrics import api_judge
 from steering_core.metrics.api_judge import (
@@ -75,13 +79,57 @@ def test_a_rerun_asks_nothing_twice_and_equal_texts_are_asked_once(serve, tmp_pa
     assert again.equals(first)
 
 
-def test_another_model_or_text_is_asked_anew(serve, tmp_path: Path):
-    server = serve(by_word)
-    Rater(endpoint(server), tmp_path).rate(["joy"], ["fluency"])
-    other = Endpoint(url=server.url, model="other", concept="joy")
-    Rater(other, tmp_path).rate(["joy"], ["fluency"])
-    Rater(endpoint(server), tmp_path).rate(["joy!"], ["fluency"])
-    assert len(server.bodies) == 3
+def test_what_decides_an_answer_is_asked_anew_and_what_was_asked_before_is_kept(
+    serve, tmp_path: Path, monkeypatch
+):
+    server, elsewhere = serve(by_word), serve(by_word)
+
+    def rate(text="joy", **settings) -> int:
+        given = {"url": server.url, "model": "judge", "concept": "joy"} | settings
+        Rater(Endpoint(**given), tmp_path).rate([text], ["concept"])
+        return len(server.bodies) + len(elsewhere.bodies)
+
+    assert rate() == 1
+    assert rate("joy!") == 2 and rate(model="other") == 3 and rate(concept="glee") == 4
+    assert rate(url=elsewhere.url) == 5 and rate(max_tokens=99) == 6
+    # None of these has a part in the answer; a slash after the address is no other address.
+    free = {"at_once": 9, "timeout_s": 3.0, "key": "OTHER", "price_in": 1.0, "price_out": 1.0}
+    assert rate(**free) == 6 and rate(url=server.url + "/") == 6
+    with monkeypatch.context() as patched:
+        levels = ("no joy at all", *api_judge._LEVELS["concept"][1:])
+        patched.setitem(api_judge._LEVELS, "concept", levels)
+        assert rate() == 7
+    assert rate() == 7 and rate(model="other") == 7
+
+
+def test_jobs_at_the_same_time_ask_a_question_once(serve, tmp_path: Path):
+    def slowly(number: int, body: dict):
+        time.sleep(0.2)
+        return by_word(number, body)
+
+    server, found = serve(slowly), []
+
+    def rate() -> None:
+        found.append(Rater(endpoint(server), tmp_path).rate(["joy", "rain"], ["concept"]))
+
+    jobs = [threading.Thread(target=rate) for _ in range(3)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert len(server.bodies) == 2 and len(found) == 3
+    assert all(one.equals(found[0]) for one in found)
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_question_that_was_refused_is_asked_on_with_a_larger_budget(serve, tmp_path: Path):
+    server = serve(lambda n, _: (200, {}, "No." if n < 3 else "Rating: 2"))
+    rated = Rater(endpoint(server, attempts=2), tmp_path).rate(["joy"], ["concept"])
+    assert rated["rating"].isna().all() and len(server.bodies) == 2
+    rated = Rater(endpoint(server, attempts=4), tmp_path).rate(["joy"], ["concept"])
+    assert rated["rating"].tolist() == [2] and rated["asked"].tolist() == [4]
+    (file,) = tmp_path.rglob("*.json")
+    assert json.loads(file.read_text())["answers"] == ["No.", "No.", "No.", "Rating: 2"]
 
 
 def test_the_raw_answer_is_kept_beside_the_rating(serve, tmp_path: Path):
@@ -142,12 +190,53 @@ def test_a_busy_server_is_asked_again(serve, tmp_path: Path, status: int):
     assert rated["rating"].tolist() == [2] and len(server.bodies) == 3
 
 
-def test_retry_after_is_obeyed(serve, tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("named", ["seconds", "date"])
+def test_retry_after_is_obeyed(serve, tmp_path: Path, monkeypatch, named: str):
     waits: list[float] = []
     monkeypatch.setattr(api_judge.time, "sleep", waits.append)
-    server = serve(lambda n, body: (429, {"Retry-After": "7"}, "") if n == 0 else by_word(n, body))
-    Rater(endpoint(server), tmp_path).rate(["joy"], ["concept"])
-    assert 7.0 in waits
+    then = format_datetime(datetime.now(UTC) + timedelta(seconds=8), usegmt=True)
+    asked = {"Retry-After": "7" if named == "seconds" else then}
+    server = serve(lambda n, body: (429, asked, "") if n == 0 else by_word(n, body))
+    rated = Rater(endpoint(server), tmp_path).rate(["joy"], ["concept"])
+    assert rated["rating"].tolist() == [2]
+    assert 6.0 < max(waits) <= 8.0
+
+
+def test_while_one_call_waits_for_the_server_no_other_is_made(serve, tmp_path: Path):
+    sent: list[float] = []
+
+    def limited(number: int, body: dict):
+        sent.append(time.monotonic())
+        return (429, {"Retry-After": "1"}, "") if number == 0 else by_word(number, body)
+
+    server = serve(limited)
+    texts = [f"joy {i}" for i in range(5)]
+    Rater(endpoint(server, at_once=1, attempts=2), tmp_path).rate(texts[:1], ["concept"])
+    rater = Rater(endpoint(server, at_once=2), tmp_path)
+    rater._not_before = time.monotonic() + 0.5
+    started = len(sent)
+    rater.rate(texts, ["concept"])
+    assert min(sent[started:]) >= rater._not_before and sent[1] - sent[0] >= 1.0
+
+
+def test_a_server_that_asks_for_too_long_a_wait_is_left_in_peace(serve, tmp_path: Path):
+    server = serve(lambda *_: (429, {"Retry-After": "86400"}, ""))
+    with pytest.raises(ModelError, match=r"come back in 86400 s \(status 429\)"):
+        Rater(endpoint(server), tmp_path).rate(["joy"], ["concept"])
+    assert len(server.bodies) == 1
+
+
+def test_an_answer_that_cannot_be_decoded_is_asked_for_again(serve, tmp_path: Path):
+    broken = (200, {"Content-Encoding": "gzip"}, "no gzip")
+    server = serve(lambda n, body: broken if n == 0 else by_word(n, body))
+    rated = Rater(endpoint(server), tmp_path).rate(["joy"], ["concept"])
+    assert rated["rating"].tolist() == [2] and len(server.bodies) == 2
+
+
+def test_an_answer_with_half_a_character_is_kept(serve, tmp_path: Path):
+    server = serve(lambda *_: (200, {}, "\ud800\nRating: 1"))
+    rated = Rater(endpoint(server), tmp_path).rate(["joy"], ["concept"])
+    assert rated["rating"].tolist() == [1] and rated["raw"].tolist() == ["?\nRating: 1"]
 
 
 def test_a_server_that_stays_busy_is_an_error_and_answers_so_far_are_kept(serve, tmp_path: Path):
@@ -187,6 +276,44 @@ def test_the_key_is_sent_and_stands_in_no_file_log_or_error(
     with pytest.raises(ModelError) as error:
         Rater(endpoint(echo, key="JUDGE_KEY"), tmp_path).rate(["joy"], ["concept"])
     assert KEY not in str(error.value)
+    said = {"model": KEY, "choices": [{"message": {"content": f"You sent {KEY}\nRating: 2"}}]}
+    rated = Rater(endpoint(serve(lambda *_: (200, {}, said)), key="JUDGE_KEY"), tmp_path).rate(
+        ["joy"], ["concept"]
+    )
+    assert rated["rating"].tolist() == [2] and KEY not in rated.to_json()
+    assert all(KEY not in file.read_text() for file in tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("wrong", [f"{KEY}\nX-Other: 1", f"{KEY} 2", f"{KEY}…"])
+def test_what_cannot_be_a_key_is_refused_and_not_quoted(
+    serve, tmp_path: Path, monkeypatch, caplog, wrong
+):
+    monkeypatch.setenv("JUDGE_KEY", wrong)
+    server = serve(by_word)
+    with pytest.raises(ConfigError, match="JUDGE_KEY holds no key") as error:
+        Rater(endpoint(server, key="JUDGE_KEY"), tmp_path).rate(["joy"], ["concept"])
+    assert KEY not in str(error.value) + caplog.text and not server.bodies
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"url": f"https://user:{KEY}@judge.example/v1"}, "without a user, a password or a query"),
+        ({"url": f"https://judge.example/v1?api_key={KEY}"}, "without a user, a password"),
+        ({"url": f"https//user:{KEY}@judge.example"}, "give an address such as"),
+        ({"url": f"https://{KEY}:port/v1"}, "give an address such as"),
+        ({"url": "https://judge.example/v1/chat/completions"}, "give the base address"),
+        ({"key": KEY}, "not the key itself"),
+    ],
+)
+def test_a_key_in_the_configuration_is_refused_and_not_quoted(section: dict, message: str):
+    given = {"url": "https://judge.example/v1", "model": "judge"} | section
+    with pytest.raises(ConfigError, match=message) as error:
+        validated(Endpoint, given, "classifier.api")
+    assert KEY not in str(error.value)
+    with pytest.raises(ValueError, match=message) as error:  # without the pipeline
+        Endpoint(**given)
+    assert KEY not in str(error.value)
 
 
 def test_a_refused_key_names_its_variable(serve, tmp_path: Path):
@@ -196,13 +323,31 @@ def test_a_refused_key_names_its_variable(serve, tmp_path: Path):
 
 
 def test_calls_and_cost_are_told_before_the_first_call(serve, tmp_path: Path, caplog):
-    server = serve(by_word)
-    priced = endpoint(server, price_in=1e6, price_out=0.0)
+    before: list[str] = []
+
+    def looking(number: int, body: dict):
+        before.append(caplog.text)
+        return by_word(number, body)
+
+    server = serve(looking)
+    priced = endpoint(server, price_in=1e6, price_out=0.0, attempts=2)
     with caplog.at_level(logging.INFO):
         Rater(priced, tmp_path).rate(["joy", "rain"], ["concept"])
-    assert "2 calls" in caplog.text and "at most" in caplog.text
+    assert "2 ratings, 0 of them kept from before; 2 calls" in before[0]
+    assert "in the currency of price_in (4 calls" in before[0]
     told = Rater(priced, tmp_path).announce(["x" * 400], 1)
-    assert told == {"calls": 1, "read": 100, "written": 256, "cost": 100.0}
+    # Asked a second time, it reads 100 tokens again and its own answer.
+    assert told == {
+        **{"calls": 1, "read": 100, "written": 256, "cost": 100.0},
+        **{"most_calls": 2, "most_cost": 100.0 + 100.0 + 256.0},
+    }
+
+
+def test_no_more_is_asked_than_was_told(serve, tmp_path: Path):
+    server = serve(lambda *_: (200, {}, "No."))
+    rater = Rater(endpoint(server, attempts=3), tmp_path)
+    rater.rate(["joy", "rain"], ["concept"])
+    assert len(server.bodies) == rater.announce(["x", "y"], 2)["most_calls"]
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,13 @@ def test_two_concepts_are_rated_and_averaged(tmp_path, judge, monkeypatch):
     small += [f"methods=[{','.join(METHODS)}]", "strengths=[0.5,1.0]"]
     small += ["lora={rank: 2, epochs: 1, learning_rate: 0.01, scales: [1.0]}"]
     table, ratings = "results/tables/axbench_ten_words.csv", "results/axbench_1/ratings.csv"
+    # A plan says what the judge will be asked at most, and asks nothing.
+    plan = run(directory, table, "--dry-run", sizes=small)
+    told = re.findall(r"axbench_(\d), rate: .* at most (\d+) ratings", plan.stdout + plan.stderr)
+    assert sorted(number for number, _ in told) == ["0", "1"] and not judge.bodies
     done = run(directory, table, ratings, forked=True, sizes=small)
     assert done.returncode == 0, done.stderr[-6000:]
+    assert 0 < len(judge.bodies) <= sum(int(ratings) for _, ratings in told)
 
     found = pd.read_csv(directory / table)
     assert set(found["experiment"]) == {"ten_words"} and found["published"].isna().all()
@@ -103,5 +108,5 @@ def test_two_concepts_are_rated_and_averaged(tmp_path, judge, monkeypatch):
     again = run(directory, ratings, forked=True, sizes=small)
     assert again.returncode == 0 and len(judge.bodies) == calls
     kept = sorted((directory / "results/judge_answers").rglob("*.json"))
-    # The two experiments may have asked the same question at the same time.
-    assert len({*questions}) == len(kept) <= calls and read_json(kept[0])["model"] == "judge-1"
+    assert len({*questions}) == len(kept) == calls  # no two jobs asked the same question
+    assert read_json(kept[0])["model"] == "judge-1"
