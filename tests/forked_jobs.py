@@ -15,8 +15,12 @@ byte for byte.
 Tests call :func:`run` or :func:`start`. On the command line it is used as ``python -m snakemake``:
 
     python tests/forked_jobs.py --cores 2 demo
+
+A cluster starts Snakemake anew for each job, twice. There :func:`standing_for_python` gives it a
+program in Python's place.
 """
 
+import asyncio
 import atexit
 import gc
 import importlib
@@ -27,14 +31,16 @@ import os
 import pkgutil
 import queue
 import runpy
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, Listener, wait
 from pathlib import Path
 from typing import IO
 
@@ -58,9 +64,27 @@ _OFFLINE = [
 ]
 #: A stage that may ask a hub says so.
 _ONLINE = "network=True"
+_SERVE = "--serve"
 #: What begins so may be read as a library is imported.
 _READ = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "OMP_", "PYTHON", "STEERING_")
 _forks = multiprocessing.get_context("fork")
+#: Asks for a fork of Snakemake and lives as long as it does. One that runs a rule of ``anew`` is
+#: Python itself.
+_STAND_IN = """\
+#!{python} -IS
+import json, os, socket, sys
+from multiprocessing.connection import Client
+if not {anew!r}.isdisjoint(sys.argv):
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+if sys.argv[1:3] != ["-m", "snakemake"]:
+    sys.exit(f"only for Snakemake, not for {{sys.argv[1:]}}")
+with Client({address!r}) as channel:
+    request = [sys.argv[0], sys.argv[3:], os.getcwd(), dict(os.environ)]
+    channel.send_bytes(json.dumps(request).encode())
+    with socket.socket(fileno=os.dup(channel.fileno())) as line:
+        socket.send_fds(line, [b"."], [1, 2])
+    sys.exit(channel.recv())
+"""
 
 
 # What the tests call.
@@ -133,6 +157,37 @@ def run(
             file.seek(0)
             printed.append(file.read())
     return subprocess.CompletedProcess(list(arguments), running.returncode, *printed)
+
+
+@contextmanager
+def standing_for_python(
+    scratch: Path, *, env: dict[str, str], anew: Sequence[str] = ()
+) -> Iterator[Path]:
+    """Yield a program that is started as ``python -m snakemake`` and runs it in a fork.
+
+    Snakemake takes it for its own Python: so the jobs that it submits to a cluster are started by
+    the same program, those of the rules ``anew`` excepted. They are as they would be alone. If the
+    program is killed, so is all that it runs. Snakemake asks the cluster for its jobs every second.
+
+    Args:
+        scratch: a folder for the program and its socket.
+        env: the environment under which the libraries are imported; no other run may be started.
+        anew: rules whose jobs start Python itself.
+
+    """
+    address, program = str(scratch / "forks"), scratch / "python"
+    program.write_text(_STAND_IN.format(python=sys.executable, address=address, anew=set(anew)))
+    program.chmod(0o755)
+    with (scratch / "forks.log").open("w") as log:
+        serving = start([_SERVE, address], cwd=ROOT, env=env, stdout=log, stderr=log)
+    while not Path(address).exists():
+        assert serving.poll() is None, (scratch / "forks.log").read_text()
+        time.sleep(0.05)
+    try:
+        yield program
+    finally:
+        os.kill(serving.pid, signal.SIGKILL)
+        serving.wait(60)
 
 
 # The process that has the libraries loaded, and what is forked off it.
@@ -215,9 +270,42 @@ def _run(
     os.environ.update(env)  # without the threads that were fixed for the imports
     os.chdir(cwd)
     try:
-        _snakemake(arguments, first_anew)
+        if arguments[0] == _SERVE:
+            _serve(arguments[1])
+        else:
+            _snakemake(arguments, first_anew)
     finally:
         logging.shutdown()
+
+
+def _serve(address: str) -> None:
+    """Run Snakemake for each program that asks at ``address``, until this process is killed."""
+    from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+    async def sleep(self: RemoteExecutor) -> None:
+        await asyncio.sleep(1)  # SLURM's waits 10 s longer whenever no job has ended
+
+    RemoteExecutor.sleep = sleep
+    with Listener(address, backlog=64) as listener:
+        while True:
+            with listener.accept() as channel:
+                _forks.Process(target=_stay_with, args=(channel,)).start()
+
+
+def _stay_with(channel: Connection) -> None:
+    """Run Snakemake for a program and tell it the exit code; if the program ends, kill the run."""
+    os.setsid()  # a group of processes, which can be killed together
+    sys.executable, arguments, cwd, env = json.loads(channel.recv_bytes())
+    with socket.socket(fileno=os.dup(channel.fileno())) as line:
+        _, files, _, _ = socket.recv_fds(line, 1, 2)
+    run = _forks.Process(target=_run, args=(arguments, cwd, False, env, files, channel))
+    run.start()
+    for file in files:
+        os.close(file)
+    if channel in wait([channel, run.sentinel]):
+        os.killpg(0, signal.SIGKILL)
+    run.join()
+    channel.send(run.exitcode)
 
 
 def _prepare() -> None:

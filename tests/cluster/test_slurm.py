@@ -12,6 +12,7 @@ from steering_core.runtime.machine import shows_gpu
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "reliability"))
 
+from forked_jobs import standing_for_python  # noqa: E402
 from ledger import injecting  # noqa: E402
 from slurm_cluster import client, running, skip_without_slurm, slurm, wait_for  # noqa: E402
 from tiny_demo import (  # noqa: E402
@@ -33,9 +34,9 @@ def cluster(tmp_path_factory):
         yield nodes
 
 
-def submit(directory: Path, *targets: str) -> subprocess.Popen:
+def submit(python: Path, directory: Path, *targets: str) -> subprocess.Popen:
     command = [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+        *(str(python), "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
         *("--workflow-profile", str(ROOT / "profiles" / "slurm"), *QUICKLY),
         *("--directory", str(directory), *targets, "--config", *SIZES),
     ]
@@ -71,14 +72,15 @@ def memory_of_jobs(rule: str) -> set[int]:
 @pytest.mark.timeout(6000)
 def test_a_demo_with_a_cancelled_job_and_a_lost_node(cluster, tmp_path):
     """Every stage of pareto.csv is a job of SLURM; one shard is cancelled, the other loses its
-    node. The files are those of a local run.
+    node. The files are those of a local run. The shards are as any job is; other jobs are forks.
     """
     directory = copy_of(finished_demo(), tmp_path / "demo", PIPELINE)
     with (
+        standing_for_python(tmp_path, env=environment(), anew=["cache_activations"]) as python,
         injecting("SLURM: scancel of a running job", kept=directory / "results"),
         injecting("SLURM: slurmd is killed", kept=directory / "results"),
     ):
-        run = submit(directory, "results/demo/pareto.csv", "results/demo/pareto.svg")
+        run = submit(python, directory, "results/demo/pareto.csv", "results/demo/pareto.svg")
         try:
             # The shards may run side by side or one after the other.
             cancelled = wait_for(lambda: shards(run, directory), "a shard to run", 900)[0]
