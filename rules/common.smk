@@ -9,7 +9,7 @@ from snakemake.logging import logger
 
 from steering_core.config import load_config, resolve
 from steering_core.config.corrsteer_resolve import elsewhere_runs, load_corrsteer
-from steering_core.config.gguf import with_directory
+from steering_core.config.prepared_models import with_directory
 from steering_core.config.methods import METHODS
 from steering_core.config.references import check_guards, check_plans
 from steering_core.config.requests import (

@@ -3,9 +3,9 @@ rule dequantise:
     input:
         gguf_file,
     output:
-        model=directory(f"{FOLDER}/{{gguf}}"),
+        model=directory(f"{GGUF_FOLDER}/{{gguf}}"),
     log:
-        f"{FOLDER}/logs/{{gguf}}.log",
+        f"{GGUF_FOLDER}/logs/{{gguf}}.log",
     benchmark:
         "results/gguf/benchmarks/dequantise-{gguf}.tsv"
     conda:

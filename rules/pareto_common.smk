@@ -1,5 +1,5 @@
 # What is behind a row of pareto.csv: code, configuration and the user's own files.
-from steering_core.config.gguf import with_directory
+from steering_core.config.prepared_models import with_directory
 from steering_core.config.methods import LORA
 
 #: Rule files whose scripts contribute to every row of pareto.csv. Experiments that use `layer_sweep`,

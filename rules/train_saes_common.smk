@@ -2,7 +2,7 @@
 from pathlib import Path
 
 from steering_core.config.corrsteer_resolve import load_trained
-from steering_core.config.gguf import with_directory
+from steering_core.config.prepared_models import with_directory
 from steering_core.errors import ConfigError
 
 #: Models whose SAEs the rules train, by name.

@@ -68,7 +68,7 @@ _TOGETHER = {
         "tests/test_deviations_stages.py",
         "tests/test_deviations_corrsteer_stages.py",
         "tests/runtime/test_provenance.py",
-        "tests/config/test_paths.py",
+        "tests/config/test_references.py",
     ),
 }
 #: The longest first: else one worker ends long after the others. Worlds that several files read are

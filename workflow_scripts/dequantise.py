@@ -5,7 +5,7 @@ from steering_core.runtime.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from steering_core.config.gguf import gguf_path
+    from steering_core.config.prepared_models import gguf_path
     from steering_core.models.gguf_file import dequantise
 
     source = snakemake.params.source

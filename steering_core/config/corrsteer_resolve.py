@@ -14,6 +14,7 @@ from steering_core.config.corrsteer_schema import (
     SparseMethods,
 )
 from steering_core.config.model import Model
+from steering_core.config.prepared_models import trained_layers, trained_models, with_path
 from steering_core.config.references import (
     check_methods_of_experiments,
     check_plans,
@@ -31,7 +32,6 @@ from steering_core.config.resolve import (
     names_in,
 )
 from steering_core.config.schema import Experiment, ExperimentEntry, ParetoExperiment
-from steering_core.config.trained import trained_layers, trained_models, with_path
 from steering_core.config.validation import hint, validated
 from steering_core.errors import ConfigError
 
@@ -308,6 +308,6 @@ def load_trained(raw: dict[str, Any]) -> dict[str, Model]:
     """Return the models of both parts of ``raw`` whose SAEs the rules train, by name.
 
     Raises:
-        ConfigError: as :func:`steering_core.config.trained.trained_models`.
+        ConfigError: as :func:`steering_core.config.prepared_models.trained_models`.
     """
     return trained_models(load_config(raw)[0].models, load_section(raw).models)

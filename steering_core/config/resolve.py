@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import BaseModel
 
 from steering_core.config.corrsteer_schema import CorrSteerSettings
+from steering_core.config.prepared_models import trained_layers, with_path
 from steering_core.config.schema import (
     Config,
     Experiment,
@@ -21,7 +22,6 @@ from steering_core.config.schema import (
     ParetoExperiment,
     Settings,
 )
-from steering_core.config.trained import trained_layers, with_path
 from steering_core.config.validation import hint, validated
 from steering_core.errors import ConfigError
 

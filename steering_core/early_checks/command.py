@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from steering_core.config.methods import LORA
 from steering_core.config.model import Model
-from steering_core.config.paths import is_path
+from steering_core.config.references import is_path
 from steering_core.config.task import Task
 from steering_core.early_checks.fetch_stage import check_adapter
 from steering_core.early_checks.offline import BeforeAnyJob, lacks_room, most_new_tokens
@@ -108,7 +108,7 @@ def _repositories(
     experiment: "Experiment", dataset: str, made: Callable[[str], bool]
 ) -> Iterator[tuple[str, str, str]]:
     """Yield id, revision and kind of every repository on the hub that an experiment needs."""
-    from steering_core.config.gguf import is_gguf
+    from steering_core.config.prepared_models import is_gguf
     from steering_core.data.sources import is_file
     from steering_core.models.sae_source import sae_repository
 
@@ -130,7 +130,7 @@ def _repositories(
 
 def _check_configurations(experiment: "Experiment", made: Callable[[str], bool]) -> None:
     """Compare the configurations of model, SAEs and judges, as the fetch stage does."""
-    from steering_core.config.gguf import is_gguf
+    from steering_core.config.prepared_models import is_gguf
     from steering_core.models.fetch import describe, describe_judge
     from steering_core.models.language_model import load_shape
     from steering_core.training.texts import describe_training

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from steering_core.config.methods import LORA
-from steering_core.config.paths import check_paths, named_paths
+from steering_core.config.references import check_paths, named_paths
 from steering_core.config.task import Task
 from steering_core.data.concept import Concept, check_prompts, read_concept
 from steering_core.early_checks.fetch_stage import check_adapter, check_lexicon

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_config import COMPONENTS, PROBE, PUBLISHED, ROOT, at, small, with_program
 
 from steering_core.config.methods import DEFAULT_METHODS, METHODS
-from steering_core.config.paths import named_paths
+from steering_core.config.references import named_paths
 from steering_core.config.resolve import (
     gated_names,
     guarding_concept_names,

