@@ -17,8 +17,7 @@ with job(snakemake):
     from steering_core.models.sparse_autoencoder import decoder_rows
     from steering_core.storage.files import read_json, write_text
     from steering_core.storage.integrity import content_digest
-    from steering_core.storage.once import one_below_the_other
-    from steering_core.storage.parquet import write_parquet
+    from steering_core.storage.parquet import one_below_the_other, write_parquet
 
     files, params, made = snakemake.input, snakemake.params, snakemake.output.answers
     resources, folder = read_json(files.resources), Path(made).parent

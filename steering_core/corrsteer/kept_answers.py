@@ -1,7 +1,7 @@
 """The answers under all methods of a job: one process loads the model and the judge once.
 
 The answers under each method are kept in a file of their own as soon as they are complete, and so
-is the validation of an arm's layers (:mod:`steering_core.storage.once`).
+is the validation of an arm's layers (:mod:`steering_core.storage.integrity`).
 """
 
 from collections.abc import Callable, Mapping
@@ -19,9 +19,8 @@ from steering_core.corrsteer.plan import Plan
 from steering_core.corrsteer.session import Session, open_session
 from steering_core.corrsteer.strategy import answer_choice, choose, validate_layers
 from steering_core.storage.files import write_text
-from steering_core.storage.integrity import content_digest
-from steering_core.storage.once import make_once, one_below_the_other, table_made_once
-from steering_core.storage.parquet import table_digest
+from steering_core.storage.integrity import content_digest, make_once
+from steering_core.storage.parquet import one_below_the_other, table_digest, table_made_once
 
 
 class PlannedArm(TypedDict):

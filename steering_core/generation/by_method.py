@@ -1,7 +1,7 @@
 """The tables of all methods of a job: one process loads the model once for all of them.
 
 The table of each method is kept in a file of its own as soon as it is complete
-(:mod:`steering_core.storage.once`).
+(:mod:`steering_core.storage.integrity`).
 """
 
 from collections.abc import Callable, Mapping
@@ -19,8 +19,7 @@ from steering_core.methods.solutions import STRENGTH, selected_row
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.resources import fetched_model, site_at
 from steering_core.storage.integrity import content_digest
-from steering_core.storage.once import one_below_the_other, table_made_once
-from steering_core.storage.parquet import table_digest
+from steering_core.storage.parquet import one_below_the_other, table_digest, table_made_once
 
 #: The digest of a file, once a process: the methods of a family share large files.
 _digest_of = cache(content_digest)

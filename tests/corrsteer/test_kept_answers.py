@@ -21,7 +21,7 @@ from steering_core.corrsteer.sparse_methods import SparseAnswers
 from steering_core.corrsteer.strategy import answer_choice, choose, validate_layers
 from steering_core.errors import DataError, ModelError
 from steering_core.models import sae_source, sparse_autoencoder
-from steering_core.storage import once
+from steering_core.storage import parquet
 from steering_core.storage.files import write_json
 from steering_core.storage.parquet import write_parquet
 
@@ -31,7 +31,7 @@ RESOURCES = {"model": {"revision": "r"}, "classifier": None, "saes": [{"layer": 
 STRATEGIES = {"corrsteer_s": "single", "corrsteer_p": "pruned", "corrsteer_a": "all"}
 NAMES = ["unsteered", *STRATEGIES]
 #: What writes the answers of an arm, and the validation of its layers.
-WRITERS = [(once, "write_parquet"), (kept_answers, "write_text")]
+WRITERS = [(parquet, "write_parquet"), (kept_answers, "write_text")]
 SIZES = {"train": 6, "validation": 10, "test": 9}
 
 

@@ -1,9 +1,19 @@
-"""A seal tells a file or directory from every other content."""
+"""A seal tells a file or directory from every other content; files made once are kept by it."""
+
+from pathlib import Path
 
 import pytest
 
 from steering_core.errors import StorageError
-from steering_core.storage.integrity import check_seal, content_digest, seal, seal_of
+from steering_core.storage.files import write_text
+from steering_core.storage.integrity import (
+    check_seal,
+    content_digest,
+    make_once,
+    record_of,
+    seal,
+    seal_of,
+)
 
 
 def test_file(tmp_path):
@@ -47,3 +57,59 @@ def test_a_seal_outlives_no_file(folder):
     (folder / "config.json").unlink()
     with pytest.raises(StorageError, match="does not exist"):
         check_seal(folder / "config.json")
+
+
+class Maker:
+    """Writes a text and counts how often."""
+
+    def __init__(self, text: str = "made"):
+        self.text, self.times = text, 0
+
+    def __call__(self, path: Path) -> None:
+        self.times += 1
+        write_text(path, self.text)
+
+
+def test_a_file_is_made_once_for_what_it_is_made_from(tmp_path):
+    path, make = tmp_path / "deep" / "file", Maker()
+    assert make_once(path, {"a": 1, "b": [2]}, make)
+    assert not make_once(path, {"b": [2], "a": 1}, make)
+    assert make.times == 1
+    make.text = "other"
+    assert make_once(path, {"a": 2, "b": [2]}, make) and path.read_text() == "other"
+    assert make_once(path, {"a": 1, "b": [2]}, make)  # only the latest is kept
+    assert make.times == 3
+
+
+@pytest.mark.parametrize("damage", ["content", "gone", "record", "no record"])
+def test_what_is_damaged_or_gone_is_made_again(tmp_path, damage):
+    path, make = tmp_path / "file", Maker()
+    make_once(path, {}, make)
+    if damage == "content":
+        path.write_text("mad")
+    elif damage == "gone":
+        path.unlink()
+    elif damage == "record":
+        record_of(path).write_bytes(b"\xff")
+    else:
+        record_of(path).unlink()
+    assert make_once(path, {}, make) and path.read_text() == "made"
+    assert not make_once(path, {}, make)
+
+
+def test_a_killed_job_leaves_no_record_of_a_file_that_it_did_not_complete(tmp_path):
+    path = tmp_path / "file"
+    make_once(path, {"a": 1}, Maker("first"))
+
+    def killed(path: Path) -> None:
+        write_text(path, "second")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_once(path, {"a": 2}, killed)
+    for source in ({"a": 1}, {"a": 2}):
+        make = Maker("third")
+        assert make_once(path, source, make) and make.times == 1
+        record_of(path).unlink()
+    with pytest.raises(ValueError, match="JSON"):
+        make_once(path, {"a": float("nan")}, Maker())

@@ -5,7 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steering_core.storage.parquet import table_digest, write_parquet
+from steering_core.storage.parquet import (
+    one_below_the_other,
+    table_digest,
+    table_made_once,
+    write_parquet,
+)
 
 SCHEMA = pa.schema(
     [
@@ -85,3 +90,26 @@ def test_the_digest_of_a_table_is_of_its_values_and_names(tmp_path, rows):
     assert table_digest(nan) != table_digest(pa.table({"x": [None, 1.0]}))
     with pytest.raises(TypeError):
         table_digest(pa.table({"x": [b"bytes"]}))
+
+
+def test_the_table_of_a_method_is_made_once_and_says_whose_it_is(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return pd.DataFrame({"x": [1, 2]})
+
+    first = table_made_once(tmp_path, "a", {"code": "c"}, make)
+    assert first["method"].to_pylist() == ["a", "a"]
+    assert table_made_once(tmp_path, "a", {"code": "c"}, make).equals(first) and len(made) == 1
+    table_made_once(tmp_path, "a", {"code": "d"}, make)
+    assert len(made) == 2
+    own = pd.DataFrame({"y": [3.0], "method": ["b"]})
+    second = table_made_once(tmp_path, "b", {}, lambda: own)
+    assert second.column_names == ["y", "method"]
+    whole = one_below_the_other([first, second])
+    assert whole["method"].to_pylist() == ["a", "a", "b"]
+    assert whole["x"].to_pylist() == [1, 2, None] and whole["y"].to_pylist() == [None, None, 3.0]
+    with pytest.raises(pa.ArrowException):
+        table_made_once(tmp_path, "c", {}, make, pa.schema([pa.field("x", pa.string())]))
+    assert not (tmp_path / "c.parquet").exists()
