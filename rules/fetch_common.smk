@@ -6,7 +6,7 @@ from pathlib import Path
 
 from steering_core.config import load_config
 from steering_core.config.corrsteer_resolve import load_section
-from steering_core.config.prepared_models import (GGUF_FOLDER, gguf_path, is_gguf, with_directory)
+from steering_core.config.prepared_models import GGUF_FOLDER, gguf_path, is_gguf, with_directory
 from steering_core.config.references import fixed_part
 from steering_core.corrsteer.read_items import configured_task
 from steering_core.data.concept import read_concept
