@@ -21,7 +21,7 @@ from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.tasks import Source, Task
 from steering_core.models.site import Site
-from steering_core.storage.files import load_arrays, save_arrays
+from steering_core.storage.arrays import load_arrays, save_arrays
 
 PROMPTS, LAYERS, SHARDS, SAMPLES, ACTIVE, TRAINED = 48, 4, 3, 200, 70, 12
 

@@ -36,7 +36,8 @@ from steering_core.corrsteer.tasks import Source
 from steering_core.errors import ModelError
 from steering_core.metrics.refusal import Refusal
 from steering_core.models.sae_source import local_sae_revision
-from steering_core.storage.files import save_arrays, write_json
+from steering_core.storage.arrays import save_arrays
+from steering_core.storage.files import write_json
 
 D_MODEL, D_SAE = 32, 6
 

@@ -24,7 +24,8 @@ from steering_core.models import sae_source, sparse_autoencoder
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.statistics.correlation import StreamingCorrelation
-from steering_core.storage.files import load_arrays, save_decoder, write_json
+from steering_core.storage.arrays import load_arrays, save_decoder
+from steering_core.storage.files import write_json
 
 SPLITS = ("train", "validation", "test", "evaluation", "contrast", "persona")
 AXIS = {split: axis for axis, split in enumerate(SPLITS)}

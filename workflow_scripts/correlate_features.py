@@ -6,7 +6,7 @@ with job(snakemake):
     from steering_core.activations.features import read_features
     from steering_core.data.examples import read_examples
     from steering_core.statistics.correlation import correlate
-    from steering_core.storage.files import save_arrays
+    from steering_core.storage.arrays import save_arrays
 
     train = read_examples(snakemake.input.examples, ["train"])
     labels = dict(zip(train["example_id"], train["label"].astype(float), strict=True))

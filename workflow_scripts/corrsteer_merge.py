@@ -7,7 +7,8 @@ with job(snakemake):
 
     from steering_core.corrsteer.accumulate import Accumulators
     from steering_core.corrsteer.scores import snapshot
-    from steering_core.storage.files import load_arrays, save_arrays, write_text
+    from steering_core.storage.arrays import load_arrays, save_arrays
+    from steering_core.storage.files import write_text
     from steering_core.storage.parquet import write_parquet
     from steering_core.tables.columns import validate_table
 

@@ -12,7 +12,8 @@ with job(snakemake):
     from steering_core.corrsteer.tasks import find_task
     from steering_core.models.sae_source import pinned_sae
     from steering_core.models.sparse_autoencoder import decoder_rows
-    from steering_core.storage.files import load_arrays, read_json, write_text
+    from steering_core.storage.arrays import load_arrays
+    from steering_core.storage.files import read_json, write_text
     from steering_core.tables.columns import validate_table
 
     settings = SimpleNamespace(**snakemake.params.settings)

@@ -10,7 +10,8 @@ with job(snakemake):
     from steering_core.corrsteer.selection import select_shard
     from steering_core.corrsteer.session import open_session
     from steering_core.models.residual_stream import check_blocks
-    from steering_core.storage.files import read_json, save_arrays, write_text
+    from steering_core.storage.arrays import save_arrays
+    from steering_core.storage.files import read_json, write_text
     from steering_core.storage.parquet import write_parquet
 
     settings = SimpleNamespace(**snakemake.params.settings)

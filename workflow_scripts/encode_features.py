@@ -9,7 +9,8 @@ with job(snakemake):
     from steering_core.models.devices import choose_device
     from steering_core.models.sae_source import pinned_sae
     from steering_core.models.sparse_autoencoder import load_sae
-    from steering_core.storage.files import read_json, save_decoder
+    from steering_core.storage.arrays import save_decoder
+    from steering_core.storage.files import read_json
 
     resources = read_json(snakemake.input.resources)
     source = pinned_sae(Model(**snakemake.params.model), resources)

@@ -9,7 +9,8 @@ with job(snakemake):
     from steering_core.optimize.path import SteeringPath
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.statistics.correlation import StreamingCorrelation
-    from steering_core.storage.files import load_arrays, load_decoder, read_json, write_text
+    from steering_core.storage.arrays import load_arrays, load_decoder
+    from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import probe_warnings
     from steering_core.tables.features import feature_table, features_page
 

@@ -9,7 +9,8 @@ with job(snakemake):
     from steering_core.data.examples import read_examples
     from steering_core.methods.directions import FitData, fit_directions, fixed_methods
     from steering_core.statistics.correlation import StreamingCorrelation
-    from steering_core.storage.files import load_arrays, load_decoder, read_json
+    from steering_core.storage.arrays import load_arrays, load_decoder
+    from steering_core.storage.files import read_json
 
     resources = read_json(snakemake.input.resources)
     settings = SimpleNamespace(**snakemake.params.settings)

@@ -9,7 +9,8 @@ with job(snakemake):
     from steering_core.models.resources import fetched_model
     from steering_core.models.site import site_at
     from steering_core.models.tokens import uses_chat_template
-    from steering_core.storage.files import read_json, save_arrays
+    from steering_core.storage.arrays import save_arrays
+    from steering_core.storage.files import read_json
 
     files, settings = snakemake.input, snakemake.params.settings
     pairs = read_concept(files.concept).contrast

@@ -12,7 +12,8 @@ with job(snakemake):
     from steering_core.methods.solutions import write_solutions
     from steering_core.optimize.path import SteeringPath
     from steering_core.probes.linear_probe import LinearProbe
-    from steering_core.storage.files import load_decoder, read_json
+    from steering_core.storage.arrays import load_decoder
+    from steering_core.storage.files import read_json
 
     files, target_class = snakemake.input, snakemake.params.target_class
     named, hook = dict(files.items()), read_json(files.layer)["hook_name"]

@@ -18,7 +18,8 @@ with job(snakemake):
     from steering_core.models.site import site_at
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.statistics.fisher import Fisher
-    from steering_core.storage.files import load_arrays, load_decoder, read_json
+    from steering_core.storage.arrays import load_arrays, load_decoder
+    from steering_core.storage.files import read_json
 
     files, target_class = snakemake.input, snakemake.params.target_class
     declared = SimpleNamespace(**snakemake.params.declared)

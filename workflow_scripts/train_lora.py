@@ -8,7 +8,8 @@ with job(snakemake):
     from steering_core.data.examples import read_examples
     from steering_core.models.resources import fetched_model
     from steering_core.models.tokens import tokenize
-    from steering_core.storage.files import read_json, save_arrays, write_json
+    from steering_core.storage.arrays import save_arrays
+    from steering_core.storage.files import read_json, write_json
     from steering_core.training.fine_tuning import fit_adapter
 
     params, resources = snakemake.params, read_json(snakemake.input.resources)

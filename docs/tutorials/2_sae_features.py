@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steering_core.storage.files import load_arrays, load_decoder, read_json
+from steering_core.storage.arrays import load_arrays, load_decoder
+from steering_core.storage.files import read_json
 
 RESULTS = Path("results/demo")
 decoder = load_decoder(RESULTS / "decoder.safetensors")

@@ -14,7 +14,8 @@ import pandas as pd
 from steering_core.activations.reader import ActivationCache
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
-from steering_core.storage.files import load_decoder, read_json
+from steering_core.storage.arrays import load_decoder
+from steering_core.storage.files import read_json
 
 RESULTS = Path("results/demo")
 decoder = load_decoder(RESULTS / "decoder.safetensors")

@@ -158,7 +158,7 @@ class Accumulators:
         self.n += other.n
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return the whole state for :func:`steering_core.storage.files.save_arrays`."""
+        """Return the whole state for :func:`steering_core.storage.arrays.save_arrays`."""
         arrays = {"n": np.array([self.n])}
         for (layer, statistic), part in self.parts.items():
             name = f"{layer}.{statistic}"

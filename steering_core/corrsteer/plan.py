@@ -19,7 +19,7 @@ from steering_core.corrsteer.scores import Scores, score
 from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.models.site import Site
 from steering_core.statistics.result import CorrelationResult
-from steering_core.storage.files import load_arrays, save_arrays
+from steering_core.storage.arrays import load_arrays, save_arrays
 
 if TYPE_CHECKING:
     from steering_core.config.corrsteer_schema import Arm

@@ -33,7 +33,8 @@ from steering_core.models.language_model import LanguageModel, ModelShape, find_
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.working_set.guards import Guards
-from steering_core.storage.files import load_arrays, read_json
+from steering_core.storage.arrays import load_arrays
+from steering_core.storage.files import read_json
 from steering_core.storage.integrity import content_digest
 
 if TYPE_CHECKING:

@@ -43,7 +43,8 @@ from steering_core.optimize.substitution import Substitution, matrix_power, subs
 from steering_core.optimize.working_set.guards import Guards
 from steering_core.optimize.working_set.solver import WorkingSetSolutions
 from steering_core.probes.linear_probe import LinearProbe
-from steering_core.storage.files import load_arrays, load_decoder, read_json
+from steering_core.storage.arrays import load_arrays, load_decoder
+from steering_core.storage.files import read_json
 
 #: What happens at each site, by the mode of the method.
 OPERATIONS = {

@@ -17,7 +17,8 @@ from jaxtyping import Float
 
 from steering_core.errors import ModelError, StorageError
 from steering_core.models.language_model import LanguageModel, removed_after
-from steering_core.storage.files import load_arrays, read_json
+from steering_core.storage.arrays import load_arrays
+from steering_core.storage.files import read_json
 
 #: In front of the names of the model's modules in peft's files.
 _PREFIX = "base_model.model."

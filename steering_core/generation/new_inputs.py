@@ -36,7 +36,7 @@ from steering_core.methods.solutions import SOLVED, STRENGTH, selected_row
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
-from steering_core.storage.files import load_decoder
+from steering_core.storage.arrays import load_decoder
 
 Residuals = Float[np.ndarray, "n d_model"]
 

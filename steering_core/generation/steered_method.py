@@ -34,7 +34,7 @@ from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.substitution import Substitution, substitute
 from steering_core.optimize.working_set.solver import WorkingSet
 from steering_core.probes.linear_probe import LinearProbe
-from steering_core.storage.files import load_decoder
+from steering_core.storage.arrays import load_decoder
 
 
 class SteeredMethod:

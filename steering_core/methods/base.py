@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from steering_core.errors import StorageError
-from steering_core.storage.files import load_arrays, save_arrays
+from steering_core.storage.arrays import load_arrays, save_arrays
 
 #: What the strength of a fixed direction is called in every table.
 ALPHA = "alpha"

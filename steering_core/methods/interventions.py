@@ -16,7 +16,7 @@ from steering_core.methods.gates import Gate
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.working_set.guards import Guards
-from steering_core.storage.files import load_arrays, save_arrays
+from steering_core.storage.arrays import load_arrays, save_arrays
 
 
 class Interventions:

@@ -34,7 +34,7 @@ from steering_core.optimize.solution import (
     Solutions,
     certify,
 )
-from steering_core.storage.files import load_arrays, save_arrays
+from steering_core.storage.arrays import load_arrays, save_arrays
 
 _FORMAT = "steering-path-2"
 _ARRAYS = ("s", "mu", "l1", "violation", "v", "indptr", "indices", "values", "active")

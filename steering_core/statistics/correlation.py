@@ -140,7 +140,7 @@ class StreamingCorrelation:
         )
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return the whole state as arrays for :func:`steering_core.storage.files.save_arrays`."""
+        """Return the whole state as arrays for :func:`steering_core.storage.arrays.save_arrays`."""
         self._fold()
         labels = self._labels
         return {

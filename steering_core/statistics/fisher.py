@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from steering_core.errors import DataError
-from steering_core.storage.files import load_arrays, save_arrays
+from steering_core.storage.arrays import load_arrays, save_arrays
 
 
 @dataclass

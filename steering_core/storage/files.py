@@ -1,4 +1,4 @@
-"""Text, JSON and arrays, written completely or not at all, and only by the latest job.
+"""Write files completely or not at all, and let only the latest job write an output.
 
 A job that outlives its workflow goes on writing. Meanwhile a newer job may be making the same file
 with other settings, and the older result must not replace it. So each job claims its outputs. A
@@ -22,11 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-
 from steering_core.errors import StorageError
 
 _HOST = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())
@@ -35,7 +30,6 @@ _HOST = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())
 _held: dict[Path, str] = {}
 
 
-# ------------------------------------------------------------------------ atomic writing
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` that replaces it when the block succeeds.
@@ -124,54 +118,6 @@ def read_json(path: str | Path) -> Any:
         raise StorageError(f"{path} is damaged: delete it and run again.") from error
 
 
-# -------------------------------------------------------------- arrays, as safetensors
-def save_arrays(
-    path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any] | None = None
-) -> None:
-    """Write ``arrays`` and ``metadata`` to ``path``, atomically and byte-reproducibly."""
-    # Use a single header entry: safetensors does not keep the order of several.
-    header = {"json": json.dumps(metadata or {}, sort_keys=True)}
-    with atomic_path(path) as temporary:
-        save_file(
-            {name: np.asarray(array, order="C") for name, array in arrays.items()},
-            temporary,
-            metadata=header,
-        )
-
-
-def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read what :func:`save_arrays` wrote: ``(arrays, metadata)``.
-
-    Raises:
-        StorageError: if the file is missing or damaged.
-
-    """
-    if not Path(path).is_file():
-        raise StorageError(f"{path} does not exist: run the stage that writes it.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-            metadata = json.loads((file.metadata() or {}).get("json", "{}"))
-    except SafetensorError as error:
-        raise StorageError(f"{path} is damaged ({error}): delete it and run again.") from error
-    return arrays, metadata
-
-
-def save_decoder(path: str | Path, decoder: Float[np.ndarray, "d_sae d_model"], name: str) -> None:
-    """Write the decoder rows of the SAE called ``name``."""
-    save_arrays(path, {"decoder": decoder}, {"sae": name})
-
-
-def load_decoder(path: str | Path) -> Float[np.ndarray, "d_sae d_model"]:
-    """Read what :func:`save_decoder` wrote.
-
-    Raises:
-        StorageError: if the file is missing or damaged.
-    """
-    return load_arrays(path)[0]["decoder"]
-
-
-# ------------------------------------------------------------------------------ claims
 def claim_of(path: str | Path) -> Path:
     """Return the path of the claim to ``path``."""
     path = Path(path)
@@ -223,7 +169,6 @@ def _holder(path: str | Path) -> str | None:
         return None
 
 
-# --------------------------------------------------------- temporary files and their end
 def _prefix(path: Path) -> str:
     """Return a prefix with machine and process, to tell leftovers from work in progress."""
     return f".{path.name}.{_HOST}.{os.getpid()}."

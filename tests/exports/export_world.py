@@ -9,7 +9,8 @@ from steering_core.methods.solutions import PARTS, write_solutions
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
-from steering_core.storage.files import save_decoder, write_json
+from steering_core.storage.arrays import save_decoder
+from steering_core.storage.files import write_json
 
 D_MODEL, UNIT, ALPHA, TAU = 32, 7.0, 0.5, 4.0
 SITE = Site(2, "post", False, True)

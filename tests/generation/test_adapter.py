@@ -26,7 +26,8 @@ from steering_core.metrics.neutral_text import cost_under
 from steering_core.models.language_model import load_language_model
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
-from steering_core.storage.files import save_arrays, write_json
+from steering_core.storage.arrays import save_arrays
+from steering_core.storage.files import write_json
 from steering_core.training.fine_tuning import fit_adapter
 
 SITE = Site(1, "post", False, True)

@@ -18,7 +18,7 @@ from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.working_set.guards import Guards
 from steering_core.probes.linear_probe import LinearProbe
-from steering_core.storage.files import save_arrays
+from steering_core.storage.arrays import save_arrays
 
 SITE = Site(layer=1, stream="post", centred=False, prepend_bos=True)
 IDS = ["a", "b", "c"]

@@ -27,7 +27,7 @@ from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.substitution import dense_optima, substitute
 from steering_core.probes.fit import calibrated
 from steering_core.statistics.fisher import Fisher, FisherSums
-from steering_core.storage.files import save_decoder
+from steering_core.storage.arrays import save_decoder
 
 DIRECTIONS = ["probe", "mean_difference", "contrastive", "repe", "likelihood_gradient"]
 SEVERAL = ["mean_difference", "contrastive", "likelihood_gradient"]

@@ -20,7 +20,7 @@ from steering_core.methods.guard_directions import (
 )
 from steering_core.methods.interventions import ProgramLogit, write_program
 from steering_core.methods.solutions import write_solutions
-from steering_core.storage.files import save_decoder
+from steering_core.storage.arrays import save_decoder
 
 H = inputs()
 COMPONENTS = {"direction": "principal_components", "count": 2, "kappa": 0.3, "experiment": None}

@@ -74,7 +74,7 @@ def test_programs(world, method):
 
 def test_fixed_directions_in_any_order(world):
     from steering_core.methods.base import Direction
-    from steering_core.storage.files import save_arrays
+    from steering_core.storage.arrays import save_arrays
 
     _, fitted, independent, residuals, file = world
     vector = np.random.default_rng(1).normal(size=16)

@@ -50,7 +50,7 @@ class TestFile:
             SteeringPath.load(file, other)
 
     def test_refuses_other_files(self, tmp_path):
-        from steering_core.storage.files import save_arrays
+        from steering_core.storage.arrays import save_arrays
 
         save_arrays(tmp_path / "x", {"a": np.ones(2)})
         with pytest.raises(StorageError, match="not a steering path"):

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from steering_core.errors import StorageError
 from steering_core.probes.linear_probe import LinearProbe, floored_spread
-from steering_core.storage.files import save_arrays
+from steering_core.storage.arrays import save_arrays
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from steering_core.data.examples import read_examples, write_examples
 from steering_core.data.labelled import labelled_rows
 from steering_core.errors import ConfigError, DataError, SteeringError
 from steering_core.models.site import Site
-from steering_core.storage.files import load_arrays, read_json
+from steering_core.storage.arrays import load_arrays
+from steering_core.storage.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())

@@ -77,3 +77,15 @@ def test_what_changed_is_named():
     assert changed_versions(now) == "" and changed_versions({}) == ""
     assert changed_versions({**now, "torch": f"{now['torch']}+cpu"}) == ""
     assert changed_versions({**now, "torch": "0.1"}) == f"torch 0.1 (now {now['torch']})"
+
+
+def test_the_frame_of_a_stage_fixes_threads_before_the_numeric_libraries_are_there():
+    """Its variables have no effect on a library that is imported already."""
+    code = (
+        "import sys, steering_core.runtime.job\n"
+        "print({'numpy', 'pandas', 'torch'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "set()"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from steering_core.statistics.correlation import StreamingCorrelation
-from steering_core.storage.files import load_arrays, save_arrays
+from steering_core.storage.arrays import load_arrays, save_arrays
 
 
 def sparse_data(rng, n=400, f=30, density=0.15, binary=True):
