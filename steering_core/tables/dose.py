@@ -2,7 +2,7 @@
 
 The dose is the norm of the added vector in units of the mean residual norm at the site, so it
 compares methods whose strengths mean different things. Each method has a band of doses in which its
-texts stay fluent.
+texts stay fluent. Methods that add no vector have effect, cost and fluency without a dose.
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ def dose_table(
     seed: int,
     n_resamples: int,
 ) -> pd.DataFrame:
-    """Return the table ``dose``: a row per method and strength that adds a vector of known size.
+    """Return the table ``dose``: a row per method and strength; NaN as dose without a vector.
 
     Args:
         experiment: its name.
@@ -93,8 +93,6 @@ def dose_table(
     rows = []
     for point, own in made.groupby(_POINT, sort=False):
         norm = prompts.loc[(prompts[_POINT] == list(point)).all(axis=1), "residual_norm"].mean()
-        if np.isnan(norm):  # a text before the prompt
-            continue
         own = own[own["example_id"].isin(base.index)].set_index("example_id")
         cells = _cells(own, base.loc[own.index], boot)
         if point[0] == BASELINE:  # the change is against these very texts
@@ -126,7 +124,10 @@ def dose_table(
 
 
 def _band(curve: pd.DataFrame) -> float:
-    """Return the largest dose before the first that is not fluent; NaN if the first is not."""
+    """Return the largest dose before the first that is not fluent; NaN if the first is not.
+
+    NaN, too, for a method that adds no vector.
+    """
     fluent = curve["fluent"].cummin()
     return float(curve.loc[fluent, "dose"].max()) if fluent.any() else np.nan
 

@@ -72,8 +72,18 @@ def table(strengths=STRENGTHS, repetition=0.0, target_class=1):
     )
 
 
-def test_the_dose_is_in_mean_residual_norms_and_a_text_before_the_prompt_has_none():
+def test_a_method_without_a_vector_has_all_but_a_dose():
     found = table()
+    assert found["method"].tolist() == ["no_steering", *["caa_repe"] * 3, "prompting"]
+    row = found.iloc[-1]
+    assert np.isnan(row["dose"]) and np.isnan(row["fluent_up_to"])
+    assert (row["effect"], row["anti_steered"], row["kl"]) == (0.5, 0.0, pytest.approx(0.2))
+    assert row["fluent"] and row["anti_steered_ci_high"] > 0.5
+    assert "prompting" not in json.dumps(dose_figure(found).to_dict())
+
+
+def test_the_dose_is_in_mean_residual_norms():
+    found = with_dose()
     assert found["method"].tolist() == ["no_steering", *["caa_repe"] * 3]
     assert found["dose"].tolist() == [0.0, 0.5, 1.0, 2.0]
     assert found["kl"].tolist() == pytest.approx([0.0, 0.1, 0.5, 0.9])
@@ -82,16 +92,20 @@ def test_the_dose_is_in_mean_residual_norms_and_a_text_before_the_prompt_has_non
     assert found.loc[0, ["effect_ci_low", "effect_ci_high"]].tolist() == [0.0, 0.0]
 
 
+def with_dose(**others):
+    return table(STRENGTHS[:-1], **others)
+
+
 def test_prompts_that_moved_away_from_the_target_are_counted():
-    assert table()["anti_steered"].tolist() == [0.0, 0.5, 0.0, 0.0]
+    assert with_dose()["anti_steered"].tolist() == [0.0, 0.5, 0.0, 0.0]
     # Towards class 0 the same texts move the other way.
-    assert table(target_class=0)["anti_steered"].tolist() == [0.0, 0.5, 1.0, 1.0]
+    assert with_dose(target_class=0)["anti_steered"].tolist() == [0.0, 0.5, 1.0, 1.0]
     row = table().iloc[2]
     assert row["anti_steered_ci_high"] > 0.5  # two prompts exclude little
 
 
 def test_the_band_ends_before_the_first_dose_that_is_not_fluent():
-    found = table()
+    found = with_dose()
     np.testing.assert_allclose(found["perplexity_ratio"], np.exp([0, 0.2, 0.8, 0.0]))
     # The last has a low perplexity again, as repetitive texts do, but lies beyond the band.
     assert found["fluent"].tolist() == [True, True, False, True]
@@ -99,8 +113,8 @@ def test_the_band_ends_before_the_first_dose_that_is_not_fluent():
 
 
 def test_repetition_beyond_that_of_the_unsteered_texts_ends_the_band():
-    shares = [0.2] * 2 + [0.25] * 2 + [0.5] * 6
-    found = table(repetition=shares)
+    shares = [0.2] * 2 + [0.25] * 2 + [0.5] * 4
+    found = with_dose(repetition=shares)
     assert found["repetition_base"].tolist() == [0.2] * 4
     assert found["fluent"].tolist() == [True, True, False, False]
     rough = table([STRENGTHS[0], ("caa_repe", (0.9, 0.9), 3.0, 0.1, 1.0)])
