@@ -192,7 +192,7 @@ class Condition(Closed):
     ``above`` is an activation as a length along the feature's unit decoder row.
     """
 
-    probe_below: float | None = None
+    probe_below: Annotated[float, Field(allow_inf_nan=False)] | None = None
     feature: LayerIndex | None = None
     above: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 

@@ -192,6 +192,7 @@ class MarginsSolver:
         self._weights = torch.tensor(raw, dtype=torch.float32, device=device)
         like = {"dtype": torch.float64, "device": self.device}
         self._biases = torch.tensor(np.atleast_1d(biases), **like)
+        self._named = False
 
     def solve(
         self,
@@ -208,15 +209,34 @@ class MarginsSolver:
             codes = np.where((shortfall > 0).any(axis=1), OPTIMAL, SATISFIED)
             codes[np.isnan(vectors).any(axis=1)] = INFEASIBLE
         else:
-            solve = self._solves.qp if self._program == "qp" else self._solves.socp
-            one = isinstance(self._solves, GuardedProgram) and self._solves.path is not None
+            guarded = self._solves if isinstance(self._solves, GuardedProgram) else None
+            one = guarded is not None and guarded.path is not None
+            # Several margins have no path that would be looked at first.
+            solves = guarded.working_set if guarded is not None and not one else self._solves
+            parameters = parameter.cpu().numpy()
             asked = shortfall[:, 0] if one else shortfall
-            found = solve(asked, parameter.cpu().numpy())
+            found = getattr(solves, self._program)(asked, parameters)
             vectors = self._inside.vectors(found.vector)
             codes = np.array([STATUSES.index(status) for status in found.status], dtype=np.int64)
+            lost = np.flatnonzero(codes == INFEASIBLE)
+            if guarded is not None and len(lost) and not self._named:
+                self._name_guards(guarded, shortfall[lost[0]], float(parameters[lost[0]]))
         vectors = np.where(np.isin(codes, (OPTIMAL, SATISFIED))[:, None], vectors, 0.0)
         added = torch.from_numpy(vectors).to(residual.device, residual.dtype)
         return added, torch.from_numpy(codes.astype(np.int64)).to(self.device)
+
+    def _name_guards(
+        self, guarded: GuardedProgram, shortfall: Float[np.ndarray, " k"], parameter: float
+    ) -> None:
+        """Say once which guards leave a position without a solution."""
+        self._named = True
+        names = guarded.blocking(self._program, shortfall, parameter)
+        if names:
+            log.warning(
+                "the guards (%s) leave no solution at a position. Such positions are not steered, "
+                "and counted as unsolved.",
+                ", ".join(names),
+            )
 
     def _dense(self, shortfall: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n d_model"]:
         if self._guards is None:

@@ -287,8 +287,10 @@ def program_solver(
         return MarginsSolver(None, *how, inside, logit.guards)
     if logit.weight.ndim > 1:
         tilted = np.stack([inside.weight(weight) for weight in logit.weight])
-        held = None if logit.guards is None else logit.guards.mapped(inside.weight)
-        return MarginsSolver(WorkingSet(inside.decoder, tilted, guards=held), *how, inside)
+        if logit.guards is None:
+            return MarginsSolver(WorkingSet(inside.decoder, tilted), *how, inside)
+        held = logit.guards.mapped(inside.weight)
+        return MarginsSolver(GuardedProgram(inside.decoder, tilted, held), *how, inside)
     weight = inside.weight(logit.weight)
     if logit.guards is None:
         path = path or SteeringPath.fit(inside.decoder, weight)

@@ -205,14 +205,22 @@ class GuardedProgram:
             found = (n for p, n in known if p[0] == pair[0] and (p[1:] <= pair[1:]).all())
             named = next(found, None)
             if named is None:
-                named = self._blocking(program, pair[1:], float(pair[0]))
+                named = self.blocking(program, pair[1:], float(pair[0]))
                 known.append((pair, named))
             names.append(named)
         return names
 
-    def _blocking(
+    def blocking(
         self, program: Program, margins: Float[np.ndarray, " k"], parameter: float
     ) -> tuple[str, ...]:
+        """Return the guards that make margins infeasible; none if they are so without guards.
+
+        Args:
+            program: which of the two.
+            margins: that have no solution with all guards.
+            parameter: λ or ε.
+        """
+
         def feasible(guards: Guards) -> bool:
             found = getattr(self._with(guards), program)(margins[None], parameter)
             return str(found.status[0]) != "infeasible"

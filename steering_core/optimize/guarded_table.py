@@ -9,6 +9,7 @@ table is refined until the gap is small enough everywhere.
 """
 
 import heapq
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from steering_core.optimize.guarded import GuardedProgram
 from steering_core.optimize.solution import INACCURATE, INFEASIBLE, OPTIMAL, SATISFIED, Program
+
+log = logging.getLogger(__name__)
 
 #: Relative gap up to which a solution between two nodes counts as optimal.
 TOLERANCE = 1e-5
@@ -71,6 +74,8 @@ class GuardedTable:
         self.solves = 0
         #: The smallest shortfall known to be infeasible.
         self.infeasible_from = np.inf
+        #: The guards that make it so, once a shortfall without a solution was asked for.
+        self.blocked_by: tuple[str, ...] = ()
         self._renew()
 
     def __len__(self) -> int:
@@ -179,7 +184,22 @@ class GuardedTable:
             vectors = torch.where(certified[:, None], found, vectors)
         satisfied = shortfall <= 0
         codes[satisfied] = SATISFIED
+        if worst >= self.infeasible_from and not self.blocked_by:
+            self._name_guards()
         return torch.where(satisfied[:, None], 0.0, vectors), codes
+
+
+    def _name_guards(self) -> None:
+        """Find the guards that leave no solution beyond the reach of the table, and say so."""
+        margin = np.array([self.infeasible_from])
+        self.blocked_by = self._guarded.blocking(self.program, margin, self.parameter)
+        if self.blocked_by:
+            log.warning(
+                "%s = %g: beyond a shortfall of %.4g the guards (%s) leave no solution. Such "
+                "positions are not steered, and counted as unsolved.",
+                "λ" if self.program == "qp" else "ε",
+                *(self.parameter, self.infeasible_from, ", ".join(self.blocked_by)),
+            )
 
 
 class GuardedLookup:

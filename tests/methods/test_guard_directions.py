@@ -95,11 +95,55 @@ def test_no_vector_exceeds_a_guard_and_every_margin_is_met(metric, program, mode
     np.testing.assert_allclose(one["residual_norm_unguarded"], free.rows["residual_norm"])
 
 
-def test_an_impossible_guard_is_named():
+@pytest.mark.parametrize("mode", ["uniform", "static", "shared", "adaptive"])
+@pytest.mark.parametrize(
+    "program", [{"program": "qp"}, {"program": "socp", "qp_lambda": None, "epsilon": [200.0]}]
+)
+def test_an_impossible_guard_is_named(mode, program):
+    held = guards({**OTHER, "kappa": 0.0}, {**COMPONENTS, "kappa": 50.0})
+    found = solve(held, concept_direction="probe", mode=mode, **program)
+    asked = found.rows["shortfall"] > 0
+    assert asked.any() and (found.rows.loc[asked, "status"] == "infeasible").all()
+    assert np.isnan(found.vectors[found.index[asked]]).all()
+    # The margin is on this very probe; the other guards are wide.
+    of = found.guard_rows.merge(
+        found.rows.loc[asked, ["strength_index", "example_id"]], validate="many_to_one"
+    )
+    blocking = of.groupby("guard")["blocking"]
+    assert blocking.all().to_dict() == {
+        **{"component 1": False, "component 2": False},
+        "probe of other": True,
+    }
+
+
+@pytest.mark.parametrize("directions", ["probe", ["probe", "mean_difference"]])
+def test_an_adaptive_program_names_the_guard_that_leaves_a_position_without_a_vector(
+    tmp_path, caplog, directions
+):
     held = guards({**OTHER, "kappa": 0.0})  # the margin is on this very probe
-    found = solve(held, concept_direction="probe")
-    assert (found.rows["status"] == "infeasible").all() and np.isnan(found.vectors).all()
-    assert found.guard_rows["blocking"].all()
+    found = solve(held, mode="adaptive", concept_direction=directions)
+    rows, steered = _adaptive(tmp_path, found)
+    caplog.clear()
+    [rule] = steered.intervention(rows).at.values()
+    residual = torch.tensor(H[[7, 2]], dtype=torch.float32)
+    steering = rule.start()
+    for _ in range(2):
+        assert torch.equal(steering.at(torch.arange(2), residual), residual)
+    assert steering.unsolved(np.array([2, 2])).tolist() == [2, 2]
+    assert caplog.text.count("the guards (probe of other) leave no solution") == 1
+
+
+def _adaptive(tmp_path, found):
+    """Write a program that is solved at every position, and read it for two rows."""
+    logit = ProgramLogit("qp", found.weight, found.bias, found.metric, found.cost, found.guards)
+    files = {name: str(tmp_path / name) for name in ("solutions", "plan", "decoder")}
+    write_program(files["plan"], SITE, found.vectors, found.index, logit)
+    write_solutions(found.rows, files["solutions"])
+    save_decoder(files["decoder"], decoder(), "tiny")
+    steered = read_steered_method(
+        "mine", files, SITE, positions="last", target_class=1, device=torch.device("cpu")
+    )
+    return steered.at(1, ["e7", "e2"]), steered
 
 
 def test_a_concept_file_gives_the_direction_between_its_pairs():
@@ -179,15 +223,7 @@ def test_an_impossible_guard_of_a_dense_program_is_named():
 def test_an_adaptive_program_keeps_its_guards_at_every_position(tmp_path, metric):
     held = guards()
     found = solve(held, mode="adaptive", metric=metric)
-    logit = ProgramLogit("qp", found.weight, found.bias, found.metric, found.cost, found.guards)
-    files = {name: str(tmp_path / name) for name in ("solutions", "plan", "decoder")}
-    write_program(files["plan"], SITE, found.vectors, found.index, logit)
-    write_solutions(found.rows, files["solutions"])
-    save_decoder(files["decoder"], decoder(), "tiny")
-    steered = read_steered_method(
-        "mine", files, SITE, positions="last", target_class=1, device=torch.device("cpu")
-    )
-    rows = steered.at(1, ["e7", "e2"])
+    rows, steered = _adaptive(tmp_path, found)
     [rule] = steered.intervention(rows).at.values()
     residual = torch.tensor(H[[7, 2]], dtype=torch.float32)
     there = (rule.start().at(torch.arange(2), residual) - residual).double().numpy()

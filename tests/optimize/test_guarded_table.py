@@ -48,15 +48,27 @@ def test_between_nodes_it_is_the_solver_up_to_its_tolerance(program, parameter, 
     assert len(table) < 60  # a solve for each node, not for each query
 
 
-def test_what_is_too_far_is_infeasible_and_what_is_near_the_limit_is_not_called_optimal():
+def test_what_is_too_far_is_infeasible_and_names_its_guard(caplog):
     # The only feature that raises the probe moves the guard as far: r <= kappa.
     decoder, weight = np.array([[1.0, 1.0]]), np.array([1.0, 0.0])
-    program_of = GuardedProgram(decoder, weight, Guards.of(np.array([[0.0, 1.0]]), 0.5))
-    table = GuardedTable(program_of, "qp", 1.0)
+    held = Guards.of(np.array([[0.0, 1.0], [1.0, 0.0]]), [0.5, 9.0], ("refusal", "wide"))
+    table = GuardedTable(GuardedProgram(decoder, weight, held), "qp", 1.0)
+    table.query(torch.tensor([0.25], dtype=torch.float64))
+    assert not table.blocked_by and not caplog.text
     vectors, codes = table.query(torch.tensor([0.25, 0.5 - 1e-6, 0.6, 2.0], dtype=torch.float64))
     assert codes.tolist() == [OPTIMAL, OPTIMAL, INFEASIBLE, INFEASIBLE]
     assert not vectors[2:].any()
     assert table.infeasible_from == pytest.approx(0.5, abs=1e-6)
+    assert table.blocked_by == ("refusal",)
+    table.query(torch.tensor([3.0], dtype=torch.float64))
+    assert caplog.text.count("beyond a shortfall of 0.5 the guards (refusal) leave no solution") == 1
+
+
+def test_near_the_limit_nothing_is_called_optimal():
+    decoder, weight = np.array([[1.0, 1.0]]), np.array([1.0, 0.0])
+    program_of = GuardedProgram(decoder, weight, Guards.of(np.array([[0.0, 1.0]]), 0.5))
+    table = GuardedTable(program_of, "qp", 1.0)
+    table.query(torch.tensor([2.0], dtype=torch.float64))
     # Between the last known solution and the first known failure nothing is claimed.
     between = torch.tensor([0.5 * (table.reach + table.infeasible_from)], dtype=torch.float64)
     assert table.query(between)[1].tolist() == [INACCURATE]
