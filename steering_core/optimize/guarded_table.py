@@ -188,7 +188,6 @@ class GuardedTable:
             self._name_guards()
         return torch.where(satisfied[:, None], 0.0, vectors), codes
 
-
     def _name_guards(self) -> None:
         """Find the guards that leave no solution beyond the reach of the table, and say so."""
         margin = np.array([self.infeasible_from])

@@ -322,6 +322,7 @@ def test_a_method_may_stand_behind_a_gate():
     ("gated", "reason"),
     [
         ({"gate": {}}, "a gate needs probe_below, or feature and above"),
+        ({"gate": {"probe_below": float("nan")}}, "probe_below: Input should be a finite number"),
         (
             {"gate": {"probe_below": 0.0, "feature": 1, "above": 0.5}},
             "a gate needs probe_below, or",

@@ -61,7 +61,9 @@ def test_what_is_too_far_is_infeasible_and_names_its_guard(caplog):
     assert table.infeasible_from == pytest.approx(0.5, abs=1e-6)
     assert table.blocked_by == ("refusal",)
     table.query(torch.tensor([3.0], dtype=torch.float64))
-    assert caplog.text.count("beyond a shortfall of 0.5 the guards (refusal) leave no solution") == 1
+    assert (
+        caplog.text.count("beyond a shortfall of 0.5 the guards (refusal) leave no solution") == 1
+    )
 
 
 def test_near_the_limit_nothing_is_called_optimal():

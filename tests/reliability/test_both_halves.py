@@ -122,8 +122,9 @@ def test_the_demo_looks_elsewhere_at_its_corpus_and_at_praise(tmp_path):
     assert np.isnan(row["prompt_residual_norm_mean"]) and np.isnan(row["residual_norm_mean"])
     model = AutoModelForCausalLM.from_pretrained(folder / "language_model")
     PeftModel.from_pretrained(model, folder / "lora")
-    without = {"prompting", "lora"}
-    assert not without & set(pd.read_csv(folder / "dose.csv")["method"])
+    dose = pd.read_csv(folder / "dose.csv").set_index("method")
+    assert set(dose.index[dose["dose"].isna()]) == {"prompting", "lora"}
+    assert dose["anti_steered"].notna().all()
     # One job for each probe keeps the table of each method; the page shows the picture.
     for probe in ("text", "praise"):
         for method in methods:
@@ -135,5 +136,7 @@ def test_the_demo_looks_elsewhere_at_its_corpus_and_at_praise(tmp_path):
     kept = folder / "elsewhere/praise/qp_optimal.parquet"
     before = kept.stat().st_mtime_ns
     (folder / "elsewhere/praise.parquet").unlink()
+    lost = folder / "elsewhere/praise/prompting.parquet"
+    lost.unlink()
     done = run(directory, "results/demo/elsewhere/praise.parquet", forked=True, sizes=sizes)
-    assert done.returncode == 0 and kept.stat().st_mtime_ns == before
+    assert done.returncode == 0 and kept.stat().st_mtime_ns == before and lost.is_file()
