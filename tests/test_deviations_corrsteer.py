@@ -45,12 +45,14 @@ from steering_core.corrsteer.examples import (  # noqa: E402
     joined,
 )
 from steering_core.corrsteer.fine_tune import training_ids  # noqa: E402
-from steering_core.corrsteer.plan import Plan, make_plan  # noqa: E402
+from steering_core.corrsteer.plan import (  # noqa: E402
+    Plan,
+    choose,
+    make_plan,
+)
 from steering_core.corrsteer.pooled_statistic import PooledStatistic  # noqa: E402
 from steering_core.corrsteer.report import paired  # noqa: E402
 from steering_core.corrsteer.selection import make_readers, select  # noqa: E402
-from steering_core.corrsteer.sites import run_sites  # noqa: E402
-from steering_core.corrsteer.strategy import choose  # noqa: E402
 from steering_core.corrsteer.success import (  # noqa: E402
     SemanticSimilarity,
     number,
@@ -60,6 +62,7 @@ from steering_core.errors import ConfigError, DataError, ModelError  # noqa: E40
 from steering_core.generation.decode import continue_batch  # noqa: E402
 from steering_core.metrics.refusal import Refusal  # noqa: E402
 from steering_core.models.residual_stream import read_residuals  # noqa: E402
+from steering_core.models.resources import run_sites  # noqa: E402
 from steering_core.models.tokens import pad, tokenize  # noqa: E402
 
 RULES = "".join(path.read_text() for path in sorted(ROOT.glob("rules/corrsteer*.smk")))

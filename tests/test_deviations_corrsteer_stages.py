@@ -24,12 +24,17 @@ from corrsteer_world import SITE, word_rows, words_task
 from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings, SparseMethods
 from steering_core.corrsteer import kept_answers, session, sparse_methods
 from steering_core.corrsteer.accumulate import Accumulators
-from steering_core.corrsteer.answers import Decoding, undefined, write_answers
+from steering_core.corrsteer.answers import (
+    Decoding,
+    Session,
+    open_session,
+    undefined,
+    write_answers,
+)
 from steering_core.corrsteer.examples import assign_splits, write_examples
 from steering_core.corrsteer.plan import Plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import read_answers
-from steering_core.corrsteer.session import Session, open_session
 from steering_core.corrsteer.sparse_methods import SparseAnswers
 from steering_core.corrsteer.success import SemanticSimilarity
 from steering_core.corrsteer.tasks import Source

@@ -6,8 +6,7 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.corrsteer.experiment_methods import check_same_model
-    from steering_core.corrsteer.plan import Plan
-    from steering_core.corrsteer.strategy import choose
+    from steering_core.corrsteer.plan import Plan, choose
     from steering_core.data.examples import read_examples
     from steering_core.errors import DataError
     from steering_core.methods.fixed_solutions import solve_plan

@@ -16,10 +16,9 @@ with job(snakemake):
         write_examples,
     )
     from steering_core.corrsteer.read_items import source_of
-    from steering_core.corrsteer.sites import wants_bos
     from steering_core.corrsteer.tasks import find_task
     from steering_core.models.language_model import load_tokenizer
-    from steering_core.models.resources import pinned_model
+    from steering_core.models.resources import pinned_model, wants_bos
     from steering_core.storage.files import read_json, write_json
 
     resources = read_json(snakemake.input.resources)

@@ -5,10 +5,9 @@ from steering_core.runtime.job import job
 with job(snakemake):
     from types import SimpleNamespace
 
-    from steering_core.corrsteer.answers import write_answers
+    from steering_core.corrsteer.answers import open_session, write_answers
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.experiment_methods import answers_under, check_same_model
-    from steering_core.corrsteer.session import open_session
     from steering_core.models.site import site_at
     from steering_core.storage.files import read_json
 

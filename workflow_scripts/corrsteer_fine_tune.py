@@ -6,11 +6,9 @@ with job(snakemake):
     from dataclasses import replace
     from types import SimpleNamespace
 
-    from steering_core.corrsteer.answers import write_answers
+    from steering_core.corrsteer.answers import open_session, write_answers
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.fine_tune import fine_tune
-    from steering_core.corrsteer.session import open_session
-    from steering_core.corrsteer.strategy import answer_choice
     from steering_core.storage.files import read_json, write_json
 
     session = open_session(
@@ -30,7 +28,7 @@ with job(snakemake):
         drop_long=snakemake.params.settings["long_prompts"] == "drop",
     )
     rows = read_examples(snakemake.input.examples, "test")
-    answers = answer_choice(replace(session, lm=trained.lm), rows, None, None)
+    answers = replace(session, lm=trained.lm).answer(rows, n_features=0)
     # Fine-tuning changes weights and adds nothing to the residual stream.
     write_answers(snakemake.output.answers, answers.assign(norm=None, n_features=None))
     used = {**vars(settings), "learning_rate": trained.learning_rate}

@@ -8,8 +8,8 @@ with job(snakemake):
     from steering_core.config.model import Model
     from steering_core.corrsteer.accumulate import Accumulators
     from steering_core.corrsteer.plan import make_plan
-    from steering_core.corrsteer.sites import run_sites
     from steering_core.corrsteer.tasks import find_task
+    from steering_core.models.resources import run_sites
     from steering_core.models.sae_source import pinned_sae
     from steering_core.models.sparse_autoencoder import decoder_rows
     from steering_core.storage.arrays import load_arrays

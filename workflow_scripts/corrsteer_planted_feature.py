@@ -8,9 +8,9 @@ with job(snakemake):
     import pandas as pd
 
     from steering_core.config.model import Model
+    from steering_core.corrsteer.answers import open_session
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.planted_feature import chosen_feature, planted_feature
-    from steering_core.corrsteer.session import open_session
     from steering_core.models.sae_source import pinned_sae
     from steering_core.models.sparse_autoencoder import load_encoder
     from steering_core.storage.files import read_json, write_json

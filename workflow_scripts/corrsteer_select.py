@@ -6,9 +6,9 @@ with job(snakemake):
     from types import SimpleNamespace
 
     from steering_core.config.model import Model
+    from steering_core.corrsteer.answers import open_session
     from steering_core.corrsteer.examples import read_examples
     from steering_core.corrsteer.selection import select_shard
-    from steering_core.corrsteer.session import open_session
     from steering_core.models.residual_stream import check_blocks
     from steering_core.storage.arrays import save_arrays
     from steering_core.storage.files import read_json, write_text

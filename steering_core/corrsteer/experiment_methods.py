@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.config.methods import BASELINE, PROMPTING
-from steering_core.corrsteer.answers import undefined
-from steering_core.corrsteer.session import Session
+from steering_core.corrsteer.answers import Session, undefined
 from steering_core.corrsteer.sparse_methods import answer_at
 from steering_core.corrsteer.training_data import persona_pairs
 from steering_core.errors import ModelError

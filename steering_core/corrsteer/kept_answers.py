@@ -1,4 +1,4 @@
-"""The answers under all methods of a job: one process loads the model and the judge once.
+"""The answers under all plans and methods of a job: one process loads the model and the judge once.
 
 The answers under each method are kept in a file of their own as soon as they are complete, and so
 is the validation of an arm's layers (:mod:`steering_core.storage.integrity`).
@@ -13,14 +13,50 @@ from typing import Any, TypedDict
 import pandas as pd
 import pyarrow as pa
 
-from steering_core.corrsteer.answers import SCHEMA
+from steering_core.corrsteer.answers import SCHEMA, Session, open_session, undefined, with_note
 from steering_core.corrsteer.examples import read_examples
-from steering_core.corrsteer.plan import Plan
-from steering_core.corrsteer.session import Session, open_session
-from steering_core.corrsteer.strategy import answer_choice, choose, validate_layers
+from steering_core.corrsteer.plan import UNSTEERED_LAYER, Choice, Plan, choose
+from steering_core.progress import progress
 from steering_core.storage.files import write_text
 from steering_core.storage.integrity import content_digest, make_once
 from steering_core.storage.parquet import one_below_the_other, table_digest, table_made_once
+
+
+def validate_layers(session: Session, rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Return ``layer, accuracy, n`` for the unsteered model (layer −1) and each layer alone.
+
+    A row whose logits were NaN or infinite has no answer and counts as a failure.
+
+    Args:
+        session: the model and how it answers.
+        rows: the validation rows.
+        plan: the vectors.
+    """
+    table = []
+    for layer in progress([UNSTEERED_LAYER, *sorted(plan.vectors)], "layers alone"):
+        steered = None if layer == UNSTEERED_LAYER else plan.intervention([layer])
+        answers = session.answer(rows, steered)
+        table.append((layer, float(answers["success"].eq(True).mean()), len(answers)))
+    return pd.DataFrame(table, columns=["layer", "accuracy", "n"])
+
+
+def answer_choice(
+    session: Session, rows: pd.DataFrame, plan: Plan | None, choice: Choice | None
+) -> pd.DataFrame:
+    """Answer under the chosen layers of a plan; without a plan, unsteered.
+
+    If no layer was chosen, all rows are undefined, with the reason. Layers that have no vector are
+    named, with the reason, in the reason of every row.
+
+    Raises:
+        ModelError: if logits are NaN or infinite without steering.
+    """
+    if plan is None or choice is None:
+        return session.answer(rows, n_features=0)
+    if not choice.layers:
+        return undefined(rows, choice.reason)
+    answers = session.answer(rows, plan.intervention(choice.layers), plan.n_features(choice.layers))
+    return with_note(answers, plan.gaps).assign(strength=f"scale {plan.scale:g}")
 
 
 class PlannedArm(TypedDict):
@@ -28,7 +64,7 @@ class PlannedArm(TypedDict):
 
     Attributes:
         plan: file of its vectors.
-        strategy: as of :func:`steering_core.corrsteer.strategy.choose`.
+        strategy: as of :func:`steering_core.corrsteer.plan.choose`.
         validated: whether the strategy needs the validation of each layer.
     """
 

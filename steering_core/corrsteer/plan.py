@@ -1,7 +1,7 @@
-"""The steering vectors of an arm, layer by layer, before a strategy chooses among the layers.
+"""The steering vectors of an arm, layer by layer, and the strategies that choose among the layers.
 
 :func:`make_plan` ranks the features of each layer by their scores, gives them coefficients, and
-adds their decoder rows up.
+adds their decoder rows up. :func:`choose` says which of the layers are steered.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -300,3 +300,65 @@ def why_none(arm: "Arm", scores: Scores, coefficient: Coefficients) -> str:
     reasons = np.where(reasons != "", reasons, f"no {arm.sign} feature")
     names, counts = np.unique(reasons, return_counts=True)
     return str(names[counts.argmax()])
+
+
+# ------------------------------------------------------------------------- which layers are steered
+#: Stands for the unsteered model in the validation of layers.
+UNSTEERED_LAYER = -1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Layers to steer, or why there are none.
+
+    Attributes:
+        layers: in order; empty where the arm is undefined.
+        reason: empty where it is defined.
+    """
+
+    layers: tuple[int, ...]
+    reason: str = ""
+
+
+def choose(strategy: str, plan: Plan, validation: pd.DataFrame | None = None) -> Choice:
+    """Choose layers.
+
+    ``single`` takes the layer of the single best feature of all layers; equal scores go to the
+    lower layer. ``all`` takes every layer with a vector. ``pruned`` keeps those that alone
+    answer more validation rows than the unsteered model. ``validated`` takes the layer that answers
+    the most validation rows. Where no layer beats the unsteered model, neither has a layer: no
+    steering is a candidate too.
+
+    Args:
+        strategy: one of the four.
+        plan: the vectors.
+        validation: ``layer, accuracy`` of each layer alone; layer −1 is the unsteered model.
+
+    Raises:
+        ValueError: if the validation is missing, or not of the plan's layers.
+    """
+    if not plan.vectors:
+        reasons = sorted(set(plan.undefined.values()))
+        return Choice((), "; ".join(reasons) or "no layer")
+    layers = sorted(plan.vectors)
+    if strategy == "all":
+        return Choice(tuple(layers))
+    if strategy == "single":
+        best = plan.best_scores
+        return Choice((min(layers, key=lambda layer: (-best[layer], layer)),))
+    if validation is None:
+        raise ValueError(f"strategy {strategy} needs the validation of each layer.")
+    accuracy = validation.set_index("layer")["accuracy"]
+    if set(accuracy.index) != {UNSTEERED_LAYER, *layers}:
+        raise ValueError("the validation is of other layers than the plan's.")
+    kept = tuple(layer for layer in layers if accuracy[layer] > accuracy[UNSTEERED_LAYER])
+    if not kept:
+        best = max(accuracy[layer] for layer in layers)
+        return Choice(
+            (),
+            "nothing helped on validation: no layer alone beats the unsteered validation accuracy "
+            f"({accuracy[UNSTEERED_LAYER]:.3f}); the best has {best:.3f}",
+        )
+    if strategy == "validated":
+        return Choice((min(kept, key=lambda layer: (-accuracy[layer], layer)),))
+    return Choice(kept)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from steering_core.config.model import Model
 from steering_core.corrsteer.accumulate import Accumulators
+from steering_core.corrsteer.answers import Session
 from steering_core.corrsteer.capture import (
     CapturedBatches,
     Encoder,
@@ -19,7 +20,6 @@ from steering_core.corrsteer.capture import (
 )
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.scores import snapshot
-from steering_core.corrsteer.session import Session
 from steering_core.errors import ModelError
 from steering_core.models.sae_source import pinned_sae
 from steering_core.models.site import Site

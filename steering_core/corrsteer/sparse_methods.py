@@ -21,10 +21,8 @@ import numpy as np
 import pandas as pd
 
 from steering_core.config.methods import BASELINE, is_program, mode_of, program_of
-from steering_core.corrsteer.answers import undefined, with_note
-from steering_core.corrsteer.plan import Plan, Rows
-from steering_core.corrsteer.session import Session
-from steering_core.corrsteer.strategy import choose
+from steering_core.corrsteer.answers import Session, undefined, with_note
+from steering_core.corrsteer.plan import Plan, Rows, choose
 from steering_core.corrsteer.training_data import TrainingData, training_data
 from steering_core.errors import DataError
 from steering_core.generation.intervention import Intervention, RowVectors

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from transformers import PreTrainedTokenizerBase
 
+from steering_core.corrsteer.answers import BATCH_TOKENS, Session
 from steering_core.corrsteer.examples import joined
 from steering_core.corrsteer.plan import Rows
-from steering_core.corrsteer.session import BATCH_TOKENS, Session
 from steering_core.corrsteer.tasks import Task
 from steering_core.errors import DataError
 from steering_core.generation.new_inputs import Residuals

@@ -116,10 +116,9 @@ def check_items(
     """
     from steering_core.corrsteer.examples import build_examples
     from steering_core.corrsteer.read_items import source_of
-    from steering_core.corrsteer.sites import wants_bos
     from steering_core.corrsteer.tasks import find_task
     from steering_core.hub.errors import retry_while_unavailable
-    from steering_core.models.resources import fetched_tokenizer
+    from steering_core.models.resources import fetched_tokenizer, wants_bos
 
     task = find_task(entry.task)
     build_examples(

@@ -1,5 +1,6 @@
-"""Load the model and the sites that resources.json of the fetch stage names (no sae-lens)."""
+"""The model, tokenizer and sites that resources.json of the fetch stage names (no sae-lens)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,38 @@ def fetched_tokenizer(model: Model, resources: dict[str, Any]) -> PreTrainedToke
 def cached_sites(resources: dict[str, Any]) -> list[Site]:
     """Return the sites of the layers to cache."""
     return [site_at(sae) for sae in resources["saes"]]
+
+
+def run_sites(resources: dict[str, Any], *, published: bool) -> dict[int, Site]:
+    """Return the site of each layer's SAE; if ``published``, where CorrSteer's own code steers."""
+    sites = {sae["layer"]: site_at(sae) for sae in resources["saes"]}
+    return {k: early_site(site) for k, site in sites.items()} if published else sites
+
+
+def early_site(site: Site) -> Site:
+    """Return the site one layer early, where the published code applies a resid_post SAE.
+
+    Raises:
+        ModelError: if the SAE is not at resid_post: the published code places others rightly.
+    """
+    if site.stream != "post":
+        raise ModelError(
+            f"published_site: the SAE of layer {site.layer} is at {site.hook_name}, where the "
+            "published code makes no mistake; set published_site to false."
+        )
+    return replace(site, stream="pre")
+
+
+def wants_bos(resources: dict[str, Any]) -> bool:
+    """Return True if prompts start with BOS; all SAEs must agree.
+
+    Raises:
+        ModelError: if they do not.
+    """
+    wanted = {bool(sae["prepend_bos"]) for sae in resources["saes"]}
+    if len(wanted) != 1:
+        raise ModelError("the SAEs of the layers differ in prepend_bos: choose others in layers.")
+    return wanted.pop()
 
 
 def changed(what: str) -> ModelError:

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from steering_core.corrsteer.session import Session
+from steering_core.corrsteer.answers import Session
 from steering_core.corrsteer.tasks import Source, Task
 from steering_core.corrsteer.training_data import TrainingData
 from steering_core.generation.intervention import Intervention, RowVectors

@@ -9,10 +9,9 @@ import torch
 from corrsteer_world import SITE, word_rows, words_task
 
 from steering_core.config.corrsteer_schema import CorrSteerSettings
-from steering_core.corrsteer.answers import Decoding, complete
+from steering_core.corrsteer.answers import Decoding, Session, complete
 from steering_core.corrsteer.examples import PromptOptions, build_examples, build_prompts
 from steering_core.corrsteer.fine_tune import training_ids
-from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.tasks import Source
 from steering_core.corrsteer.training_data import fitting, persona_pairs
 from steering_core.errors import DataError

@@ -14,11 +14,15 @@ from stage_scripts import run_stage
 from steering_core.corrsteer import kept_answers, sparse_methods
 from steering_core.corrsteer.answers import Decoding, write_answers
 from steering_core.corrsteer.examples import read_examples, write_examples
-from steering_core.corrsteer.kept_answers import KeptAnswers, answers_of_arms
-from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
+from steering_core.corrsteer.kept_answers import (
+    KeptAnswers,
+    answer_choice,
+    answers_of_arms,
+    validate_layers,
+)
+from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan, choose
 from steering_core.corrsteer.report import read_answers
 from steering_core.corrsteer.sparse_methods import SparseAnswers
-from steering_core.corrsteer.strategy import answer_choice, choose, validate_layers
 from steering_core.errors import DataError, ModelError
 from steering_core.models import sae_source, sparse_autoencoder
 from steering_core.storage import parquet

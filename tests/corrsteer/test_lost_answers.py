@@ -9,14 +9,13 @@ import pytest
 import torch
 from corrsteer_world import SITE, TinySAE, session_of, word_rows, words_task
 
-from steering_core.corrsteer.answers import Decoding, answer, write_answers
+from steering_core.corrsteer.answers import Decoding, Session, answer, write_answers
+from steering_core.corrsteer.kept_answers import answer_choice, validate_layers
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import Summary, paired
 from steering_core.corrsteer.selection import make_readers, select
-from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.sparse_methods import _tried
-from steering_core.corrsteer.strategy import answer_choice, validate_layers
 from steering_core.errors import ModelError
 from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.generation.new_inputs import SteeredInputs, Strength

@@ -16,15 +16,14 @@ from corrsteer_world import SITE, session_of
 from steering_core.config.corrsteer_schema import Arm, SparseMethods
 from steering_core.config.model import Model, SAESource
 from steering_core.config.schema import FisherSettings
-from steering_core.corrsteer.answers import Decoding, answer
-from steering_core.corrsteer.plan import make_plan
+from steering_core.corrsteer.answers import Decoding, Session, answer
+from steering_core.corrsteer.kept_answers import validate_layers
+from steering_core.corrsteer.plan import choose, make_plan
 from steering_core.corrsteer.planted_feature import planted_feature
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.selection import make_readers, select
-from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.sparse_methods import answer_sparse_method
-from steering_core.corrsteer.strategy import choose, validate_layers
 from steering_core.corrsteer.success import ExactOption
 from steering_core.corrsteer.tasks import Source, Task
 from steering_core.corrsteer.training_data import fisher_of_answers

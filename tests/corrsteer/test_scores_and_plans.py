@@ -8,7 +8,7 @@ from corrsteer_world import SITE
 
 from steering_core.config.corrsteer_schema import DEFAULT_ARMS, Arm
 from steering_core.corrsteer.accumulate import Accumulator, Accumulators, to_csr
-from steering_core.corrsteer.plan import Plan, coefficients, make_plan
+from steering_core.corrsteer.plan import Plan, choose, coefficients, make_plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.scores import (
     NEVER_FIRES,
@@ -18,7 +18,6 @@ from steering_core.corrsteer.scores import (
     score,
     snapshot,
 )
-from steering_core.corrsteer.strategy import choose
 from steering_core.tables.columns import validate_table
 
 UP, DOWN, DEAD, RARE = 3, 5, 7, 9

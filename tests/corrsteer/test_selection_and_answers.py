@@ -11,18 +11,18 @@ from steered_generation import generate
 
 from steering_core.corrsteer.answers import (
     Decoding,
+    Session,
     answer,
     complete,
     option_tokens,
     undefined,
     write_answers,
 )
-from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
+from steering_core.corrsteer.kept_answers import answer_choice, validate_layers
+from steering_core.corrsteer.plan import FEATURE_COLUMNS, Choice, Plan
 from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import result_table
 from steering_core.corrsteer.selection import make_readers, select
-from steering_core.corrsteer.session import Session
-from steering_core.corrsteer.strategy import Choice, answer_choice, validate_layers
 from steering_core.errors import DataError, ModelError
 from steering_core.generation import decode
 from steering_core.generation.intervention import Intervention, RowVectors

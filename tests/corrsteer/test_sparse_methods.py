@@ -16,10 +16,9 @@ from corrsteer_world import (
 
 from steering_core.config.corrsteer_schema import SparseMethods
 from steering_core.config.methods import CORRSTEER_METHODS, is_program, mode_of
-from steering_core.corrsteer.answers import SCHEMA, Decoding, answer, write_answers
+from steering_core.corrsteer.answers import SCHEMA, Decoding, Session, answer, write_answers
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
 from steering_core.corrsteer.report import result_table
-from steering_core.corrsteer.session import Session
 from steering_core.corrsteer.sparse_methods import (
     NO_STEERING,
     answer_sparse_method,
