@@ -25,7 +25,7 @@ from benchmarks.table import Line, at_least, at_most, report
 from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import Decoding, Session
-from steering_core.corrsteer.pooled_statistic import PooledStatistic, statistics_of
+from steering_core.corrsteer.scores import PooledStatistic, statistics_of
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.tasks import Source, Task
 from steering_core.demo.language_model import word_tokenizer

@@ -15,7 +15,7 @@ import torch
 from benchmarks.options import chosen_size
 from benchmarks.table import Line, at_least, at_most, report
 from steering_core.corrsteer.accumulate import Accumulator
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
+from steering_core.corrsteer.scores import PooledStatistic
 from steering_core.statistics.correlation import StreamingCorrelation
 
 N_FEATURES, ACTIVE = 16_384, 70

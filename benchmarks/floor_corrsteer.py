@@ -15,8 +15,7 @@ from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import Decoding, Session
 from steering_core.corrsteer.fine_tune import fine_tune, training_ids
 from steering_core.corrsteer.plan import make_plan
-from steering_core.corrsteer.pooled_statistic import PooledStatistic, statistics_of
-from steering_core.corrsteer.scores import snapshot
+from steering_core.corrsteer.scores import PooledStatistic, snapshot, statistics_of
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.tasks import Source, Task
 from steering_core.models.site import Site

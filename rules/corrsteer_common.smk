@@ -5,7 +5,7 @@ from steering_core.config.corrsteer_resolve import load_section
 from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.config.methods import UNSTEERED
 from steering_core.config.resolve import plan_sources
-from steering_core.corrsteer.pooled_statistic import needs_validation, statistics_of
+from steering_core.corrsteer.scores import needs_validation, statistics_of
 from steering_core.corrsteer.published import FILES, cells, methods_needed
 
 #: The model whose experiments are in the published tables.

@@ -50,8 +50,8 @@ from steering_core.corrsteer.plan import (  # noqa: E402
     choose,
     make_plan,
 )
-from steering_core.corrsteer.pooled_statistic import PooledStatistic  # noqa: E402
 from steering_core.corrsteer.report import paired  # noqa: E402
+from steering_core.corrsteer.scores import PooledStatistic  # noqa: E402
 from steering_core.corrsteer.selection import make_readers, select  # noqa: E402
 from steering_core.corrsteer.success import (  # noqa: E402
     SemanticSimilarity,

@@ -33,8 +33,8 @@ from steering_core.corrsteer.answers import (
 )
 from steering_core.corrsteer.examples import assign_splits, write_examples
 from steering_core.corrsteer.plan import Plan
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import read_answers
+from steering_core.corrsteer.scores import PooledStatistic
 from steering_core.corrsteer.sparse_methods import SparseAnswers
 from steering_core.corrsteer.success import SemanticSimilarity
 from steering_core.corrsteer.tasks import Source

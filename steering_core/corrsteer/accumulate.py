@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
+from steering_core.corrsteer.scores import PooledStatistic
 from steering_core.statistics.correlation import StreamingCorrelation
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from steering_core.corrsteer.accumulate import Pool
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
+from steering_core.corrsteer.scores import PooledStatistic
 from steering_core.errors import ModelError
 from steering_core.generation.decode import end_tokens
 from steering_core.models.language_model import LanguageModel, removed_after

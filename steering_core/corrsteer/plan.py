@@ -14,8 +14,13 @@ import pandas as pd
 from jaxtyping import Float, Shaped
 
 from steering_core.corrsteer.accumulate import Accumulators
-from steering_core.corrsteer.pooled_statistic import Pooling, coefficient_statistic_of, statistic_of
-from steering_core.corrsteer.scores import Scores, score
+from steering_core.corrsteer.scores import (
+    Pooling,
+    Scores,
+    coefficient_statistic_of,
+    score,
+    statistic_of,
+)
 from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.models.site import Site
 from steering_core.statistics.result import CorrelationResult

@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from steering_core.corrsteer.answers import Session
 from steering_core.corrsteer.capture import CapturedBatches, Encoder, feature_reader
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
+from steering_core.corrsteer.scores import PooledStatistic
 from steering_core.demo.vocabulary import lexicon, word_balance
 from steering_core.errors import DataError
 

@@ -1,21 +1,89 @@
-"""Scores of features: how strongly each is associated with success.
+"""The numbers that features are chosen by: a pooled activation, and how it goes with success.
 
-Each score is a number per feature, larger is better, NaN where it is not defined. The direction of
-a feature is the same for all scores: the sign of the difference of its means over successful and
-failed samples, which is the sign of Pearson's r. To add a score, write a function and add it to
-:data:`SCORES`.
+:class:`PooledStatistic` is the number of a sample and feature that selection accumulates. A score
+is a number per feature, larger is better, NaN where it is not defined. A feature's direction is
+the same for all scores: the sign of the difference of its means over successful and failed samples,
+which is the sign of Pearson's r. To add a score, write a function and add it to :data:`SCORES`.
+
+This module imports no model library, because the workflow reads it at every start.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from steering_core.corrsteer.accumulate import Accumulator, Accumulators
 from steering_core.statistics.result import CorrelationResult
 
+if TYPE_CHECKING:
+    from steering_core.config.corrsteer_schema import Arm
+    from steering_core.corrsteer.accumulate import Accumulator, Accumulators
+
+Space = Literal["features", "raw"]
+Mask = Literal["generation", "all"]
+Pooling = Literal["max", "mean"]
+
+
+@dataclass(frozen=True, order=True)
+class PooledStatistic:
+    """A number per sample and feature: an activation, pooled over positions.
+
+    Attributes:
+        space: ``features`` of an SAE, or the ``raw`` dimensions of the residual stream.
+        mask: ``generation`` are the positions that produce a token: the last of the prompt and
+            every generated one that was fed back. ``all`` adds the rest of the prompt, without
+            padding and without BOS.
+        pooling: over those positions.
+    """
+
+    space: Space = "features"
+    mask: Mask = "generation"
+    pooling: Pooling = "max"
+
+    def __str__(self) -> str:
+        return f"{self.space}-{self.mask}-{self.pooling}"
+
+    @classmethod
+    def parse(cls, text: str) -> "PooledStatistic":
+        """Return the statistic from its text."""
+        space, mask, pooling = text.split("-")
+        return cls(space, mask, pooling)  # type: ignore[arg-type]
+
+
+def statistic_of(arm: "Arm", task_pooling: Pooling) -> PooledStatistic:
+    """Return the statistic that the arm scores features on."""
+    pooling = task_pooling if arm.pooling == "task" else arm.pooling
+    return PooledStatistic(arm.space, arm.mask, pooling)
+
+
+def coefficient_statistic_of(arm: "Arm", task_pooling: Pooling) -> PooledStatistic:
+    """Return the statistic that the arm takes coefficients from."""
+    scored = statistic_of(arm, task_pooling)
+    if arm.coefficient_pooling == "same":
+        return scored
+    return PooledStatistic(arm.space, arm.mask, arm.coefficient_pooling)
+
+
+def statistics_of(arms: Mapping[str, "Arm"], task_pooling: Pooling) -> tuple[list[str], list[str]]:
+    """Return, as text, the statistics to accumulate and those that need a histogram."""
+    own = [arm for arm in arms.values() if arm.selects]
+    scored = {statistic_of(arm, task_pooling) for arm in own}
+    measured = {coefficient_statistic_of(arm, task_pooling) for arm in own}
+    histograms = {
+        statistic_of(arm, task_pooling) for arm in own if arm.score == "mutual_information"
+    }
+    return [str(s) for s in sorted(scored | measured)], [str(s) for s in sorted(histograms)]
+
+
+def needs_validation(arm: "Arm") -> bool:
+    """Return True if the arm's layers are judged one by one on the validation rows."""
+    return arm.intervention_from is None and arm.strategy in ("pruned", "validated")
+
+
+# ------------------------------------------------ how strongly features are associated with success
 #: A seed, or several numbers that together name a draw, such as a seed and a layer.
 Seed = int | tuple[int, ...]
 
@@ -41,13 +109,13 @@ class Scores:
     result: CorrelationResult
 
 
-def pearson(part: Accumulator, result: CorrelationResult, seed: Seed) -> Float[np.ndarray, " f"]:
+def pearson(part: "Accumulator", result: CorrelationResult, seed: Seed) -> Float[np.ndarray, " f"]:
     """|r| of the pooled activation with success (Cho et al. 2025, CorrSteer)."""
     return np.abs(result.correlation)
 
 
 def mutual_information(
-    part: Accumulator, result: CorrelationResult, seed: Seed
+    part: "Accumulator", result: CorrelationResult, seed: Seed
 ) -> Float[np.ndarray, " f"]:
     """Mutual information with success, in nats (Zhao et al. 2024, SPARE).
 
@@ -59,7 +127,7 @@ def mutual_information(
     return part.histogram.mutual_information()
 
 
-def fisher(part: Accumulator, result: CorrelationResult, seed: Seed) -> Float[np.ndarray, " f"]:
+def fisher(part: "Accumulator", result: CorrelationResult, seed: Seed) -> Float[np.ndarray, " f"]:
     """Mean square on successes over that on failures, or the inverse against success.
 
     It is the ratio of the empirical Fisher information (Muhamed et al. 2025, DSG).
@@ -71,18 +139,18 @@ def fisher(part: Accumulator, result: CorrelationResult, seed: Seed) -> Float[np
 
 
 def contrastive(
-    part: Accumulator, result: CorrelationResult, seed: Seed
+    part: "Accumulator", result: CorrelationResult, seed: Seed
 ) -> Float[np.ndarray, " f"]:
     """|mean on successes − mean on failures| (Panickssery et al. 2023, CAA)."""
     return np.abs(result.mean_positive - result.mean_negative)
 
 
-def random(part: Accumulator, result: CorrelationResult, seed: Seed) -> Float[np.ndarray, " f"]:
+def random(part: "Accumulator", result: CorrelationResult, seed: Seed) -> Float[np.ndarray, " f"]:
     """A random order of the features; the baseline of all scores."""
     return np.random.default_rng([*np.atleast_1d(seed), 5]).random(len(result.mean))
 
 
-SCORES: dict[str, Callable[[Accumulator, CorrelationResult, Seed], Float[np.ndarray, " f"]]] = {
+SCORES: dict[str, Callable[["Accumulator", CorrelationResult, Seed], Float[np.ndarray, " f"]]] = {
     "pearson": pearson,
     "mutual_information": mutual_information,
     "fisher": fisher,
@@ -91,7 +159,7 @@ SCORES: dict[str, Callable[[Accumulator, CorrelationResult, Seed], Float[np.ndar
 }
 
 
-def score(name: str, part: Accumulator, seed: Seed = 0, *, min_outcomes: int = 1) -> Scores:
+def score(name: str, part: "Accumulator", seed: Seed = 0, *, min_outcomes: int = 1) -> Scores:
     """Return the scores ``name`` of one layer and statistic.
 
     Every score is undefined for a feature that never fires, and for all features if there are
@@ -126,7 +194,7 @@ def score(name: str, part: Accumulator, seed: Seed = 0, *, min_outcomes: int = 1
     return Scores(value, np.sign(difference).astype(np.int64), reason, result)
 
 
-def snapshot(accumulators: Accumulators) -> pd.DataFrame:
+def snapshot(accumulators: "Accumulators") -> pd.DataFrame:
     """Return the feature with the largest positive correlation so far, of each layer and statistic.
 
     Selection notes it after certain numbers of samples, to show how the choice converges.

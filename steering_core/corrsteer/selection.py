@@ -18,8 +18,7 @@ from steering_core.corrsteer.capture import (
     feature_reader,
     raw_reader,
 )
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
-from steering_core.corrsteer.scores import snapshot
+from steering_core.corrsteer.scores import PooledStatistic, snapshot
 from steering_core.errors import ModelError
 from steering_core.models.sae_source import pinned_sae
 from steering_core.models.site import Site

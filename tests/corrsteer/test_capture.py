@@ -9,7 +9,7 @@ from corrsteer_world import SITE, TinySAE, word_rows
 
 from steering_core.corrsteer import capture as module
 from steering_core.corrsteer.capture import capture, feature_reader, raw_reader
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
+from steering_core.corrsteer.scores import PooledStatistic
 from steering_core.errors import ModelError
 from steering_core.generation.decode import continue_batch, end_tokens
 from steering_core.models.residual_stream import read_residuals

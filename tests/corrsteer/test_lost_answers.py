@@ -12,8 +12,8 @@ from corrsteer_world import SITE, TinySAE, session_of, word_rows, words_task
 from steering_core.corrsteer.answers import Decoding, Session, answer, write_answers
 from steering_core.corrsteer.kept_answers import answer_choice, validate_layers
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Plan
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import Summary, paired
+from steering_core.corrsteer.scores import PooledStatistic
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.sparse_methods import _tried
 from steering_core.errors import ModelError

@@ -20,8 +20,8 @@ from steering_core.corrsteer.answers import Decoding, Session, answer
 from steering_core.corrsteer.kept_answers import validate_layers
 from steering_core.corrsteer.plan import choose, make_plan
 from steering_core.corrsteer.planted_feature import planted_feature
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import result_table
+from steering_core.corrsteer.scores import PooledStatistic
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.sparse_methods import answer_sparse_method
 from steering_core.corrsteer.success import ExactOption

@@ -7,7 +7,7 @@ from corrsteer_world import SITE, TinySAE, session_of, word_rows
 
 from steering_core.corrsteer.answers import Decoding
 from steering_core.corrsteer.capture import capture, feature_reader, raw_reader
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
+from steering_core.corrsteer.scores import PooledStatistic
 from steering_core.corrsteer.selection import select
 from steering_core.generation.decode import continue_batch
 from steering_core.models.tokens import pad, tokenize

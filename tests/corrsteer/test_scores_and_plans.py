@@ -9,12 +9,12 @@ from corrsteer_world import SITE
 from steering_core.config.corrsteer_schema import DEFAULT_ARMS, Arm
 from steering_core.corrsteer.accumulate import Accumulator, Accumulators, to_csr
 from steering_core.corrsteer.plan import Plan, choose, coefficients, make_plan
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.scores import (
     NEVER_FIRES,
     NO_FAILURE,
     NO_SUCCESS,
     SCORES,
+    PooledStatistic,
     score,
     snapshot,
 )

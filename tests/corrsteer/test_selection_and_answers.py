@@ -20,8 +20,8 @@ from steering_core.corrsteer.answers import (
 )
 from steering_core.corrsteer.kept_answers import answer_choice, validate_layers
 from steering_core.corrsteer.plan import FEATURE_COLUMNS, Choice, Plan
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.report import result_table
+from steering_core.corrsteer.scores import PooledStatistic
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.errors import DataError, ModelError
 from steering_core.generation import decode

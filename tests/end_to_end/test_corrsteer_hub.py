@@ -6,9 +6,9 @@ from steering_core.corrsteer.answers import Decoding, Session, undefined
 from steering_core.corrsteer.examples import build_examples
 from steering_core.corrsteer.kept_answers import validate_layers
 from steering_core.corrsteer.plan import choose, make_plan
-from steering_core.corrsteer.pooled_statistic import PooledStatistic
 from steering_core.corrsteer.read_items import fetch_items, source_of
 from steering_core.corrsteer.report import result_table
+from steering_core.corrsteer.scores import PooledStatistic
 from steering_core.corrsteer.selection import make_readers, select
 from steering_core.corrsteer.tasks import TASKS
 from steering_core.models.sparse_autoencoder import load_sae
