@@ -14,7 +14,7 @@ from benchmarks.options import scaled
 from benchmarks.table import at_least, report
 from steering_core.exports.attach import FixedVector, SolvedProgram
 from steering_core.exports.load import LoadedIntervention
-from steering_core.methods.interventions import ProgramLogit
+from steering_core.methods.solution_vectors import ProgramLogit
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.tokens import pad, tokenize
 from steering_core.optimize.path import SteeringPath

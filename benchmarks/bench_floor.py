@@ -23,7 +23,7 @@ from benchmarks.floor_programs import directions, effects, solve, variants
 from benchmarks.floor_tables import corrsteer_report, norm_matched, pareto
 from benchmarks.options import scaled
 from benchmarks.table import report
-from steering_core.generation.adaptive import AdaptivePlan
+from steering_core.generation.adaptive import RowPrograms
 from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.metrics.divergence import divergence
 
@@ -92,7 +92,7 @@ def model_stages(size: str, measured: Rates, repeats: int, folder: Path) -> list
 
 
 def solving(
-    world: World, plan: AdaptivePlan, operations: float, moved: float, rates: Rates, repeats: int
+    world: World, plan: RowPrograms, operations: float, moved: float, rates: Rates, repeats: int
 ) -> Stage:
     """Measure what an adaptive program adds to the passes of a generation, without the model."""
     rows = torch.arange(world.n, device=world.lm.device)

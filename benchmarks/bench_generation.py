@@ -14,7 +14,7 @@ from benchmarks.common import alternate, arguments, random_model, run_name, seco
 from benchmarks.options import scaled
 from benchmarks.reference import solve_reference
 from benchmarks.table import Line, at_least, compared, report
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.adaptive import AdaptiveSolver, RowPrograms
 from steering_core.generation.decode import continuations
 from steering_core.generation.intervention import Intervention, RowVectors, steer
 from steering_core.generation.sampling import Sampling
@@ -70,7 +70,7 @@ class World:
         self._continue(prompts or self.prompts, sampling or self.greedy, what)
 
     def _continue(
-        self, prompts: list[list[int]], sampling: Sampling, what: RowVectors | AdaptivePlan
+        self, prompts: list[list[int]], sampling: Sampling, what: RowVectors | RowPrograms
     ) -> None:
         continuations(
             self.lm,
@@ -82,14 +82,14 @@ class World:
             batch_rows=self.n,
         )
 
-    def plan(self, program: str, path: SteeringPath | None = None) -> AdaptivePlan:
+    def plan(self, program: str, path: SteeringPath | None = None) -> RowPrograms:
         """Return the program for every prompt."""
         path = path or self.path
         solver = AdaptiveSolver(path, self.weight, 0.0, program, SITE, self.lm.device)
         parameter = LAMBDA if program == "qp" else EPSILON
-        return AdaptivePlan.alike(self.n, solver, TAU, parameter)
+        return RowPrograms.alike(self.n, solver, TAU, parameter)
 
-    def adaptive(self, plan: AdaptivePlan) -> None:
+    def adaptive(self, plan: RowPrograms) -> None:
         """Generate with a new optimum at every token."""
         self._continue(self.prompts, self.greedy, plan)
 

@@ -13,9 +13,9 @@ from steering_core.config.schema import Settings
 from steering_core.methods.base import read_direction
 from steering_core.methods.directions import FitData, fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_directions
-from steering_core.methods.interventions import Interventions, read_interventions
 from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.programs import solve_program_grid
+from steering_core.methods.solution_vectors import SolutionVectors, read_solution_vectors
 from steering_core.methods.solutions import write_solutions
 from steering_core.metrics.probe_effects import probe_effects
 from steering_core.optimize.path import SteeringPath
@@ -100,9 +100,9 @@ class Experiment:
         )
         fit_directions(fixed_methods(Settings()), data, self.decoder, self.directions)
 
-    def interventions(self, method: str) -> Interventions:
+    def interventions(self, method: str) -> SolutionVectors:
         """Return the interventions of a method, from the files of the solve stage."""
-        return read_interventions(method, self.solutions, self.directions, self.path_file)
+        return read_solution_vectors(method, self.solutions, self.directions, self.path_file)
 
     def effects(self) -> pd.DataFrame:
         """Return the effect of every method on both probes, on the test rows."""

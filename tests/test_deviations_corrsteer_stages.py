@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tests" / "corrsteer"))
 from corrsteer_world import SITE, word_rows, words_task
 
 from steering_core.config.corrsteer_schema import Arm, CorrSteerSettings, SparseMethods
-from steering_core.corrsteer import kept_answers, session, sparse_methods
+from steering_core.corrsteer import answers, kept_answers, sparse_methods
 from steering_core.corrsteer.accumulate import Accumulators
 from steering_core.corrsteer.answers import (
     Decoding,
@@ -98,7 +98,7 @@ def test_02_a_run_selects_and_evaluates_on_the_split_of_its_own_seed(
 ):
     """Published: evaluation splits with seed 42, whatever the run was trained on."""
     loaded = Session(tiny, words_task(2), Decoding(2), None, False, {1: SITE})
-    for module in (session, kept_answers):
+    for module in (answers, kept_answers):
         monkeypatch.setattr(module, "open_session", lambda *args: loaded)
     texts = word_rows(60)
     items = texts.drop(columns=["split", "example_id"]).assign(
@@ -110,12 +110,12 @@ def test_02_a_run_selects_and_evaluates_on_the_split_of_its_own_seed(
     write_examples(tmp_path / "examples.parquet", tables[seed].assign(n_tokens=3))
     files = {"resources": resources, "examples": tmp_path / "examples.parquet"}
     given = {"model": model_of(tmp_path), "task": {"task": "words"}, "settings": {}, "code": "c"}
-    answers = tmp_path / "answers-0.parquet"
+    written = tmp_path / "answers-0.parquet"
     run_stage(
         "corrsteer_answer.py",
         tmp_path,
         input=files,
-        output={"answers": answers},
+        output={"answers": written},
         params={**given, "arms": {"unsteered": None}, "validation_code": "v"},
         seed=str(seed),
         shard="0",
@@ -136,7 +136,7 @@ def test_02_a_run_selects_and_evaluates_on_the_split_of_its_own_seed(
         shard="0",
     )
     tested, used = (
-        set(pd.read_parquet(path)["example_id"]) for path in (answers, trained["answers"])
+        set(pd.read_parquet(path)["example_id"]) for path in (written, trained["answers"])
     )
     mine = tables[seed].groupby("split")["example_id"].agg(set)
     assert tested == mine["test"] and used == mine["train"] and not tested & used

@@ -52,8 +52,8 @@ from steering_core.methods import (
 from steering_core.methods.base import read_direction
 from steering_core.methods.directions import fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_fixed
-from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import grid, solve_programs
+from steering_core.methods.solution_vectors import SolutionVectors
 from steering_core.metrics.judges import ClassJudge
 from steering_core.metrics.judging import judge_texts
 from steering_core.metrics.probe_effects import probe_effects
@@ -99,9 +99,9 @@ H = RNG.standard_normal((12, D_MODEL)) + np.linspace(-2, 2, 12)[:, None] * DECOD
 IDS = [f"row {i}" for i in range(len(H))]
 
 
-def solve(method: str, residuals: np.ndarray = H, ids: list[str] = IDS) -> Interventions:
+def solve(method: str, residuals: np.ndarray = H, ids: list[str] = IDS) -> SolutionVectors:
     path = SteeringPath.fit(DECODER, PROBE.weight_vector)
-    return Interventions(
+    return SolutionVectors(
         solve_programs(grid(method, SETTINGS), ids, residuals, PROBE, path), "unused", path
     )
 
@@ -310,7 +310,7 @@ def test_06_what_cannot_be_solved_is_stored_as_such(tiny):
     path = SteeringPath.fit(DECODER, PROBE.weight_vector)
     rows = solve_programs(grid("convex_optimal", settings), IDS[:3], H[:3], PROBE, path)
     assert set(rows["status"]) == {"infeasible"}
-    found = Interventions(rows, "unused", path)
+    found = SolutionVectors(rows, "unused", path)
     assert np.isnan(found.vectors(found.at(0, IDS[:3]))).all()
     effects = probe_effects(found, IDS[:3], H[:3], PROBE, PROBE)
     assert effects["probe_steered"].isna().all()
@@ -670,7 +670,7 @@ def test_15_every_method_runs_through_one_cached_pass_a_token(tiny, tmp_path: Pa
     if is_program(method):
         path = SteeringPath.fit(DECODER, PROBE.weight_vector).extend(np.inf)
         rows = solve_programs(points, ["p0", "p1"], residuals, PROBE, path)
-        found = Interventions(rows, "unused", path)
+        found = SolutionVectors(rows, "unused", path)
         if is_adaptive(method):
             weight, bias = PROBE.weight_vector, PROBE.bias
             program = program_of(method)
@@ -678,7 +678,7 @@ def test_15_every_method_runs_through_one_cached_pass_a_token(tiny, tmp_path: Pa
     else:
         fit_directions(fixed_methods(settings), fit_data(), DECODER, tmp_path / "d")
         rows = solve_fixed(points, ["p0", "p1"], *read_direction(tmp_path / "d", method))
-        found = Interventions(rows, tmp_path / "d")
+        found = SolutionVectors(rows, tmp_path / "d")
     widths: list[int] = []
     count = tiny.blocks[0].register_forward_hook(
         lambda module, args, output: widths.append(

@@ -5,12 +5,12 @@ from steering_core.runtime.job import job
 with job(snakemake):
     import pandas as pd
 
-    from steering_core.corrsteer.experiment_methods import check_same_model
     from steering_core.corrsteer.plan import Plan, choose
+    from steering_core.corrsteer.sparse_methods import check_same_model
     from steering_core.data.examples import read_examples
     from steering_core.errors import DataError
     from steering_core.methods.fixed_solutions import solve_plan
-    from steering_core.methods.interventions import write_plan
+    from steering_core.methods.solution_vectors import write_plan
     from steering_core.methods.solutions import write_solutions
     from steering_core.storage.files import read_json
 

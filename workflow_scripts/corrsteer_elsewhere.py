@@ -11,7 +11,7 @@ with job(snakemake):
 
     from steering_core.corrsteer.answers import SCHEMA, open_session
     from steering_core.corrsteer.examples import read_examples
-    from steering_core.corrsteer.experiment_methods import answers_under, check_same_model
+    from steering_core.corrsteer.sparse_methods import answers_under, check_same_model
     from steering_core.generation.by_method import SteeredMethods, selected_strength
     from steering_core.models.resources import site_at
     from steering_core.storage.files import read_json

@@ -7,7 +7,7 @@ with job(snakemake):
 
     from steering_core.corrsteer.answers import open_session, write_answers
     from steering_core.corrsteer.examples import read_examples
-    from steering_core.corrsteer.experiment_methods import answers_under, check_same_model
+    from steering_core.corrsteer.sparse_methods import answers_under, check_same_model
     from steering_core.models.site import site_at
     from steering_core.storage.files import read_json
 

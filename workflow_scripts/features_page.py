@@ -5,7 +5,7 @@ from steering_core.runtime.job import job
 with job(snakemake):
     import pandas as pd
 
-    from steering_core.methods.interventions import coefficient_share
+    from steering_core.methods.solution_vectors import coefficient_share
     from steering_core.optimize.path import SteeringPath
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.statistics.correlation import StreamingCorrelation

@@ -10,10 +10,10 @@ with job(snakemake):
     from steering_core.config.model import Model
     from steering_core.data.examples import read_examples
     from steering_core.methods.gates import Gate, feature_gate, gated_rows
-    from steering_core.methods.interventions import (
+    from steering_core.methods.solution_vectors import (
         ProgramLogit,
-        read_interventions,
         read_plan,
+        read_solution_vectors,
         write_program,
     )
     from steering_core.methods.solutions import write_solutions
@@ -36,7 +36,7 @@ with job(snakemake):
         rows, logit = plan.rows, plan.logit
         vectors = plan.at_site(site).vectors(rows)
     else:
-        found = read_interventions(
+        found = read_solution_vectors(
             method, files.solutions, files.get("directions"), files.get("path")
         )
         rows, vectors = found.rows, found.vectors(found.rows)

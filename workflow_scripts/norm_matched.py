@@ -9,7 +9,7 @@ with job(snakemake):
     from steering_core.config.methods import solves_once
     from steering_core.data.examples import read_examples
     from steering_core.methods.base import read_fixed_vectors
-    from steering_core.methods.interventions import read_interventions
+    from steering_core.methods.solution_vectors import read_solution_vectors
     from steering_core.metrics.probe_effects import all_norm_matched_effects
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.files import read_json, write_text
@@ -22,7 +22,7 @@ with job(snakemake):
     cache = ActivationCache(files.manifest, read_json(files.resources), files.examples)
     effects = all_norm_matched_effects(
         (
-            read_interventions(method, files.solutions, files.directions, files.paths)
+            read_solution_vectors(method, files.solutions, files.directions, files.paths)
             for method in filter(solves_once, settings.methods)
         ),
         read_fixed_vectors(files.directions),

@@ -8,7 +8,7 @@ with job(snakemake):
     from steering_core.activations.reader import ActivationCache
     from steering_core.config.methods import WITHOUT_VECTOR
     from steering_core.data.examples import read_examples
-    from steering_core.methods.interventions import PlanRows, read_interventions, read_plan
+    from steering_core.methods.solution_vectors import PlanRows, read_plan, read_solution_vectors
     from steering_core.metrics.probe_effects import probe_effects, without_probe_effects
     from steering_core.models.site import site_at
     from steering_core.probes.linear_probe import LinearProbe
@@ -31,7 +31,9 @@ with job(snakemake):
             effects = without_probe_effects(PlanRows(solved, {}), rows["example_id"].tolist())
             frames.append(effects.assign(method=method))
             continue
-        interventions = read_interventions(method, files.solutions, files.directions, files.paths)
+        interventions = read_solution_vectors(
+            method, files.solutions, files.directions, files.paths
+        )
         effects = probe_effects(
             interventions, rows["example_id"].tolist(), residuals, probe, evaluation_probe
         )

@@ -7,8 +7,7 @@ with job(snakemake):
 
     from steering_core.config.task import Classifier
     from steering_core.methods.solutions import TEXT_KEY
-    from steering_core.metrics.judging import ANSWERS
-    from steering_core.metrics.ratings import rate_completions, rating_endpoint
+    from steering_core.metrics.judging import ANSWERS, rate_completions, rating_endpoint
     from steering_core.storage.parquet import write_parquet
 
     columns = [*TEXT_KEY, "strength_name", "strength", "prompt", "text"]

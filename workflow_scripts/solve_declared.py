@@ -13,7 +13,7 @@ with job(snakemake):
     from steering_core.methods.declared_programs import solve_declared
     from steering_core.methods.directions import FitData
     from steering_core.methods.guard_directions import guards_of, same_site, write_guard_rows
-    from steering_core.methods.interventions import ProgramLogit, write_program
+    from steering_core.methods.solution_vectors import ProgramLogit, write_program
     from steering_core.methods.solutions import write_solutions
     from steering_core.models.site import site_at
     from steering_core.probes.linear_probe import LinearProbe

@@ -6,8 +6,8 @@ with job(snakemake):
     from steering_core.config.model import SAETraining
     from steering_core.models.resources import fetched_model
     from steering_core.storage.files import read_json
-    from steering_core.training.layer import train_layer
     from steering_core.training.texts import with_sites
+    from steering_core.training.train_sae import train_layer
 
     layer, device = int(snakemake.wildcards.layer), snakemake.params.device
     resources = with_sites(read_json(snakemake.input.resources), [layer])

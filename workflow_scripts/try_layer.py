@@ -9,7 +9,7 @@ with job(snakemake):
     from steering_core.generation.sampling import Sampling
     from steering_core.methods.directions import FitData
     from steering_core.metrics.judging import load_judge
-    from steering_core.metrics.layer_trial import Trial, try_layer
+    from steering_core.metrics.layer_by_effect import Trial, try_layer
     from steering_core.models.resources import fetched_model
     from steering_core.models.site import site_at
     from steering_core.models.tokens import uses_chat_template

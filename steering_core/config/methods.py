@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from steering_core.config.schema import Settings
+    from steering_core.config.schema import DeclaredProgram, Settings
 
 Program = Literal["qp", "socp"]
 Family = Literal["directions", "qp", "socp", "prompt", "adapter"]
@@ -187,6 +187,17 @@ def strength_grid(method: str, settings: "Settings") -> list[dict[str, float]]:
 def parameter_of(program: str) -> Literal["lam", "epsilon"]:
     """Return the column of a program's parameter besides τ: λ of a QP, ε of an SOCP."""
     return "lam" if program == "qp" else "epsilon"
+
+
+def directions_of(declared: "DeclaredProgram") -> list[str]:
+    """Return what the margins of a declared program are on, at least one direction."""
+    given = declared.concept_direction
+    return list(given) if isinstance(given, list) else [given]
+
+
+def needs_fisher(declared: "DeclaredProgram") -> bool:
+    """Return whether the Fisher information has to be estimated for a declared program."""
+    return "fisher" in (declared.metric, declared.feature_cost)
 
 
 def _program(method: str) -> Method:

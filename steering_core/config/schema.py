@@ -16,6 +16,8 @@ from steering_core.config.methods import (
     DENSE_DIRECTIONS,
     METHODS,
     WITHOUT_VECTOR,
+    directions_of,
+    needs_fisher,
 )
 from steering_core.config.model import Closed, Count, Fraction, Model, Name, Positive
 from steering_core.config.task import Task
@@ -140,8 +142,7 @@ class DeclaredProgram(Closed):
     @property
     def directions(self) -> list[str]:
         """What margins are on, at least one direction."""
-        given = self.concept_direction
-        return list(given) if isinstance(given, list) else [given]
+        return directions_of(self)
 
     @model_validator(mode="after")
     def _takes_its_guards(self) -> "DeclaredProgram":
@@ -169,7 +170,7 @@ class DeclaredProgram(Closed):
     @property
     def needs_fisher(self) -> bool:
         """Whether the Fisher information has to be estimated for it."""
-        return "fisher" in (self.metric, self.feature_cost)
+        return needs_fisher(self)
 
     @property
     def needs_likelihood_gradient(self) -> bool:

@@ -23,7 +23,7 @@ from steering_core.corrsteer.scores import (
 )
 from steering_core.generation.intervention import Intervention, RowVectors
 from steering_core.models.site import Site
-from steering_core.statistics.result import CorrelationResult
+from steering_core.statistics.moments import CorrelationResult
 from steering_core.storage.arrays import load_arrays, save_arrays
 
 if TYPE_CHECKING:

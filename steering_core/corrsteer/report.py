@@ -26,7 +26,7 @@ from steering_core.statistics.bootstrap import (
     ratio_interval,
     share_interval,
 )
-from steering_core.statistics.paired import positions_after, success_changes
+from steering_core.statistics.paired import LEVEL, positions_after, success_changes
 from steering_core.tables.columns import made_table
 
 _NO_BASELINE = "the unsteered answers are no baseline"
@@ -319,8 +319,6 @@ MAX_MISSING = 0.1
 MAX_SAME = 0.9
 #: From so many repaired answers on, all of them the same letter, a bias to that letter is likely.
 MANY_REPAIRED = 5
-#: An unsteered accuracy must beat guessing at this level (one-sided binomial test).
-LEVEL = 0.05
 
 
 def answer_cells(texts: pd.Series, answers: pd.Series) -> dict[str, Any]:

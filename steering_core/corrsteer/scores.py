@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from steering_core.statistics.result import CorrelationResult
+from steering_core.statistics.moments import CorrelationResult
 
 if TYPE_CHECKING:
     from steering_core.config.corrsteer_schema import Arm

@@ -9,32 +9,44 @@ rows whose residuals are known.
 They steer at the best layer of an arm (:func:`answer_sparse_method`). The validation rows choose
 the strength of each method, as they choose the layers of P. No steering is one of the candidates. A
 method that does not beat it on the validation rows is not run on the test rows.
+
+A method may also steer as another experiment has fitted it on the labels of its own task, at the
+same site of the same model (:func:`answers_under`): as an arm of a CorrSteer experiment, and to see
+what steering costs elsewhere.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from steering_core.config.methods import BASELINE, is_program, mode_of, program_of
+from steering_core.config.methods import (
+    BASELINE,
+    PROMPTING,
+    directions_of,
+    is_program,
+    mode_of,
+    needs_fisher,
+    program_of,
+)
 from steering_core.corrsteer.answers import Session, undefined, with_note
 from steering_core.corrsteer.plan import Plan, Rows, choose
-from steering_core.corrsteer.training_data import TrainingData, training_data
-from steering_core.errors import DataError
-from steering_core.generation.intervention import Intervention, RowVectors
+from steering_core.corrsteer.training_data import TrainingData, persona_pairs, training_data
+from steering_core.errors import DataError, ModelError
+from steering_core.generation.intervention import Intervention, Positions, RowVectors
 from steering_core.generation.new_inputs import (
     Residuals,
     SteeredInputs,
     Strength,
+    chosen_strength,
     program_strength,
 )
-from steering_core.generation.steered_method import program_solver
+from steering_core.generation.steered_method import persona_of, program_solver
 from steering_core.methods.declared_programs import (
-    directions_of,
     learn_program,
     program_grid,
     typical_units,
@@ -50,6 +62,7 @@ from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.ready_programs import ReadyProgram
 from steering_core.methods.solutions import GridPoint
 from steering_core.models.site import Site
+from steering_core.models.tokens import count_tokens
 from steering_core.optimize.homotopy import DegeneratePathError
 from steering_core.probes.fit import fit_probe
 from steering_core.statistics.fisher import Fisher
@@ -131,8 +144,7 @@ def _programs(
     elif data.one_outcome:
         raise DataError("one outcome only")
     fit_data = data.fit_data(directions)
-    needs_fisher = "fisher" in (declared.metric, declared.feature_cost)
-    fisher = data.fisher() if needs_fisher else None
+    fisher = data.fisher() if needs_fisher(declared) else None
     try:
         ready = learn_program(
             declared,
@@ -337,3 +349,91 @@ def _answers(
         answered.index = table.index[has]
         table.loc[answered.index] = answered.astype(object)
     return table.assign(strength=strength.name)
+
+
+# ------------------------------------------------------------ methods that an experiment has fitted
+def check_same_model(own: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Make sure that both experiments fetched the same weights.
+
+    Args:
+        own: ``resources.json`` of the experiment that answers.
+        other: that of the experiment whose method it is.
+
+    Raises:
+        ModelError: if the revisions differ.
+    """
+    revisions = own["model"]["revision"], other["model"]["revision"]
+    if revisions[0] != revisions[1]:
+        raise ModelError(
+            f"the method was fitted on the weights {revisions[1]}, and the questions are answered "
+            f"with {revisions[0]}: delete resources.json of the older of the two experiments."
+        )
+
+
+def answers_under(
+    session: Session,
+    rows: pd.DataFrame,
+    files: Mapping[str, str],
+    method: str,
+    strength: str | Mapping[str, float],
+    *,
+    site: Site,
+    target_class: Literal[0, 1],
+    positions: Positions = "last",
+) -> pd.DataFrame:
+    """Answer the rows under a method; all are undefined if the experiment selects no strength.
+
+    Args:
+        session: the model and how it answers.
+        rows: of one split.
+        files: as of :func:`steering_core.generation.new_inputs.chosen_strength`.
+        method: its name.
+        strength: ``selected``, or the parts of a strength of the grid.
+        site: where the experiment steers.
+        target_class: that it steers to.
+        positions: which positions of a prompt are steered.
+
+    Raises:
+        StorageError: if a file is missing or damaged.
+    """
+    if method == BASELINE:
+        return session.answer(rows)
+    if method == PROMPTING:
+        return _answers_after(session, rows, persona_of(files["concept"], target_class))
+    found = chosen_strength(
+        method,
+        strength,
+        files,
+        site=site,
+        target_class=target_class,
+        device=session.lm.device,
+        positions=positions,
+    )
+    if found is None:
+        return undefined(rows, f"no strength of {method} is selected")
+    return answer_at(session, rows, site, found)
+
+
+def _answers_after(session: Session, rows: pd.DataFrame, persona: str) -> pd.DataFrame:
+    """Answer the questions after a persona; those that no longer fit the context are undefined.
+
+    In a prompt that a chat template wrote, the persona stands at the beginning of the user's turn.
+    """
+    how, task = session.how, replace(session.task, personas=(persona, ""))
+    prompts, _ = persona_pairs(
+        task, rows["prompt"].tolist(), session.lm.tokenizer, chat_template=how.chat_template
+    )
+    asked = rows.assign(prompt=prompts)
+    lengths = count_tokens(
+        session.lm.tokenizer,
+        asked["prompt"].tolist(),
+        how.prepend_bos,
+        control_tokens=how.chat_template,
+    )
+    fits = np.array(lengths) + how.new_tokens <= session.lm.shape.context
+    table = undefined(asked, "does not fit the context after the persona").astype(object)
+    if fits.any():
+        answered = session.answer(asked[fits].reset_index(drop=True))
+        answered.index = table.index[fits]
+        table.loc[answered.index] = answered.astype(object)
+    return table

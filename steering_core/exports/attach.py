@@ -20,11 +20,10 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_core.errors import ModelError
 from steering_core.generation.adaptive import TokenSolver
-from steering_core.generation.gate import OpenAt
-from steering_core.generation.intervention import Positions, nan_if_too_long
+from steering_core.generation.intervention import OpenAt, Positions, nan_if_too_long
 from steering_core.generation.steered_method import program_solver
 from steering_core.methods.gates import Gate
-from steering_core.methods.interventions import ProgramLogit
+from steering_core.methods.solution_vectors import ProgramLogit
 from steering_core.models.language_model import LanguageModel, removed_after
 from steering_core.models.residual_stream import edit_residual, locate
 from steering_core.models.site import Site

@@ -28,7 +28,7 @@ from steering_core.exports.attach import (
 from steering_core.exports.rows import DECODER, dictionary_of, read_row
 from steering_core.generation.intervention import Positions
 from steering_core.methods.gates import Gate
-from steering_core.methods.interventions import ProgramLogit
+from steering_core.methods.solution_vectors import ProgramLogit
 from steering_core.models.language_model import LanguageModel, ModelShape, find_blocks
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath

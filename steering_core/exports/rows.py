@@ -27,13 +27,13 @@ from steering_core.config.methods import (
 from steering_core.errors import DataError, StorageError
 from steering_core.exports.attach import FixedVector, SolvedProgram
 from steering_core.methods.base import read_direction
-from steering_core.methods.interventions import (
-    Interventions,
+from steering_core.methods.ready_programs import sparse_program
+from steering_core.methods.solution_vectors import (
     ProgramLogit,
     ProgramRows,
+    SolutionVectors,
     read_plan,
 )
-from steering_core.methods.ready_programs import sparse_program
 from steering_core.methods.solutions import STRENGTH, solved
 from steering_core.models.site import Site, site_at
 from steering_core.optimize.guarded import GuardedSolutions
@@ -288,7 +288,7 @@ def _registered(
     margin = _margin({}, logit, tau)
     if mode == "shared":
         path = SteeringPath.load(path_file)
-        vector = Interventions(row, path=path).vectors(row)[0]
+        vector = SolutionVectors(row, path=path).vectors(row)[0]
         place = (row["position"].to_numpy(), row["shortfall"].to_numpy())
         features = _features(path.at(*place, program, parameter))
         return _Found({site: FixedVector(vector)}, features, margin)

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from steering_core.generation.gate import own_counts
 from steering_core.models.devices import float64_device
 from steering_core.models.site import Site
 from steering_core.optimize.guarded import GuardedProgram, guarded_dense
@@ -266,7 +265,7 @@ class TokenSolver(Protocol):
 
 
 @dataclass(frozen=True)
-class AdaptivePlan:
+class RowPrograms:
     """A program for each of n rows, solved at every position that is steered.
 
     Attributes:
@@ -281,13 +280,13 @@ class AdaptivePlan:
     parameter: Float[np.ndarray, " n"]
 
     @classmethod
-    def alike(cls, n: int, solver: TokenSolver, tau: float, parameter: float) -> "AdaptivePlan":
+    def alike(cls, n: int, solver: TokenSolver, tau: float, parameter: float) -> "RowPrograms":
         """Return the same program for each of n rows."""
         return cls(solver, np.full(n, tau), np.full(n, parameter))
 
-    def rows(self, chosen: Sequence[int]) -> "AdaptivePlan":
+    def rows(self, chosen: Sequence[int]) -> "RowPrograms":
         """Return the programs of the rows ``chosen``."""
-        return AdaptivePlan(self.solver, self.tau[chosen], self.parameter[chosen])
+        return RowPrograms(self.solver, self.tau[chosen], self.parameter[chosen])
 
     def start(self) -> "AdaptiveSteering":
         """Return what steers the rows of one batch."""
@@ -297,11 +296,11 @@ class AdaptivePlan:
 class AdaptiveSteering:
     """Adds to every steered position of a batch the optimum for the residual there."""
 
-    def __init__(self, plan: AdaptivePlan):
-        self._solver = plan.solver
-        like = {"dtype": torch.float64, "device": plan.solver.device}
-        self._tau = torch.as_tensor(plan.tau, **like)
-        self._parameter = torch.as_tensor(plan.parameter, **like)
+    def __init__(self, programs: RowPrograms):
+        self._solver = programs.solver
+        like = {"dtype": torch.float64, "device": programs.solver.device}
+        self._tau = torch.as_tensor(programs.tau, **like)
+        self._parameter = torch.as_tensor(programs.parameter, **like)
         self._unsolved: list[torch.Tensor] = []
         self._added: list[torch.Tensor] = []
 
@@ -341,3 +340,19 @@ class AdaptiveSteering:
     def grow(self) -> bool:
         """Extend the path if it was too short; see :meth:`AdaptiveSolver.grow`."""
         return self._solver.grow()
+
+
+def own_counts(
+    counts: Sequence[torch.Tensor], passes: Int[np.ndarray, " batch"]
+) -> Int[np.ndarray, " batch"]:
+    """Return the sum of each row's counts over the forward passes that belong to it.
+
+    After a row has ended, passes that only other rows of the batch need are not counted.
+
+    Args:
+        counts: of each pass, ``(batch,)``.
+        passes: forward passes that belong to each row.
+    """
+    table = torch.stack([*counts]).cpu().numpy()
+    own = np.arange(len(table))[:, None] < np.asarray(passes)[None]
+    return np.where(own, table, 0).sum(axis=0)

@@ -2,15 +2,16 @@
 
 Every steering method and every CorrSteer plan ends in an :class:`Intervention`: at one or several
 sites, either a vector (:class:`RowVectors`) or a program that is solved at every position
-(:class:`~steering_core.generation.adaptive.AdaptivePlan`). Decoding and the KL divergence both run
-the model under it with :func:`run_steered`.
+(:class:`~steering_core.generation.adaptive.RowPrograms`), possibly behind a gate
+(:class:`GatedRows`). Decoding and the KL divergence both run the model under it with
+:func:`run_steered`.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ from jaxtyping import Bool, Float, Int
 
 from steering_core.errors import DataError, ModelError
 from steering_core.generation.adapter import ScaledAdapter
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSteering
-from steering_core.generation.gate import GatedPlan, GatedSteering
+from steering_core.generation.adaptive import AdaptiveSteering, RowPrograms, own_counts
+from steering_core.methods.gates import Gate
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import Edit, edit_residual, locate
 from steering_core.models.site import Site
@@ -30,6 +31,25 @@ log = logging.getLogger(__name__)
 
 #: Which prompt positions are steered: the last token, or all tokens. New tokens always are.
 Positions = Literal["last", "all"]
+
+
+class Steering(Protocol):
+    """What acts at one site on the rows of a batch."""
+
+    def at(
+        self, rows: Int[torch.Tensor, " n"], residual: Float[torch.Tensor, "n d_model"]
+    ) -> Float[torch.Tensor, "n d_model"]:
+        """Return the residuals, each of a row of the batch, with what is added there."""
+
+
+class Addition(Protocol):
+    """What is added at one site to n rows."""
+
+    def rows(self, chosen: Sequence[int]) -> "Addition":
+        """Return what is added to the rows ``chosen``."""
+
+    def start(self) -> Steering:
+        """Return what steers the rows of one batch."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,84 @@ class _VectorSteering:
         return residual + (self._ready if self._ready.ndim == 1 else self._ready[rows])
 
 
+@dataclass(frozen=True, eq=False)
+class GatedRows:
+    """What is added at a site where a gate is open (:class:`steering_core.methods.gates.Gate`).
+
+    Attributes:
+        inner: vectors, or programs that are solved at every position.
+        gate: for residuals as the site sees them.
+        site: where they act; where it is centred, so are the residuals of the gate.
+        n: how many rows there are.
+    """
+
+    inner: Addition
+    gate: Gate
+    site: Site
+    n: int
+
+    def rows(self, chosen: Sequence[int]) -> "GatedRows":
+        """Return what is added to the rows ``chosen``."""
+        return GatedRows(self.inner.rows(chosen), self.gate, self.site, len(chosen))
+
+    def start(self) -> "GatedSteering":
+        """Return what steers the rows of one batch."""
+        return GatedSteering(self)
+
+
+class OpenAt:
+    """Where a gate is open, for raw residuals on the model's device.
+
+    Args:
+        gate: for residuals as the site sees them.
+        site: where the residuals are; where it is centred, so are they before the dot product.
+    """
+
+    def __init__(self, gate: Gate, site: Site):
+        # w·(h − mean h) = (w − mean w)·h.
+        weight = site.view(np.asarray(gate.weight, dtype=np.float64))
+        self._weight, self._bias = torch.tensor(weight, dtype=torch.float32), gate.bias
+
+    def __call__(self, residual: Float[torch.Tensor, "n d_model"]) -> Bool[torch.Tensor, " n"]:
+        """Return at which residuals the gate is open."""
+        self._weight = self._weight.to(residual.device)
+        # Do not use a matrix product: its last digits depend on the number of rows.
+        return (residual.float() * self._weight).sum(dim=-1) + self._bias > 0
+
+
+class GatedSteering:
+    """Acts on the positions of a batch at which a gate is open.
+
+    Attributes:
+        inner: what acts there.
+    """
+
+    def __init__(self, gated: GatedRows):
+        self.inner = gated.inner.start()
+        self._open, self._n = OpenAt(gated.gate, gated.site), gated.n
+        self._opened: list[torch.Tensor] = []
+
+    def at(
+        self, rows: Int[torch.Tensor, " n"], residual: Float[torch.Tensor, "n d_model"]
+    ) -> Float[torch.Tensor, "n d_model"]:
+        """Return the residuals, those behind an open gate with what is added to them."""
+        opened = self._open(residual)
+        place = opened.nonzero()[:, 0]
+        count = torch.zeros(self._n, dtype=torch.long, device=residual.device)
+        self._opened.append(count.index_add_(0, rows.to(count.device), opened.long()))
+        # Called even without an open position: a program counts its passes.
+        moved = self.inner.at(rows.to(place.device)[place], residual[place])
+        return residual.index_copy(0, place, moved)
+
+    def opened(self, passes: Int[np.ndarray, " batch"]) -> Int[np.ndarray, " batch"]:
+        """Return at how many steerable positions of each row the gate was open.
+
+        Args:
+            passes: forward passes that belong to each row.
+        """
+        return own_counts(self._opened, passes)
+
+
 @dataclass(frozen=True)
 class Intervention:
     """What is added to the residual streams of n rows.
@@ -80,7 +178,7 @@ class Intervention:
         adapter: changes the modules of the model at every position; None for all that steers.
     """
 
-    at: Mapping[Site, RowVectors | AdaptivePlan | GatedPlan]
+    at: Mapping[Site, RowVectors | RowPrograms | GatedRows]
     positions: Positions = "last"
     adapter: ScaledAdapter | None = None
 
@@ -92,12 +190,12 @@ class Intervention:
     @property
     def is_adaptive(self) -> bool:
         """Whether a program is solved at every position of some site."""
-        return any(isinstance(_inside(what), AdaptivePlan) for what in self.at.values())
+        return any(isinstance(_inside(what), RowPrograms) for what in self.at.values())
 
     @property
     def is_gated(self) -> bool:
         """Whether some site is steered only where a gate is open."""
-        return any(isinstance(what, GatedPlan) for what in self.at.values())
+        return any(isinstance(what, GatedRows) for what in self.at.values())
 
     def rows(self, chosen: Sequence[int]) -> "Intervention":
         """Return the intervention on the rows ``chosen``."""
@@ -138,9 +236,9 @@ class Intervention:
         Raises:
             DataError: if they are not.
         """
-        for site, plan in self.at.items():
-            what = _inside(plan)
-            if isinstance(what, AdaptivePlan):
+        for site, outer in self.at.items():
+            what = _inside(outer)
+            if isinstance(what, RowPrograms):
                 continue
             if what.vectors.shape[-1] != lm.shape.d_model:
                 raise DataError(
@@ -154,9 +252,9 @@ class Intervention:
                 )
 
 
-def _inside(what: RowVectors | AdaptivePlan | GatedPlan) -> RowVectors | AdaptivePlan:
-    """Return the plan behind a gate, or the plan itself if it has no gate."""
-    return what.plan if isinstance(what, GatedPlan) else what
+def _inside(what: RowVectors | RowPrograms | GatedRows) -> RowVectors | RowPrograms:
+    """Return what is behind a gate, or the same if there is no gate."""
+    return what.inner if isinstance(what, GatedRows) else what
 
 
 def steered_positions(prompt: TokenBatch, positions: Positions) -> Bool[torch.Tensor, "batch seq"]:

@@ -23,15 +23,14 @@ from steering_core.config.methods import (
     program_of,
 )
 from steering_core.generation.adapter import read_adapter
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver, TokenSolver
-from steering_core.generation.gate import GatedPlan
-from steering_core.generation.intervention import Intervention, Positions, RowVectors
+from steering_core.generation.adaptive import AdaptiveSolver, RowPrograms, TokenSolver
+from steering_core.generation.intervention import GatedRows, Intervention, Positions, RowVectors
 from steering_core.generation.steered_method import program_solver
 from steering_core.methods.base import read_direction
 from steering_core.methods.gates import Gate
-from steering_core.methods.interventions import ProgramLogit, ProgramRows, read_plan
 from steering_core.methods.programs import make_program
 from steering_core.methods.ready_programs import ReadyProgram
+from steering_core.methods.solution_vectors import ProgramLogit, ProgramRows, read_plan
 from steering_core.methods.solutions import SOLVED, STRENGTH, selected_row
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
@@ -92,7 +91,7 @@ def solved_once(
 
 
 def solved_again(
-    plan: AdaptivePlan,
+    plan: RowPrograms,
     status: Shaped[np.ndarray, " n"],
     site: Site,
     positions: Positions = "last",
@@ -149,6 +148,51 @@ def _places(points: pd.DataFrame, wanted: Mapping[str, float]) -> Int[np.ndarray
         if pd.notna(value):
             same &= np.isclose(points[name].to_numpy(dtype=float), value)
     return np.flatnonzero(same)
+
+
+def chosen_strength(
+    method: str,
+    strength: str | Mapping[str, float],
+    files: Mapping[str, str],
+    *,
+    site: Site,
+    target_class: Literal[0, 1],
+    device: torch.device,
+    positions: Positions = "last",
+) -> Strength | None:
+    """Return what a method adds to new inputs, at the strength that is asked for.
+
+    Args:
+        method: its name.
+        strength: as of :func:`chosen_point`.
+        files: as of :func:`strength_on_new_inputs`, with ``solutions``, and ``pareto`` for a
+            selected strength.
+        site: where the experiment steers.
+        target_class: that it steers to.
+        device: of the model.
+        positions: which positions of a prompt are steered.
+
+    Returns:
+        None if no strength of the method is selected.
+
+    Raises:
+        StorageError: if a file is missing or damaged.
+    """
+    point = chosen_point(
+        pd.read_parquet(files["solutions"], filters=[("method", "==", method)]),
+        strength,
+        pd.read_csv(files["pareto"]) if "pareto" in files else None,
+    )
+    if point is None:
+        return None
+    return strength_on_new_inputs(
+        point,
+        files,
+        site=site,
+        target_class=target_class,
+        device=device,
+        positions=positions,
+    )
 
 
 def strength_on_new_inputs(
@@ -248,7 +292,7 @@ def _gated(found: Strength, gate: Gate) -> Strength:
     def steer(residuals: Residuals) -> SteeredInputs:
         inputs, n = found.steer(residuals), len(residuals)
         at = inputs.intervention.at
-        shut = {site: GatedPlan(plan, gate, site, n) for site, plan in at.items()}
+        shut = {site: GatedRows(plan, gate, site, n) for site, plan in at.items()}
         return replace(inputs, intervention=Intervention(shut, inputs.intervention.positions))
 
     return Strength(found.name, steer)
@@ -329,7 +373,7 @@ def program_strength(
         found = ready.solve(shortfall, **sizes)
         status = found.columns["status"]
         if solver is not None:
-            plan = AdaptivePlan.alike(len(status), solver, tau, parameter)
+            plan = RowPrograms.alike(len(status), solver, tau, parameter)
             return solved_again(plan, status, site, positions, note)
         used = None if kind == "dense" else found.columns["l0"]
         return solved_once(status, found.vectors, used, site, positions, note)
@@ -363,7 +407,7 @@ def _of_program(
         found = program.solve(path, shortfalls(residuals))
         if is_adaptive(method):
             solver = AdaptiveSolver(path, probe.weight_vector, probe.bias, kind, site, device)
-            plan = AdaptivePlan.alike(len(residuals), solver, tau, parameter)
+            plan = RowPrograms.alike(len(residuals), solver, tau, parameter)
             return solved_again(plan, found.status, site, positions)
         return solved_once(found.status, found.vector, found.l0, site, positions)
 

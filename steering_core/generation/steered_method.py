@@ -12,20 +12,19 @@ from steering_core.config.methods import LORA, PROMPTING, is_adaptive, program_o
 from steering_core.data.concept import read_concept
 from steering_core.generation.adapter import Adapter, read_adapter
 from steering_core.generation.adaptive import (
-    AdaptivePlan,
     AdaptiveSolver,
     MarginsSolver,
+    RowPrograms,
     TokenSolver,
 )
-from steering_core.generation.gate import GatedPlan
-from steering_core.generation.intervention import Intervention, Positions, RowVectors
-from steering_core.methods.interventions import (
-    Interventions,
+from steering_core.generation.intervention import GatedRows, Intervention, Positions, RowVectors
+from steering_core.methods.solution_vectors import (
     PlanRows,
     ProgramLogit,
     ProgramRows,
-    read_interventions,
+    SolutionVectors,
     read_plan,
+    read_solution_vectors,
 )
 from steering_core.models.site import Site
 from steering_core.optimize.dictionary import Dictionary
@@ -52,7 +51,7 @@ class SteeredMethod:
 
     def __init__(
         self,
-        solutions: Interventions,
+        solutions: SolutionVectors,
         site: Site,
         positions: Positions = "last",
         solver: AdaptiveSolver | None = None,
@@ -82,7 +81,7 @@ class SteeredMethod:
         site = self.sites[0]
         if is_adaptive(self.method) and self._solver is not None:
             tau, parameter = rows["tau"].to_numpy(dtype=float), self._solutions.parameters(rows)
-            return Intervention({site: AdaptivePlan(self._solver, tau, parameter)}, self.positions)
+            return Intervention({site: RowPrograms(self._solver, tau, parameter)}, self.positions)
         vectors = self._solutions.vectors(rows)
         if not np.any(vectors):
             return None
@@ -121,15 +120,15 @@ class SteeredPlan:
 
     def intervention(self, rows: pd.DataFrame) -> Intervention | None:
         """Return the intervention on the rows, each at its strength."""
-        at: dict[Site, RowVectors | AdaptivePlan | GatedPlan] = {}
+        at: dict[Site, RowVectors | RowPrograms | GatedRows] = {}
         for site in self.sites:
             if self._solver is not None and isinstance(self._plan, ProgramRows):
                 tau, parameter = rows["tau"].to_numpy(dtype=float), self._plan.parameters(rows)
-                at[site] = AdaptivePlan(self._solver, tau, parameter)
+                at[site] = RowPrograms(self._solver, tau, parameter)
             else:
                 at[site] = RowVectors(self._plan.at_site(site).vectors(rows))
             if isinstance(self._plan, ProgramRows) and self._plan.gate is not None:
-                at[site] = GatedPlan(at[site], self._plan.gate, site, len(rows))
+                at[site] = GatedRows(at[site], self._plan.gate, site, len(rows))
         return Intervention(at, self._positions)
 
 
@@ -246,7 +245,7 @@ def read_steered_method(
             inside = substitute(decoder, plan.logit.metric, plan.logit.cost)
             solver = program_solver(plan.logit, inside, site, device)
         return SteeredPlan(plan, site.prepend_bos, positions, solver)
-    solutions = read_interventions(
+    solutions = read_solution_vectors(
         method, files["solutions"], files.get("directions"), files.get("path")
     )
     solver = None

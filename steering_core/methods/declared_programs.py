@@ -12,9 +12,9 @@ import pandas as pd
 from jaxtyping import Float, Int
 from sklearn.covariance import ledoit_wolf
 
+from steering_core.config.methods import directions_of, needs_fisher
 from steering_core.methods.directions import DIRECTIONS, FOUND_BY, FitData
 from steering_core.methods.guard_directions import guard_rows
-from steering_core.methods.interventions import ProgramLogit
 from steering_core.methods.model_units import ModelUnits, median_norm
 from steering_core.methods.programs import (
     ConvexOptimalSteering,
@@ -22,6 +22,7 @@ from steering_core.methods.programs import (
     fits_shared_vector,
 )
 from steering_core.methods.ready_programs import ReadyProgram, Sparse
+from steering_core.methods.solution_vectors import ProgramLogit
 from steering_core.methods.solutions import GridPoint, solution_rows, with_split
 from steering_core.optimize.substitution import matrix_power
 from steering_core.optimize.working_set.guards import Guards
@@ -292,7 +293,7 @@ def _metric_and_cost(
     fisher: Fisher | None,
 ) -> tuple[Float[np.ndarray, "d_model d_model"] | None, Float[np.ndarray, " d_sae"] | None]:
     """Return A² and the costs of the features; None where they are the plain ones."""
-    if "fisher" in (declared.metric, declared.feature_cost) and fisher is None:
+    if needs_fisher(declared) and fisher is None:
         raise ValueError("fisher: the program needs the Fisher information")
     metric = cost = None
     if declared.metric == "covariance":
@@ -321,9 +322,3 @@ def covariance_metric(
         raise ValueError("residuals do not vary within a class")
     inverse = matrix_power(ledoit_wolf(within, assume_centered=True)[0], -1.0)
     return inverse * (len(inverse) / np.trace(inverse))
-
-
-def directions_of(declared: "DeclaredProgram") -> list[str]:
-    """Return what the margins of a program are on, at least one direction."""
-    given = declared.concept_direction
-    return list(given) if isinstance(given, list) else [given]

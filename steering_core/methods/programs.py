@@ -38,6 +38,29 @@ _REFUSED = (
 _LISTED = 20  # at most so many rows are named in an error
 
 
+def shortfalls(
+    logits: Float[np.ndarray, "n *k"],
+    tau: float,
+    shared_by: Float[np.ndarray, "m *k"] | None = None,
+) -> Float[np.ndarray, "n *k"]:
+    """Return what each input lacks of the margin, on one direction or on each of k, in logits.
+
+    Args:
+        logits: of the inputs.
+        tau: the margin.
+        shared_by: if given, every input gets the same vector: the one that brings the worst of
+            these logits, on each direction, to the margin, and so all of them.
+
+    Raises:
+        ValueError: naming ``shared_by``, if it has no row.
+    """
+    if shared_by is None:
+        return tau - logits
+    if not len(shared_by):
+        raise ValueError("shared_by: a shared vector needs rows that it is solved for")
+    return np.broadcast_to(tau - shared_by.min(axis=0), logits.shape).copy()
+
+
 class OptimalSteering(SteeringMethod):
     """Common part of the programs: ``min`` sparsity ``s.t.`` the probe's logit reaches ``tau``."""
 
@@ -75,13 +98,11 @@ class OptimalSteering(SteeringMethod):
             residuals: of the inputs.
             probe_w: weight of the probe, oriented to the target class.
             probe_b: its bias.
-            shared_by: if given, every input gets the same vector: the one that brings the worst of
-                these residuals, the furthest from the margin, to the margin, and so all of them.
+            shared_by: residuals that a shared vector is solved for; see :func:`shortfalls`.
         """
-        if shared_by is None:
-            return self.shortfall(residuals.astype(np.float64), probe_w, probe_b)
-        others = self.shortfall(shared_by.astype(np.float64), probe_w, probe_b)
-        return np.full(len(residuals), others.max())
+        logits = residuals.astype(np.float64) @ probe_w + probe_b
+        others = None if shared_by is None else shared_by.astype(np.float64) @ probe_w + probe_b
+        return shortfalls(logits, self.tau, others)
 
     def compute_steering_vector(
         self,

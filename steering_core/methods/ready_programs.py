@@ -10,7 +10,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from jaxtyping import Float, Int
 
-from steering_core.methods.interventions import ProgramLogit
+from steering_core.methods.programs import shortfalls
+from steering_core.methods.solution_vectors import ProgramLogit
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.guarded import (
     DenseSolutions,
@@ -108,10 +109,8 @@ class ReadyProgram:
         if self.logit.mode == "uniform":
             return np.full(logits.shape, tau)
         if self.logit.mode != "shared":
-            return tau - logits
-        if shared_by is None or not len(shared_by):
-            raise ValueError("shared_by: a shared vector needs rows that it is solved for")
-        return np.tile(tau - shared_by.min(axis=0), (len(logits), 1))
+            return shortfalls(logits, tau)
+        return shortfalls(logits, tau, logits[:0] if shared_by is None else shared_by)
 
     def solve(
         self,

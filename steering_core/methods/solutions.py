@@ -1,7 +1,7 @@
 """Solution rows: one per (grid point, input), with the status and values of its solution.
 
 A row stores a position on the path, not a dense vector. On demand,
-:mod:`steering_core.methods.interventions` expands rows into residual vectors.
+:mod:`steering_core.methods.solution_vectors` expands rows into residual vectors.
 """
 
 from collections.abc import Sequence

@@ -21,7 +21,7 @@ from steering_core.data.columns import texts_of
 from steering_core.data.sources import dataset_revision, read_rows
 from steering_core.errors import DataError
 from steering_core.generation.intervention import Intervention, run_steered
-from steering_core.generation.new_inputs import chosen_point, strength_on_new_inputs
+from steering_core.generation.new_inputs import chosen_strength
 from steering_core.generation.steered_method import persona_of
 from steering_core.methods.solutions import NOT_FINITE
 from steering_core.metrics.divergence import (
@@ -250,8 +250,7 @@ def cost_under(
     Args:
         lm: the model.
         texts: columns ``example_id`` and ``text``.
-        files: as of :func:`steering_core.generation.new_inputs.strength_on_new_inputs`, with
-            ``solutions`` and ``pareto``.
+        files: as of :func:`steering_core.generation.new_inputs.chosen_strength`, with ``pareto``.
         method: its name.
         site: where it steers.
         target_class: that it steers to.
@@ -274,21 +273,17 @@ def cost_under(
         sums = _after_persona(lm, persona, rows, site.prepend_bos, batch_tokens)
         return table.assign(status="ok", **vars(sums))[SCHEMA.names]
     if method != BASELINE:
-        point = chosen_point(
-            pd.read_parquet(files["solutions"], filters=[("method", "==", method)]),
+        strength = chosen_strength(
+            method,
             "selected",
-            pd.read_csv(files["pareto"]),
-        )
-        if point is None:
-            return table.assign(reason=f"no strength of {method} is selected")
-        strength = strength_on_new_inputs(
-            point,
             files,
             site=site,
             target_class=target_class,
             device=lm.device,
             positions="all",
         )
+        if strength is None:
+            return table.assign(reason=f"no strength of {method} is selected")
         steered = strength.steer(
             last_token_residuals(lm, given, site, max_tokens=max_tokens, batch_tokens=batch_tokens)
         )

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from steering_core.methods.interventions import Interventions
+from steering_core.methods.solution_vectors import MethodRows, PlanAtSite, SolutionVectors
 from steering_core.methods.solutions import PARTS, solved
 from steering_core.probes.linear_probe import LinearProbe
 
 
 def probe_effects(
-    interventions: Interventions,
+    interventions: SolutionVectors | PlanAtSite,
     example_ids: Sequence[str],
     residuals: Float[np.ndarray, "n d_model"],
     probe: LinearProbe,
@@ -54,7 +54,7 @@ def probe_effects(
     return pd.concat(frames, ignore_index=True)
 
 
-def without_probe_effects(interventions: Interventions, example_ids: Sequence[str]) -> pd.DataFrame:
+def without_probe_effects(interventions: MethodRows, example_ids: Sequence[str]) -> pd.DataFrame:
     """Return the rows of :func:`probe_effects` where the probe's site is not steered: all NaN."""
     rows = [interventions.at(index, example_ids) for index in interventions.points()]
     table = pd.concat(rows, ignore_index=True)[["strength_index", "example_id", "status"]]
@@ -68,7 +68,7 @@ _POINT = ["method", "strength_index", "strength_name", "strength", *PARTS]
 
 
 def all_norm_matched_effects(
-    programs: Iterable[Interventions],
+    programs: Iterable[SolutionVectors],
     directions: Mapping[str, Float[np.ndarray, " d_model"]],
     example_ids: Sequence[str],
     residuals: Float[np.ndarray, "n d_model"],
@@ -83,7 +83,7 @@ def all_norm_matched_effects(
 
 
 def norm_matched_effects(
-    program: Interventions,
+    program: SolutionVectors,
     directions: Mapping[str, Float[np.ndarray, " d_model"]],
     example_ids: Sequence[str],
     residuals: Float[np.ndarray, "n d_model"],

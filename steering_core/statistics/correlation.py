@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int, Shaped
 
 from steering_core.errors import DataError
-from steering_core.statistics.result import (
+from steering_core.statistics.moments import (
     FIELDS,
     CorrelationResult,
     Moments,

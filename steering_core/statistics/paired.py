@@ -10,8 +10,9 @@ from scipy.stats import binomtest
 from steering_core.errors import DataError
 from steering_core.statistics.bootstrap import Interval, share_interval
 
-#: Below this p-value of McNemar's test a change of success counts as more than noise. A few changes
-#: of one sign leave 0 out of a bootstrap interval, where this exact test does not yet tell.
+#: The significance level of every test. Below this p-value of McNemar's test a change of success
+#: counts as more than noise. A few changes of one sign leave 0 out of a bootstrap interval, where
+#: this exact test does not yet tell.
 LEVEL = 0.05
 
 

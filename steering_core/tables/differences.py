@@ -21,11 +21,12 @@ from steering_core.statistics.bootstrap import (
     mean_interval,
     share_interval,
 )
+from steering_core.statistics.paired import LEVEL
 from steering_core.tables.columns import column_names, interval_cells, validate_table
 from steering_core.tables.words import is_true
 
-#: Significance level and power of :func:`detectable`.
-LEVEL, POWER = 0.05, 0.8
+#: Power of :func:`detectable`, at the significance level of every test.
+POWER = 0.8
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from steering_core.data.columns import is_missing
 from steering_core.probes.linear_probe import LinearProbe
-from steering_core.statistics.result import CorrelationResult
+from steering_core.statistics.moments import CorrelationResult
 from steering_core.tables.columns import validate_table
 from steering_core.tables.pages import neuronpedia_url, require_columns, whole_page
 

@@ -92,7 +92,7 @@ def layer_effect_table(trials: pd.DataFrame, experiment: str, matching: Matching
     ``matched``. The layer with the least KL there is picked.
 
     Args:
-        trials: rows of :func:`steering_core.metrics.layer_trial.try_layer` of all layers.
+        trials: rows of :func:`steering_core.metrics.layer_by_effect.try_layer` of all layers.
         experiment: name of the experiment.
         matching: what is matched.
 

@@ -29,7 +29,7 @@ class Rated:
     """The rated texts of one experiment.
 
     Attributes:
-        texts: rows of :func:`steering_core.metrics.ratings.rate_completions`.
+        texts: rows of :func:`steering_core.metrics.judging.rate_completions`.
     """
 
     texts: pd.DataFrame
@@ -112,7 +112,7 @@ def ratings_table(
 
     Args:
         experiment: its name.
-        texts: rows of :func:`steering_core.metrics.ratings.rate_completions`.
+        texts: rows of :func:`steering_core.metrics.judging.rate_completions`.
         seed: of the bootstrap.
         n_resamples: of the bootstrap.
     """
@@ -156,7 +156,7 @@ def axbench_table(
     Args:
         concept_set: its name.
         concepts: by experiment, rows of
-            :func:`steering_core.metrics.ratings.rate_completions`.
+            :func:`steering_core.metrics.judging.rate_completions`.
         published: columns ``concept_set``, ``method`` (ours; empty if we have none), ``name``
             (theirs), ``published`` and ``rerun``.
         seed: of the bootstrap over concepts.

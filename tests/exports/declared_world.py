@@ -11,7 +11,7 @@ from export_world import DECODER, PROBE, SITE
 from steering_core.methods.declared_programs import solve_declared
 from steering_core.methods.directions import FitData
 from steering_core.methods.guard_directions import guards_of
-from steering_core.methods.interventions import ProgramLogit, write_program
+from steering_core.methods.solution_vectors import ProgramLogit, write_program
 from steering_core.methods.solutions import write_solutions
 from steering_core.statistics.fisher import FisherSums
 from steering_core.storage.files import read_json, write_json

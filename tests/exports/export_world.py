@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.methods.base import Direction, write_directions
-from steering_core.methods.interventions import write_plan
+from steering_core.methods.solution_vectors import write_plan
 from steering_core.methods.solutions import PARTS, write_solutions
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath

@@ -27,7 +27,7 @@ from steering_core.generation.decode import continuations
 from steering_core.generation.sampling import Sampling
 from steering_core.generation.steered_method import read_steered_method
 from steering_core.methods.gates import Gate
-from steering_core.methods.interventions import ProgramLogit, read_plan, write_program
+from steering_core.methods.solution_vectors import ProgramLogit, read_plan, write_program
 from steering_core.methods.solutions import write_solutions
 
 GUARDS = [{"direction": "principal_components", "count": 2, "kappa": 0.02}]

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, pipeline
 from steering_core import apply_all, load_intervention
 from steering_core.errors import DataError, ModelError, StorageError
 from steering_core.exports.export import export_row
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.adaptive import AdaptiveSolver, RowPrograms
 from steering_core.generation.intervention import (
     Intervention,
     RowVectors,
@@ -69,7 +69,7 @@ def test_a_forward_pass_has_the_logits_of_the_experiments_own_hooks(
     if method == "qp_adaptive":
         path = SteeringPath.fit(DECODER, WEIGHT)
         solver = AdaptiveSolver(path, WEIGHT, BIAS, "qp", SITE, torch.device("cpu"))
-        what = AdaptivePlan(solver, np.full(3, TAU), np.ones(3))
+        what = RowPrograms(solver, np.full(3, TAU), np.ones(3))
     else:
         what = RowVectors(ALPHA * UNIT * DIRECTION)
     ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()

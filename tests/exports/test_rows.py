@@ -21,7 +21,7 @@ from steering_core.generation.intervention import (
     steered_positions,
 )
 from steering_core.generation.steered_method import read_steered_method
-from steering_core.methods.interventions import ProgramLogit, write_plan, write_program
+from steering_core.methods.solution_vectors import ProgramLogit, write_plan, write_program
 from steering_core.methods.solutions import write_solutions
 from steering_core.models.site import Site
 from steering_core.models.tokens import TokenBatch

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from benchmarks.reference import solve_reference
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.adaptive import AdaptiveSolver, RowPrograms
 from steering_core.generation.decode import end_tokens
 from steering_core.generation.sampling import Sampling
 from steering_core.models.residual_stream import edit_residual
@@ -33,7 +33,7 @@ def plan(program, parameter, tau, site, n=5, path=None):
     """The same program for every text, or one per text."""
     path = path or SteeringPath.fit(DECODER, WEIGHT)
     solver = AdaptiveSolver(path, WEIGHT, BIAS, program, site, torch.device("cpu"))
-    return AdaptivePlan(solver, np.broadcast_to(tau, n) * 1.0, np.broadcast_to(parameter, n) * 1.0)
+    return RowPrograms(solver, np.broadcast_to(tau, n) * 1.0, np.broadcast_to(parameter, n) * 1.0)
 
 
 def shortfalls(residual, site, tau):

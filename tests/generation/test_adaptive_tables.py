@@ -21,8 +21,8 @@ from steered_generation import continuations, divergence, generate_method, text_
 
 from steering_core.generation.steered_method import SteeredMethod
 from steering_core.generation.table import SCHEMA
-from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
+from steering_core.methods.solution_vectors import SolutionVectors
 from steering_core.methods.solutions import GridPoint
 from steering_core.models.residual_stream import edit_residual
 from steering_core.optimize.path import SteeringPath
@@ -45,7 +45,7 @@ def interventions(tmp_path_factory):
         for i, epsilon in enumerate((5.0, 9.0))
     ]
     rows = solve_programs(points, NAMES, residuals, probe, path)
-    return Interventions(rows, tmp_path_factory.mktemp("d") / "unused", path)
+    return SolutionVectors(rows, tmp_path_factory.mktemp("d") / "unused", path)
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from steering_core.generation.batching import (
     width_groups,
 )
 from steering_core.generation.sampling import Sampling
-from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
+from steering_core.methods.solution_vectors import SolutionVectors
 from steering_core.methods.solutions import GridPoint
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.site import Site
@@ -235,7 +235,7 @@ def test_a_whole_grid_in_one_run_equals_its_strengths_apart(tiny, tmp_path, batc
 
     def run(points):
         rows = solve_programs(points, names, residuals, probe, path)
-        found = Interventions(rows, tmp_path / "unused", path)
+        found = SolutionVectors(rows, tmp_path / "unused", path)
         return generate_method(tiny, prompts, found, SITE, sampling, **kwargs)
 
     together = run(points)

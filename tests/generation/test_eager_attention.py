@@ -18,7 +18,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.adaptive import AdaptiveSolver, RowPrograms
 from steering_core.generation.decode import continue_batch, end_tokens
 from steering_core.generation.intervention import (
     Intervention,
@@ -153,7 +153,7 @@ def test_a_new_optimum_at_every_token(family, prompts, site, program, parameter)
     solver = AdaptiveSolver(path, WEIGHT, 0.0, program, site, lm.device)
     got = continuations(
         lm, prompts, NAMES, GREEDY, site=site, batch_size=3,
-        adaptive=AdaptivePlan(solver, TAU * whole, parameter * whole),
+        adaptive=RowPrograms(solver, TAU * whole, parameter * whole),
     ).tokens  # fmt: skip
     assert got == [slowly(eager, prompt, {site: add}) for prompt in prompts]
     assert got != [slowly(eager, prompt, {}) for prompt in prompts]

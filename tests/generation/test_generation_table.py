@@ -8,8 +8,8 @@ from steered_generation import generate, generate_method
 
 from steering_core.generation.sampling import Sampling
 from steering_core.generation.table import SCHEMA
-from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
+from steering_core.methods.solution_vectors import SolutionVectors
 from steering_core.methods.solutions import GridPoint
 from steering_core.models.site import Site
 from steering_core.models.tokens import tokenize
@@ -38,7 +38,7 @@ def programs(tmp_path_factory):
         for i, epsilon in enumerate((3.0, 6.0))
     ]
     rows = solve_programs(points, IDS, residuals, probe, path)
-    return Interventions(rows, tmp_path_factory.mktemp("d") / "directions.safetensors", path)
+    return SolutionVectors(rows, tmp_path_factory.mktemp("d") / "directions.safetensors", path)
 
 
 @pytest.fixture(scope="module")

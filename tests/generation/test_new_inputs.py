@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from steering_core.generation.adaptive import AdaptivePlan
-from steering_core.generation.gate import GatedPlan
+from steering_core.generation.adaptive import RowPrograms
+from steering_core.generation.intervention import GatedRows
 from steering_core.generation.new_inputs import chosen_point, strength_on_new_inputs
 from steering_core.methods.base import Direction, write_directions
 from steering_core.methods.fixed_solutions import solve_plan
 from steering_core.methods.gates import Gate
-from steering_core.methods.interventions import ProgramLogit, write_plan, write_program
 from steering_core.methods.programs import solve_programs
+from steering_core.methods.solution_vectors import ProgramLogit, write_plan, write_program
 from steering_core.methods.solutions import GridPoint, solution_rows, write_solutions
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
@@ -98,7 +98,7 @@ def test_a_shared_vector_is_that_of_the_experiment(files):
 def test_an_adaptive_program_is_solved_at_every_position(files):
     _, found = steered("qp_adaptive", files, tau=4.0, lam=1.0)
     plan = found.intervention.at[SITE]
-    assert isinstance(plan, AdaptivePlan) and found.n_features is None
+    assert isinstance(plan, RowPrograms) and found.n_features is None
     assert plan.tau.tolist() == [4.0] * 3 and plan.parameter.tolist() == [1.0] * 3
 
 
@@ -155,7 +155,7 @@ def test_a_program_without_a_solution_gives_its_status_as_the_reason(tmp_path):
 def test_a_declared_program_is_solved_at_every_position_of_new_inputs(tmp_path):
     logit = ProgramLogit("qp", WEIGHT, -0.2, None)
     found = declared(tmp_path, index=(0, 1, 2), logit=logit)
-    assert isinstance(found.intervention.at[SITE], AdaptivePlan) and found.reason == [""] * 3
+    assert isinstance(found.intervention.at[SITE], RowPrograms) and found.reason == [""] * 3
     once = ProgramLogit("qp", WEIGHT, -0.2, None, mode="static")
     static = declared(tmp_path, index=(0, 1, 2), logit=once)
     assert ((H + static.intervention.at[SITE].vectors) @ WEIGHT - 0.2 >= 2.0 - 1e-6).all()
@@ -186,9 +186,9 @@ def test_a_gate_is_asked_on_new_inputs_too(tmp_path):
     gate = Gate(WEIGHT, bias)
     found = declared(tmp_path, gate=gate)
     plan = found.intervention.at[SITE]
-    assert isinstance(plan, GatedPlan) and plan.n == 3 and plan.site == SITE
+    assert isinstance(plan, GatedRows) and plan.n == 3 and plan.site == SITE
     np.testing.assert_array_equal(plan.gate.weight, WEIGHT)
-    np.testing.assert_allclose(plan.plan.vectors, DECODER[0])
+    np.testing.assert_allclose(plan.inner.vectors, DECODER[0])
     residual = torch.tensor(H, dtype=torch.float32)
     moved = plan.start().at(torch.arange(3), residual) - residual
     opened = H @ WEIGHT + bias > 0

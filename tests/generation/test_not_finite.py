@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from steered_generation import continuations, divergence, generate_method, text_divergence
 
 from steering_core.errors import ModelError
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.adaptive import AdaptiveSolver, RowPrograms
 from steering_core.generation.sampling import FirstNotFinite, Sampling
 from steering_core.generation.table import SCHEMA
 from steering_core.metrics.judges import ClassJudge
@@ -96,7 +96,7 @@ def test_a_program_that_is_solved_at_every_position_and_overflows(half, prompts,
     solver = AdaptiveSolver(path, weight, 0.0, "qp", SITE, half.device)
     tau, lam = np.array([1.0, 1e7, 2.0, 1e7]), np.ones(4)
     made = continuations(
-        half, prompts, NAMES, how, site=SITE, adaptive=AdaptivePlan(solver, tau, lam)
+        half, prompts, NAMES, how, site=SITE, adaptive=RowPrograms(solver, tau, lam)
     )
     assert [row is None for row in made.tokens] == [False, True, False, True]
     assert made.unsolved.tolist() == [0] * 4

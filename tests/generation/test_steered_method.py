@@ -11,7 +11,7 @@ from steering_core.generation.sampling import Sampling
 from steering_core.generation.steered_method import SteeredPlan, read_steered_method
 from steering_core.generation.table import generate_method
 from steering_core.methods.fixed_solutions import solve_plan, solve_prompting
-from steering_core.methods.interventions import PlanRows, read_plan, write_plan
+from steering_core.methods.solution_vectors import PlanRows, read_plan, write_plan
 from steering_core.methods.solutions import write_solutions
 from steering_core.metrics.divergence import text_divergence
 from steering_core.metrics.probe_effects import without_probe_effects

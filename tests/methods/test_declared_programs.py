@@ -19,8 +19,8 @@ from steering_core.methods.declared_programs import (
     solve_declared,
 )
 from steering_core.methods.directions import FitData
-from steering_core.methods.interventions import ProgramLogit, read_plan, write_program
 from steering_core.methods.programs import QPOptimalSteering
+from steering_core.methods.solution_vectors import ProgramLogit, read_plan, write_program
 from steering_core.methods.solutions import write_solutions
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath

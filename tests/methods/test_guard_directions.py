@@ -18,7 +18,7 @@ from steering_core.methods.guard_directions import (
     same_site,
     write_guard_rows,
 )
-from steering_core.methods.interventions import ProgramLogit, write_program
+from steering_core.methods.solution_vectors import ProgramLogit, write_program
 from steering_core.methods.solutions import write_solutions
 from steering_core.storage.arrays import save_decoder
 

@@ -9,8 +9,8 @@ from small_world import D_MODEL, decoder, inputs, probe
 from benchmarks.reference import solve_reference
 from steering_core.config.methods import METHODS, is_adaptive, is_program, mode_of, program_of
 from steering_core.config.schema import Settings
-from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import grid, solve_programs
+from steering_core.methods.solution_vectors import SolutionVectors
 from steering_core.optimize.path import SteeringPath
 
 H = inputs()
@@ -52,7 +52,7 @@ def path():
 @pytest.mark.parametrize("methods", MODES.values())
 def test_at_one_position_adaptive_is_static(methods, path, tmp_path):
     static, adaptive = (
-        Interventions(solve_programs(grid(m, SETTINGS), IDS, H, probe(), path), tmp_path, path)
+        SolutionVectors(solve_programs(grid(m, SETTINGS), IDS, H, probe(), path), tmp_path, path)
         for m in methods[:2]
     )
     for index in static.points():
@@ -68,7 +68,7 @@ def test_a_shared_vector_is_the_optimum_for_the_worst_input(program, methods, pa
     assert 3 <= len(outside) < len(H)
     points = grid(methods[2], SETTINGS)
     table = solve_programs(points, IDS, H, probe(), path, shared_by=outside.astype(np.float32))
-    found = Interventions(table, tmp_path, path)
+    found = SolutionVectors(table, tmp_path, path)
     statuses = set()
     for point in points:
         rows = found.at(point.strength_index, IDS)

@@ -12,8 +12,12 @@ from steering_core.config.schema import Settings
 from steering_core.methods.base import read_direction
 from steering_core.methods.directions import fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_fixed
-from steering_core.methods.interventions import Interventions, coefficient_share, read_interventions
 from steering_core.methods.programs import InfeasibleError, grid, make_program, solve_programs
+from steering_core.methods.solution_vectors import (
+    SolutionVectors,
+    coefficient_share,
+    read_solution_vectors,
+)
 from steering_core.methods.solutions import PARTS, solved, with_split, write_solutions
 from steering_core.optimize.path import SteeringPath
 
@@ -53,7 +57,7 @@ def rows(target: int, path: SteeringPath) -> dict[str, pd.DataFrame]:
 def test_rows_expand_to_exactly_what_the_method_computes(
     method: str, target: int, path: SteeringPath, rows: dict[str, pd.DataFrame], tmp_path: Path
 ):
-    found = Interventions(rows[method], tmp_path / "unused", path)
+    found = SolutionVectors(rows[method], tmp_path / "unused", path)
     assert found.points() == list(range(len(grid(method, SETTINGS))))
     checked = {"optimal": 0, "already_satisfied": 0, "infeasible": 0}
     for point in grid(method, SETTINGS):
@@ -138,7 +142,7 @@ def test_fixed_rows(tmp_path: Path):
     for method in (m.name for m in methods):
         direction, unit = read_direction(tmp_path / "d", method)
         table = solve_fixed(grid(method, SETTINGS), IDS, direction, unit)
-        found = Interventions(table, tmp_path / "d")
+        found = SolutionVectors(table, tmp_path / "d")
         assert set(table["status"]) == {"fixed"}
         assert solved(table).all()
         for index in found.points():
@@ -176,13 +180,13 @@ def test_files_bring_the_same_vectors_back(
         write_solutions(pd.concat(part, ignore_index=True), file)
     path.save(tmp_path / "p")
     for method in [*rows, *(m.name for m in methods)]:
-        found = read_interventions(method, files, tmp_path / "d", tmp_path / "p")
+        found = read_solution_vectors(method, files, tmp_path / "d", tmp_path / "p")
         own = files[0 if is_program(method) else 1]
-        alone = read_interventions(method, own, tmp_path / "d", tmp_path / "p")
+        alone = read_solution_vectors(method, own, tmp_path / "d", tmp_path / "p")
         pd.testing.assert_frame_equal(found.rows, alone.rows)
         assert found.method == method
         if is_program(method):
-            before = Interventions(rows[method], tmp_path / "d", path)
+            before = SolutionVectors(rows[method], tmp_path / "d", path)
             for index in found.points():
                 np.testing.assert_allclose(
                     found.vectors(found.at(index, IDS)),
@@ -194,13 +198,13 @@ def test_files_bring_the_same_vectors_back(
 
 def test_misuse_is_refused(tmp_path: Path, path: SteeringPath, rows: dict[str, pd.DataFrame]):
     with pytest.raises(ValueError, match="of one method"):
-        Interventions(pd.concat(rows.values()), tmp_path, path)
+        SolutionVectors(pd.concat(rows.values()), tmp_path, path)
     with pytest.raises(ValueError, match="needs the steering path"):
-        Interventions(rows["qp_optimal"], tmp_path)
+        SolutionVectors(rows["qp_optimal"], tmp_path)
     with pytest.raises(ValueError, match="needs the file of its direction"):
-        Interventions(rows["qp_optimal"].assign(method="caa_repe"), path=path)
+        SolutionVectors(rows["qp_optimal"].assign(method="caa_repe"), path=path)
     with pytest.raises(KeyError):
-        Interventions(rows["qp_optimal"], tmp_path, path).at(0, ["unknown"])
+        SolutionVectors(rows["qp_optimal"], tmp_path, path).at(0, ["unknown"])
 
 
 def test_coefficient_share(path: SteeringPath, rows: dict[str, pd.DataFrame]):

@@ -20,8 +20,8 @@ from transformers import (
 
 from steering_core.generation.sampling import Sampling
 from steering_core.generation.table import SCHEMA
-from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
+from steering_core.methods.solution_vectors import SolutionVectors
 from steering_core.methods.solutions import GridPoint
 from steering_core.metrics import divergence as module
 from steering_core.metrics.divergence import token_divergence
@@ -245,7 +245,7 @@ def solved(tmp_path_factory):
         for i, epsilon in enumerate((3.0, 6.0))
     ]
     rows = solve_programs(points, IDS, residuals, probe(weight), path)
-    return Interventions(rows, tmp_path_factory.mktemp("d") / "none.safetensors", path)
+    return SolutionVectors(rows, tmp_path_factory.mktemp("d") / "none.safetensors", path)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import torch
 import yaml
 
 from steering_core.errors import DataError, ModelError
-from steering_core.generation.gate import GatedPlan
-from steering_core.generation.intervention import Intervention, RowVectors
+from steering_core.generation.intervention import GatedRows, Intervention, RowVectors
 from steering_core.methods.base import Direction, write_directions
 from steering_core.methods.fixed_solutions import solve_fixed
 from steering_core.methods.gates import Gate
@@ -117,7 +116,7 @@ def test_positions_at_which_something_is_added_are_counted(tiny, files):
     plain = cost(tiny, files, "no_steering")
     assert plain["n_added"].tolist() == [0, 0, 0] and plain["n_positions"].tolist() == every
     some = np.where([[True], [False], [True]], VECTORS, 0.0)
-    gated = GatedPlan(RowVectors(VECTORS), GATE, SITE, 3)
+    gated = GatedRows(RowVectors(VECTORS), GATE, SITE, 3)
     plans = [(RowVectors(some), [every[0], 0, every[2]]), (gated, open_at(tiny, rows))]
     for plan, wanted in plans:
         counted = added_positions(

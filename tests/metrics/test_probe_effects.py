@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from steering_core.methods.fixed_solutions import solve_fixed
-from steering_core.methods.interventions import Interventions
 from steering_core.methods.programs import solve_programs
+from steering_core.methods.solution_vectors import SolutionVectors
 from steering_core.methods.solutions import GridPoint
 from steering_core.metrics.probe_effects import probe_effects
 from steering_core.optimize.path import SteeringPath
@@ -42,7 +42,7 @@ def test_programs(world, method):
             GridPoint(method, i, "epsilon", e, 0.5, None, e) for i, e in enumerate((1.5, 4.0))
         ]
     rows = solve_programs(points, IDS, residuals, fitted, path)
-    effects = probe_effects(Interventions(rows, file, path), IDS, residuals, fitted, independent)
+    effects = probe_effects(SolutionVectors(rows, file, path), IDS, residuals, fitted, independent)
     assert effects["example_id"].tolist() == IDS * 2
     unsolved = ~rows["status"].isin(["optimal", "already_satisfied"])
     if method == "convex_optimal":
@@ -91,7 +91,7 @@ def test_fixed_directions_in_any_order(world):
     rows = solve_fixed(points, IDS, Direction(vector), 4.0)
     order = [3, 1, 0]
     effects = probe_effects(
-        Interventions(rows, file), [IDS[i] for i in order], residuals[order], fitted, independent
+        SolutionVectors(rows, file), [IDS[i] for i in order], residuals[order], fitted, independent
     )
     for k, strength in enumerate((0.5, 2.0)):
         moved = residuals[order].astype(float) + strength * 4.0 * vector

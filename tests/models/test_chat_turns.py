@@ -16,10 +16,10 @@ from steering_core.generation.sampling import Sampling
 from steering_core.generation.steered_method import SteeredMethod
 from steering_core.generation.table import generate_method
 from steering_core.methods.directions import FitData
-from steering_core.metrics import layer_trial
+from steering_core.metrics import layer_by_effect
 from steering_core.metrics.judges import ClassJudge
 from steering_core.metrics.judging import EvaluationProbeJudge
-from steering_core.metrics.layer_trial import Trial, try_layer
+from steering_core.metrics.layer_by_effect import Trial, try_layer
 from steering_core.models.site import Site
 from steering_core.models.tokens import (
     around_the_turn,
@@ -171,7 +171,7 @@ def test_a_layer_is_tried_on_prompts_in_the_template(chat, monkeypatch):
         made.append(generate_method(*given, **how))
         return made[-1]
 
-    monkeypatch.setattr(layer_trial, "generate_method", noted)
+    monkeypatch.setattr(layer_by_effect, "generate_method", noted)
     rng, none = np.random.default_rng(0), np.zeros((0, 32))
     data = FitData(rng.normal(size=(6, 32)), np.arange(6) % 2, *[none] * 4, np.zeros(0))
     trial = Trial("caa_mean_diff", (1.0,), Sampling(3, 1.0, 1.0, 0), 1, 20, "last", 1, 100, True)

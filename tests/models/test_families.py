@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, BertLMHeadModel
 
 from steering_core.config.model import Model, SAESource
 from steering_core.errors import ModelError
-from steering_core.generation.adaptive import AdaptivePlan, AdaptiveSolver
+from steering_core.generation.adaptive import AdaptiveSolver, RowPrograms
 from steering_core.generation.batching import cache_bytes
 from steering_core.generation.sampling import Sampling
 from steering_core.models.head import check_head
@@ -135,7 +135,7 @@ def check_reading(lm):
 def check_generation(lm, path):
     """Batched, padded on the left and with a cache: the same tokens as one by one without."""
     solver = AdaptiveSolver(path, WEIGHT, 0.0, "qp", LATE, lm.device)
-    plan = AdaptivePlan(solver, np.full(3, TAU), np.full(3, LAM))
+    plan = RowPrograms(solver, np.full(3, TAU), np.full(3, LAM))
 
     def optimum(h):
         found = path.qp(TAU - h.numpy().astype(np.float64) @ WEIGHT, LAM)

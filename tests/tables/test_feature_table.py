@@ -8,7 +8,7 @@ import pytest
 
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.statistics.correlation import StreamingCorrelation
-from steering_core.statistics.result import CorrelationResult
+from steering_core.statistics.moments import CorrelationResult
 from steering_core.tables.columns import column_names
 from steering_core.tables.features import feature_table
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from table_data import pareto_table
 
-from steering_core.methods.interventions import Interventions
 from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.programs import solve_programs
+from steering_core.methods.solution_vectors import SolutionVectors
 from steering_core.methods.solutions import GridPoint
 from steering_core.metrics.probe_effects import norm_matched_effects
 from steering_core.optimize.path import SteeringPath
@@ -40,7 +40,7 @@ def world(tmp_path):
         for i, e in ((0, 2.0), (1, 6.0))
     ]
     rows = solve_programs(points, IDS, residuals, probe(weight), path)
-    return Interventions(rows, tmp_path / "none", path), weight, residuals
+    return SolutionVectors(rows, tmp_path / "none", path), weight, residuals
 
 
 def test_norms_are_equal_and_infeasible_rows_are_left_out(world):

@@ -23,9 +23,9 @@ from steering_core.models.resources import cached_sites, fetched_model
 from steering_core.models.sparse_autoencoder import load_sae
 from steering_core.storage.parquet import write_parquet
 from steering_core.tables.columns import column_names, made_table
-from steering_core.training.fit import TRAINERS, batches, train_sae
-from steering_core.training.layer import measure_texts, read_split, train_layer
+from steering_core.training.evaluate_sae import measure_texts
 from steering_core.training.texts import choose_texts, describe_training, read_texts, with_sites
+from steering_core.training.train_sae import TRAINERS, batches, read_split, train_layer, train_sae
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "n_steps": 40, "batch_size": 16}
 TRAINING = {"layers": [1, 0], "d_sae": 32, "k": 4, "tokens": 3000, "samples": 20_000}
@@ -235,7 +235,7 @@ def test_nan_is_an_error():
 
 @pytest.mark.parametrize("architecture", TRAINERS)
 def test_every_trainer_gives_an_sae_that_runs_here(architecture, tmp_path):
-    from steering_core.training.fit import save_sae
+    from steering_core.training.train_sae import save_sae
 
     generator = torch.Generator().manual_seed(0)
     sae = train_sae(

@@ -17,7 +17,7 @@ from steering_core.generation.table import generate_method
 from steering_core.methods.base import ALPHA
 from steering_core.methods.directions import DIRECTIONS, FitData
 from steering_core.methods.fixed_solutions import solve_fixed
-from steering_core.methods.interventions import PlanRows
+from steering_core.methods.solution_vectors import PlanRows
 from steering_core.methods.solutions import TEXT_KEY, GridPoint
 from steering_core.metrics.divergence import text_divergence
 from steering_core.metrics.judges import ClassJudge

@@ -1,4 +1,4 @@
-"""Interventions: the residual vectors of solution rows, expanded on demand."""
+"""The residual vectors that solution rows stand for, expanded on demand."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,37 @@ from steering_core.optimize.working_set.guards import Guards
 from steering_core.storage.arrays import load_arrays, save_arrays
 
 
-class Interventions:
-    """The vectors of solution rows.
+class MethodRows:
+    """The solution rows of one method.
 
     Args:
         solutions: rows of one method, as :mod:`steering_core.methods.solutions` makes them.
+
+    Raises:
+        ValueError: naming ``solutions``, if they are of several methods.
+    """
+
+    def __init__(self, solutions: pd.DataFrame):
+        methods = solutions["method"].unique()
+        if len(methods) != 1:
+            raise ValueError(f"solutions must be of one method, got {list(methods)}")
+        self.method, self.rows = str(methods[0]), solutions.reset_index(drop=True)
+
+    def points(self) -> list[int]:
+        """Return the strength indices, ascending."""
+        return sorted(self.rows["strength_index"].unique())
+
+    def at(self, strength_index: int, example_ids: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of a strength in the order of ``example_ids``."""
+        rows = self.rows[self.rows["strength_index"] == strength_index]
+        return rows.set_index("example_id").loc[list(example_ids)].reset_index()
+
+
+class SolutionVectors(MethodRows):
+    """The vectors of the rows of a fixed direction or a registered program.
+
+    Args:
+        solutions: as :class:`MethodRows`.
         directions: the file of the fixed directions; only a fixed direction needs it.
         path: the steering path; only a program needs it.
 
@@ -38,11 +64,7 @@ class Interventions:
         directions: str | Path | None = None,
         path: SteeringPath | None = None,
     ):
-        self.rows = solutions.reset_index(drop=True)
-        methods = self.rows["method"].unique()
-        if len(methods) != 1:
-            raise ValueError(f"solutions must be of one method, got {list(methods)}")
-        self.method = str(methods[0])
+        super().__init__(solutions)
         self._expand: Callable[[pd.DataFrame], Float[np.ndarray, "n d_model"]]
         if is_program(self.method):
             if path is None:
@@ -52,15 +74,6 @@ class Interventions:
             if directions is None:
                 raise ValueError(f"directions: {self.method} needs the file of its direction")
             self._expand = partial(_along, *read_direction(directions, self.method))
-
-    def points(self) -> list[int]:
-        """Return the strength indices, ascending."""
-        return sorted(self.rows["strength_index"].unique())
-
-    def at(self, strength_index: int, example_ids: Sequence[str]) -> pd.DataFrame:
-        """Return the rows of a grid point in the order of ``example_ids``."""
-        rows = self.rows[self.rows["strength_index"] == strength_index]
-        return rows.set_index("example_id").loc[list(example_ids)].reset_index()
 
     def vectors(self, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
         """Return the vector of each row; NaN if the row has no solution."""
@@ -87,22 +100,22 @@ def _parameters(method: str, rows: pd.DataFrame) -> Float[np.ndarray, " n"]:
     return rows[parameter_of(program_of(method))].to_numpy(dtype=float)
 
 
-def read_interventions(
+def read_solution_vectors(
     method: str,
     solutions: str | Path | Sequence[str | Path],
     directions: str | Path | None,
     path: str | Path | Sequence[str | Path] | None,
-) -> Interventions:
-    """Read the interventions of one method.
+) -> SolutionVectors:
+    """Read the solution rows of one method with what their vectors are made of.
 
     Args:
         method: its name.
         solutions: the file of its family, or the files of several families.
-        directions: as :class:`Interventions`.
+        directions: as :class:`SolutionVectors`.
         path: the file of the steering path, for the programs. Of several the longest is read.
 
     Raises:
-        ValueError: as :class:`Interventions`.
+        ValueError: as :class:`SolutionVectors`.
         StorageError: if a file is missing or damaged.
 
     """
@@ -111,34 +124,25 @@ def read_interventions(
     steering_path = (
         SteeringPath.load_deepest(path) if is_program(method) and path is not None else None
     )
-    return Interventions(rows, directions, steering_path)
+    return SolutionVectors(rows, directions, steering_path)
 
 
-class PlanRows:
+class PlanRows(MethodRows):
     """The solution rows of a CorrSteer plan, and its vectors at each site.
 
     Args:
-        rows: of one plan; their ``strength`` is what the vectors are multiplied by.
+        solutions: rows of one plan; their ``strength`` is what the vectors are multiplied by.
         vectors: of each site that is steered.
 
     Raises:
-        ValueError: naming ``rows``, if they are of several methods.
+        ValueError: as :class:`MethodRows`.
     """
 
-    def __init__(self, rows: pd.DataFrame, vectors: Mapping[Site, Float[np.ndarray, " d_model"]]):
-        methods = rows["method"].unique()
-        if len(methods) != 1:
-            raise ValueError(f"rows must be of one method, got {list(methods)}")
-        self.method, self.rows, self.vectors = str(methods[0]), rows, vectors
-
-    def points(self) -> list[int]:
-        """Return the strength indices, ascending."""
-        return sorted(self.rows["strength_index"].unique())
-
-    def at(self, strength_index: int, example_ids: Sequence[str]) -> pd.DataFrame:
-        """Return the rows of a scale in the order of ``example_ids``."""
-        rows = self.rows[self.rows["strength_index"] == strength_index]
-        return rows.set_index("example_id").loc[list(example_ids)].reset_index()
+    def __init__(
+        self, solutions: pd.DataFrame, vectors: Mapping[Site, Float[np.ndarray, " d_model"]]
+    ):
+        super().__init__(solutions)
+        self.vectors = vectors
 
     def moves_alone(self, site: Site) -> bool:
         """Whether only the plan's own vector at ``site`` changes the residual there."""
@@ -146,27 +150,19 @@ class PlanRows:
 
     def at_site(self, site: Site) -> "PlanAtSite":
         """Return the rows with the vectors that are added at one of the plan's sites."""
-        return PlanAtSite(self, self.vectors[site])
+        return PlanAtSite(self.rows, self.vectors[site])
 
 
-@dataclass(frozen=True)
-class PlanAtSite:
-    """The rows of a plan, and what it adds at one site."""
+class PlanAtSite(MethodRows):
+    """The solution rows of a plan, and the vector that it adds at one site at scale 1."""
 
-    plan: PlanRows
-    vector: Float[np.ndarray, " d_model"]
-
-    def points(self) -> list[int]:
-        """Return the strength indices, ascending."""
-        return self.plan.points()
-
-    def at(self, strength_index: int, example_ids: Sequence[str]) -> pd.DataFrame:
-        """Return the rows of a scale in the order of ``example_ids``."""
-        return self.plan.at(strength_index, example_ids)
+    def __init__(self, solutions: pd.DataFrame, vector: Float[np.ndarray, "*m d_model"]):
+        super().__init__(solutions)
+        self._vector = vector
 
     def vectors(self, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
         """Return the vector of each row."""
-        return rows["strength"].to_numpy()[:, None] * self.vector[None]
+        return rows["strength"].to_numpy()[:, None] * self._vector[None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +204,7 @@ class ProgramRows(PlanRows):
     """The solution rows of a declared program or a gated method, each with its own vector.
 
     Args:
-        rows: of one program.
+        solutions: rows of one program.
         site: that is steered.
         vectors: the different vectors.
         index: which of them each row adds.
@@ -218,14 +214,14 @@ class ProgramRows(PlanRows):
 
     def __init__(
         self,
-        rows: pd.DataFrame,
+        solutions: pd.DataFrame,
         site: Site,
         vectors: Float[np.ndarray, "m d_model"],
         index: Int[np.ndarray, " n"],
         logit: ProgramLogit | None = None,
         gate: Gate | None = None,
     ):
-        super().__init__(rows.assign(vector=index), {site: vectors})
+        super().__init__(solutions.assign(vector=index), {site: vectors})
         self.logit, self.gate = logit, gate
 
     @property
@@ -235,7 +231,7 @@ class ProgramRows(PlanRows):
 
     def at_site(self, site: Site) -> "ProgramAtSite":
         """Return the rows with the vectors that they stand for."""
-        return ProgramAtSite(self, self.vectors[site])
+        return ProgramAtSite(self.rows, self.vectors[site])
 
     def parameters(self, rows: pd.DataFrame) -> Float[np.ndarray, " n"]:
         """Return λ or ε of each row; of each row one is given."""
@@ -243,11 +239,11 @@ class ProgramRows(PlanRows):
 
 
 class ProgramAtSite(PlanAtSite):
-    """The rows of a declared program, and all its vectors."""
+    """The solution rows of a declared program, and all its vectors."""
 
     def vectors(self, rows: pd.DataFrame) -> Float[np.ndarray, "n d_model"]:
         """Return the vector of each row; NaN if the row has no solution."""
-        return self.vector[rows["vector"].to_numpy(dtype=np.int64)]
+        return self._vector[rows["vector"].to_numpy(dtype=np.int64)]
 
 
 def write_program(

@@ -1,177 +1,19 @@
-"""The job of one layer: read activations, train the SAE, evaluate it.
-
-:func:`measure_texts` and :func:`measure_loss` measure an SAE on texts that did not train it.
-"""
+"""What an SAE is worth on texts that did not train it: its own numbers, and the model's loss."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from jaxtyping import Bool, Float
 from sae_lens import SAE
 
-from steering_core.activations.manifest import check_origin, origin
-from steering_core.activations.reader import ActivationCache
-from steering_core.config.model import SAETraining
-from steering_core.data.examples import read_examples
-from steering_core.errors import StorageError
-from steering_core.models.devices import DTYPES, choose_device
 from steering_core.models.language_model import LanguageModel
 from steering_core.models.residual_stream import edit_residual
-from steering_core.models.resources import cached_sites
 from steering_core.models.site import Site
 from steering_core.models.tokens import padded_batches, tokenize_many
 from steering_core.progress import progress
 from steering_core.statistics.bootstrap import Interval, ratio_interval, resampled_sums
-from steering_core.storage.files import atomic_directory, write_json
-from steering_core.training.fit import save_sae, train_sae
-from steering_core.training.texts import HELD_OUT, TRAIN
 
-#: Tokens of held-out texts whose loss is measured with the reconstruction spliced in.
-LOSS_TOKENS = 20_000
-
-
-def train_layer(
-    training: SAETraining,
-    layer: int,
-    resources: dict[str, Any],
-    manifest: str | Path,
-    texts: str | Path,
-    sae_folder: str | Path,
-    measured: str | Path,
-    *,
-    name: str,
-    load: Callable[[], LanguageModel],
-    device: str,
-) -> None:
-    """Train the SAE of ``layer``, write it in sae-lens's format, and write its evaluation.
-
-    Args:
-        training: ``sae.train`` of the model.
-        layer: one of its layers.
-        resources: what the fetch stage of the training found, with the site of the layer
-            (:func:`steering_core.training.texts.with_sites`).
-        manifest: of the cache of activations, which may have further layers.
-        texts: the table of texts; the cache must be of it.
-        sae_folder: directory to write.
-        measured: JSON file to write: a row of ``sparse_autoencoders.csv``.
-        name: of the model in the configuration.
-        load: loads the model, which is needed at the end alone.
-        device: as configured.
-
-    Raises:
-        ModelError: if training diverges.
-        StorageError: if the cache is damaged, or of something else.
-    """
-    (site,) = (site for site in cached_sites(resources) if site.layer == layer)
-    cache = ActivationCache(manifest)
-    # It may have further layers.
-    expected = {k: v for k, v in origin(resources, texts).items() if k != "sites"}
-    check_origin(cache.manifest, expected, manifest)
-    table = read_examples(texts)
-    dtype = DTYPES[resources["model"]["dtype"]]
-    train, _ = read_split(cache, table, site.hook_name, TRAIN, dtype, bos=site.prepend_bos)
-    n_samples = training.samples or training.tokens
-    where = str(choose_device(device))
-    options = training.model_dump(include={"architecture", "d_sae", "batch_size", "learning_rate"})
-    sparsity = training.k if training.k is not None else training.sparsity
-    sae = train_sae(
-        train,
-        sparsity=sparsity,
-        n_samples=n_samples,
-        seed=training.seed + layer,
-        device=where,
-        metadata={
-            "model_name": resources["model"]["id"],
-            "model_revision": resources["model"]["revision"],
-            "model_dtype": resources["model"]["dtype"],
-            "hook_name": site.hook_name,
-            "prepend_bos": site.prepend_bos,
-            "context_size": training.max_tokens,
-            "dataset_path": ", ".join(one["id"] for one in resources["dataset"]),
-            "training": training.model_dump(exclude={"layers", "texts"}),
-            "training_tokens": len(train),
-        },
-        **options,
-    )
-    n_training = len(train)
-    del train
-    with atomic_directory(sae_folder) as temporary:
-        save_sae(sae, temporary)
-        saved = SAE.load_from_disk(temporary, device=where).eval()
-        held_out, text_of = read_split(
-            cache, table, site.hook_name, HELD_OUT, dtype, bos=site.prepend_bos
-        )
-        numbers = measure_texts(saved, held_out, text_of, seed=training.seed)
-        held = table[table["split"] == HELD_OUT]
-        numbers |= measure_loss(
-            load(),
-            saved,
-            site,
-            held["text"][held["n_tokens"].cumsum() - held["n_tokens"] < LOSS_TOKENS].tolist(),
-            max_tokens=training.max_tokens,
-            batch_tokens=training.batch_tokens,
-            seed=training.seed,
-        )
-    row = {
-        "model": name,
-        "layer": layer,
-        "hook_name": site.hook_name,
-        "d_in": saved.cfg.d_in,
-        "n_training_tokens": n_training,
-        "n_samples": n_samples // training.batch_size * training.batch_size,
-        **training.model_dump(include={"architecture", "d_sae", "k", "sparsity"}),
-        **numbers,
-    }
-    write_json(measured, row)
-
-
-def read_split(
-    cache: ActivationCache,
-    texts: pd.DataFrame,
-    hook_name: str,
-    split: str,
-    dtype: torch.dtype,
-    *,
-    bos: bool,
-) -> tuple[Float[torch.Tensor, "tokens d_model"], np.ndarray]:
-    """Return the activations of a split, and for each token the row of its text.
-
-    Args:
-        cache: of all tokens.
-        texts: the table of texts, with ``split`` and ``n_tokens``.
-        hook_name: of the site.
-        split: ``train`` or ``held_out``.
-        dtype: of the model; the cache has its values in float32, so nothing is lost.
-        bos: whether the first token of a text is BOS, which is left out.
-
-    Raises:
-        StorageError: if the cache does not have all tokens of the split.
-    """
-    wanted = pa.array(texts["example_id"].where(texts["split"] == split).dropna())
-    n = int(texts["n_tokens"][texts["split"] == split].sum()) - bos * len(wanted)
-    out: torch.Tensor | None = None
-    text_of, filled = np.empty(n, np.int64), 0
-    for names, positions, residuals in cache.tokens(hook_name):
-        at = pc.index_in(names, wanted)
-        rows = np.flatnonzero(at.is_valid().to_numpy(zero_copy_only=False) & (positions >= bos))
-        if out is None:
-            out = torch.empty(n, residuals.shape[1], dtype=dtype)
-        end = filled + len(rows)
-        out[filled:end] = torch.from_numpy(residuals[rows]).to(dtype)
-        text_of[filled:end] = pc.fill_null(at, -1).to_numpy()[rows]
-        filled = end
-    if out is None or filled != n:
-        raise StorageError(f"the cache has {filled} tokens of {split}, {n} were expected.")
-    return out, text_of
-
-
-# ---------------------------------------------------------------------------- what an SAE is worth
 _ENCODED_ROWS = 4096
 _RESAMPLES = 2000
 
