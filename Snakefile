@@ -13,8 +13,8 @@ from pathlib import Path
 from snakemake.logging import logger
 from snakemake.utils import min_version
 
-from steering_core.runtime.advice import explain_failures
-from steering_core.runtime.locks import take_over
+from steering_core.runtime.run import explain_failures
+from steering_core.runtime.run import take_over
 
 min_version("9.0")
 

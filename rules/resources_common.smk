@@ -5,7 +5,7 @@ from pathlib import Path
 from snakemake.logging import logger
 
 from steering_core.runtime.machine import gpus_on, threads
-from steering_core.runtime.sizes import read_sizes
+from steering_core.runtime.memory import read_sizes
 
 
 @cache

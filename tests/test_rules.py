@@ -13,7 +13,7 @@ from steering_core.config.corrsteer_schema import SparseMethods
 from steering_core.config.methods import CORRSTEER_METHODS, DEFAULT_METHODS
 from steering_core.errors import ConfigError
 from steering_core.runtime.digest import code_digest, used_modules
-from steering_core.runtime.sizes import BASE
+from steering_core.runtime.memory import BASE
 from steering_core.storage.files import write_json
 from steering_core.tables.columns import tables
 

@@ -23,15 +23,15 @@ from typing import Any, NamedTuple
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGE = "steering_core"
 
-#: Modules, as patterns, that only advise, log, report errors, repeat a failed download or check
-#: beforehand. No result depends on them or on their imports, so they are left out. (``progress``
-#: counts, because the work items pass through it.) A new error class changes the code that raises
-#: it anyway.
+#: Modules, as patterns, that only ask for memory, advise, report errors, repeat a failed download
+#: or check beforehand. No result depends on them or on their imports, so they are left out.
+#: (``progress`` counts, because the work items pass through it.) A new error class changes the code
+#: that raises it anyway.
 _WITHOUT_RESULTS = (
     "early_checks/*.py",
     "errors.py",
     "hub/errors.py",
-    "runtime/advice.py",
+    "runtime/memory.py",
 )
 #: In ``columns.yaml``: comments, and the texts of keys that only people read. Whether a column has
 #: ``empty_when`` counts.

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from steering_core.errors import SteeringError
-from steering_core.runtime.advice import explain_exhaustion, memory_advice
 from steering_core.runtime.machine import changed_versions, fix_threads, no_bars_in_logs
+from steering_core.runtime.memory import explain_exhaustion, memory_advice
 from steering_core.storage.files import claimed, read_json
 from steering_core.storage.integrity import check_seal, seal
 

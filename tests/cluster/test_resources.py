@@ -13,7 +13,7 @@ import yaml
 from snakemake.resources import Resources
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 
-from steering_core.runtime.sizes import read_sizes
+from steering_core.runtime.memory import read_sizes
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_STAGES = {

@@ -1,12 +1,13 @@
-"""Advice for the user after a stage failed.
+"""The memory of a job: how much it asks for, and what to do when memory or the disk runs out.
 
-It names settings that need less memory, says what to do about a disk, and finds the errors in the
-logs of a run.
+The rules ask for so much memory and so many cores, once the fetch stage has counted parameters. A
+stage that runs out names the settings that need less.
 """
 
 import errno
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,65 @@ from safetensors import SafetensorError
 
 from steering_core.errors import ResourceError
 
+# ---------------------------------------------------------------- what a job asks for
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+#: Memory of a job before it loads anything, in MB: Python with its libraries, and room for texts.
+BASE = 3000
+#: A smaller model keeps one core busy: the rest of a job is the start of Python. In MB.
+_SMALL = 100.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes in memory, in MB.
+
+    Attributes:
+        model: the weights of the model, in its dtype.
+        weights32: the weights of the model in float32, as training needs them.
+        sae: encoder and decoder of the largest SAE in float32.
+        saes: those of the SAEs of all layers together.
+        judges: the weights of the largest judge in float32; 0 without a judge that is a model.
+    """
+
+    model: float
+    weights32: float
+    sae: float
+    saes: float
+    judges: float
+
+    def megabytes(self, **times: float) -> int:
+        """Return the memory of a job that needs so many times the size of each."""
+        return round(BASE + sum(factor * getattr(self, name) for name, factor in times.items()))
+
+    @property
+    def cores(self) -> int:
+        """How many cores a job can use."""
+        return 1 if self.model < _SMALL else 2
+
+
+def sizes_of(resources: Mapping[str, Any]) -> Sizes:
+    """Return the sizes of what the fetch stage describes in ``resources.json``."""
+    width = resources["shape"]["d_model"]
+    saes = [2 * sae["d_sae"] * width * 4 / 1e6 for sae in resources["saes"]]
+    count = resources["parameters"]
+    return Sizes(
+        model=count["model"] * _BYTES[resources["model"]["dtype"]] / 1e6,
+        weights32=count["model"] * 4 / 1e6,
+        sae=max(saes),
+        saes=sum(saes),
+        judges=count["judges"] * 4 / 1e6,
+    )
+
+
+def read_sizes(path: str | Path) -> Sizes | None:
+    """Read the sizes from a file; None if it is not there, or no stage can read it either."""
+    try:
+        return sizes_of(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+# ---------------------------------------------------------------- what to do about one that ran out
 _SAE = "choose a narrower SAE (sae.id)"
 _MORE = (
     "give the job more memory: on a cluster a retry asks for twice the mem_mb, elsewhere run "
@@ -30,9 +90,6 @@ _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.I)
 _READ_ONLY = re.compile(r"read-only file system|permission denied", re.I)
 #: Errors of a network file system itself, not of a file.
 _FILE_SYSTEM = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
-
-_FAILED = re.compile(r"^\s+log: (.+) \(check log file\(s\) for error details\)$", re.MULTILINE)
-_RECORD = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) \S+: (.*)$")
 
 
 @dataclass(frozen=True)
@@ -171,49 +228,3 @@ def _disk_advice(error: Exception, folder: Path) -> str | None:
             f"same command again once it works. ({error})"
         )
     return None
-
-
-def explain_failures(workflow_logs: Iterable[str | Path]) -> list[str]:
-    """Return a line for each failed job: its log, and the error that ended the job.
-
-    Args:
-        workflow_logs: the logs of the workflow manager, which name the logs of the failed jobs.
-
-    """
-    named = [
-        log
-        for file in workflow_logs
-        for match in _FAILED.findall(_read(file))
-        for log in match.split(", ")
-    ]
-    return [f"{log}: {_last_error(_read(log)) or _killed(log)}" for log in dict.fromkeys(named)]
-
-
-def _read(path: str | Path) -> str:
-    file = Path(path)
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-
-
-def _last_error(text: str) -> str:
-    """Return the message of the last error, with the last line of its traceback if it has one.
-
-    The result is empty if there is no error.
-    """
-    message, end = "", ""
-    for line in text.splitlines():
-        record = _RECORD.match(line)
-        if record is None:
-            end = line.strip() or end
-        elif record[1] == "ERROR":
-            message, end = record[2], ""
-    # Our own messages may span several lines; of a traceback the last line is enough.
-    return f"{message}: {end}" if end else message
-
-
-def _killed(log: str) -> str:
-    """Return advice for a job that ended without a message. Its log is named after its rule."""
-    advice = memory_advice(Path(log).stem.split("-")[0], killed=True)
-    return (
-        "ended without an error message: it was killed, or ran out of memory or time. If it was "
-        f"memory, {advice}."
-    )

@@ -1,10 +1,11 @@
-"""What the user is told where a stage failed.
+"""A job asks for memory by what it loads; one that runs out names what needs less of it.
 
-A stage that ran out of memory names what lowers its memory, and nothing else. After a failed run
-the user is told which log ended how, in the error's own words.
+What is asked for grows with the model, its SAEs and its judges. A stage that ran out names what
+lowers its memory, and nothing else.
 """
 
 import errno
+import json
 import re
 from pathlib import Path
 
@@ -12,14 +13,51 @@ import pytest
 
 from steering_core.config.corrsteer_schema import CorrSteerSettings
 from steering_core.config.schema import Settings
-from steering_core.errors import ConfigError, ResourceError
-from steering_core.runtime.advice import (
+from steering_core.errors import ResourceError
+from steering_core.runtime.memory import (
+    BASE,
     NEEDS,
     explain_exhaustion,
-    explain_failures,
     memory_advice,
+    read_sizes,
+    sizes_of,
 )
-from steering_core.runtime.job import log_to
+
+RESOURCES = {
+    "model": {"id": "m", "dtype": "bfloat16"},
+    "shape": {"d_model": 2000},
+    "saes": [{"d_sae": 1000}, {"d_sae": 16000}],
+    "parameters": {"model": 2_000_000_000, "judges": 100_000_000},
+}
+
+
+def test_sizes_in_memory():
+    sizes = sizes_of(RESOURCES)
+    assert (sizes.model, sizes.weights32, sizes.judges) == (4000, 8000, 400)
+    assert (sizes.sae, sizes.saes) == (256, 272)
+    assert sizes.megabytes() == BASE
+    assert sizes.megabytes(model=1.5, sae=2, judges=1) == BASE + 6000 + 512 + 400
+    assert sizes.megabytes(weights32=5, saes=1) == BASE + 40_000 + 272
+    assert sizes_of({**RESOURCES, "model": {"dtype": "float32"}}).model == 8000
+
+
+@pytest.mark.parametrize(("parameters", "cores"), [(10_000_000, 1), (124_000_000, 2)])
+def test_a_small_model_keeps_one_core_busy(parameters, cores):
+    assert sizes_of({**RESOURCES, "parameters": {"model": parameters, "judges": 0}}).cores == cores
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "{}", json.dumps({**RESOURCES, "saes": []})])
+def test_what_was_not_fetched_or_is_of_before_has_no_sizes(tmp_path, content):
+    path = tmp_path / "resources.json"
+    if content is not None:
+        path.write_text(content)
+    assert read_sizes(path) is None
+
+
+def test_what_was_fetched_is_read(tmp_path):
+    (tmp_path / "resources.json").write_text(json.dumps(RESOURCES))
+    assert read_sizes(tmp_path / "resources.json") == sizes_of(RESOURCES)
+
 
 RULES = Path(__file__).resolve().parents[2] / "rules"
 MORE = "give the job more memory"
@@ -97,47 +135,3 @@ def test_other_errors_pass_through(tmp_path, error):
     with pytest.raises(type(error)) as caught, explain_exhaustion(tmp_path):
         raise error
     assert caught.value is error
-
-
-def workflow_log(tmp_path: Path, *logs: Path) -> Path:
-    """Return the log of Snakemake 9.27 for jobs that failed, alone and in a group."""
-    lines = ["localrule fetch:", f"    log: {tmp_path / 'started.log'}", "Error in rule fetch:"]
-    lines += [f"    log: {log} (check log file(s) for error details)" for log in logs]
-    lines += [f"            log: {logs[0]} (check log file(s) for error details)"]
-    path = tmp_path / "snakemake.log"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def failed_job(path: Path, error: Exception) -> Path:
-    with pytest.raises((SystemExit, type(error))), log_to(path):
-        raise error
-    return path
-
-
-def test_one_line_a_failed_job(tmp_path: Path):
-    (tmp_path / "started.log").write_text("2026-01-01 00:00:00,000 ERROR root: not this one\n")
-    ours = failed_job(tmp_path / "ours.log", ConfigError("layer: 12 is out of range"))
-    other = failed_job(tmp_path / "other.log", ZeroDivisionError("of nothing"))
-    killed = tmp_path / "generate-qp_optimal.log"
-    killed.write_text("2026-01-01 00:00:00,000 INFO root: caching\n")
-    lines = explain_failures([workflow_log(tmp_path, ours, other, killed)])
-    assert lines[:2] == [
-        f"{ours}: layer: 12 is out of range",
-        f"{other}: the job failed: ZeroDivisionError: of nothing",
-    ]
-    assert lines[2].startswith(
-        f"{killed}: ended without an error message: it was killed, or ran out of memory or time. "
-        "If it was memory, lower batch_prompts or new_tokens or max_tokens, or "
-    )
-
-
-def test_a_log_that_is_not_there_is_no_second_failure(tmp_path: Path):
-    gone = tmp_path / "gone.log"
-    assert explain_failures([workflow_log(tmp_path, gone)])[0].startswith(f"{gone}: ended without")
-    assert explain_failures([gone]) == []
-
-
-def test_nothing_failed(tmp_path: Path):
-    (tmp_path / "snakemake.log").write_text("rule a:\n    log: results/a.log\n")
-    assert explain_failures([tmp_path / "snakemake.log"]) == []
