@@ -61,7 +61,7 @@ from steering_core.models.residual_stream import last_token_residuals, read_resi
 from steering_core.models.site import Site, site_of
 from steering_core.models.tokens import pad, padded_width, tokenize
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.working_set.limits import prefilter, relevance
+from steering_core.optimize.working_set.bounds import prefilter, relevance
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.runtime import machine
 from steering_core.storage.files import write_json

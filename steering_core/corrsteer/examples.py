@@ -16,7 +16,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from steering_core.corrsteer.tasks import Source, Task, follows
-from steering_core.data.same_text import normal_forms
+from steering_core.data.columns import normal_forms
 from steering_core.errors import ConfigError, DataError
 from steering_core.models.tokens import (
     count_tokens,
@@ -131,7 +131,7 @@ def assign_splits(
     Training rows are in random order. A split of the dataset's own is kept. Without one, prompts
     are shuffled: ``own_test_fraction`` of them are test, then ``validation_share`` of the rest are
     validation. Every prompt is in one split only. Prompts are compared in their normal form
-    (:func:`steering_core.data.same_text.normal_form`): a duplicate goes with its first occurrence,
+    (:func:`steering_core.data.columns.normal_form`): a duplicate goes with its first occurrence,
     and training or validation rows whose prompt is also a test prompt are left out. The last
     ``few_shot`` training rows become the examples in the prompt (split ``shot``); they are all
     different, and no other row has the same prompt as one of them.

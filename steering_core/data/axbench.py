@@ -27,7 +27,7 @@ import pandas as pd
 import yaml
 
 from steering_core.config.methods import DEFAULT_METHODS, LORA
-from steering_core.data.same_text import normal_form
+from steering_core.data.columns import normal_form
 from steering_core.errors import DataError
 from steering_core.storage.files import write_text
 from steering_core.storage.parquet import write_parquet

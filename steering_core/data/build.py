@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from steering_core.data.columns import normal_form, normal_forms
 from steering_core.data.concept import Concept, concept_rows, prompt_rows, texts_by_role
 from steering_core.data.examples import SCHEMA
-from steering_core.data.same_text import normal_form, normal_forms
 from steering_core.errors import DataError, clipped
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from steering_core.config.validation import read_validated
-from steering_core.data.same_text import normal_form, normal_forms
+from steering_core.data.columns import normal_form, normal_forms
 from steering_core.errors import ConfigError, clipped
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def read_concept(path: str | Path) -> Concept:
     Raises:
         ConfigError: if it is missing or malformed, if a prompt of either kind is also another text
             of the file, or if a prompt, query or pair is there twice. Texts are compared in their
-            normal form (:func:`steering_core.data.same_text.normal_form`).
+            normal form (:func:`steering_core.data.columns.normal_form`).
 
     """
     concept: Concept = read_validated(Concept, path, "concept")

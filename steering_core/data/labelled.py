@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.config.task import Task
-from steering_core.data.columns import check_labels, texts_of
-from steering_core.data.same_text import joined_groups
+from steering_core.data.columns import check_labels, joined_groups, texts_of
 from steering_core.data.sources import (
     csv_columns,
     dataset_revision,
@@ -55,7 +54,7 @@ def labelled_rows(table: pd.DataFrame, task: Task) -> pd.DataFrame:
     """Return ``example_id, text, label, group`` with labels 0 and 1, in the table's order.
 
     Rows with an empty text are left out. Groups that share a text in its normal form
-    (:func:`steering_core.data.same_text.normal_form`) become one group, so that a duplicate cannot
+    (:func:`steering_core.data.columns.normal_form`) become one group, so that a duplicate cannot
     fall on both sides of a split.
 
     Raises:

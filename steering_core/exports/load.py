@@ -32,7 +32,7 @@ from steering_core.methods.solution_vectors import ProgramLogit
 from steering_core.models.language_model import LanguageModel, ModelShape, find_blocks
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.working_set.guards import Guards
+from steering_core.optimize.working_set.bounds import Guards
 from steering_core.storage.arrays import load_arrays
 from steering_core.storage.files import read_json
 from steering_core.storage.integrity import content_digest

@@ -40,7 +40,7 @@ from steering_core.optimize.guarded import GuardedSolutions
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Solutions
 from steering_core.optimize.substitution import Substitution, matrix_power, substitute
-from steering_core.optimize.working_set.guards import Guards
+from steering_core.optimize.working_set.bounds import Guards
 from steering_core.optimize.working_set.solver import WorkingSetSolutions
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import load_arrays, load_decoder

@@ -30,7 +30,7 @@ from steering_core.optimize.lookup import PathLookup
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import BEYOND, INFEASIBLE, OPTIMAL, SATISFIED, STATUSES
 from steering_core.optimize.substitution import Substitution, dense_optima
-from steering_core.optimize.working_set.guards import Guards
+from steering_core.optimize.working_set.bounds import Guards
 from steering_core.optimize.working_set.solver import WorkingSet
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from steering_core.methods.ready_programs import ReadyProgram, Sparse
 from steering_core.methods.solution_vectors import ProgramLogit
 from steering_core.methods.solutions import GridPoint, solution_rows, with_split
 from steering_core.optimize.substitution import matrix_power
-from steering_core.optimize.working_set.guards import Guards
+from steering_core.optimize.working_set.bounds import Guards
 from steering_core.probes.fit import calibrated
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.statistics.fisher import Fisher

@@ -16,7 +16,7 @@ from jaxtyping import Float, Shaped
 from steering_core.errors import ConfigError, DataError
 from steering_core.methods.solutions import PARTS, GridPoint, solution_rows
 from steering_core.optimize.guarded import DenseSolutions, GuardedSolutions
-from steering_core.optimize.working_set.guards import Guards
+from steering_core.optimize.working_set.bounds import Guards
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.parquet import write_parquet
 

@@ -27,7 +27,7 @@ from steering_core.optimize.substitution import (
     dense_optimum,
     substitute,
 )
-from steering_core.optimize.working_set.guards import Guards
+from steering_core.optimize.working_set.bounds import Guards
 from steering_core.optimize.working_set.solver import WorkingSet, WorkingSetSolutions
 
 #: What solves a sparse program.

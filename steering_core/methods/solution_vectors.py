@@ -15,7 +15,7 @@ from steering_core.methods.base import Direction, read_direction
 from steering_core.methods.gates import Gate
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.working_set.guards import Guards
+from steering_core.optimize.working_set.bounds import Guards
 from steering_core.storage.arrays import load_arrays, save_arrays
 
 

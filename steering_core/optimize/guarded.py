@@ -21,7 +21,7 @@ from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Program, Solutions
 from steering_core.optimize.substitution import Substitution, dense_optima, dense_solutions
-from steering_core.optimize.working_set.guards import Guards, irreducible
+from steering_core.optimize.working_set.bounds import Guards, irreducible
 from steering_core.optimize.working_set.inner import ConeSolver
 from steering_core.optimize.working_set.solver import WorkingSet, WorkingSetSolutions
 

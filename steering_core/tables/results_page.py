@@ -27,7 +27,7 @@ from steering_core.tables.results_experiment import (
     experiment_part,
     optional_table,
 )
-from steering_core.tables.stages import stage_costs
+from steering_core.tables.show import stage_costs
 from steering_core.tables.words import bracketed, cell, digits, headline_rows
 
 #: Copied beside the page, of those that are there: the tables of results first.

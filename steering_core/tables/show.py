@@ -1,4 +1,9 @@
-"""Print a summary of a Pareto table and the paths of the pictures: run with ``python -m``."""
+"""What an experiment found and what its stages cost, for the terminal.
+
+``python -m steering_core.tables.show results/NAME/pareto.csv`` prints a summary of the table and
+the paths of the pictures. Given ``results/NAME/benchmarks``, it adds up what Snakemake measured of
+the stages while they ran.
+"""
 
 import re
 import sys
@@ -7,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from steering_core.config.methods import BASELINE
+from steering_core.errors import StorageError
 from steering_core.storage.files import read_json
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.verdict import frontier_sentences, spoken
@@ -32,9 +38,12 @@ _POPULATIONS = (
     "texts: prompts that were steered, of all (n_texts, n_prompts); wordless: of them, texts "
     "without a word (n_empty)"
 )
+#: The folder of what Snakemake measured, beside the table.
+_FOLDER = "benchmarks"
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
+# ------------------------------------------------------------------------- what was found
 def summary(path: str | Path) -> str:
     """Return the rows to quote, warnings, the verdict in words, and files to open.
 
@@ -147,5 +156,57 @@ def _rows(count: int) -> str:
     return f"{count} row{'s' if count > 1 else ''}"
 
 
+# ----------------------------------------------------------------------- what stages cost
+def stage_costs(folder: str | Path) -> pd.DataFrame:
+    """Return a row per stage, the most expensive first.
+
+    Columns: ``stage``; ``jobs``, the number of its jobs; ``seconds`` and ``cpu_seconds``, summed
+    over the jobs; ``peak_mb``, the largest resident memory of a job. A job that ended before
+    Snakemake could measure it has only seconds.
+
+    Args:
+        folder: results of the experiment; the files are in its ``benchmarks`` folder.
+
+    Raises:
+        StorageError: if there are no such files, or one has another format than Snakemake's.
+
+    """
+    files = sorted(Path(folder, _FOLDER).glob("*.tsv"))
+    if not files:
+        raise StorageError(f"{folder}/{_FOLDER} holds no times yet: run the experiment first.")
+    frames = []
+    for file in files:
+        try:
+            frame = pd.read_csv(file, sep="\t")[["s", "max_rss", "cpu_time"]]
+            frame = frame.apply(pd.to_numeric)
+        except (ValueError, KeyError) as error:
+            raise StorageError(f"{file} is no benchmark file: delete it. ({error})") from error
+        # The file is named after the rule; a wildcard follows after a dash.
+        frames.append(frame.assign(stage=file.stem.split("-")[0]))
+    grouped = pd.concat(frames).groupby("stage")
+    costs = grouped.agg(
+        jobs=("s", "size"),
+        seconds=("s", "sum"),
+        cpu_seconds=("cpu_time", "sum"),
+        peak_mb=("max_rss", "max"),
+    )
+    costs["cpu_seconds"] = costs["cpu_seconds"].where(grouped["cpu_time"].count() > 0)
+    return costs.sort_values("seconds", ascending=False).reset_index()
+
+
+# ---------------------------------------------------------------------------- the command
+def shown(path: str | Path) -> str:
+    """Return what the command prints of a Pareto table, or of the folder ``benchmarks``.
+
+    Raises:
+        FileNotFoundError: as :func:`summary`.
+        StorageError: as :func:`stage_costs`.
+    """
+    if Path(path).name != _FOLDER:
+        return summary(path)
+    costs = stage_costs(Path(path).parent)
+    return costs.to_string(index=False, na_rep="", float_format="%.1f")
+
+
 if __name__ == "__main__":
-    print(summary(sys.argv[1]))
+    print(shown(sys.argv[1]))

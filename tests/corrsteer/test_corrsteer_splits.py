@@ -19,7 +19,7 @@ from steering_core.corrsteer.examples import (
     write_examples,
 )
 from steering_core.corrsteer.tasks import TASKS, Source
-from steering_core.data.same_text import normal_form
+from steering_core.data.columns import normal_form
 from steering_core.errors import ConfigError, DataError
 
 OWN = Source("d", "test")

@@ -18,8 +18,8 @@ from steering_core.data.axbench import (
     read_concepts,
     write_experiments,
 )
+from steering_core.data.columns import normal_form
 from steering_core.data.concept import read_concept
-from steering_core.data.same_text import normal_form
 from steering_core.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,6 +12,7 @@ from steering_core.config.resolve import resolve
 from steering_core.config.schema import Settings
 from steering_core.config.task import Task
 from steering_core.data.build import SPLITS, build_examples, build_prompts, prompts_among_rows
+from steering_core.data.columns import normal_forms
 from steering_core.data.concept import Concept, read_concept
 from steering_core.data.examples import (
     CONCEPT_SPLITS,
@@ -22,7 +23,6 @@ from steering_core.data.examples import (
     write_examples,
 )
 from steering_core.data.labelled import fetch_labelled, labelled_rows
-from steering_core.data.same_text import normal_forms
 from steering_core.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]

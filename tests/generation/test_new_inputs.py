@@ -16,7 +16,7 @@ from steering_core.methods.solution_vectors import ProgramLogit, write_plan, wri
 from steering_core.methods.solutions import GridPoint, solution_rows, write_solutions
 from steering_core.models.site import Site
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.working_set.guards import Guards
+from steering_core.optimize.working_set.bounds import Guards
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.storage.arrays import save_arrays
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from optimize_instances import KINDS, instance
 
 from benchmarks.reference import solve_reference
-from steering_core.optimize.working_set.limits import Limits, ablation_limits, prefilter, relevance
+from steering_core.optimize.working_set.bounds import Limits, ablation_limits, prefilter, relevance
 from steering_core.optimize.working_set.solver import WorkingSet
 
 LIMITS = ("plain", "signed", "box", "prefilter")

@@ -13,7 +13,7 @@ from benchmarks.reference import solve_reference
 from steering_core.optimize.guarded import GuardedProgram, guarded_dense
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.substitution import dense_optima, substitute
-from steering_core.optimize.working_set.guards import Guards, irreducible
+from steering_core.optimize.working_set.bounds import Guards, irreducible
 from steering_core.optimize.working_set.solver import WorkingSet
 
 PARAMETER = {"qp": "qp_lambda", "socp": "epsilon"}

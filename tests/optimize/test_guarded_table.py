@@ -14,7 +14,7 @@ from steering_core.optimize.solution import (
     OPTIMAL,
     SATISFIED,
 )
-from steering_core.optimize.working_set.guards import Guards
+from steering_core.optimize.working_set.bounds import Guards
 
 D_MODEL = 16
 

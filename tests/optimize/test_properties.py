@@ -10,7 +10,7 @@ from optimize_instances import KINDS, instances
 from reference_checks import LIMITS, Case, Problem, assert_right, cases
 
 from steering_core.optimize.path import SteeringPath
-from steering_core.optimize.working_set.limits import Limits, shared
+from steering_core.optimize.working_set.bounds import Limits, shared
 from steering_core.optimize.working_set.solver import WorkingSet
 
 SCALES = st.sampled_from([1e-6, 1e-3, 1.0, 1e3, 1e6])

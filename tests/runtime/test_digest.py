@@ -117,7 +117,7 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
             {"cache_activations.py", "fit_probes.py", "fit_directions.py", "judge.py", "pareto.py"},
         ),
         (
-            "optimize/working_set/limits.py",
+            "optimize/working_set/bounds.py",
             {"solve_variants.py"},
             {"solve.py", "variants_table.py"},
         ),

@@ -25,8 +25,8 @@ from steering_core.optimize.checks import (
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.solution import STATUSES
 from steering_core.optimize.working_set.active_set import PerMargin
+from steering_core.optimize.working_set.bounds import Guards, Limits
 from steering_core.optimize.working_set.columns import WorkingColumns
-from steering_core.optimize.working_set.guards import Guards
 from steering_core.optimize.working_set.inner import ConeSolver, WarmOSQP
 from steering_core.optimize.working_set.input_programs import (
     ConeInputProgram,
@@ -34,7 +34,6 @@ from steering_core.optimize.working_set.input_programs import (
     Outcome,
     QPInputProgram,
 )
-from steering_core.optimize.working_set.limits import Limits
 
 _PAYS = -1e-9  # a column whose reduced cost is below this enters
 _COME_IN = 48  # columns added a round

@@ -11,8 +11,7 @@ from steering_core.optimize.checks import as_float64, at_least
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Program, Solutions
-from steering_core.optimize.working_set.inner import ConeSolver
-from steering_core.optimize.working_set.limits import (
+from steering_core.optimize.working_set.bounds import (
     Limits,
     ablation_limits,
     box_limits,
@@ -20,6 +19,7 @@ from steering_core.optimize.working_set.limits import (
     relevance,
     shared,
 )
+from steering_core.optimize.working_set.inner import ConeSolver
 from steering_core.optimize.working_set.solver import WorkingSet, WorkingSetSolutions
 from steering_core.probes.linear_probe import floored_spread
 

@@ -6,7 +6,7 @@ from scipy import sparse
 
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.working_set.active_set import ActiveSet, Program, finish_qp
-from steering_core.optimize.working_set.limits import Limits, ablation_limits, box_limits, shared
+from steering_core.optimize.working_set.bounds import Limits, ablation_limits, box_limits, shared
 from steering_core.optimize.working_set.solver import WorkingSet
 
 

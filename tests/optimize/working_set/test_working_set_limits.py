@@ -11,8 +11,8 @@ from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.working_set import feasibility, input_programs
 from steering_core.optimize.working_set import solver as solver_module
 from steering_core.optimize.working_set.active_set import Program
+from steering_core.optimize.working_set.bounds import Limits
 from steering_core.optimize.working_set.inner import solve_quadratic
-from steering_core.optimize.working_set.limits import Limits
 from steering_core.optimize.working_set.primal import primal_qp
 from steering_core.optimize.working_set.solver import WorkingSet
 

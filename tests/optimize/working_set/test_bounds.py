@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from steering_core.optimize.working_set.limits import (
+from steering_core.optimize.working_set.bounds import (
     Limits,
     ablation_limits,
     box_limits,
