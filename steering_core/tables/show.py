@@ -195,7 +195,7 @@ def stage_costs(folder: str | Path) -> pd.DataFrame:
 
 
 # ---------------------------------------------------------------------------- the command
-def shown(path: str | Path) -> str:
+def printed(path: str | Path) -> str:
     """Return what the command prints of a Pareto table, or of the folder ``benchmarks``.
 
     Raises:
@@ -209,4 +209,4 @@ def shown(path: str | Path) -> str:
 
 
 if __name__ == "__main__":
-    print(shown(sys.argv[1]))
+    print(printed(sys.argv[1]))

@@ -10,7 +10,7 @@ from table_data import pareto_table
 
 from steering_core.errors import StorageError
 from steering_core.tables.caveats import warnings_cell, warnings_in
-from steering_core.tables.show import shown, stage_costs, summary
+from steering_core.tables.show import printed, stage_costs, summary
 from steering_core.tables.words import frontier_verdict
 
 
