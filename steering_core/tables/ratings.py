@@ -88,21 +88,29 @@ class Rated:
         chosen = chosen[chosen["selected"]] if len(chosen) else chosen
         return None if chosen.empty else float(chosen.loc[chosen["validation"].idxmax(), "norm"])
 
-    def at_norm(self, method: str, norm: float) -> pd.DataFrame | None:
-        """Return the mean ratings of each prompt at a norm, linear between two strengths.
+    def around(self, method: str, norm: float) -> dict[int, float]:
+        """Return the strengths next to a norm with their weights; none if it is not reached.
 
-        None where the method adds no vector, or none as short or as long.
+        A method that adds no vector, or none as short or as long, does not reach it.
         """
         own = self.points.loc[[method]].dropna(subset=["norm"]).sort_values("norm", kind="stable")
         norms = own["norm"].to_numpy()
         if not len(norms) or not norms[0] <= norm <= norms[-1]:
-            return None
+            return {}
         above = int(np.searchsorted(norms, norm))
-        after = self.scores(method, int(own.index[above][1]))
+        after = int(own.index[above][1])
         if norms[above] == norm:
-            return after
-        share = (norm - norms[above - 1]) / (norms[above] - norms[above - 1])
-        return (1 - share) * self.scores(method, int(own.index[above - 1][1])) + share * after
+            return {after: 1.0}
+        share = float((norm - norms[above - 1]) / (norms[above] - norms[above - 1]))
+        return {int(own.index[above - 1][1]): 1.0 - share, after: share}
+
+    def at_norm(self, method: str, norm: float) -> pd.DataFrame | None:
+        """Return the mean ratings of each prompt at a norm, linear between two strengths.
+
+        None where the method does not reach it.
+        """
+        parts = [w * self.scores(method, i) for i, w in self.around(method, norm).items()]
+        return sum(parts[1:], parts[0]) if parts else None
 
 
 def ratings_table(
@@ -205,13 +213,14 @@ def _over_concepts(
             if index is None:
                 continue
             scores, norm = one.scores(method, index), one.points.loc[(method, index), "norm"]
-            unrated += one.counts(method, index)[1]
+            used = [index]
         else:
             norm = one.common_norm
             found = None if norm is None else one.at_norm(method, norm)
             if found is None:
                 continue
-            scores = found
+            scores, used = found, list(one.around(method, norm))
+        unrated += sum(one.counts(method, i)[1] for i in used)
         means.append(scores.mean())
         norms.append(norm)
     row: dict[str, Any] = {"method": method, "at": place, "n_concepts": len(means)}

@@ -97,6 +97,18 @@ def test_ratings_at_a_norm_lie_between_two_strengths():
     assert rated.at_norm("single_feature", 6.0) is None and rated.at_norm("prompting", 2.0) is None
 
 
+def test_texts_without_a_score_are_counted_where_a_method_stands():
+    texts = concept()
+    own = texts["method"].eq("single_feature") & texts["split"].eq("prompt")
+    first = texts["example_id"].eq("prompt0")
+    # At its best it stands at the second strength, at the common norm between the first two.
+    texts.loc[own & first & texts["strength_index"].eq(0), "harmonic"] = np.nan
+    table = axbench_table("set", {"a": texts}, PUBLISHED, seed=0, n_resamples=10)
+    counts = table.set_index(["method", "at"])["n_unrated"]
+    assert counts["single_feature", "best"] == 0 and counts["single_feature", "equal_norm"] == 1
+    assert counts["caa_repe", "equal_norm"] == 0 and counts["prompting", "equal_norm"] == 0
+
+
 def test_methods_are_averaged_over_concepts_at_their_best_and_at_one_norm():
     concepts = {"axbench_0": concept(), "axbench_1": concept(0.2)}
     table = axbench_table("set", concepts, PUBLISHED, seed=0, n_resamples=100)
