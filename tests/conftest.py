@@ -86,6 +86,10 @@ _FIRST = (
     "tests/reliability/test_both_halves.py",
     "tests/end_to_end/test_corrsteer_xstest.py",
     *_TOGETHER["the parsed workflow"],
+    "tests/metrics/test_api_judge_real_server.py",
+    "tests/exports/test_conditions.py",
+    "tests/test_early_checks.py",
+    "tests/training/test_training_rules.py",
 )
 
 

@@ -90,6 +90,15 @@ with Client({address!r}) as channel:
 # What the tests call.
 
 
+def offline_environment() -> dict[str, str]:
+    """Return the environment of a node without a network, which has one for all tests.
+
+    So the libraries are imported once for their runs.
+    """
+    given = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    return {**given, "PYTHONPATH": str(ROOT)}
+
+
 class Running:
     """A run of Snakemake in a process ``pid`` of its own, like a :class:`subprocess.Popen`."""
 

@@ -1,6 +1,5 @@
 """The demo in small sizes, run once for all tests that read it."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -30,8 +29,8 @@ SMALL = [
 
 def snakemake(directory: Path, *arguments: str, config=SMALL) -> subprocess.CompletedProcess:
     where = ["--cores", "2", "--directory", str(directory)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    return forked_jobs.run([*where, *arguments, "--config", *config], env=environment)
+    given = [*where, *arguments, "--config", *config]
+    return forked_jobs.run(given, env=forked_jobs.offline_environment())
 
 
 @made_once

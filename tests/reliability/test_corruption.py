@@ -87,7 +87,7 @@ def test_a_damaged_shard_stops_the_run_and_is_made_again(tmp_path):
         times = part.stat()
         flip_bit(part, 8 * (part.stat().st_size // 2))
         os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))  # as bad disks do it
-        done = run(directory, target)
+        done = run(directory, target, forked=True)
         assert done.returncode != 0
         log = (directory / DEMO / "logs/encode_features.log").read_text()
         assert "part-0.parquet" in log and "delete it and manifest.json" in log
@@ -195,7 +195,7 @@ def test_a_full_disk(tmp_path):
             part = (finished_demo() / DEMO / "activations/part-0.parquet").stat().st_size
             ballast.write_bytes(b"\0" * max(0, free - part // 2))
             before = digests(directory)
-            done = run(directory, target)
+            done = run(directory, target, forked=True)
             assert done.returncode != 0
             logs = (directory / DEMO / "logs").glob("cache_activations-*.log")
             told = "".join(log.read_text() for log in logs) + done.stdout + done.stderr
@@ -207,7 +207,7 @@ def test_a_full_disk(tmp_path):
             subprocess.run(
                 ["mount", "-o", "remount,size=200m", str(directory / "results")], check=True
             )
-            run(directory, "--unlock")
+            run(directory, "--unlock", forked=True)
             done = run(directory, target)
             assert done.returncode == 0, done.stderr[-3000:]
             found, expected = digests(directory), digests(finished_demo())
@@ -230,7 +230,7 @@ def test_a_read_only_results_directory(tmp_path, missing, told):
         shutil.copytree(kept, directory / "results", symlinks=True, dirs_exist_ok=True)
         with injecting("read-only results directory", told, kept=directory / "results"):
             subprocess.run(["mount", "-o", "remount,ro", str(directory / "results")], check=True)
-            done = run(directory, f"{DEMO}/features.parquet")
+            done = run(directory, f"{DEMO}/features.parquet", forked=True)
             assert done.returncode != 0
             assert told in done.stdout + done.stderr
             assert "results" in done.stdout + done.stderr

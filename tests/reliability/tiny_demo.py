@@ -87,10 +87,9 @@ def environment(**more: str) -> dict[str, str]:
     Git finds no checkout there: else provenance.json has the commit, and a commit that is made
     while the tests run would tell two runs apart.
     """
-    given = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    given["GIT_DIR"] = os.devnull
+    given = {**forked_jobs.offline_environment(), "GIT_DIR": os.devnull}
     given.pop("STEERING_THREADS", None)
-    return {**given, "PYTHONPATH": str(ROOT), **more}
+    return {**given, **more}
 
 
 def arguments_of(

@@ -1,6 +1,5 @@
 """The rules that train SAEs: what one more layer makes again, and what may be asked for."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,7 +27,7 @@ def run(directory: Path, layers: list[int], target: Path = TABLE) -> subprocess.
             *("--cores", "2", "--directory", str(directory), str(target)),
             *("--configfile", str(directory / "tiny.yaml")),
         ],
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env=forked_jobs.offline_environment(),
     )
 
 
@@ -78,7 +77,8 @@ def test_other_texts_train_every_layer_again(trained):
 
 def test_a_layer_that_the_demo_will_not_have_is_refused_before_its_model_is_trained(trained):
     given = ["--cores", "1", "--directory", str(trained), "--dry-run", "results/demo/pareto.csv"]
-    done = forked_jobs.run([*given, "--config", "demo_world={n_layers: 3}"], env={**os.environ})
+    given += ["--config", "demo_world={n_layers: 3}"]
+    done = forked_jobs.run(given, env=forked_jobs.offline_environment())
     said = done.stdout + done.stderr
     assert done.returncode == 1 and "models.demo.sae.train.layers: 3 is out of range" in said
 
