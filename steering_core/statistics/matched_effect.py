@@ -9,9 +9,13 @@ All functions take many samples of a curve at once: the estimate and its bootstr
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+#: An effect that is missed by less than this is reached: it differs by the rounding of its mean.
+_ROUNDING = 1e-9
 
 
 def isotonic(values: Float[np.ndarray, "points samples"]) -> Float[np.ndarray, "points samples"]:
@@ -99,16 +103,19 @@ class EffectCurve:
     def reaches(self, effect: float) -> Place:
         """Return where each sample first reaches ``effect``, which must be above 0.
 
+        A point that lacks only a rounding error of the effect reaches it.
+
         Raises:
             ValueError: if ``effect`` is not above 0.
         """
         if not effect > 0:
             raise ValueError(f"effect must be above 0, got {effect}.")
-        there = self.effect >= effect
+        there = self.effect >= effect - _ROUNDING
         reached = there.any(axis=0)
         after = np.where(reached, there.argmax(axis=0), 1)
         low, high = (_at(self.effect, place) for place in (after - 1, after))
         share = (effect - low) / np.where(reached, high - low, 1.0)
+        share = np.where(high - effect <= _ROUNDING, 1.0, share)
         cost = _at(self.cost, after - 1) * (1 - share) + _at(self.cost, after) * share
         return Place(np.where(reached, cost, np.inf), after, np.where(reached, share, np.nan))
 
@@ -150,20 +157,41 @@ def _at(
 
 
 def open_interval(
-    samples: Float[np.ndarray, " resamples"], confidence: float = 0.95
+    samples: Float[np.ndarray, " resamples"], confidence: float = 0.95, *, lowest: float = -np.inf
 ) -> tuple[float, float]:
     """Return the percentile interval of resamples that may be infinite; an infinite end is NaN.
 
-    An end is a resample, the one on the outer side, since one cannot interpolate to infinity.
-    Resamples that are NaN are left out; without others both ends are NaN.
+    A resample that is NaN has an unknown value. It counts against both ends: as ``lowest`` at the
+    lower one and as infinite at the upper one. Left out, the others would be a chosen sample of the
+    resamples, and their interval too narrow. Without resamples both ends are NaN.
+
+    The quantiles are those of :mod:`steering_core.statistics.bootstrap`, linear between resamples.
+    Beside an infinite or a ``lowest`` resample, an end is the resample on the outer side, since one
+    cannot interpolate to what is not a number of the curve.
+
+    Args:
+        samples: one number per resample.
+        confidence: level, between 0 and 1.
+        lowest: the least value that a resample can have; 0 for a ratio.
     """
-    known = samples[~np.isnan(samples)]
-    if not known.size:
+    if not samples.size:
         return np.nan, np.nan
-    tail = (1 - confidence) / 2
-    low = np.quantile(known, tail, method="lower")
-    high = np.quantile(known, 1 - tail, method="higher")
+    tail, unknown = (1 - confidence) / 2, np.isnan(samples)
+    low = _end(np.where(unknown, lowest, samples), tail, "lower", lowest)
+    high = _end(np.where(unknown, np.inf, samples), 1 - tail, "higher", lowest)
     return tuple(float(end) if np.isfinite(end) else np.nan for end in (low, high))
+
+
+def _end(
+    samples: Float[np.ndarray, " resamples"],
+    share: float,
+    outer: Literal["lower", "higher"],
+    lowest: float,
+) -> float:
+    near = [np.quantile(samples, share, method=side) for side in ("lower", "higher")]
+    if np.isfinite(near).all() and lowest not in near:
+        return np.quantile(samples, share)
+    return near[outer == "higher"]
 
 
 def paired_ratio(

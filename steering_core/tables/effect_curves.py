@@ -345,7 +345,12 @@ def strengths_of(about: pd.DataFrame, curve: Curve) -> pd.DataFrame:
 
 
 def at_the_effect(points: Points, about: pd.DataFrame, curve: Curve) -> dict[str, Any]:
-    """Return the status of a curve, how far it reaches, and its costs at the effect."""
+    """Return the status of a curve, how far it reaches, and its costs at the effect.
+
+    A resample in which the curve does not reach the effect has a cost beyond all that were run. Its
+    KL, norm and number of features count as infinite. Its perplexity is unknown: it need not rise
+    with the strength.
+    """
     empty = dict.fromkeys(["best_effect", "best_effect_kl", "reached_share", "strength"], np.nan)
     for name in ("kl", *_COSTS):
         empty |= dict.fromkeys([name, f"{name}_ci_low", f"{name}_ci_high"], np.nan)
@@ -365,12 +370,16 @@ def at_the_effect(points: Points, about: pd.DataFrame, curve: Curve) -> dict[str
     log_perplexity = fitted.between(
         place, points.log_perplexity[curve.rows], points.base_log_perplexity
     )
-    norms = points.residual_norm[curve.rows]
+    norms, counts = points.residual_norm[curve.rows], points.l0[curve.rows]
+    # Strengths that vary the length of one vector have its number of features at any length.
+    beyond = np.where(len(counts) > 1 and (counts == counts[0]).all(axis=0), counts[0], np.inf)
     samples = {
         "kl": place.cost**2,
         "perplexity": np.exp(log_perplexity),
-        "residual_norm": fitted.between(place, norms, np.zeros(norms.shape[1])),
-        "l0": fitted.between(place, points.l0[curve.rows]),
+        "residual_norm": np.where(
+            place.reached, fitted.between(place, norms, np.zeros(norms.shape[1])), np.inf
+        ),
+        "l0": np.where(place.reached, fitted.between(place, counts), beyond),
     }
     for name, values in samples.items():
         cells |= _cells(name, values)
@@ -387,7 +396,9 @@ def against(curve: Curve, reference: Curve | None, effect: float | None) -> dict
 
     Returns:
         ``kl_ratio``, ``kl_difference`` (nats per token) and ``effect_difference`` with the ends of
-        their 95 % intervals, as ``columns.yaml`` describes them; NaN where undefined.
+        their 95 % intervals, as ``columns.yaml`` describes them; NaN where undefined. A resample in
+        which neither curve reaches the effect counts against both ends of the first two, one in
+        which the reference does not against both ends of the last.
     """
     cells: dict[str, Any] = {}
     for name in ("kl_ratio", "kl_difference", "effect_difference"):
@@ -395,16 +406,22 @@ def against(curve: Curve, reference: Curve | None, effect: float | None) -> dict
     known = None not in (curve.fitted, curve.place, effect) and reference is not None
     if not known or reference.place is None or not reference.place.reached[0]:
         return cells
+    if curve is reference:
+        for name, same in (("kl_ratio", 1.0), ("kl_difference", 0.0), ("effect_difference", 0.0)):
+            cells |= _cells(name, np.full(curve.place.cost.shape, same))
+        return cells
     mine, theirs = curve.place.cost**2, reference.place.cost**2
     within = curve.fitted.effect_within(np.where(np.isfinite(theirs), reference.place.cost, 0.0))
     cells |= _cells("effect_difference", np.where(np.isfinite(theirs), within - effect, np.nan))
     if curve.place.reached[0]:
         with np.errstate(invalid="ignore"):
             cells |= _cells("kl_difference", mine - theirs)
-        cells |= _cells("kl_ratio", paired_ratio(mine, theirs))
+        cells |= _cells("kl_ratio", paired_ratio(mine, theirs), lowest=0.0)
     return cells
 
 
-def _cells(name: str, samples: Float[np.ndarray, " samples"]) -> dict[str, float]:
-    low, high = open_interval(samples[1:])
+def _cells(
+    name: str, samples: Float[np.ndarray, " samples"], *, lowest: float = -np.inf
+) -> dict[str, float]:
+    low, high = open_interval(samples[1:], lowest=lowest)
     return {name: float(samples[0]), f"{name}_ci_low": low, f"{name}_ci_high": high}

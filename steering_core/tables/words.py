@@ -166,8 +166,8 @@ def digits(value: Any, form: str = ".3g") -> str:
 def bracketed(value: Any, low: Any, high: Any) -> str:
     """Return ``0.50 [0.40, 0.60]``; an empty text for a missing value.
 
-    One missing end is open: more than 2.5 % of the resamples have no value there. Without both
-    there is no interval.
+    One missing end is open: 2.5 % of the resamples or more have no value there. Without both there
+    is no interval.
     """
     if pd.isna(value):
         return ""
@@ -192,7 +192,7 @@ def interval(row: pd.Series, stem: str) -> str:
     if pd.isna(low) and pd.isna(high):
         return "no interval"
     ends = "95 % interval "
-    if stem == "kl_ratio" and low == 0:  # in too many resamples the reference alone is not there
+    if stem == "kl_ratio" and low == 0:  # in too many resamples the reference is not there
         return f"{ends}without ends" if pd.isna(high) else f"{ends}up to {number(high)}"
     if pd.isna(high):
         return f"{ends}from {number(low)} upwards, without an end"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import isotonic_regression
 
+from steering_core.statistics.bootstrap import mean_interval, resampled_sums
 from steering_core.statistics.matched_effect import (
     EffectCurve,
     isotonic,
@@ -89,11 +90,58 @@ def test_no_effect_is_not_an_effect_to_reach():
 
 
 def test_an_interval_without_an_end_says_so():
-    assert open_interval(np.arange(101.0)) == (2.0, 98.0)
     low, high = open_interval(np.r_[np.arange(90.0), [np.inf] * 10])
-    assert low == 2.0 and np.isnan(high)
-    assert open_interval(np.array([np.nan, 1.0])) == (1.0, 1.0)
+    assert low == pytest.approx(2.475) and np.isnan(high)
+    # One cannot interpolate to infinity: the end is the last resample before it.
+    low, high = open_interval(np.r_[[-np.inf] * 3, np.arange(97.0)])
+    assert np.isnan(low) and high == pytest.approx(93.525)
     assert np.isnan(open_interval(np.array([np.nan]))).all()
+    assert np.isnan(open_interval(np.array([]))).all()
+
+
+def test_a_finite_interval_is_that_of_every_other_table():
+    values = np.random.default_rng(0).normal(size=50)
+    drawn = resampled_sums([values], seed=3, n_resamples=500)[0] / values.size
+    mean = mean_interval(values, seed=3, n_resamples=500)
+    assert open_interval(drawn) == pytest.approx((mean.low, mean.high), abs=1e-12)
+
+
+def test_a_resample_without_a_value_counts_against_both_ends():
+    values = np.arange(1.0, 101.0)
+    few, many = (np.r_[values, [np.nan] * n] for n in (1, 20))
+    assert open_interval(few)[0] < open_interval(values)[0]
+    assert open_interval(few)[1] > open_interval(values)[1]
+    assert np.isnan(open_interval(many)).all()
+    low, high = open_interval(many, lowest=0.0)
+    assert low == 0.0 and np.isnan(high)
+
+
+costs = st.lists(
+    st.tuples(st.sampled_from([1.0, 2.0, np.inf]), st.sampled_from([1.0, 1.5, np.inf])),
+    min_size=1,
+    max_size=60,
+)
+
+
+@given(costs)
+def test_a_ratio_is_on_one_side_of_1_in_nearly_all_resamples_if_its_interval_is(pairs):
+    mine, theirs = np.array(pairs).T
+    low, high = open_interval(paired_ratio(mine, theirs), lowest=0.0)
+    needed = 0.975 * len(pairs) - 1
+    if low > 1:
+        assert (mine > theirs).sum() >= needed
+    if high < 1:
+        assert (mine < theirs).sum() >= needed
+
+
+def test_an_effect_that_is_reached_exactly_is_reached():
+    # 0.1 + 0.2 is more than 0.3 and 0.8 - 0.1 - 0.4 less, by a rounding error each.
+    for effect in (0.1 + 0.2, 0.8 - 0.1 - 0.4):
+        curve = EffectCurve.fit(column(0.01, 0.04, 0.09), column(0.1, 0.2, effect))
+        place = curve.reaches(0.3)
+        assert place.reached and place.cost == pytest.approx(0.3)
+        assert (place.after, place.share) == (3, 1)
+    assert not EffectCurve.fit(column(0.01), column(0.3 - 1e-6)).reaches(0.3).reached
 
 
 def test_ratios_of_costs_that_may_be_infinite():

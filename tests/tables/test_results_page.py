@@ -205,7 +205,10 @@ def test_an_interval_without_an_end_is_not_left_out(folder, tmp_path):
     write_page(tmp_path / "results.md", [folder])
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "| `caa` |  | dense | 0.1 [0.05, open] | 2 [1.5, open] |  | 9.0 |" in text
-    assert "An open end: in more than 2.5 %" in text and "one comparison at\na time" in text
+    assert (
+        "An open end: in 2.5 % of the resamples or more" in text
+        and "one comparison at\na time" in text
+    )
 
 
 def test_a_change_over_fewer_texts_than_others_says_how_many(folder, tmp_path):
