@@ -8,13 +8,13 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_core.config.model import Model
 from steering_core.errors import ModelError
-from steering_core.models.block_modules import module_at
 from steering_core.models.language_model import (
     LanguageModel,
     ModelShape,
     load_language_model,
     load_tokenizer,
 )
+from steering_core.models.residual_stream import module_at
 from steering_core.models.site import Site, site_at
 from steering_core.storage.integrity import named_digest
 
