@@ -13,10 +13,9 @@ from steering_core.config.schema import Settings
 from steering_core.methods.base import read_direction
 from steering_core.methods.directions import FitData, fit_directions, fixed_methods
 from steering_core.methods.fixed_solutions import solve_directions
-from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.programs import solve_program_grid
 from steering_core.methods.solution_vectors import SolutionVectors, read_solution_vectors
-from steering_core.methods.solutions import write_solutions
+from steering_core.methods.solutions import ModelUnits, write_solutions
 from steering_core.metrics.probe_effects import probe_effects
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.fit import fit_probe

@@ -10,7 +10,7 @@ from benchmarks.common import alternate
 from benchmarks.floor import Rates, Stage
 from benchmarks.floor_experiment import SETTINGS, Experiment
 from steering_core.methods.base import read_fixed_vectors
-from steering_core.methods.model_units import ModelUnits
+from steering_core.methods.solutions import ModelUnits
 from steering_core.methods.variants import variants_of_test_rows
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath

@@ -7,9 +7,8 @@ with job(snakemake):
 
     from steering_core.activations.reader import ActivationCache, read_inputs
     from steering_core.data.examples import read_examples
-    from steering_core.methods.model_units import ModelUnits
     from steering_core.methods.programs import solve_program_grid
-    from steering_core.methods.solutions import write_solutions
+    from steering_core.methods.solutions import ModelUnits, write_solutions
     from steering_core.optimize.path import SteeringPath
     from steering_core.probes.linear_probe import LinearProbe
     from steering_core.storage.arrays import load_decoder

@@ -8,7 +8,7 @@ with job(snakemake):
     from steering_core.activations.features import feature_matrix
     from steering_core.activations.reader import ActivationCache
     from steering_core.data.examples import read_examples
-    from steering_core.methods.model_units import ModelUnits
+    from steering_core.methods.solutions import ModelUnits
     from steering_core.methods.variants import variants_of_test_rows
     from steering_core.optimize.dictionary import Dictionary
     from steering_core.optimize.path import SteeringPath

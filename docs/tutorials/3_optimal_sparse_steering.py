@@ -45,7 +45,7 @@ print(f"{(logits <= 0).sum()} of {len(logits)} test rows start outside the targe
 # fit every model.
 
 # %%
-from steering_core.methods.model_units import ModelUnits
+from steering_core.methods.solutions import ModelUnits
 
 units = ModelUnits.of_examples(examples, residuals_of, probe.decision)
 print(f"typical logit {units.logit:.2f}, typical residual norm {units.residual_norm:.1f}")

@@ -58,9 +58,8 @@ from steering_core.methods.directions import (
     make_direction,
 )
 from steering_core.methods.guard_directions import guards_of
-from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.ready_programs import ReadyProgram
-from steering_core.methods.solutions import GridPoint
+from steering_core.methods.solutions import GridPoint, ModelUnits
 from steering_core.models.site import Site
 from steering_core.models.tokens import count_tokens
 from steering_core.optimize.homotopy import DegeneratePathError

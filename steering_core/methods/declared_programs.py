@@ -15,7 +15,6 @@ from sklearn.covariance import ledoit_wolf
 from steering_core.config.methods import directions_of, needs_fisher
 from steering_core.methods.directions import DIRECTIONS, FOUND_BY, FitData
 from steering_core.methods.guard_directions import guard_rows
-from steering_core.methods.model_units import ModelUnits, median_norm
 from steering_core.methods.programs import (
     ConvexOptimalSteering,
     QPOptimalSteering,
@@ -23,7 +22,13 @@ from steering_core.methods.programs import (
 )
 from steering_core.methods.ready_programs import ReadyProgram, Sparse
 from steering_core.methods.solution_vectors import ProgramLogit
-from steering_core.methods.solutions import GridPoint, solution_rows, with_split
+from steering_core.methods.solutions import (
+    GridPoint,
+    ModelUnits,
+    median_norm,
+    solution_rows,
+    with_split,
+)
 from steering_core.optimize.substitution import matrix_power
 from steering_core.optimize.working_set.bounds import Guards
 from steering_core.probes.fit import calibrated

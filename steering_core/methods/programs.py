@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float, Int
 from steering_core.config.methods import is_program, mode_of, program_of, strength_grid
 from steering_core.methods.base import SteeringMethod
 from steering_core.methods.fixed_solutions import fixed_grid
-from steering_core.methods.model_units import ModelUnits
-from steering_core.methods.solutions import GridPoint, solution_rows, with_split
+from steering_core.methods.solutions import GridPoint, ModelUnits, solution_rows, with_split
 from steering_core.optimize.checks import as_float64, as_number, as_numbers
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath

@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from steering_core.errors import ConfigError
-from steering_core.methods.model_units import ModelUnits
-from steering_core.methods.solutions import SOLVED
+from steering_core.methods.solutions import SOLVED, ModelUnits
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath
 from steering_core.optimize.solution import Program, Solutions

@@ -15,9 +15,8 @@ from steering_core.config.resolve import resolve
 from steering_core.config.schema import Settings
 from steering_core.errors import DataError
 from steering_core.methods.declared_programs import solve_declared
-from steering_core.methods.model_units import ModelUnits, median_norm
 from steering_core.methods.programs import grid, solve_program_grid
-from steering_core.methods.solutions import PARTS, GridPoint
+from steering_core.methods.solutions import PARTS, GridPoint, ModelUnits, median_norm
 from steering_core.methods.variants import variants_of_test_rows
 from steering_core.optimize.dictionary import Dictionary
 from steering_core.optimize.path import SteeringPath

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 from table_data import pareto_table
 
-from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.programs import solve_programs
 from steering_core.methods.solution_vectors import SolutionVectors
-from steering_core.methods.solutions import GridPoint
+from steering_core.methods.solutions import GridPoint, ModelUnits
 from steering_core.metrics.probe_effects import norm_matched_effects
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from table_data import fields, frontier_table, rows_of, spec
 
-from steering_core.methods.model_units import ModelUnits
 from steering_core.methods.programs import solve_programs
-from steering_core.methods.solutions import GridPoint
+from steering_core.methods.solutions import GridPoint, ModelUnits
 from steering_core.optimize.path import SteeringPath
 from steering_core.probes.linear_probe import LinearProbe
 from steering_core.tables.columns import column_names, validate_table
