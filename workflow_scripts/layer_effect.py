@@ -8,7 +8,7 @@ with job(snakemake):
     from steering_core.config.task import Task
     from steering_core.storage.files import write_text
     from steering_core.tables.charts import save_chart
-    from steering_core.tables.layers import layer_effect_figure, layer_effect_table
+    from steering_core.tables.layer_choice import layer_effect_figure, layer_effect_table
     from steering_core.tables.matched import Matching
 
     table = layer_effect_table(

@@ -7,7 +7,7 @@ with job(snakemake):
 
     from steering_core.storage.files import read_json
     from steering_core.tables.charts import save_chart
-    from steering_core.tables.layers import sweep_figure
+    from steering_core.tables.layer_choice import sweep_figure
 
     used = read_json(snakemake.input.layer)["layer"]
     save_chart(sweep_figure(pd.read_csv(snakemake.input.sweep), used), snakemake.output.figure)

@@ -10,8 +10,8 @@ import numpy as np
 from steering_core.errors import StorageError
 from steering_core.exports.attach import FixedVector
 from steering_core.exports.formats import WRITERS, UnsayableError, layer_map
+from steering_core.exports.from_results import DECODER, read_row
 from steering_core.exports.load import ARRAYS, FACTS, FORMAT, PATH, LoadedIntervention
-from steering_core.exports.rows import DECODER, read_row
 from steering_core.methods.solution_vectors import ProgramLogit
 from steering_core.storage.arrays import save_arrays
 from steering_core.storage.files import atomic_directory, read_json, write_json

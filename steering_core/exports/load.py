@@ -25,7 +25,7 @@ from steering_core.exports.attach import (
     attach,
     refuse_chunks,
 )
-from steering_core.exports.rows import DECODER, dictionary_of, read_row
+from steering_core.exports.from_results import DECODER, dictionary_of, read_row
 from steering_core.generation.intervention import Positions
 from steering_core.methods.gates import Gate
 from steering_core.methods.solution_vectors import ProgramLogit

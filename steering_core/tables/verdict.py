@@ -16,13 +16,6 @@ from steering_core.config.methods import BASELINE, PUBLISHED_PROGRAMS
 from steering_core.tables.caveats import warnings_in
 from steering_core.tables.columns import column_names, json_value, validate_table
 from steering_core.tables.effect_curves import curve_names
-from steering_core.tables.evidence import (
-    disagreements,
-    judge_sentences,
-    power_facts,
-    power_sentences,
-    undetectable_effect,
-)
 from steering_core.tables.few_features import (
     as_published,
     cheapest_with_few,
@@ -30,6 +23,13 @@ from steering_core.tables.few_features import (
     few_sentence,
     fewest_features,
     sparsity_sentence,
+)
+from steering_core.tables.power_and_agreement import (
+    disagreements,
+    judge_sentences,
+    power_facts,
+    power_sentences,
+    undetectable_effect,
 )
 from steering_core.tables.price import price_sentences, price_warnings
 from steering_core.tables.words import (

@@ -14,7 +14,7 @@ from steering_core.config.model import Model, SAESource
 from steering_core.config.schema import LoraSettings
 from steering_core.early_checks.fetch_stage import check_linear_modules, linear_modules
 from steering_core.errors import DataError, ModelError, StorageError
-from steering_core.exports.rows import read_row
+from steering_core.exports.from_results import read_row
 from steering_core.generation.adapter import read_adapter
 from steering_core.generation.sampling import Sampling
 from steering_core.generation.steered_method import read_steered_method

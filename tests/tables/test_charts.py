@@ -17,7 +17,7 @@ from steering_core.tables.charts import (
     save_chart,
     spread_axis,
 )
-from steering_core.tables.layers import sweep_figure
+from steering_core.tables.layer_choice import sweep_figure
 from steering_core.tables.pareto_figure import pareto_figure
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from steering_core.optimize.factor import nonnegative_least_squares
+from steering_core.optimize.homotopy import nonnegative_least_squares
 from steering_core.optimize.working_set.active_set import (
     PerColumn,
     PerMargin,

@@ -11,7 +11,7 @@ from table_data import fields, spec, sweep_table
 
 from steering_core.errors import DataError
 from steering_core.tables.charts import save_chart
-from steering_core.tables.layers import layer_effect_figure, layer_effect_table, sweep_figure
+from steering_core.tables.layer_choice import layer_effect_figure, layer_effect_table, sweep_figure
 from steering_core.tables.matched import Matching
 
 N = 20
