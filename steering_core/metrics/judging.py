@@ -39,21 +39,23 @@ def judge_texts(
     Each judge of ``further`` adds the columns ``score_{name}`` and ``judged_{name}``.
 
     ``judged`` is 1 for a completion in the target class, else 0. A completion without a word is
-    ``empty`` (1, else 0): it has no score and counts as not in the target class. A row without a
-    completion has NaN in all three.
+    ``empty`` (1, else 0): it has no score and counts as not in the target class. One that the judge
+    refuses to rate has neither a score nor a verdict. A row without a completion has NaN in all
+    three.
     """
     frame = generations[[*TEXT_KEY]].assign(score=np.nan, judged=np.nan, empty=np.nan)
     made = generations["text"].notna().to_numpy()
     texts = generations.loc[made, "text"].tolist()
-    verdict = judge.judge(texts, [target_class] * len(texts))
-    frame.loc[made, "score"] = verdict.score
-    frame.loc[made, "judged"] = verdict.success.astype(float)
-    frame.loc[made, "empty"] = is_empty(texts).astype(float)
-    for name, other in (further or {}).items():
-        verdict = other.judge(texts, [target_class] * len(texts))
-        for column, values in (("score", verdict.score), ("judged", verdict.success)):
-            frame[f"{column}_{name}"] = np.nan
-            frame.loc[made, f"{column}_{name}"] = np.asarray(values, dtype=float)
+    empty = is_empty(texts)
+    frame.loc[made, "empty"] = empty.astype(float)
+    for name, one in {"": judge, **(further or {})}.items():
+        verdict = one.judge(texts, [target_class] * len(texts))
+        score = np.asarray(verdict.score, dtype=float)
+        judged = np.where(np.isnan(score) & ~empty, np.nan, verdict.success.astype(float))
+        for column, values in (("score", score), ("judged", judged)):
+            column = f"{column}_{name}" if name else column
+            frame[column] = np.nan
+            frame.loc[made, column] = values
     return frame
 
 

@@ -207,7 +207,7 @@ def judge_table(
             "n_texts": int(score.notna().sum()),
             "n_unscored": int(score.isna().sum()),
         }
-        rates = judged.groupby(made["example_id"]).mean().to_numpy(dtype=float)
+        rates = judged.groupby(made["example_id"]).mean().dropna().to_numpy(dtype=float)
         row |= interval_cells("rate", "rate_ci", share_interval(rates, np.ones_like(rates), **boot))
         same = (made["judged"] == judged)[both].groupby(made["example_id"][both]).mean()
         same = same.to_numpy(dtype=float)

@@ -134,7 +134,7 @@ def _band(curve: pd.DataFrame) -> float:
 
 def _cells(own: pd.DataFrame, base: pd.DataFrame, boot: dict[str, int]) -> dict[str, Any]:
     """Return effect, cost, fluency and the share of prompts that went the wrong way."""
-    effect = (own["judged"] - base["judged"]).to_numpy(dtype=float)
+    effect = (own["judged"] - base["judged"]).dropna().to_numpy(dtype=float)
     change = change_interval(effect, np.ones_like(effect), **boot)
     both = own["towards"].notna() & base["towards"].notna()
     wrong = (own["towards"] < base["towards"])[both].to_numpy(dtype=float)

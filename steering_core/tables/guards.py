@@ -101,10 +101,11 @@ def _text_cells(mine: pd.DataFrame, plain: pd.DataFrame, boot: dict[str, int]) -
     both = mine.merge(plain, on="example_id", suffixes=("", "_plain"))
     both = both[(both["n_tokens"] > 0) & (both["n_tokens_plain"] > 0)]
     kl = (both[f"kl_sum{end}"] / both[f"n_tokens{end}"] for end in ("", "_plain"))
+    rated = both.dropna(subset=["judged", "judged_plain"])
     return {
         "n_texts": len(both),
         **_change("kl", *kl, boot),
-        **_change("classifier_rate", both["judged"], both["judged_plain"], boot, share=True),
+        **_change("classifier_rate", rated["judged"], rated["judged_plain"], boot, share=True),
     }
 
 

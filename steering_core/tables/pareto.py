@@ -386,7 +386,8 @@ def text_cells(
         (base, "classifier_rate_base", "classifier_base_ci"),
         (made, "classifier_rate_steered", "classifier_ci"),
     ):
-        judged = part["judged"].to_numpy(dtype=float)
+        # A text that the judge refuses to rate has no verdict.
+        judged = part["judged"].dropna().to_numpy(dtype=float)
         rate = share_interval(judged, np.ones_like(judged), **boot)
         cells |= interval_cells(name, stem, rate)
     return cells

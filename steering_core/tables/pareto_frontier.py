@@ -89,15 +89,16 @@ def frontier_probability(
     made = texts[texts["n_tokens"] > 0]
     made = made.assign(kl=made["kl_sum"] / made["n_tokens"])
     kl, judged = (made.pivot(index=key, columns="example_id", values=v) for v in ("kl", "judged"))
-    there = kl.notna().to_numpy()
-    kl_of, judged_of = (np.where(there, frame.to_numpy(dtype=float), 0.0) for frame in (kl, judged))
+    # A text that the judge refuses to rate counts for the cost alone.
+    there, rated = (frame.notna().to_numpy() for frame in (kl, judged))
+    kl_of, judged_of = (frame.fillna(0.0).to_numpy(dtype=float) for frame in (kl, judged))
     on = np.zeros(len(kl))
     if there.size:
-        samples = [*there.astype(float), *kl_of, *judged_of]
+        samples = [*there.astype(float), *rated.astype(float), *kl_of, *judged_of]
         sums = resampled_sums(samples, seed=seed, n_resamples=n_resamples)
-        texts_in, *totals = np.split(sums.T, 3, axis=1)
+        texts_in, rated_in, cost, effect = np.split(sums.T, 4, axis=1)
         with np.errstate(invalid="ignore"):
-            cost, effect = (np.round(total / texts_in, _DIGITS) for total in totals)
+            cost, effect = np.round(cost / texts_in, _DIGITS), np.round(effect / rated_in, _DIGITS)
         for part in np.array_split(np.arange(n_resamples), 1 + cost.size * len(kl) // _AT_ONCE):
             on += _on_frontier(cost[part], effect[part]).sum(axis=0)
     return kl.index.to_frame(index=False).assign(frontier_probability=on / n_resamples)

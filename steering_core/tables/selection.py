@@ -51,7 +51,7 @@ def select_strengths(
     for (method, index), group in texts.groupby(["method", "strength_index"], sort=True):
         made = group[group["n_tokens"] > 0]
         unsolved = group["unsolved_positions"].sum() if "unsolved_positions" in group else 0
-        hits = made["judged"].to_numpy(dtype=float)
+        hits = made["judged"].dropna().to_numpy(dtype=float)
         judged = share_interval(hits, np.ones_like(hits), **boot)
         divergence = (made["kl_sum"] / made["n_tokens"]).to_numpy(dtype=float)
         kl = mean_interval(divergence, **boot)
@@ -69,6 +69,7 @@ def select_strengths(
         )
     table = pd.DataFrame(rows)
     competing = table[table["whole"] & (table["validation_kl_mean"] <= budget)]
+    competing = competing.dropna(subset=["validation_classifier_rate"])  # no text is rated
     for method, strengths in competing.groupby("method"):
         rate = strengths["validation_classifier_rate"].to_numpy()
         error = standard_error(rate.max(), strengths["n"].iloc[0])
@@ -87,13 +88,16 @@ def paired_errors(
     """Return the standard error of the mean difference between each strength and the best one.
 
     Args:
-        judged: share of the draws of a prompt that the judge puts in the target class.
+        judged: share of the draws of a prompt that the judge puts in the target class; NaN if it
+            rates none of them.
         best: number of the strength to compare with; its own error is 0.
     """
     differences = judged - judged[:, [best]]
-    if len(differences) < 2:
-        return np.zeros(differences.shape[1])
-    return differences.std(axis=0, ddof=1) / np.sqrt(len(differences))
+    known = ~np.isnan(differences)
+    counts = np.maximum(known.sum(axis=0), 1)
+    means = np.where(known, differences, 0.0).sum(axis=0) / counts
+    squares = (np.where(known, differences - means, 0.0) ** 2).sum(axis=0)
+    return np.sqrt(squares / np.maximum(counts - 1, 1) / counts)
 
 
 def standard_error(rate: float, n: int) -> float:

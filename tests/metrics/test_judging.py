@@ -83,6 +83,31 @@ def test_an_empty_completion_is_in_no_class_and_not_passed_to_the_judge(target):
     np.testing.assert_array_equal(got["empty"], [1, 0, 1, 1, nan])
 
 
+class Declining(Recorder):
+    """A judge that may give a text no score."""
+
+    abstains = True
+
+
+def test_a_text_that_the_judge_refuses_to_rate_has_no_verdict():
+    table = pd.DataFrame(
+        {
+            "method": "m",
+            "strength_index": 0,
+            "draw": 0,
+            "example_id": ["a", "b", "c"],
+            "text": ["fine", "dull", ""],
+        }
+    )
+    declined, rated = np.array([np.nan, 0.0]), Recorder([0.9, 0.9])
+    for target in (0, 1):
+        got = judge_texts(table, Declining(declined), target)
+        np.testing.assert_array_equal(got["judged"], [np.nan, 1 - target, 0])
+    got = judge_texts(table, rated, 1, {"other": Declining(declined)})
+    np.testing.assert_array_equal(got["judged"], [1, 1, 0])
+    np.testing.assert_array_equal(got["judged_other"], [np.nan, 0, 0])
+
+
 def test_further_judges_have_columns_of_their_own():
     table = pd.DataFrame(
         {

@@ -121,6 +121,16 @@ def test_repetition_beyond_that_of_the_unsteered_texts_ends_the_band():
     assert np.isnan(rough["fluent_up_to"].iloc[1])
 
 
+def test_a_prompt_that_the_judge_refuses_to_rate_has_cost_and_no_effect():
+    found = measured([*STRENGTHS[:2], ("caa_repe", (0.9, np.nan), 1.8, 0.5, 4.0)])
+    found.texts.loc[found.texts["score"].isna(), "judged"] = np.nan
+    limits = {"target_class": 1, "fluent_perplexity": 2.0, "fluent_repetition": 0.1}
+    texts = found.texts.assign(repetition=0.0)
+    row = dose_table("e", found, texts, 4.0, **limits, seed=0, n_resamples=100).iloc[-1]
+    assert (row["effect"], row["anti_steered"]) == (1.0, 0.0)
+    assert row["kl"] == pytest.approx(0.5) and row["n_prompts"] == 2
+
+
 def test_the_share_of_repeated_runs():
     assert repeated_share([1, 2, 3, 4]) == 0.0
     assert repeated_share([5] * 6) == 0.75

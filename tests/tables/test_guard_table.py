@@ -68,6 +68,18 @@ def test_costs_and_savings_are_those_of_the_same_prompts():
     assert row["kl_change_ci_low"] <= row["kl_change"] <= row["kl_change_ci_high"]
 
 
+def test_a_text_that_the_judge_refuses_to_rate_is_in_no_rate():
+    rated, some = texts(), texts()
+    some.loc[some["method"].eq("free") & some["example_id"].eq("p1"), "judged"] = np.nan
+    tables = [
+        guard_table("e", guard_rows(), made, {"held": "free"}, PROMPTS, **BOOT).iloc[0]
+        for made in (rated, some)
+    ]
+    assert tables[0]["classifier_rate_change"] == pytest.approx(-1 / 3)
+    assert tables[1]["classifier_rate_change"] == 0 and tables[1]["classifier_rate_mean"] == 1
+    assert tables[0]["kl_change"] == tables[1]["kl_change"] and tables[1]["n_texts"] == 3
+
+
 def test_without_the_same_program_unguarded_no_texts_are_compared():
     [row] = guard_table("e", guard_rows(), texts(), {"held": None}, PROMPTS, **BOOT).to_dict(
         "records"

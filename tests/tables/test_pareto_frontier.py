@@ -108,6 +108,14 @@ def test_frontier_probability_is_one_for_a_dominating_row_and_zero_for_a_dominat
     assert got["frontier_probability"].tolist() == [1.0, 0.0]
 
 
+def test_a_text_without_a_verdict_counts_for_the_cost_alone():
+    kl = np.array([[0.1, 0.3], [0.2, 0.2]])
+    judged = np.array([[1.0, np.nan], [0.0, 1.0]])
+    got = frontier_probability(texts(kl, judged), seed=1, n_resamples=400)
+    # Both draws of the second prompt leave the first row without an effect: it is on no frontier.
+    assert abs(got["frontier_probability"][0] - 0.75) < 0.08
+
+
 def test_missing_texts_are_left_out_of_means_and_a_row_without_texts_has_no_probability():
     kl = np.array([[0.1, np.nan], [0.2, 0.3]])
     got = frontier_probability(texts(kl, np.ones((2, 2))), seed=1, n_resamples=400)

@@ -106,6 +106,20 @@ def test_several_draws_are_compared_prompt_by_prompt():
     assert paired_errors(np.array([[0.5, 1.0]]), 1).tolist() == [0.0, 0.0]
 
 
+def test_a_text_that_the_judge_refuses_to_rate_is_in_no_share():
+    table = texts("m", [0.5, 0.75], [0.1, 0.5], n=4).assign(example_id=[*"abcd"] * 2)
+    declined = table["strength_index"].eq(1) & table["example_id"].isin(["c", "d"])
+    table.loc[declined, "judged"] = np.nan
+    for draws in (1, 2):
+        found = select_strengths(table, 10.0, draws=draws)
+        assert found["validation_classifier_rate"].tolist() == [0.5, 1.0]
+        assert found["n_validation_texts"].tolist() == [4, 4] and found["selected"].sum() == 1
+    known = paired_errors(np.array([[0.5, 1.0], [0.0, 1.0], [np.nan, 1.0]]), 1)
+    assert known.tolist() == [0.25, 0.0]
+    nothing = select_strengths(table.assign(judged=np.nan), 10.0, draws=2)
+    assert not nothing["selected"].any() and nothing["validation_classifier_rate"].isna().all()
+
+
 def regrets(n: int, worlds: int = 200, draws: int = 1) -> pd.DataFrame:
     """Lost effect and overspent KL of two rules, a row per simulated experiment.
 
