@@ -34,6 +34,8 @@ class Interval:
 
 
 UNDEFINED = Interval(None, None, None, 0)
+#: Interval widths up to this are rounding errors.
+_NO_WIDTH = 1e-12
 
 
 def mean_interval(
@@ -144,9 +146,8 @@ def share_interval(
 ) -> Interval:
     """Return Σ hits / Σ trials with its interval; the hits of an example are among its trials.
 
-    This is :func:`ratio_interval`, except if all trials are hits or none is. Resampling would then
-    give a width of zero, even for few examples. In this case the ends are those of the exact
-    interval (Clopper and Pearson, 1934), where each example counts once for any number of trials.
+    This is :func:`ratio_interval`, except if all examples have the same share, as where all trials
+    are hits or none is: see :func:`same_interval`.
 
     Args:
         hits: number of hits of each example, from 0 to its trials.
@@ -161,10 +162,7 @@ def share_interval(
     found = ratio_interval(hits, trials, seed=seed, confidence=confidence, n_resamples=n_resamples)
     if (np.asarray(hits) > np.asarray(trials)).any() or (np.asarray(hits) < 0).any():
         raise ValueError("hits must lie between 0 and trials.")
-    if found.mean not in (0.0, 1.0):
-        return found
-    exact = binomtest(found.n if found.mean else 0, found.n).proportion_ci(confidence)
-    return Interval(found.mean, float(exact.low), float(exact.high), found.n)
+    return same_interval(found, lowest=0.0, highest=1.0, confidence=confidence)
 
 
 def change_interval(
@@ -177,10 +175,8 @@ def change_interval(
 ) -> Interval:
     """Return Σ changes / Σ trials with its interval: the net share of trials that a change helps.
 
-    This is :func:`ratio_interval`, except if no example changes, or all change fully in one
-    direction. Resampling would then give a width of zero, even for few examples. In this case the
-    ends are those of the exact interval (Clopper and Pearson, 1934) of the share that changes, in
-    either direction if none does. Each example counts once for any number of trials.
+    This is :func:`ratio_interval`, except if all examples change by the same share, as where none
+    changes: see :func:`same_interval`.
 
     Args:
         changes: of each example the trials that turn to a success, less those that turn to a
@@ -198,12 +194,36 @@ def change_interval(
     )
     if (np.abs(np.asarray(changes)) > np.asarray(trials)).any():
         raise ValueError("changes must lie between -trials and trials.")
-    if found.mean not in (-1.0, 0.0, 1.0) or found.low != found.high:
+    return same_interval(found, lowest=-1.0, highest=1.0, confidence=confidence)
+
+
+def same_interval(
+    found: Interval, *, lowest: float, highest: float, confidence: float = 0.95
+) -> Interval:
+    """Return ``found``, with wider ends if all its examples have the same value.
+
+    Resampling then gives a width of zero, even for few examples. But n equal values leave room for
+    others: by the exact bound (Clopper and Pearson, 1934) an example has this value with a
+    probability of at least q = (α / 2)^(1 / n). The ends are the means where all other examples are
+    ``lowest``, and where all are ``highest``: q value + (1 − q) lowest, and the same with highest.
+    Each example counts once for any number of trials. Of a share of none or of all, this is the
+    exact interval; of changes that are all from failure to success, it begins at 2q − 1.
+
+    Args:
+        found: mean of values, or ratio of sums, with its bootstrap interval.
+        lowest: the least value that an example can have.
+        highest: the largest.
+        confidence: level 1 − α, between 0 and 1.
+    """
+    if found.n == 0 or found.high - found.low > _NO_WIDTH:
         return found
-    exact = binomtest(found.n if found.mean else 0, found.n).proportion_ci(confidence)
-    low, high = float(exact.low), float(exact.high)
-    ends = {-1.0: (-1.0, -low), 0.0: (-high, high), 1.0: (low, 1.0)}[found.mean]
-    return Interval(found.mean, *ends, found.n)
+    others = 1.0 - float(binomtest(found.n, found.n).proportion_ci(confidence).low)
+    return Interval(
+        found.mean,
+        found.mean - others * (found.mean - lowest),
+        found.mean + others * (highest - found.mean),
+        found.n,
+    )
 
 
 def perplexity_interval(

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from steering_core.config.methods import BASELINE, RANDOM
 from steering_core.methods.solutions import solved
-from steering_core.statistics.bootstrap import resampled_sums
+from steering_core.statistics.bootstrap import Interval, resampled_sums, same_interval
 from steering_core.statistics.matched_effect import (
     EffectCurve,
     Place,
@@ -258,7 +258,7 @@ def effect_curves_table(
                 judge=judge,
                 measure=measure,
                 n_prompts=points.n_prompts,
-                **_estimates("effect", effects),
+                **_effects(points, measure, effects),
                 **_estimates("kl", points.kl),
                 perplexity=np.exp(points.log_perplexity[:, 0]),
                 residual_norm=points.residual_norm[:, 0],
@@ -270,6 +270,18 @@ def effect_curves_table(
     table = table.reset_index(drop=True)
     validate_table(table, "effect_curves")
     return table
+
+
+def _effects(points: Points, measure: str, samples: Samples) -> dict[str, Any]:
+    """Return the effects with their intervals, of rates those of the table ``differences``."""
+    cells = _estimates("effect", samples)
+    ends = zip(*cells.values(), points.about["n_texts"], strict=True)
+    for number, (mean, low, high, n) in enumerate(ends):
+        if measure == "rate" and not np.isnan(low):
+            found = same_interval(Interval(mean, low, high, n), lowest=-1.0, highest=1.0)
+            cells["effect_ci_low"][number] = found.low
+            cells["effect_ci_high"][number] = found.high
+    return cells
 
 
 def _estimates(name: str, samples: Samples) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -155,6 +156,9 @@ def test_a_share_of_all_or_none_has_the_exact_interval():
     every = share_interval([1, 1], [1, 1], seed=0)
     assert (every.mean, every.high) == (1.0, 1.0) and every.low == pytest.approx(0.025**0.5)
     assert share_interval([], [], seed=0) == Interval(None, None, None, 0)
+    half = share_interval([1, 1, 2], [2, 2, 4], seed=0)  # others may be all hits, or none
+    seen = 0.025 ** (1 / 3)
+    assert (half.low, half.high) == pytest.approx((0.5 * seen, 1 - 0.5 * seen))
     mixed = [1, 0, 1, 1], [1, 1, 1, 1]
     assert share_interval(*mixed, seed=0) == ratio_interval(*mixed, seed=0)
     with pytest.raises(ValueError, match="between 0 and trials"):
@@ -168,16 +172,38 @@ def test_no_change_of_a_few_examples_is_not_sure_to_be_none():
     assert (none.low, none.high) == pytest.approx((-high, high))
     for sign in (1, -1):
         every = change_interval([sign, 2 * sign], [1, 2], seed=0)
-        ends = sorted((sign * 0.025**0.5, sign))
+        ends = sorted((sign * (2 * 0.025**0.5 - 1), sign))
         assert every.mean == sign and (every.low, every.high) == pytest.approx(tuple(ends))
     assert change_interval([], [], seed=0) == Interval(None, None, None, 0)
     for changes in ([1, 0, -1, 0, 0], [1, -1, 0, 0, 0]):
         whole = np.ones(5)
         assert change_interval(changes, whole, seed=0) == ratio_interval(changes, whole, seed=0)
-    half = change_interval([0.5, 0.5], [1, 1], seed=0)  # of several draws, which did change
-    assert (half.low, half.high) == (0.5, 0.5)
+    half, seen = change_interval([0.5, 0.5], [1, 1], seed=0), 0.025**0.5  # of several draws
+    assert half.low == pytest.approx(0.5 * seen - (1 - seen))
+    assert half.high == pytest.approx(0.5 * seen + (1 - seen))
+    thirds = change_interval([0.1 + 0.2, 0.3, 0.3], [1, 1, 1], seed=0)  # equal but for rounding
+    assert thirds.low == pytest.approx(0.3 - 1.3 * (1 - 0.025 ** (1 / 3)))
     with pytest.raises(ValueError, match="between -trials and trials"):
         change_interval([-2.0], [1.0], seed=0)
+
+
+@pytest.mark.parametrize("size", [1.0, 0.5])
+def test_chance_alone_is_not_called_a_change(size):
+    # Each example changes for the better or the worse as a coin falls, so the true change is 0.
+    for n in range(1, 7):
+        signs = itertools.product((-size, size), repeat=n)
+        found = [change_interval(one, np.ones(n), seed=0, n_resamples=500) for one in signs]
+        assert np.mean([one.low > 0 or one.high < 0 for one in found]) <= 0.05
+    # The same true change in fewer and fewer of many examples that agree.
+    assert change_interval(np.full(40, size), np.ones(40), seed=0).low > 0
+
+
+def test_a_share_that_all_examples_have_is_covered():
+    # Nine of ten examples have half of their trials right, the tenth all: the mean is 0.55.
+    rng = np.random.default_rng(0)
+    shares = np.where(rng.random((400, 5)) < 0.9, 0.5, 1.0)
+    found = [share_interval(one, np.ones(5), seed=0, n_resamples=200) for one in shares]
+    assert np.mean([one.low <= 0.55 <= one.high for one in found]) >= 0.9
 
 
 def test_sums_are_over_the_drawn_examples():

@@ -7,6 +7,7 @@ from matched_texts import N, compared, measured, pareto, summary
 
 from steering_core.storage.files import write_json
 from steering_core.tables.charts import save_chart
+from steering_core.tables.differences import difference_table
 from steering_core.tables.effect_curves import text_measures
 from steering_core.tables.matched import dense_method
 from steering_core.tables.matched_figure import matched_figure
@@ -112,6 +113,19 @@ def test_scores_of_further_judges_are_measures_turned_to_the_target():
     means = pd.DataFrame({"judged": [0.25, 0.75, 0.5], "score": [0.25, 0.875, 2 / 3]})
     assert list(text_measures(means, "lexicon", 1, draws=4)) == [("lexicon", "rate")]
     assert ("lexicon", "score") in text_measures(means, "lexicon", 1)
+
+
+def test_the_change_at_a_selected_strength_has_one_interval_in_all_tables(tables):
+    """Also where no prompt changes: ``random_direction`` leaves every verdict as it was."""
+    selected = summary(*tables).set_index("method").drop("no_steering")
+    boot = {"seed": 0, "n_resamples": 200}
+    found = measured().texts
+    beside = difference_table("e", found, pareto(), ["lexicon"], 1, dense=None, **boot)
+    own = beside[beside["selected"] & (beside["reference"] == "no_steering")].set_index("method")
+    ends = ["rate_difference", "rate_difference_ci_low", "rate_difference_ci_high"]
+    effects = selected[["effect", "effect_low", "effect_high"]].loc[own.index].to_numpy(float)
+    np.testing.assert_allclose(effects, own[ends].to_numpy(float), atol=1e-12)
+    assert selected.loc["random_direction", "effect_high"] > 0.05
 
 
 def test_there_is_one_best_dense_direction(tables):
