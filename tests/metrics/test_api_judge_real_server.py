@@ -82,6 +82,7 @@ def address(said: Path, process: subprocess.Popen) -> str:
 
 def endpoint(server: str, **settings) -> Endpoint:
     settings = {"url": f"{server}/v1", "model": NAME, "max_tokens": 12, "attempts": 2} | settings
+    settings = {"timeout_s": 900.0} | settings  # on a machine that has much else to do
     return Endpoint(concept=CONCEPT, key="JUDGE_KEY", at_once=2, **settings)
 
 
