@@ -1,7 +1,8 @@
 """What each method does beside three references, by every judge, on the same prompts and draws.
 
 ``differences.csv`` has paired differences. ``judges.csv`` says how far judges agree. Prompts are
-the clusters: the draws of a prompt are averaged first, then prompts are resampled.
+the clusters: the draws of a prompt are joined first, as in all tables
+(:func:`steering_core.tables.pareto.of_prompts`), then prompts are resampled.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from steering_core.statistics.bootstrap import (
 )
 from steering_core.statistics.paired import LEVEL
 from steering_core.tables.columns import column_names, interval_cells, validate_table
+from steering_core.tables.pareto import of_prompts
 from steering_core.tables.words import is_true
 
 #: Power of :func:`detectable`, at the significance level of every test.
@@ -99,14 +101,17 @@ def difference_table(
         experiment: its name.
         texts: a row per reported text: :data:`steering_core.methods.solutions.TEXT_KEY`,
             ``kl_sum``, ``n_tokens``, ``score`` and ``judged`` of the headline judge, and
-            ``score_{name}``, ``judged_{name}`` of the others.
+            ``score_{name}``, ``judged_{name}`` of the others. A prompt that lacks one of its draws
+            counts as without a text.
         pareto: the table ``pareto``.
         judges: names of the judges, the headline first.
         target_class: the class that steering aims at.
         dense: the best dense direction, as for :func:`references`.
         **boot: ``seed`` and ``n_resamples``.
     """
-    made = texts[texts["n_tokens"] > 0].assign(kl=lambda rows: rows["kl_sum"] / rows["n_tokens"])
+    joined = of_prompts(texts)
+    made = joined[joined["n_tokens"] > 0]
+    made = made.assign(kl=made["kl_sum"] / made["n_tokens"])
     index = pareto.groupby("method", sort=False).cumcount()
     strengths = pareto.assign(strength_index=index)
     compared = references(pareto, dense)
@@ -118,7 +123,7 @@ def difference_table(
             rate=made[f"judged{suffix}"], level=score if target_class == 1 else 1 - score
         )
         means = {
-            key: group.groupby("example_id")[["rate", "level", "kl"]].mean()
+            key: group.set_index("example_id")[["rate", "level", "kl"]].sort_index()
             for key, group in rated.groupby(["method", "strength_index"])
         }
         for at in strengths.itertuples():

@@ -75,6 +75,27 @@ def test_differences_are_paired_by_prompt_and_equal_by_hand():
     assert not (table["method"] == "no_steering").any()
 
 
+def test_the_kl_of_a_prompt_is_over_all_tokens_of_its_draws():
+    """As in the tables ``pareto`` and ``matched``."""
+    made = texts(n_prompts=4, draws=2)
+    long = made["draw"] == 1
+    made.loc[long, ["kl_sum", "n_tokens"]] = made.loc[long, ["kl_sum", "n_tokens"]] * [0.5, 9]
+    table = difference_table("x", made, pareto(), ["lexicon"], 1, **DENSE)
+    row = table[(table["method"] == "qp_optimal") & (table["reference"] == "no_steering")].iloc[0]
+    whole = of_prompts(made[made["method"] == "qp_optimal"])
+    assert row["kl_difference"] == pytest.approx((whole["kl_sum"] / whole["n_tokens"]).mean())
+    assert row["kl_difference"] == pytest.approx((2 + 1) / (5 + 45))
+
+
+def test_a_prompt_that_lacks_a_draw_is_left_out_of_the_pairs():
+    made = texts(draws=3)
+    lost = (made["method"] == "qp_optimal") & (made["example_id"] == "p3") & (made["draw"] == 1)
+    made.loc[lost, ["score", "judged", "kl_sum", "base_nll_sum"]] = np.nan
+    made.loc[lost, "n_tokens"] = 0
+    table = difference_table("x", made, pareto(), ["lexicon", "vader"], 1, **DENSE)
+    assert (table.loc[table["method"] == "qp_optimal", "n_prompts"] == 29).all()
+
+
 def test_a_target_of_class_0_turns_the_score_round():
     made = texts()
     one = difference_table("x", made, pareto(), ["lexicon"], 1, **DENSE)
