@@ -27,6 +27,8 @@ import pandas as pd
 import yaml
 
 from steering_core.config.methods import DEFAULT_METHODS, LORA
+from steering_core.config.task import Endpoint
+from steering_core.config.validation import validated
 from steering_core.data.columns import normal_form
 from steering_core.errors import DataError
 from steering_core.storage.files import write_text
@@ -226,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"no concept {unknown}; the set has {known}")
         sets = [one for one in sets if one.concept_id in given.concepts]
     judge = given.judge_url and {"url": given.judge_url, "model": given.judge_model}
+    if judge:
+        validated(Endpoint, judge, "--judge-url and --judge-model")  # no key into a file
     name = Path(given.set).resolve().name if judge else None  # the table needs ratings
     about = {"judge": judge or None, "concept_set": name, "lora": given.lora}
     print(write_experiments(sets, given.out, given.model, **about))

@@ -20,7 +20,7 @@ from steering_core.data.axbench import (
 )
 from steering_core.data.columns import normal_form
 from steering_core.data.concept import read_concept
-from steering_core.errors import DataError
+from steering_core.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "axbench"
@@ -103,6 +103,15 @@ def test_the_command_writes_the_concepts_it_is_asked_for(concept_set: Path, tmp_
     assert task["settings"]["methods"] == [*DEFAULT_METHODS, LORA]
     with pytest.raises(SystemExit):
         main([str(concept_set), "--model", "demo", "--out", str(out), *sizes[:-1], "7"])
+
+
+def test_a_key_in_the_address_of_the_judge_is_written_nowhere(concept_set: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    sizes = ["--prompts", "8", "--validation-prompts", "4", "--concepts", "3"]
+    asks = ["--judge-url", "https://user:sk-secret@judge.example/v1", "--judge-model", "big"]
+    with pytest.raises(ConfigError, match="without a user, a password") as error:
+        main([str(concept_set), "--model", "demo", "--out", str(out), *sizes, *asks])
+    assert "sk-secret" not in str(error.value) and not out.exists()
 
 
 def test_a_missing_file_or_column_and_too_few_instructions_are_errors(
