@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.methods.solutions import STRENGTH, solved
-from steering_core.statistics.bootstrap import change_interval, mean_interval
+from steering_core.statistics.bootstrap import change_interval, mean_interval, share_interval
 from steering_core.tables.columns import column_names, interval_cells, validate_table
 from steering_core.tables.pareto import of_prompts
 
@@ -82,12 +82,13 @@ def _solution_cells(group: pd.DataFrame, boot: dict[str, int]) -> dict[str, Any]
     at_bound = both["shift"].abs() >= kappa * (1.0 - _AT_BOUND) - _AT_BOUND
     binding = at_bound & (both["price"] > 0)
     sparse = both.dropna(subset=["l0", "l0_unguarded"])  # a dense program uses no features
+    bound = share_interval(binding.to_numpy(dtype=float), np.ones(len(binding)), **boot)
     return {
         "kappa": kappa,
         "n_prompts": len(group),
         "n_solved": int(solved(group).sum()),
         "n_blocked": int(group["blocking"].sum()),
-        **_mean("bound_rate", "bound_ci", binding.astype(float), boot),
+        **interval_cells("bound_rate", "bound_ci", bound),
         **_mean("shift_mean", "shift_ci", both["shift"].abs(), boot),
         **_mean("shift_unguarded_mean", "shift_unguarded_ci", both["shift_unguarded"].abs(), boot),
         **_mean("price_mean", "price_ci", both["price"], boot),

@@ -187,8 +187,8 @@ def price_figure(price: pd.DataFrame) -> alt.TopLevelMixin:
         subtitle=[
             f"Judge: {first['judge']}. {first['n_prompts']:g} prompts. Bars: bootstrap 95 % "
             "intervals over prompts.",
-            "Dashed: the shortest vector without features at the same margin. Numbers: multiples "
-            "of its KL.",
+            "Dashed: the least vector without features at the same margin. Numbers: multiples of "
+            "its KL.",
             *_said_of_sae(first),
         ],
         fontSize=16,

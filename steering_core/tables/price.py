@@ -172,10 +172,13 @@ def _sentence(name: str, rows: pd.DataFrame) -> str | None:
         for _, row in quoted.iterrows()
     ]
     direction = str(dense["concept_direction"]).replace("_", " ")
+    least = "shortest vector"  # by the metric that is minimised
+    if dense["metric"] != "identity":
+        least = f"least vector in the {dense['metric']} metric"
     text = (
         f"The price of sparsity ({name}: {direction}, {dense['metric']} metric, "
         f"{dense['feature_cost']} cost of features): for a change of "
-        f"{number(dense['effect'])} the shortest vector without features costs "
+        f"{number(dense['effect'])} the {least} without features costs "
         f"{number(dense['kl'])} nats per token, a vector made of features "
         f"{'; '.join(parts)}."
     )

@@ -80,6 +80,15 @@ def test_a_text_that_the_judge_refuses_to_rate_is_in_no_rate():
     assert tables[0]["kl_change"] == tables[1]["kl_change"] and tables[1]["n_texts"] == 3
 
 
+def test_a_guard_that_binds_always_or_never_is_not_sure_to():
+    rows = guard_rows()
+    low, high = 0.025 ** (1 / 3), 1 - 0.025 ** (1 / 3)  # of three prompts with a solution
+    for price, ends in ((0.5, (low, 1.0)), (0.0, (0.0, high))):
+        same = rows.assign(price=price, shift=0.5)
+        [row] = guard_table("e", same, texts(), {"held": None}, PROMPTS, **BOOT).to_dict("records")
+        assert (row["bound_ci_low"], row["bound_ci_high"]) == pytest.approx(ends)
+
+
 def test_without_the_same_program_unguarded_no_texts_are_compared():
     [row] = guard_table("e", guard_rows(), texts(), {"held": None}, PROMPTS, **BOOT).to_dict(
         "records"

@@ -54,6 +54,12 @@ def test_the_sentence_quotes_one_about_ten_and_the_most_features():
     assert " with 4 features" not in text
 
 
+def test_the_floor_is_the_least_vector_in_the_metric_of_the_program():
+    [text] = price_sentences(table().assign(metric="fisher"))
+    assert "the least vector in the fisher metric without features costs 0.01" in text
+    assert "shortest" not in text
+
+
 def test_a_count_that_never_reaches_the_effect_is_reported():
     rows = table()
     lost = rows["features"] == 1
