@@ -29,9 +29,10 @@ from steering_core.metrics.judging import judge_texts
 from steering_core.metrics.probe_effects import all_norm_matched_effects
 from steering_core.models.language_model import LanguageModel
 from steering_core.statistics import bootstrap
+from steering_core.tables.measured import gather
 from steering_core.tables.norm_matched import norm_matched_table
 from steering_core.tables.pages import changes_page
-from steering_core.tables.pareto import Subject, gather, pareto_table
+from steering_core.tables.pareto import Subject, pareto_table
 
 SEEDS, ARMS, ANSWERS = 2, 4, 300
 #: Tokens of the texts. Their number does not matter to a table, which has a row a text.

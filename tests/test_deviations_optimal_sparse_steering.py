@@ -66,7 +66,8 @@ from steering_core.probes.linear_probe import LinearProbe
 from steering_core.runtime import machine
 from steering_core.storage.files import write_json
 from steering_core.tables.columns import validate_table
-from steering_core.tables.pareto import Measured, Subject, pareto_table
+from steering_core.tables.measured import Measured
+from steering_core.tables.pareto import Subject, pareto_table
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ with job(snakemake):
     from steering_core.storage.files import write_text
     from steering_core.tables.charts import save_chart
     from steering_core.tables.dose import dose_figure, dose_table, with_repetition
-    from steering_core.tables.pareto import gather
+    from steering_core.tables.measured import gather
 
     files, params = snakemake.input, snakemake.params
     measured = gather(

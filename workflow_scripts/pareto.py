@@ -10,7 +10,8 @@ with job(snakemake):
     from steering_core.runtime.provenance import short_digests
     from steering_core.storage.files import read_json, write_text
     from steering_core.tables.caveats import judge_warnings, probe_warnings
-    from steering_core.tables.pareto import Subject, gather, pareto_table
+    from steering_core.tables.measured import gather
+    from steering_core.tables.pareto import Subject, pareto_table
 
     files, params = snakemake.input, snakemake.params
     measured = gather(

@@ -24,8 +24,8 @@ from steering_core.statistics.bootstrap import (
 from steering_core.tables.charts import HEIGHT, QUIET, WIDTH, finished, note, spread_axis
 from steering_core.tables.columns import column_names, interval_cells, validate_table
 from steering_core.tables.effect_curves import curve_names
+from steering_core.tables.measured import Measured, of_prompts
 from steering_core.tables.palette import method_styles
-from steering_core.tables.pareto import Measured, of_prompts
 
 _POINT = ["method", "strength_index"]
 #: Length of the runs of tokens that are looked for twice in a text.

@@ -112,8 +112,8 @@ def measure_points(
     """Average the texts of each strength over prompts. All draws of a prompt stay together.
 
     Args:
-        texts: rows of :class:`steering_core.tables.pareto.Measured`; several of a prompt differ in
-            ``draw``. Prompts without an unsteered text are left out.
+        texts: rows of :class:`steering_core.tables.measured.Measured`; several of a prompt differ
+            in ``draw``. Prompts without an unsteered text are left out.
         solutions: rows of the prompts' solutions; None to leave norms and L0 out.
         measures: of :func:`text_measures`, for the same rows.
         seed: seed of the resampling.

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.tables.effect_curves import curve_names
-from steering_core.tables.pareto_frontier import frontier_flags
+from steering_core.tables.pareto import frontier_flags
 from steering_core.tables.words import (
     best_of_kind,
     called,

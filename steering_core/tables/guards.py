@@ -14,7 +14,7 @@ import pandas as pd
 from steering_core.methods.solutions import STRENGTH, solved
 from steering_core.statistics.bootstrap import change_interval, mean_interval, share_interval
 from steering_core.tables.columns import column_names, interval_cells, validate_table
-from steering_core.tables.pareto import of_prompts
+from steering_core.tables.measured import of_prompts
 
 _AT_BOUND = 1e-6  # a guard is at its bound if the shift is this close to κ
 

@@ -16,7 +16,7 @@ from steering_core.tables.charts import HEIGHT, INK, QUIET, WIDTH, finished, log
 from steering_core.tables.columns import column_names, validate_table
 from steering_core.tables.effect_curves import at_the_effect, strengths_of
 from steering_core.tables.matched import Matching, compare, warnings_of
-from steering_core.tables.pareto import Measured, of_prompts
+from steering_core.tables.measured import Measured, of_prompts
 from steering_core.tables.words import is_true
 
 _ACCENT, _SECOND = "#0072B2", "#D55E00"

@@ -28,7 +28,7 @@ from steering_core.tables.effect_curves import (
     text_measures,
     with_curves,
 )
-from steering_core.tables.pareto import Measured, gather
+from steering_core.tables.measured import Measured, gather
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def compare(measured: Measured, matching: Matching, *, draws: int = 1) -> Compar
     the best of several would look better than it is.
 
     Args:
-        measured: of :func:`steering_core.tables.pareto.gather`.
+        measured: of :func:`steering_core.tables.measured.gather`.
         matching: what is matched.
         draws: texts that each row of ``measured.texts`` was joined from.
     """

@@ -1,19 +1,26 @@
-"""Aggregate all measurements into pareto.csv, one row per (method, strength)."""
+"""All measurements in pareto.csv, a row per (method, strength), and which rows are on its frontier.
 
-from collections.abc import Sequence
+On the frontier are the rows that no other row beats in effect and cost, with bootstrap support.
+"""
+
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float
 
 from steering_core.config.methods import BASELINE, is_adaptive, is_program
-from steering_core.methods.solutions import PARTS, SOLVED, TEXT_KEY, solved
-from steering_core.statistics.bootstrap import mean_interval, perplexity_interval, share_interval
+from steering_core.methods.solutions import PARTS, SOLVED, solved
+from steering_core.statistics.bootstrap import (
+    mean_interval,
+    perplexity_interval,
+    resampled_sums,
+    share_interval,
+)
 from steering_core.tables.caveats import warnings_cell
 from steering_core.tables.columns import column_names, interval_cells, validate_table
-from steering_core.tables.pareto_frontier import frontier_flags, frontier_probability
-from steering_core.tables.selection import select_strengths
+from steering_core.tables.measured import Measured, select_strengths
 
 if TYPE_CHECKING:
     from steering_core.config.schema import Settings
@@ -35,84 +42,6 @@ class Subject:
     warnings: list[str]
     config_sha256: str
     code_sha256: str
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The measurements of all stages, for all methods together.
-
-    Attributes:
-        solutions: a row per (method, strength, input): test rows and prompts.
-        probe_effects: a row per (method, strength, test row).
-        texts: a row per (method, strength, prompt): ``kl_sum``, ``base_nll_sum``, ``n_tokens``
-            ``judged`` (1 if the judge puts the completion in the target class) and ``empty`` (1 if
-            the completion has no word); NaN where the prompt had no solution. Must contain
-            ``no_steering``.
-        validation_texts: the same for validation prompts. If None, no strength is selected.
-    """
-
-    solutions: pd.DataFrame
-    probe_effects: pd.DataFrame
-    texts: pd.DataFrame
-    validation_texts: pd.DataFrame | None = None
-
-
-def gather(
-    solutions: pd.DataFrame,
-    probe_effects: pd.DataFrame,
-    divergence: Sequence[pd.DataFrame],
-    judged: pd.DataFrame,
-) -> Measured:
-    """Combine the tables of the stages, and separate reported from validation prompts.
-
-    Args:
-        solutions: rows of ``solutions/{family}.parquet`` of all families.
-        probe_effects: rows of ``probe_effects.parquet``.
-        divergence: tables ``divergence/{method}.parquet``, one per method.
-        judged: rows of ``judged.parquet``.
-
-    """
-    texts = of_prompts(pd.concat(divergence).merge(judged, on=[*TEXT_KEY], validate="one_to_one"))
-    split = solutions.drop_duplicates("example_id").set_index("example_id")["split"]
-    split = texts["example_id"].map(split)
-    validation = texts[split == "validation_prompt"]
-    return Measured(
-        solutions=solutions[solutions["split"].isin(["test", "prompt"])],
-        probe_effects=probe_effects[probe_effects["split"] == "test"],
-        texts=texts[split == "prompt"],
-        validation_texts=None if validation.empty else validation,
-    )
-
-
-def of_prompts(texts: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per method, strength and prompt from the texts of all its draws.
-
-    Prompts are the clusters of every interval, so the draws of a prompt are joined first: sums are
-    added, shares and scores are averaged. A prompt counts as without a text if a draw has none.
-    """
-    if (texts["draw"] == 0).all():
-        return texts.drop(columns="draw")
-    key = ["method", "strength_index", "example_id"]
-    grouped = texts.groupby(key, sort=False)
-    sums = [name for name in _SUMS if name in texts]
-    means = [name for name in texts if name not in (*key, "draw", *sums)]
-    joined = pd.concat([grouped[sums].sum(min_count=1), grouped[means].mean()], axis=1)
-    lost = grouped["n_tokens"].min() == 0
-    joined.loc[lost, [name for name in joined if name != "n_tokens"]] = np.nan
-    joined.loc[lost, "n_tokens"] = 0
-    return joined.reset_index()
-
-
-#: What is added over the draws of a prompt; everything else is averaged.
-_SUMS = (
-    "kl_sum",
-    "base_nll_sum",
-    "n_tokens",
-    "steered_positions",
-    "unsolved_positions",
-    "added_positions",
-    "empty",
-)
 
 
 def pareto_table(subject: Subject, measured: Measured, settings: "Settings") -> pd.DataFrame:
@@ -391,3 +320,111 @@ def text_cells(
         rate = share_interval(judged, np.ones_like(judged), **boot)
         cells |= interval_cells(name, stem, rate)
     return cells
+
+
+# --------------------------------------------------------------------------- the frontier
+def non_dominated(
+    cost: Float[np.ndarray, " n"], effect: Float[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """Mark the points that no other point dominates.
+
+    Point ``j`` dominates ``i`` if ``cost[j] <= cost[i]`` and ``effect[j] >= effect[i]``, one of
+    them strictly. Equal points do not dominate each other, so both are kept. A point with a NaN is
+    not kept and dominates no other. Takes O(n log n) time.
+
+    Args:
+        cost: values that should be low, in any unit.
+        effect: values that should be high, in any unit.
+
+    Raises:
+        ValueError: if the arrays are not one-dimensional or differ in length.
+
+    """
+    cost, effect = np.asarray(cost, dtype=float), np.asarray(effect, dtype=float)
+    if cost.ndim != 1 or cost.shape != effect.shape:
+        raise ValueError(
+            f"cost {cost.shape} and effect {effect.shape} must be vectors of one length."
+        )
+    kept = np.zeros(cost.shape, dtype=bool)
+    known = np.flatnonzero(~(np.isnan(cost) | np.isnan(effect)))
+    if known.size == 0:
+        return kept
+    order = known[np.lexsort((-effect[known], cost[known]))]
+    ordered_cost, ordered_effect = cost[order], effect[order]
+    # Among points of equal cost, the first one in this order has the best effect.
+    starts = np.searchsorted(ordered_cost, ordered_cost, side="left")
+    best_so_far = np.maximum.accumulate(ordered_effect)
+    # The first points have no cheaper point. Do not use -inf for its effect: an effect may be -inf.
+    beats_cheaper = (starts == 0) | (ordered_effect > best_so_far[starts - 1])
+    kept[order] = beats_cheaper & (ordered_effect == ordered_effect[starts])
+    return kept
+
+
+def frontier_flags(df: pd.DataFrame) -> pd.Series:
+    """Compute the ``on_frontier`` column of a pareto table: nullable booleans.
+
+    A row is on the frontier if no other row of its experiment has a ``kl_mean`` at most as high and
+    a ``classifier_rate_steered`` at least as high, with one of them strictly better. The cell is
+    empty if the row lacks one of these values.
+    """
+    flags = pd.Series(pd.NA, index=df.index, dtype="boolean", name="on_frontier")
+    for _, rows in df.groupby("experiment", sort=False):
+        cost = rows["kl_mean"].to_numpy(dtype=float)
+        effect = rows["classifier_rate_steered"].to_numpy(dtype=float)
+        defined = ~(np.isnan(cost) | np.isnan(effect))
+        flags.loc[rows.index[defined]] = non_dominated(cost, effect)[defined]
+    return flags
+
+
+#: Decimal digits that are compared. Sums that differ only in their order are then ties.
+_DIGITS = 12
+#: Comparisons in memory at once. Limits the memory and does not change the result.
+_AT_ONCE = 20_000_000
+
+
+def frontier_probability(
+    texts: pd.DataFrame, *, seed: int = 0, n_resamples: int = 2000
+) -> pd.DataFrame:
+    """Return the share of resamples of the prompts in which each row is on the frontier.
+
+    Every resample draws as many prompts as there are, with replacement and the same for all rows,
+    and computes the frontier of mean KL and target rate again. A row without a text in a resample
+    is not on its frontier.
+
+    Args:
+        texts: a row per (``method``, ``strength_index``, ``example_id``): ``kl_sum``,
+            ``n_tokens``, ``judged``. Only rows that compete may be included.
+        seed: seed of the resampling.
+        n_resamples: number of bootstrap samples.
+
+    Returns:
+        ``method``, ``strength_index``, ``frontier_probability``: one row per competing row.
+
+    """
+    key = ["method", "strength_index"]
+    made = texts[texts["n_tokens"] > 0]
+    made = made.assign(kl=made["kl_sum"] / made["n_tokens"])
+    kl, judged = (made.pivot(index=key, columns="example_id", values=v) for v in ("kl", "judged"))
+    # A text that the judge refuses to rate counts for the cost alone.
+    there, rated = (frame.notna().to_numpy() for frame in (kl, judged))
+    kl_of, judged_of = (frame.fillna(0.0).to_numpy(dtype=float) for frame in (kl, judged))
+    on = np.zeros(len(kl))
+    if there.size:
+        samples = [*there.astype(float), *rated.astype(float), *kl_of, *judged_of]
+        sums = resampled_sums(samples, seed=seed, n_resamples=n_resamples)
+        texts_in, rated_in, cost, effect = np.split(sums.T, 4, axis=1)
+        with np.errstate(invalid="ignore"):
+            cost, effect = np.round(cost / texts_in, _DIGITS), np.round(effect / rated_in, _DIGITS)
+        for part in np.array_split(np.arange(n_resamples), 1 + cost.size * len(kl) // _AT_ONCE):
+            on += _on_frontier(cost[part], effect[part]).sum(axis=0)
+    return kl.index.to_frame(index=False).assign(frontier_probability=on / n_resamples)
+
+
+def _on_frontier(
+    cost: Float[np.ndarray, "resamples n"], effect: Float[np.ndarray, "resamples n"]
+) -> Bool[np.ndarray, "resamples n"]:
+    """Do the same as :func:`non_dominated`, for every resample at once."""
+    c, e = cost[:, :, None], effect[:, :, None]  # the point that may dominate
+    weakly = (c <= cost[:, None]) & (e >= effect[:, None])
+    strictly = (c < cost[:, None]) | (e > effect[:, None])
+    return ~(weakly & strictly).any(axis=1) & ~np.isnan(cost) & ~np.isnan(effect)

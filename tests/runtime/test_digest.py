@@ -146,7 +146,7 @@ def test_an_edit_reruns_exactly_the_scripts_that_use_the_module(tree: Tree):
         ("metrics/judges.py", {"judge.py", "corrsteer_answer.py"}, {"fetch.py", "generate.py"}),
         ("activations/cache.py", {"cache_activations.py"}, {"generate.py", "encode_features.py"}),
         ("statistics/bootstrap.py", {"pareto.py"}, {"judge.py", "solve.py"}),
-        ("tables/pareto_frontier.py", {"pareto.py"}, {"solve.py", "generate.py"}),
+        ("tables/pareto.py", {"pareto.py"}, {"solve.py", "generate.py"}),
         ("methods/directions.py", {"fit_directions.py"}, {"solve.py", "generate.py", "pareto.py"}),
         (
             "methods/programs.py",

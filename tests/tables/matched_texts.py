@@ -5,7 +5,7 @@ import pandas as pd
 
 from steering_core.tables.columns import column_names
 from steering_core.tables.matched import Matching, compare, matched_table
-from steering_core.tables.pareto import Measured
+from steering_core.tables.measured import Measured
 from steering_core.tables.verdict import summary_table
 
 N = 40

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from steering_core.tables.columns import column_names
-from steering_core.tables.pareto_frontier import frontier_flags
+from steering_core.tables.pareto import frontier_flags
 
 VECTORS = {
     "random_direction": 0.05,

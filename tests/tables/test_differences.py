@@ -10,7 +10,7 @@ from steering_core.tables.differences import (
     judge_table,
     references,
 )
-from steering_core.tables.pareto import of_prompts
+from steering_core.tables.measured import of_prompts
 
 BOOT = {"seed": 0, "n_resamples": 200}
 DENSE = {"dense": "caa_contrastive", **BOOT}

@@ -8,7 +8,7 @@ import pytest
 
 from steering_core.tables.charts import svg_text
 from steering_core.tables.dose import dose_figure, dose_table, repeated_share, with_repetition
-from steering_core.tables.pareto import Measured
+from steering_core.tables.measured import Measured
 
 PROMPTS = ["a", "b"]
 

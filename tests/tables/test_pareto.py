@@ -11,7 +11,8 @@ import pytest
 from steering_core.config.schema import Settings
 from steering_core.tables.caveats import judge_warnings, probe_warnings
 from steering_core.tables.columns import column_names, validate_table
-from steering_core.tables.pareto import Measured, Subject, pareto_table
+from steering_core.tables.measured import Measured
+from steering_core.tables.pareto import Subject, pareto_table
 
 METHODS = ["no_steering", "caa_mean_diff", "convex_optimal"]
 SETTINGS = Settings(methods=METHODS, bootstrap_resamples=200)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering_core.tables.pareto_frontier import frontier_flags, frontier_probability, non_dominated
+from steering_core.tables.pareto import frontier_flags, frontier_probability, non_dominated
 
 # Few distinct values, so that ties are common.
 values = st.one_of(

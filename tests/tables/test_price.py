@@ -9,7 +9,7 @@ from steering_core.storage.files import write_text
 from steering_core.tables.charts import save_chart
 from steering_core.tables.matched import Matching, compare
 from steering_core.tables.matched_figure import price_figure
-from steering_core.tables.pareto import Measured
+from steering_core.tables.measured import Measured
 from steering_core.tables.price import floor_of, price_sentences, price_table, price_warnings
 
 PROGRAM = {"mode": "uniform", "concept_direction": "mean_difference", "metric": "identity"}

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from table_data import pareto_table
 
-from steering_core.tables.pareto_frontier import frontier_flags
+from steering_core.tables.pareto import frontier_flags
 from steering_core.tables.words import frontier_verdict, interval, readable_strength
 
 

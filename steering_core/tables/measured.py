@@ -1,15 +1,99 @@
-"""Select the strength to quote for each method, on validation prompts that are not reported."""
+"""What was measured, prompt by prompt: reported and validation prompts, and the selected strengths.
+
+The strength to quote for each method is selected on validation prompts, which are not reported.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from steering_core.methods.solutions import TEXT_KEY
 from steering_core.statistics.bootstrap import mean_interval, share_interval
 from steering_core.tables.columns import interval_cells
 
+#: What is added over the draws of a prompt; everything else is averaged.
+_SUMS = (
+    "kl_sum",
+    "base_nll_sum",
+    "n_tokens",
+    "steered_positions",
+    "unsolved_positions",
+    "added_positions",
+    "empty",
+)
 _ROUNDING = 1e-12  # of a mean of shares
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The measurements of all stages, for all methods together.
+
+    Attributes:
+        solutions: a row per (method, strength, input): test rows and prompts.
+        probe_effects: a row per (method, strength, test row).
+        texts: a row per (method, strength, prompt): ``kl_sum``, ``base_nll_sum``, ``n_tokens``
+            ``judged`` (1 if the judge puts the completion in the target class) and ``empty`` (1 if
+            the completion has no word); NaN where the prompt had no solution. Must contain
+            ``no_steering``.
+        validation_texts: the same for validation prompts. If None, no strength is selected.
+    """
+
+    solutions: pd.DataFrame
+    probe_effects: pd.DataFrame
+    texts: pd.DataFrame
+    validation_texts: pd.DataFrame | None = None
+
+
+def gather(
+    solutions: pd.DataFrame,
+    probe_effects: pd.DataFrame,
+    divergence: Sequence[pd.DataFrame],
+    judged: pd.DataFrame,
+) -> Measured:
+    """Combine the tables of the stages, and separate reported from validation prompts.
+
+    Args:
+        solutions: rows of ``solutions/{family}.parquet`` of all families.
+        probe_effects: rows of ``probe_effects.parquet``.
+        divergence: tables ``divergence/{method}.parquet``, one per method.
+        judged: rows of ``judged.parquet``.
+
+    """
+    texts = of_prompts(pd.concat(divergence).merge(judged, on=[*TEXT_KEY], validate="one_to_one"))
+    split = solutions.drop_duplicates("example_id").set_index("example_id")["split"]
+    split = texts["example_id"].map(split)
+    validation = texts[split == "validation_prompt"]
+    return Measured(
+        solutions=solutions[solutions["split"].isin(["test", "prompt"])],
+        probe_effects=probe_effects[probe_effects["split"] == "test"],
+        texts=texts[split == "prompt"],
+        validation_texts=None if validation.empty else validation,
+    )
+
+
+def of_prompts(texts: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per method, strength and prompt from the texts of all its draws.
+
+    Prompts are the clusters of every interval, so the draws of a prompt are joined first: sums are
+    added, shares and scores are averaged. A prompt counts as without a text if a draw has none.
+    """
+    if (texts["draw"] == 0).all():
+        return texts.drop(columns="draw")
+    key = ["method", "strength_index", "example_id"]
+    grouped = texts.groupby(key, sort=False)
+    sums = [name for name in _SUMS if name in texts]
+    means = [name for name in texts if name not in (*key, "draw", *sums)]
+    joined = pd.concat([grouped[sums].sum(min_count=1), grouped[means].mean()], axis=1)
+    lost = grouped["n_tokens"].min() == 0
+    joined.loc[lost, [name for name in joined if name != "n_tokens"]] = np.nan
+    joined.loc[lost, "n_tokens"] = 0
+    return joined.reset_index()
+
+
+# ------------------------------------------------------------------- the selected strengths
 def select_strengths(
     texts: pd.DataFrame,
     budget: float,

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steering_core.tables.selection import paired_errors, select_strengths, standard_error
+from steering_core.tables.measured import paired_errors, select_strengths, standard_error
 
 
 def texts(method: str, rates: list[float], kls: list[float], n: int = 20) -> pd.DataFrame:
