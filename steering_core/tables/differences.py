@@ -24,7 +24,7 @@ from steering_core.statistics.bootstrap import (
 )
 from steering_core.statistics.paired import LEVEL
 from steering_core.tables.columns import column_names, interval_cells, validate_table
-from steering_core.tables.pareto import of_prompts
+from steering_core.tables.measured import of_prompts
 from steering_core.tables.words import is_true
 
 #: Power of :func:`detectable`, at the significance level of every test.
