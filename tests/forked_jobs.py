@@ -91,12 +91,13 @@ with Client({address!r}) as channel:
 
 
 def offline_environment() -> dict[str, str]:
-    """Return the environment of a node without a network, which has one for all tests.
+    """Return the environment of a node without a network, which is one and the same for all tests.
 
-    So the libraries are imported once for their runs.
+    So the libraries are imported once for their runs. A job has one thread: a second one waits more
+    than it works, where other workers and jobs need the core.
     """
-    given = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    return {**given, "PYTHONPATH": str(ROOT)}
+    given = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "STEERING_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), **given}
 
 
 class Running:

@@ -77,10 +77,10 @@ def snakemake(directory: Path, *targets: str, env: dict[str, str]) -> subprocess
 def on_a_node(home: Path, address: str) -> dict[str, str]:
     """The environment of a job whose user has a token and did not set HF_HUB_OFFLINE.
 
-    Only the stage itself keeps it from asking the hub at ``address``.
+    Only the stage itself keeps it from asking the hub at ``address``, and fixes its threads.
     """
     env = environment(HF_HOME=str(home), HF_TOKEN=TOKEN, HF_ENDPOINT=address)
-    del env["HF_HUB_OFFLINE"]
+    del env["HF_HUB_OFFLINE"], env["STEERING_THREADS"]
     return {**env, "HF_HUB_DOWNLOAD_TIMEOUT": "30", "HF_HUB_ETAG_TIMEOUT": "30"}
 
 

@@ -87,9 +87,7 @@ def environment(**more: str) -> dict[str, str]:
     Git finds no checkout there: else provenance.json has the commit, and a commit that is made
     while the tests run would tell two runs apart.
     """
-    given = {**forked_jobs.offline_environment(), "GIT_DIR": os.devnull}
-    given.pop("STEERING_THREADS", None)
-    return {**given, **more}
+    return {**forked_jobs.offline_environment(), "GIT_DIR": os.devnull, **more}
 
 
 def arguments_of(
