@@ -102,7 +102,11 @@ def results(laid_out, tmp_path_factory) -> Path:
             *(f"results/{RUN}/{name}" for name in ("verdict.json", "differences.csv")),
             f"results/{CORRSTEER}/corrsteer.csv",
         ],
-        env={**os.environ, "HF_ENDPOINT": laid_out[1], "HF_HOME": str(directory / "hf")},
+        env={
+            **os.environ,
+            **{"HF_ENDPOINT": laid_out[1], "HF_HOME": str(directory / "hf")},
+            "STEERING_THREADS": "1",  # as `make real` does: jobs side by side are faster
+        },
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return directory / "results"
