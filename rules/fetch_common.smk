@@ -2,6 +2,7 @@
 # tables of texts are made from.
 import re
 from functools import cache
+from glob import glob
 from pathlib import Path
 
 from steering_core.config import load_config
@@ -67,14 +68,34 @@ def there(names):
     return [path for path in paths if made_here(path) or Path(path).exists()]
 
 
+def weights(directory):
+    """Return configuration and weights in a directory of the user: what is overwritten in it
+    does not change the time of the directory."""
+    files = [*Path(directory).glob("*.json"), *Path(directory).glob("*.safetensors")]
+    return [] if made_here(directory) else sorted(map(str, files))
+
+
+def saes_of_layers(found):
+    """Return configuration and weights of the local SAEs of an experiment's layers."""
+    path, layers = found.model.sae.path, found.settings.layers
+    if path is None:
+        return []
+    if layers == "all":
+        folders = sorted(glob(re.sub(r"\{layer[^}]*\}", "*", path)))
+    else:
+        folders = [path.format(layer=layer) for layer in layers]
+    return [file for folder in folders for file in weights(folder)]
+
+
 def local_sources(wildcards):
     """Return model, SAEs, dataset and lexicon if they are local files or made by other rules."""
     found = experiment(wildcards)
     lexicons = [judge.lexicon for judge in getattr(found.task, "judges", [])]
-    names = [with_directory(found.model).id, dataset_of(found), *lexicons]
+    model = with_directory(found.model).id
+    names = [model, dataset_of(found), *lexicons]
     if found.model.sae.train is not None:
-        return [*there(names), *trained_saes(found)]
-    return there([*names, found.model.sae.path])
+        return [*there(names), *weights(model), *trained_saes(found)]
+    return [*there([*names, found.model.sae.path]), *weights(model), *saes_of_layers(found)]
 
 
 @cache

@@ -373,3 +373,21 @@ def test_a_target_that_was_read_as_a_configuration_file_is_named_with_the_right_
     order = "snakemake --cores N results/demo/provenance.json --configfile mine.yaml"
     assert str(caught.value).endswith(order)
     assert parse("mine.yaml", "my results/more.yaml").rules
+
+
+def test_local_weights_are_inputs_so_that_an_overwritten_sae_is_noticed(rules, tmp_path):
+    for layer in (1, 2):
+        (tmp_path / f"layer_{layer}").mkdir()
+        for name in ("cfg.json", "sae_weights.safetensors", "notes.txt"):
+            (tmp_path / f"layer_{layer}" / name).touch()
+    saes = SimpleNamespace(path=f"{tmp_path}/layer_{{layer}}")
+
+    def of(layers):
+        settings, model = SimpleNamespace(layers=layers), SimpleNamespace(sae=saes)
+        found = rules.names["saes_of_layers"](SimpleNamespace(model=model, settings=settings))
+        return [str(Path(file).relative_to(tmp_path)) for file in found]
+
+    assert of([2]) == ["layer_2/cfg.json", "layer_2/sae_weights.safetensors"]
+    assert len(of("all")) == 4
+    saes.path = None
+    assert of("all") == []

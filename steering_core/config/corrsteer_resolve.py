@@ -56,8 +56,9 @@ def load_corrsteer(raw: dict[str, Any]) -> dict[str, CorrSteerExperiment]:
     check_sections(CorrSteerSettings, section, _PREFIX, _arms_by_name(section, overrides))
     _check_tables_model(section)
     found = {}
+    others = {name.lower() for name in raw.get("experiments", {})}
     for name, entry in _entries(section).items():
-        if name in raw.get("experiments", {}):
+        if name.lower() in others:
             raise ConfigError(f"corrsteer: {name} also stands under `experiments`: rename one.")
         found[name] = _resolve_corrsteer(section, overrides, name, entry)
     found |= _ablations(section, overrides, found)

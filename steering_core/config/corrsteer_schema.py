@@ -15,10 +15,13 @@ from steering_core.config.schema import (
     DeclaredProgram,
     Device,
     Distinct,
+    DistinctNames,
     Experiment,
     ExperimentEntry,
+    ExperimentName,
     FisherSettings,
     LayerIndex,
+    MethodName,
     Positives,
     Seed,
 )
@@ -215,7 +218,7 @@ class SparseMethods(Closed):
     topk: Count = 10
     epsilon: Positives = Field(default=[5.0])  # norm budget of the SOCP
     qp_lambda: Positive = 1.0  # λ of the QP
-    programs: dict[Name, DeclaredProgram] = Field(default={})
+    programs: Annotated[dict[MethodName, DeclaredProgram], DistinctNames] = Field(default={})
     fisher: FisherSettings = FisherSettings()
 
     @field_validator("programs")
@@ -342,7 +345,7 @@ class CorrSteerSection(Closed):
     settings: dict = Field(default={})
     models: dict[Name, CorrSteerModel] = Field(default={})
     tasks: dict[Name, CorrSteerTask] = Field(default={})
-    experiments: dict[Name, ExperimentEntry] = Field(default={})
+    experiments: Annotated[dict[ExperimentName, ExperimentEntry], DistinctNames] = Field(default={})
     tables_model: Name = "gemma2b"
 
 

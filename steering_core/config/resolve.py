@@ -6,7 +6,7 @@ level of the configuration, which is where ``--config`` writes. CorrSteer's expe
 their layers in the same way (:mod:`steering_core.config.corrsteer_resolve`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -192,9 +192,22 @@ def load_config(raw: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
     check_sections(Settings, config)
     for name in config.experiments:
         _check_layer(experiment_of(config, {}, name), "")
-        # The top level need not fit an experiment that this run does not make.
-        merged_settings(config, overrides, name)
+    misfits = [error for _, error in _merged(config, overrides) if error is not None]
+    # The top level need not fit an experiment that this run does not make.
+    if misfits and len(misfits) == len(config.experiments):
+        raise misfits[0]
     return config, overrides
+
+
+def _merged(
+    config: Config, overrides: dict[str, Any]
+) -> Iterator[tuple[Settings, ConfigError | None]]:
+    """Yield the settings of each experiment; where the top level does not fit, those without it."""
+    for name in config.experiments:
+        try:
+            yield merged_settings(config, overrides, name), None
+        except ConfigError as error:
+            yield merged_settings(config, {}, name), error
 
 
 def resolve(raw: dict[str, Any], name: str) -> ParetoExperiment:
@@ -276,8 +289,7 @@ def plan_sources(raw: dict[str, Any]) -> set[tuple[str, str, int]]:
     if not plan_names(raw):
         return set()
     config, overrides = load_config(raw)
-    settings = (merged_settings(config, overrides, name) for name in config.experiments)
-    plans = (plan for found in settings for plan in found.plans.values())
+    plans = (plan for found, _ in _merged(config, overrides) for plan in found.plans.values())
     return {(plan.experiment, plan.arm, plan.seed) for plan in plans}
 
 
@@ -294,9 +306,7 @@ def gated_names(raw: dict[str, Any]) -> list[str]:
 def guarding_concept_names(raw: dict[str, Any]) -> list[str]:
     """Return the names, without folder and ending, of all concept files that are guards."""
     config, overrides = load_config(raw)
-    found = (
-        merged_settings(config, overrides, name).programs.values() for name in config.experiments
-    )
+    found = (settings.programs.values() for settings, _ in _merged(config, overrides))
     files = {file for programs in found for one in programs for file in one.guarding_concepts}
     return sorted({Path(file).stem for file in files})
 

@@ -4,6 +4,7 @@ The rules alone use this module. A stage gets the values that it reads as plain 
 edit here makes no stage stale unless a value changes.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
@@ -32,6 +33,40 @@ def _distinct(values: list) -> list:
     return values
 
 
+def _no_strength(name: str) -> str:
+    if re.search(r"-[0-9]+$", name):
+        raise ValueError(
+            "ends in a hyphen and a number, which stands for a strength in the name of an export "
+            f"(exports/METHOD-NUMBER): call it {re.sub('-(?=[0-9]+$)', '_', name)!r}"
+        )
+    return name
+
+
+def _no_folder(name: str) -> str:
+    if name.lower() in FOLDERS:
+        raise ValueError(f"is a folder of other results (results/{name.lower()}): rename it")
+    return name
+
+
+def _distinct_names(entries: dict) -> dict:
+    seen: dict[str, str] = {}
+    for name in entries:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise ValueError(
+                f"{other!r} and {name!r} differ only in case, and some file systems put their "
+                "files in one folder: rename one"
+            )
+    return entries
+
+
+#: Folders in ``results/`` that belong to no experiment.
+FOLDERS = ("models", "gguf", "tables", "logs", "benchmarks")
+#: Names that folders and files are made from. An experiment is a folder in ``results/``.
+ExperimentName = Annotated[Name, AfterValidator(_no_folder)]
+#: The method that a plan, program or gate defines.
+MethodName = Annotated[Name, AfterValidator(_no_strength)]
+DistinctNames = AfterValidator(_distinct_names)
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 LayerIndex = Annotated[int, Field(ge=0)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -294,9 +329,9 @@ class Settings(Closed):
     qp_lambda: Sweep = [1.0, 10.0]
     socp_tau: Sweep = [0.5, 2.0]
     socp_epsilon: Sweep = [0.1, 0.25, 0.5, 1.0, 2.0]
-    plans: dict[Name, PlanSource] = {}
-    programs: dict[Name, DeclaredProgram] = {}
-    gated: dict[Name, Gated] = {}
+    plans: Annotated[dict[MethodName, PlanSource], DistinctNames] = {}
+    programs: Annotated[dict[MethodName, DeclaredProgram], DistinctNames] = {}
+    gated: Annotated[dict[MethodName, Gated], DistinctNames] = {}
     lora: LoraSettings = LoraSettings()
     fisher: FisherSettings = FisherSettings()
 
@@ -460,9 +495,9 @@ class Config(Closed):
     """All of ``config.yaml``, without the settings at its top level."""
 
     settings: dict = {}
-    models: dict[Name, Model]
+    models: Annotated[dict[Name, Model], DistinctNames]
     tasks: dict[Name, Task]
-    experiments: dict[Name, ExperimentEntry]
+    experiments: Annotated[dict[ExperimentName, ExperimentEntry], DistinctNames]
     demo_world: DemoWorld = DemoWorld()
     corrsteer: dict = {}  # checked by config/corrsteer_schema.py
 

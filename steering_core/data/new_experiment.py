@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from steering_core.data.sources import is_file, numbers_from_text, read_file
 from steering_core.errors import ConfigError, SteeringError
 from steering_core.storage.files import write_text
@@ -162,10 +164,7 @@ def write_experiment(
         ConfigError: if the name is no name, or a file exists.
         DataError: if the data are a file that cannot be read.
     """
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", experiment):
-        raise ConfigError(
-            f"{experiment!r} is no name of an experiment: letters, digits, _ and -, a letter first."
-        )
+    _check_name(experiment)
     configuration = Path(out) / f"{experiment}.yaml"
     concept = Path(out) / f"{experiment}_concept.yaml"
     for file in (configuration, concept):
@@ -180,20 +179,53 @@ def write_experiment(
             name=experiment,
             experiment=experiment,
             file=configuration,
-            model=model,
+            model=_quoted(model),
             sae=_saes(sae, model, data, text),
             chat_template=_PLAIN if sae == _TRAIN else _AUTO,
             positive=positive,
-            data=data,
-            text=text,
-            label=label,
+            data=_quoted(data),
+            text=_quoted(text),
+            label=_quoted(label),
             columns=columns,
-            concept=concept,
+            concept=_quoted(str(concept)),
             n_prompts=_listed(texts, "prompts"),
             n_validation=_listed(texts, "validation_prompts"),
         ),
     )
     return configuration, concept
+
+
+def _check_name(experiment: str) -> None:
+    """Refuse a name that YAML reads as another type, or that the shipped configuration has.
+
+    ``--configfile`` is merged into ``config.yaml``, so that a section of the same name would keep
+    its settings wherever the new one gives none.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", experiment) or not isinstance(
+        yaml.safe_load(experiment), str
+    ):
+        raise ConfigError(
+            f"{experiment!r} is no name of an experiment: letters, digits, _ and -, a letter "
+            "first, and no word that YAML reads as a value (on, off, yes, no, true, false, null)."
+        )
+    shipped = Path("config.yaml")
+    if not shipped.is_file():
+        return
+    raw = yaml.safe_load(shipped.read_text(encoding="utf-8"))
+    kinds = ("models", "tasks", "experiments")
+    named = {f"{kind}.{name}": name for kind in kinds for name in raw.get(kind) or {}}
+    clashes = [where for where, name in named.items() if name.lower() == experiment.lower()]
+    if clashes:
+        raise ConfigError(
+            f"config.yaml has {' and '.join(clashes)}, whose settings would be mixed with those of "
+            f"the new file: choose another name, such as my_{experiment}."
+        )
+
+
+def _quoted(value: str) -> str:
+    """Return a value as YAML reads it; in quotes if it would be read as something else."""
+    plain = re.fullmatch(r"[A-Za-z0-9_./-]+", value) and yaml.safe_load(value) == value
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _listed(texts: str, key: str) -> int:
@@ -205,7 +237,7 @@ def _listed(texts: str, key: str) -> int:
 def _saes(sae: str, model: str, data: str, text: str) -> str:
     """Return the lines of the section ``sae``."""
     if sae != _TRAIN:
-        return _THERE.format(path=f'"{sae}"')
+        return _THERE.format(path=json.dumps(sae, ensure_ascii=False))
     n_layers, width, whose = 12, 768, "; THIS IS FOR GPT-2"
     configuration = Path(model) / "config.json"
     if configuration.is_file():
@@ -213,7 +245,9 @@ def _saes(sae: str, model: str, data: str, text: str) -> str:
         own, whose = whole.get("text_config", whole), ""
         n_layers = own.get("num_hidden_layers", own.get("n_layer", n_layers))
         width = own.get("hidden_size", own.get("n_embd", width))
-    return _TRAINED.format(layer=n_layers // 2, d_sae=4 * width, whose=whose, data=data, text=text)
+    return _TRAINED.format(
+        layer=n_layers // 2, d_sae=4 * width, whose=whose, data=_quoted(data), text=_quoted(text)
+    )
 
 
 def _columns(data: str) -> tuple[str, str, str, str]:
@@ -236,7 +270,7 @@ def _columns(data: str) -> tuple[str, str, str, str]:
         first, second = (json.dumps(name, ensure_ascii=False) for name in labels)
         remark = f"the name of class 1; the file has {first} and {second}"
         positive = f"positive_label: {second}  # {remark}"
-    return text, label, f"; the file has {', '.join(rows)}", positive
+    return text, label, f"; the file has {', '.join(map(_quoted, rows))}", positive
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

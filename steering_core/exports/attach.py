@@ -321,7 +321,7 @@ class _Passes:
         self.starts = self._awaits_prompt if self._in_generate else not cached
         self._awaits_prompt = False
         if self.starts:
-            self._begin_prompt(ids, kwargs.get("attention_mask"), shape, device)
+            self._begin_prompt(ids, kwargs.get("attention_mask"), shape, device, cached)
             return
         self.everywhere = cached
         self.where = torch.ones(tuple(shape), dtype=torch.bool, device=device)
@@ -339,6 +339,7 @@ class _Passes:
         mask: torch.Tensor | None,
         shape: torch.Size,
         device: torch.device,
+        cached: bool,
     ) -> None:
         if mask is not None and getattr(mask, "ndim", 0) != 2:
             raise ModelError(
@@ -354,7 +355,8 @@ class _Passes:
         if ids is not None and self._bos is not None:
             first = real & (real.cumsum(dim=1) == 1)
             bos = first & (ids == self._bos)
-            if self._wants_bos and not bool(bos.any(dim=1).all()):
+            # With tokens in the cache, the text began in an earlier call.
+            if self._wants_bos and not cached and not bool(bos.any(dim=1).all()):
                 self._wants_bos = False  # said once
                 log.warning(
                     "the experiment's prompts began with BOS, and a prompt here does not: the "
@@ -392,17 +394,29 @@ def _past(kwargs: dict[str, Any]) -> int:
     return int(cache.get_seq_length())
 
 
-def refuse_chunks(config: "GenerationConfig", given: Mapping[str, Any]) -> None:
-    """Refuse a prompt that is read in several passes.
+#: What of ``generate`` makes its first pass another one than the prompt, and how.
+_OTHER_FIRST_PASSES = {
+    "prefill_chunk_size": "reads the prompt in chunks, so its last token is not known in the first "
+    "pass",
+    "assistant_model": "reads candidates of new tokens together with the prompt",
+    "prompt_lookup_num_tokens": "reads candidates of new tokens together with the prompt",
+    "assistant_early_exit": "reads candidates of new tokens together with the prompt",
+}
+
+
+def refuse_other_first_passes(config: "GenerationConfig", given: Mapping[str, Any]) -> None:
+    """Refuse to generate where the first pass is not the prompt, whole and alone.
 
     Raises:
-        ModelError: if ``prefill_chunk_size`` is set.
+        ModelError: if the prompt is read in chunks, or together with candidates of new tokens, as
+            assisted decoding does.
     """
-    if given.get("prefill_chunk_size") or getattr(config, "prefill_chunk_size", None):
-        raise ModelError(
-            "generate reads the prompt in chunks, so its last token is not known in the first "
-            "pass: leave out prefill_chunk_size."
-        )
+    for name, what in _OTHER_FIRST_PASSES.items():
+        if given.get(name) or getattr(config, name, None):
+            raise ModelError(
+                f"generate {what}, so that another token than the prompt's last would be steered: "
+                f"leave out {name}."
+            )
 
 
 @contextmanager
@@ -412,7 +426,9 @@ def _generate_told(model: "PreTrainedModel", passes: _Passes) -> Iterator[None]:
 
     @functools.wraps(before)
     def generate(*args: Any, **kwargs: Any) -> Any:
-        refuse_chunks(kwargs.get("generation_config") or model.generation_config, kwargs)
+        refuse_other_first_passes(
+            kwargs.get("generation_config") or model.generation_config, kwargs
+        )
         return passes.generate(lambda: before(*args, **kwargs))
 
     model.generate = generate

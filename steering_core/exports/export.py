@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from steering_core.config.model import SAESource
 from steering_core.errors import StorageError
 from steering_core.exports.attach import FixedVector
 from steering_core.exports.formats import WRITERS, UnsayableError, layer_map
 from steering_core.exports.from_results import DECODER, read_row
 from steering_core.exports.load import ARRAYS, FACTS, FORMAT, PATH, LoadedIntervention
 from steering_core.methods.solution_vectors import ProgramLogit
+from steering_core.models.sae_source import sae_id
 from steering_core.storage.arrays import save_arrays
 from steering_core.storage.files import atomic_directory, read_json, write_json
 from steering_core.storage.integrity import content_digest
@@ -112,5 +114,5 @@ def _sae(experiment: str | Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Return the SAE with the release and id of sae-lens, where it has them."""
     config = read_json(Path(experiment) / "provenance.json")["config"]["model"]["sae"]
     layer = facts["sites"][0]["site"]["layer"]
-    name = config["id"].format(layer=layer) if config.get("id") else None
+    name = sae_id(SAESource(**config), layer) if config.get("id") else None
     return {**facts["sae"], "release": config.get("release"), "id": name}

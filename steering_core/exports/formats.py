@@ -299,8 +299,8 @@ def _everywhere(one: LoadedIntervention) -> list[str]:
     return warnings
 
 
-def _nothing(one: LoadedIntervention) -> list[str]:
-    return []
+def _whole_prompt(one: LoadedIntervention) -> list[str]:
+    return _everywhere(one) if one.positions == "all" else []
 
 
 def _features(one: LoadedIntervention) -> list[str]:
@@ -324,7 +324,7 @@ Warner = Callable[[LoadedIntervention], list[str]]
 #: What writes each format, and what it cannot say.
 WRITERS: Mapping[str, tuple[Writer, Warner]] = {
     "llama.cpp": (write_gguf, _everywhere),
-    "EasySteer": (write_easysteer, _nothing),
+    "EasySteer": (write_easysteer, _whole_prompt),
     "vllm-lens": (write_vllm_lens, _everywhere),
     "hotwire": (write_hotwire, _no_table),
     "lm-evaluation-harness": (

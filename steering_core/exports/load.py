@@ -23,7 +23,7 @@ from steering_core.exports.attach import (
     FixedVector,
     SolvedProgram,
     attach,
-    refuse_chunks,
+    refuse_other_first_passes,
 )
 from steering_core.exports.from_results import DECODER, dictionary_of, read_row
 from steering_core.generation.intervention import Positions
@@ -120,7 +120,7 @@ class LoadedIntervention:
 
         def steered(model: "PreTrainedModel", input_ids: Any, **kwargs: Any) -> Any:
             config = kwargs["generation_config"]
-            refuse_chunks(config, {})
+            refuse_other_first_passes(config, {})
             if config.get_generation_mode() not in _SAMPLED:
                 raise ModelError(
                     "custom_generate decodes greedily or samples: set num_beams to 1, or call "
@@ -273,4 +273,4 @@ def _short(name: str) -> str:
     for part in parts:
         if part.startswith("models--"):
             return part.split("--")[-1].lower()
-    return parts[-1].lower()
+    return parts[-1].lower() if parts else Path(name).resolve().name.lower()

@@ -371,3 +371,48 @@ def test_layers_that_cannot_be_tried_are_refused_with_the_reason(changed, reason
     raw["experiments"]["demo"]["settings"] |= {"layers": "all", "n_validation_prompts": 5}
     raw["experiments"]["demo"]["settings"]["effect_layers"] = [0, 1]
     assert resolve(raw, "demo").settings.layer == "effect"
+
+
+def test_a_setting_at_top_level_need_not_fit_experiments_that_are_not_made():
+    raw = small()
+    programs = {"one": {"program": "qp", "tau": [1.0], "qp_lambda": [1.0]}}
+    gates = {"gated_one": {"method": "one", "gate": {"probe_below": 0.0}}}
+    raw["experiments"]["other"] = {
+        **raw["experiments"]["e"],
+        "settings": {"programs": programs, "gated": gates},
+    }
+    raw["programs"] = {"two": programs["one"]}
+    assert list(resolve(raw, "e").settings.programs) == ["two"]
+    assert program_names(raw) == ["one", "two"]
+    with pytest.raises(ConfigError, match="one is no method"):
+        resolve(raw, "other")
+
+
+@pytest.mark.parametrize("key", ["programs", "plans"])
+def test_a_method_is_not_named_like_the_export_of_a_strength(key: str):
+    value = {
+        "programs": {"program": "qp", "tau": [1.0], "qp_lambda": [1.0]},
+        "plans": {"experiment": "demo_praise", "arm": "corrsteer_s", "seed": 0},
+    }[key]
+    raw = small()
+    raw["experiments"]["e"]["settings"] = {key: {"wide-1": value}}
+    with pytest.raises(ConfigError, match=r"wide-1.*stands for a strength.*'wide_1'"):
+        load_config(raw)
+    raw["experiments"]["e"]["settings"] = {key: {"Wide": value, "wide": value}}
+    with pytest.raises(ConfigError, match="'Wide' and 'wide' differ only in case"):
+        load_config(raw)
+
+
+@pytest.mark.parametrize("name", ["models", "Tables", "gguf"])
+def test_an_experiment_is_not_named_like_a_folder_of_other_results(name: str):
+    raw = small()
+    raw["experiments"][name] = raw["experiments"]["e"]
+    with pytest.raises(ConfigError, match=f"is a folder of other results .results/{name.lower()}"):
+        load_config(raw)
+
+
+def test_experiments_that_differ_only_in_case_are_refused():
+    raw = small()
+    raw["experiments"]["E"] = raw["experiments"]["e"]
+    with pytest.raises(ConfigError, match="'e' and 'E' differ only in case"):
+        load_config(raw)

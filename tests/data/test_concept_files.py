@@ -71,9 +71,10 @@ def test_keys_and_counts(path: Path, concept: dict[str, Any]):
     assert list(concept) == KEYS
     assert concept["concept"] == path.stem
     assert concept["description"].strip() and "\n" not in concept["description"]
-    keys = ("prompts", "contrast", "queries")
-    assert [len(concept[key]) for key in keys] == [50, 30, 40]
-    assert len(concept["validation_prompts"]) >= 20  # experiments with several draws take more
+    assert [len(concept[key]) for key in ("contrast", "queries")] == [30, 40]
+    # Experiments that tell small differences apart take more than the default.
+    assert len(concept["prompts"]) >= 50
+    assert len(concept["validation_prompts"]) >= 20
     assert all(list(pair) == SIDES for pair in concept["contrast"])
     assert list(concept["personas"]) == SIDES
 

@@ -118,3 +118,31 @@ def test_the_command_says_what_to_run_next(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["other", "--out", "here"])
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["toxicity", "sst2", "gpt2", "demo"])
+def test_a_name_of_the_shipped_configuration_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    with pytest.raises(ConfigError, match=rf"config.yaml has \w+\.{name}.*my_{name}"):
+        write_experiment(name)
+    assert not Path("experiments").exists()
+
+
+@pytest.mark.parametrize("name", ["off", "no", "null", "true", "1e3", "a b"])
+def test_a_name_that_yaml_reads_as_a_value_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no name of an experiment"):
+        write_experiment(name)
+
+
+def test_values_that_yaml_would_read_otherwise_are_quoted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("it's #1: x.csv").write_text('text,"a: #b\nc",label\nfine,1,0\n', encoding="utf-8")
+    file, _ = write_experiment(
+        "mine", data="it's #1: x.csv", model="my models/m #2", sae="a'b/{layer}"
+    )
+    found = resolve(merged(file), "mine")
+    assert (found.task.dataset, found.model.id) == ("it's #1: x.csv", "my models/m #2")
+    assert found.model.sae.path == "a'b/{layer}"
+    assert found.task.concept == "experiments/mine_concept.yaml"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from steering_core.exports.formats import (
     to_steering_vectors,
 )
 from steering_core.models.site import Site
+from steering_core.storage.files import read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +152,25 @@ def test_easysteer_and_neuronpedia_say_position_and_strength(exported):
     (vector,) = easy["steering"]["vectors"]
     assert vector["source"] == "llama_cpp.gguf" and vector["layers"] == [2]
     assert vector["apply"]["prompt_positions"] == [-1]
+    assert exported["caa_mean_diff"][1]["formats"]["EasySteer"]["warnings"] == []
     page = json.loads((where / "neuronpedia.json").read_text())
     assert page["layerNumber"] == 3  # the input of block 3 is the output of block 2
     scaled = np.array(page["vector"]) * page["vectorDefaultSteerStrength"]
     np.testing.assert_allclose(scaled, ALPHA * UNIT * DIRECTION)
+
+
+def test_easysteer_is_said_to_steer_bos_where_the_whole_prompt_is_steered(finished, tmp_path):
+    where = tmp_path / "all"
+    shutil.copytree(finished, where)
+    config = read_json(where / "provenance.json")
+    config["config"]["settings"]["positions"] = "all"
+    config["config"]["model"]["sae"] |= {"id": "layer_{layer}/l0_{l0}", "l0": [7, 8, 9, 10]}
+    write_json(where / "provenance.json", config)
+    facts = export_row(where, "caa_mean_diff", tmp_path / "export")
+    (warning,) = facts["formats"]["EasySteer"]["warnings"]
+    assert "BOS included" in warning
+    # The SAE's id has the L0 of its layer.
+    assert facts["sae"]["id"] == "layer_2/l0_9"
 
 
 @pytest.mark.parametrize(

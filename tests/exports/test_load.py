@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from export_world import ALPHA, BIAS, DECODER, DIRECTION, SITE, TAU, UNIT, WEIGHT
-from transformers import LlamaConfig, LlamaForCausalLM, pipeline
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, pipeline
 
 from steering_core import apply_all, load_intervention
 from steering_core.errors import DataError, ModelError, StorageError
@@ -191,6 +191,39 @@ def test_a_prompt_read_in_chunks_is_refused(finished, tiny, inputs):
     steering = load_intervention(finished, "caa_mean_diff")
     with steering.apply(tiny.model), pytest.raises(ModelError, match="prefill_chunk_size"):
         greedy(tiny.model, inputs, prefill_chunk_size=2)
+
+
+@pytest.mark.parametrize("option", ["prompt_lookup_num_tokens", "assistant_model"])
+def test_candidates_that_are_read_with_the_prompt_are_refused(finished, tiny, inputs, option):
+    steering = load_intervention(finished, "caa_mean_diff")
+    value = 3 if option == "prompt_lookup_num_tokens" else tiny.model
+    with steering.apply(tiny.model), pytest.raises(ModelError, match=f"leave out {option}"):
+        greedy(tiny.model, {name: part[:1] for name, part in inputs.items()}, **{option: value})
+
+
+def test_a_second_call_with_a_cache_is_not_told_to_begin_with_bos(finished, tiny, inputs, caplog):
+    steering = load_intervention(finished, "caa_mean_diff")
+    first = {name: part[:1] for name, part in inputs.items()}
+    cache = DynamicCache()
+    with steering.apply(tiny.model, tiny.tokenizer):
+        tokens = greedy(tiny.model, first, past_key_values=cache)
+        longer = torch.cat([tokens, torch.tensor([[9, 12]])], dim=1)
+        again = {"input_ids": longer, "attention_mask": torch.ones_like(longer)}
+        greedy(tiny.model, again, past_key_values=cache)
+    assert "BOS" not in caplog.text
+
+
+def test_a_model_of_the_folder_that_one_is_in_is_compared_by_the_folders_name(
+    finished, tmp_path, monkeypatch
+):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    model = other_model(32, 4, ".")
+    with (
+        pytest.raises(ModelError, match="a vector of one model means nothing in another"),
+        load_intervention(finished, "a_plan").apply(model),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
