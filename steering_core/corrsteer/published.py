@@ -150,8 +150,9 @@ def measure(
 ) -> dict[str, Any]:
     """Return one row of a table of measured cells.
 
-    ``measured`` and the counts are means over seeds, as published. The interval of a side-effect
-    ratio is that of the changes of all seeds together.
+    ``measured`` and the counts are means over seeds, as published. A side-effect ratio over several
+    seeds has no interval: that of ``corrsteer.csv`` is of the changes of all seeds together, which
+    is another number than the mean of the seeds' ratios.
 
     Args:
         cell: the published number.
@@ -187,6 +188,8 @@ def measure(
     )
     ratios = each["ser"].astype(float).dropna()  # a seed in which nothing changed has none
     of_seeds = {"ser": ratios.mean(), "ser_std": ratios.std(ddof=1)}
+    if len(each) > 1:
+        of_seeds |= {"ser_low": None, "ser_high": None}
     for name in ("", "_low", "_high", "_std"):
         key = f"{source}{name}"
         value = json_value(of_seeds[key] if key in of_seeds else found[key])

@@ -26,7 +26,12 @@ from steering_core.statistics.bootstrap import (
     ratio_interval,
     share_interval,
 )
-from steering_core.statistics.paired import LEVEL, positions_after, success_changes
+from steering_core.statistics.paired import (
+    LEVEL,
+    positions_after,
+    sign_test,
+    success_changes,
+)
 from steering_core.tables.columns import made_table
 
 _NO_BASELINE = "the unsteered answers are no baseline"
@@ -77,7 +82,8 @@ def result_table(
 
     The accuracy over all seeds is the mean of the seeds' accuracies; counts of changes are summed.
     Seeds share examples. Intervals therefore resample examples, each with its answers under all
-    seeds, and McNemar's test, which needs independent pairs, is given for single seeds only.
+    seeds. McNemar's test needs independent pairs: over several seeds it is the sign test of the
+    examples by their net change.
     Examples that a method does not answer are left out on both sides and counted. A seed under
     which a method answers nothing is left out of the row over all seeds and named in its reason. A
     method without any answer has empty cells.
@@ -288,7 +294,7 @@ class Summary:
             "ser": changes.side_effect_ratio,
             "ser_low": ser.low,
             "ser_high": ser.high,
-            "mcnemar_p": None if self.several else changes.mcnemar_p_value,
+            "mcnemar_p": sign_test(helped[0].to_numpy()),
             "reason": reasons,
         }
 

@@ -151,6 +151,9 @@ def rate_completions(
 ) -> pd.DataFrame:
     """Return a row per text with its ratings; NaN where there is no text or no rating.
 
+    A text without a word is not sent to the judge: it scores 0 on every scale. Were it left out, a
+    strength that leaves most prompts without a word would be rated by the few others.
+
     Args:
         generations: rows of all methods: the key of a text, ``strength_name``, ``strength``,
             ``prompt`` and ``text``.
@@ -180,6 +183,9 @@ def rate_completions(
         table[scale] = values
     if target_class == 0:
         table["concept"] = 2 - table["concept"]
+    silent = np.zeros(len(table), dtype=bool)
+    silent[made] = is_empty(generations.loc[made, "text"])
+    table.loc[silent, list(SCALES)] = 0.0
     ratings = table[[*SCALES]].to_numpy()
     table["harmonic"] = [
         harmonic_mean([None if np.isnan(rating) else rating for rating in row]) for row in ratings

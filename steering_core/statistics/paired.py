@@ -48,9 +48,7 @@ class SuccessChanges:
 
         Under the null hypothesis a change is negative or positive with probability one half.
         """
-        if self.n_changed == 0:
-            return 1.0
-        return float(binomtest(self.negative, self.n_changed, 0.5).pvalue)
+        return sign_test(np.repeat([-1.0, 1.0], [self.negative, self.positive]))
 
     def side_effect_interval(
         self, *, seed: int, confidence: float = 0.95, n_resamples: int = 2000
@@ -67,6 +65,18 @@ class SuccessChanges:
             confidence=confidence,
             n_resamples=n_resamples,
         )
+
+
+def sign_test(changes: Shaped[np.ndarray, " n"]) -> float:
+    """Return the two-sided p-value of the exact sign test of ``n`` changes; 1 if all are 0.
+
+    Under the null hypothesis a change other than 0 is negative or positive with probability one
+    half. For changes of success of one run this is McNemar's exact test.
+    """
+    negative, positive = int((changes < 0).sum()), int((changes > 0).sum())
+    if negative + positive == 0:
+        return 1.0
+    return float(binomtest(negative, negative + positive, 0.5).pvalue)
 
 
 def success_changes(

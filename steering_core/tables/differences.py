@@ -29,6 +29,8 @@ from steering_core.tables.words import is_true
 
 #: Power of :func:`detectable`, at the significance level of every test.
 POWER = 0.8
+#: The score of a text that a judge puts in neither class.
+NEUTRAL = 0.5
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,9 @@ def judge_table(
 ) -> pd.DataFrame:
     """Return the table ``judges``: how far each judge agrees with the headline judge.
 
+    A text that one of the two puts in neither class is on no side: it counts neither for nor
+    against their agreement.
+
     Args:
         experiment: its name.
         texts: as for :func:`difference_table`.
@@ -204,13 +209,16 @@ def judge_table(
     for number, judge in enumerate(judges):
         suffix = "" if number == 0 else f"_{judge}"
         judged, score = made[f"judged{suffix}"], made[f"score{suffix}"]
-        both = made["score"].notna() & score.notna()
+        scored = made["score"].notna() & score.notna()
+        sided = (made["score"] != NEUTRAL) & (score != NEUTRAL)
+        both = scored & sided
         row: dict[str, Any] = {
             "experiment": experiment,
             "judge": judge,
             "headline": number == 0,
             "n_texts": int(score.notna().sum()),
             "n_unscored": int(score.isna().sum()),
+            "n_neutral": int((scored & ~sided).sum()),
         }
         rates = judged.groupby(made["example_id"]).mean().dropna().to_numpy(dtype=float)
         row |= interval_cells("rate", "rate_ci", share_interval(rates, np.ones_like(rates), **boot))
@@ -221,7 +229,7 @@ def judge_table(
         if number:
             agreement = share_interval(same, np.ones_like(same), **boot)
             kappa = _kappa(made.loc[both, "judged"], judged[both])
-            correlation = _rank_correlation(made.loc[both, "score"], score[both])
+            correlation = _rank_correlation(made.loc[scored, "score"], score[scored])
         row |= interval_cells("agreement", "agreement_ci", agreement)
         rows.append({**row, "kappa": kappa, "rank_correlation": correlation})
     table = pd.DataFrame(rows, columns=column_names("judges"))

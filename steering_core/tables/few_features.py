@@ -23,7 +23,7 @@ from steering_core.tables.words import (
     number,
 )
 
-#: The program as published: the margin on the probe, for each input its own shortfall.
+#: The program of the published method: the margin on the probe, for each input its own shortfall.
 PUBLISHED = "qp_optimal"
 
 
@@ -86,9 +86,12 @@ def cheapest_with_few(
 
 
 def as_published(rows: pd.DataFrame) -> pd.Series | None:
-    """Return the best curve of the published program, by the KL on validation prompts."""
-    own = rows[rows["method"] == PUBLISHED]
+    """Return the best curve of the published program, by the KL on validation prompts.
+
+    None if it was not run, or if none of its curves reaches the effect there.
+    """
     by = "validation_kl" if rows["validation_kl"].notna().any() else "kl"
+    own = rows[(rows["method"] == PUBLISHED) & rows[by].notna()]
     return None if own.empty else own.sort_values(by, kind="stable").iloc[0]
 
 
@@ -115,8 +118,11 @@ def few_sentence(
         )
     else:
         text += "does not reach the effect."
-    if published is not None and published["method"] != few["method"]:
-        what = f" The program as published, {name_of(published)},"
+    program = " The program of the published method, at strengths of this experiment,"
+    if published is None and (rows["method"] == PUBLISHED).any():
+        text += f"{program} {PUBLISHED}, does not reach the effect{where}."
+    elif published is not None and published["method"] != few["method"]:
+        what = f"{program} {name_of(published)},"
         if is_reached(published):
             text += (
                 f"{what} costs {number(published['kl_ratio'])} times as much "

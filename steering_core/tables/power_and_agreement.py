@@ -85,7 +85,8 @@ def judge_sentences(judges: pd.DataFrame) -> list[str]:
         kappa = "" if pd.isna(row["kappa"]) else f", Cohen's κ {row['kappa']:.2f}"
         found.append(
             f"{row['judge']} agrees with {first['judge'].iloc[0]} on {row['agreement']:.0%} of the "
-            f"texts (95 % interval {row['agreement_ci_low']:.0%} to {row['agreement_ci_high']:.0%}"
+            f"texts that both put in a class (95 % interval {row['agreement_ci_low']:.0%} to "
+            f"{row['agreement_ci_high']:.0%}"
             f"{kappa})."
         )
     return found

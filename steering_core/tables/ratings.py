@@ -39,7 +39,9 @@ class Rated:
         """A row per strength: its name, mean norm, ``validation`` score, ``selected``.
 
         The selected strength of a method has the highest mean harmonic mean on the validation
-        prompts, the first of equals. Without a rated validation prompt none is selected.
+        prompts, the first of equals. A strength with a validation prompt that has no text or no
+        rating has no score and does not compete: its mean would be of other prompts. Without a
+        strength that has all, none is selected.
         """
         reported = self.texts[self.texts["split"] == "prompt"]
         about = reported.groupby(_POINT, sort=False).agg(
@@ -49,7 +51,9 @@ class Rated:
             norm=("residual_norm", "mean"),
         )
         of = self.texts[self.texts["split"] == "validation_prompt"]
-        about["validation"] = of.groupby(_POINT)["harmonic"].mean().reindex(about.index)
+        about["validation"] = (
+            of.groupby(_POINT)["harmonic"].agg(lambda own: own.mean(skipna=False))
+        ).reindex(about.index)
         best = about["validation"].groupby("method").transform("max")
         first = ~about["validation"].eq(best).groupby("method").cumsum().gt(1)
         about["selected"] = about["validation"].eq(best) & first

@@ -152,8 +152,8 @@ def _agreement(judged: pd.DataFrame) -> list[str]:
     return [
         f"`{row['judge']}` and `{headline}` put "
         f"{bracketed(row['agreement'], row['agreement_ci_low'], row['agreement_ci_high'])} of the "
-        f"texts on the same side (Cohen's κ {digits(row['kappa'])}); their scores have a rank "
-        f"correlation of {digits(row['rank_correlation'])}."
+        f"texts that both put in a class in the same one (Cohen's κ {digits(row['kappa'])}); the "
+        f"scores of all texts have a rank correlation of {digits(row['rank_correlation'])}."
         for _, row in judged.iterrows()
         if row["judge"] != headline and pd.notna(row["agreement"])
     ]

@@ -130,14 +130,15 @@ def _run(name: str, table: pd.DataFrame) -> dict[str, Any]:
         for _, row in table.iterrows()
     }
     doubtful = table["method"].map(warned).astype(bool)
-    sure = ~(table["mcnemar_p"].astype(float) >= LEVEL)  # empty over several seeds
+    sure = table["mcnemar_p"].astype(float) < LEVEL
     rises, falls = (table["change_low"] > 0) & sure, (table["change_high"] < 0) & sure
     better, worse, uncounted = (
         table.loc[which, "method"]
         for which in (rises & ~doubtful, falls & ~doubtful, (rises | falls) & doubtful)
     )
     right = bracketed(base["accuracy"], base["accuracy_low"], base["accuracy_high"])
-    finding = f"Without steering a share of {right} of {base['n']} answers is right. "
+    seeds = f", to the same questions under {n} seeds," if (n := int(base["n_seeds"])) > 1 else ""
+    finding = f"Without steering a share of {right} of {base['n']} answers{seeds} is right. "
     no = []
     if refused:
         finding += f"This is no baseline, so the changes below say nothing: {'; '.join(refused)}."

@@ -103,6 +103,17 @@ def test_measured_values_and_differences():
     assert row["difference"] == pytest.approx(1 / 3 - 0.25)
 
 
+def test_a_mean_of_side_effect_ratios_has_no_interval_of_another_number():
+    """Seeds with few and many changes: their mean ratio lies outside the pooled interval."""
+    few = {"unsteered": answers([True] * 100), "a": answers([False] + [True] * 99)}
+    many = {"unsteered": answers([False] * 100), "a": answers([True] * 100)}
+    row = measure(cell("ser", 0.25), "e", {0: few, 1: many}, n_resamples=50)
+    assert row["measured"] == 0.5 and row["measured_std"] > 0
+    assert row["measured_low"] is None and row["measured_high"] is None
+    row = measure(cell("ser", 0.25), "e", {1: many}, n_resamples=50)
+    assert row["measured"] == 0 and row["measured_low"] is not None
+
+
 def test_over_refusal_is_of_harmless_prompts_alone():
     mixed = answers([True, False, True, True])
     mixed.loc[3, "gold"] = "refuse"

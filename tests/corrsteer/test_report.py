@@ -185,9 +185,8 @@ def test_the_same_answers_under_another_seed_are_no_further_evidence(run):
         width = once[f"{name}_high"] - once[f"{name}_low"]
         assert thrice[f"{name}_high"] - thrice[f"{name}_low"] == pytest.approx(width, rel=0.1)
     assert thrice["negative"] == 3 * once["negative"]
-    assert (0 <= once["mcnemar_p"] <= 1 and thrice["mcnemar_p"] is None) or np.isnan(
-        thrice["mcnemar_p"]
-    )
+    assert thrice["mcnemar_p"] == pytest.approx(once["mcnemar_p"])
+    assert 0 <= once["mcnemar_p"] <= 1
 
 
 def test_a_paired_change_is_surer_than_the_accuracy(run):
@@ -429,3 +428,12 @@ def test_every_answer_is_counted_once(said):
         assert cells["top_answer_share"] * len(said) == read.value_counts().max()
     else:
         assert cells["top_answer"] is None and cells["top_answer_share"] is None
+
+
+def test_a_few_repaired_questions_are_not_more_evidence_under_more_seeds():
+    """4 of 200 repaired, none lost: p = 0.125 under one seed, and under three of them."""
+    before = np.zeros(200, dtype=bool)
+    after = before.copy()
+    after[:4] = True
+    run = {"unsteered": answers(before), "s": answers(after)}
+    assert row({0: run})["mcnemar_p"] == row({0: run, 1: run, 2: run})["mcnemar_p"] == 0.125

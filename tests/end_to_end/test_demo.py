@@ -92,7 +92,7 @@ def test_the_verdict_says_what_few_features_cost_beside_the_published_program(wo
     said = {entry["about"]: entry["text"] for entry in found["sentences"]}
     if found["reference"]["status"] == "reached":
         assert few["method"] in said["few"] and "95 % interval" in said["few"]
-        assert "The program as published, qp_optimal" in said["few"]
+        assert "at strengths of this experiment, qp_optimal" in said["few"]
     frontier = [entry["text"] for entry in found["sentences"] if entry["about"] == "frontier"]
     among = f"Among the strengths with at most 12 features, {few['method']}"
     assert any(text.startswith(among) for text in frontier)

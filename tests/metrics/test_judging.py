@@ -172,7 +172,7 @@ class Fixed:
     def rate(self, texts, scales, *, instructions):
         Fixed.asked = (list(texts), list(instructions))
         rows = [
-            {"text": i, "scale": scale, "rating": None if digit == "-" else int(digit)}
+            {"text": i, "scale": scale, "rating": None if digit in "- " else int(digit)}
             for i, text in enumerate(texts)
             for scale, digit in zip(scales, text, strict=True)
         ]
@@ -222,6 +222,12 @@ def test_a_missing_rating_leaves_no_score_and_a_zero_is_a_zero(rate):
     found = rate(["22-", "202"])
     assert np.isnan(found["harmonic"][0]) and found["concept"][0] == 2
     assert found["harmonic"][1] == 0
+
+
+@pytest.mark.parametrize("target_class", [0, 1])
+def test_a_text_without_a_word_scores_0(rate, target_class):
+    found = rate(["222", "   "], target_class=target_class)
+    assert found.loc[1, ["concept", "instruction", "fluency", "harmonic"]].tolist() == [0] * 4
 
 
 def test_away_from_a_concept_its_absence_is_the_success(rate):

@@ -173,3 +173,17 @@ def test_a_prompt_with_a_lost_draw_has_no_text():
 def test_a_single_draw_changes_no_number():
     made = texts(draws=1)
     pd.testing.assert_frame_equal(of_prompts(made), made.drop(columns="draw"))
+
+
+def test_a_neutral_verdict_is_on_no_side():
+    """A score of 0.5 puts a text in neither class; it does not agree with the class 0."""
+    made = texts().assign(judged=0.0, score=0.1)
+    sure = np.arange(len(made)) % 2 == 0
+    made["score_vader"] = np.where(sure, 0.1, 0.5)
+    made["judged_vader"] = 0.0
+    table = judge_table("x", made, ["lexicon", "vader"], **BOOT)
+    assert table["agreement"][1] == 1 and table["n_neutral"].tolist() == [0, int((~sure).sum())]
+    unlike = judge_table("x", made.assign(judged=1.0, score=0.9), ["lexicon", "vader"], **BOOT)
+    assert unlike["agreement"][1] == 0
+    none = judge_table("x", made.assign(score_vader=0.5), ["lexicon", "vader"], **BOOT)
+    assert np.isnan(none["agreement"][1]) and np.isnan(none["kappa"][1])

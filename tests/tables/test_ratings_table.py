@@ -126,3 +126,18 @@ def test_methods_are_averaged_over_concepts_at_their_best_and_at_one_norm():
     loreft = rows_of.loc["LoReFT", "best"]
     assert loreft["published"] == 0.6 and np.isnan(loreft["harmonic"])
     assert table["experiment"].eq("set").all() and (0.1 != table["published"]).all()
+
+
+def test_a_strength_with_an_unrated_validation_text_is_not_selected():
+    lone = [2.0, *[np.nan] * 9]
+    texts = pd.concat(
+        [
+            rows("caa_repe", 0, [1.5] * 10, 1.0),
+            rows("caa_repe", 1, [1.5] * 10, 2.0),
+            rows("caa_repe", 0, [1.5] * 10, 1.0, "validation_prompt"),
+            rows("caa_repe", 1, lone, 2.0, "validation_prompt"),
+        ]
+    )
+    table = ratings_table("e", texts, seed=0, n_resamples=10)
+    assert table["selected"].tolist() == [True, False]
+    assert table["validation_harmonic"][0] == 1.5 and np.isnan(table["validation_harmonic"][1])

@@ -37,12 +37,12 @@ def test_the_sentences_on_guards_match_the_tables(prose, guards, elsewhere):
     firsts = {method: guards.loc[method].iloc[0] for method in (TIGHT, LOOSE)}
     for named, stem in (
         ("share of texts in the target class", "classifier_rate_change"),
-        ("KL on the prompts, nats per token", "kl_change"),
+        ("KL on the prompts, nats per token (mean over prompts)", "kl_change"),
     ):
         cells = [change(first, stem, "_ci") for first in firsts.values()]
         assert f"| {named} | {' | '.join(cells)} |" in prose
     for named, key in (
-        ("KL on the demo's corpus, nats per token", ("text", "kl")),
+        ("KL on the demo's corpus, nats per token (mean over all tokens)", ("text", "kl")),
         ("perplexity of the demo's corpus", ("text", "perplexity")),
         ("accuracy on `praise`", ("praise", "accuracy")),
     ):

@@ -45,12 +45,25 @@ ENDS = {"low": -0.1, "high": 0.1}
 
 def corrsteer(warnings: str | None) -> pd.DataFrame:
     row = {
-        **{"method": "unsteered", "seed": "all", "n": 40, "accuracy": 0.5, "status": "ok"},
+        **{
+            "method": "unsteered",
+            "seed": "all",
+            "n": 40,
+            "n_seeds": 1,
+            "accuracy": 0.5,
+            "status": "ok",
+        },
         **dict.fromkeys(["accuracy_low", "accuracy_high", "change", "change_low", "change_high"]),
         **dict.fromkeys(["ser", "ser_low", "ser_high", "mcnemar_p", "reason"]),
         "warnings": warnings,
     }
-    arm = {"method": "corrsteer_s", "change": 0.2, "change_low": 0.1, "change_high": 0.3}
+    arm = {
+        "mcnemar_p": 0.01,
+        "method": "corrsteer_s",
+        "change": 0.2,
+        "change_low": 0.1,
+        "change_high": 0.3,
+    }
     lacking = {"method": "corrsteer_p", "status": "undefined", "reason": "no layer helped"}
     return pd.DataFrame([row, row | arm, row | lacking])
 
@@ -99,7 +112,7 @@ def test_what_both_judges_say_and_what_neither_sees(folder, tmp_path):
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "**`first` is a stand-in.**" in text and "20 prompts with 4 texts each" in text
     assert "| 0.7 [0.6, 0.5] | +0.30 [+0.20, +0.40] | +0.15 [+0.05, +0.25] | 0.25" in text
-    assert "`second` and `first` put 0.8 [0.7, 0.9] of the texts on the same side" in text
+    assert "`second` and `first` put 0.8 [0.7, 0.9] of the texts that both put in a class" in text
     assert "- `e`: Steering works." in text and "- It is weak." in text and "- a \\| b" in text
     assert "rise beyond noise at their selected strengths: `caa`." in text
     assert "(results/e/pareto.svg)" in text and "(results/e/differences.csv)" in text
@@ -207,7 +220,7 @@ def test_an_interval_without_an_end_is_not_left_out(folder, tmp_path):
     assert "| `caa` |  | dense | 0.1 [0.05, open] | 2 [1.5, open] |  | 9.0 |" in text
     assert (
         "An open end: in 2.5 % of the resamples or more" in text
-        and "one comparison at\na time" in text
+        and "one comparison at a time" in text
     )
 
 
@@ -305,7 +318,7 @@ def test_a_run_of_corrsteer(folder, tmp_path, warnings, found):
     write_page(tmp_path / "results.md", [folder])
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert found in text and "undefined: no layer helped" in text
-    assert "| norm | status |" in text and "|  | 45.6 | ok |" in text
+    assert "| norm | status |" in text and "| 0.01 | 45.6 | ok |" in text
     assert "- e: `corrsteer_p` has no result: no layer helped." in text
     assert ("the baseline is refused: all say A." in text) == (warnings is not None)
 
@@ -321,14 +334,15 @@ def test_a_change_with_a_warning_is_not_claimed(folder, tmp_path):
     assert "| ok: 40 x noted; all say A |" in text
 
 
-@pytest.mark.parametrize(("p", "claimed"), [(0.125, False), (0.03, True), (None, True)])
+@pytest.mark.parametrize(("p", "claimed"), [(0.125, False), (0.03, True)])
 def test_a_change_is_claimed_only_if_the_exact_test_agrees(folder, tmp_path, p, claimed):
     """Four changes of one sign leave 0 out of a bootstrap interval, and have p = 0.125."""
-    corrsteer(None).assign(mcnemar_p=p).to_csv(folder / "corrsteer.csv", index=False)
+    corrsteer(None).assign(mcnemar_p=p, n_seeds=3).to_csv(folder / "corrsteer.csv", index=False)
     write_page(tmp_path / "results.md", [folder])
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert ("It rises beyond noise under `corrsteer_s`." in text) == claimed
     assert ("No method changes it beyond noise." in text) != claimed
+    assert "of 40 answers, to the same questions under 3 seeds, is right." in text
 
 
 SAE_ROW = {

@@ -232,13 +232,21 @@ def test_the_cheapest_with_few_features_stands_beside_the_published_program(tabl
     assert "2 times as much as caa_mean_diff (95 % interval 2 to 2)" in text
     assert "That is more than 1.5 times, beyond noise." in text
     assert (
-        "as published, qp_optimal with λ = 1, costs 6 times as much (95 % interval 4 to 9)" in text
+        "The program of the published method, at strengths of this experiment, qp_optimal with "
+        "λ = 1, costs 6 times as much (95 % interval 4 to 9)" in text
     )
     assert (found["few"]["method"], found["few"]["features"]) == ("topk_features", 12)
     assert found["published"]["kl_ratio"] == 6.0
     lost = published(tables[0], status="not_reached")
     assert said(verdict(Tables(pareto(), lost), summary(*tables)), "few").endswith(
         "qp_optimal with λ = 1, does not reach the effect."
+    )
+    unchosen = published(tables[0])
+    unchosen.loc[unchosen["method"] == "qp_optimal", "validation_kl"] = np.nan
+    found = verdict(Tables(pareto(), unchosen), summary(*tables))
+    assert found["published"] is None
+    assert said(found, "few").endswith(
+        "qp_optimal, does not reach the effect on validation prompts."
     )
 
 
@@ -325,7 +333,9 @@ def test_judges_that_disagree_are_distrusted(tables):
     )  # fmt: skip
     made = Tables(pareto(), tables[0], differences=differences(), judges=judges)
     found = verdict(made, summary(*tables))
-    assert "vader agrees with lexicon on 70% of the texts" in said(found, "judges")
+    assert "vader agrees with lexicon on 70% of the texts that both put in a class" in said(
+        found, "judges"
+    )
     assert not [text for text in found["distrust"] if "disagree" in text]
     made = Tables(pareto(), tables[0], differences=differences(judges_agree=False))
     first, second = verdict(made, summary(*tables))["distrust"][:2]
