@@ -78,7 +78,8 @@ def main() -> int:
     vocabulary, batch_tokens, rounds = (1024, 128, 1) if tiny else (VOCABULARY, 2048, 5)
     few = 2 * batch_tokens // 64  # two batches
     many = few * (3 if size == "quick" else 4)
-    # The memory queued for the writer differs from run to run, by at most QUEUE_BYTES.
+    # The memory queued for the writer differs from run to run, by at most QUEUE_BYTES, and so does
+    # the freed memory that the allocator keeps; hence medians.
     cached = {
         n: float(np.median([alone(caching, n, model, batch_tokens) for _ in range(rounds)]))
         for n in (4 * few, 4 * many)

@@ -157,10 +157,12 @@ def _record(
         pa.array(token.numpy(), pa.int32()),
         pa.array(np.ones(len(names), dtype=bool)),
     ]
-    for site in sites:
-        seen = site.view(raw[site.hook_name].float().cpu().numpy())
+    # One block for all sites, as in `read_residuals`.
+    block = np.empty((len(sites), *raw[sites[0].hook_name].shape), dtype=np.float32)
+    for seen, site in zip(block, sites, strict=True):
+        seen[:] = site.view(raw[site.hook_name].float().cpu().numpy())
         _refuse_nonfinite(seen, site, names)
-        flat = pa.array(np.ascontiguousarray(seen).ravel())
+        flat = pa.array(seen.ravel())
         columns.append(
             pa.FixedSizeListArray.from_arrays(flat, type=schema.field(len(columns)).type)
         )
@@ -196,7 +198,8 @@ def _background_writer(
             whole = len(ready) - len(ready) % GROUP_ROWS
             if whole:
                 writer.write_table(ready.slice(0, whole), row_group_size=GROUP_ROWS)
-                held[:] = ready.slice(whole).to_batches()
+                # A copy, since a slice would hold the memory of the whole batch.
+                held[:] = ready.take(np.arange(whole, len(ready))).to_batches()
 
         def write(make: Callable[[], pa.RecordBatch], size: int) -> None:
             settle(QUEUE_BYTES - size)

@@ -133,6 +133,21 @@ def read_residuals(
         at = to_device(at[0], lm.device), to_device(at[1], lm.device)
     read: dict[str, torch.Tensor] = {}
     missing = {site.hook_name for site in sites}
+    index = {name: i for i, name in enumerate(missing)}
+    blocks: list[torch.Tensor] = []
+
+    def select(name: str, residual: torch.Tensor) -> torch.Tensor:
+        """Return the tokens at ``at``, in one block of memory with those of the other sites.
+
+        A tensor for each site would lie among those of the pass and outlive them, and the
+        allocator can neither fill such gaps with larger tensors nor give them back.
+        """
+        kept = residual[at]
+        if not blocks:
+            blocks.append(kept.new_empty((len(index), *kept.shape)))
+        if (kept.dtype, kept.device) != (blocks[0].dtype, blocks[0].device):
+            return kept
+        return blocks[0][index[name]].copy_(kept)
 
     def keep(name: str) -> Edit:
         def edit(residual: torch.Tensor) -> torch.Tensor:
@@ -142,7 +157,7 @@ def read_residuals(
                     f"{(*ids.shape, lm.shape.d_model)}: it is no residual stream to read or steer. "
                     "Choose another model."
                 )
-            read[name] = residual if at is None else residual[at]
+            read[name] = residual if at is None else select(name, residual)
             missing.discard(name)
             if not missing:
                 raise StopForward
