@@ -83,6 +83,7 @@ rule train_sae:
         device=training_device,
         alone=checked(without_one_layer),
         code=code("train_sae.py"),
+        code_of_cache=code("cache_training_activations.py"),
     script:
         "../workflow_scripts/train_sae.py"
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
+from transformers import AutoTokenizer
 
 from steering_core.config.model import Model, SAESource
 from steering_core.config.task import Classifier
@@ -195,18 +196,36 @@ def download(
     """
     classifier, judges = found["classifier"], [0]
     if classifier is not None and "model" in classifier:
-        judges.append(fetch_weights(classifier["model"], classifier["revision"]))
+        judges.append(_fetch_judge(classifier))
         if check_classifier is not None:
             check_classifier()
     for judge in found.get("further_judges", []):
         if "model" in judge:
-            judges.append(fetch_weights(judge["model"], judge["revision"]))
+            judges.append(_fetch_judge(judge))
     for layer in layers:  # one SAE in memory at a time
         load_sae(model.sae, layer)
     if layers:
         pinned_sae(model, found)  # sae-lens has no revisions: it took the present `main`
     own = fetch_weights(found["model"]["id"], found["model"]["revision"])
     return {"model": own, "judges": max(judges)}
+
+
+def _fetch_judge(judge: dict[str, Any]) -> int:
+    """Download a judge; return its number of parameters.
+
+    Raises:
+        ModelError: if it has no padding token, so that it could not read a batch of texts.
+    """
+    parameters = fetch_weights(judge["model"], judge["revision"])
+    with explain_hub_errors(judge["model"]):
+        tokenizer = AutoTokenizer.from_pretrained(judge["model"], revision=judge["revision"])
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            f"{judge['model']}: the tokenizer of this classifier has no padding token, so texts of "
+            "different lengths cannot be judged together: choose another one, or a local copy "
+            "whose tokenizer_config.json names a pad_token."
+        )
+    return parameters
 
 
 def choose_layers(

@@ -403,20 +403,37 @@ def uses_chat_template(setting: Literal["auto"] | bool, tokenizer: PreTrainedTok
     Raises:
         ConfigError: if the setting is true and the tokenizer has none.
     """
-    if setting == "auto":
-        return bool(tokenizer.chat_template)
-    if setting and not tokenizer.chat_template:
+    if setting and setting != "auto" and not tokenizer.chat_template:
         raise ConfigError(
             "chat_template: the tokenizer of this model has none: set it to auto or false."
         )
-    return setting
+    used = bool(setting and tokenizer.chat_template)
+    written = str(tokenizer.chat_template)
+    if used and "strftime_now" in written and "date_string" not in written:
+        log.warning(
+            "the chat template writes the date of the day, so that a stage that runs on another "
+            "day reads other tokens: set chat_template to false, or run all stages on one day."
+        )
+    return used
+
+
+#: The date that a chat template is given as ``date_string``, the variable of Llama 3's template.
+#: Stages of one experiment run on several days and must read the same tokens. It is what that
+#: template writes by itself where it cannot read a clock.
+TODAY = "26 Jul 2024"
 
 
 def user_turns(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[str]:
-    """Return each text as the user's turn, followed by what opens the assistant's turn."""
+    """Return each text as the user's turn, followed by what opens the assistant's turn.
+
+    A template that takes the date as ``date_string`` is given :data:`TODAY`.
+    """
     return [
         tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": text}],
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=TODAY,
         )
         for text in texts
     ]

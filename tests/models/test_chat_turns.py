@@ -236,3 +236,17 @@ def test_a_text_that_names_a_turn_of_smollm2_does_not_open_one(smollm2):
     (row,) = tokenize(smollm2, [text], prepend_bos=True, chat_template=True)
     assert row.count(smollm2.bos_token_id) == 3
     assert smollm2.decode(row) == user_turns(smollm2, [text])[0]
+
+
+def test_a_template_that_writes_todays_date_gives_the_same_tokens_every_day(chat, caplog):
+    clock = "{{ strftime_now('%d %b %Y') }} "
+    asked = (
+        f"{{% if date_string is defined %}}{{{{ date_string }}}} {{% else %}}{clock}{{% endif %}}"
+    )
+    chat.tokenizer.chat_template = asked + TEMPLATE
+    (turn,) = user_turns(chat.tokenizer, ["w1"])
+    assert turn.startswith("26 Jul 2024 ")
+    assert uses_chat_template("auto", chat.tokenizer) and not caplog.records
+    chat.tokenizer.chat_template = clock + TEMPLATE
+    assert uses_chat_template("auto", chat.tokenizer)
+    assert "on another day" in caplog.text

@@ -3,6 +3,7 @@
 import copy
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -229,3 +230,11 @@ def test_local_directories_are_pinned_by_content(tmp_path):
     assert named_digest(tmp_path) == first
     (tmp_path / "y").rename(tmp_path / "z")
     assert len({first, changed, named_digest(tmp_path)}) == 3
+
+
+def test_a_classifier_that_cannot_pad_is_refused_before_any_text_is_made(hub, config, monkeypatch):
+    bare = SimpleNamespace(pad_token=None)
+    stand_in = SimpleNamespace(from_pretrained=lambda *_, **__: bare)
+    monkeypatch.setattr(fetch, "AutoTokenizer", stand_in)
+    with pytest.raises(ModelError, match="this classifier has no padding token"):
+        fetch_experiment(experiment(config, layers=[7]))
