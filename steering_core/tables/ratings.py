@@ -39,9 +39,9 @@ class Rated:
         """A row per strength: its name, mean norm, ``validation`` score, ``selected``.
 
         The selected strength of a method has the highest mean harmonic mean on the validation
-        prompts, the first of equals. A strength with a validation prompt that has no text or no
-        rating has no score and does not compete: its mean would be of other prompts. Without a
-        strength that has all, none is selected.
+        prompts, the first of equals. Only those of its strengths compete at which the fewest
+        validation texts are without a rating, since a mean over few texts can be high by chance;
+        the others have no score. Without any rating none is selected.
         """
         reported = self.texts[self.texts["split"] == "prompt"]
         about = reported.groupby(_POINT, sort=False).agg(
@@ -51,9 +51,10 @@ class Rated:
             norm=("residual_norm", "mean"),
         )
         of = self.texts[self.texts["split"] == "validation_prompt"]
-        about["validation"] = (
-            of.groupby(_POINT)["harmonic"].agg(lambda own: own.mean(skipna=False))
-        ).reindex(about.index)
+        score = of.groupby(_POINT)["harmonic"].mean()
+        unrated = of["harmonic"].isna().groupby([of[name] for name in _POINT]).sum()
+        fewest = unrated.groupby("method").transform("min")
+        about["validation"] = score.where(unrated.eq(fewest)).reindex(about.index)
         best = about["validation"].groupby("method").transform("max")
         first = ~about["validation"].eq(best).groupby("method").cumsum().gt(1)
         about["selected"] = about["validation"].eq(best) & first

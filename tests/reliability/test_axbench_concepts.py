@@ -88,7 +88,11 @@ def test_two_concepts_are_rated_and_averaged(tmp_path, judge, monkeypatch):
     assert set(found["experiment"]) == {"ten_words"} and found["published"].isna().all()
     best = found[found["at"] == "best"].set_index("method")
     assert {*best.index} == {*METHODS} and (best["n_concepts"] == 2).all()
-    assert (best["instruction"] == 1).all() and best["harmonic"].between(0, 1.5).all()
+    # The judge rates every text 1, and one without a word, which it is not asked about, has 0.
+    rated = [pd.read_parquet(directory / f"results/axbench_{k}/ratings.parquet") for k in (0, 1)]
+    assert set(pd.concat(rated)["instruction"].dropna()) <= {0.0, 1.0}
+    assert best["instruction"].between(0.5, 1).all() and best["instruction"].eq(1).any()
+    assert best["harmonic"].between(0, 1.5).all()
     assert best.loc[["prompting", "lora"], "norm"].isna().all()
     assert best.loc["no_steering", "norm"] == 0
     equal = found[found["at"] == "equal_norm"].set_index("method")

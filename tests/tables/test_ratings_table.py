@@ -128,6 +128,22 @@ def test_methods_are_averaged_over_concepts_at_their_best_and_at_one_norm():
     assert table["experiment"].eq("set").all() and (0.1 != table["published"]).all()
 
 
+def test_a_refusal_at_every_strength_leaves_the_strengths_with_the_fewest():
+    one, two = [1.0, *[1.5] * 8, np.nan], [*[2.0] * 8, np.nan, np.nan]
+    texts = pd.concat(
+        [
+            rows("caa_repe", index, [1.5] * 10, norm, "prompt")
+            for index, norm in ((0, 1.0), (1, 2.0), (2, 3.0))
+        ]
+        + [
+            rows("caa_repe", index, scores, norm, "validation_prompt")
+            for index, scores, norm in ((0, one, 1.0), (1, two, 2.0), (2, [1.2, *one[1:]], 3.0))
+        ]
+    )
+    table = ratings_table("e", texts, seed=0, n_resamples=10)
+    assert table["selected"].tolist() == [False, False, True]
+
+
 def test_a_strength_with_an_unrated_validation_text_is_not_selected():
     lone = [2.0, *[np.nan] * 9]
     texts = pd.concat(
