@@ -401,6 +401,7 @@ _OTHER_FIRST_PASSES = {
     "assistant_model": "reads candidates of new tokens together with the prompt",
     "prompt_lookup_num_tokens": "reads candidates of new tokens together with the prompt",
     "assistant_early_exit": "reads candidates of new tokens together with the prompt",
+    "use_mtp": "reads candidates of new tokens together with the prompt",
 }
 
 
