@@ -59,7 +59,7 @@ def test_personas_ask_for_success_and_failure(name, tiny):
 
 def test_in_a_chat_template_the_instruction_stands_in_the_users_turn(tiny):
     class Template:
-        def apply_chat_template(self, turns, tokenize, add_generation_prompt):
+        def apply_chat_template(self, turns, tokenize, add_generation_prompt, **_):
             return f"<user>{turns[0]['content']}<model>"
 
     task = replace(words_task(), personas=PERSONAS)
