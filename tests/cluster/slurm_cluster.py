@@ -93,9 +93,10 @@ class Nodes:
         given = ("-f", str(self._configuration), "-N", node)
         self.daemons[node] = _daemon("slurmd", "-D", *given)
 
-    def kill(self, node: str, job: str) -> None:
-        """SIGKILL to the daemon of ``node`` and to all that its ``job`` runs, as a crash does."""
-        steps = started_as(f"slurmstepd: [{job}.".encode())
+    def kill(self, node: str) -> None:
+        """SIGKILL to the daemon of ``node`` and to all that its jobs run, as a crash does."""
+        jobs = [job for job, where, _ in running() if where == node]
+        steps = [step for job in jobs for step in started_as(f"slurmstepd: [{job}.".encode())]
         below = [process for step in steps for process in children(step)]
         kill_all([self.daemons[node].pid, *steps, *below])
         self.daemons[node].wait()
@@ -158,6 +159,11 @@ def running() -> list[tuple[str, str, str]]:
     """(job, node, comment) of the running jobs; Snakemake's comment holds the rule."""
     lines = client("squeue", "--noheader", "--states=RUNNING", "--format=%i|%N|%k").splitlines()
     return [tuple(line.strip().split("|", 2)) for line in lines if line.count("|") >= 2]
+
+
+def pending() -> list[str]:
+    """The jobs that wait."""
+    return client("squeue", "--noheader", "--states=PENDING", "--format=%i").split()
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float):

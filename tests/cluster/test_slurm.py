@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "tests" / "reliability"))
 
 from forked_jobs import standing_for_python  # noqa: E402
 from ledger import injecting  # noqa: E402
-from slurm_cluster import client, running, skip_without_slurm, slurm, wait_for  # noqa: E402
+from slurm_cluster import client, pending, running, skip_without_slurm, slurm, wait_for  # noqa: E402
 from tiny_demo import (  # noqa: E402
     PIPELINE,
     SIZES,
@@ -90,13 +90,16 @@ def test_a_demo_with_a_cancelled_job_and_a_lost_node(cluster, tmp_path):
                 "the other shard to run",
                 900,
             )[0]
-            cluster.kill(lost[1], lost[0])
+            cluster.kill(lost[1])
             # The controller would find out by itself, after SlurmdTimeout.
             client("scontrol", "update", f"nodename={lost[1]}", "state=down", "reason=test")
-            wait_for(lambda: client("squeue", "-h", "-j", lost[0], "-o", "%T").strip() == "PENDING",
-                     "the lost job to be queued again", 110)  # fmt: skip
-            # SLURM holds a requeued job back for two minutes; the test does not wait.
-            client("scontrol", "update", f"jobid={lost[0]}", "starttime=now")
+            wait_for(lambda: lost[0] in pending(), "the lost job to be queued again", 110)
+            # SLURM holds the jobs of a lost node back for two minutes; the test does not wait. They
+            # run on the other node: this one, when it comes back, ends what it is still told to.
+            queued = pending()
+            for job in queued:
+                client("scontrol", "update", f"jobid={job}", "starttime=now")
+            wait_for(lambda: not set(queued) & set(pending()), "the lost job to run again", 900)
             cluster.start(lost[1])
             client("scontrol", "update", f"nodename={lost[1]}", "state=resume")
             assert run.wait(timeout=3000) == 0, log_of(directory)
